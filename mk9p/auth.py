@@ -1,0 +1,100 @@
+"""Who is asking, and what they may do.
+
+A `Principal` is made once, at attach, by the `Policy` of the listener that took the connection; every walk, open, create, remove and change asks
+`may()` with the permission bits of the file. The rules (intro(5), V9FS of Linux, and common sense of what `cmd` and `proc` can do):
+
+* a private link (an inherited descriptor, a serial line, a command's pipes) is believed: whoever holds the other end was given it;
+* a unix socket tells its peer's uid: root, and the user that the server runs as, may attach as anybody; everybody else is himself, whatever he says;
+* tcp and vsock believe nobody: the user is `none`, who gets what the bits give to others. `trust` (a lab's private links) believes names;
+* `readonly` refuses every change, whoever asks.
+
+Tokens, TLS names and policies by path come here later; nothing else in mk9p decides who may do what.
+"""
+
+import errno
+import os
+from typing import Final
+
+import attrs
+
+from mk9p.errors import NineError
+
+READ: Final = 4
+WRITE: Final = 2
+EXEC: Final = 1
+
+NOBODY: Final = 65534
+_NONUNAME: Final = 0xFFFFFFFF
+
+
+@attrs.frozen
+class Principal:
+    """Name the user of an attach: `name`, numeric `uid`, the `groups` he is in; `readonly` if his listener refuses every change."""
+
+    name: str
+    uid: int
+    groups: frozenset[int] = frozenset()
+    readonly: bool = False
+
+    @classmethod
+    def of(cls, uid: int, name: str | None = None, *, readonly: bool = False) -> "Principal":
+        """Return the principal of a uid of this machine, with its groups from the user database."""
+        import pwd  # read from disk only where somebody attaches
+
+        try:
+            entry = pwd.getpwuid(uid)
+        except KeyError:
+            return cls(name or str(uid), uid, readonly=readonly)
+        return cls(name or entry.pw_name, uid, frozenset(os.getgrouplist(entry.pw_name, entry.pw_gid)), readonly)
+
+    @classmethod
+    def named(cls, name: str, *, readonly: bool = False) -> "Principal":
+        """Return the principal of a user name; a name that this machine does not know is `none` by another name."""
+        import pwd
+
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            return cls(name, NOBODY, readonly=readonly)
+        return cls.of(entry.pw_uid, name, readonly=readonly)
+
+
+NONE: Final = Principal("none", NOBODY)
+ROOT: Final = Principal("root", 0, frozenset({0}))
+
+
+@attrs.frozen
+class Policy:
+    """Decide who an attaching user is.
+
+    `trust`: believe the names that come over tcp and vsock. `readonly`: refuse changes from everybody on this listener.
+    """
+
+    trust: bool = False
+    readonly: bool = False
+
+    def attach(self, uname: str, n_uname: int = _NONUNAME, *, uid: int | None, private: bool) -> Principal:
+        """Return the principal of an attach; `uid` is what the transport itself tells of the peer, `private` that it was handed to it."""
+        if uid is not None and uid not in (0, os.geteuid()):
+            return Principal.of(uid, readonly=self.readonly)
+        if not (private or self.trust or uid is not None):
+            return attrs.evolve(NONE, readonly=self.readonly)
+        if n_uname != _NONUNAME:
+            return Principal.of(n_uname, uname or None, readonly=self.readonly)
+        if uname in ("", "none"):
+            return attrs.evolve(NONE, readonly=self.readonly)
+        return Principal.named(uname, readonly=self.readonly)
+
+
+def may(who: Principal, mode: int, uid: int, gid: int, want: int) -> bool:
+    """Tell whether the permission bits `mode` of a file of `uid` and `gid` give `who` all of `want` (READ, WRITE, EXEC); root gets all."""
+    if who.uid == 0:
+        return True
+    bits = mode >> 6 if who.uid == uid else mode >> 3 if gid in who.groups else mode
+    return bits & want == want
+
+
+def require_change(who: Principal) -> None:
+    """Raise EROFS for a user whose listener refuses changes."""
+    if who.readonly:
+        raise NineError(errno.EROFS)

@@ -1,0 +1,169 @@
+"""Links and listeners: what the server and the client see of any transport.
+
+A link is a descriptor or two and the calls on them, non-blocking, no buffer: the server waits for many links with one epoll of its own and calls
+`recv_into` and `send` as often as it likes, so these are the kernel's calls with nothing around them (on a socket, the bound methods themselves).
+A link is not a trio stream for that reason: trio's would ask for a checkpoint a message.
+
+Closing tells trio first (`notify_closing`), so that a task which waits gets `trio.ClosedResourceError` and not another file that got the same number.
+Descriptors 0 to 2 are never left free: the next file opened would become somebody's standard output.
+"""
+
+import os
+import socket
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+import attrs
+import trio
+
+Data = bytes | bytearray | memoryview
+
+IOV_MAX: Final = os.sysconf("SC_IOV_MAX")
+
+
+@attrs.frozen
+class Peer:
+    """Who is at the other end of a link, as far as the transport tells."""
+
+    kind: str  # "tcp" "unix" "vsock" "fd" "char" "exec"
+    address: str  # for logs and stats: "127.0.0.1!54321", "pid 123", "/dev/hvc1"
+    uid: int | None = None  # unix only: SO_PEERCRED of unix(7), fixed when the peer connected
+    gid: int | None = None
+    pid: int | None = None  # unix and exec
+    private: bool = False  # whoever holds the other end was given it, or passed the mode of a file: all but tcp and vsock
+    loopback: bool = False  # it cannot have come from another machine or network namespace
+
+
+class Link(Protocol):
+    """A two-way line of bytes; `SocketLink` and `FdLink` are all there are."""
+
+    rfd: int  # -1 once closed
+    wfd: int
+    peer: Peer
+    lossy: bool  # bytes may be lost, or left over from an earlier conversation: a reader must find its Tversion
+
+    def recv_into(self, buf: memoryview, /) -> int:
+        """Receive what is there; return the count, 0 at the end. Raises BlockingIOError, or OSError when the line broke."""
+
+    def send(self, data: Data, /) -> int:
+        """Send what fits; return the count. Raises BlockingIOError, or OSError when nobody reads any more."""
+
+    def sendmsg(self, buffers: Sequence[Data], /) -> int:
+        """Send what fits of the buffers, of the first IOV_MAX if they are more; return the count of bytes. Raises as `send`."""
+
+    async def wait_readable(self) -> None:
+        """Wait until `recv_into` would not block. Raises trio.ClosedResourceError when closed meanwhile; cancelled, nothing has changed."""
+
+    async def wait_writable(self) -> None:
+        """Wait until `send` would not block; else as `wait_readable`."""
+
+    def close(self) -> None:
+        """Close the line, at once and without waiting; a second call does nothing."""
+
+
+class Listener(Protocol):
+    """Where links come from."""
+
+    address: str  # a dial string that `dial` takes; the real port where 0 was asked
+    kind: str
+    loopback: bool  # no other machine or network namespace can reach it
+
+    async def accept(self) -> Link:
+        """Wait for the next link. Raises trio.ClosedResourceError once closed; cancelled, no link is lost."""
+
+    async def aclose(self) -> None:
+        """Stop listening, and remove the socket's file; links that were accepted live on. A second call does nothing."""
+
+
+@attrs.define(eq=False)
+class SocketLink:
+    """A link over one connected, non-blocking stream socket, which it owns; `on_close` is called while it is still open."""
+
+    sock: socket.socket
+    peer: Peer
+    lossy: bool = attrs.field(default=False, kw_only=True)
+    on_close: list[Callable[[], None]] = attrs.field(factory=list, kw_only=True)
+    rfd: int = attrs.field(init=False)
+    wfd: int = attrs.field(init=False)
+    # The socket's own methods, no Python frame between: these are called for every batch of messages.
+    recv_into: Callable[[memoryview], int] = attrs.field(init=False, repr=False)
+    send: Callable[[Data], int] = attrs.field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.rfd = self.wfd = self.sock.fileno()
+        self.recv_into = self.sock.recv_into
+        self.send = self.sock.send
+
+    def sendmsg(self, buffers: Sequence[Data], /) -> int:
+        return self.sock.sendmsg(buffers if len(buffers) <= IOV_MAX else buffers[:IOV_MAX])
+
+    async def wait_readable(self) -> None:
+        await _wait(trio.lowlevel.wait_readable, self.rfd)
+
+    async def wait_writable(self) -> None:
+        await _wait(trio.lowlevel.wait_writable, self.wfd)
+
+    def close(self) -> None:
+        if self.rfd >= 0:
+            self.rfd = self.wfd = -1
+            _closing(self.sock.fileno())
+            for call in self.on_close:
+                call()
+            _close_fd(self.sock.detach())
+
+
+@attrs.define(eq=False)
+class FdLink:
+    """A link over a descriptor to read and one to write, maybe the same, non-blocking, which it owns: pipes, terminals, devices."""
+
+    rfd: int
+    wfd: int
+    peer: Peer = attrs.field(kw_only=True)
+    lossy: bool = attrs.field(default=False, kw_only=True)
+    on_close: list[Callable[[], None]] = attrs.field(factory=list, kw_only=True)
+
+    def recv_into(self, buf: memoryview, /) -> int:
+        return os.readv(self.rfd, (buf,))
+
+    def send(self, data: Data, /) -> int:
+        return os.write(self.wfd, data)
+
+    def sendmsg(self, buffers: Sequence[Data], /) -> int:
+        return os.writev(self.wfd, buffers if len(buffers) <= IOV_MAX else buffers[:IOV_MAX])
+
+    async def wait_readable(self) -> None:
+        await _wait(trio.lowlevel.wait_readable, self.rfd)
+
+    async def wait_writable(self) -> None:
+        await _wait(trio.lowlevel.wait_writable, self.wfd)
+
+    def close(self) -> None:
+        if self.rfd >= 0:
+            fds = {self.rfd, self.wfd}
+            self.rfd = self.wfd = -1
+            for fd in fds:
+                _closing(fd)
+            for call in self.on_close:
+                call()
+            for fd in fds:
+                _close_fd(fd)
+
+
+async def _wait(wait: Callable[[int], "trio.abc.Awaitable[None]"], fd: int) -> None:
+    if fd < 0:
+        raise trio.ClosedResourceError("this link was closed")
+    await wait(fd)
+
+
+def _closing(fd: int) -> None:
+    if trio.lowlevel.in_trio_run():  # else nobody can wait on it
+        trio.lowlevel.notify_closing(fd)
+
+
+def _close_fd(fd: int) -> None:
+    if fd > 2:
+        os.close(fd)
+        return
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(null, fd)
+    os.close(null)

@@ -1,0 +1,157 @@
+"""What can go wrong, by fate, and the one table of errno and wording.
+
+Three fates (h11 `_util.py` shows the split):
+* `NineError`: the peer sees it, as Rerror or Rlerror, and the conversation goes on.
+* `ProtocolError`: the peer broke the framing; its connection dies, nobody else's.
+* anything else: our bug; logged with the request, answered `internal error`, serving goes on.
+
+Every error has one errno and one Plan 9 wording, from `TABLE`. The wordings are those of Linux's net/9p/error.c wherever it has one, since v9fs
+shows a 9P2000 string that is not in its table as errno 526. `NineError` is an `OSError`, and one whose errno has a class of its own in Python
+(`FileNotFoundError`, `PermissionError`, …) is an instance of that class too: a tree reached over the wire raises what a local tree would raise.
+"""
+
+import errno as _errno
+import os
+from typing import Any, Final
+
+# errno, then the wording that is sent; further wordings that peers send for the same errno.
+TABLE: Final[tuple[tuple[int, str, tuple[str, ...]], ...]] = (
+    (
+        _errno.EPERM,
+        "Operation not permitted",
+        ("operation not permitted", "wstat prohibited", "not owner", "not a member of proposed group"),
+    ),
+    (
+        _errno.ENOENT,
+        "No such file or directory",
+        ("file not found", "file does not exist", "directory entry not found", "does not exist"),
+    ),
+    (_errno.ESRCH, "No such process", ("process exited", "process does not exist")),
+    (_errno.EINTR, "Interrupted system call", ("interrupted",)),
+    (_errno.EIO, "Input/output error", ("i/o error", "device error", "i/o on hungup channel", "hungup channel")),
+    (_errno.ENXIO, "No such device or address", ()),
+    (_errno.E2BIG, "Argument list too long", ()),
+    (_errno.ENOEXEC, "Exec format error", ()),
+    (
+        _errno.EBADF,
+        "fid unknown or out of range",
+        ("Bad file descriptor", "bad use of fid", "fid not open", "unknown fid", "fid not found"),
+    ),
+    (_errno.ECHILD, "No child processes", ()),
+    (_errno.EAGAIN, "Resource temporarily unavailable", ()),
+    (_errno.ENOMEM, "Cannot allocate memory", ()),
+    (_errno.EACCES, "permission denied", ("Permission denied", "access permission denied")),
+    (_errno.EFAULT, "Bad address", ()),
+    (
+        _errno.EBUSY,
+        "Device or resource busy",
+        ("exclusive use file already open", "file in use", "file is in use", "open/create -- file exists, in use"),
+    ),
+    (
+        _errno.EEXIST,
+        "File exists",
+        (
+            "file exists",
+            "file already exists",
+            "create -- file exists",
+            "file or directory already exists",
+            "fid already in use",
+        ),
+    ),
+    (_errno.EXDEV, "Invalid cross-device link", ()),
+    (_errno.ENODEV, "No such device", ()),
+    (_errno.ENOTDIR, "Not a directory", ("not a directory",)),
+    (_errno.EISDIR, "Is a directory", ("is a directory", "file is a directory")),
+    (
+        _errno.EINVAL,
+        "Invalid argument",
+        ("illegal mode", "illegal name", "bad attach specifier", "illegal offset", "bad offset in directory read"),
+    ),
+    (_errno.ENFILE, "Too many open files in system", ()),
+    (_errno.EMFILE, "Too many open files", ("no free fids",)),
+    (_errno.ENOTTY, "Inappropriate ioctl for device", ()),
+    (_errno.ETXTBSY, "Text file busy", ("text file busy",)),
+    (_errno.EFBIG, "File too large", ()),
+    (_errno.ENOSPC, "No space left on device", ("file system is full", "file system full")),
+    (_errno.ESPIPE, "Illegal seek", ()),
+    (_errno.EROFS, "Read-only file system", ("read-only file system", "file system read only")),
+    (_errno.EMLINK, "Too many links", ()),
+    (_errno.EPIPE, "Broken pipe", ()),
+    (_errno.ERANGE, "Numerical result out of range", ()),
+    (_errno.ENAMETOOLONG, "File name too long", ("illegal name length", "name too long")),
+    (_errno.ENOSYS, "Function not implemented", ()),
+    (_errno.ENOTEMPTY, "Directory not empty", ("directory not empty", "directory is not empty")),
+    (_errno.ELOOP, "Too many levels of symbolic links", ()),
+    (_errno.ENODATA, "No data available", ()),
+    (_errno.EPROTO, "Protocol error", ("protocol error",)),
+    (_errno.EBADMSG, "Bad message", ("bad message",)),
+    (_errno.EOPNOTSUPP, "Operation not supported", ("operation not supported",)),
+    (_errno.EADDRINUSE, "Address already in use", ()),
+    (_errno.ENETUNREACH, "Network is unreachable", ()),
+    (_errno.ECONNRESET, "Connection reset by peer", ()),
+    (_errno.ETIMEDOUT, "Connection timed out", ()),
+    (_errno.ECONNREFUSED, "Connection refused", ()),
+    (_errno.EHOSTUNREACH, "No route to host", ()),
+    (_errno.ESTALE, "Stale file handle", ()),
+    (_errno.EDQUOT, "Disk quota exceeded", ()),
+    (_errno.ECANCELED, "Operation canceled", ()),
+)
+
+_WORDING: Final = {number: wording for number, wording, _ in TABLE}
+_ERRNO: Final = {word: number for number, wording, more in TABLE for word in (wording, *more)}
+
+_CLASSES: dict[type[OSError], type["NineError"]] = {}
+
+
+class NineError(OSError):
+    """Say an error that the peer is to see: an errno, and words for people.
+
+    `NineError(errno.EBUSY)` takes the table's wording; `NineError(errno.EINVAL, "usage: online N...")` says more. `.errno` is Linux's number,
+    `.ename` the words. The object is also an instance of Python's own class for that errno.
+    """
+
+    errno: int
+    ename: str
+
+    def __new__(cls, number: int, ename: str | None = None) -> "NineError":
+        python = type(OSError(number, ""))
+        if python is OSError or issubclass(cls, python):
+            return super().__new__(cls, number, ename or wording(number))
+        both = _CLASSES.get(python)
+        if both is None:
+            both = _CLASSES[python] = type(f"Nine{python.__name__}", (NineError, python), {})
+        return super().__new__(both, number, ename or wording(number))
+
+    def __init__(self, number: int, ename: str | None = None) -> None:
+        super().__init__(number, ename or wording(number))
+        self.ename = ename or wording(number)
+
+    def __str__(self) -> str:
+        return self.ename
+
+    def __reduce__(self) -> Any:
+        return (NineError, (self.errno, self.ename))
+
+
+class ProtocolError(Exception):
+    """Say that a peer broke the framing, so that nothing after can be understood: its connection ends."""
+
+
+def wording(number: int) -> str:
+    """Return the words for an errno: the table's, else the C library's."""
+    return _WORDING.get(number) or os.strerror(number)
+
+
+def from_ename(ename: str) -> NineError:
+    """Return the error that a 9P2000 server's words mean; words that are in no table are EIO and kept as they are."""
+    number = _ERRNO.get(ename)
+    if number is None:  # some servers add to a known wording: "file not found: 'x'", "'x' file does not exist"
+        number = next(
+            (n for word, n in _ERRNO.items() if ename.startswith(word + ":") or ename.endswith(" " + word)), _errno.EIO
+        )
+    return NineError(number, ename)
+
+
+def translate(error: OSError) -> NineError:
+    """Return any OSError as the error that a peer may see; its words are the table's, never a path of this machine."""
+    return error if isinstance(error, NineError) else NineError(error.errno or _errno.EIO)

@@ -1,0 +1,38 @@
+"""What a file is: the contract (`Node`, `Handle`), and the few kinds of file that trees are made of."""
+
+from mk9p.tree.conversations import Conversation, Conversations
+from mk9p.tree.ctl import Ctl, settings
+from mk9p.tree.dirs import Dir, Lazy
+from mk9p.tree.files import Block, Content, File, Text
+from mk9p.tree.node import Buffer, Change, Handle, Maybe, Node, Open, Stat, StatFs, settle
+from mk9p.tree.waiting import Log, Source, Stream, StreamHandle
+from mk9p.tree.words import join, quote, split
+
+__all__ = [
+    "Block",
+    "Buffer",
+    "Change",
+    "Content",
+    "Conversation",
+    "Conversations",
+    "Ctl",
+    "Dir",
+    "File",
+    "Handle",
+    "Lazy",
+    "Log",
+    "Maybe",
+    "Node",
+    "Open",
+    "Source",
+    "Stat",
+    "StatFs",
+    "Stream",
+    "StreamHandle",
+    "Text",
+    "join",
+    "quote",
+    "settings",
+    "settle",
+    "split",
+]

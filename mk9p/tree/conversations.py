@@ -1,0 +1,163 @@
+"""`Conversations`: a directory with `clone` and a numbered directory for each conversation (Plan 9's ip(3), Inferno's cmd(3)).
+
+Opening `clone` starts a conversation and gives its ctl, whose reading tells the number. The conversation lives while any file of it is open, or
+`keep` was written to its ctl, and is taken down completely when the last one is closed: counted here, so that no author forgets one. A number is
+used again when it is free, the lowest first, as Plan 9 does.
+"""
+
+import errno
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Protocol
+
+from mk9p.auth import Principal
+from mk9p.errors import NineError
+from mk9p.tree.ctl import Ctl
+from mk9p.tree.dirs import Dir
+from mk9p.tree.files import File
+from mk9p.tree.node import Buffer, Change, Handle, Maybe, Node, Open, settle
+from mk9p.tree.words import word
+
+MAX = (
+    4096  # conversations of one directory at once: each may hold a process or a socket, and a table must end somewhere
+)
+
+
+class Conversation(Protocol):
+    """What an author gives: the files of one conversation, and how it ends."""
+
+    def tree(self) -> Dir:
+        """Return its directory, which has a `ctl`. Called once."""
+        ...
+
+    def close(self) -> Maybe[None]:
+        """Take everything down. Called exactly once, shielded from cancellation."""
+        ...
+
+
+class _Numbered(Dir):
+    """A conversation's directory, which counts what is open below it."""
+
+    def __init__(self, owner: "Conversations", number: int, talk: Conversation, who: Principal) -> None:
+        tree = talk.tree()
+        super().__init__(*tree.children)
+        self.owned(who.uid, next(iter(who.groups), who.uid) if who.uid else 0)
+        self.owner, self.number, self.talk = owner, number, talk
+        self.users, self.kept, self.ended = 0, False, False
+        self.ctl = self.walk("ctl", who)
+        if isinstance(self.ctl, Ctl):
+            self.ctl.words.setdefault("keep", word("keep", self.keep))
+
+    def keep(self) -> None:
+        self.kept = True
+
+    def hold(self) -> None:
+        self.users += 1
+
+    def release(self) -> Maybe[None]:
+        self.users -= 1
+        if self.users or self.kept:
+            return None
+        return self.end()
+
+    def end(self) -> Maybe[None]:
+        """Take the conversation down, once."""
+        if self.ended:
+            return None
+        self.ended = True
+        self.owner.talks.pop(self.number, None)
+        return self.talk.close()
+
+
+class Conversations(Dir):
+    """A directory of conversations: `new(number, who)` makes one when `clone` is opened. `more` are files that stand beside (stats, cs …)."""
+
+    def __init__(
+        self,
+        new: Callable[[int, Principal], Maybe[Conversation]],
+        more: Mapping[str, Node] | None = None,
+        *,
+        mode: int = 0o600,
+        limit: int = MAX,
+    ) -> None:
+        self.new, self.limit = new, limit
+        self.talks: dict[int, _Numbered] = {}
+        super().__init__({"clone": _Clone(self, mode), **(more or {})})
+
+    def walk(self, name: str, who: Principal) -> Maybe[Node]:
+        if name.isdecimal() and str(int(name)) == name and (talk := self.talks.get(int(name))):
+            return talk
+        return super().walk(name, who)
+
+    def entries(self, who: Principal) -> Maybe[Iterable[tuple[str, Node]]]:
+        fixed = super().entries(who)
+        assert not isinstance(fixed, Awaitable)
+        return [*fixed, *((str(n), talk) for n, talk in sorted(self.talks.items()))]
+
+    def free(self) -> int:
+        """Return the lowest number that no conversation has; raises EMFILE when all are in use."""
+        number = next(n for n in range(len(self.talks) + 1) if n not in self.talks)
+        if number >= self.limit:
+            raise NineError(errno.EMFILE, f"all {self.limit} conversations are in use")
+        return number
+
+    async def aclose(self) -> None:
+        """End all conversations, kept ones too: for the end of the server."""
+        for talk in list(self.talks.values()):
+            await settle(talk.end())
+
+
+class _Clone(File):
+    """The clone file: a new conversation at every open."""
+
+    def __init__(self, owner: Conversations, mode: int) -> None:
+        super().__init__(mode)
+        self.owner = owner
+
+    def open(self, how: Open) -> Maybe[Handle]:
+        number = self.owner.free()
+        talk = self.owner.new(number, how.who)
+        if isinstance(talk, Awaitable):
+            return self._open(number, talk, how)
+        return self._opened(number, talk, how)
+
+    async def _open(self, number: int, talk: Awaitable[Conversation], how: Open) -> Handle:
+        self.owner.talks[number] = None  # type: ignore[assignment]  # the number is taken while its conversation is being made
+        try:
+            made = await talk
+        finally:
+            del self.owner.talks[number]
+        return self._opened(number, made, how)
+
+    def _opened(self, number: int, talk: Conversation, how: Open) -> Handle:
+        numbered = _Numbered(self.owner, number, talk, how.who)
+        self.owner.talks[number] = numbered
+        assert isinstance(numbered.ctl, Node)
+        ctl = numbered.ctl.open(how)
+        assert isinstance(ctl, Handle)
+        numbered.hold()
+        return _CtlOfNew(ctl, numbered)
+
+
+class _CtlOfNew(Handle):
+    """The ctl that opening clone gives: reading it tells the number; it holds its conversation."""
+
+    def __init__(self, ctl: Handle, numbered: _Numbered) -> None:
+        self.ctl, self.numbered = ctl, numbered
+        self.number = f"{numbered.number}\n".encode()
+        self.wrote = False
+
+    def read(self, offset: int, count: int) -> Maybe[Buffer]:
+        if not self.wrote or offset < len(self.number):
+            return self.number[offset : offset + count]
+        return self.ctl.read(offset, count)
+
+    def write(self, offset: int, data: memoryview) -> Maybe[int]:
+        self.wrote = True
+        return self.ctl.write(offset, data)
+
+    def change(self, change: Change) -> Maybe[None] | None:
+        return None if change.only_truncates else super().change(change)
+
+    async def close(self) -> None:
+        await settle(self.ctl.close())
+        await settle(self.numbered.release())

@@ -1,0 +1,131 @@
+"""`Ctl`: a file whose writes are commands, one a line, and whose reading gives the present settings as lines that could be written back.
+
+The rules of FILES: the lines of one write run in order, and the first that fails ends the write with its error, on the write itself. Each Twrite
+is complete in itself, with or without a last newline (bash sends one Twrite a line, `cat <<EOF` one for all). The offset means nothing, and
+`O_APPEND`, truncation and trailing newlines are no errors. `error` beside the file keeps each user's last error on it in words, since Linux keeps
+only the number; `Dir` puts it there. On a descriptor opened for both, the answer to the last write is read where that write ended (for v9fs
+reads on from there): a command's text, if it returned one, else the error's words.
+"""
+
+import errno
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from mk9p.auth import Principal
+from mk9p.errors import NineError, translate
+from mk9p.tree.files import Content, File, Text, decoded
+from mk9p.tree.node import Buffer, Handle, Maybe, Open
+from mk9p.tree.words import Word, run, table
+
+_USERS = 256  # last errors kept a file: one a user, so this bounds what strangers can make us keep
+
+
+class Ctl(File):
+    """Commands: `Ctl({"add": self.add, "reset": self.reset}, read=self.settings)`.
+
+    `words` gives each command's function, whose signature is its check and usage (tree/words.py). `read()` renders the settings; without it a
+    read is empty. Mode 0644 unless said.
+    """
+
+    def __init__(
+        self,
+        words: Mapping[str, Callable[..., Any]],
+        read: Callable[[], Maybe[Content]] | None = None,
+        *,
+        mode: int = 0o644,
+    ) -> None:
+        super().__init__(mode)
+        self.words: dict[str, Word] = table(words)
+        self.render = read
+        self.errors: dict[str, str] = {}
+
+    def open(self, how: Open) -> Maybe[Handle]:
+        return _CtlHandle(self, how.who)
+
+    def remember(self, who: Principal, error: str) -> None:
+        """Keep this user's last error in words; the empty string after a success."""
+        self.errors.pop(who.name, None)
+        if error:
+            self.errors[who.name] = error
+            while len(self.errors) > _USERS:
+                del self.errors[next(iter(self.errors))]
+
+    def error_file(self) -> "LastError":
+        """Return the file that shows a user's last error on this one."""
+        return LastError(self)
+
+
+class LastError(File):
+    """The `error` beside a ctl: each user reads his own."""
+
+    def __init__(self, ctl: Ctl) -> None:
+        super().__init__(0o444)
+        self.ctl = ctl
+
+    def open(self, how: Open) -> Maybe[Handle]:
+        def text() -> str:
+            error = self.ctl.errors.get(how.who.name, "")
+            return error + "\n" if error else ""
+
+        return Text(text).open(how)
+
+
+class _CtlHandle(Handle):
+    def __init__(self, ctl: Ctl, who: Principal) -> None:
+        self.ctl, self.who = ctl, who
+        self.settings = Text(ctl.render or "").open(Open(who))
+        self.answer, self.base = b"", 0
+
+    def read(self, offset: int, count: int) -> Maybe[Buffer]:
+        if self.answer and offset >= self.base:
+            return self.answer[offset - self.base :][:count]
+        assert isinstance(self.settings, Handle)
+        return self.settings.read(offset, count)
+
+    def write(self, offset: int, data: memoryview) -> Maybe[int]:
+        lines = decoded(data).split("\n")
+        answers: list[str] = []
+        for at, line in enumerate(lines):
+            try:
+                result = run(self.ctl.words, line, self.who)
+            except OSError as error:
+                raise self._failed(error, offset) from None
+            if isinstance(result, Awaitable):
+                return self._write(result, lines[at + 1 :], answers, offset, len(data))
+            if result is not None:
+                answers.append(str(result))
+        return self._done(answers, offset, len(data))
+
+    async def _write(self, result: Awaitable[Any], rest: list[str], answers: list[str], offset: int, count: int) -> int:
+        try:
+            while True:
+                value = await result if isinstance(result, Awaitable) else result
+                if value is not None:
+                    answers.append(str(value))
+                if not rest:
+                    break
+                result = run(self.ctl.words, rest.pop(0), self.who)
+        except OSError as error:
+            raise self._failed(error, offset) from None
+        return self._done(answers, offset, count)
+
+    def _failed(self, error: OSError, offset: int) -> NineError:
+        said = translate(error)
+        self.ctl.remember(self.who, said.ename)
+        self.answer, self.base = said.ename.encode() + b"\n", offset
+        return said
+
+    def _done(self, answers: list[str], offset: int, count: int) -> int:
+        self.ctl.remember(self.who, "")
+        self.answer, self.base = "".join(answers).encode(), offset + count
+        return count
+
+
+def settings(values: Mapping[str, object]) -> str:
+    """Return `word value` lines, as a ctl's reading shows them; raises EINVAL for a value with a newline."""
+    from mk9p.tree.words import quote
+
+    lines = [f"{key} {quote(str(value))}\n" for key, value in values.items()]
+    if any("\n" in line[:-1] for line in lines):
+        raise NineError(errno.EINVAL, "a setting holds a newline")
+    return "".join(lines)

@@ -1,0 +1,156 @@
+"""Files whose content is there when it is asked for: `Text`, and `Block` for bytes at offsets.
+
+A text file is rendered at its first read, and again by every read at offset 0, so that reading it in pieces is consistent and `tail -f`-like
+readers see news. It stats as length 0 and is read until an empty read; v9fs, cp, dd, grep all do that. A write is the whole new text: made-up
+files have no middle to write into, so the offset means nothing.
+"""
+
+import errno
+import stat as st
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+from mk9p.errors import NineError
+from mk9p.tree.node import Buffer, Change, Handle, Maybe, Node, Open, Stat
+
+Content: TypeAlias = str | bytes
+
+
+class File(Node):
+    """What the kinds of made-up file have in common: a mode, an owner, one Stat for as long as neither changes."""
+
+    def __init__(self, mode: int, *, exclusive: bool = False) -> None:
+        self._stat = Stat(st.S_IFREG | mode, exclusive=exclusive)
+
+    def stat(self) -> Maybe[Stat]:
+        return self._stat
+
+    def owned(self, uid: int, gid: int) -> None:
+        """Give the file to a user."""
+        import attrs
+
+        self._stat = attrs.evolve(self._stat, uid=uid, gid=gid)
+
+
+class Text(File):
+    """A file of text that functions make and take.
+
+    `read()` returns the whole text (str, UTF-8, or bytes); `write(text)` takes one written chunk without its last newline, and raises what is
+    wrong with it. Either may be async. Mode: 0444, 0200 or 0644 by what is given, unless said. A constant text may be given in place of `read`.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[], Maybe[Content]] | Content | None = None,
+        write: Callable[[str], Maybe[None]] | None = None,
+        *,
+        mode: int | None = None,
+        exclusive: bool = False,
+    ) -> None:
+        if mode is None:
+            mode = 0o200 if read is None else 0o644 if write else 0o444
+        super().__init__(mode, exclusive=exclusive)
+        self.render: Callable[[], Maybe[Content]] | None = (lambda: read) if isinstance(read, str | bytes) else read
+        self.accept = write
+
+    def open(self, how: Open) -> Maybe[Handle]:
+        return _TextHandle(self)
+
+
+class _TextHandle(Handle):
+    def __init__(self, file: Text) -> None:
+        self.file = file
+        self.content: bytes | None = None
+
+    def read(self, offset: int, count: int) -> Maybe[Buffer]:
+        content = self.content
+        if offset == 0 or content is None:
+            if self.file.render is None:
+                raise NineError(errno.EACCES)
+            fresh = self.file.render()
+            if isinstance(fresh, Awaitable):
+                return self._read(fresh, offset, count)
+            self.content = content = fresh if isinstance(fresh, bytes) else fresh.encode()
+        return content[offset : offset + count]
+
+    async def _read(self, fresh: Awaitable[Content], offset: int, count: int) -> bytes:
+        text = await fresh
+        self.content = text if isinstance(text, bytes) else text.encode()
+        return self.content[offset : offset + count]
+
+    def write(self, offset: int, data: memoryview) -> Maybe[int]:
+        if self.file.accept is None:
+            raise NineError(errno.EACCES)
+        done = self.file.accept(decoded(data).removesuffix("\n"))
+        return _then(done, len(data)) if isinstance(done, Awaitable) else len(data)
+
+
+async def _then(done: Awaitable[None], count: int) -> int:
+    await done
+    return count
+
+
+def decoded(data: Buffer) -> str:
+    """Return written bytes as text; raises EINVAL if they are not UTF-8 or hold a NUL, which no command or value does."""
+    try:
+        text = bytes(data).decode()
+    except UnicodeDecodeError:
+        raise NineError(errno.EINVAL, "text is not UTF-8") from None
+    if "\0" in text:
+        raise NineError(errno.EINVAL, "text holds a NUL")
+    return text
+
+
+class Block(File):
+    """A file of bytes at offsets: a disk, a segment, a process's memory, /dev/zero.
+
+    `read(count, offset)` returns at most `count` bytes; `write(data, offset)` returns how many it took (pread(2), pwrite(2)). `size()` is the
+    length that stat shows, if there is one. `truncate(length)` is for files that are stored; others ignore length 0.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[int, int], Maybe[Buffer]] | None = None,
+        write: Callable[[memoryview, int], Maybe[int]] | None = None,
+        *,
+        size: Callable[[], int] | None = None,
+        truncate: Callable[[int], Maybe[None]] | None = None,
+        mode: int | None = None,
+        exclusive: bool = False,
+    ) -> None:
+        if mode is None:
+            mode = 0o200 if read is None else 0o600 if write else 0o400
+        super().__init__(mode, exclusive=exclusive)
+        self.pread, self.pwrite, self.size, self.truncate = read, write, size, truncate
+
+    def stat(self) -> Maybe[Stat]:
+        if self.size is not None and (length := self.size()) != self._stat.length:
+            import attrs
+
+            self._stat = attrs.evolve(self._stat, length=length)
+        return self._stat
+
+    def open(self, how: Open) -> Maybe[Handle]:
+        return _BlockHandle(self)
+
+    def change(self, change: Change, who: object) -> Maybe[None]:
+        if change.length is not None and self.truncate is not None:
+            return self.truncate(change.length)
+        if change.only_truncates:
+            return None
+        raise NineError(errno.EPERM)
+
+
+class _BlockHandle(Handle):
+    def __init__(self, file: Block) -> None:
+        self.file = file
+
+    def read(self, offset: int, count: int) -> Maybe[Buffer]:
+        if self.file.pread is None:
+            raise NineError(errno.EACCES)
+        return self.file.pread(count, offset)
+
+    def write(self, offset: int, data: memoryview) -> Maybe[int]:
+        if self.file.pwrite is None:
+            raise NineError(errno.EACCES)
+        return self.file.pwrite(data, offset)

@@ -1,0 +1,215 @@
+"""The contract: everything is a `Node`, and an open file is a `Handle`.
+
+A text file, a clone directory, a disk, a union, another kernel's tree and the whole composed namespace are Nodes. A Node is what a name stands
+for; it may be stat'ed, walked and opened by many at once. What belongs to one open file lives in the Handle that `open()` returns. So an author
+never keeps a table of fids, and closing is exact: `Handle.close` runs once for every Handle that `open` or `create` returned, also when its
+client vanished.
+
+Any method may be `def` or `async def` (`Maybe[T]` is a T or an awaitable of one). A `def` runs inline on the server's fast path: use it whenever
+the work is done at once. An `async def` may wait as long as it likes; when its request is flushed, or its client gone, it is cancelled as any
+trio task, and must then have lost nothing that a later call could return. `settle()` awaits either kind.
+
+What a method may raise: `NineError`, or any `OSError` (translated at the server's one door). Anything else is logged as our bug and answered
+`internal error`. The default of every method is the right refusal, so that a kind of file says only what it can do. The refusals are EPERM or
+ENOTDIR and not EOPNOTSUPP, since v9fs answers that by trying older messages, one after the other.
+
+Permission bits, DMEXCL, read-only listeners and the walk of `..` are the server's business: a Node is only asked what it was found to be allowed.
+"""
+
+import errno
+import stat as st
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeAlias, TypeVar
+
+import attrs
+
+from mk9p.auth import Principal
+from mk9p.errors import NineError
+from mk9p.wire import QTDIR, QTFILE, Qid
+
+T = TypeVar("T")
+Maybe: TypeAlias = T | Awaitable[T]
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+
+async def settle(value: Maybe[T]) -> T:
+    """Return what a Maybe stands for, waiting if need be."""
+    if isinstance(value, Awaitable):
+        return await value
+    return value
+
+
+@attrs.frozen
+class Stat:
+    """Say what a file is: Linux's `mode` (type and permission bits), owner and group by number, `length` in bytes, times in ns.
+
+    `version` is qid.version: 0 for made-up files, so that v9fs never caches them. `user` and `group` are names, where a server gave only
+    names. `name` and `qid` are filled in by whoever knows the place: the server for its peers, the client for its callers.
+    """
+
+    mode: int
+    uid: int = 0
+    gid: int = 0
+    length: int = 0
+    mtime: int = 0
+    atime: int = 0
+    ctime: int = 0
+    version: int = 0
+    nlink: int = 1
+    rdev: int = 0
+    blksize: int = 4096
+    exclusive: bool = False
+    append: bool = False
+    user: str | None = None
+    group: str | None = None
+    name: str = ""
+    qid: Qid | None = None
+
+    @property
+    def is_dir(self) -> bool:
+        return st.S_ISDIR(self.mode)
+
+
+@attrs.frozen
+class Change:
+    """Say what a Tsetattr or Twstat asks to change; None is to be left as it is. Times are ns, or -1 for now."""
+
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    length: int | None = None
+    atime: int | None = None
+    mtime: int | None = None
+
+    @property
+    def only_truncates(self) -> bool:
+        """Tell the change that `echo x > file` makes: length 0, and times that follow from it."""
+        return self.length == 0 and self.mode is None and self.uid is None and self.gid is None
+
+
+@attrs.frozen
+class StatFs:
+    """Say what df(1) shows, in blocks of `bsize` bytes (statfs(2))."""
+
+    type: int = 0x01021997  # V9FS_MAGIC
+    bsize: int = 4096
+    blocks: int = 0
+    bfree: int = 0
+    bavail: int = 0
+    files: int = 0
+    ffree: int = 0
+    fsid: int = 0
+    namelen: int = 255
+
+
+@attrs.frozen
+class Open:
+    """Say how a file is opened, and by whom.
+
+    `records`: the session is 9P2000.L, whose client (Linux v9fs) reads on until an empty read; a file of messages must then end each record with
+    one (tree/waiting.py). `flags` are the Linux open flags as they came, 0 from other dialects.
+    """
+
+    who: Principal
+    read: bool = True
+    write: bool = False
+    truncate: bool = False
+    append: bool = False
+    execute: bool = False
+    remove: bool = False
+    records: bool = False
+    flags: int = 0
+
+
+class Handle:
+    """An open file. Reads and writes may be called again while an earlier one waits; `close` comes when none is under way."""
+
+    def read(self, offset: int, count: int) -> Maybe[Buffer]:
+        """Return at most `count` bytes at `offset`; empty is the end. A flushed read loses nothing."""
+        raise NineError(errno.EINVAL, "file is not readable")
+
+    def write(self, offset: int, data: memoryview) -> Maybe[int]:
+        """Take `data` and return how many bytes were taken. `data` is a view that dies with the call: keep a copy, not the view."""
+        raise NineError(errno.EINVAL, "file is not writable")
+
+    def stat(self) -> Maybe[Stat] | None:
+        """Return the status of the open file itself, or None where its Node knows it."""
+        return None
+
+    def change(self, change: Change) -> Maybe[None] | None:
+        """Change the open file itself and return an awaitable or None."""
+        raise NineError(errno.EPERM)
+
+    def sync(self) -> Maybe[None]:
+        """Put what was written where it survives (fsync(2))."""
+        return None
+
+    def close(self) -> Maybe[None]:
+        """End the use of the file. Called exactly once; shielded from cancellation, so it may not wait for a peer."""
+        return None
+
+
+class Node:
+    """A file, whatever it is made of. See the module's theory; every method's default is a refusal."""
+
+    qtype: int = QTFILE
+    """qid.type: QTDIR, QTFILE, QTSYMLINK …"""
+    path: int | None = None
+    """qid.path if the node has one of its own; None: its place tells it (tree/qids.py)."""
+    hold: Callable[[], None] | None = None
+    release: Callable[[], Maybe[None]] | None = None
+    """Called for every file opened at or below this node, and again when it was closed: how a conversation knows its last user is gone."""
+
+    def stat(self) -> Maybe[Stat]:
+        """Return the status; the same object as long as nothing changed, since the server keeps its encoded form."""
+        raise NotImplementedError(type(self))
+
+    def walk(self, name: str, who: Principal) -> Maybe["Node"]:
+        """Return the child `name`; raises ENOENT, or ENOTDIR if this is no directory. `..` never arrives here."""
+        raise NineError(errno.ENOTDIR)
+
+    def entries(self, who: Principal) -> Maybe[Iterable[tuple[str, "Node"]]]:
+        """Return the directory's children in a stable order."""
+        raise NineError(errno.ENOTDIR)
+
+    def open(self, how: Open) -> Maybe[Handle]:
+        """Return a new Handle. Directories need none: the server reads them through `entries`."""
+        raise NineError(errno.EACCES)
+
+    def create(self, name: str, perm: int, how: Open) -> Maybe[tuple["Node", Handle]]:
+        """Make the file `name` with permission bits `perm` and open it."""
+        raise NineError(errno.EPERM)
+
+    def mkdir(self, name: str, perm: int, who: Principal) -> Maybe["Node"]:
+        """Make the directory `name`."""
+        raise NineError(errno.EPERM)
+
+    def symlink(self, name: str, target: str, who: Principal) -> Maybe["Node"]:
+        raise NineError(errno.EPERM)
+
+    def link(self, name: str, target: "Node", who: Principal) -> Maybe[None]:
+        raise NineError(errno.EPERM)
+
+    def mknod(self, name: str, mode: int, rdev: int, who: Principal) -> Maybe["Node"]:
+        raise NineError(errno.EPERM)
+
+    def remove(self, name: str, who: Principal, *, directory: bool | None = None) -> Maybe[None]:
+        """Remove the child `name`; `directory` says what it must be (unlinkat(2)), None that it does not matter (remove(5))."""
+        raise NineError(errno.EPERM)
+
+    def rename(self, name: str, to: "Node", newname: str, who: Principal) -> Maybe[None]:
+        """Move the child `name` to `newname` in the directory `to`; EXDEV if that is not ours."""
+        raise NineError(errno.EPERM)
+
+    def change(self, change: Change, who: Principal) -> Maybe[None]:
+        """Change the status. Every file that is not stored takes the truncation that `echo x > file` sends as no change at all."""
+        if change.only_truncates and self.qtype != QTDIR:
+            return None
+        raise NineError(errno.EPERM)
+
+    def readlink(self) -> Maybe[str]:
+        raise NineError(errno.EINVAL)
+
+    def statfs(self) -> Maybe[StatFs]:
+        """Return the file system's status; the default is that of made-up files: no blocks at all."""
+        return StatFs()

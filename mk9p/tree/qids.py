@@ -1,0 +1,25 @@
+"""Where qid.path comes from: 64 bits that stay the same when a server is restarted.
+
+v9fs makes the inode number of it and, in its cached modes, takes two files of one path for one file. So a path is never a counter or `hash()`:
+* a made-up file is told by its place: the path of its directory and its name, hashed;
+* a file of another server is told by that server and its own path there, hashed into the same space, or two kernels' files would become one.
+"""
+
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Final
+
+ROOT: Final = 0x6D6B_3970  # "mk9p"
+
+
+@lru_cache(maxsize=65536)
+def child(parent: int, name: str) -> int:
+    """Return the path of the file `name` in the directory of path `parent`."""
+    return int.from_bytes(blake2b(name.encode(), digest_size=8, key=parent.to_bytes(8, "little")).digest(), "little")
+
+
+def foreign(server: int, path: int) -> int:
+    """Return in our space the path that another server, itself told by a number of 64 bits, gives to a file of its own."""
+    return int.from_bytes(
+        blake2b(path.to_bytes(8, "little"), digest_size=8, key=server.to_bytes(8, "little")).digest(), "little"
+    )

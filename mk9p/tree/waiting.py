@@ -1,0 +1,184 @@
+"""Files that wait: `Stream` for messages, `Log` for events. The only file at its level that knows trio, since waiting is trio's.
+
+A blocking file is a receive function, `async def receive() -> bytes`, cancel-safe as trio's own are: when it is cancelled, nothing is lost, and
+b"" is the end. Each message is kept whole by its reader's handle until the next one is asked for.
+
+Where a message ends, when the client is Linux. v9fs does not return from read(2) at the first answer but asks on until an empty one or a full
+buffer, so that `cat events` would hold the line that has come until the next one comes. The rule that works on 6.1, 6.12 and 7.3 is kept for each
+handle, (base, message, short):
+* a read within [base, base + len) is served from the message (a shell reads 128 bytes and seeks back to after the newline);
+* a read at the message's end, if the last answer was shorter than was asked for, gets one empty answer: the end of that read(2);
+* any other read waits for the next message, whose base is then that offset.
+Without "only after a short answer" a reader of single bytes, as busybox's `read` is, would see an end of file after each line. The rule is only for
+sessions of 9P2000.L: to Plan 9's own clients an empty read is the end of the file.
+"""
+
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import trio
+
+from mk9p.tree.files import File
+from mk9p.tree.node import Buffer, Handle, Maybe, Open
+from mk9p.tree.words import join
+
+
+class Source(Protocol):
+    """What one open stream is made of; any of the three may be left to the defaults of `Pipe`."""
+
+    async def receive(self) -> bytes: ...
+    def send(self, data: bytes) -> Maybe[int | None]: ...
+    def close(self) -> Maybe[None]: ...
+
+
+class Stream(File):
+    """A file of messages that are waited for.
+
+    `receive()` gives the next message, b"" at the end; `send(data)` takes one write and may return how much of it was taken (None: all). They are
+    shared by all who have the file open. Where each reader has its own position, `per_open(how)` makes a `Source` for each open instead.
+    """
+
+    def __init__(
+        self,
+        receive: Callable[[], Awaitable[bytes]] | None = None,
+        send: Callable[[bytes], Maybe[int | None]] | None = None,
+        *,
+        per_open: Callable[[Open], Maybe[Source]] | None = None,
+        mode: int | None = None,
+        exclusive: bool = False,
+    ) -> None:
+        if mode is None:
+            mode = 0o644 if per_open else 0o200 if receive is None else 0o644 if send else 0o444
+        super().__init__(mode, exclusive=exclusive)
+        self.receive, self.send, self.per_open = receive, send, per_open
+
+    def open(self, how: Open) -> Maybe[Handle]:
+        if self.per_open is None:
+            return StreamHandle(self.receive, self.send, None, how.records)
+        source = self.per_open(how)
+        return self._open(source, how) if isinstance(source, Awaitable) else StreamHandle.of(source, how)
+
+    async def _open(self, source: Awaitable[Source], how: Open) -> Handle:
+        return StreamHandle.of(await source, how)
+
+
+class StreamHandle(Handle):
+    """One open stream: a message and its place, by the rule above. Readers of one handle take turns, so that order is kept."""
+
+    def __init__(
+        self,
+        receive: Callable[[], Awaitable[bytes]] | None,
+        send: Callable[[bytes], Maybe[int | None]] | None,
+        close: Callable[[], Maybe[None]] | None,
+        records: bool,
+    ) -> None:
+        self._receive, self._send, self._close, self._records = receive, send, close, records
+        self._turn = trio.Lock()
+        self._base, self._message, self._short, self._ended = 0, b"", False, False
+
+    @classmethod
+    def of(cls, source: Source, how: Open) -> "StreamHandle":
+        return cls(source.receive, source.send, source.close, how.records)
+
+    async def read(self, offset: int, count: int) -> Buffer:
+        if self._receive is None:
+            return b""
+        async with self._turn:
+            at = offset - self._base
+            if not 0 <= at < len(self._message):
+                if self._ended:
+                    return b""
+                if self._records and self._short and self._message and at == len(self._message):
+                    self._short = False
+                    return b""
+                message = await self._receive()
+                if not message:
+                    self._ended = True
+                    return b""
+                self._base, self._message, at = offset, message, 0
+            piece = self._message[at : at + count]
+            self._short = len(piece) < count
+            return piece
+
+    def write(self, offset: int, data: memoryview) -> Maybe[int]:
+        if self._send is None:
+            return super().write(offset, data)
+        taken = self._send(bytes(data))
+        if isinstance(taken, Awaitable):
+            return self._taken(taken, len(data))
+        return len(data) if taken is None else taken
+
+    async def _taken(self, taken: Awaitable[int | None], count: int) -> int:
+        number = await taken
+        return count if number is None else number
+
+    def close(self) -> Maybe[None]:
+        return self._close() if self._close else None
+
+
+class Log(File):
+    """A file of events: `SEQ TIME_NS WHAT ARGS…`, a line each, with a bounded history.
+
+    A reader starts with the oldest line that is kept, and waits for new ones. One that was too slow gets `SEQ TIME_NS lost COUNT` where the gap is,
+    never a silent one. `emit(what, *args)` adds a line and wakes the readers. `history` is how many lines are kept; memory is bounded by it.
+    """
+
+    def __init__(self, history: int = 1024, *, mode: int = 0o444) -> None:
+        super().__init__(mode)
+        self.lines: deque[bytes] = deque(maxlen=history)
+        self.next = 1  # SEQ of the line that comes next
+        self._lot = trio.lowlevel.ParkingLot()
+
+    def emit(self, what: str, *args: object) -> None:
+        """Add an event; the words are quoted as rc does."""
+        self.add(f"{self.next} {time.time_ns()} {join([what, *args])}\n".encode())
+
+    def add(self, line: bytes) -> None:
+        """Add a line that is numbered already, as one of the kernel's own log is."""
+        self.lines.append(line)
+        self.next += 1
+        self._lot.unpark_all()
+
+    def open(self, how: Open) -> Maybe[Handle]:
+        return StreamHandle.of(_Reader(self), how)
+
+    async def wait(self, seq: int) -> None:
+        """Return once the line `seq` has been added."""
+        while self.next <= seq:
+            await self._lot.park()
+
+
+class _Reader:
+    """One reader of a Log: where it is. What has come meanwhile is given in one message of whole lines, so that catching up is quick."""
+
+    _AT_ONCE = 65536
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+        self.seq = log.next - len(log.lines)
+
+    async def receive(self) -> bytes:
+        log = self.log
+        await log.wait(self.seq)
+        oldest = log.next - len(log.lines)
+        parts: list[bytes] = []
+        size = 0
+        if self.seq < oldest:
+            parts.append(f"{oldest - 1} {time.time_ns()} lost {oldest - self.seq}\n".encode())
+            self.seq = oldest
+        for at in range(self.seq - oldest, len(log.lines)):
+            line = log.lines[at]
+            if parts and size + len(line) > self._AT_ONCE:
+                break
+            parts.append(line)
+            size += len(line)
+            self.seq += 1
+        return b"".join(parts)
+
+    def send(self, data: bytes) -> Maybe[int | None]:
+        return Handle().write(0, memoryview(data))
+
+    def close(self) -> None:
+        return None

@@ -1,0 +1,120 @@
+"""What messages are made of: dialects, qids, stat entries, and the wire types that fields are annotated with.
+
+A field's annotation is a `typing.Annotated` alias whose first metadata is its `Kind`; type checkers see the plain Python type. `only(U, L)` beside
+it says which dialects have the field. `fields()` reads that description; codec, trace line and test strategies all start from it.
+"""
+
+import enum
+from typing import Annotated, Any, Final, NamedTuple
+
+import attrs
+
+from mk9p.wire.const import NONUNAME
+
+
+class Dialect(enum.IntEnum):
+    """Name a dialect of 9P, in the order of richness. 9P2000.L has every message of 9P2000.u but Rerror, and in .u's form."""
+
+    P9 = 0
+    U = 1
+    L = 2
+
+    @property
+    def version(self) -> str:
+        """The version string of Tversion and Rversion."""
+        return _VERSIONS[self]
+
+    @classmethod
+    def of(cls, version: str) -> "Dialect | None":
+        """Return the richest dialect not above the version asked for; None means to answer `unknown`. Follows version(5)."""
+        if version in _VERSIONS:
+            return cls(_VERSIONS.index(version))
+        number = version.partition(".")[0].removeprefix("9P")
+        later = version.startswith("9P") and number.isascii() and number.isdecimal() and int(number) >= 2000
+        return cls.P9 if later else None
+
+
+_VERSIONS: Final = ("9P2000", "9P2000.u", "9P2000.L")
+
+P9, U, L = Dialect
+
+
+class Qid(NamedTuple):
+    """Identify a file on its server, as in intro(5): `path` the file, `version` its content's, `type` the top byte of its mode."""
+
+    type: int
+    version: int
+    path: int
+
+
+class Kind(NamedTuple):
+    """Say how a field lies in a frame: `code` is the struct code of a number, empty for the rest; `manual` completes the manual's line."""
+
+    name: str
+    manual: str
+    code: str = ""
+
+
+class Only(NamedTuple):
+    """Mark a field that only some dialects have."""
+
+    dialects: tuple[Dialect, ...]
+
+
+class Late(NamedTuple):
+    """Mark the last field of a message whose older form lacks it: absent, it reads as its default."""
+
+
+def only(*dialects: Dialect) -> Only:
+    """Mark a field as present in these dialects alone; elsewhere it unpacks as its default and is not packed."""
+    return Only(dialects)
+
+
+late: Final = Late()
+
+u8 = Annotated[int, Kind("u8", "{}[1]", "B")]
+u16 = Annotated[int, Kind("u16", "{}[2]", "H")]
+u32 = Annotated[int, Kind("u32", "{}[4]", "I")]
+u64 = Annotated[int, Kind("u64", "{}[8]", "Q")]
+string = Annotated[str, Kind("string", "{}[s]")]
+qid = Annotated[Qid, Kind("qid", "{}[13]")]
+names = Annotated[tuple[str, ...], Kind("names", "nwname[2] nwname*(wname[s])")]
+qids = Annotated[tuple[Qid, ...], Kind("qids", "nwqid[2] nwqid*(qid[13])")]
+data = Annotated[bytes | bytearray | memoryview, Kind("data", "count[4] {}[count]")]
+
+
+@attrs.frozen
+class WireStat:
+    """size[2] type[2] dev[4] qid[13] mode[4] atime[4] mtime[4] length[8] name[s] uid[s] gid[s] muid[s]
+
+    and in 9P2000.u and .L extension[s] n_uid[4] n_gid[4] n_muid[4]. Times are seconds since 1970. Follows stat(5).
+    """
+
+    type: u16
+    dev: u32
+    qid: qid
+    mode: u32
+    atime: u32
+    mtime: u32
+    length: u64
+    name: string
+    uid: string
+    gid: string
+    muid: string
+    extension: Annotated[string, only(U, L)] = ""
+    n_uid: Annotated[u32, only(U, L)] = NONUNAME
+    n_gid: Annotated[u32, only(U, L)] = NONUNAME
+    n_muid: Annotated[u32, only(U, L)] = NONUNAME
+
+
+wstat = Annotated[WireStat, Kind("wstat", "{}[n]")]
+
+
+class Field(NamedTuple):
+    """Describe one field of a message. `default` means something only where `dialects` is not all of them, or `late` is set."""
+
+    name: str
+    kind: Kind
+    dialects: tuple[Dialect, ...]
+    late: bool
+    default: Any
