@@ -39,9 +39,12 @@ class Dial:
         """Return the error to raise: this address, then the words, else the C library's for that errno."""
         return NineError(number, f"{self.address}: {words or os.strerror(number)}")
 
-    def failed(self, error: OSError) -> NineError:
-        """Return the error to raise for what the kernel said."""
-        return error if isinstance(error, NineError) else self.refuse(error.errno or errno.EIO)
+    def failed(self, error: OSError, words: str = "") -> NineError:
+        """Return the error to raise for what the kernel said, and what that means here."""
+        if isinstance(error, NineError):
+            return error
+        number = error.errno or errno.EIO
+        return self.refuse(number, f"{os.strerror(number)}: {words}" if words else "")
 
     def host_port(self, *, highest: int = 65535) -> tuple[str, int]:
         """Return `HOST[!PORT]` as the host's name and the port's number, 564 where none is given; a port may be a name of services(5)."""
@@ -59,7 +62,9 @@ class Dial:
         try:
             return host, socket.getservbyname(port, "tcp")
         except OSError:
-            raise self.refuse(errno.EINVAL, f"unknown port {port!r}: give a number, or a name of /etc/services") from None
+            raise self.refuse(
+                errno.EINVAL, f"unknown port {port!r}: give a number, or a name of /etc/services"
+            ) from None
 
 
 def parse(address: str) -> Dial:
@@ -74,9 +79,13 @@ def parse(address: str) -> Dial:
         raise NineError(errno.EINVAL, f"bad dial string {address!r}: {want}")
     dial = Dial(prefix if slash else None, network, rest)
     if network == "tls":
-        raise dial.refuse(errno.EOPNOTSUPP, "TLS is not there yet: tunnel instead, as exec!ssh HOST mk9p serve 'fd!0!1'")
+        raise dial.refuse(
+            errno.EOPNOTSUPP, "TLS is not there yet: tunnel instead, as exec!ssh HOST mk9p serve 'fd!0!1'"
+        )
     if network not in NETWORKS:
-        raise NineError(errno.EINVAL, f"bad dial string {address!r}: unknown network {network!r}: want one of {' '.join(NETWORKS)}")
+        raise NineError(
+            errno.EINVAL, f"bad dial string {address!r}: unknown network {network!r}: want one of {' '.join(NETWORKS)}"
+        )
     if slash and network != "tcp":
         raise dial.refuse(errno.EINVAL, f"only tcp can be in another network namespace, not {network}")
     return dial

@@ -8,9 +8,10 @@ Closing tells trio first (`notify_closing`), so that a task which waits gets `tr
 Descriptors 0 to 2 are never left free: the next file opened would become somebody's standard output.
 """
 
+import contextlib
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
 import attrs
@@ -30,7 +31,9 @@ class Peer:
     uid: int | None = None  # unix only: SO_PEERCRED of unix(7), fixed when the peer connected
     gid: int | None = None
     pid: int | None = None  # unix and exec
-    private: bool = False  # whoever holds the other end was given it, or passed the mode of a file: all but tcp and vsock
+    private: bool = (
+        False  # whoever holds the other end was given it, or passed the mode of a file: all but tcp and vsock
+    )
     loopback: bool = False  # it cannot have come from another machine or network namespace
 
 
@@ -149,14 +152,14 @@ class FdLink:
                 _close_fd(fd)
 
 
-async def _wait(wait: Callable[[int], "trio.abc.Awaitable[None]"], fd: int) -> None:
+async def _wait(wait: Callable[[int], Awaitable[None]], fd: int) -> None:
     if fd < 0:
         raise trio.ClosedResourceError("this link was closed")
     await wait(fd)
 
 
 def _closing(fd: int) -> None:
-    if trio.lowlevel.in_trio_run():  # else nobody can wait on it
+    with contextlib.suppress(RuntimeError):  # not inside trio.run: then nobody waits on it
         trio.lowlevel.notify_closing(fd)
 
 

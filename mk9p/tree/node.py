@@ -124,6 +124,9 @@ class Open:
 class Handle:
     """An open file. Reads and writes may be called again while an earlier one waits; `close` comes when none is under way."""
 
+    duplex: bool = False
+    """Reading and writing are two independent ways: a read need not wait for an earlier write that waits."""
+
     def read(self, offset: int, count: int) -> Maybe[Buffer]:
         """Return at most `count` bytes at `offset`; empty is the end. A flushed read loses nothing."""
         raise NineError(errno.EINVAL, "file is not readable")

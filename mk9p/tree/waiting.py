@@ -67,6 +67,8 @@ class Stream(File):
 class StreamHandle(Handle):
     """One open stream: a message and its place, by the rule above. Readers of one handle take turns, so that order is kept."""
 
+    duplex = True
+
     def __init__(
         self,
         receive: Callable[[], Awaitable[bytes]] | None,

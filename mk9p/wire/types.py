@@ -5,11 +5,12 @@ it says which dialects have the field. `fields()` reads that description; codec,
 """
 
 import enum
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, NamedTuple
 
 import attrs
 
-from mk9p.wire.const import NONUNAME
+from mk9p.wire.const import NONUNAME, QTAPPEND, QTAUTH, QTDIR, QTEXCL, QTLINK, QTSYMLINK, QTTMP
 
 
 class Dialect(enum.IntEnum):
@@ -38,6 +39,8 @@ _VERSIONS: Final = ("9P2000", "9P2000.u", "9P2000.L")
 
 P9, U, L = Dialect
 
+Bytes = bytes | bytearray | memoryview  # a flat one: one byte an item
+
 
 class Qid(NamedTuple):
     """Identify a file on its server, as in intro(5): `path` the file, `version` its content's, `type` the top byte of its mode."""
@@ -45,6 +48,22 @@ class Qid(NamedTuple):
     type: int
     version: int
     path: int
+
+    def __str__(self) -> str:
+        """Write as Plan 9's `%Q`: path in hex, version, and letters for the bits of type."""
+        letters = "".join(letter for bit, letter in _QID_LETTERS if self.type & bit)
+        return f"({self.path:x} {self.version} {letters})"
+
+
+_QID_LETTERS: Final = (
+    (QTDIR, "d"),
+    (QTAPPEND, "a"),
+    (QTEXCL, "l"),
+    (QTAUTH, "A"),
+    (QTTMP, "t"),
+    (QTSYMLINK, "L"),
+    (QTLINK, "h"),
+)
 
 
 class Kind(NamedTuple):
@@ -61,16 +80,13 @@ class Only(NamedTuple):
     dialects: tuple[Dialect, ...]
 
 
-class Late(NamedTuple):
-    """Mark the last field of a message whose older form lacks it: absent, it reads as its default."""
-
-
 def only(*dialects: Dialect) -> Only:
     """Mark a field as present in these dialects alone; elsewhere it unpacks as its default and is not packed."""
     return Only(dialects)
 
 
-late: Final = Late()
+# Marks the last field of a message whose older form lacks it: absent, it reads as its default.
+late: Final = "late"
 
 u8 = Annotated[int, Kind("u8", "{}[1]", "B")]
 u16 = Annotated[int, Kind("u16", "{}[2]", "H")]
@@ -80,7 +96,7 @@ string = Annotated[str, Kind("string", "{}[s]")]
 qid = Annotated[Qid, Kind("qid", "{}[13]")]
 names = Annotated[tuple[str, ...], Kind("names", "nwname[2] nwname*(wname[s])")]
 qids = Annotated[tuple[Qid, ...], Kind("qids", "nwqid[2] nwqid*(qid[13])")]
-data = Annotated[bytes | bytearray | memoryview, Kind("data", "count[4] {}[count]")]
+data = Annotated[Bytes, Kind("data", "count[4] {}[count]")]
 
 
 @attrs.frozen
@@ -118,3 +134,18 @@ class Field(NamedTuple):
     dialects: tuple[Dialect, ...]
     late: bool
     default: Any
+
+
+def fields(annotations: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[Field, ...]:
+    """Read the description of a message from the annotations of its class, in wire order; what has no `Kind` is no field."""
+    return tuple(
+        Field(
+            name,
+            kind=note.__metadata__[0],
+            dialects=next((extra.dialects for extra in note.__metadata__ if isinstance(extra, Only)), tuple(Dialect)),
+            late=late in note.__metadata__,
+            default=defaults.get(name),
+        )
+        for name, note in annotations.items()
+        if isinstance(getattr(note, "__metadata__", (None,))[0], Kind)
+    )

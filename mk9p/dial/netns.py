@@ -1,0 +1,81 @@
+"""Sockets of another network namespace (network_namespaces(7)).
+
+A socket belongs to the namespace its thread was in when it was made, for good: only `socket()` and name lookups must happen inside. setns(2) moves
+one thread, so the work is done by a thread made for it that ends after: one of trio's pool would need to be moved back, and could fail to be.
+"""
+
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+import trio
+
+from mk9p.dial.address import Dial
+
+T = TypeVar("T")
+
+_CLONE_NEWNET: Final = 0x40000000  # <linux/sched.h>
+
+
+async def new_socket(dial: Dial, family: int) -> socket.socket:
+    """Return a new non-blocking stream socket in the namespace of the dial string. Raises NineError; cancelled, it leaves no socket."""
+    if dial.netns is None:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+    else:
+        sock = await trio.to_thread.run_sync(_inside, dial, lambda: socket.socket(family, socket.SOCK_STREAM))
+    sock.setblocking(False)
+    return sock
+
+
+async def in_thread(dial: Dial, work: Callable[[], T]) -> T:
+    """Run slow work that owns nothing in a thread, inside the namespace if there is one; cancelled, the thread is left to end by itself."""
+    run = work if dial.netns is None else lambda: _inside(dial, work)
+    return await trio.to_thread.run_sync(run, abandon_on_cancel=True)
+
+
+def _inside(dial: Dial, work: Callable[[], T]) -> T:
+    done: list[T] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            _enter(dial)
+            done.append(work())
+        except BaseException as error:  # carried to the thread that waits
+            failed.append(error)
+
+    thread = threading.Thread(target=run, name="mk9p-netns", daemon=True)
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+    return done[0]
+
+
+def _enter(dial: Dial) -> None:
+    assert dial.netns is not None
+    try:
+        fd = os.open(dial.netns, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _setns(fd)
+        finally:
+            os.close(fd)
+    except FileNotFoundError as error:
+        raise dial.failed(error, f"no network namespace {dial.netns}: ip netns list shows them") from None
+    except OSError as error:
+        raise dial.failed(
+            error, f"cannot enter {dial.netns}: it needs root, and the file of a network namespace"
+        ) from None
+
+
+def _setns(fd: int) -> None:
+    if sys.version_info >= (3, 12):
+        os.setns(fd, _CLONE_NEWNET)
+    else:
+        import ctypes  # slow to import, and only wanted here
+
+        if ctypes.CDLL(None, use_errno=True).setns(fd, _CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "setns")

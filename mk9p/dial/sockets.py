@@ -1,0 +1,96 @@
+"""What tcp, unix and vsock have in common: connecting without blocking, and accepting whatever happens to the connections.
+
+`connect` closes its socket whenever it does not succeed, so a cancelled `dial` leaves nothing.
+"""
+
+import errno
+import logging
+import os
+import socket
+from collections.abc import Callable
+from typing import Any, Final
+
+import attrs
+import trio
+
+from mk9p.dial.link import SocketLink
+
+_LOG: Final = logging.getLogger("mk9p.dial")
+
+_FULL: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+async def connect(sock: socket.socket, where: Any) -> None:
+    """Connect, or close the socket and raise."""
+    pause = 0.001
+    try:
+        while True:
+            try:
+                sock.connect(where)
+            except BlockingIOError as error:
+                if (
+                    error.errno == errno.EAGAIN and sock.family == socket.AF_UNIX
+                ):  # unix(7): the listener's queue is full, and poll(2)
+                    await trio.sleep(pause)  # does not tell when it no longer is
+                    pause = min(2 * pause, 0.1)
+                    continue
+                if error.errno != errno.EINPROGRESS:
+                    raise
+                await trio.lowlevel.wait_writable(sock)
+                code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if code:
+                    raise OSError(code, os.strerror(code)) from None
+            return
+    except BaseException:
+        sock.close()
+        raise
+
+
+@attrs.define(eq=False)
+class SocketListener:
+    """A listening socket, which it owns."""
+
+    _sock: socket.socket
+    _link: Callable[[socket.socket, Any], SocketLink]
+    address: str = attrs.field(kw_only=True)
+    kind: str = attrs.field(kw_only=True)
+    loopback: bool = attrs.field(kw_only=True)
+    _before_close: Callable[[], None] = attrs.field(default=lambda: None, kw_only=True)
+
+    async def accept(self) -> SocketLink:
+        await (
+            trio.lowlevel.checkpoint()
+        )  # the only one once there is something to accept: a link is never lost to a cancellation
+        while True:
+            if self._sock.fileno() < 0:
+                raise trio.ClosedResourceError("this listener was closed")
+            try:
+                sock, where = self._sock.accept()
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self._sock)
+                continue
+            except OSError as error:
+                # accept(2): errors of the connection itself come here too, and are to be treated as "try again". Only a full table needs patience.
+                if error.errno in (errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP, errno.EFAULT):
+                    raise
+                if error.errno in _FULL:
+                    _LOG.error("%s: cannot accept: %s; trying again", self.address, os.strerror(error.errno or 0))
+                    await trio.sleep(0.1)
+                else:
+                    await trio.lowlevel.checkpoint()
+                continue
+            sock.setblocking(False)
+            try:
+                return self._link(sock, where)
+            except OSError as error:  # it is already gone: getpeername(2) says ENOTCONN
+                sock.close()
+                _LOG.debug("%s: gone before it was accepted: %s", self.address, error)
+
+    async def aclose(self) -> None:
+        if self._sock.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._sock)
+            try:
+                self._before_close()
+            finally:
+                self._sock.close()
+        await trio.lowlevel.checkpoint()

@@ -1,0 +1,128 @@
+"""tcp: ip(7), tcp(7), ipv6(7).
+
+`*` is every address of both families when listening, by one socket, and this machine when dialling, so that a listener's address can be dialled.
+A Linux socket has its options inherited by what it accepts, so TCP's are set once on the listener.
+"""
+
+import errno
+import logging
+import socket
+from typing import Any, Final
+
+import attrs
+import trio
+
+from mk9p.dial import netns
+from mk9p.dial.address import Dial
+from mk9p.dial.link import Peer, SocketLink
+from mk9p.dial.sockets import SocketListener, connect
+
+_LOG: Final = logging.getLogger("mk9p.dial")
+
+_PATIENCE: Final = 5.0  # s for an address that is not the last one of its host: a black hole must not hide a good one for TCP's two minutes
+
+
+async def dial_tcp(dial: Dial) -> SocketLink:
+    host, port = dial.host_port()
+    if not port:
+        raise dial.refuse(errno.EINVAL, "port 0 is for listening only")
+    found = await _resolve(dial, "127.0.0.1" if host == "*" else host, port)
+    for family, where in found[:-1]:
+        with trio.move_on_after(_PATIENCE):
+            try:
+                return await _dial_tcp_one(dial, family, where)
+            except OSError as error:
+                _LOG.debug("%s at %s: %s", dial.address, where[0], error)
+    return await _dial_tcp_one(dial, *found[-1])
+
+
+async def _dial_tcp_one(dial: Dial, family: int, where: Any) -> SocketLink:
+    sock = await netns.new_socket(dial, family)
+    await connect(sock, where)
+    try:
+        if (
+            sock.getsockname() == sock.getpeername()
+        ):  # TCP's simultaneous open with itself, when the port is one of our ephemeral ones
+            raise dial.refuse(errno.ECONNREFUSED)
+        _tcp_options(sock)
+        return SocketLink(sock, _tcp_peer(sock, dial.netns is None))
+    except BaseException:
+        sock.close()
+        raise
+
+
+async def listen_tcp(dial: Dial) -> SocketListener:
+    host, port = dial.host_port()
+    if host == "*":
+        sock, where = await _tcp_any(dial, port)
+    else:
+        found = await _resolve(dial, host, port)
+        found.sort(
+            key=lambda each: each[0] != socket.AF_INET
+        )  # a name has one listener: the family that every client tries
+        family, where = found[0]
+        sock = await netns.new_socket(dial, family)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _tcp_options(sock)
+        sock.bind(where)
+        sock.listen(socket.SOMAXCONN)
+        bound, real, *_ = sock.getsockname()
+    except BaseException:
+        sock.close()
+        raise
+    here = dial.netns is None
+
+    def link(accepted: socket.socket, _: object) -> SocketLink:
+        return SocketLink(accepted, _tcp_peer(accepted, here))
+
+    address = attrs.evolve(dial, rest=f"{host}!{real}").address
+    return SocketListener(sock, link, address=address, kind="tcp", loopback=here and _is_loopback(bound))
+
+
+async def _tcp_any(dial: Dial, port: int) -> tuple[socket.socket, Any]:
+    """Return an unbound socket and the address that means all of both families, or of IPv4 where the kernel has no IPv6."""
+    try:
+        sock = await netns.new_socket(dial, socket.AF_INET6)
+    except OSError as error:
+        if error.errno != errno.EAFNOSUPPORT:
+            raise
+        return await netns.new_socket(dial, socket.AF_INET), ("0.0.0.0", port)
+    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    return sock, ("::", port)
+
+
+async def _resolve(dial: Dial, host: str, port: int) -> list[tuple[int, Any]]:
+    name = host.encode() if host.isascii() else host  # bytes: str would import the slow idna codec
+
+    def look(flags: int) -> list[tuple[int, Any]]:
+        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=flags)
+        return [(family, where) for family, _, _, _, where in found]
+
+    try:
+        if "%" not in host:  # an IPv6 zone is an interface of the right namespace
+            try:
+                return look(socket.AI_NUMERICHOST)
+            except socket.gaierror:
+                pass
+        return await netns.in_thread(dial, lambda: look(0))
+    except (socket.gaierror, UnicodeError) as error:  # its errno is getaddrinfo's own, no errno
+        raise dial.refuse(errno.EHOSTUNREACH, f"no address for {host!r}: {error.args[-1]}") from None
+
+
+def _tcp_options(sock: socket.socket) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # A kernel that panicked or was switched off says no goodbye: its fids, and exclusive files, are freed after a minute.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3)):
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def _tcp_peer(sock: socket.socket, here: bool) -> Peer:
+    host, port, *_ = sock.getpeername()
+    loopback = here and _is_loopback(host) and _is_loopback(sock.getsockname()[0])
+    return Peer("tcp", f"{host.removeprefix('::ffff:')}!{port}", loopback=loopback)
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "::1" or host.removeprefix("::ffff:").startswith("127.")

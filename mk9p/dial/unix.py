@@ -1,0 +1,120 @@
+"""unix: unix(7).
+
+A listener's socket is bound, given its mode, and only then listens: before listen(2) nobody can connect, whatever the umask was. When it closes it
+removes its file first and only if the file is still its own, so that a successor's is never taken away.
+An abstract address (`unix!@name`) has no file and so no mode: anybody in the network namespace can connect, and `Peer.uid` says who it was.
+"""
+
+import errno
+import os
+import socket
+import stat
+import struct
+from typing import Final
+
+import attrs
+
+from mk9p.dial.address import Dial
+from mk9p.dial.link import Peer, SocketLink
+from mk9p.dial.sockets import SocketListener, connect
+
+_LONGEST: Final = 107  # bytes: sun_path without its final NUL
+
+
+async def dial_unix(dial: Dial) -> SocketLink:
+    sock = await connect_unix(dial, dial.rest)
+    try:
+        return _unix_link(sock, None)
+    except BaseException:
+        sock.close()
+        raise
+
+
+async def connect_unix(dial: Dial, path: str) -> socket.socket:
+    where = _unix_where(dial, path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    try:
+        await connect(sock, where)
+    except FileNotFoundError:
+        raise dial.refuse(errno.ENOENT, "no such socket: is its server running?") from None
+    except ConnectionRefusedError:
+        raise dial.refuse(errno.ECONNREFUSED, "Connection refused: nobody listens there any more") from None
+    return sock
+
+
+def listen_unix(dial: Dial, mode: int) -> SocketListener:
+    where = _unix_where(dial, dial.rest)
+    if where.startswith("\0"):
+        path, address = None, dial.address
+    else:
+        path = os.path.abspath(dial.rest)
+        address = attrs.evolve(dial, rest=path).address
+        _make_room(dial, path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    own: tuple[int, int] | None = None
+    try:
+        sock.setblocking(False)
+        try:
+            sock.bind(where)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise dial.refuse(errno.EADDRINUSE, "somebody is already listening there") from None
+            raise
+        if path is not None:
+            made = os.lstat(path)
+            own = (made.st_dev, made.st_ino)
+            os.chmod(path, mode)
+        sock.listen(socket.SOMAXCONN)
+    except BaseException:
+        _remove(path, own)
+        sock.close()
+        raise
+    return SocketListener(
+        sock, _unix_link, address=address, kind="unix", loopback=True, before_close=lambda: _remove(path, own)
+    )
+
+
+def _unix_where(dial: Dial, path: str) -> str:
+    where = "\0" + path[1:] if path.startswith("@") else path
+    if path == "@" or len(os.fsencode(where)) > _LONGEST:
+        raise dial.refuse(
+            errno.ENAMETOOLONG if len(path) > 1 else errno.EINVAL, f"a socket's path has 1 to {_LONGEST} bytes"
+        )
+    return where
+
+
+def _make_room(dial: Dial, path: str) -> None:
+    """Make the parent directory if need be, and remove a socket that nobody listens on."""
+    folder = os.path.dirname(path)
+    if not os.path.isdir(folder):
+        os.makedirs(folder)
+        os.chmod(folder, 0o755)
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise dial.refuse(errno.EADDRINUSE, "a file is in the way that is no socket: it is left as it is")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        code = probe.connect_ex(path)
+    if code != errno.ECONNREFUSED:  # EAGAIN: its queue is full; EPROTOTYPE: it has datagrams; EACCES: not ours to judge
+        raise dial.refuse(errno.EADDRINUSE, "somebody is already listening there")
+    os.unlink(path)
+
+
+def _remove(path: str | None, own: tuple[int, int] | None) -> None:
+    if path is None or own is None:
+        return
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if (found.st_dev, found.st_ino) == own:
+        os.unlink(path)
+
+
+def _unix_link(sock: socket.socket, _: object) -> SocketLink:
+    pid, uid, gid = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return SocketLink(sock, Peer("unix", f"pid {pid}", uid, gid, pid, private=True, loopback=True))

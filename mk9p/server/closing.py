@@ -1,0 +1,65 @@
+"""The end of a fid: its handle is closed exactly once, when its last request is finished, and what it held is released."""
+
+import errno
+import logging
+from collections.abc import Awaitable
+from typing import Any, Final
+
+import trio
+
+from mk9p.errors import NineError
+from mk9p.server.fids import Fid
+
+log = logging.getLogger("mk9p.server")
+
+GRACE: Final = 10  # seconds that closing one file may take: long for a disk, short for an operator who waits for the end of a server
+
+in_use: set[object] = (
+    set()
+)  # nodes of exclusive use that are open (DMEXCL): in this process, whatever connection has them
+
+
+def claim_exclusive(node: object) -> None:
+    """Mark a file of exclusive use as open; raises EBUSY if it is already."""
+    if node in in_use:
+        raise NineError(errno.EBUSY, "exclusive use file already open")
+    in_use.add(node)
+
+
+async def put(fid: Fid) -> None:
+    """Drop one use of a fid, and close it if it was clunked and this was the last."""
+    fid.uses -= 1
+    if fid.gone and not fid.uses:
+        await close(fid)
+
+
+async def close(fid: Fid) -> None:
+    """Close what a fid has open. Safe to call again; an error of closing is logged, since a clunk always succeeds (clunk(5))."""
+    if fid.closed:
+        return
+    fid.closed = True
+    handle, fid.handle = fid.handle, None
+    if fid.how is None:
+        return
+    place = fid.place
+    if fid.exclusive:
+        in_use.discard(place.node)
+    steps = [handle.close] if handle is not None else []
+    steps += [node.release for node in reversed(place.holders) if node.release is not None]
+    for step in steps:
+        try:
+            await _shielded(step())
+        except Exception:
+            log.exception("closing %s", place.name)
+    if fid.how.remove:
+        try:
+            await _shielded(place.parent.node.remove(place.name, fid.who))
+        except OSError as error:
+            log.info("remove on close of %s: %s", place.name, error)
+
+
+async def _shielded(value: Any) -> None:
+    """Await what may be awaited, although the request that brought us here was flushed or its client is gone."""
+    if isinstance(value, Awaitable):
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + GRACE):
+            await value

@@ -1,0 +1,140 @@
+"""One client: its link, its session, what is to be sent, and the tables of its dialect.
+
+Nothing here waits. Replies are queued in `out` and leave together (one send a batch; joining beats sendmsg below 4 KiB,
+so small ones are joined and big ones sent from where they lie).
+"""
+
+import errno
+from collections.abc import Callable
+from typing import Any, Final
+
+import attrs
+import trio
+
+from mk9p.auth import EXEC, Policy, Principal, may
+from mk9p.dial import Link
+from mk9p.errors import NineError
+from mk9p.server.fids import Fid, Place
+from mk9p.session import Session
+from mk9p.tree import Node, Stat
+from mk9p.wire import IOHDRSZ, QTDIR, Dialect, FrameBuffer, codec
+from mk9p.wire import messages as m
+
+MSIZE: Final = 1 << 20  # v9fs's own most over sockets (MAX_SOCK_BUF)
+MIN_MSIZE: Final = 256  # below that not even a stat fits
+OUT_LIMIT: Final = 4 << 20  # bytes that wait for a client which does not read: then its requests are not read either
+JOIN: Final = 4096  # a buffer below is cheaper to copy than to hand to the kernel apart
+
+Reply = bytes | None
+
+
+@attrs.frozen
+class Limits:
+    """What one connection may hold. Each has its reason where its default is named."""
+
+    msize: int = MSIZE
+    out: int = OUT_LIMIT
+
+
+class Connection:
+    """The state of one client's conversation."""
+
+    def __init__(self, link: Link, root: Node, policy: Policy, limits: Limits) -> None:
+        self.link, self.root, self.policy, self.limits = link, root, policy, limits
+        self.session: Session[Fid] = Session()
+        self.frames = FrameBuffer(limits.msize)
+        self.msize = limits.msize
+        self.dialect = Dialect.P9
+        self.versioned = False
+        self.calls: list[tuple[Callable[..., Any], Callable[..., Any]] | None] = [None] * 256
+        self.out: list[bytes | memoryview] = []
+        self.out_size = 0
+        self.quiet = trio.lowlevel.ParkingLot()  # who waits for requests to finish
+        self.held = False  # no further frame is read: a Tversion waits for the requests before it
+        self.dead = False
+        self.blocked = False  # the kernel takes no more bytes: wait for writable, and read nothing meanwhile
+
+    # replies
+
+    def reply(self, message: type[m.Message], tag: int, *fields: Any) -> bytes:
+        """Return a complete reply."""
+        packed: bytes = codec(self.dialect, message.type).pack(tag, *fields)
+        return packed
+
+    def error(self, tag: int, error: NineError) -> bytes:
+        """Return the reply that says an error in this dialect."""
+        if self.dialect is Dialect.L:
+            return self.reply(m.Rlerror, tag, error.errno)
+        ename = error.ename
+        while len(ename.encode()) > min(self.msize - 13, 255):  # ERRMAX of Plan 9 is 128, of Linux 8192
+            ename = ename[:-1]
+        if self.dialect is Dialect.U:
+            return self.reply(m.Rerror, tag, ename, error.errno)
+        return self.reply(m.Rerror, tag, ename)
+
+    def queue(self, data: bytes | memoryview) -> None:
+        self.out.append(data)
+        self.out_size += len(data)
+
+    def send(self) -> None:
+        """Send what is queued as far as the kernel takes it; `blocked` tells that some is left. Raises OSError when the link is broken."""
+        out = self.out
+        while out:
+            try:
+                if len(out) == 1:
+                    count = self.link.send(out[0])
+                elif self.out_size < JOIN * len(out):
+                    joined = b"".join(out)
+                    out[:] = [joined]
+                    count = self.link.send(joined)
+                else:
+                    count = self.link.sendmsg(out)
+            except BlockingIOError:
+                self.blocked = True
+                return
+            self.out_size -= count
+            if not self.out_size:
+                out.clear()
+                break
+            done = 0
+            for piece in out:
+                if count < len(piece):
+                    break
+                count -= len(piece)
+                done += 1
+            del out[:done]
+            if count:
+                out[0] = memoryview(out[0])[count:]
+        self.blocked = False
+
+    # fids and the tree
+
+    def limit(self, count: int) -> int:
+        """Return how many bytes a Rread or Rreaddir may hold at most."""
+        return min(count, self.msize - IOHDRSZ)
+
+    async def stat(self, place: Place) -> Stat:
+        """Return the status of what is at a place."""
+        found = place.node.stat()
+        return found if isinstance(found, Stat) else await found
+
+    async def step(self, place: Place, name: str, who: Principal) -> Place:
+        """Walk one name; raises ENOTDIR, EACCES, ENOENT."""
+        if place.node.qtype & QTDIR == 0:
+            raise NineError(errno.ENOTDIR)
+        if who.uid != 0:
+            stat = await self.stat(place)
+            if not may(who, stat.mode, stat.uid, stat.gid, EXEC):
+                raise NineError(errno.EACCES)
+        if name == "..":
+            return place.parent
+        if name == ".":
+            return place
+        node = place.node.walk(name, who)
+        return place.child(name, node if isinstance(node, Node) else await node)
+
+
+def check_name(name: str) -> None:
+    """Raise EINVAL for a name that no file can have."""
+    if not name or "/" in name or "\0" in name:
+        raise NineError(errno.EINVAL, "illegal name")

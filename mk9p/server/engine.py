@@ -1,0 +1,487 @@
+"""The trio engine: many links, one epoll, and as few trio calls as there can be.
+
+Theory
+* One task, the *leader*, waits for all links at once: trio waits on the descriptor of an epoll of our own. One wake-up takes all complete requests
+  of a link, answers them in order, and sends all replies in one go. A task, a lock, a scope or a nursery for each request would cost more than the
+  request (5 to 12 us each); so would a wait for each.
+* An op that returns a coroutine is run by the leader itself, at once (`_first`). If it never waits, nothing else happened. If it does wait, the
+  leader becomes that request's task and a *follower* takes the lead, where the batch was left; so a task switch is paid for only by what really
+  waits. Which requests may go on meanwhile, and in which order, is the session's table.
+* Every worker task has one cancel scope for its whole life. A Tflush cancels the worker that has the request, which then ends; a new one is started
+  when one is needed. So there is no scope for each request either.
+* A client that does not read is not read from: when the kernel takes no more, its link waits for writable and nothing else. What a connection can
+  have queued is bounded by the replies to one buffer of requests, and by those that waited.
+* An exception that is not an OSError is our bug: logged with the request, answered `internal error`, and serving goes on.
+"""
+
+import errno
+import logging
+import os
+import select
+import types
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from typing import Any, Final
+
+import attrs
+import trio
+
+from mk9p.auth import Policy
+from mk9p.dial import Link, Listener
+from mk9p.errors import NineError, ProtocolError, translate
+from mk9p.server.closing import close
+from mk9p.server.connection import MIN_MSIZE, Connection, Limits
+from mk9p.server.dispatch import Call, calls
+from mk9p.session import Request
+from mk9p.tree import Node
+from mk9p.wire import Dialect, codec
+from mk9p.wire import messages as m
+
+log = logging.getLogger("mk9p.server")
+
+BATCHES: Final = 4  # times that one link is read again before the others have their turn
+TURNS: Final = 16  # turns before the rest of the program has its own
+IDLE: Final = 32  # workers kept for the next request that waits
+_IN, _OUT = select.EPOLLIN, select.EPOLLOUT
+
+
+@attrs.define(eq=False)
+class _Worker:
+    """A task of the engine; `scope` cancels it when its request is flushed."""
+
+    scope: trio.CancelScope
+    task: Any = None
+
+
+@attrs.define(eq=False)
+class _Job:
+    """A request that waits for its turn: all that is needed to run it later."""
+
+    c: Connection
+    call: Call
+    args: tuple[Any, ...]
+
+
+class Server:
+    """A tree, served. `add` links by hand, or let `serve` listen; `run` does the work and ends only when it is cancelled."""
+
+    def __init__(self, root: Node, *, limits: Limits | None = None) -> None:
+        self.root = root
+        self.limits = limits or Limits()
+        self.connections: set[Connection] = set()
+        self._poller = select.epoll()
+        self._bell = os.eventfd(
+            0, os.EFD_NONBLOCK | os.EFD_CLOEXEC
+        )  # wakes a leader that waits, when a link has a turn without being readable
+        self._poller.register(self._bell, _IN)
+        self._by_fd: dict[int, Connection] = {}
+        self._turns: deque[Connection] = deque()  # links with something to do, the present one first
+        self._backlog: deque[Request] = deque()  # requests whose turn has come after they waited
+        self._leader: _Worker | None = None
+        self._idle: list[_Worker] = []
+        self._nursery: trio.Nursery | None = None
+        self._version_call: Call = (codec(Dialect.P9, m.Tversion.type).unpack, self._version)
+
+    # life
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve all links until cancelled; then close every link and every open file."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(self._work)
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            self._nursery = None
+            for c in list(self.connections):
+                self._unlink(c)
+                c.link.close()
+                with trio.CancelScope(shield=True):
+                    await self._close_fids(c)
+            self._poller.close()
+            os.close(self._bell)
+
+    async def listen(self, listener: Listener, policy: Policy | None = None) -> None:
+        """Serve all who come to a listener, until cancelled."""
+        while True:
+            self.add(await listener.accept(), policy)
+
+    def add(self, link: Link, policy: Policy | None = None) -> Connection:
+        """Serve one more link; without a policy, by the rules of auth.py alone."""
+        c = Connection(link, self.root, policy or Policy(), self.limits)
+        if link.lossy:
+            c.frames.resync(m.Tversion.type)
+        try:
+            self._poller.register(link.rfd, _IN)
+        except OSError:
+            link.close()
+            raise
+        self._by_fd[link.rfd] = c
+        self.connections.add(c)
+        c.calls[m.Tversion.type] = self._version_call
+        log.debug("new connection from %s", link.peer.address)
+        return c
+
+    def hang_up(self, c: Connection, reason: str) -> None:
+        """End a connection: cancel its requests, close its files, then its link."""
+        if c.dead:
+            return
+        log.debug("connection from %s ends: %s", c.link.peer.address, reason)
+        self._unlink(c)
+        self._cancel_all(c)
+        assert self._nursery is not None
+        self._nursery.start_soon(self._bury, c)
+
+    def _unlink(self, c: Connection) -> None:
+        c.dead = True
+        for fd in {c.link.rfd, c.link.wfd}:
+            if self._by_fd.pop(fd, None) is not None:
+                self._poller.unregister(fd)
+
+    async def _bury(self, c: Connection) -> None:
+        with trio.CancelScope(shield=True):
+            await self._settled(c)
+            await self._close_fids(c)
+        c.link.close()
+        self.connections.discard(c)
+
+    def _cancel_all(self, c: Connection) -> None:
+        """Cancel what runs; drop what has not run yet, the last to come first, so that nothing is started by it."""
+        session = c.session
+        for request in reversed(list(session.tags.values())):
+            if request.cancel is not None:
+                request.cancel()
+            elif request.type != m.Tflush.type and session.tags.get(request.tag) is request:
+                session.drop(request)
+
+    async def _settled(self, c: Connection) -> None:
+        """Wait until no request of a connection, but perhaps a Tversion that asks, is in a worker's hands."""
+        while any(
+            request.cancel is not None and request.type != m.Tversion.type for request in c.session.tags.values()
+        ):
+            await c.quiet.park()
+
+    async def _close_fids(self, c: Connection) -> None:
+        fids, c.session.fids = c.session.fids, {}
+        for f in fids.values():
+            f.gone = True
+            if not f.uses:
+                await close(f)
+
+    # workers: one leads, those whose request waits have it in hand, the others are idle
+
+    async def _work(self) -> None:
+        with trio.CancelScope() as scope:
+            worker = _Worker(scope, trio.lowlevel.current_task())
+            try:
+                while not scope.cancel_called:
+                    if self._backlog:
+                        await self._run_later(worker, self._backlog.popleft())
+                    elif self._leader is None:
+                        self._leader = worker
+                        await self._lead(worker)
+                    elif len(self._idle) < IDLE:
+                        self._idle.append(worker)
+                        await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.SUCCEEDED)
+                    else:
+                        break
+            finally:
+                if self._leader is worker:
+                    self._leader = None
+                if worker in self._idle:
+                    self._idle.remove(worker)
+
+    def _wake(self) -> None:
+        """See to it that another worker takes what is to be done."""
+        if self._idle:
+            trio.lowlevel.reschedule(self._idle.pop().task)
+        elif self._nursery is not None:
+            self._nursery.start_soon(self._work)
+
+    async def _lead(self, worker: _Worker) -> None:
+        """Serve links until a request of theirs waits: then this worker has it in hand, and another leads."""
+        poller, by_fd, turns = self._poller, self._by_fd, self._turns
+        taken = 0
+        while self._leader is worker:
+            if not turns:
+                events = poller.poll(0)
+                if not events:
+                    await trio.lowlevel.wait_readable(poller.fileno())
+                    events = poller.poll(0)
+                    taken = 0
+                for fd, _ in events:
+                    if (c := by_fd.get(fd)) is not None:
+                        turns.append(c)
+                    elif fd == self._bell:
+                        os.eventfd_read(fd)
+            elif turns[0].dead:
+                turns.popleft()
+            elif await self._turn(worker, turns[0]):
+                turns.popleft()
+                taken += 1
+                if taken % TURNS == 0:
+                    await trio.lowlevel.checkpoint()
+
+    async def _turn(self, worker: _Worker, c: Connection) -> bool:
+        """Serve one link for a while. True: its turn is over; False: this worker leads no more."""
+        try:
+            if c.blocked:
+                self._send(c)
+            for _ in range(BATCHES):
+                if c.blocked or c.held:
+                    return True
+                if not await self._requests(worker, c):
+                    return False
+                if c.out:
+                    self._send(c)
+                if c.blocked or c.held or c.dead:
+                    return True
+                try:
+                    count = c.link.recv_into(c.frames.space())
+                except BlockingIOError:
+                    return True
+                if count == 0:
+                    self.hang_up(c, "the peer closed it")
+                    return True
+                c.frames.received(count)
+            if not await self._requests(worker, c):
+                return False
+            self._send(c)
+        except ProtocolError as error:
+            self._out_of_frame(c, error)
+        except OSError as error:
+            self.hang_up(c, str(error))
+        return True
+
+    def _out_of_frame(self, c: Connection, error: ProtocolError) -> None:
+        """End a connection whose framing is lost; on a line that may lose bytes, look for its next beginning instead."""
+        log.warning("%s broke the protocol: %s", c.link.peer.address, error)
+        if c.link.lossy:
+            c.frames.drop_partial()
+            c.frames.resync(m.Tversion.type)
+        else:
+            self.hang_up(c, str(error))
+
+    async def _requests(self, worker: _Worker, c: Connection) -> bool:
+        """Answer the complete requests that were received; False if this worker leads no more."""
+        frames, session, out = c.frames, c.session, c.out
+        while (frame := frames.next()) is not None:
+            start, end = frame
+            buf = frames.buf
+            type_ = buf[start + 4]
+            tag = buf[start + 5] | buf[start + 6] << 8
+            call = c.calls[type_]
+            try:
+                if tag in session.tags:
+                    raise NineError(errno.EINVAL, "tag already in use")
+                if len(session.tags) >= session.max_requests and type_ != m.Tflush.type:
+                    raise NineError(
+                        errno.EAGAIN, f"{session.max_requests} requests of this connection are waiting already"
+                    )
+                if call is None:
+                    self._odd(c, type_, tag, buf, start, end)
+                    continue
+                args = call[0](frames.view, start + 5, end)
+                if session.claims and (blockers := self._blockers(c, type_, args)):
+                    # its fields may be views of the buffer, which is read into again before its turn comes
+                    frames.detach()
+                    session.enter(Request(tag, type_, _Job(c, call, args)), args[1:], blockers)
+                    continue
+                reply = call[1](c, *args)
+            except OSError as error:
+                c.queue(c.error(tag, translate(error)))
+                continue
+            except Exception:
+                c.queue(self._bug(c, type_, tag))
+                continue
+            if reply.__class__ is bytes:
+                out.append(reply)
+                c.out_size += len(reply)
+            elif reply is not None:
+                if not await self._in_hand(worker, Request(tag, type_, _Job(c, call, args)), reply, lead=True):
+                    return False
+                if c.held or c.dead:
+                    return True
+            if c.out_size > self.limits.out:
+                self._send(c)
+                if c.blocked:
+                    return True
+        return True
+
+    def _blockers(self, c: Connection, type_: int, args: tuple[Any, ...]) -> list[Request]:
+        duplex = False
+        if type_ == m.Tread.type:
+            f = c.session.fids.get(args[1])
+            duplex = f is not None and f.handle is not None and f.handle.duplex
+        return c.session.blockers(type_, args[1:], duplex)
+
+    def _odd(self, c: Connection, type_: int, tag: int, buf: bytearray, start: int, end: int) -> None:
+        """Do Tflush, and refuse what no op answers."""
+        if type_ == m.Tflush.type and c.versioned:
+            _, oldtag = codec(c.dialect, type_).unpack(buf, start + 5, end)
+            ready, flushes = c.session.flush(tag, oldtag)
+            self._next(c, ready, flushes)
+            return
+        if not c.versioned:
+            raise NineError(errno.EPROTO, "Tversion comes first")
+        raise NineError(errno.EOPNOTSUPP, f"{c.dialect.version} has no message of type {type_} that is served here")
+
+    def _bug(self, c: Connection, type_: int, tag: int) -> bytes:
+        log.exception("internal error: message type %d of %s", type_, c.link.peer.address)
+        return c.error(tag, NineError(errno.EIO, "internal error"))
+
+    # requests that wait
+
+    async def _run_later(self, worker: _Worker, request: Request) -> None:
+        """Run a request whose turn has come."""
+        job: _Job = request.work
+        if request.cleared or job.c.dead:
+            return
+        try:
+            reply = job.call[1](job.c, *job.args)
+        except OSError as error:
+            reply = job.c.error(request.tag, translate(error))
+        except Exception:
+            reply = self._bug(job.c, request.type, request.tag)
+        if reply is not None and reply.__class__ is not bytes:
+            await self._in_hand(worker, request, reply, lead=False)
+        else:
+            self._finish(request, reply)
+
+    async def _in_hand(self, worker: _Worker, request: Request, work: Coroutine[Any, Any, Any], *, lead: bool) -> bool:
+        """Run a request's coroutine. True: it never waited (or this was not the leader); False: this worker leads no more."""
+        c: Connection = request.work.c
+        waited = False
+
+        def suspended() -> None:
+            nonlocal waited
+            waited = True
+            if lead:
+                if request.type in _WITH_DATA:
+                    c.frames.detach()
+                c.session.enter(request, request.work.args[1:])
+                self._leader = None
+                self._wake()
+            elif self._backlog:
+                self._wake()
+            request.cancel = worker.scope.cancel
+
+        reply: Any
+        try:
+            reply = await _first(work, suspended)
+        except trio.Cancelled:
+            if waited:
+                self._done(c, request, None)
+            raise
+        except OSError as error:
+            reply = c.error(request.tag, translate(error))
+        except Exception:
+            reply = self._bug(c, request.type, request.tag)
+        if waited:
+            self._done(c, request, reply)
+            return False
+        if lead:
+            if reply is not None:
+                c.queue(reply)
+            return True
+        self._finish(request, reply)
+        return True
+
+    def _done(self, c: Connection, request: Request, reply: bytes | None) -> None:
+        self._finish(request, reply)
+        c.quiet.unpark_all()
+
+    def _finish(self, request: Request, reply: bytes | None) -> None:
+        """Retire a request that had waited, send its reply, and start what waited for it."""
+        c: Connection = request.work.c
+        ready, flushes = c.session.finish(request)
+        if reply is not None:
+            c.queue(reply)
+        self._next(c, ready, flushes)
+        if not c.dead and not c.blocked:
+            try:
+                self._send(c)
+            except OSError as error:
+                self.hang_up(c, str(error))
+
+    def _next(self, c: Connection, ready: Sequence[Request], flushes: Sequence[int]) -> None:
+        for tag in flushes:
+            c.queue(c.reply(m.Rflush, tag))
+        if ready:
+            self._backlog.extend(ready)
+            self._wake()
+
+    def _send(self, c: Connection) -> None:
+        """Send what is queued; when the kernel takes no more, wait for writable instead of readable."""
+        was = c.blocked
+        c.send()
+        if c.blocked != was:
+            self._watch(c)
+
+    def _watch(self, c: Connection) -> None:
+        link = c.link
+        idle = c.blocked or c.held
+        if link.rfd == link.wfd:
+            self._poller.modify(link.rfd, _OUT if c.blocked else 0 if c.held else _IN)
+            return
+        self._poller.modify(link.rfd, 0 if idle else _IN)
+        if c.blocked and link.wfd not in self._by_fd:
+            self._by_fd[link.wfd] = c
+            self._poller.register(link.wfd, _OUT)
+        elif not c.blocked and self._by_fd.pop(link.wfd, None) is not None:
+            self._poller.unregister(link.wfd)
+
+    # Tversion
+
+    async def _version(self, c: Connection, tag: int, msize: int, version: str) -> bytes:
+        """Start a conversation anew: earlier requests are cancelled, all fids clunked (version(5))."""
+        if msize < MIN_MSIZE:
+            raise NineError(errno.EINVAL, f"msize {msize} is too small: {MIN_MSIZE} at least")
+        if c.session.tags or c.session.fids:
+            c.held = True  # nothing that comes after may overtake
+            self._watch(c)
+            try:
+                self._cancel_all(c)
+                await self._settled(c)
+                await self._close_fids(c)
+            finally:
+                c.held = False
+                if not c.dead:
+                    self._watch(c)
+                    self._turns.append(c)
+                    os.eventfd_write(self._bell, 1)
+        dialect = Dialect.of(version)
+        if dialect is None:
+            return c.reply(m.Rversion, tag, msize, "unknown")
+        c.dialect, c.versioned = dialect, True
+        c.msize = c.frames.limit = min(msize, self.limits.msize)
+        c.calls = [*calls(dialect)]
+        c.calls[m.Tversion.type] = self._version_call
+        return c.reply(m.Rversion, tag, c.msize, dialect.version)
+
+
+_WITH_DATA: Final = frozenset({m.Twrite.type})
+
+
+@types.coroutine
+def _first(work: Coroutine[Any, Any, Any], suspended: Callable[[], None]) -> Generator[Any, Any, Any]:
+    """Run a coroutine in this task and return its value; call `suspended` once, if and when it first waits."""
+    try:
+        trap = work.send(None)
+    except StopIteration as done:
+        return done.value
+    suspended()
+    while True:
+        try:
+            value = yield trap
+        except BaseException as error:
+            try:
+                trap = work.throw(error)
+            except StopIteration as done:
+                return done.value
+        else:
+            try:
+                trap = work.send(value)
+            except StopIteration as done:
+                return done.value

@@ -1,0 +1,84 @@
+"""What a fid stands for: a `Place` in the tree, and once it is open, a Handle and all that must be undone at its end."""
+
+import stat as st
+from collections.abc import Awaitable
+from typing import Any, Final
+
+from mk9p.auth import Principal
+from mk9p.tree import Handle, Node, Open, Stat, qids
+from mk9p.wire import QTDIR, QTEXCL, Qid
+
+
+class Place:
+    """A node and the way that was walked to it. `..` is the place before, whatever the node is part of (lexical, as Plan 9's names are)."""
+
+    __slots__ = ("holders", "name", "node", "parent", "path")
+
+    def __init__(self, node: Node, name: str, parent: "Place | None") -> None:
+        self.node, self.name = node, name
+        self.holders: tuple[Node, ...]
+        self.parent: Place = parent or self
+        if node.path is not None:
+            self.path = node.path
+        else:
+            self.path = qids.child(parent.path, name) if parent else qids.ROOT
+        holders = parent.holders if parent else ()
+        self.holders = holders if node.hold is None else (*holders, node)
+
+    def child(self, name: str, node: Node) -> "Place":
+        return Place(node, name, self)
+
+    def entry_path(self, name: str, node: Node) -> int:
+        """Return the qid.path of a child without walking to it."""
+        return node.path if node.path is not None else qids.child(self.path, name)
+
+
+class Fid:
+    """What the server keeps for a fid."""
+
+    __slots__ = (
+        "attr",
+        "attr_of",
+        "closed",
+        "exclusive",
+        "gone",
+        "handle",
+        "how",
+        "listing",
+        "place",
+        "uses",
+        "who",
+        "xattr",
+    )
+
+    def __init__(self, place: Place, who: Principal) -> None:
+        self.place, self.who = place, who
+        self.handle: Handle | None = None
+        self.how: Open | None = None  # set once open, for a directory too
+        self.listing: Any = None  # a directory's snapshot while it is read
+        self.uses = 0  # requests under way that need the handle: it is closed when none is left
+        self.gone = False  # clunked
+        self.closed = False
+        self.exclusive = False  # holds its node's exclusive use
+        self.attr_of: Stat | None = None  # the Stat that `attr` was made of
+        self.attr = b""  # encoded Rgetattr of it, without size, type and tag
+
+
+NO_HANDLE: Final = Handle()  # stands for an open directory's
+
+
+def qid(place: Place, stat: Stat) -> Qid:
+    """Return the qid of what is at a place."""
+    return Qid(place.node.qtype | (QTEXCL if stat.exclusive else 0), stat.version, place.path)
+
+
+def qtype(mode: int) -> int:
+    """Return qid.type of a Linux mode."""
+    return QTDIR if st.S_ISDIR(mode) else 0x02 if st.S_ISLNK(mode) else 0
+
+
+async def run_all(values: list[Any]) -> None:
+    """Await those of the values that are awaitable."""
+    for value in values:
+        if isinstance(value, Awaitable):
+            await value

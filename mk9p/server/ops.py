@@ -1,0 +1,364 @@
+"""What each message of 9P2000 and 9P2000.u does. The Linux ones are in ops_linux.py.
+
+An op is called with its connection and the fields of the message, tag first. It returns a complete reply, or None if it queued one itself, or
+an awaitable of either. The ones a client does most (read, write, clunk, getattr) are `def` and answer in the call when the
+tree does; only where it waits do they go on in an `async` half of their own. The others are `async def`, which costs little where nothing waits (engine.py).
+"""
+
+import errno
+from collections.abc import Awaitable
+from typing import Any
+
+from mk9p.auth import READ, WRITE, Principal, may, require_change
+from mk9p.errors import NineError
+from mk9p.server.closing import claim_exclusive, close, put
+from mk9p.server.connection import JOIN, Connection, Reply, check_name
+from mk9p.server.fids import Fid, Place, qid
+from mk9p.server.stats import plan9_stat, plan9_wish
+from mk9p.tree import Handle, Node, Open, Stat, settle
+from mk9p.wire import (
+    DMDIR,
+    NONUNAME,
+    OEXEC,
+    ORCLOSE,
+    OTRUNC,
+    QTDIR,
+    Dialect,
+    Qid,
+    WireStat,
+    pack_stat,
+)
+from mk9p.wire import messages as m
+
+HOLE = 11  # size[4] type[1] tag[2] count[4], in front of the data of a Rread
+
+
+def auth(c: Connection, tag: int, afid: int, uname: str, aname: str, n_uname: int = NONUNAME) -> Reply:
+    # attach(5): an error says that no authentication is needed
+    raise NineError(errno.ENOENT, "authentication not required")
+
+
+async def attach(
+    c: Connection, tag: int, fid: int, afid: int, uname: str, aname: str, n_uname: int = NONUNAME
+) -> Reply:
+    peer = c.link.peer
+    who = c.policy.attach(uname, n_uname, uid=peer.uid, private=peer.private)
+    place = Place(c.root, "/", None)
+    for name in aname.split("/"):
+        if name and name != ".":
+            place = await c.step(place, name, who)
+    stat = await c.stat(place)
+    place = Place(place.node, "/", None) if place.parent is place else _as_root(place)
+    c.session.new(fid, Fid(place, who))
+    return c.reply(m.Rattach, tag, qid(place, stat))
+
+
+def _as_root(place: Place) -> Place:
+    """Return a place as the root of an attach: `..` stays in it, its path is what it is in the whole tree."""
+    root = Place(place.node, "/", None)
+    root.path, root.holders = place.path, place.holders
+    return root
+
+
+async def walk(c: Connection, tag: int, fid: int, newfid: int, names: tuple[str, ...]) -> Reply:
+    session = c.session
+    old = session.fid(fid)
+    if newfid != fid and newfid in session.fids:
+        raise NineError(errno.EEXIST, "fid already in use")
+    place = old.place
+    if not names:
+        _fork(c, fid, newfid, old, place)
+        return c.reply(m.Rwalk, tag, ())
+    if old.how is not None and newfid == fid:
+        raise NineError(errno.EBADF, "walk of an open fid to itself")
+    qids: list[Qid] = []
+    for name in names:
+        try:
+            if name != "..":
+                check_name(name)
+            place = await c.step(place, name, old.who)
+            stat = place.node.stat()
+            qids.append(qid(place, stat if isinstance(stat, Stat) else await stat))
+        except OSError:
+            if not qids:
+                raise
+            return c.reply(m.Rwalk, tag, qids)  # walk(5): as far as it went, and newfid is not made
+    _fork(c, fid, newfid, old, place)
+    return c.reply(m.Rwalk, tag, qids)
+
+
+def _fork(c: Connection, fid: int, newfid: int, old: Fid, place: Place) -> None:
+    if newfid != fid:
+        c.session.new(newfid, Fid(place, old.who))
+    elif old.how is None:
+        old.place, old.attr_of = place, None
+
+
+async def start(c: Connection, f: Fid, how: Open) -> Stat:
+    """Open what a fid stands for; raises what keeps it from that. Returns its status as it was before."""
+    if f.how is not None:
+        raise NineError(errno.EBADF, "fid is open already")
+    node = f.place.node
+    stat = await c.stat(f.place)
+    if how.write or how.truncate or how.remove:
+        require_change(how.who)
+    if stat.is_dir:
+        if how.write or how.truncate:
+            raise NineError(errno.EISDIR)
+        if not may(how.who, stat.mode, stat.uid, stat.gid, READ):
+            raise NineError(errno.EACCES)
+        f.how = how
+        return stat
+    want = (READ if how.read else 0) | (WRITE if how.write or how.truncate else 0) | (1 if how.execute else 0)
+    if not may(how.who, stat.mode, stat.uid, stat.gid, want):
+        raise NineError(errno.EACCES)
+    if how.remove:
+        await may_remove(c, f.place, how.who)
+    if stat.exclusive:
+        claim_exclusive(node)
+        f.exclusive = True
+    for holder in f.place.holders:
+        if holder.hold is not None:
+            holder.hold()
+    f.uses += 1
+    f.how = how
+    try:
+        f.handle = await settle(node.open(how))
+    finally:
+        if f.handle is None:
+            await _unstart(f)
+        else:
+            await put(f)
+    return stat
+
+
+async def _unstart(f: Fid) -> None:
+    """Undo what `start` did when opening failed or was flushed."""
+    f.uses -= 1
+    await close(f)
+    f.how, f.closed, f.exclusive = None, f.gone, False
+
+
+async def may_remove(c: Connection, place: Place, who: Principal) -> None:
+    """Raise EACCES unless `who` may write the directory that a place is in."""
+    require_change(who)
+    stat = await c.stat(place.parent)
+    if not may(who, stat.mode, stat.uid, stat.gid, WRITE):
+        raise NineError(errno.EACCES)
+
+
+def _how(c: Connection, who: Principal, mode: int) -> Open:
+    access = mode & 3
+    return Open(
+        who,
+        read=access in (0, 2, OEXEC),
+        write=access in (1, 2),
+        truncate=bool(mode & OTRUNC),
+        execute=access == OEXEC,
+        remove=bool(mode & ORCLOSE),
+        records=c.dialect is Dialect.L,
+    )
+
+
+async def open_(c: Connection, tag: int, fid: int, mode: int) -> Reply:
+    f = c.session.fid(fid)
+    stat = await start(c, f, _how(c, f.who, mode))
+    return c.reply(m.Ropen, tag, qid(f.place, stat), 0)
+
+
+async def create(c: Connection, tag: int, fid: int, name: str, perm: int, mode: int, extension: str = "") -> Reply:
+    f = c.session.fid(fid)
+    how = _how(c, f.who, mode)
+    if perm & DMDIR:
+        node, handle = await made(c, f, name, f.place.node.mkdir, perm & 0o777, f.who), None
+    elif perm & 0x02000000:  # DMSYMLINK of 9P2000.u
+        node, handle = await made(c, f, name, f.place.node.symlink, extension, f.who), None
+    elif perm & 0x00F00000:
+        raise NineError(errno.EPERM, "devices, pipes and sockets cannot be made here")
+    else:
+        node, handle = await made(c, f, name, f.place.node.create, perm & 0o777, how)
+    return c.reply(m.Rcreate, tag, await opened(c, f, name, node, handle, how), 0)
+
+
+async def made(c: Connection, f: Fid, name: str, make: Any, *args: Any) -> Any:
+    """Make a file in the directory that a fid stands for; raises EEXIST, EACCES, ENOTDIR, or what the directory says."""
+    check_name(name)
+    require_change(f.who)
+    stat = await c.stat(f.place)
+    if not stat.is_dir:
+        raise NineError(errno.ENOTDIR)
+    if f.how is not None and make == f.place.node.create:
+        raise NineError(errno.EBADF, "create in an open fid")
+    if name in (".", ".."):
+        raise NineError(errno.EEXIST)
+    if not may(f.who, stat.mode, stat.uid, stat.gid, WRITE | 1):
+        raise NineError(errno.EACCES)
+    return await settle(make(name, *args))
+
+
+async def opened(c: Connection, f: Fid, name: str, node: Node, handle: Handle | None, how: Open) -> Qid:
+    """Let a fid stand for the file that was just made in its directory, open as it was asked for; returns its qid."""
+    f.place, f.attr_of = f.place.child(name, node), None
+    for holder in f.place.holders:
+        if holder.hold is not None:
+            holder.hold()
+    f.handle, f.how = handle, how
+    return qid(f.place, await c.stat(f.place))
+
+
+def read(c: Connection, tag: int, fid: int, offset: int, count: int) -> Reply | Awaitable[Reply]:
+    f = c.session.fid(fid)
+    handle = f.handle
+    if handle is None:
+        if f.how is not None and f.place.node.qtype & QTDIR:
+            return _read_dir(c, tag, f, offset, c.limit(count))
+        raise NineError(errno.EBADF, "fid not open")
+    how = f.how
+    if how is None or not how.read:
+        raise NineError(errno.EBADF, "fid not open for reading")
+    count = c.limit(count)
+    data = handle.read(offset, count)
+    if isinstance(data, bytes | memoryview | bytearray):
+        return _data(c, tag, data)
+    return _read(c, tag, f, data)
+
+
+def _data(c: Connection, tag: int, data: Any) -> Reply:
+    count = len(data)
+    head = (HOLE + count).to_bytes(4, "little") + b"\x75" + tag.to_bytes(2, "little") + count.to_bytes(4, "little")
+    if count < JOIN:
+        joined: bytes = head + data
+        return joined
+    c.queue(head)
+    c.queue(data)
+    return None
+
+
+async def _read(c: Connection, tag: int, f: Fid, data: Awaitable[Any]) -> Reply:
+    f.uses += 1
+    try:
+        return _data(c, tag, await data)
+    finally:
+        await put(f)
+
+
+async def _read_dir(c: Connection, tag: int, f: Fid, offset: int, count: int) -> Reply:
+    """Answer a directory read of 9P2000: whole stat entries, from the start or where the last answer ended (read(5))."""
+    if offset == 0:
+        entries = await settle(f.place.node.entries(f.who))
+        f.listing = (0, list(entries))
+    if f.listing is None or f.listing[0] != offset:
+        raise NineError(errno.EINVAL, "bad offset in directory read")
+    entries = f.listing[1]
+    out: list[bytes] = []
+    size = 0
+    while entries:
+        name, node = entries[0]
+        try:
+            stat = await settle(node.stat())
+        except OSError:
+            entries.pop(0)  # gone since it was listed, or on a server that is down: the rest is still there
+            continue
+        place = f.place.child(name, node)
+        entry = pack_stat(c.dialect, plan9_stat(place, stat))
+        if size + len(entry) > count:
+            if not out:
+                raise NineError(errno.EINVAL, "count is too small for the next directory entry")
+            break
+        out.append(entry)
+        size += len(entry)
+        entries.pop(0)
+    f.listing = (offset + size, entries)
+    return _data(c, tag, b"".join(out))
+
+
+def write(c: Connection, tag: int, fid: int, offset: int, data: memoryview) -> Reply | Awaitable[Reply]:
+    f = c.session.fid(fid)
+    how = f.how
+    if f.handle is None or how is None or not how.write:
+        raise NineError(errno.EBADF, "fid not open for writing")
+    count = f.handle.write(offset, data)
+    if isinstance(count, int):
+        return c.reply(m.Rwrite, tag, count)
+    return _write(c, tag, f, count)
+
+
+async def _write(c: Connection, tag: int, f: Fid, count: Awaitable[int]) -> Reply:
+    f.uses += 1
+    try:
+        return c.reply(m.Rwrite, tag, await count)
+    finally:
+        await put(f)
+
+
+def clunk(c: Connection, tag: int, fid: int) -> Reply | Awaitable[Reply]:
+    f = c.session.fid(fid)
+    del c.session.fids[fid]
+    f.gone = True
+    if f.how is None or f.uses:
+        return c.reply(m.Rclunk, tag)
+    return _clunk(c, tag, f)
+
+
+async def _clunk(c: Connection, tag: int, f: Fid) -> Reply:
+    await close(f)
+    return c.reply(m.Rclunk, tag)
+
+
+async def remove(c: Connection, tag: int, fid: int) -> Reply:
+    """remove(5): the fid is clunked, whatever comes of it."""
+    f = c.session.fid(fid)
+    del c.session.fids[fid]
+    f.gone = True
+    try:
+        if f.place.parent is f.place:
+            raise NineError(errno.EBUSY, "cannot remove the root")
+        await may_remove(c, f.place, f.who)
+        await settle(f.place.parent.node.remove(f.place.name, f.who))
+    finally:
+        if not f.uses:
+            await close(f)
+    return c.reply(m.Rremove, tag)
+
+
+async def stat_(c: Connection, tag: int, fid: int) -> Reply:
+    f = c.session.fid(fid)
+    return c.reply(m.Rstat, tag, plan9_stat(f.place, await status(c, f)))
+
+
+async def status(c: Connection, f: Fid) -> Stat:
+    """Return the status of an open file, or of what a fid stands for."""
+    if f.handle is not None and (open_stat := f.handle.stat()) is not None:
+        return await settle(open_stat)
+    return await c.stat(f.place)
+
+
+async def wstat(c: Connection, tag: int, fid: int, wish: WireStat) -> Reply:
+    """stat(5): all or nothing; values of all ones are to be left; all of them so is a sync."""
+    f = c.session.fid(fid)
+    require_change(f.who)
+    change, name = plan9_wish(wish)
+    if change is None and name is None:
+        if f.handle is not None:
+            await settle(f.handle.sync())
+        return c.reply(m.Rwstat, tag)
+    if name is not None and name != f.place.name:
+        check_name(name)
+        await may_remove(c, f.place, f.who)
+        await settle(f.place.parent.node.rename(f.place.name, f.place.parent.node, name, f.who))
+        f.place = f.place.parent.child(name, f.place.node)
+    if change is not None:
+        await changed(c, f, change)
+    return c.reply(m.Rwstat, tag)
+
+
+async def changed(c: Connection, f: Fid, change: Any) -> None:
+    """Change what a fid stands for, if its user may: contents need write permission, the rest is its owner's."""
+    require_change(f.who)
+    stat = await c.stat(f.place)
+    if f.who.uid not in (0, stat.uid):
+        only_contents = change.mode is None and change.uid is None and change.gid is None
+        if not only_contents or not may(f.who, stat.mode, stat.uid, stat.gid, WRITE):
+            raise NineError(errno.EPERM)
+    f.attr_of = None
+    await settle(f.place.node.change(change, f.who))

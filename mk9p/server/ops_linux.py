@@ -1,0 +1,267 @@
+"""What each message that 9P2000.L adds does. Its client is Linux v9fs; where a rule looks odd, it is what that client does (docs/v9fs.md)."""
+
+import errno
+import struct
+from collections.abc import Awaitable
+from typing import Any, Final
+
+from mk9p.auth import WRITE, may, require_change
+from mk9p.errors import NineError
+from mk9p.server.closing import put
+from mk9p.server.connection import Connection, Reply, check_name
+from mk9p.server.fids import Fid, qid
+from mk9p.server.ops import changed, made, opened, start
+from mk9p.server.stats import NS
+from mk9p.tree import Change, Open, Stat, settle
+from mk9p.wire import (
+    AT_REMOVEDIR,
+    GETATTR_BASIC,
+    L_APPEND,
+    L_TRUNC,
+    QTDIR,
+    QTSYMLINK,
+    SETATTR_ATIME,
+    SETATTR_ATIME_SET,
+    SETATTR_GID,
+    SETATTR_MODE,
+    SETATTR_MTIME,
+    SETATTR_MTIME_SET,
+    SETATTR_SIZE,
+    SETATTR_UID,
+    Qid,
+    pack_dirents,
+)
+from mk9p.wire import messages as m
+
+_HEAD: Final = 7  # size[4] type[1] tag[2]
+_PREFIX: Final = struct.pack("<IB", 160, m.Rgetattr.type)
+
+
+def getattr_(c: Connection, tag: int, fid: int, request_mask: int) -> Reply | Awaitable[Reply]:
+    f = c.session.fid(fid)
+    if f.handle is not None and (now := f.handle.stat()) is not None:
+        return _getattr(c, tag, f, now)
+    stat = f.place.node.stat()
+    if stat is f.attr_of:  # the same object: nothing has changed since its encoded form was kept
+        return b"%b%b%b" % (_PREFIX, tag.to_bytes(2, "little"), f.attr)
+    return _getattr(c, tag, f, stat)
+
+
+def _getattr(c: Connection, tag: int, f: Fid, stat: Any) -> Reply | Awaitable[Reply]:
+    if not isinstance(stat, Stat):
+        return _getattr_later(c, tag, f, stat)
+    reply = c.reply(
+        m.Rgetattr,
+        tag,
+        GETATTR_BASIC,
+        qid(f.place, stat),
+        stat.mode,
+        stat.uid,
+        stat.gid,
+        stat.nlink,
+        stat.rdev,
+        stat.length,
+        stat.blksize,
+        (stat.length + 511) // 512,
+        *divmod(stat.atime, NS),
+        *divmod(stat.mtime, NS),
+        *divmod(stat.ctime, NS),
+        0,
+        0,
+        0,
+        0,
+    )
+    f.attr_of, f.attr = stat, reply[_HEAD:]
+    return reply
+
+
+async def _getattr_later(c: Connection, tag: int, f: Fid, stat: Awaitable[Stat]) -> Reply:
+    reply = _getattr(c, tag, f, await stat)
+    assert isinstance(reply, bytes)
+    return reply
+
+
+async def setattr_(
+    c: Connection,
+    tag: int,
+    fid: int,
+    valid: int,
+    mode: int,
+    uid: int,
+    gid: int,
+    size: int,
+    atime_sec: int,
+    atime_nsec: int,
+    mtime_sec: int,
+    mtime_nsec: int,
+) -> Reply:
+    f = c.session.fid(fid)
+    times = [
+        None if not valid & bit else sec * NS + nsec if valid & bit_set else -1
+        for bit, bit_set, sec, nsec in (
+            (SETATTR_ATIME, SETATTR_ATIME_SET, atime_sec, atime_nsec),
+            (SETATTR_MTIME, SETATTR_MTIME_SET, mtime_sec, mtime_nsec),
+        )
+    ]
+    change = Change(
+        mode=mode & 0o7777 if valid & SETATTR_MODE else None,
+        uid=uid if valid & SETATTR_UID else None,
+        gid=gid if valid & SETATTR_GID else None,
+        length=size if valid & SETATTR_SIZE else None,
+        atime=times[0],
+        mtime=times[1],
+    )
+    if change != Change():
+        await changed(c, f, change)
+    return c.reply(m.Rsetattr, tag)
+
+
+def _how(f: Fid, flags: int) -> Open:
+    access = flags & 3
+    return Open(
+        f.who,
+        read=access in (0, 2),
+        write=access in (1, 2),
+        truncate=bool(flags & L_TRUNC),
+        append=bool(flags & L_APPEND),
+        records=True,
+        flags=flags,
+    )
+
+
+async def lopen(c: Connection, tag: int, fid: int, flags: int) -> Reply:
+    # O_CREAT of a file that exists is how Linux opens for `>`; O_TRUNC it does by Tsetattr
+    f = c.session.fid(fid)
+    stat = await start(c, f, _how(f, flags))
+    return c.reply(m.Rlopen, tag, qid(f.place, stat), 0)  # iounit 0: no cap below msize, else v9fs cuts every request
+
+
+async def lcreate(c: Connection, tag: int, fid: int, name: str, flags: int, mode: int, gid: int) -> Reply:
+    f = c.session.fid(fid)
+    how = _how(f, flags)
+    node, handle = await made(c, f, name, f.place.node.create, mode & 0o7777, how)
+    return c.reply(m.Rlcreate, tag, await opened(c, f, name, node, handle, how), 0)
+
+
+async def _entry(c: Connection, f: Fid, name: str, node: Any) -> Qid:
+    place = f.place.child(name, node)
+    return qid(place, await c.stat(place))
+
+
+async def mkdir(c: Connection, tag: int, dfid: int, name: str, mode: int, gid: int) -> Reply:
+    f = c.session.fid(dfid)
+    node = await made(c, f, name, f.place.node.mkdir, mode & 0o7777, f.who)
+    return c.reply(m.Rmkdir, tag, await _entry(c, f, name, node))
+
+
+async def symlink(c: Connection, tag: int, fid: int, name: str, symtgt: str, gid: int) -> Reply:
+    f = c.session.fid(fid)
+    node = await made(c, f, name, f.place.node.symlink, symtgt, f.who)
+    return c.reply(m.Rsymlink, tag, await _entry(c, f, name, node))
+
+
+async def mknod(c: Connection, tag: int, dfid: int, name: str, mode: int, major: int, minor: int, gid: int) -> Reply:
+    import os
+
+    f = c.session.fid(dfid)
+    node = await made(c, f, name, f.place.node.mknod, mode, os.makedev(major, minor), f.who)
+    return c.reply(m.Rmknod, tag, await _entry(c, f, name, node))
+
+
+async def link(c: Connection, tag: int, dfid: int, fid: int, name: str) -> Reply:
+    d, f = c.session.fid(dfid), c.session.fid(fid)
+    await made(c, d, name, d.place.node.link, f.place.node, d.who)
+    return c.reply(m.Rlink, tag)
+
+
+async def rename(c: Connection, tag: int, fid: int, dfid: int, name: str) -> Reply:
+    f, d = c.session.fid(fid), c.session.fid(dfid)
+    await _move(c, f.place.parent, f.place.name, d, name, f)
+    f.place, f.attr_of = d.place.child(name, f.place.node), None
+    return c.reply(m.Rrename, tag)
+
+
+async def renameat(c: Connection, tag: int, olddirfid: int, oldname: str, newdirfid: int, newname: str) -> Reply:
+    old, new = c.session.fid(olddirfid), c.session.fid(newdirfid)
+    check_name(oldname)
+    await _move(c, old.place, oldname, new, newname, old)
+    return c.reply(m.Rrenameat, tag)
+
+
+async def _move(c: Connection, parent: Any, name: str, to: Fid, newname: str, asker: Fid) -> None:
+    check_name(newname)
+    for place in (parent, to.place):
+        await _may_change(c, place, asker)
+    await settle(parent.node.rename(name, to.place.node, newname, asker.who))
+
+
+async def _may_change(c: Connection, directory: Any, asker: Fid) -> None:
+    require_change(asker.who)
+    stat = await c.stat(directory)
+    if not stat.is_dir:
+        raise NineError(errno.ENOTDIR)
+    if not may(asker.who, stat.mode, stat.uid, stat.gid, WRITE | 1):
+        raise NineError(errno.EACCES)
+
+
+async def unlinkat(c: Connection, tag: int, dirfid: int, name: str, flags: int) -> Reply:
+    f = c.session.fid(dirfid)
+    check_name(name)
+    await _may_change(c, f.place, f)
+    await settle(f.place.node.remove(name, f.who, directory=bool(flags & AT_REMOVEDIR)))
+    return c.reply(m.Runlinkat, tag)
+
+
+async def readlink(c: Connection, tag: int, fid: int) -> Reply:
+    f = c.session.fid(fid)
+    return c.reply(m.Rreadlink, tag, await settle(f.place.node.readlink()))
+
+
+async def statfs(c: Connection, tag: int, fid: int) -> Reply:
+    s = await settle(c.session.fid(fid).place.node.statfs())
+    return c.reply(m.Rstatfs, tag, s.type, s.bsize, s.blocks, s.bfree, s.bavail, s.files, s.ffree, s.fsid, s.namelen)
+
+
+async def readdir(c: Connection, tag: int, fid: int, offset: int, count: int) -> Reply:
+    """Answer whole entries; an entry's offset is its number in a snapshot that is taken at offset 0."""
+    f = c.session.fid(fid)
+    place = f.place
+    if f.how is None or place.node.qtype & QTDIR == 0:
+        raise NineError(errno.EBADF, "not an open directory")
+    if offset == 0 or f.listing is None:
+        listed = await settle(place.node.entries(f.who))
+        f.listing = [(Qid(QTDIR, 0, place.path), "."), (Qid(QTDIR, 0, place.parent.path), "..")]
+        f.listing += [(Qid(node.qtype, 0, place.entry_path(name, node)), name) for name, node in listed]
+    room = c.limit(count)
+    entries: list[tuple[Qid, int, int, str]] = []
+    for number, (q, name) in enumerate(f.listing[offset:], offset + 1):
+        room -= 24 + len(name.encode())
+        if room < 0:
+            break
+        entries.append((q, number, _d_type(q.type), name))
+    data = pack_dirents(entries)
+    return c.reply(m.Rreaddir, tag, data)
+
+
+def _d_type(qtype: int) -> int:
+    return 4 if qtype & QTDIR else 10 if qtype & QTSYMLINK else 8  # DT_DIR, DT_LNK, DT_REG of readdir(3)
+
+
+async def fsync(c: Connection, tag: int, fid: int, datasync: int) -> Reply:
+    f = c.session.fid(fid)
+    if f.handle is None:
+        raise NineError(errno.EBADF, "fid not open")
+    f.uses += 1
+    try:
+        await settle(f.handle.sync())
+    finally:
+        await put(f)
+    return c.reply(m.Rfsync, tag)
+
+
+def no_xattr(c: Connection, tag: int, *fields: Any) -> Reply:
+    raise NineError(errno.EOPNOTSUPP)  # what v9fs and ls take for "has none"
+
+
+def no_lock(c: Connection, tag: int, *fields: Any) -> Reply:
+    raise NineError(errno.EOPNOTSUPP, "made-up files have no locks")

@@ -1,0 +1,128 @@
+"""The receive buffer: bytes from a stream in, whole frames out, nothing copied.
+
+One bytearray holds, from left to right: frames already handed out, frames not yet handed out (the last may be incomplete), and room to receive into.
+`next()` hands out a frame as (start, end) in `buf`; it and every view into it stay good until the next `space()`, which may move the unread tail to
+the front, over them. Whoever wants to keep views longer (a handler that waits with Twrite's data) first says `detach()`: the buffer is then theirs,
+and reception goes on in a fresh one. So in the usual case, where all frames of a batch are answered before the next is received, a payload is
+copied once: by the kernel.
+
+A bytearray with views into it cannot be resized, so it never is: a frame that does not fit gets a new, larger buffer, and the old one lives as
+long as its views.
+"""
+
+from struct import Struct
+
+import attrs
+
+from mk9p.errors import ProtocolError
+from mk9p.wire.const import NOTAG
+
+_SIZE = Struct("<I").unpack_from
+_VERSION = Struct("<IBHIH")  # size[4] type[1] tag[2] msize[4] and the length of version[s]
+_SMALLEST = 7  # size[4] type[1] tag[2]
+_ROOM = 64 * 1024  # to receive into, normally: a pipe's or socket's worth
+_CAPACITY = 2 * _ROOM  # from here on malloc uses mmap, and untouched pages cost nothing
+_LONGEST_VERSION = 32
+
+
+@attrs.define(eq=False)
+class FrameBuffer:
+    """Hold what was received of one stream. `limit` is the largest frame accepted, in bytes: msize; it may be set at any time."""
+
+    limit: int
+    buf: bytearray = attrs.field(init=False, repr=False)
+    view: memoryview = attrs.field(init=False, repr=False)
+    _head: int = attrs.field(init=False, default=0)  # the first byte not handed out
+    _tail: int = attrs.field(init=False, default=0)  # the first byte not received
+    _sought: int | None = attrs.field(init=False, default=None)  # by resync
+
+    def __attrs_post_init__(self) -> None:
+        self._move(0)
+
+    def space(self) -> memoryview:
+        """Return where to receive: at least the rest of the frame in progress, and normally 64 KiB or more. Ends the life of earlier frames."""
+        have = self._tail - self._head
+        if have == 0:
+            self._head = self._tail = 0
+        rest = max(0, min(_SIZE(self.buf, self._head)[0], self.limit) - have) if have >= 4 else 0
+        if len(self.buf) - self._tail < max(rest, _ROOM):
+            if len(self.buf) - have < max(rest, 1):
+                self._move(rest)
+            elif self._head:
+                self.view[:have] = self.view[self._head : self._tail]
+                self._head, self._tail = 0, have
+        return self.view[self._tail :]
+
+    def received(self, n: int) -> None:
+        """Take note that the first `n` bytes of the last `space()` were filled."""
+        self._tail += n
+
+    def next(self) -> tuple[int, int] | None:
+        """Return (start, end) in `buf` of the next whole frame, size[4] included, or None. Raises ProtocolError for an impossible size."""
+        if self._sought is not None and not self._find(self._sought):
+            return None
+        head = self._head
+        if self._tail - head < 4:
+            return None
+        size: int = _SIZE(self.buf, head)[0]
+        if size < _SMALLEST or size > self.limit:
+            raise ProtocolError(f"a frame of {size} bytes, where {_SMALLEST} to {self.limit} are allowed")
+        end = head + size
+        if end > self._tail:
+            return None
+        self._head = end
+        return head, end
+
+    def detach(self) -> None:
+        """Leave the present buffer to those who hold views into it, and go on in a fresh one that has the unread tail."""
+        self._move(0)
+
+    def drop_partial(self) -> None:
+        """Forget what `next()` has not handed out: after it said None, the frame whose rest will not come."""
+        self._tail = self._head
+
+    def resync(self, type: int) -> None:  # noqa: A002
+        """Discard bytes until a version message of this type number (100 or 101) begins, which `next()` then hands out.
+
+        For links that lose bytes or keep stale ones, such as serial lines: version(5) starts a conversation anew whatever went before. The message
+        is known by its type, NOTAG, a size that fits its string's, and a printable string that starts with `9P`, or is `unknown`.
+        """
+        self._sought = type
+
+    def _move(self, rest: int) -> None:
+        """Go on in a new buffer that has the unread tail, and room for `rest` more and 64 KiB."""
+        have = self._tail - self._head
+        fresh = bytearray(max(_CAPACITY, 1 << (have + rest + _ROOM - 1).bit_length()))
+        if have:
+            fresh[:have] = self.view[self._head : self._tail]
+        self.buf, self.view = fresh, memoryview(fresh)
+        self._head, self._tail = 0, have
+
+    def _find(self, sought: int) -> bool:
+        """Skip to what may be the version message; True, and the search is over, when it is there as a whole."""
+        mark = bytes((sought, *NOTAG.to_bytes(2, "little")))
+        at = self._head + 4
+        while (at := self.buf.find(mark, at, self._tail)) >= 0:
+            plausible = self._is_version(at - 4)
+            if plausible is not False:
+                self._head = at - 4
+                self._sought = None if plausible else sought
+                return plausible is True
+            at += 1
+        self._head = max(self._head, self._tail - _SMALLEST + 1)
+        return False
+
+    def _is_version(self, start: int) -> bool | None:
+        """Tell whether a version message starts here; None while too little of it is there to tell."""
+        have = self._tail - start
+        size: int = _SIZE(self.buf, start)[0]
+        if not _VERSION.size < size <= _VERSION.size + _LONGEST_VERSION:
+            return False
+        if have < _VERSION.size:
+            return None
+        text = bytes(self.view[start + _VERSION.size : start + min(size, have)])
+        if _VERSION.unpack_from(self.buf, start)[4] != size - _VERSION.size or not all(32 <= c < 127 for c in text):
+            return False
+        if not any(text[: len(word)] == word[: len(text)] for word in (b"9P", b"unknown")):
+            return False
+        return True if have >= size else None

@@ -1,0 +1,402 @@
+import errno
+import logging
+import os
+import resource
+import shutil
+import socket
+import struct
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+from helpers_dial import ended, receive, send_all, talk
+
+from mk9p.dial import Link, Listener, SocketLink, dial, listen
+from mk9p.dial.link import IOV_MAX
+from mk9p.errors import NineError
+
+NOBODY = 65534
+
+
+async def pair(listener: Listener) -> tuple[Link, Link]:
+    link = await dial(listener.address)
+    return link, await listener.accept()
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that others may enter, which pytest's own is not."""
+    with tempfile.TemporaryDirectory(prefix="mk9p-") as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
+@pytest.mark.parametrize(
+    ("host", "peer"), [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("localhost", "127.0.0.1"), ("*", "127.0.0.1")]
+)
+async def test_tcp(host: str, peer: str) -> None:
+    if host == "::1" and not socket.has_dualstack_ipv6():
+        pytest.skip("no IPv6 here")
+    listener = await listen(f"tcp!{host}!0")
+    port = listener.address.rpartition("!")[2]
+    assert listener.address == f"tcp!{host}!{port}"
+    assert int(port) > 0
+    assert (listener.kind, listener.loopback) == ("tcp", host != "*")
+    one, other = await pair(listener)
+    assert one.peer.address == f"{peer}!{port}"
+    assert other.peer.address.startswith(f"{peer}!")
+    for link in (one, other):
+        assert isinstance(link, SocketLink)
+        assert (link.peer.kind, link.peer.private, link.peer.loopback, link.peer.uid) == ("tcp", False, True, None)
+        assert link.lossy is False
+        assert link.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert link.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert link.rfd == link.wfd == link.sock.fileno()
+    await talk(one, other)
+    one.close()
+    assert await ended(other)
+    other.close()
+    await listener.aclose()
+
+
+async def test_tcp_reaches_both_families_of_any() -> None:
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("no IPv6 here")
+    listener = await listen("tcp!*!0")
+    for host in ("127.0.0.1", "::1"):
+        link = await dial(f"tcp!{host}!{listener.address.rpartition('!')[2]}")
+        accepted = await listener.accept()
+        assert accepted.peer.address.rpartition("!")[0] == host
+        link.close()
+        accepted.close()
+    await listener.aclose()
+
+
+async def test_tcp_takes_whichever_address_of_a_host_answers(tmp_path: Path) -> None:
+    if os.geteuid() or not shutil.which("unshare"):
+        pytest.skip("needs root and unshare(1) for an /etc/hosts of its own")
+    (tmp_path / "hosts").write_text("127.0.0.1 both.invalid\n127.0.0.2 both.invalid\n")
+    script = """
+import sys, trio
+from mk9p.dial import dial, listen
+async def main():
+    for host in ("127.0.0.1", "127.0.0.2"):
+        listener = await listen(f"tcp!{host}!0")
+        link = await dial("tcp!both.invalid!" + listener.address.split("!")[2])
+        print(link.peer.address == listener.address.removeprefix("tcp!"))
+trio.run(main)
+"""
+    command = f'mount --bind "{tmp_path}/hosts" /etc/hosts && exec "$0" -c "$1"'
+    done = await trio.run_process(["unshare", "-m", "sh", "-c", command, sys.executable, script], capture_stdout=True)
+    assert done.stdout == b"True\nTrue\n"
+
+
+async def test_tcp_refusals() -> None:
+    listener = await listen("tcp!127.0.0.1!0")
+    with pytest.raises(NineError, match="^" + listener.address + ": Address already in use$") as caught:
+        await listen(listener.address)
+    assert caught.value.errno == errno.EADDRINUSE
+    await listener.aclose()
+    with pytest.raises(ConnectionRefusedError, match="^" + listener.address + ": Connection refused$"):
+        await dial(listener.address)
+    with pytest.raises(NineError, match=r"no address for 'no\.such\.host\.invalid': ") as caught:
+        await dial("tcp!no.such.host.invalid!564")
+    assert caught.value.errno == errno.EHOSTUNREACH
+    with pytest.raises(NineError, match="port 0 is for listening only"):
+        await dial("tcp!127.0.0.1!0")
+
+
+async def test_a_listener_can_follow_another_at_once() -> None:
+    """SO_REUSEADDR: the accepted link's port stays in TIME_WAIT."""
+    listener = await listen("tcp!127.0.0.1!0")
+    one, other = await pair(listener)
+    other.close()
+    assert await ended(one)
+    one.close()
+    await listener.aclose()
+    await (await listen(listener.address)).aclose()
+
+
+async def test_dialling_tcp_can_be_cancelled() -> None:
+    """A listener with a full queue drops SYNs, and the dialler waits for minutes."""
+    with socket.socket() as full, trio.CancelScope() as scope:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        address = f"tcp!127.0.0.1!{full.getsockname()[1]}"
+        first = await dial(address)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(dial, address)
+                await trio.testing.wait_all_tasks_blocked(0.05)
+                scope.cancel()
+        finally:
+            first.close()
+    assert scope.cancelled_caught
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+async def test_closing_wakes_who_waits_and_can_be_done_twice(kind: str, tmp_path: Path) -> None:
+    listener = await listen("tcp!127.0.0.1!0" if kind == "tcp" else f"unix!{tmp_path}/s")
+    one, other = await pair(listener)
+
+    async def closed(wait: object) -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await wait()  # type: ignore[operator]
+
+    async with trio.open_nursery() as nursery:
+        for wait in (one.wait_readable, listener.accept):
+            nursery.start_soon(closed, wait)
+        await trio.testing.wait_all_tasks_blocked()
+        one.close()
+        await listener.aclose()
+    one.close()
+    await listener.aclose()
+    assert (one.rfd, one.wfd) == (-1, -1)
+    for call in (one.wait_readable, one.wait_writable, listener.accept):
+        await closed(call)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        one.recv_into(memoryview(bytearray(1)))
+    assert await ended(other)
+    other.close()
+
+
+async def test_waiting_and_accepting_can_be_cancelled_and_lose_nothing(tmp_path: Path) -> None:
+    listener = await listen(f"unix!{tmp_path}/s")
+    one, other = None, None
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listener.accept)
+            await trio.testing.wait_all_tasks_blocked()
+            one = await dial(listener.address)
+            scope.cancel()
+    other = await listener.accept()
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other.wait_readable)
+            await trio.testing.wait_all_tasks_blocked()
+            assert one is not None
+            await send_all(one, b"kept")
+            scope.cancel()
+    assert await receive(other, 4) == b"kept"
+    one.close()
+    other.close()
+    await listener.aclose()
+
+
+async def test_sendmsg_takes_any_number_of_buffers(tmp_path: Path) -> None:
+    listener = await listen(f"unix!{tmp_path}/s")
+    one, other = await pair(listener)
+    assert one.sendmsg([b"ab", bytearray(b"c"), memoryview(b"d")]) == 4
+    assert one.sendmsg([b"x"] * (IOV_MAX + 500)) == IOV_MAX
+    assert await receive(other, 4 + IOV_MAX) == b"abcd" + b"x" * IOV_MAX
+    one.close()
+    other.close()
+    await listener.aclose()
+
+
+async def test_a_client_that_is_gone_before_it_is_accepted_does_not_end_the_listener() -> None:
+    listener = await listen("tcp!127.0.0.1!0")
+    with socket.socket() as rude:
+        rude.connect(("127.0.0.1", int(listener.address.rpartition("!")[2])))
+        rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    one, other = await pair(listener)
+    await send_all(one, b"x")
+    assert await receive(other, 1) == b"x"
+    one.close()
+    other.close()
+    await listener.aclose()
+
+
+async def test_a_full_table_of_descriptors_does_not_end_the_listener(tmp_path: Path) -> None:
+    listener = await listen(f"unix!{tmp_path}/s")
+    one = await dial(listener.address)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    said: list[str] = []
+
+    class Room(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            said.append(record.getMessage())
+
+    room = Room()
+    logging.getLogger("mk9p.dial").addHandler(room)
+    holes = os.dup(0)
+    os.close(holes)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (holes, hard))
+    try:
+        with trio.fail_after(10):
+            other = await listener.accept()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        logging.getLogger("mk9p.dial").removeHandler(room)
+    assert said == [f"{listener.address}: cannot accept: Too many open files; trying again"]
+    one.close()
+    other.close()
+    await listener.aclose()
+
+
+async def test_unix(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "mk9p" / "ns"
+    listener = await listen(f"unix!{path}")
+    assert (listener.address, listener.kind, listener.loopback) == (f"unix!{path}", "unix", True)
+    assert path.parent.stat().st_mode & 0o777 == 0o755
+    assert path.stat().st_mode & 0o777 == 0o600
+    one, other = await pair(listener)
+    for link in (one, other):
+        assert (link.peer.kind, link.peer.private, link.peer.loopback) == ("unix", True, True)
+        assert (link.peer.uid, link.peer.gid, link.peer.pid) == (os.getuid(), os.getgid(), os.getpid())
+        assert link.peer.address == f"pid {os.getpid()}"
+    await talk(one, other)
+    one.close()
+    assert await ended(other)
+    other.close()
+    await listener.aclose()
+    assert not path.exists()
+
+
+async def test_unix_abstract() -> None:
+    name = f"unix!@mk9p-test-{os.getpid()}"
+    listener = await listen(name)
+    assert listener.address == name
+    with pytest.raises(NineError, match="somebody is already listening there"):
+        await listen(name)
+    one, other = await pair(listener)
+    await talk(one, other)
+    one.close()
+    other.close()
+    await listener.aclose()
+    with pytest.raises(ConnectionRefusedError):
+        await dial(name)
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o660, 0o666])
+async def test_unix_mode_is_exact_whatever_the_umask(mode: int, folder: Path) -> None:
+    for umask in (0, 0o077):
+        was = os.umask(umask)
+        try:
+            listener = await listen(f"unix!{folder}/a{umask}/s", mode=mode)
+        finally:
+            os.umask(was)
+        assert (folder / f"a{umask}" / "s").stat().st_mode & 0o777 == mode
+        assert (folder / f"a{umask}").stat().st_mode & 0o777 == 0o755
+        await listener.aclose()
+
+
+async def test_unix_peer_is_who_connected(folder: Path) -> None:
+    if os.geteuid():
+        pytest.skip("needs root to be somebody else")
+    closed = await listen(f"unix!{folder}/closed")
+    listener = await listen(f"unix!{folder}/open", mode=0o666)
+    os.seteuid(NOBODY)
+    try:
+        with pytest.raises(PermissionError, match=r"/closed: Permission denied$"):
+            await dial(closed.address)
+        one = await dial(listener.address)
+    finally:
+        os.seteuid(0)
+    other = await listener.accept()
+    assert other.peer.uid == NOBODY
+    for each in (one, other):
+        each.close()
+    for each in (closed, listener):
+        await each.aclose()
+
+
+async def test_unix_stale_socket_is_replaced_and_a_live_one_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(os.fspath(path))
+        dead.listen()
+    with pytest.raises(ConnectionRefusedError, match="nobody listens there any more"):
+        await dial(f"unix!{path}")
+    listener = await listen(f"unix!{path}")
+    with pytest.raises(NineError, match=f"^unix!{path}: somebody is already listening there$") as caught:
+        await listen(f"unix!{path}")
+    assert caught.value.errno == errno.EADDRINUSE
+    assert (await listener.accept()).close() is None  # that was the question whether anybody is there
+    one, other = await pair(listener)
+    one.close()
+    other.close()
+    await listener.aclose()
+
+
+async def test_unix_leaves_other_files_alone(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    path.write_text("precious")
+    with pytest.raises(NineError, match="no socket: it is left as it is"):
+        await listen(f"unix!{path}")
+    assert path.read_text() == "precious"
+    path.unlink()
+    listener = await listen(f"unix!{path}")
+    path.unlink()
+    successor = await listen(f"unix!{path}")
+    await listener.aclose()
+    assert path.is_socket()
+    await successor.aclose()
+    assert not path.exists()
+
+
+async def test_unix_waits_for_room_in_a_full_queue(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as full, socket.socket(socket.AF_UNIX) as first:
+        full.bind(os.fspath(tmp_path / "s"))
+        full.listen(0)
+        first.connect(os.fspath(tmp_path / "s"))
+        with trio.move_on_after(0.05) as scope:
+            await dial(f"unix!{tmp_path}/s")
+        assert scope.cancelled_caught
+        async with trio.open_nursery() as nursery:
+
+            async def late() -> None:
+                (await dial(f"unix!{tmp_path}/s")).close()
+
+            nursery.start_soon(late)
+            await trio.testing.wait_all_tasks_blocked()
+            full.accept()[0].close()
+
+
+def _vsock() -> str:
+    """Return why vsock cannot be tried here, if it cannot."""
+    try:
+        with socket.socket(socket.AF_VSOCK) as server, socket.socket(socket.AF_VSOCK) as client:
+            server.bind((1, socket.VMADDR_PORT_ANY))
+            server.listen()
+            client.settimeout(1)
+            client.connect((1, server.getsockname()[1]))
+    except OSError as error:
+        return f"no vsock loopback here: {error}"
+    return ""
+
+
+async def test_vsock() -> None:
+    why = _vsock()
+    if why:
+        pytest.skip(why)
+    for cid in ("local", "*"):
+        listener = await listen(f"vsock!{cid}!0")
+        assert listener.address.startswith(f"vsock!{cid}!")
+        assert int(listener.address.rpartition("!")[2]) > 0
+        assert (listener.kind, listener.loopback) == ("vsock", cid == "local")
+        one, other = await pair(listener)
+        assert (one.peer.kind, one.peer.private, one.peer.loopback) == ("vsock", False, True)
+        await talk(one, other)
+        one.close()
+        assert await ended(other)
+        other.close()
+        await listener.aclose()
+
+
+async def test_vsock_listens_without_a_peer() -> None:
+    try:
+        socket.socket(socket.AF_VSOCK).close()
+    except OSError as error:
+        pytest.skip(f"no vsock here: {error}")
+    listener = await listen("vsock!*!0")
+    assert int(listener.address.rpartition("!")[2]) > 0
+    with pytest.raises(NineError) as caught:
+        await listen(listener.address)
+    assert caught.value.errno == errno.EADDRINUSE
+    await listener.aclose()

@@ -1,0 +1,219 @@
+"""A stream cut into frames, however it arrives."""
+
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies_wire import messages
+
+from mk9p.errors import NineError, ProtocolError
+from mk9p.wire import NOTAG, Dialect, FrameBuffer, Rversion, Tread, Tversion, Twrite, codec, decode, encode
+
+P9, U, L = Dialect
+VERSION = encode(P9, Tversion(NOTAG, 8192, "9P2000.L"))
+KIB = 1024
+
+
+def feed(frames: FrameBuffer, chunk: bytes) -> None:
+    """Receive a chunk as a socket would: in pieces as large as the room there is."""
+    while chunk:
+        room = frames.space()
+        assert len(room) > 0
+        n = min(len(room), len(chunk))
+        room[:n] = chunk[:n]
+        frames.received(n)
+        chunk = chunk[n:]
+
+
+def taken(frames: FrameBuffer) -> list[bytes]:
+    found = []
+    while (place := frames.next()) is not None:
+        found.append(bytes(frames.view[slice(*place)]))
+    return found
+
+
+def through(frames: FrameBuffer, chunks: Iterable[bytes]) -> list[bytes]:
+    found = []
+    for chunk in chunks:
+        feed(frames, chunk)
+        found += taken(frames)
+    return found
+
+
+@given(st.lists(messages(L), max_size=8), st.data())
+def test_any_chunks_give_the_frames_sent(sent: list[object], data: st.DataObject) -> None:
+    frames = [encode(L, message) for message in sent]  # type: ignore[arg-type]
+    stream = b"".join(frames)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)))))
+    chunks = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+    assert through(FrameBuffer(64 * KIB), chunks) == frames
+
+
+@settings(max_examples=30)
+@given(
+    st.lists(st.integers(7, 300 * KIB), min_size=1, max_size=6),
+    st.lists(st.integers(1, 200 * KIB), min_size=1),
+    st.lists(st.booleans(), min_size=1),
+)
+def test_frames_of_any_size_by_chunks_of_any_size(sizes: list[int], steps: list[int], detach: list[bool]) -> None:
+    """Views of a detached buffer stay as they are, whatever is received afterwards."""
+    bodies = [bytes([i + 1]) * (size - 4) for i, size in enumerate(sizes)]
+    stream = b"".join((len(body) + 4).to_bytes(4, "little") + body for body in bodies)
+    frames = FrameBuffer(300 * KIB)
+    kept: list[tuple[memoryview, bytes]] = []
+    found, at, turn = [], 0, 0
+    while at < len(stream):
+        room = frames.space()
+        n = min(len(room), steps[turn % len(steps)], len(stream) - at)
+        assert n > 0
+        room[:n] = stream[at : at + n]
+        frames.received(n)
+        at += n
+        while (place := frames.next()) is not None:
+            view = frames.view[slice(*place)]
+            found.append(bytes(view[4:]))
+            if detach[len(found) % len(detach)]:
+                frames.detach()
+                kept.append((view, found[-1]))
+        turn += 1
+    assert found == bodies
+    assert all(view[4:] == body for view, body in kept)
+
+
+def test_room_is_64_kib_and_at_least_the_rest_of_the_frame() -> None:
+    frames = FrameBuffer(1024 * KIB)
+    assert len(frames.space()) >= 64 * KIB
+    frame = encode(P9, Twrite(1, 2, 0, bytes(500 * KIB)))
+    feed(frames, frame[:5])
+    assert len(frames.space()) >= len(frame) - 5
+    feed(frames, frame[5:])
+    assert taken(frames) == [frame]
+    assert len(frames.space()) >= 64 * KIB
+
+
+def test_room_is_there_even_if_no_frame_is_taken() -> None:
+    frames = FrameBuffer(8 * KIB)
+    frame = encode(P9, Tread(1, 2, 3, 4))
+    feed(frames, frame * 50_000)
+    assert taken(frames) == [frame] * 50_000
+
+
+def test_a_buffer_is_used_again_from_the_start() -> None:
+    frames = FrameBuffer(8 * KIB)
+    before = frames.buf
+    frame = encode(P9, Twrite(1, 2, 0, bytes(8000)))
+    assert through(frames, [frame[:100]] + [frame[100:] + frame[:100]] * 100 + [frame[100:]]) == [frame] * 101
+    assert frames.buf is before
+
+
+def test_a_limit_does_not_let_a_peer_ask_for_memory() -> None:
+    frames = FrameBuffer(8 * KIB)
+    feed(frames, b"\xff\xff\xff\xff")
+    assert len(frames.space()) < 256 * KIB
+
+
+@pytest.mark.parametrize("size", [0, 6, 8 * KIB + 1, 0xFFFFFFFF])
+def test_an_impossible_size_ends_the_conversation(size: int) -> None:
+    frames = FrameBuffer(8 * KIB)
+    good = encode(P9, Tread(1, 2, 3, 4))
+    feed(frames, good + size.to_bytes(4, "little"))
+    assert frames.next() == (0, len(good))
+    with pytest.raises(ProtocolError, match=str(size)):
+        frames.next()
+
+
+def test_the_limit_can_be_moved() -> None:
+    frames = FrameBuffer(8 * KIB)
+    frames.limit = 16 * KIB
+    frame = encode(P9, Twrite(1, 2, 0, bytes(16 * KIB - 23)))
+    assert through(frames, [frame]) == [frame]
+    frames.limit = 8 * KIB
+    with pytest.raises(ProtocolError):
+        through(frames, [frame])
+
+
+def test_detach_keeps_what_is_not_handed_out() -> None:
+    frames = FrameBuffer(8 * KIB)
+    first, second = encode(P9, Twrite(1, 2, 0, b"first")), encode(P9, Twrite(2, 2, 0, b"second"))
+    feed(frames, first + second + first[:10])
+    place = frames.next()
+    assert place is not None
+    data = codec(P9, Twrite.type).unpack(frames.view, place[0] + 5, place[1])[3]
+    frames.detach()
+    assert taken(frames) == [second]
+    assert through(frames, [first[10:], second * 1000]) == [first, *[second] * 1000]
+    assert data == b"first"
+
+
+def test_drop_partial() -> None:
+    frames = FrameBuffer(8 * KIB)
+    frame = encode(P9, Tread(1, 2, 3, 4))
+    assert through(frames, [frame + frame[:10]]) == [frame]
+    frames.drop_partial()
+    assert through(frames, [frame]) == [frame]
+
+
+@given(st.binary(max_size=40), st.lists(st.integers(1, 9), min_size=1), st.sampled_from(["9P2000.L", "9P2000", "unknown"]))
+def test_resync_finds_the_version_behind_stale_bytes(stale: bytes, steps: list[int], version: str) -> None:
+    wanted = encode(P9, Rversion(NOTAG, 8192, version))
+    frames = FrameBuffer(8 * KIB)
+    frames.resync(Rversion.type)
+    stream = stale + wanted + b"\7\0\0\0\x78\1\0"
+    chunks, at = [], 0
+    while at < len(stream):
+        chunks.append(stream[at : at + steps[len(chunks) % len(steps)]])
+        at += len(chunks[-1])
+    assert through(frames, chunks) == [wanted, b"\7\0\0\0\x78\1\0"]
+
+
+@pytest.mark.parametrize(
+    "stale",
+    [
+        encode(P9, Rversion(NOTAG, 8192, "9P2000")),  # the other direction's
+        encode(P9, Tversion(NOTAG, 8192, "8P2000")),
+        encode(P9, Tversion(NOTAG, 8192, "9P" + "x" * 40)),
+        encode(P9, Tversion(1, 8192, "9P2000")),
+        VERSION[:-1],  # a lost byte: the next message's first takes its place
+        VERSION[:12],
+        VERSION[:5] + VERSION[6:],
+        VERSION[:11] + b"\1\0" + VERSION[13:],
+        b"\x64\xff\xff" * 30,
+        bytes(100 * KIB),
+    ],
+)
+def test_resync_is_not_taken_in(stale: bytes) -> None:
+    frames = FrameBuffer(8 * KIB)
+    frames.resync(Tversion.type)
+    for _ in range(2):
+        assert through(frames, [stale]) == []
+    assert through(frames, [VERSION, VERSION]) == [VERSION, VERSION]
+
+
+def test_resync_after_the_framing_was_lost() -> None:
+    frames = FrameBuffer(8 * KIB)
+    feed(frames, b"\xff\xff\xff\xff and more")
+    with pytest.raises(ProtocolError):
+        frames.next()
+    frames.resync(Tversion.type)
+    assert frames.next() is None
+    frames.drop_partial()
+    assert through(frames, [VERSION]) == [VERSION]
+
+
+@settings(max_examples=300)
+@given(st.lists(messages(L), min_size=1, max_size=4), st.data())
+def test_a_damaged_stream_gives_frames_or_errors_of_ours(sent: list[object], data: st.DataObject) -> None:
+    stream = bytearray(b"".join(encode(L, message) for message in sent))  # type: ignore[arg-type]
+    for at, byte in data.draw(st.lists(st.tuples(st.integers(0, len(stream) - 1), st.integers(0, 255)), max_size=4)):
+        stream[at] = byte
+    frames = FrameBuffer(8 * KIB)
+    feed(frames, bytes(stream))
+    try:
+        for frame in taken(frames):
+            try:
+                decode(L, frame)
+            except NineError:
+                pass
+    except ProtocolError:
+        pass
