@@ -1,0 +1,74 @@
+"""`mk9p`: the one command. A table of subcommands, each in a module of its own that is imported when it is asked for.
+
+Exit status: 0 done; 1 the answer is no, or an error of the tree, whose words are on stderr; 2 wrong use.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Final
+
+# subcommand -> its module, whose `main(arguments)` returns the exit status, and its usage
+COMMANDS: Final[dict[str, tuple[str, str]]] = {
+    "serve": ("mk9p.serving", "[-l DIAL]... [NAME[:ARG][?OPTION=VALUE]...]   serve this kernel's tree"),
+    "compose": ("mk9p.composing", "[-l DIAL]... [FILE]   serve the composed namespace"),
+    "up": ("clients.up", "[FILE]   start kernels and their namespace"),
+    "down": ("clients.down", "   end what `mk9p up` started, and leave nothing"),
+    "demo": ("clients.demo", "   up, a short session of file operations, and how to go on"),
+    "ls": ("clients.files", "[-l] [PATH...]   list directories"),
+    "cat": ("clients.files", "PATH...   show files, and follow those that wait"),
+    "write": ("clients.files", "PATH [TEXT...]   write text, or the standard input, into a file"),
+    "stat": ("clients.files", "PATH...   show what files are"),
+    "tree": ("clients.files", "[PATH] [-d DEPTH]   list a whole tree"),
+    "cp": ("clients.files", "SOURCE DESTINATION   copy a file; `:PATH` is in the namespace, other paths are here"),
+    "tail": ("clients.files", "[-n LINES] PATH   follow a file of events"),
+    "run": ("clients.run", "KERNEL [-t] -- COMMAND [ARG...]   run a command in a kernel"),
+    "ps": ("clients.ps", "[KERNEL...]   the processes of all kernels"),
+    "console": ("clients.console", "KERNEL   attach to a kernel's console"),
+    "mount": ("clients.mount", "[DIAL] DIR   mount with v9fs, or FUSE where the kernel has none"),
+    "umount": ("clients.mount", "DIR   unmount"),
+}
+
+
+def usage() -> str:
+    """Return the usage of all subcommands."""
+    lines = ["usage: mk9p [-a DIAL] COMMAND ...", ""]
+    for name, (_, words) in COMMANDS.items():
+        form, _, what = words.partition("   ")
+        lines.append(f"  {f'{name} {form}':<62} {what}")
+    lines += ["", "-a, else $MK9P, else the namespace of `mk9p up`, says which tree the file commands work on."]
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand and return its exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    address = None
+    if words[:1] == ["-a"] and len(words) > 1:
+        address = words[1]
+        del words[:2]
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if words else 2
+    if words[0] not in COMMANDS:
+        print(f"mk9p: no command {words[0]!r}\n{usage()}", file=sys.stderr)
+        return 2
+    if address is not None:
+        import os
+
+        os.environ["MK9P"] = address
+    try:
+        status: int = import_module(COMMANDS[words[0]][0]).main(words)
+    except OSError as error:
+        print(
+            f"mk9p {words[0]}: {error if not error.filename else f'{error.filename}: {error.strerror}'}",
+            file=sys.stderr,
+        )
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,209 @@
+"""`mk9p serve`: a kernel's tree, made of resource servers, served on any number of listeners.
+
+A resource server is an entry point of the group `mk9p.servers`: a function that returns a `Dir`, or an async context manager of one where it has
+background work. It hangs at its name; `host` is the top level itself. `NAME:ARG?OPTION=VALUE&...` calls it with an argument and options. Without
+names all are served that need no argument and that this kernel has; one that this kernel has not says so in a line and is left out.
+"""
+
+import argparse
+import errno
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final
+
+import attrs
+import trio
+
+from mk9p.auth import Policy
+from mk9p.dial import Listener, listen
+from mk9p.errors import NineError
+from mk9p.server import Server
+from mk9p.tree import Dir, Node
+
+GROUP: Final = "mk9p.servers"
+DEFAULT: Final = "unix!/run/mk9p/serve"
+TOP: Final = "host"
+
+
+@attrs.frozen
+class Spec:
+    """One resource server as the command line names it."""
+
+    name: str
+    argument: str | None = None
+    options: Mapping[str, str] = attrs.field(factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> "Spec":
+        """Read `NAME[:ARG][?OPTION=VALUE[&OPTION=VALUE...]]`; an option without a value is "on"."""
+        head, _, tail = text.partition("?")
+        name, colon, argument = head.partition(":")
+        pairs = [pair.partition("=") for pair in tail.split("&") if pair]
+        return cls(name, argument if colon else None, {key: value if equals else "on" for key, equals, value in pairs})
+
+
+def available() -> dict[str, Any]:
+    """Return the entry points of all resource servers that are installed, by name."""
+    from importlib.metadata import entry_points
+
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+
+@asynccontextmanager
+async def kernel_tree(specs: Sequence[Spec] = ()) -> AsyncIterator[Dir]:
+    """Make the tree of the resource servers given, or of all that can be had here; raises ENOENT for an unknown one."""
+    known = available()
+    async with AsyncExitStack() as stack:
+        trees: dict[str, Dir] = {}
+        for spec in specs or [Spec(name) for name in known]:
+            if spec.name not in known:
+                raise NineError(errno.ENOENT, f"no resource server {spec.name!r}; there are: {' '.join(sorted(known))}")
+            try:
+                function = known[spec.name].load()
+                if not specs and _needs_argument(function):
+                    continue
+                trees[spec.name] = await _make(stack, function, spec)
+            except (OSError, ImportError) as error:
+                if specs:
+                    raise NineError(getattr(error, "errno", None) or errno.ENODEV, f"{spec.name}: {error}") from error
+                print(f"mk9p: without {spec.name}: {error}", file=sys.stderr)
+        top = trees.pop(TOP, None)
+        yield Dir(*(top.children if top else ()), _nested(trees))
+
+
+def _needs_argument(function: Any) -> bool:
+    import inspect
+
+    return any(
+        p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+        for p in inspect.signature(function).parameters.values()
+    )
+
+
+async def _make(stack: AsyncExitStack, function: Any, spec: Spec) -> Dir:
+    try:
+        made = function(*(() if spec.argument is None else (spec.argument,)), **spec.options)
+    except TypeError as error:
+        raise NineError(errno.EINVAL, str(error)) from None
+    tree = await stack.enter_async_context(made) if hasattr(made, "__aenter__") else made
+    assert isinstance(tree, Dir)
+    return tree
+
+
+def _nested(trees: Mapping[str, Dir]) -> dict[str, Node]:
+    """Hang trees at their names; a name with a slash, as dev/block, goes into the directory that it names."""
+    top: dict[str, Node] = {name: tree for name, tree in trees.items() if "/" not in name}
+    below: dict[str, dict[str, Dir]] = {}
+    for name, tree in trees.items():
+        if "/" in name:
+            first, _, rest = name.partition("/")
+            below.setdefault(first, {})[rest] = tree
+    for first, some in below.items():
+        there = top.get(first)
+        top[first] = Dir(*(there.children if isinstance(there, Dir) else ()), _nested(some))
+    return top
+
+
+def policy_for(listener: Listener, *, trust: bool, readonly: bool) -> Policy:
+    """Return who may do what on a listener: beyond this machine, and not trusted, it is read-only whatever the bits say."""
+    exposed = listener.kind in ("tcp", "vsock") and not listener.loopback and not trust
+    return Policy(trust=trust, readonly=readonly or exposed)
+
+
+def describe(listener: Listener, policy: Policy) -> str:
+    """Return in one line who can do what on a listener."""
+    if listener.kind in ("tcp", "vsock"):
+        who = (
+            "every user is believed who he says he is"
+            if policy.trust
+            else "everybody is `none` and gets what the permission bits give to others"
+        )
+    elif listener.kind == "unix":
+        who = "root and this user attach as anybody, others as themselves"
+    else:
+        who = "whoever holds the other end is believed who he says he is"
+    return who + ("; nothing can be changed" if policy.readonly else "")
+
+
+async def serve_tree(
+    root: Node, addresses: Sequence[str], *, trust: bool = False, readonly: bool = False, ready: Any = None
+) -> None:
+    """Serve a tree on listeners until cancelled, or until SIGINT or SIGTERM; says on stderr where, once it can be dialled."""
+    server = Server(root)
+    listeners: list[Listener] = []
+    try:
+        async with trio.open_nursery() as nursery:
+            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                await nursery.start(server.run)
+                for address in addresses:
+                    listener = await listen(address)
+                    listeners.append(listener)
+                    policy = policy_for(listener, trust=trust, readonly=readonly)
+                    nursery.start_soon(server.listen, listener, policy)
+                    print(f"mk9p: listening on {listener.address}", file=sys.stderr, flush=True)
+                    print(f"mk9p: {listener.address}: {describe(listener, policy)}", file=sys.stderr, flush=True)
+                if ready is not None:
+                    ready(server)
+                async for _ in signals:
+                    break
+            nursery.cancel_scope.cancel()
+    finally:
+        with trio.CancelScope(shield=True):
+            for listener in listeners:
+                await listener.aclose()
+
+
+def options(name: str, default: str) -> argparse.ArgumentParser:
+    """Return the parser of what `serve` and `compose` have in common."""
+    parser = argparse.ArgumentParser(prog=f"mk9p {name}")
+    parser.add_argument(
+        "-l", metavar="DIAL", action="append", dest="listen", help=f"where to listen (again for more); else {default}"
+    )
+    parser.add_argument(
+        "--trust", action="store_true", help="believe the user names that come over tcp and vsock: for private links"
+    )
+    parser.add_argument("--readonly", action="store_true", help="refuse every change")
+    parser.add_argument("-v", "--verbose", action="count", default=0, help="log connections; twice: more")
+    return parser
+
+
+def start_logging(verbose: int) -> None:
+    """Log to stderr, a line each: warnings, or more."""
+    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
+    logging.basicConfig(level=level, format="mk9p: %(levelname)s: %(message)s")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run `mk9p serve`."""
+    parser = options("serve", DEFAULT)
+    parser.add_argument(
+        "specs", metavar="NAME[:ARG][?OPTION=VALUE]", nargs="*", help="resource servers; none: all that this kernel has"
+    )
+    chosen = parser.parse_args(arguments[1:])
+    start_logging(chosen.verbose)
+
+    async def run() -> None:
+        async with kernel_tree([Spec.parse(text) for text in chosen.specs]) as tree:
+            await serve_tree(tree, chosen.listen or [DEFAULT], trust=chosen.trust, readonly=chosen.readonly)
+
+    if os.geteuid() != 0:
+        print("mk9p: not root: what only root may change will be refused by the kernel", file=sys.stderr)
+    one_error(run)
+    return 0
+
+
+def one_error(run: Any) -> None:
+    """Run a trio program; a single error that left it inside groups is raised as itself."""
+    try:
+        trio.run(run)
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        if isinstance(error, OSError | KeyboardInterrupt):
+            raise error from None
+        raise

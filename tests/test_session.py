@@ -1,0 +1,167 @@
+"""The tables of one conversation, without trio: who waits for whom, what a flush does, in which order things end."""
+
+import errno
+
+import pytest
+
+from mk9p.errors import NineError
+from mk9p.session import ORDER, WRITE_SIDE, Request, Session
+from mk9p.wire import NOFID, Dialect, codec
+from mk9p.wire import messages as m
+
+
+def arrive(
+    session: Session[str], tag: int, type_: int, *args: object, duplex: bool = False, cancel: bool = True
+) -> Request:
+    """Let a request arrive that does not answer at once."""
+    request = Request(tag, type_, None)
+    blockers = session.blockers(type_, args, duplex)
+    session.enter(request, args, blockers)
+    if cancel and not blockers:
+        request.cancel = cancelled(request)
+    return request
+
+
+def cancelled(request: Request):
+    request.work = 0
+
+    def cancel() -> None:
+        request.work += 1
+
+    return cancel
+
+
+WAITS = [  # earlier, later: must the later one wait?
+    (m.Twalk, (0, 1, ("a",)), m.Topen, (1, 0), True),
+    (m.Twalk, (0, 1, ("a",)), m.Twalk, (0, 2, ("b",)), False),
+    (m.Twalk, (0, 1, ("a",)), m.Twalk, (1, 2, ("b",)), True),
+    (m.Twalk, (0, 0, ("a",)), m.Twalk, (0, 2, ("b",)), True),
+    (m.Topen, (1, 0), m.Tread, (1, 0, 9), True),
+    (m.Topen, (1, 0), m.Tread, (2, 0, 9), False),
+    (m.Tread, (1, 0, 9), m.Tread, (1, 9, 9), False),
+    (m.Tread, (1, 0, 9), m.Tclunk, (1,), False),
+    (m.Tread, (1, 0, 9), m.Twrite, (1, 0, b""), False),
+    (m.Twrite, (1, 0, b""), m.Twrite, (1, 1, b""), True),
+    (m.Twrite, (1, 0, b""), m.Tread, (1, 0, 9), True),
+    (m.Twrite, (1, 0, b""), m.Tclunk, (1,), True),
+    (m.Twrite, (1, 0, b""), m.Tgetattr, (1, 0), True),
+    (m.Twrite, (1, 0, b""), m.Tfsync, (1, 0), True),
+    (m.Tclunk, (1,), m.Tattach, (1, NOFID, "u", "a"), True),
+    (m.Tsetattr, (1,) + (0,) * 9, m.Tgetattr, (1, 0), True),
+    (m.Tgetattr, (1, 0), m.Tsetattr, (1,) + (0,) * 9, False),
+    (m.Tremove, (1,), m.Twalk, (1, 2, ()), True),
+    (m.Trenameat, (1, "a", 2, "b"), m.Tclunk, (1,), False),
+    (m.Trename, (1, 2, "b"), m.Tgetattr, (1, 0), True),
+    (m.Tlink, (1, 2, "x"), m.Tgetattr, (2, 0), False),
+]
+
+
+@pytest.mark.parametrize(("first", "first_args", "second", "second_args", "waits"), WAITS)
+def test_who_waits_for_whom(first: type, first_args: tuple, second: type, second_args: tuple, waits: bool) -> None:
+    session: Session[str] = Session()
+    a = arrive(session, 1, first.type, *first_args)
+    b = arrive(session, 2, second.type, *second_args)
+    assert bool(b.waits) is waits
+    ready, _ = session.finish(a)
+    assert ready == ([b] if waits else [])
+
+
+def test_a_duplex_file_reads_while_a_write_waits() -> None:
+    session: Session[str] = Session()
+    arrive(session, 1, m.Twrite.type, 1, 0, b"")
+    assert not arrive(session, 2, m.Tread.type, 1, 0, 9, duplex=True).waits
+    assert arrive(session, 3, m.Twrite.type, 1, 0, b"", duplex=True).waits
+
+
+def test_every_served_message_that_names_a_fid_stands_in_the_table() -> None:
+    for dialect in Dialect:
+        for cls in m.MESSAGES:
+            if dialect not in cls.dialects or cls.__name__[0] != "T" or cls in (m.Tversion, m.Tflush):
+                continue
+            row = ORDER[cls.type]
+            fids = {i for i, field in enumerate(cls.fields[1:]) if "fid" in field.name and field.name not in ("afid",)}
+            assert fids <= {i for part in row for i in part} | ({1} if cls is m.Tattach else set()), cls
+            assert codec(dialect, cls.type)
+
+
+def test_a_chain_runs_in_the_order_of_arrival() -> None:
+    session: Session[str] = Session()
+    walk = arrive(session, 1, m.Twalk.type, 0, 1, ("a",))
+    open_ = arrive(session, 2, m.Topen.type, 1, 0)
+    reads = [arrive(session, tag, m.Tread.type, 1, 0, 9) for tag in (3, 4)]
+    clunk = arrive(session, 5, m.Tclunk.type, 1)
+    assert session.finish(walk) == ([open_], [])
+    assert session.finish(open_) == ([*reads, clunk], [])
+
+
+def test_one_that_waits_for_two_runs_after_the_second() -> None:
+    session: Session[str] = Session()
+    a = arrive(session, 1, m.Topen.type, 1, 0)
+    b = arrive(session, 2, m.Topen.type, 2, 0)
+    both = arrive(session, 3, m.Trenameat.type, 1, "x", 2, "y")
+    assert session.finish(b) == ([], [])
+    assert session.finish(a) == ([both], [])
+
+
+def test_a_flush_of_nothing_is_answered_at_once() -> None:
+    session: Session[str] = Session()
+    assert session.flush(7, 6) == ([], [7])
+    assert session.flush(7, 7) == ([], [7])
+
+
+def test_a_flush_cancels_what_runs_and_is_answered_after_it() -> None:
+    session: Session[str] = Session()
+    read = arrive(session, 1, m.Tread.type, 1, 0, 9)
+    assert session.flush(2, 1) == ([], [])
+    assert session.flush(3, 1) == ([], [])
+    assert read.work == 2
+    assert set(session.tags) == {1, 2, 3}
+    assert session.finish(read) == ([], [2, 3])
+    assert not session.tags
+
+
+def test_a_flush_of_a_flush_is_answered_after_it() -> None:
+    session: Session[str] = Session()
+    read = arrive(session, 1, m.Tread.type, 1, 0, 9)
+    session.flush(2, 1)
+    assert session.flush(3, 2) == ([], [])
+    assert session.finish(read) == ([], [2, 3])
+
+
+def test_a_flushed_waiter_never_runs_and_lets_others_go_on() -> None:
+    session: Session[str] = Session()
+    open_ = arrive(session, 1, m.Topen.type, 1, 0)
+    write = arrive(session, 2, m.Twrite.type, 1, 0, b"")
+    read = arrive(session, 3, m.Tread.type, 1, 0, 9)
+    assert read.waits == 2
+    assert session.flush(9, 2) == ([], [9])
+    assert write.cleared
+    assert session.finish(open_) == ([read], [])
+
+
+def test_fids_are_known_or_refused() -> None:
+    session: Session[str] = Session(max_fids=2)
+    session.new(5, "five")
+    assert session.fid(5) == "five"
+    for number, wrong in ((6, errno.EBADF), (NOFID, errno.EBADF)):
+        with pytest.raises(NineError) as caught:
+            session.fid(number)
+        assert caught.value.errno == wrong
+    with pytest.raises(NineError) as caught:
+        session.new(5, "again")
+    assert caught.value.errno == errno.EEXIST
+    with pytest.raises(NineError) as caught:
+        session.new(NOFID, "no")
+    assert caught.value.errno == errno.EBADF
+    session.new(6, "six")
+    with pytest.raises(NineError) as caught:
+        session.new(7, "one too many")
+    assert caught.value.errno == errno.EMFILE
+
+
+def test_a_claim_that_was_taken_over_is_not_dropped_by_its_first_owner() -> None:
+    session: Session[str] = Session()
+    first = arrive(session, 1, m.Twrite.type, 1, 0, b"")
+    second = arrive(session, 2, m.Twrite.type, 1, 0, b"")
+    session.finish(first)
+    assert session.claims == {1 + WRITE_SIDE: second}
