@@ -28,10 +28,9 @@ async def connect(sock: socket.socket, where: Any) -> None:
             try:
                 sock.connect(where)
             except BlockingIOError as error:
-                if (
-                    error.errno == errno.EAGAIN and sock.family == socket.AF_UNIX
-                ):  # unix(7): the listener's queue is full, and poll(2)
-                    await trio.sleep(pause)  # does not tell when it no longer is
+                # unix(7): the listener's queue is full, and poll(2) does not tell when it no longer is.
+                if error.errno == errno.EAGAIN and sock.family == socket.AF_UNIX:
+                    await trio.sleep(pause)
                     pause = min(2 * pause, 0.1)
                     continue
                 if error.errno != errno.EINPROGRESS:
@@ -58,9 +57,8 @@ class SocketListener:
     _before_close: Callable[[], None] = attrs.field(default=lambda: None, kw_only=True)
 
     async def accept(self) -> SocketLink:
-        await (
-            trio.lowlevel.checkpoint()
-        )  # the only one once there is something to accept: a link is never lost to a cancellation
+        # The only checkpoint once there is something to accept: no link is lost to a cancellation.
+        await trio.lowlevel.checkpoint()
         while True:
             if self._sock.fileno() < 0:
                 raise trio.ClosedResourceError("this listener was closed")

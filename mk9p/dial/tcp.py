@@ -40,9 +40,8 @@ async def _dial_tcp_one(dial: Dial, family: int, where: Any) -> SocketLink:
     sock = await netns.new_socket(dial, family)
     await connect(sock, where)
     try:
-        if (
-            sock.getsockname() == sock.getpeername()
-        ):  # TCP's simultaneous open with itself, when the port is one of our ephemeral ones
+        # TCP's simultaneous open, with itself: a port that is free and in our own ephemeral range may be the one we dial from.
+        if sock.getsockname() == sock.getpeername():
             raise dial.refuse(errno.ECONNREFUSED)
         _tcp_options(sock)
         return SocketLink(sock, _tcp_peer(sock, dial.netns is None))
@@ -59,7 +58,7 @@ async def listen_tcp(dial: Dial) -> SocketListener:
         found = await _resolve(dial, host, port)
         found.sort(
             key=lambda each: each[0] != socket.AF_INET
-        )  # a name has one listener: the family that every client tries
+        )  # one listener a name: the family that every client tries
         family, where = found[0]
         sock = await netns.new_socket(dial, family)
     try:

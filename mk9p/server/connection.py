@@ -5,8 +5,7 @@ so small ones are joined and big ones sent from where they lie).
 """
 
 import errno
-from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import trio
@@ -19,6 +18,9 @@ from mk9p.session import Session
 from mk9p.tree import Node, Stat
 from mk9p.wire import IOHDRSZ, QTDIR, Dialect, FrameBuffer, codec
 from mk9p.wire import messages as m
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MSIZE: Final = 1 << 20  # v9fs's own most over sockets (MAX_SOCK_BUF)
 MIN_MSIZE: Final = 256  # below that not even a stat fits

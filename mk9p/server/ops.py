@@ -1,8 +1,8 @@
 """What each message of 9P2000 and 9P2000.u does. The Linux ones are in ops_linux.py.
 
-An op is called with its connection and the fields of the message, tag first. It returns a complete reply, or None if it queued one itself, or
-an awaitable of either. The ones a client does most (read, write, clunk, getattr) are `def` and answer in the call when the
-tree does; only where it waits do they go on in an `async` half of their own. The others are `async def`, which costs little where nothing waits (engine.py).
+An op is called with its connection and the fields of the message, tag first. It returns a complete reply, or None if it queued one itself, or an
+awaitable of either. The ones a client does most (read, write, clunk, getattr) are `def` and answer in the call when the tree does; only where it
+waits do they go on in an `async` half of their own. The others are `async def`, which costs little where nothing waits (engine.py).
 """
 
 import errno

@@ -4,11 +4,15 @@ Rules:
 * Whatever must not survive its owner is made by, or named to, a keeper: a shell in a session of its own whose standard input is a pipe that we hold.
   When we end, even by SIGKILL and in mid-boot, the pipe ends, and the keeper kills the guest, takes down mounts and network namespace, and
   removes the run directory (`keeper.sh`).
-* PR_SET_PDEATHSIG is never set on our own children: it fires when the *thread* that started them ends. The keeper has one thread, and sets it on the guest.
+* PR_SET_PDEATHSIG is never set on our own children: it fires when the *thread* that started them ends. The keeper has one thread, and sets it on
+  the guest.
 * The keeper's exit means that everything is undone; its status is the guest's.
 """
 
+from __future__ import annotations
+
 import errno
+import os
 import shlex
 import subprocess
 from pathlib import Path
@@ -22,7 +26,7 @@ from mk9p.errors import NineError
 from . import tools
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
 SCRIPT: Final = Path(__file__).with_name("keeper.sh")
 
@@ -33,6 +37,7 @@ class Keeper:
 
     directory: Path
     process: trio.Process
+    _undo: tuple[str, ...] = ()
 
     @property
     def pid(self) -> int:
@@ -62,15 +67,27 @@ class Keeper:
     async def wait(self) -> int:
         """Wait until the guest has ended and all is undone; return its status as a shell has it: 137 is SIGKILL. Any number of tasks may wait."""
         status = await self.process.wait()
-        return 128 - status if status < 0 else status
+        if status >= 0:
+            return status
+        # somebody killed the keeper itself: the guest has died with it, and undoing is left to us
+        await trio.run_process(self._undo, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return 128 - status
 
     async def end(self) -> None:
         """Kill the guest, and wait until all is undone. Once the order is given a cancelled wait changes nothing."""
         stdin = self.process.stdin
         assert stdin is not None
-        with trio.CancelScope(shield=True):  # closing only closes a pipe; it must happen even on the way out of a cancelled task
+        with trio.CancelScope(
+            shield=True
+        ):  # closing only closes a pipe; it must happen even on the way out of a cancelled task
             await stdin.aclose()
         await self.process.wait()
+
+    async def close(self) -> None:
+        """Give back the pipes of a keeper that has ended."""
+        for pipe in (self.process.stdin, self.process.stdout):
+            assert pipe is not None
+            await pipe.aclose()
 
 
 async def keep(
@@ -81,32 +98,49 @@ async def keep(
     before: Iterable[Sequence[str]] = (),
     after: Iterable[Sequence[str]] = (),
     descriptors: Sequence[int] = (),
-    environ: Mapping[str, str] | None = None,
 ) -> Keeper:
     """Start a keeper of `directory` (made 0700 if it is not there, removed at the end) and of a command, if one is given.
 
-    `before` commands run first, in the keeper, so that nothing is made which nobody would undo; when one fails the command is not started, and the
-    status is 125. `after` commands run at the end whatever came before. `crowd` runs the command as the first process of a PID namespace, for a
-    guest of many processes (root only). `descriptors` are inherited under their own numbers. Without a command the keeper waits for our end.
+    `before` commands run first, in the keeper, so that nothing is made which nobody would undo; when one fails the command is not started. `after`
+    commands run at the end whatever came before. `crowd` runs the command in a PID namespace, for a guest of many processes (root only).
+    `descriptors` are inherited under their own numbers. Without a command the keeper waits for our end. When this returns the directory and all
+    that `before` made are there, and the command runs. Raises NineError (EIO, in the words of the command that failed). Cancelled, nothing stays.
     """
-    if crowd:
-        # the shell between is PID 1: it reaps, and its default signal handling is nobody else's
-        inner = [tools.need("unshare"), "--pid", "--fork", "--kill-child", "--", "/bin/sh", "-c", '"$@"; exit $?', "sh", *command]
-    else:
-        inner = list(command)
     tools.need("setpriv")
+    if crowd:
+        # the shell between is PID 1: it reaps, and the signals that PID 1 does not get are not the guest's
+        command = [
+            tools.need("unshare"),
+            *["--pid", "--fork", "--kill-child", "--", "/bin/sh", "-c"],
+            '"$@"; exit $?',
+            "sh",
+            *command,
+        ]
+    run = ["/bin/sh", str(SCRIPT), str(directory), "1" if crowd else ""]
+    undo = _script(after, "; ")
     process = await trio.lowlevel.open_process(
-        ["/bin/sh", str(SCRIPT), str(directory), "1" if crowd else "", _script(before, " && "), _script(after, "; "), *inner],
+        [*run, _script(before, " && "), undo, *command],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
         pass_fds=tuple(descriptors),
-        env=None if environ is None else dict(environ),
+        env={**os.environ, "PATH": tools.path()},
     )
-    keeper = Keeper(directory, process)
-    if not command:  # there is no guest's output to read: the shell's first line says that the directory is its own now
-        await keeper.receive()
+    keeper = Keeper(directory, process, (*run, "false", undo))
+    said = b""
+    try:
+        while b"held\n" not in said:
+            data = await keeper.receive()
+            if not data:
+                await keeper.end()
+                words = said.decode(errors="replace").strip().rpartition("\n")[2]
+                raise NineError(errno.EIO, words or f"{directory} cannot be made")
+            said += data
+    except trio.Cancelled:
+        with trio.CancelScope(shield=True):
+            await keeper.end()
+        raise
     return keeper
 
 

@@ -4,19 +4,23 @@
 dir=$1 crowd=$2 before=$3 after=$4; shift 4
 umask 077
 end() {
+	read -r _ _ _ parent _ </proc/$p/stat && [ "$parent" = $$ ] || return  # not ours any more: the number may be somebody else's
 	c=
-	[ -z "$crowd" ] || c=$(cat /proc/$p/task/$p/children 2>/dev/null)
+	[ -z "$crowd" ] || c=$(cat /proc/$p/task/$p/children)
 	kill -9 ${c:-$p}
 }
 names() { while read -r m; do printf '%s\n' "$m" >>"$dir/mounts"; done; }
 status=125
+trap : PIPE  # we print to the owner, who may be gone
 if mkdir -p "$dir" && eval "$before"; then
 	if [ $# -gt 0 ]; then
 		# a session of its own: a UML kernel that panics signals its whole process group; and death with us, if we are killed
 		setsid setpriv --pdeathsig KILL "$@" </dev/null & p=$!
 		trap 'end 2>/dev/null' INT TERM HUP
 		echo $p >"$dir/pid"
-		(trap - INT TERM HUP; names; end) </proc/$$/fd/0 >/dev/null 2>&1 & r=$!
+		echo held
+		exec >/dev/null 2>&1
+		(trap - INT TERM HUP; names; end) </proc/$$/fd/0 & r=$!
 		while wait $p; status=$?; kill -0 $p 2>/dev/null; do :; done
 		kill -9 $r
 	else

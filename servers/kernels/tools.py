@@ -1,5 +1,7 @@
 """Programs that this folder runs, and the one line that says what to do when one is not there."""
 
+from __future__ import annotations
+
 import errno
 import os
 import shutil

@@ -23,7 +23,7 @@ def _nothing_left() -> Iterator[None]:
     yield
     for thread in threading.enumerate():
         if thread.name.startswith("mk9p-"):
-            thread.join()
+            thread.join(10)
     assert _open() == before
     with pytest.raises(ChildProcessError):
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)

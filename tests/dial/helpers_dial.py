@@ -2,7 +2,13 @@
 
 import trio
 
-from mk9p.dial import Link
+from mk9p.dial import Link, Listener, dial
+
+
+async def pair(listener: Listener) -> tuple[Link, Link]:
+    """Return both ends of a new link, the dialler's first."""
+    link = await dial(listener.address)
+    return link, await listener.accept()
 
 
 async def receive(link: Link, count: int) -> bytes:

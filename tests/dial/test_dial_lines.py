@@ -17,7 +17,7 @@ import trio
 import trio.testing
 from helpers_dial import ended, receive, send_all, talk
 
-from mk9p.dial import FdLink, Peer, SocketLink, dial, files, listen
+from mk9p.dial import FdLink, Peer, SocketLink, dial, files, lines, listen
 from mk9p.dial.link import IOV_MAX
 from mk9p.errors import NineError
 
@@ -216,7 +216,8 @@ async def test_char_terminal_is_a_raw_line_and_gets_its_mode_back(terminal: tupl
     other.close()
 
 
-async def test_char_listener_opens_the_line_again(terminal: tuple[int, str]) -> None:
+async def test_char_listener_opens_the_line_again(terminal: tuple[int, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "RETRY", 0.01)
     master, name = terminal
     listener = await listen(f"char!{name}")
     assert (listener.address, listener.kind, listener.loopback) == (f"char!{name}", "char", False)
@@ -226,7 +227,7 @@ async def test_char_listener_opens_the_line_again(terminal: tuple[int, str]) -> 
         assert link.lossy
         os.write(master, word)
         assert await receive(link, 3) == word
-        with trio.move_on_after(0) as scope:
+        with trio.move_on_after(5 * lines.RETRY) as scope:
             await listener.accept()
         assert scope.cancelled_caught
         link.close()
@@ -247,8 +248,11 @@ async def test_char_listener_closed_before_anybody_accepts(terminal: tuple[int, 
     assert flags(terminal[1])[2] & termios.ECHO
 
 
-async def test_char_that_is_a_unix_socket_and_goes_and_comes_back(tmp_path: Path) -> None:
+async def test_char_that_is_a_unix_socket_and_goes_and_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """QEMU's `-chardev socket,server=on` and its restart."""
+    monkeypatch.setattr(lines, "RETRY", 0.01)
     path = tmp_path / "p9"
     emulator = await listen(f"unix!{path}")
     one = await dial(f"char!{path}")
@@ -266,7 +270,7 @@ async def test_char_that_is_a_unix_socket_and_goes_and_comes_back(tmp_path: Path
     other.close()
     assert await ended(link)
     link.close()
-    with trio.move_on_after(2 * 0.25) as scope:  # long enough to be refused once
+    with trio.move_on_after(5 * lines.RETRY) as scope:  # long enough to be refused
         await listener.accept()
     assert scope.cancelled_caught
     emulator = await listen(f"unix!{path}")
@@ -315,7 +319,7 @@ def exists(pid: int | None) -> bool:
 async def reaped(pid: int | None) -> None:
     for thread in threading.enumerate():
         if thread.name == f"mk9p-reap-{pid}":
-            await trio.to_thread.run_sync(thread.join)
+            await trio.to_thread.run_sync(thread.join, 10)
     assert not exists(pid)
 
 
@@ -340,6 +344,13 @@ async def test_exec_words_are_quoted_as_in_sh_and_stderr_passes(capfd: pytest.Ca
     link.close()
     assert not exists(pid)
     assert capfd.readouterr().err == "a  b\n"
+
+
+async def test_exec_is_told_to_end_and_not_killed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "GRACE", 1000)
+    link = await dial("exec!sleep 1000")
+    link.close()
+    await reaped(link.peer.pid)
 
 
 async def test_exec_that_does_not_want_to_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,9 +105,8 @@ async def test_cancelled_in_a_namespace(netns: str) -> None:
         assert scope.cancelled_caught
 
 
+@pytest.mark.skipif(bool(os.geteuid()), reason="needs root to enter a network namespace")
 async def test_own_namespace_by_its_file() -> None:
-    if os.geteuid():
-        pytest.skip("needs root to enter a network namespace")
     listener = await listen("tcp!127.0.0.1!0")
     link = await dial(f"/proc/self/ns/net/{listener.address}")
     other = await listener.accept()

@@ -19,7 +19,8 @@ NAMES = {"names": "wname", "qids": "wqid"}
 
 
 def theirs(value: Any) -> Any:
-    """Our value as py9p has it."""
+    """Our value as py9p has it; its offset and length are Plan 9's vlong, which is signed."""
+    assume(getattr(value, "offset", 0) < 2**63 and getattr(value, "length", 0) < 2**63)
     match value:
         case Qid():
             return py9p.Qid(*value)
@@ -29,7 +30,9 @@ def theirs(value: Any) -> Any:
         case tuple():
             return tuple(map(theirs, value))
         case Message():
-            shown = {NAMES.get(f.name, f.name): theirs(getattr(value, f.name)) for f in value.fields if P9 in f.dialects}
+            shown = {
+                NAMES.get(f.name, f.name): theirs(getattr(value, f.name)) for f in value.fields if P9 in f.dialects
+            }
             return getattr(py9p, value.__class__.__name__)(**shown)
     return value
 

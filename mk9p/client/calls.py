@@ -1,0 +1,92 @@
+"""A request under way, and what its message says of fids: which it names, which it makes, which it ends."""
+
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import outcome
+import trio
+
+from mk9p.errors import NineError, from_ename
+from mk9p.wire import NOTAG
+from mk9p.wire import messages as m
+
+if TYPE_CHECKING:
+    from mk9p.client.connection import Connection
+
+Reply: TypeAlias = tuple[Any, ...]
+Result: TypeAlias = outcome.Value[Reply] | outcome.Error
+
+_MADE: Final = {
+    m.Tattach.type: 0,
+    m.Tauth.type: 0,
+    m.Twalk.type: 1,
+    m.Txattrwalk.type: 1,
+}  # the index of the fid that a request makes
+ENDED: Final = (m.Tclunk.type, m.Tremove.type)  # their fid is gone whatever the reply
+COPIED: Final = (m.Rread.type, m.Rreaddir.type)  # their first field is a view that dies with the next receive
+_FIDS: Final = {
+    message.type: tuple(
+        i for i, field in enumerate(message.fields[1:]) if field.name.endswith("fid") or field.name == "dirfd"
+    )
+    for message in m.MESSAGES
+}
+
+
+class Call:
+    """One request under way. `reply` waits for what it brings; `abandon` gives it up."""
+
+    __slots__ = ("answered", "clunks", "connection", "fids", "left", "made", "result", "tag", "task", "type")
+
+    def __init__(self, connection: "Connection", message: type[m.Message], fields: Reply) -> None:
+        self.connection = connection
+        self.type = message.type
+        self.fids = [fields[i] for i in _FIDS[self.type]]
+        at = _MADE.get(self.type)
+        self.made: int | None = (
+            None if at is None or (self.type == m.Twalk.type and fields[0] == fields[1]) else fields[at]
+        )
+        self.tag = NOTAG
+        self.task: trio.lowlevel.Task | None = None  # who waits
+        self.result: Result | None = None  # what came before anybody waited
+        self.left = False  # nobody wants the reply any more
+        self.answered = False  # … and it came all the same
+        self.clunks: list[int] = []  # fids to clunk when this is known to be over
+
+    async def reply(self) -> Reply:
+        """Wait for the reply and return its fields after the tag.
+
+        Raises NineError: what the server said, or EIO when the connection is gone. Cancelled, the request is flushed. May be awaited once.
+        """
+        if self.result is None:
+            self.task = trio.lowlevel.current_task()
+            fields: Reply = await trio.lowlevel.wait_task_rescheduled(self._cancelled)
+            return fields
+        self.left = True
+        return self.result.unwrap()
+
+    def _cancelled(self, _: Any) -> trio.lowlevel.Abort:
+        self.abandon()
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def abandon(self) -> None:
+        """Give the call up: flush it, and undo what its reply says was done. Does nothing once the reply has been taken."""
+        self.task = None
+        if not self.left:
+            self.left = True
+            self.connection._abandon(self)
+
+    def settle(self, result: Result) -> None:
+        """Give the reply to who waits, or keep it for who will."""
+        task, self.task = self.task, None
+        if task is None:
+            self.result = result
+        else:
+            self.left = True
+            trio.lowlevel.reschedule(task, result)
+
+
+def said(number: int, fields: list[Any]) -> NineError:
+    """Return the error that an Rlerror or Rerror says."""
+    if number == m.Rlerror.type:
+        return NineError(fields[0])
+    ename, errno_ = fields
+    return NineError(errno_, ename) if errno_ else from_ename(ename)

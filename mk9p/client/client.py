@@ -1,0 +1,270 @@
+"""`connect` and `Client`: files of a server by their paths.
+
+A path is names between slashes, from the root that was attached; empty names and `.` mean nothing. What is text is UTF-8, and bytes that are not
+come and go as surrogates (PEP 383), so that no file is unreadable.
+"""
+
+import errno
+import os
+import stat as st
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final, TypeVar
+
+import trio
+
+from mk9p.client import requests
+from mk9p.client.connection import Connection
+from mk9p.client.files import File, Lines
+from mk9p.client.handshake import MSIZE, attach, open_connection
+from mk9p.errors import NineError
+from mk9p.tree import Buffer, Stat
+from mk9p.wire import QTDIR, QTSYMLINK, Dialect, Qid
+
+DEFAULT: Final = "unix!/run/mk9p/ns"
+_ASKED: Final = 16  # files of a listing that are asked about at once
+_MODES: Final = ("r", "w", "a", "x", "r+", "w+", "a+", "x+")
+
+T = TypeVar("T")
+
+
+@asynccontextmanager
+async def connect(
+    address: str | None = None,
+    *,
+    uname: str | None = None,
+    n_uname: int | None = None,
+    aname: str = "",
+    msize: int = MSIZE,
+    version: str = "9P2000.L",
+) -> "AsyncIterator[Client]":
+    """Connect to a server, attach, and give a `Client`: `async with connect("tcp!host!564") as ns`.
+
+    `address` is a dial string; without one, $MK9P, else the namespace of `mk9p up`. The user is the one that this process runs as, or `uname` and
+    `n_uname`; `aname` is the tree asked for. `version` is the richest dialect to ask for. Raises NineError as dialling, agreeing and attaching do.
+    When the block is left the connection is closed; whatever the block raises comes out as it is, in no group.
+    """
+    address = address or os.environ.get("MK9P") or DEFAULT
+    failure: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            connection = await open_connection(address, nursery, msize=msize, version=version)
+            try:
+                fid, qid = await attach(connection, uname, n_uname, aname)
+                yield Client(connection, fid, qid)
+            finally:
+                connection.end("it was closed here")
+                nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        # The nursery wraps what the block raised once. Its own tasks raise nothing, so what is alone in the group is the block's.
+        if len(group.exceptions) != 1:
+            raise
+        failure = group.exceptions[0]
+    if failure is not None:
+        raise failure
+
+
+class Client:
+    """A server's tree, as one user sees it. Any number of tasks may use it at once; each cancelled call is flushed at the server."""
+
+    def __init__(self, connection: Connection, root: int, qid: Qid) -> None:
+        self.connection, self.root, self.qid = connection, root, qid
+
+    @property
+    def closed(self) -> trio.Event:
+        """Set when the connection has ended."""
+        return self.connection.closed
+
+    async def wait_closed(self) -> str:
+        """Wait until the connection has ended, and return why."""
+        await self.connection.closed.wait()
+        return self.connection.gone or ""
+
+    async def _at(self, names: tuple[str, ...], do: Callable[[int], Awaitable[T]]) -> T:
+        """Walk to a file, do something with its fid, and clunk it."""
+        fid, _ = await requests.walk(self.connection, self.root, names)
+        try:
+            return await do(fid)
+        finally:
+            self.connection.clunk_nowait(fid)
+
+    # Files
+
+    async def open(self, path: str, mode: str = "r", *, perm: int = 0o666) -> File:
+        """Open a file: `r`, `w`, `a`, `x`, each also with `+`, as Python's own, but always for bytes.
+
+        `w` and `a` make a file that is not there, with permission bits `perm`; a directory that makes none raises ENOENT then. Raises NineError;
+        ValueError for another mode.
+        """
+        if mode.replace("b", "") not in _MODES:
+            raise ValueError(f"mode {mode!r}: want one of {', '.join(_MODES)}")
+        if "x" in mode:
+            return await self.create(path, perm, read="+" in mode)
+        c, names = self.connection, split(path)
+        try:
+            fid, _ = await requests.walk(c, self.root, names)
+        except FileNotFoundError as missing:
+            if "r" in mode or not names:
+                raise
+            try:
+                return await self._create(names, perm, "+" in mode, "a" in mode, exclusive=False)
+            except NineError as error:
+                if error.errno != errno.EPERM:
+                    raise
+            raise missing from None
+        try:
+            read, write = "r" in mode or "+" in mode, "r" not in mode or "+" in mode
+            qid, iounit = await requests.open_(c, fid, read=read, write=write, truncate="w" in mode, append="a" in mode)
+            file = File(c, fid, path, qid, iounit)
+        except BaseException:
+            c.clunk_nowait(fid)
+            raise
+        if "a" in mode:
+            file.position = (await file.stat()).length
+        return file
+
+    async def create(self, path: str, perm: int = 0o666, *, read: bool = False) -> File:
+        """Make a file with permission bits `perm` and open it for writing, and reading if `read`. Raises EEXIST if it is there."""
+        return await self._create(split(path), perm, read, False, exclusive=True)
+
+    async def _create(self, names: tuple[str, ...], perm: int, read: bool, append: bool, *, exclusive: bool) -> File:
+        if not names:
+            raise NineError(errno.EEXIST)
+        c = self.connection
+        fid, _ = await requests.walk(c, self.root, names[:-1])
+        try:
+            qid, iounit = await requests.create(
+                c, fid, names[-1], perm, read=read, append=append, exclusive=exclusive, gid=os.getegid()
+            )
+            return File(c, fid, "/".join(names), qid, iounit)
+        except BaseException:
+            c.clunk_nowait(fid)
+            raise
+
+    async def read_bytes(self, path: str) -> bytes:
+        """Return what a file holds, or what a stream has to say first."""
+        async with await self.open(path) as file:
+            return await file.read()
+
+    async def read(self, path: str) -> str:
+        """Return what a file holds as text."""
+        return (await self.read_bytes(path)).decode(errors="surrogateescape")
+
+    async def write(self, path: str, data: str | Buffer) -> None:
+        """Write to a file as `echo > path` does: it is truncated first, made if it is not there, and takes all of `data`.
+
+        Raises NineError. 9P2000.L sends only an errno: the words of a ctl's refusal are then fetched from the `error` beside it.
+        """
+        if isinstance(data, str):
+            data = data.encode(errors="surrogateescape")
+        try:
+            async with await self.open(path, "w") as file:
+                await file.write(data)
+        except NineError as error:
+            names = split(path)
+            if (
+                self.connection.dialect is not Dialect.L
+                or not names
+                or not names[-1].endswith("ctl")
+                or self.connection.gone is not None
+            ):
+                raise
+            words = ""
+            with suppress(OSError):
+                words = (await self.read("/".join([*names[:-1], names[-1].removesuffix("ctl") + "error"]))).strip()
+            if words:
+                raise NineError(error.errno, words) from None
+            raise
+
+    def lines(self, path: str) -> Lines[str]:
+        """Return the lines of a file as they come, for `async for line in ns.lines("events")`: str, without the newline.
+
+        Several lines in one record and lines over several are taken apart and put together. Cancelling flushes the read and loses nothing.
+        """
+        return Lines(lambda: self.open(path), _line)
+
+    # Names
+
+    async def walk(self, path: str) -> list[Qid]:
+        """Return the qids of the names of a path. Raises NineError if it leads nowhere."""
+        fid, qids = await requests.walk(self.connection, self.root, split(path))
+        self.connection.clunk_nowait(fid)
+        return qids
+
+    async def stat(self, path: str) -> Stat:
+        """Return the status of a file, with name and qid."""
+        names = split(path)
+        return await self._at(names, lambda fid: requests.stat(self.connection, fid, names[-1] if names else "/"))
+
+    async def listdir(self, path: str = "") -> list[Stat]:
+        """Return the status of everything in a directory, in its order; what vanishes meanwhile is left out.
+
+        Of an entry that the server will not stat, only name, qid and the kind in `mode` are there.
+        """
+        c = self.connection
+        fid, _ = await requests.walk(c, self.root, split(path))
+        try:
+            found = await requests.entries(c, fid)
+            stats: list[Stat | None] = [known for _, _, known in found]
+            todo = deque(i for i, known in enumerate(stats) if known is None)
+            if todo:
+                async with trio.open_nursery() as nursery:
+                    for _ in range(min(len(todo), _ASKED)):
+                        nursery.start_soon(self._stats, fid, found, stats, todo)
+            if c.gone is not None:
+                raise c.error()
+        finally:
+            c.clunk_nowait(fid)
+        return [known for known in stats if known is not None]
+
+    async def _stats(self, fid: int, found: list[requests.Entry], stats: list[Stat | None], todo: deque[int]) -> None:
+        c = self.connection
+        while todo and c.gone is None:
+            i = todo.popleft()
+            name, qid, _ = found[i]
+            with suppress(FileNotFoundError, ProcessLookupError):
+                try:
+                    new, _ = await requests.walk(c, fid, (name,))
+                    try:
+                        stats[i] = await requests.stat(c, new, name)
+                    finally:
+                        c.clunk_nowait(new)
+                except FileNotFoundError:
+                    raise
+                except OSError:
+                    stats[i] = Stat(_KINDS.get(qid.type & (QTDIR | QTSYMLINK), st.S_IFREG), name=name, qid=qid)
+
+    async def mkdir(self, path: str, perm: int = 0o777) -> None:
+        """Make a directory with permission bits `perm`."""
+        *parents, name = split(path) or ("/",)
+        await self._at(tuple(parents), lambda fid: requests.mkdir(self.connection, fid, name, perm, gid=os.getegid()))
+
+    async def remove(self, path: str) -> None:
+        """Remove a file or an empty directory."""
+        *parents, name = split(path) or ("/",)
+        await self._at(tuple(parents), lambda fid: requests.remove(self.connection, fid, name))
+
+    async def rename(self, old: str, new: str) -> None:
+        """Give a file another path. Raises EXDEV where 9P2000 cannot, which is out of its directory."""
+        (*parents, name), (*others, newname) = split(old) or ("/",), split(new) or ("/",)
+        same = parents == others
+
+        async def move(fid: int) -> None:
+            await self._at(
+                tuple(others), lambda to: requests.rename(self.connection, fid, name, to, newname, same=same)
+            )
+
+        await self._at(tuple(parents), move)
+
+
+_KINDS: Final[dict[int, Any]] = {QTDIR: st.S_IFDIR, QTSYMLINK: st.S_IFLNK}
+
+
+def split(path: str) -> tuple[str, ...]:
+    """Return the names of a path."""
+    return tuple(name for name in path.split("/") if name and name != ".")
+
+
+def _line(line: bytes) -> str:
+    return line.removesuffix(b"\n").decode(errors="surrogateescape")

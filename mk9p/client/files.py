@@ -1,0 +1,210 @@
+"""An open file of a server, and its lines.
+
+A file whose stat has a length is stored: reads of it are split as the connection needs, several of them under way at once. One of length 0 is made
+up, and may be a stream that waits: then what comes first is the answer, and nothing is asked in advance that somebody would have to wait for.
+
+Over 9P2000.L a stream ends each record with one empty read (tree/waiting.py tells why), so an empty read is the end of a file only if nothing came
+since the empty one before. Over the other dialects the first empty read is the end.
+"""
+
+import errno
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final, Generic, TypeVar
+
+import trio
+
+from mk9p.client import requests
+from mk9p.client.calls import Call
+from mk9p.client.connection import Connection
+from mk9p.errors import NineError
+from mk9p.tree import Buffer, Change, Stat
+from mk9p.wire import Dialect, Qid
+from mk9p.wire import messages as m
+
+WINDOW: Final = 8  # reads under way at once: at 1 MiB each, more than any link's bandwidth times delay
+PATIENCE: Final = 5.0  # seconds that closing waits for a server, shielded: a vanished one must not hold its client
+_LINES: Final = 1 << 16
+
+T = TypeVar("T")
+
+
+class File:
+    """An open file: `pread` and `pwrite` at offsets, `read` and `write` where the last one ended, lines by `async for`.
+
+    Use it as `async with await client.open(…) as file`, or call `aclose`. Calls may overlap. Each raises NineError as the server said, and is flushed
+    when cancelled; then nothing was read, but a write may have been done. All data is bytes.
+    """
+
+    def __init__(self, connection: Connection, fid: int, name: str, qid: Qid, iounit: int) -> None:
+        self.connection, self.fid, self.name, self.qid, self.iounit = connection, fid, name, qid, iounit
+        self.position = 0  # of the next `read` or `write`
+        self._closed = False
+
+    async def __aenter__(self) -> "File":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Clunk the file. Waits 5 s at most for the server to have done it, also when cancelled. A second call does nothing."""
+        if not self._closed:
+            self._closed = True
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + PATIENCE):
+                await self.connection.clunk(self.fid)
+        await trio.lowlevel.checkpoint_if_cancelled()
+
+    def __del__(self) -> None:
+        # A file that nobody closed (an iteration that was left, a task that died) must not stay open at the server. The collector may run in any
+        # thread and in the middle of a send, so the clunk is only noted down here.
+        if not getattr(self, "_closed", True):
+            self._closed = True
+            self.connection.clunk_later(self.fid)
+
+    def _check(self) -> None:
+        if self._closed:
+            raise NineError(errno.EBADF, f"{self.name}: the file is closed")
+
+    async def stat(self) -> Stat:
+        """Return the status of the open file."""
+        self._check()
+        return await requests.stat(self.connection, self.fid, self.name)
+
+    async def truncate(self, length: int) -> None:
+        """Set the length in bytes."""
+        self._check()
+        await requests.change(self.connection, self.fid, Change(length=length))
+
+    async def sync(self) -> None:
+        """Put what was written where it survives (fsync(2))."""
+        self._check()
+        await requests.sync(self.connection, self.fid)
+
+    # Reading
+
+    async def pread(self, n: int, offset: int) -> bytes:
+        """Return at most `n` bytes at `offset`; fewer only at the end of a stored file, or whatever a made-up one has at once; empty at its end."""
+        self._check()
+        if n <= self.iounit:
+            return await requests.read(self.connection, self.fid, offset, n)
+        data = await requests.read(self.connection, self.fid, offset, self.iounit)
+        if len(data) < self.iounit:
+            return data
+        length = (await self.stat()).length
+        more = min(offset + n, length) - offset - len(data)
+        return data + await self._window(offset + len(data), more) if more > 0 else data
+
+    async def read(self, n: int = -1) -> bytes:
+        """Return at most `n` bytes where the last read or write ended, as `pread`; without `n`, all up to an empty read."""
+        if n >= 0:
+            data = await self.pread(n, self.position)
+            self.position += len(data)
+            return data
+        parts = []
+        at = self.position
+        while data := await self.pread(1 << 62, at):
+            parts.append(data)
+            at += len(data)
+        self.position = at  # only now: cancelled, nothing was read
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def _window(self, offset: int, n: int) -> bytes:
+        """Read a part of a stored file with up to 8 reads under way."""
+        c, parts = self.connection, list[bytes]()
+        at, end, window = offset, offset + n, WINDOW
+        calls: deque[tuple[int, int, Call]] = deque()
+        try:
+            while True:
+                while at < end and len(calls) < window:
+                    count = min(self.iounit, end - at)
+                    calls.append((at, count, c.call(m.Tread, self.fid, at, count)))
+                    at += count
+                if not calls:
+                    return b"".join(parts)
+                start, count, call = calls.popleft()
+                (data,) = await call.reply()
+                parts.append(data)
+                if not data:
+                    return b"".join(parts)
+                if len(data) < count:
+                    # The later ones begin past a hole: drop them and go on where this one ended, one after the other.
+                    while calls:
+                        calls.pop()[2].abandon()
+                    at, window = start + len(data), 1
+        finally:
+            for _, _, call in calls:
+                call.abandon()
+
+    def __aiter__(self) -> "Lines[bytes]":
+        """Return the lines from here on, as bytes with their newline."""
+
+        async def this() -> File:
+            return self
+
+        return Lines(this, bytes)
+
+    # Writing
+
+    async def pwrite(self, data: Buffer, offset: int) -> int:
+        """Write all of `data` at `offset` and return its length; more than the connection's msize goes in pieces, in order."""
+        self._check()
+        done = 0
+        view = memoryview(data).cast("B")
+        while True:
+            taken = await requests.write(self.connection, self.fid, offset + done, view[done : done + self.iounit])
+            done += taken
+            if done >= len(view):
+                return done
+            if not taken:
+                raise NineError(errno.EIO, f"{self.name}: only {done} of {len(view)} bytes were taken")
+
+    async def write(self, data: Buffer) -> int:
+        """Write all of `data` where the last read or write ended, as `pwrite`."""
+        count = await self.pwrite(data, self.position)
+        self.position += count
+        return count
+
+
+class Lines(Generic[T]):
+    """The lines of a file as they come, for `async for`; cancelling loses none, and the next `anext` goes on. The file is closed at its end."""
+
+    def __init__(self, opener: Callable[[], Awaitable[File]], convert: Callable[[bytes], T]) -> None:
+        self._opener, self._convert = opener, convert
+        self._file: File | None = None
+        self._ready: deque[bytes] = deque()
+        self._part = b""  # of a line whose end has not come
+        self._silent = False  # the last answer was empty
+        self._ended = False
+
+    def __aiter__(self) -> "Lines[T]":
+        return self
+
+    async def __anext__(self) -> T:
+        """Return the next line. Raises as `File.read`; cancelled, the read is flushed."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while not self._ready:
+            if self._ended:
+                raise StopAsyncIteration
+            if self._file is None:
+                self._file = await self._opener()
+            data = await self._file.read(min(_LINES, self._file.iounit))
+            if data:
+                *lines, self._part = (self._part + data).split(b"\n")
+                self._ready += [line + b"\n" for line in lines]
+                self._silent = False
+            elif self._silent or self._file.connection.dialect is not Dialect.L:
+                self._ended = True
+                if self._part:
+                    self._ready.append(self._part)
+                await self._file.aclose()
+            else:
+                self._silent = True
+        return self._convert(self._ready.popleft())
+
+    async def aclose(self) -> None:
+        """End the iteration before its end."""
+        self._ended = True
+        self._ready.clear()
+        if self._file is not None:
+            await self._file.aclose()

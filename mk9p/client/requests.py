@@ -1,0 +1,340 @@
+"""What can be done with a fid, each operation once, in whatever dialect the connection speaks.
+
+Each function takes the connection and fids, waits for replies one after the other, and raises NineError as the server said. A fid that a function
+returns is its caller's to clunk; one that it made and did not return is clunked, also when it was cancelled.
+"""
+
+import errno
+import stat as st
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from mk9p.client.connection import Connection
+from mk9p.client.stats import of_getattr, of_wire, perm_of_mode, untouched
+from mk9p.errors import NineError
+from mk9p.tree import Change, Stat, StatFs
+from mk9p.wire import (
+    AT_REMOVEDIR,
+    DMDIR,
+    DMSYMLINK,
+    GETATTR_BASIC,
+    L_APPEND,
+    L_CREAT,
+    L_EXCL,
+    L_RDONLY,
+    L_RDWR,
+    L_TRUNC,
+    L_WRONLY,
+    MAXWELEM,
+    OEXEC,
+    ORDWR,
+    OREAD,
+    OTRUNC,
+    OWRITE,
+    SETATTR_ATIME,
+    SETATTR_ATIME_SET,
+    SETATTR_GID,
+    SETATTR_MODE,
+    SETATTR_MTIME,
+    SETATTR_MTIME_SET,
+    SETATTR_SIZE,
+    SETATTR_UID,
+    Dialect,
+    Qid,
+    unpack_dirents,
+    unpack_stats,
+)
+from mk9p.wire import messages as m
+
+NS: Final = 1_000_000_000
+REFUSED: Final = (errno.EOPNOTSUPP, errno.ENOSYS)  # what says that a server has no such message
+
+Entry = tuple[str, Qid, Stat | None]
+
+
+async def walk(c: Connection, fid: int, names: Sequence[str]) -> tuple[int, list[Qid]]:
+    """Walk from a fid to a new one and return it, with the qids of the names. No names: a second fid of the same file.
+
+    Raises what the walk of the first name that cannot be walked raises; 9P tells that only of the first name of a message, so it is asked again.
+    """
+    new = c.new_fid()
+    at, qids, most = fid, list[Qid](), MAXWELEM
+    try:
+        while True:
+            some = tuple(names[len(qids) : len(qids) + most])
+            (got,) = await c.rpc(m.Twalk, at, new, some)
+            if len(got) == len(some):
+                at, most = new, MAXWELEM
+                qids += got
+                if len(qids) == len(names):
+                    return new, qids
+                continue
+            if at != new:  # it is no fid (walk(5)), but diod 1.0.24 makes it one: then it ends here, else nothing happens
+                c.clunk_nowait(new)
+                new = c.new_fid()
+            if not got:
+                if at != new:
+                    c.free_fid(new)
+                raise NineError(errno.ENOENT)
+            most = len(got)
+    except BaseException:
+        if at == new:
+            c.clunk_nowait(new)
+        raise
+
+
+async def stat(c: Connection, fid: int, name: str = "") -> Stat:
+    """Return the status of what a fid stands for; `name` is what 9P2000.L does not tell."""
+    if c.dialect is Dialect.L:
+        return of_getattr(await c.rpc(m.Tgetattr, fid, GETATTR_BASIC), name)
+    (wire,) = await c.rpc(m.Tstat, fid)
+    return of_wire(wire, name)
+
+
+async def open_(
+    c: Connection,
+    fid: int,
+    *,
+    read: bool = True,
+    write: bool = False,
+    truncate: bool = False,
+    append: bool = False,
+    execute: bool = False,
+    flags: int = 0,
+) -> tuple[Qid, int]:
+    """Open what a fid stands for; return its qid and the most bytes of one read or write. `flags` are more of Linux's, for 9P2000.L."""
+    if c.dialect is Dialect.L:
+        qid, iounit = await c.rpc(m.Tlopen, fid, linux_flags(read, write, truncate, append) | flags)
+    else:
+        mode = (OEXEC if execute else plan9_mode(read, write)) | (OTRUNC if truncate else 0)
+        qid, iounit = await c.rpc(m.Topen, fid, mode)
+    return qid, _iounit(c, iounit)
+
+
+async def create(
+    c: Connection,
+    fid: int,
+    name: str,
+    perm: int,
+    *,
+    read: bool = False,
+    append: bool = False,
+    exclusive: bool = False,
+    gid: int = 0,
+) -> tuple[Qid, int]:
+    """Make a file in the directory that a fid stands for, and open it for writing: the fid is the open file then. Returns as `open_`.
+
+    9P2000.L opens one that is there already, unless `exclusive`; the others raise EEXIST.
+    """
+    if c.dialect is Dialect.L:
+        flags = linux_flags(read, True, False, append) | L_CREAT | (L_EXCL if exclusive else 0)
+        qid, iounit = await c.rpc(m.Tlcreate, fid, name, flags, st.S_IFREG | perm, gid)
+    else:
+        qid, iounit = await c.rpc(m.Tcreate, fid, name, perm, plan9_mode(read, True))
+    return qid, _iounit(c, iounit)
+
+
+def linux_flags(read: bool, write: bool, truncate: bool, append: bool) -> int:
+    """Return the flags of Tlopen and Tlcreate."""
+    flags = (L_RDWR if read else L_WRONLY) if write else L_RDONLY
+    return flags | (L_TRUNC if truncate else 0) | (L_APPEND if append else 0)
+
+
+def plan9_mode(read: bool, write: bool) -> int:
+    """Return the mode of Topen and Tcreate."""
+    return (ORDWR if read else OWRITE) if write else OREAD
+
+
+def _iounit(c: Connection, iounit: int) -> int:
+    return min(iounit or c.iounit, c.iounit)
+
+
+async def read(c: Connection, fid: int, offset: int, count: int) -> bytes:
+    """Read at most `count` bytes, which may not be above the file's iounit."""
+    (data,) = await c.rpc(m.Tread, fid, offset, count)
+    got: bytes = data
+    return got if len(got) <= count else got[:count]  # a server that answers more than it was asked
+
+
+async def write(c: Connection, fid: int, offset: int, data: bytes | bytearray | memoryview) -> int:
+    """Write at most the file's iounit; return how many bytes were taken."""
+    (count,) = await c.rpc(m.Twrite, fid, offset, data)
+    return min(int(count), len(data))
+
+
+async def entries(c: Connection, fid: int) -> list[Entry]:
+    """Return name, qid and, but for 9P2000.L, status of everything in the directory that a fid stands for."""
+    new, _ = await walk(c, fid, ())
+    try:
+        _, iounit = await open_(c, new)
+        return await (_read_linux(c, new, iounit) if c.dialect is Dialect.L else _read_plan9(c, new, iounit))
+    finally:
+        c.clunk_nowait(new)
+
+
+async def _read_linux(c: Connection, fid: int, iounit: int) -> list[Entry]:
+    found: list[Entry] = []
+    offset = 0
+    while True:
+        (data,) = await c.rpc(m.Treaddir, fid, offset, iounit)
+        if not data:
+            return found
+        for qid, offset, _, name in unpack_dirents(data):  # noqa: B007  # the offset of the last is where to go on
+            if name not in (".", ".."):
+                found.append((name, qid, None))
+
+
+async def _read_plan9(c: Connection, fid: int, iounit: int) -> list[Entry]:
+    found: list[Entry] = []
+    offset = 0
+    while data := await read(c, fid, offset, iounit):
+        offset += len(data)
+        stats = [wire for wire in unpack_stats(c.dialect, data) if wire.name not in (".", "..")]
+        found += [(wire.name, wire.qid, of_wire(wire, wire.name)) for wire in stats]
+    return found
+
+
+async def mkdir(c: Connection, fid: int, name: str, perm: int, *, gid: int = 0) -> Qid:
+    """Make a directory in the one that a fid stands for."""
+    if c.dialect is Dialect.L:
+        (qid,) = await c.rpc(m.Tmkdir, fid, name, perm & 0o7777, gid)
+        return qid  # type: ignore[no-any-return]
+    return await _make(c, fid, name, DMDIR | perm & 0o777, "")
+
+
+async def symlink(c: Connection, fid: int, name: str, target: str, *, gid: int = 0) -> Qid:
+    """Make a symbolic link; 9P2000 has none: EPERM."""
+    if c.dialect is Dialect.L:
+        (qid,) = await c.rpc(m.Tsymlink, fid, name, target, gid)
+        return qid  # type: ignore[no-any-return]
+    if c.dialect is Dialect.P9:
+        raise NineError(errno.EPERM)
+    return await _make(c, fid, name, DMSYMLINK | 0o777, target)
+
+
+async def _make(c: Connection, fid: int, name: str, perm: int, extension: str) -> Qid:
+    new, _ = await walk(c, fid, ())
+    try:
+        qid, _ = await c.rpc(m.Tcreate, new, name, perm, OREAD, extension)
+        return qid  # type: ignore[no-any-return]
+    finally:
+        c.clunk_nowait(new)
+
+
+async def link(c: Connection, dfid: int, fid: int, name: str) -> None:
+    """Make a second name of a file; only 9P2000.L can: EPERM."""
+    if c.dialect is not Dialect.L:
+        raise NineError(errno.EPERM)
+    await c.rpc(m.Tlink, dfid, fid, name)
+
+
+async def readlink(c: Connection, fid: int) -> str:
+    """Return where a symbolic link points. Raises EINVAL for what is none."""
+    if c.dialect is Dialect.L:
+        (target,) = await c.rpc(m.Treadlink, fid)
+        return str(target)
+    (wire,) = await c.rpc(m.Tstat, fid)
+    if not wire.mode & DMSYMLINK or not wire.extension:
+        raise NineError(errno.EINVAL)
+    return str(wire.extension)
+
+
+async def remove(c: Connection, dfid: int, name: str, *, directory: bool | None = None) -> None:
+    """Remove a name from the directory that a fid stands for; `directory` says what it must be: raises ENOTDIR or EISDIR if it is not."""
+    if c.dialect is Dialect.L and directory is not None:
+        try:
+            await c.rpc(m.Tunlinkat, dfid, name, AT_REMOVEDIR if directory else 0)
+        except NineError as error:
+            if error.errno not in REFUSED:
+                raise
+        else:
+            return
+    fid, qids = await walk(c, dfid, (name,))
+    is_dir = bool(qids[-1].type & DMDIR >> 24)
+    if directory is not None and directory != is_dir:
+        c.clunk_nowait(fid)
+        raise NineError(errno.ENOTDIR if directory else errno.EISDIR)
+    await c.rpc(m.Tremove, fid)
+
+
+async def rename(c: Connection, dfid: int, name: str, to: int, newname: str, *, same: bool) -> None:
+    """Move a name of one directory to another name of another; `same` says that the two fids stand for one. Raises EXDEV where 9P2000 cannot."""
+    if c.dialect is Dialect.L:
+        try:
+            await c.rpc(m.Trenameat, dfid, name, to, newname)
+        except NineError as error:
+            if error.errno not in REFUSED:
+                raise
+        else:
+            return
+    elif not same:
+        raise NineError(errno.EXDEV)
+    fid, _ = await walk(c, dfid, (name,))
+    try:
+        if c.dialect is Dialect.L:
+            await c.rpc(m.Trename, fid, to, newname)
+        else:
+            await c.rpc(m.Twstat, fid, untouched(name=newname))
+    finally:
+        c.clunk_nowait(fid)
+
+
+async def change(c: Connection, fid: int, wish: Change) -> None:
+    """Change the status of what a fid stands for."""
+    if c.dialect is not Dialect.L:
+        now = int(time.time())
+        await c.rpc(
+            m.Twstat,
+            fid,
+            untouched(
+                mode=None if wish.mode is None else perm_of_mode(wish.mode) | await _kind(c, fid),
+                length=wish.length,
+                atime=None if wish.atime is None else now if wish.atime < 0 else wish.atime // NS,
+                mtime=None if wish.mtime is None else now if wish.mtime < 0 else wish.mtime // NS,
+                n_uid=wish.uid,
+                n_gid=wish.gid,
+            ),
+        )
+        return
+    valid = (
+        (SETATTR_MODE if wish.mode is not None else 0)
+        | (SETATTR_UID if wish.uid is not None else 0)
+        | (SETATTR_GID if wish.gid is not None else 0)
+        | (SETATTR_SIZE if wish.length is not None else 0)
+        | (0 if wish.atime is None else SETATTR_ATIME if wish.atime < 0 else SETATTR_ATIME | SETATTR_ATIME_SET)
+        | (0 if wish.mtime is None else SETATTR_MTIME if wish.mtime < 0 else SETATTR_MTIME | SETATTR_MTIME_SET)
+    )
+    atime, mtime = max(wish.atime or 0, 0), max(wish.mtime or 0, 0)
+    await c.rpc(
+        m.Tsetattr,
+        fid,
+        valid,
+        wish.mode or 0,
+        wish.uid or 0,
+        wish.gid or 0,
+        wish.length or 0,
+        *divmod(atime, NS),
+        *divmod(mtime, NS),
+    )
+
+
+async def _kind(c: Connection, fid: int) -> int:
+    """Return the bits of a Plan 9 mode that say what the file is: a wstat must repeat them (stat(5))."""
+    (wire,) = await c.rpc(m.Tstat, fid)
+    return int(wire.mode) & ~0o777
+
+
+async def sync(c: Connection, fid: int) -> None:
+    """Put what was written to an open file where it survives; in 9P2000 that is a wstat that changes nothing (stat(5))."""
+    if c.dialect is Dialect.L:
+        await c.rpc(m.Tfsync, fid, 0)
+    else:
+        await c.rpc(m.Twstat, fid, untouched())
+
+
+async def statfs(c: Connection, fid: int) -> StatFs:
+    """Return the file system's status; without 9P2000.L, that of made-up files."""
+    if c.dialect is not Dialect.L:
+        return StatFs()
+    return StatFs(*await c.rpc(m.Tstatfs, fid))

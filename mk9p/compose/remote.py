@@ -1,0 +1,368 @@
+"""Another server's tree as Nodes: `Server` is the connection that comes back, `Remote` a file by its names, `RemoteHandle` an open one.
+
+Theory
+* A `Remote` is names on a server, as one user. Its fid is only where the names led on the present connection: when that is gone, the next use walks
+  from the root again, on a new connection if there is one. So a path works again when its kernel is back, and no mount notices; an open file cannot
+  (nobody knows what its offset or its conversation was), so its handle answers EIO from then on.
+* A server is dialled when it is first used, and again after it died. One attempt at a time, with a deadline, and a failure is the answer for all
+  who ask within the next half second: the branch of a dead kernel says EIO at once, and a listing of it does not dial once a file.
+* The user of each request is attached by his own name and number on the one connection, when he first comes. The server at the other end decides
+  whether to believe that.
+* A flushed request is a cancelled task here, and a cancelled call of the client is flushed at the far end.
+* Where records end (tree/waiting.py) is a matter between a server and a client of 9P2000.L. Between two such nothing is to be done. To a client of
+  another dialect an empty read is the end, so a mark is swallowed: after a short answer, an empty one is asked for once more. From a server
+  of another dialect no marks come, so one is made: after a short answer, one empty one.
+"""
+
+import errno
+import os
+from collections.abc import Callable, Iterable
+from hashlib import blake2b
+from typing import Final
+
+import attrs
+import trio
+
+from mk9p.auth import Principal
+from mk9p.client import requests
+from mk9p.client.connection import Connection
+from mk9p.client.handshake import MSIZE, attach, open_connection
+from mk9p.errors import NineError
+from mk9p.tree import Change, Handle, Node, Open, Stat, StatFs
+from mk9p.tree.qids import foreign
+from mk9p.wire import L_DSYNC, L_NOATIME, L_NONBLOCK, L_SYNC, QTDIR, Dialect, Qid
+from mk9p.wire import messages as m
+
+CLOSING: Final = (
+    1.0  # seconds that a close waits for the far end: the server that closes is shielded, and must not hang with it
+)
+_PASSED: Final = L_NONBLOCK | L_DSYNC | L_SYNC | L_NOATIME  # what of the Linux flags concerns who holds the file
+
+
+def identity_of(name: str) -> int:
+    """Return 64 bits that tell a server from others, always the same for the same name."""
+    return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "little")
+
+
+@attrs.define(eq=False)
+class Server:
+    """Another 9P server: its address, and the connection to it, made when it is first needed and again when it was lost.
+
+    The tasks of its connections run in `nursery`. `name` is who it is: it is shown in errors, and its hash is the `identity` that file paths are made
+    from, so it should stay the same when the address changes. `on_change` is called with the server, whether it is up, and why it went down ("" if
+    up), each time that changes; it may not wait and may not raise. `deadline` is how many seconds dialling, and attaching, may take; for `backoff`
+    seconds after a failure it is not tried again.
+    """
+
+    address: str
+    nursery: trio.Nursery
+    aname: str = attrs.field(default="", kw_only=True)
+    name: str = attrs.field(default="", kw_only=True)
+    identity: int = attrs.field(default=0, kw_only=True)
+    version: str = attrs.field(default="9P2000.L", kw_only=True)
+    msize: int = attrs.field(default=MSIZE, kw_only=True)
+    deadline: float = attrs.field(default=1.0, kw_only=True)
+    backoff: float = attrs.field(default=0.5, kw_only=True)
+    on_change: list[Callable[["Server", bool, str], None]] = attrs.field(factory=list, kw_only=True)
+
+    connection: Connection | None = attrs.field(default=None, init=False)  # while it is up
+    reason: str = attrs.field(default="it was not used yet", init=False)  # why there is none
+    _failed: float = attrs.field(default=float("-inf"), init=False)
+    _dialling: trio.Event | None = attrs.field(default=None, init=False)
+    _roots: dict[tuple[str, int], tuple[int, Qid] | trio.Event] = attrs.field(
+        factory=dict, init=False
+    )  # by user; an Event is on its way
+    _closed: bool = attrs.field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.name = self.name or self.address
+        self.identity = self.identity or identity_of(self.name)
+
+    @property
+    def up(self) -> bool:
+        """Tell whether there is a connection now."""
+        return self.connection is not None
+
+    def tree(self, who: Principal | None = None) -> "Remote":
+        """Return the root of its tree. `who` asks where no user is named; else it is the user that this process runs as."""
+        return Remote(self, (), who or Principal.of(os.geteuid()))
+
+    def close(self) -> None:
+        """End the connection and never make one again."""
+        self._closed = True
+        self.reason = "it was closed here"
+        if self.connection is not None:
+            self.connection.end(self.reason)
+
+    async def connected(self) -> Connection:
+        """Return the connection, dialling if there is none. Raises NineError(EIO) if there can be none now."""
+        if (
+            self.connection is None
+            and not self._closed
+            and (self._dialling or trio.current_time() >= self._failed + self.backoff)
+        ):
+            # A task of its own dials: the one who asked first may be flushed while others wait for the same.
+            if self._dialling is None:
+                done = trio.Event()
+                self.nursery.start_soon(self._dial, done)
+                self._dialling = done
+            await self._dialling.wait()
+        if self.connection is None:
+            raise NineError(errno.EIO, f"{self.name} is down: {self.reason}")
+        return self.connection
+
+    async def _dial(self, done: trio.Event) -> None:
+        try:
+            connection = await open_connection(
+                self.address, self.nursery, msize=self.msize, version=self.version, deadline=self.deadline
+            )
+        except OSError as error:
+            self._failed = trio.current_time()
+            self.reason = str(error)
+        else:
+            if self._closed:
+                connection.end(self.reason)
+                return
+            self.connection, self._roots = connection, {}
+            connection.on_end.append(self._lost)
+            self._tell(True, "")
+        finally:
+            self._dialling = None
+            done.set()
+
+    def _lost(self, reason: str) -> None:
+        self.connection, self.reason = None, reason
+        self._tell(False, reason)
+
+    def _tell(self, up: bool, reason: str) -> None:
+        for tell in self.on_change:
+            tell(self, up, reason)
+
+    async def root(self, who: Principal) -> tuple[Connection, int, Qid]:
+        """Return the connection, and fid (not to be clunked) and qid of the tree's root as a user sees it. Raises as `connected` and `attach`."""
+        connection = await self.connected()
+        roots, key = self._roots, (who.name, who.uid)
+        while isinstance(found := roots.get(key), trio.Event):
+            await found.wait()
+        if found is None:
+            event = roots[key] = trio.Event()
+            try:
+                with trio.move_on_after(self.deadline):
+                    found = roots[key] = await attach(connection, who.name, who.uid, self.aname)
+            finally:
+                if found is None:
+                    del roots[key]
+                event.set()
+        if found is None:
+            raise NineError(errno.EIO, f"{self.name} does not answer")
+        return connection, *found
+
+
+class Remote(Node):
+    """A file of another server: its names, and as whom it is asked for."""
+
+    def __init__(
+        self,
+        server: Server,
+        names: tuple[str, ...],
+        who: Principal,
+        qid: Qid | None = None,
+        at: tuple[Connection, int] | None = None,
+    ) -> None:
+        self.server, self.names, self.who = server, names, who
+        self.qtype = QTDIR if qid is None else qid.type  # nothing else is mounted
+        # The root's path is told by its place: what is there shall be one file before, while and after the server is there.
+        self.path = None if qid is None else foreign(server.identity, qid.path)
+        self._at = at
+
+    def __del__(self) -> None:
+        # Nobody closes a Node: whoever walked here just lets it go, and then its fid must go too. The collector may run in any thread and in the
+        # middle of a send, so the clunk is only noted down here.
+        at = getattr(self, "_at", None)
+        if at is not None and self.names:
+            at[0].clunk_later(at[1])
+
+    def _as(self, who: Principal) -> "Remote":
+        """Return this file as another user sees it. It is to be kept while its fid is used: `__del__` ends that."""
+        return self if who == self.who else Remote(self.server, self.names, who)
+
+    async def here(self) -> tuple[Connection, int]:
+        """Return the connection and this file's fid, walking from the root if need be; the fid lives as long as this object. Raises EIO if down."""
+        at = self._at
+        if at is not None and at[0].gone is None:
+            return at
+        connection, root, qid = await self.server.root(self.who)
+        if not self.names:
+            self.qtype = qid.type
+            self._at = connection, root
+            return self._at
+        fid, qids = await requests.walk(connection, root, self.names)
+        if self._at is not None and self._at[0] is connection:  # another task was quicker
+            connection.clunk_nowait(fid)
+            return self._at
+        self.qtype, self.path = qids[-1].type, foreign(self.server.identity, qids[-1].path)
+        self._at = connection, fid
+        return self._at
+
+    def _child(self, name: str, who: Principal, qid: Qid, at: tuple[Connection, int] | None = None) -> "Remote":
+        return Remote(self.server, (*self.names, name), who, qid, at)
+
+    async def walk(self, name: str, who: Principal) -> Node:
+        me = self._as(who)
+        connection, fid = await me.here()
+        new, qids = await requests.walk(connection, fid, (name,))
+        return me._child(name, who, qids[0], (connection, new))
+
+    async def stat(self) -> Stat:
+        connection, fid = await self.here()
+        return await requests.stat(connection, fid, self.names[-1] if self.names else "/")
+
+    async def entries(self, who: Principal) -> Iterable[tuple[str, Node]]:
+        me = self._as(who)
+        connection, fid = await me.here()
+        return [(name, me._child(name, who, qid)) for name, qid, _ in await requests.entries(connection, fid)]
+
+    async def open(self, how: Open) -> Handle:
+        me = self._as(how.who)
+        connection, fid = await me.here()
+        new, _ = await requests.walk(connection, fid, ())
+        try:
+            _, iounit = await requests.open_(
+                connection,
+                new,
+                read=how.read or how.execute,
+                write=how.write,
+                truncate=how.truncate,
+                append=how.append,
+                execute=how.execute,
+                flags=how.flags & _PASSED,
+            )
+        except BaseException:
+            connection.clunk_nowait(new)
+            raise
+        return RemoteHandle(connection, new, iounit, how.records, me.names[-1:])
+
+    async def create(self, name: str, perm: int, how: Open) -> tuple[Node, Handle]:
+        me = self._as(how.who)
+        connection, fid = await me.here()
+        new, _ = await requests.walk(connection, fid, ())
+        try:
+            qid, iounit = await requests.create(
+                connection,
+                new,
+                name,
+                perm,
+                read=how.read,
+                append=how.append,
+                exclusive=True,
+                gid=_group(how.who),
+            )
+        except BaseException:
+            connection.clunk_nowait(new)
+            raise
+        return me._child(name, how.who, qid), RemoteHandle(connection, new, iounit, how.records, (name,))
+
+    async def mkdir(self, name: str, perm: int, who: Principal) -> Node:
+        me = self._as(who)
+        connection, fid = await me.here()
+        return me._child(name, who, await requests.mkdir(connection, fid, name, perm, gid=_group(who)))
+
+    async def symlink(self, name: str, target: str, who: Principal) -> Node:
+        me = self._as(who)
+        connection, fid = await me.here()
+        return me._child(name, who, await requests.symlink(connection, fid, name, target, gid=_group(who)))
+
+    async def mknod(self, name: str, mode: int, rdev: int, who: Principal) -> Node:
+        me = self._as(who)
+        connection, fid = await me.here()
+        if connection.dialect is not Dialect.L:
+            raise NineError(errno.EPERM)
+        (qid,) = await connection.rpc(m.Tmknod, fid, name, mode, os.major(rdev), os.minor(rdev), _group(who))
+        return me._child(name, who, qid)
+
+    async def link(self, name: str, target: Node, who: Principal) -> None:
+        me, other = self._as(who), self._beside(target, who)
+        connection, fid, of = await me._both(other)
+        await requests.link(connection, fid, of, name)
+
+    async def remove(self, name: str, who: Principal, *, directory: bool | None = None) -> None:
+        me = self._as(who)
+        connection, fid = await me.here()
+        await requests.remove(connection, fid, name, directory=directory)
+
+    async def rename(self, name: str, to: Node, newname: str, who: Principal) -> None:
+        me, other = self._as(who), self._beside(to, who)
+        connection, fid, into = await me._both(other)
+        await requests.rename(connection, fid, name, into, newname, same=other.names == me.names)
+
+    def _beside(self, node: Node, who: Principal) -> "Remote":
+        """Return another file of this server as a user sees it; raises EXDEV for one that is elsewhere."""
+        if not isinstance(node, Remote) or node.server is not self.server:
+            raise NineError(errno.EXDEV)
+        return node._as(who)
+
+    async def _both(self, other: "Remote") -> tuple[Connection, int, int]:
+        """Return the fids of two files on one connection."""
+        connection, fid = await self.here()
+        second, of = await other.here()
+        if second is not connection:  # the server came back between the two
+            raise NineError(errno.EIO, f"{self.server.name} was lost")
+        return connection, fid, of
+
+    async def change(self, change: Change, who: Principal) -> None:
+        me = self._as(who)
+        connection, fid = await me.here()
+        await requests.change(connection, fid, change)
+
+    async def readlink(self) -> str:
+        connection, fid = await self.here()
+        return await requests.readlink(connection, fid)
+
+    async def statfs(self) -> StatFs:
+        connection, fid = await self.here()
+        return await requests.statfs(connection, fid)
+
+
+def _group(who: Principal) -> int:
+    """Return the group of what a user makes."""
+    return 0 if who.uid == 0 else min(who.groups, default=who.uid)
+
+
+class RemoteHandle(Handle):
+    """An open file of another server. Offsets pass as they are; it answers EIO once its connection is gone."""
+
+    duplex = True  # requests are passed on as they come, and the far end knows which must wait for which
+
+    def __init__(self, connection: Connection, fid: int, iounit: int, records: bool, name: tuple[str, ...]) -> None:
+        self.connection, self.fid, self.iounit, self.name = connection, fid, iounit, "".join(name)
+        marks = connection.dialect is Dialect.L
+        self._swallow, self._make = marks and not records, records and not marks
+        self._end = -1  # where the last answer ended, if it was short
+
+    async def read(self, offset: int, count: int) -> bytes:
+        count = min(count, self.iounit)
+        marked = offset == self._end
+        if marked and self._make:
+            self._end = -1
+            return b""
+        data = await requests.read(self.connection, self.fid, offset, count)
+        if not data and marked and self._swallow:
+            data = await requests.read(self.connection, self.fid, offset, count)
+        self._end = offset + len(data) if 0 < len(data) < count else -1
+        return data
+
+    async def write(self, offset: int, data: memoryview) -> int:
+        return await requests.write(self.connection, self.fid, offset, data[: self.iounit])
+
+    async def stat(self) -> Stat:
+        return await requests.stat(self.connection, self.fid, self.name)
+
+    async def change(self, change: Change) -> None:
+        await requests.change(self.connection, self.fid, change)
+
+    async def sync(self) -> None:
+        await requests.sync(self.connection, self.fid)
+
+    async def close(self) -> None:
+        with trio.move_on_after(CLOSING):
+            await self.connection.clunk(self.fid)

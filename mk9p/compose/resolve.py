@@ -1,0 +1,202 @@
+"""What a path of the composed namespace stands for: a list of `Element`, the first of which is what is opened and stat'ed.
+
+Theory. An element is a node of some tree, and the places where it is known: the lexical paths below which mount points belong to it. The tree of
+server k1 mounted at /k/k1 has the place /k/k1; bound to /n it is known as /n too, so that what is mounted at /k/k1/x is seen at /n/x, as it would be
+in Plan 9, where a mount point is the file and not its name. A step by a name looks first for a mount point at the path itself, then goes through the
+elements in order; in each, a mount point at one of its places comes before the tree's own file. A name that only leads to mount points further
+down is a made-up directory.
+
+No element of a union can spoil the others: one that is down, or has no such name, is passed over, and its error is only said if no other has the
+name (`unionread` and `walk` of chan.c do the same).
+
+Binds may lead around in circles. Within one resolution each bind is followed once on any way down; its mount point, met again on that way, is taken
+without it, or for what lies underneath if nothing else stands there. So every way ends, but a table can be made in which there are very many ways:
+`HOPS` bounds them, and more is ELOOP.
+"""
+
+import errno
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Final, TypeAlias
+
+import attrs
+
+from mk9p.auth import Principal
+from mk9p.compose.readonly import ReadOnly
+from mk9p.compose.table import Item, Table
+from mk9p.errors import NineError
+from mk9p.tree import Dir, Node, settle
+from mk9p.wire import QTDIR
+
+HOPS: Final = 512  # mount points entered to find one path: some tens are a rich namespace, and this many still take only milliseconds
+
+Busy: TypeAlias = frozenset[tuple[str, str]]
+"""The binds that are being followed: (mount point, bound name)."""
+
+
+@attrs.frozen(eq=False)
+class Element:
+    """A node that stands at a path, and where it is known: (path, is it read-only as seen from there).
+
+    `create`: files may be created in it, as far as it lets them.
+    """
+
+    node: Node
+    places: tuple[tuple[str, bool], ...]
+    create: bool = True
+
+    def read_only(self) -> "Element":
+        """Return it as it is seen through a read-only mount point: all below is read-only too."""
+        return Element(ReadOnly(self.node), tuple((path, True) for path, _ in self.places), self.create)
+
+    def known_as(self, path: str, *, create: bool) -> "Element":
+        """Return it as it stands at one more path."""
+        known = any(place == path for place, _ in self.places)
+        return Element(self.node, self.places if known else ((path, False), *self.places), create)
+
+
+@attrs.define(eq=False)
+class _Search:
+    """One resolution: for whom, and how many mount points it may still enter."""
+
+    who: Principal
+    left: int = HOPS
+
+    def enter(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise NineError(errno.ELOOP, "too many binds of binds")
+
+
+@attrs.define(eq=False)
+class Resolver:
+    """Find what paths stand for: `table` over the composer's own tree `made`."""
+
+    table: Table
+    made: Node
+
+    async def elements(self, path: str, who: Principal) -> list[Element]:
+        """Return what stands at a path, at least one element; raises ENOENT, or what the only tree that could have it says."""
+        return await self._elements(path, _Search(who), frozenset())
+
+    async def child(self, elements: Sequence[Element], path: str, name: str, who: Principal) -> list[Element]:
+        """Return what stands at `name` in the directory that stands at `path` and is made of `elements`."""
+        return await self._child(elements, path, name, _Search(who), frozenset())
+
+    def special(self, elements: Iterable[Element], path: str, name: str) -> list[str]:
+        """Return the places at or below which the table has something to say of a name; none: only the trees have."""
+        points, prefixes = self.table.points, self.table.prefixes
+        places = [path, *(place for element in elements for place, _ in element.places)]
+        return [q for place in places if (q := f"{place}/{name}") in points or q in prefixes]
+
+    async def _elements(self, path: str, search: _Search, busy: Busy) -> list[Element]:
+        if path:
+            return await self._point_or(path, lambda: self._from_parent(path, search, busy), search, busy)
+
+        async def root() -> list[Element]:
+            return [Element(self.made, (("", False),))]
+
+        return await self._point_or("", root, search, busy)
+
+    async def _from_parent(self, path: str, search: _Search, busy: Busy) -> list[Element]:
+        up, _, name = path.rpartition("/")
+        return await self._under(await self._elements(up, search, busy), up, name, search, busy)
+
+    async def _child(
+        self, elements: Sequence[Element], path: str, name: str, search: _Search, busy: Busy
+    ) -> list[Element]:
+        return await self._point_or(
+            f"{path}/{name}", lambda: self._under(elements, path, name, search, busy), search, busy
+        )
+
+    async def _point_or(
+        self, path: str, under: Callable[[], Awaitable[list[Element]]], search: _Search, busy: Busy
+    ) -> list[Element]:
+        items = self._items(path, busy)
+        return await (self._point(path, items, under, search, busy) if items else under())
+
+    def _items(self, path: str, busy: Busy) -> list[Item]:
+        """Return what stands at a mount point but for the binds that are being followed; nothing for other paths."""
+        items = self.table.points.get(path, ())
+        return [item for item in items if item.kind != "bind" or (path, item.what) not in busy]
+
+    async def _point(
+        self,
+        path: str,
+        items: list[Item],
+        under: Callable[[], Awaitable[list[Element]]],
+        search: _Search,
+        busy: Busy,
+    ) -> list[Element]:
+        """Return what stands at a mount point; `under` finds what lies underneath."""
+        search.enter()
+        found: list[Element] = []
+        failed: OSError | None = None
+        for item in items:
+            try:
+                some = await self._item(item, path, under, search, busy)
+            except OSError as error:
+                if search.left < 0:
+                    raise
+                failed = failed or error
+                continue
+            for number, element in enumerate(some):
+                # only the first of a bound union is created in, as in cmount
+                element = element.known_as(path, create=item.create and number == 0)
+                found.append(element.read_only() if item.readonly else element)
+        if not found:
+            if path in self.table.prefixes:
+                return [_made_up([(path, False)])]
+            raise failed or NineError(errno.ENOENT)
+        if found[0].node.qtype & QTDIR == 0:
+            return found[:1]
+        return [element for element in found if element.node.qtype & QTDIR]
+
+    async def _item(
+        self, item: Item, path: str, under: Callable[[], Awaitable[list[Element]]], search: _Search, busy: Busy
+    ) -> list[Element]:
+        if item.kind == "under":
+            return await under()
+        if item.node is not None:
+            return [Element(item.node, ((path, False),))]
+        return await self._elements(item.what, search, busy | {(path, item.what)})
+
+    async def _under(
+        self, elements: Sequence[Element], path: str, name: str, search: _Search, busy: Busy
+    ) -> list[Element]:
+        """Return what stands at a name, but for a mount point at that path itself."""
+        here = f"{path}/{name}"
+        prefixes = self.table.prefixes
+        failed: OSError | None = None
+        leads: dict[str, bool] = {}
+        for element in elements:
+            places = [(f"{place}/{name}", readonly) for place, readonly in element.places]
+            inner = {place: readonly for place, readonly in places if place in prefixes}
+            leads |= inner
+
+            async def own(element: Element = element, places: list[tuple[str, bool]] = places) -> list[Element]:
+                return [Element(await settle(element.node.walk(name, search.who)), tuple(places))]
+
+            try:
+                for place, readonly in places:
+                    items = self._items(place, busy) if place != here else []
+                    if items:
+                        some = await self._point(place, items, own, search, busy)
+                        found = [e.known_as(here, create=e.create) for e in some]
+                        return [e.read_only() for e in found] if readonly else found
+                found = await own()
+                if found[0].node.qtype & QTDIR or not inner:
+                    return found
+            except OSError as error:
+                if search.left < 0:
+                    raise
+                if failed is None or failed.errno == errno.ENOENT:
+                    failed = error
+        if leads:
+            return [_made_up(list(leads.items()), here)]
+        raise failed or NineError(errno.ENOENT)
+
+
+def _made_up(places: list[tuple[str, bool]], here: str | None = None) -> Element:
+    """Return a directory that is only there because something is mounted further down."""
+    element = Element(Dir(), tuple(places))
+    return element if here is None else element.known_as(here, create=True)

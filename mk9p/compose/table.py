@@ -1,0 +1,183 @@
+"""The mount table: what stands at which lexical path. Pure data; nothing here waits or knows a server.
+
+Rules (bind(1), namespace(6), Plan 9's port/chan.c `cmount`; where we differ it is said why):
+* A path is a name in the composed namespace, cleaned of `.`, `..` and double slashes. A mount point is told by its path, not, as in Plan 9, by the
+  file that was found there: kernels come and go, and a table of names is the same again when they are back.
+* At a mount point stands a list of items: a mounted server, the tree at another name (bind), or what lies underneath. The first mount or bind
+  with `-b` or `-a` puts the new item before or after what lies underneath, as `cmount` does; without either it takes the place of all.
+* A bind follows the *name* of what was bound: if another server is mounted there later, that is what is seen. Where a name leads back through its
+  own bind (`bind -b /x/y /x`), that bind is left out, and what else stands there is meant; so no table recurses without end.
+* The same thing bound or mounted again at the same place moves to where it is wanted now and takes the new flags: a script may be run twice.
+* A mount point needs no file of its name: what is not there appears, with the directories between. So a namespace can be built of servers that
+  are still booting.
+* `-c` on an item lets files be created in it; a mount point without one forbids creation in its own directory, not in those below (cmount's MCREATE).
+  `bind -c OLD OLD` gives it to what lies underneath.
+"""
+
+import errno
+from collections.abc import Iterator
+from typing import Final, Literal, TypeAlias
+
+import attrs
+
+from mk9p.errors import NineError
+from mk9p.tree import Node, join
+from mk9p.wire import QTDIR
+
+Order: TypeAlias = Literal["replace", "before", "after"]
+
+_ORDERS: Final[dict[str, Order]] = {"a": "after", "b": "before"}
+
+
+def clean(path: str) -> str:
+    """Return a path as the table has it: `/a/b`, and the empty string for the root; raises EINVAL for what no line can say."""
+    names: list[str] = []
+    for name in path.split("/"):
+        if name == "..":
+            del names[-1:]
+        elif name not in ("", "."):
+            names.append(name)
+    if "\n" in path or "\0" in path:
+        raise NineError(errno.EINVAL, "illegal name")
+    return "".join("/" + name for name in names)
+
+
+def parent(path: str) -> str:
+    """Return the directory that a path is in."""
+    return path.rpartition("/")[0]
+
+
+def within(path: str, top: str) -> bool:
+    """Tell whether a path is `top` or below it."""
+    return path == top or path.startswith(top + "/")
+
+
+@attrs.frozen
+class Flags:
+    """What `-abcr` say."""
+
+    order: Order = "replace"
+    create: bool = False
+    readonly: bool = False
+
+    @classmethod
+    def parse(cls, words: list[str]) -> "Flags | None":
+        """Take the flags off the front of a command's words; None if they are not `-abcr`, or both `-a` and `-b`."""
+        seen: set[str] = set()
+        while words and words[0].startswith("-"):
+            seen |= set(words.pop(0)[1:] or "-")
+        orders = seen & _ORDERS.keys()
+        if seen - set("abcr") or len(orders) > 1:
+            return None
+        return cls(_ORDERS[orders.pop()] if orders else "replace", "c" in seen, "r" in seen)
+
+    def words(self) -> list[str]:
+        """Return them as a command's words: none, or one."""
+        letters = {"replace": "", "before": "b", "after": "a"}[self.order] + "c" * self.create + "r" * self.readonly
+        return ["-" + letters] if letters else []
+
+
+@attrs.frozen
+class Item:
+    """One of the things that stand at a mount point.
+
+    `kind` says what `what` is: the address of a mounted server (`node` is its root, `spec` the tree asked for), the path of a bound file, or nothing
+    for what lies underneath. `qtype` is what it was found to be when it was bound.
+    """
+
+    kind: Literal["mount", "bind", "under"]
+    what: str = ""
+    spec: str = ""
+    create: bool = False
+    readonly: bool = False
+    node: Node | None = attrs.field(default=None, eq=False)
+    qtype: int = attrs.field(default=QTDIR, eq=False)
+
+    def same(self, other: "Item") -> bool:
+        """Tell whether both are the same thing, whatever their flags."""
+        return (self.kind, self.what, self.spec) == (other.kind, other.what, other.spec)
+
+    def command(self, old: str, order: Order) -> str:
+        """Return the command that puts it at `old`."""
+        flags = Flags(order, self.create, self.readonly).words()
+        if self.kind == "mount":
+            return join(["mount", *flags, self.what, old or "/", *([self.spec] if self.spec else [])])
+        what = old if self.kind == "under" else self.what
+        return join(["bind", *flags, what or "/", old or "/"])
+
+
+UNDER: Final = Item("under")
+
+
+class Table:
+    """Mount points and what stands at each; `generation` grows with every change.
+
+    `prefixes` are the paths that have a mount point somewhere below, `names` those paths' next names that lead to one, in sorted order.
+    """
+
+    def __init__(self) -> None:
+        self.points: dict[str, tuple[Item, ...]] = {}
+        self.generation = 0
+        self.prefixes: frozenset[str] = frozenset()
+        self.names: dict[str, list[str]] = {}
+
+    def put(self, old: str, item: Item, order: Order) -> None:
+        """Let an item stand at `old`: instead of all, before all, or after all that is there."""
+        items: tuple[Item, ...] = ()
+        if order != "replace":
+            items = tuple(other for other in self.points.get(old, (UNDER,)) if not other.same(item))
+        self._set(old, (item, *items) if order == "before" else (*items, item))
+
+    def take(self, old: str, what: str | None = None) -> list[Item]:
+        """Take away what stands at `old`: the address or path `what`, or all of it; returns that. Raises EINVAL if it is not there."""
+        items = self.points.get(old, ())
+        gone = [item for item in items if what is None or self._is(item, old, what)]
+        if not gone:
+            raise NineError(errno.EINVAL, "not mounted")
+        self._set(old, tuple(item for item in items if item not in gone))
+        return gone
+
+    @staticmethod
+    def _is(item: Item, old: str, what: str) -> bool:
+        if item.kind == "mount":
+            return item.what == what
+        return clean(what) == (old if item.kind == "under" else item.what)
+
+    def _set(self, old: str, items: tuple[Item, ...]) -> None:
+        if items and items != (UNDER,):
+            self.points[old] = items
+        else:
+            self.points.pop(old, None)
+        self.generation += 1
+        below: dict[str, set[str]] = {}
+        for point in self.points:
+            while point:
+                up, _, name = point.rpartition("/")
+                below.setdefault(up, set()).add(name)
+                point = up
+        self.prefixes = frozenset(below)
+        self.names = {path: sorted(names) for path, names in below.items()}
+
+    def items(self) -> Iterator[Item]:
+        """Yield all items of all mount points."""
+        for items in self.points.values():
+            yield from items
+
+    def find(self, item: Item, old: str) -> Item | None:
+        """Return that thing as it stands at `old`, whatever its flags; None if it does not."""
+        return next((other for other in self.points.get(old, ()) if item.same(other)), None)
+
+    def script(self) -> list[str]:
+        """Return the commands that make this table of an empty one; servers come before what may be bound from them."""
+        points = sorted(self.points.items(), key=lambda point: any(item.kind == "bind" for item in point[1]))
+        return [line for old, items in points for line in _commands(old, items)]
+
+
+def _commands(old: str, items: tuple[Item, ...]) -> Iterator[str]:
+    if UNDER in items:  # it is there by itself: what is before it is put there from the last to the first
+        at = items.index(UNDER)
+        yield from (item.command(old, "before") for item in reversed(items[:at]))
+        yield from (item.command(old, "after") for item in items[at + 1 :])
+    else:
+        yield items[0].command(old, "replace")
+        yield from (item.command(old, "after") for item in items[1:])

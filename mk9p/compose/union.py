@@ -1,0 +1,268 @@
+"""`Composed`: a directory of the composed namespace, where the mount table still has a say. One element or many, it is all the same here.
+
+Rules:
+* It knows its path. Each walk asks the table as it is then; so a mount or bind takes effect for all walks from a Composed directory, also one that
+  was walked to before (a shell that stands in /k sees a new kernel there). What has been walked to stays what it was when its mount point goes.
+* Where the table has nothing to say of a name or below it, the backend's own node is handed out, and nothing is between it and its client any more.
+  Such a node does not see what is mounted below it later.
+* Listing merges the elements in order, each name once, then adds mount points that no element has a file for. It asks no mounted server below.
+* Creation goes to the first element with `-c`; removing, renaming to the first that has the name; status is that of the first that answers.
+* qid.path is the lexical place of a mount point, since its server may be down; another directory keeps the path of the file it shows.
+"""
+
+import errno
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from mk9p.auth import NONE, Principal
+from mk9p.compose.readonly import ReadOnly
+from mk9p.compose.resolve import Element, Resolver
+from mk9p.errors import NineError
+from mk9p.tree import Change, Handle, Maybe, Node, Open, Stat, StatFs, qids, settle
+from mk9p.wire import QTDIR
+
+T = TypeVar("T")
+
+_FORBIDDEN = "mounted directory forbids creation"  # Plan 9's Enocreate
+
+
+class Composed(Node):
+    """What stands at `path`, for one user. Without `elements` they are found when first asked for: a listing makes such nodes, waiting for nobody."""
+
+    def __init__(
+        self,
+        resolver: Resolver,
+        path: str,
+        who: Principal = NONE,
+        elements: list[Element] | None = None,
+        qtype: int = QTDIR,
+    ) -> None:
+        self.resolver, self.at, self.who, self.qtype = resolver, path, who, qtype
+        self.generation = -1
+        self.elements = elements
+        self.bare = False  # one element, and no mount point below: walks may pass
+        if elements is not None:
+            self._settle(elements)
+        if elements is None or self._mounted(elements) or len(elements) > 1:
+            self.path = lexical(path)
+        else:
+            self.path = elements[0].node.path
+
+    def _settle(self, elements: list[Element]) -> list[Element]:
+        table = self.resolver.table
+        self.elements, self.generation = elements, table.generation
+        self.qtype = elements[0].node.qtype
+        below = any(place in table.prefixes for element in elements for place, _ in element.places)
+        self.bare = len(elements) == 1 and not below
+        users = [element.node for element in elements if element.node.hold is not None]
+        if users:
+            self._forward(users)
+        return elements
+
+    def _forward(self, users: list[Node]) -> None:
+        """Tell the trees that count their open files (conversations) of those below here."""
+
+        def hold() -> None:
+            for node in users:
+                if node.hold is not None:
+                    node.hold()
+
+        async def release() -> None:
+            for node in users:
+                if node.release is not None:
+                    await settle(node.release())
+
+        self.hold, self.release = hold, release
+
+    def _mounted(self, elements: list[Element]) -> bool:
+        """Tell whether this is a mount point, here or where it is bound from."""
+        points = self.resolver.table.points
+        return self.at in points or any(place in points for element in elements for place, _ in element.places)
+
+    def _now(self, who: Principal) -> list[Element] | None:
+        """Return what stands here, if that is known for this user and no mount or bind may have changed it."""
+        known = self.elements
+        if known is None or (who is not self.who and who != self.who):
+            return None
+        if self.generation == self.resolver.table.generation:
+            return known
+        return None if self._mounted(known) else self._settle(known)
+
+    async def _found(self, who: Principal) -> list[Element]:
+        known = self._now(who)
+        if known is not None:
+            return known
+        try:
+            fresh = await self.resolver.elements(self.at, who)
+        except OSError:
+            if self.elements is None or who != self.who:
+                raise
+            return self._settle(self.elements)  # what it is bound from is gone: who is here stays here
+        return self._settle(fresh) if who == self.who else fresh
+
+    # -- names
+
+    def walk(self, name: str, who: Principal) -> Maybe[Node]:
+        known = self._now(who)
+        if known is not None and self.bare:
+            return known[0].node.walk(name, who)
+        return self._walk(name, who)
+
+    async def _walk(self, name: str, who: Principal) -> Node:
+        elements = await self._found(who)
+        if elements[0].node.qtype & QTDIR == 0:
+            raise NineError(errno.ENOTDIR)
+        found = await self.resolver.child(elements, self.at, name, who)
+        first = found[0]
+        if first.node.qtype & QTDIR == 0:
+            return first.node
+        table = self.resolver.table
+        places = {f"{self.at}/{name}", *(place for element in found for place, _ in element.places)}
+        if len(found) == 1 and not any(place in table.points or place in table.prefixes for place in places):
+            return first.node
+        return Composed(self.resolver, f"{self.at}/{name}", who, found)
+
+    async def entries(self, who: Principal) -> Iterable[tuple[str, Node]]:
+        elements = await self._found(who)
+        if elements[0].node.qtype & QTDIR == 0:
+            raise NineError(errno.ENOTDIR)
+        found: dict[str, Node] = {}
+        failed: list[OSError] = []
+        for element in elements:
+            try:
+                for name, node in await settle(element.node.entries(who)):
+                    found.setdefault(name, node)
+            except OSError as error:  # its part is left out, as unionread does
+                failed.append(error)
+        if len(failed) == len(elements):
+            raise failed[0]
+        mounted = self.resolver.table.names
+        for place in (self.at, *(place for element in elements for place, _ in element.places)):
+            for name in mounted.get(place, ()):
+                found[name] = self._entry(elements, name, found.get(name), who)
+        return list(found.items())
+
+    def _entry(self, elements: list[Element], name: str, own: Node | None, who: Principal) -> Node:
+        """Return the node that a listing shows for a mount point, or for a directory that leads to one."""
+        points = self.resolver.table.points
+        qtype = QTDIR
+        for place in self.resolver.special(elements, self.at, name):
+            if place in points:
+                first = points[place][0]
+                qtype = own.qtype if first.kind == "under" and own is not None else first.qtype
+                break
+        return Composed(self.resolver, f"{self.at}/{name}", who, qtype=qtype)
+
+    # -- the file itself
+
+    def stat(self) -> Maybe[Stat]:
+        known = self._now(self.who)
+        if known is not None and len(known) == 1:
+            return known[0].node.stat()
+        return self._first(lambda node: node.stat())
+
+    def readlink(self) -> Maybe[str]:
+        return self._first(lambda node: node.readlink())
+
+    def statfs(self) -> Maybe[StatFs]:
+        return self._first(lambda node: node.statfs())
+
+    async def _first(self, ask: Callable[[Node], Maybe[T]]) -> T:
+        """Return the answer of the first element that has one; raises the first error if none has."""
+        failed: OSError | None = None
+        for element in await self._found(self.who):
+            try:
+                return await settle(ask(element.node))
+            except OSError as error:
+                failed = failed or error
+        raise failed or NineError(errno.ENOENT)
+
+    async def open(self, how: Open) -> Handle:
+        return await settle((await self._found(how.who))[0].node.open(how))
+
+    async def change(self, change: Change, who: Principal) -> None:
+        await settle((await self._found(who))[0].node.change(change, who))
+
+    # -- making and taking away
+
+    async def create(self, name: str, perm: int, how: Open) -> tuple[Node, Handle]:
+        return await settle((await self._creator(name, how.who)).create(name, perm, how))
+
+    async def mkdir(self, name: str, perm: int, who: Principal) -> Node:
+        return await settle((await self._creator(name, who)).mkdir(name, perm, who))
+
+    async def symlink(self, name: str, target: str, who: Principal) -> Node:
+        return await settle((await self._creator(name, who)).symlink(name, target, who))
+
+    async def link(self, name: str, target: Node, who: Principal) -> None:
+        await settle((await self._creator(name, who)).link(name, target, who))
+
+    async def mknod(self, name: str, mode: int, rdev: int, who: Principal) -> Node:
+        return await settle((await self._creator(name, who)).mknod(name, mode, rdev, who))
+
+    async def _creator(self, name: str, who: Principal) -> Node:
+        """Return the node that a new file goes to; raises EEXIST, EROFS or EPERM."""
+        elements = await self._found(who)
+        if self.resolver.special(elements, self.at, name):
+            raise NineError(errno.EEXIST)
+        for element in elements:
+            if element.create:
+                return element.node
+        if isinstance(elements[0].node, ReadOnly):
+            raise NineError(errno.EROFS)
+        raise NineError(errno.EPERM, _FORBIDDEN)
+
+    async def remove(self, name: str, who: Principal, *, directory: bool | None = None) -> None:
+        await settle((await self._holder(name, who)).remove(name, who, directory=directory))
+
+    async def rename(self, name: str, to: Node, newname: str, who: Principal) -> None:
+        node = await self._holder(name, who)
+        if isinstance(to, Composed):
+            there = await to._found(who)
+            if self.resolver.special(there, to.at, newname):
+                raise NineError(errno.EBUSY, "mount point")
+            # within its own element a file moves freely; into another directory it goes as a new file would
+            to = node if to.at == self.at else await to._creator(newname, who)
+        await settle(node.rename(name, to, newname, who))
+
+    async def _holder(self, name: str, who: Principal) -> Node:
+        """Return the first element's node that has a file; raises ENOENT, or EBUSY for a mount point."""
+        elements = await self._found(who)
+        if self.resolver.special(elements, self.at, name):
+            raise NineError(errno.EBUSY, "mount point")
+        if len(elements) == 1:
+            return elements[0].node
+        failed: OSError | None = None
+        for element in elements:
+            try:
+                await settle(element.node.walk(name, who))
+            except OSError as error:
+                failed = error if failed is None or failed.errno == errno.ENOENT else failed
+            else:
+                return element.node
+        raise failed or NineError(errno.ENOENT)
+
+
+class Root(Composed):
+    """The top of the namespace: one node for all users, so nothing that was found for one of them is kept for another."""
+
+    def __init__(self, resolver: Resolver) -> None:
+        super().__init__(resolver, "", NONE, [Element(resolver.made, (("", False),))])
+
+    def _now(self, who: Principal) -> list[Element] | None:
+        assert self.elements is not None
+        table = self.resolver.table
+        if "" in table.points:
+            return None
+        return self.elements if self.generation == table.generation else self._settle(self.elements)
+
+    async def _found(self, who: Principal) -> list[Element]:
+        return self._now(who) or await self.resolver.elements("", who)
+
+
+def lexical(path: str) -> int:
+    """Return the qid.path of a place in the namespace."""
+    number = qids.ROOT
+    for name in path.split("/")[1:]:
+        number = qids.child(number, name)
+    return number

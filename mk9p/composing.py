@@ -1,0 +1,162 @@
+"""`mk9p compose`: the composed namespace, served.
+
+A file in namespace(6) words says what is mounted where. With `--kernels` there is `kernels/` beside, and each of its kernels is mounted at `k/NAME`
+when it first serves its tree, and may itself reach the namespace from then on: the composer listens where the kernel's status says. A mount stays
+when its kernel goes: the branch says EIO until the kernel is back, and is then dialled again.
+"""
+
+import logging
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import attrs
+import trio
+
+from mk9p.auth import ROOT, Policy
+from mk9p.compose.namespace import Namespace
+from mk9p.compose.remote import Server as Remote
+from mk9p.dial import listen
+from mk9p.errors import NineError
+from mk9p.server import Server
+from mk9p.serving import available, one_error, options, serve_tree, start_logging
+from mk9p.tree import Dir, Handle, Node, Open, settle
+from mk9p.tree import split as words_of
+
+log = logging.getLogger("mk9p.compose")
+
+DEFAULT: Final = "unix!/run/mk9p/ns"
+PATIENCE: Final = 5.0  # seconds for a kernel's first answer: an emulated one on a busy machine takes one or two
+
+
+def namespace(nursery: trio.Nursery, extra: dict[str, Node] | None = None) -> Namespace:
+    """Return an empty namespace whose mounts are 9P servers, dialled when they are used; their connections' tasks run in `nursery`."""
+
+    def mount(address: str, spec: str) -> Node:
+        def changed(_: Remote, up: bool, reason: str) -> None:
+            (ns.up(address, spec) if up else ns.down(address, spec, reason))
+
+        server = Remote(address, nursery, aname=spec, deadline=PATIENCE, on_change=[changed])
+        return server.tree(ROOT)
+
+    ns = Namespace(mount, extra or {})
+    return ns
+
+
+@asynccontextmanager
+async def kernels_tree(run: str) -> AsyncIterator[Dir]:
+    """Make `kernels/` of the resource server of that name, with its sockets in the directory `run`."""
+    async with available()["kernels"].load()(run) as tree:
+        yield tree
+
+
+async def read_text(tree: Node, path: str) -> str:
+    """Return the text of a file of a tree in this process, as root."""
+    node = tree
+    for name in path.split("/"):
+        node = await settle(node.walk(name, ROOT))
+    handle = await settle(node.open(Open(ROOT)))
+    try:
+        return bytes(await settle(handle.read(0, 1 << 20))).decode()
+    finally:
+        await settle(handle.close())
+
+
+@attrs.define(eq=False)
+class Kernels:
+    """What the composer does for kernels that it sees come: mount them, and let them in."""
+
+    tree: Dir
+    ns: Namespace
+    server: Server
+    nursery: trio.Nursery
+    listening: dict[str, trio.CancelScope] = attrs.field(factory=dict)
+
+    async def watch(self) -> None:
+        """Follow the events of `kernels/` until cancelled."""
+        events: Handle = await settle((await settle(self.tree.walk("events", ROOT))).open(Open(ROOT)))
+        offset = 0
+        while data := bytes(await settle(events.read(offset, 1 << 16))):
+            offset += len(data)
+            for line in data.decode().splitlines():
+                _, _, what, *args = words_of(line)
+                if what in ("started", "active") and args:
+                    await self._came(what, args[0])
+
+    async def _came(self, what: str, name: str) -> None:
+        try:
+            status = dict(
+                line.partition(" ")[::2] for line in (await read_text(self.tree, f"{name}/status")).splitlines()
+            )
+        except FileNotFoundError:
+            return  # deleted meanwhile
+        if what == "started" and status.get("listen"):
+            await self._let_in(name, status["listen"])
+        if what == "active" and status.get("dial") and not self.ns.table.points.get(f"/k/{name}"):
+            self.ns.mount(status["dial"], f"/k/{name}")
+
+    async def _let_in(self, name: str, address: str) -> None:
+        """Listen for one kernel on its private link; what it says of its users is believed."""
+        old = self.listening.pop(name, None)
+        if old is not None:
+            old.cancel()
+        try:
+            listener = await listen(address)
+        except OSError as error:
+            log.warning("%s cannot reach the namespace: %s", name, error)
+            return
+        scope = self.listening[name] = trio.CancelScope()
+
+        async def accept() -> None:
+            with scope:
+                try:
+                    await self.server.listen(listener, Policy(trust=True))
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await listener.aclose()
+
+        self.nursery.start_soon(accept)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run `mk9p compose`."""
+    parser = options("compose", DEFAULT)
+    parser.add_argument(
+        "--kernels", metavar="DIR", help="serve kernels/ too, with its sockets in DIR (made now, removed at the end)"
+    )
+    parser.add_argument(
+        "file", metavar="FILE", nargs="?", help="what to mount, in the words of namespace(6); - is the standard input"
+    )
+    chosen = parser.parse_args(arguments[1:])
+    start_logging(chosen.verbose)
+
+    async def run() -> None:
+        script = ""
+        if chosen.file:
+            script = sys.stdin.read() if chosen.file == "-" else await trio.Path(chosen.file).read_text()
+        async with trio.open_nursery() as nursery:
+            if chosen.kernels:
+                async with kernels_tree(chosen.kernels) as tree:
+                    await compose(nursery, script, chosen, tree)
+            else:
+                await compose(nursery, script, chosen, None)
+            nursery.cancel_scope.cancel()
+
+    one_error(run)
+    return 0
+
+
+async def compose(nursery: trio.Nursery, script: str, chosen: Any, kernels: Dir | None) -> None:
+    """Serve a namespace until a signal comes."""
+    ns = namespace(nursery, {"kernels": kernels} if kernels else None)
+    try:
+        await ns.run(script)
+    except NineError as error:
+        raise NineError(error.errno, f"{chosen.file}: {error}") from None
+
+    def ready(server: Server) -> None:
+        if kernels is not None:
+            nursery.start_soon(Kernels(kernels, ns, server, nursery).watch)
+
+    await serve_tree(ns.root, chosen.listen or [DEFAULT], trust=chosen.trust, readonly=chosen.readonly, ready=ready)

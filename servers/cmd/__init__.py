@@ -1,0 +1,37 @@
+"""Commands on this kernel, after Inferno's cmd(3): `clone`, and `N/{ctl data stderr status wait}` for each command.
+
+The manual is docs/files/cmd.md. command.py is a conversation and its words, files.py its files, pipes.py our ends of a command's pipes, running.py
+its signals and its end, spawn.py how it is started.
+"""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import trio
+
+from mk9p.tree import Conversations, Dir
+from servers.cmd.command import Command
+from servers.cmd.running import Commands
+
+GRACE = 2.0  # seconds that a command has after SIGHUP: a shell ends its own commands in less, and nobody waits longer for a prompt
+
+
+@asynccontextmanager
+async def tree(*, root: str = "/", grace: float = GRACE) -> AsyncIterator[Dir]:
+    """Give the directory of commands; when it is left, all that it started has ended and has been waited for.
+
+    `root` changes nothing: commands run on the kernel that there is. `grace` is how many seconds a command has between SIGHUP and SIGKILL.
+    """
+    commands = Commands(float(grace))
+    talks = Conversations(partial(Command.of, commands))
+    talks.owned(os.geteuid(), os.getegid())  # `clone` belongs to the user whose commands it starts
+    try:
+        async with trio.open_nursery() as commands.nursery:
+            yield talks
+            commands.nursery.cancel_scope.cancel()
+    finally:
+        with trio.CancelScope(shield=True):
+            await talks.aclose()
+            await commands.finish()

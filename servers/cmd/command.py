@@ -1,0 +1,252 @@
+"""One conversation of `cmd`: what was asked for with words, then the command, its pipes, its end.
+
+Opens are counted as Inferno's cmd(3) has it: the last reader of `data` to close breaks the command's output, the last writer ends its input,
+`killonclose` ends the command with the last `ctl`, and the last file of all ends it in any case. A terminal is not broken so: it is one thing
+for both ways, and hangs up with the conversation.
+"""
+
+import errno
+import fcntl
+import os
+import signal
+import struct
+import termios
+from collections import Counter
+from collections.abc import Callable
+
+import attrs
+import trio
+
+from mk9p import signals
+from mk9p.auth import Principal
+from mk9p.errors import NineError
+from mk9p.tree import Dir, Maybe, Stream, Text, join, quote, settings
+from servers.cmd.files import CountedCtl, Data, Errors, Wait
+from servers.cmd.pipes import Pipe, Stderr
+from servers.cmd.running import Commands, Running
+from servers.cmd.spawn import PATH, Spec, User, spawn
+
+
+@attrs.define(eq=False)
+class Command:
+    """One conversation (mk9p.tree.Conversation): settings first, the rest from `exec` on. `who` opened it; he is the one whom commands run as."""
+
+    commands: Commands
+    number: int
+    who: Principal
+    user: User
+    directory: str = "/"
+    environment: dict[str, str] = attrs.field(factory=dict)
+    niceness: int | None = None
+    window: tuple[int, int] | None = None
+    killonclose: bool = False
+    opens: Counter[str] = attrs.field(factory=Counter)
+    started: trio.Event = attrs.field(factory=trio.Event)
+    starting: bool = False
+    name: str = ""
+    running: Running | None = None
+    stdin: Pipe | None = None
+    stdout: Pipe | None = None
+    stderr: Stderr | None = None
+
+    @classmethod
+    def of(cls, commands: Commands, number: int, who: Principal) -> "Command":
+        """Begin a conversation: root's commands run as this server does, everybody else's as himself."""
+        return cls(commands, number, who, User.of(who.uid or os.geteuid()))
+
+    def tree(self) -> Dir:
+        words: dict[str, Callable[..., Maybe[None]]] = {
+            "dir": self.set_dir,
+            "env": self.set_env,
+            "user": self.set_user,
+            "nice": self.nice,
+            "size": self.size,
+            "killonclose": self.set_killonclose,
+            "exec": self.exec,
+            "closein": self.closein,
+            "kill": self.kill,
+        }
+        return Dir(
+            {
+                "ctl": CountedCtl(words, self.settings, self.opens, self.closed),
+                "data": Stream(per_open=lambda how: Data(self, how), mode=0o600),
+                "stderr": Stream(per_open=lambda _: Errors(self), mode=0o400),
+                "status": Text(self.status),
+                "wait": Stream(per_open=lambda _: Wait(self), mode=0o444),
+            }
+        )
+
+    @property
+    def state(self) -> str:
+        if self.running is None:
+            return "Open"
+        return "Done" if self.running.ended.is_set() else "Execute"
+
+    @property
+    def terminal(self) -> Pipe | None:
+        return self.stdin if self.stdin is self.stdout else None
+
+    def status(self) -> str:
+        """Render Inferno's line, and the pid: `cmd/N opens state dir arg0 pid`."""
+        opens = sum(self.opens[name] for name in ("ctl", "data", "wait"))
+        pid = self.running.pid if self.running else 0
+        return f"cmd/{self.number} {opens} {self.state} {quote(self.directory)} {quote(self.name)} {pid}\n"
+
+    def settings(self) -> str:
+        lines = settings({"dir": self.directory, "user": self.user.name, "nice": self.niceness or 0})
+        if self.environment:
+            lines += join(["env", *(f"{key}={value}" for key, value in self.environment.items())]) + "\n"
+        if self.window:
+            lines += f"size {self.window[0]} {self.window[1]}\n"
+        return lines + ("killonclose\n" if self.killonclose else "")
+
+    def _before_exec(self) -> None:
+        if self.starting or self.running:
+            raise NineError(errno.EBUSY, "the command has been started already")
+
+    def _after_exec(self) -> Running:
+        if self.running is None:
+            raise NineError(errno.ESRCH, "no command has been started")
+        return self.running
+
+    def set_dir(self, d: str) -> None:
+        """Run the command in a directory, which its user must be able to reach; a relative one is below `/`."""
+        self._before_exec()
+        self.directory = os.path.join("/", d)
+
+    def set_env(self, *k_v: str) -> None:
+        """Add variables `K=V` to the environment."""
+        self._before_exec()
+        pairs = [word.partition("=") for word in k_v]
+        if not all(key and equals for key, equals, _ in pairs):
+            raise NineError(errno.EINVAL, "usage: env K=V...")
+        self.environment.update({key: value for key, _, value in pairs})
+
+    def set_user(self, u: str) -> None:
+        """Run the command as another user: root's word."""
+        self._before_exec()
+        user = User.of(u)
+        if self.who.uid not in (0, user.uid):
+            raise NineError(errno.EPERM, f"only root runs commands as {u}")
+        self.user = user
+
+    def nice(self, n: int) -> None:
+        """Set the nice value that the command starts with, or that of its whole process group; a lower one is root's."""
+        if not -20 <= n <= 19:
+            raise NineError(errno.EINVAL, "nice goes from -20 to 19")
+        if self.who.uid != 0 and n < (self.niceness or 0):
+            raise NineError(errno.EPERM, "only root lowers a nice value")
+        if self.running:
+            self.running.renice(n)
+        self.niceness = n
+
+    def size(self, rows: int, columns: int) -> None:
+        """Ask for a terminal of a size before `exec`; change the size after it, of which the command is told with SIGWINCH."""
+        if not (0 <= rows <= 65535 and 0 <= columns <= 65535):
+            raise NineError(errno.EINVAL, "rows and columns go from 0 to 65535")
+        if self.running:
+            if self.terminal is None:
+                raise NineError(errno.ENOTTY, "the command was started without a terminal")
+            if self.terminal.fd is not None:
+                _resize(self.terminal.fd, rows, columns)
+        self.window = rows, columns
+
+    def set_killonclose(self) -> None:
+        """End the command when the last `ctl` is closed, though other files are open."""
+        self.killonclose = True
+
+    def closein(self) -> None:
+        """End the command's input; a terminal is sent its end-of-file character."""
+        self._after_exec()
+        if self.terminal is None:
+            assert self.stdin is not None
+            self.stdin.close()
+        elif self.terminal.fd is not None:
+            os.write(self.terminal.fd, termios.tcgetattr(self.terminal.fd)[6][termios.VEOF])
+
+    def kill(self, signal_: str = "KILL") -> None:
+        """Send a signal to the command's process group, SIGKILL if none is named."""
+        self._after_exec().send(signals.number(signal_))
+
+    async def exec(self, cmd: str, *args: str | None) -> None:
+        """Start the command; the error of what could not be done for it is this write's, and all is as before then. Once a conversation."""
+        self._before_exec()
+        self.starting = True
+        argv = (cmd, *(word for word in args if word is not None))
+        try:
+            if self.window is None:
+                await self._exec(argv)
+            else:
+                await self._exec_on_terminal(argv, self.window)
+        finally:
+            self.starting = False
+        self.name = cmd
+        self.started.set()
+
+    async def _exec(self, argv: tuple[str, ...]) -> None:
+        ours: list[int] = []
+        theirs: list[int] = []
+        try:
+            for mine in (1, 0, 0):  # the end of stdin that is written, those of stdout and stderr that are read
+                ends = os.pipe2(os.O_CLOEXEC)
+                ours.append(ends[mine])
+                theirs.append(ends[1 - mine])
+            self.running = Running(*await spawn(self._spec(argv, (theirs[0], theirs[1], theirs[2]))))
+        except BaseException:
+            _close(ours)
+            raise
+        finally:
+            _close(theirs)
+        self.commands.watch(self.running)
+        self.stdin, self.stdout, self.stderr = Pipe(ours[0]), Pipe(ours[1]), Stderr(ours[2])
+        if not self.opens["stderr"]:
+            self.stderr.ignore(self.commands.nursery)
+
+    async def _exec_on_terminal(self, argv: tuple[str, ...], window: tuple[int, int]) -> None:
+        master, slave = os.openpty()
+        try:
+            _resize(master, *window)
+            if os.geteuid() == 0:
+                os.fchown(slave, self.user.uid, -1)  # so that its user may open /dev/tty's name again, as after login
+            self.running = Running(*await spawn(self._spec(argv, (slave, slave, slave), tty=True)))
+        except BaseException:
+            os.close(master)
+            raise
+        finally:
+            os.close(slave)
+        self.commands.watch(self.running)
+        self.stdin = self.stdout = Pipe(master)
+
+    def _spec(self, argv: tuple[str, ...], stdio: tuple[int, int, int], *, tty: bool = False) -> Spec:
+        user = self.user
+        env = {"PATH": PATH, "HOME": user.home, "USER": user.name, "LOGNAME": user.name, **self.environment}
+        other = user if user.uid != os.geteuid() else None
+        return Spec(argv, env, self.directory, stdio, user=other, nice=self.niceness, tty=tty)
+
+    def closed(self, name: str) -> None:
+        """Take note that the last open of this kind has been closed."""
+        if name == "ctl" and self.killonclose and self.running:
+            self.commands.hang_up(self.running)
+        elif name == "stdin" and self.stdin and self.terminal is None:
+            self.stdin.close()
+        elif name == "stdout" and self.stdout and self.terminal is None:
+            self.stdout.close()
+        elif name == "stderr" and self.stderr:
+            self.stderr.ignore(self.commands.nursery)
+
+    def close(self) -> None:
+        """End the command and close its pipes."""
+        for pipe in (self.stdin, self.stdout, self.stderr):
+            if pipe:
+                pipe.close()
+        if self.running:
+            self.commands.hang_up(self.running)
+
+
+def _resize(terminal: int, rows: int, columns: int) -> None:
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("=4H", rows, columns, 0, 0))
+
+
+def _close(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)

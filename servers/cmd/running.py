@@ -1,0 +1,96 @@
+"""A command that runs: signals to it, and its end, which is waited for by a task of the server, so that nobody's zombie stays.
+
+The process group is told by the command's pid, which stays its own until the command is waited for. So a signal goes out only before that: a
+number that Linux has given again is never hit. What a finished command left running in the background is therefore left alone, as a shell does.
+"""
+
+import errno
+import os
+import signal
+import time
+
+import attrs
+import trio
+
+from mk9p.errors import NineError
+from mk9p.signals import ending
+from mk9p.tree import quote
+
+
+@attrs.define(eq=False)
+class Running:
+    """One process of ours, by pid and pidfd; `line` is what `wait` tells when `ended` is set."""
+
+    pid: int
+    pidfd: int
+    ended: trio.Event = attrs.field(factory=trio.Event)
+    line: str = ""
+    doomed: bool = False
+    _started: int = attrs.field(factory=time.monotonic_ns)
+
+    async def reap(self) -> None:
+        """Wait for the end and take it; once. Cancelled, it can be called again."""
+        await trio.lowlevel.wait_readable(self.pidfd)
+        if self.doomed:
+            os.killpg(self.pid, signal.SIGKILL)  # the rest of its group, while the group's number is still kept by the dead leader
+        _, status, usage = os.wait4(self.pid, 0)
+        os.close(self.pidfd)
+        user, system = (round(seconds * 1000) for seconds in (usage.ru_utime, usage.ru_stime))
+        real = (time.monotonic_ns() - self._started) // 1_000_000
+        said = ending(status)
+        self.line = f"{self.pid} {user} {system} {real} {quote(said)}\n"
+        self.ended.set()
+
+    def send(self, number: int) -> None:
+        """Send a signal to the whole process group; raises ESRCH after the end."""
+        if self.ended.is_set():
+            raise NineError(errno.ESRCH, "the command has ended")
+        os.killpg(self.pid, number)
+
+    def hang_up(self) -> None:
+        """Begin the end: SIGHUP now; what is left of the group dies with its leader."""
+        self.doomed = True
+        self.send(signal.SIGHUP)
+
+    async def end(self, grace: float) -> None:
+        """Wait `grace` seconds for a command that was hung up, then kill its group."""
+        with trio.move_on_after(grace):
+            await self.ended.wait()
+        if not self.ended.is_set():
+            self.send(signal.SIGKILL)
+
+
+@attrs.define(eq=False)
+class Commands:
+    """All that runs, the nursery of the tasks that wait for its ends, and how many seconds a command that was hung up may go on."""
+
+    grace: float
+    nursery: trio.Nursery | None = None
+    running: set[Running] = attrs.field(init=False, factory=set)
+
+    def watch(self, command: Running) -> None:
+        """Have a command's end waited for."""
+        self.running.add(command)
+        self.nursery.start_soon(self._reap, command)
+
+    async def _reap(self, command: Running) -> None:
+        await command.reap()
+        self.running.discard(command)
+
+    def hang_up(self, command: Running) -> None:
+        """End a command: at once with SIGHUP, after the grace with SIGKILL. Nothing if it has ended."""
+        if not (command.doomed or command.ended.is_set()):
+            command.hang_up()
+            self.nursery.start_soon(command.end, self.grace)
+
+    async def finish(self) -> None:
+        """End all that runs, when the nursery is gone; takes no longer than twice the grace, whatever the commands do."""
+        left = list(self.running)
+        for command in left:
+            command.hang_up()
+        for last in (False, True):
+            with trio.move_on_after(self.grace):
+                for command in [c for c in left if not c.ended.is_set()]:
+                    if last:
+                        command.send(signal.SIGKILL)
+                    await self._reap(command)

@@ -1,0 +1,169 @@
+"""Starting a program: fork, the few calls that make a child what it is to be, exec; and an error of any of them told to who asked.
+
+Why not `subprocess`: it waits for the exec inside the call, which on a slow file system stops the whole server; it changes directory before it
+changes user, so that a user gets into directories that are closed to him; and a controlling terminal needs a function in the child anyway.
+Here the child tells what went wrong through a pipe that exec closes, and the server waits for that pipe as for any other.
+
+Between fork and exec the child only makes system calls on what was made ready before: it has one thread of many, and no lock of the others will
+ever be freed. All signals are blocked meanwhile, or a handler would write into the parent's own wake-up pipe.
+"""
+
+import errno
+import fcntl
+import os
+import signal
+import termios
+import warnings
+from typing import Final, NoReturn
+
+import attrs
+import trio
+
+from mk9p.errors import NineError, wording
+
+PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@attrs.frozen
+class User:
+    """Name who a command runs as."""
+
+    name: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    home: str = "/"
+
+    @classmethod
+    def of(cls, word: str | int) -> "User":
+        """Return a user of this machine by name or number; raises EINVAL for an unknown name. A number needs no entry in the user database."""
+        import pwd  # read from disk only where a command is started
+
+        try:
+            entry = pwd.getpwuid(int(word)) if str(word).isdecimal() else pwd.getpwnam(str(word))
+        except KeyError:
+            if not str(word).isdecimal():
+                raise NineError(errno.EINVAL, f"no user {word}") from None
+            return cls(str(word), int(word), int(word), ())
+        groups = tuple(os.getgrouplist(entry.pw_name, entry.pw_gid))
+        return cls(entry.pw_name, entry.pw_uid, entry.pw_gid, groups, entry.pw_dir or "/")
+
+
+@attrs.frozen
+class Spec:
+    """Say what to start: `stdio` are three descriptors of ours, `tty` that they are a terminal that is to be its own. `user` None: as we are."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    cwd: str
+    stdio: tuple[int, int, int]
+    user: User | None = None
+    nice: int | None = None
+    tty: bool = False
+
+    def programs(self) -> list[str]:
+        """Return what may be the program, in the order of PATH."""
+        name = self.argv[0]
+        return [name] if "/" in name else [os.path.join(at or ".", name) for at in self.env.get("PATH", PATH).split(":")]
+
+
+async def spawn(spec: Spec) -> tuple[int, int]:
+    """Start a program and return its pid and a pidfd, when the program runs.
+
+    It leads a session and a process group of its own, with no descriptor but the three, default signals and umask 022. Raises the error of the call
+    that failed, after its child is gone; when cancelled, the child is killed and waited for.
+    """
+    programs = spec.programs()
+    report, tell = os.pipe2(os.O_CLOEXEC)
+    pid = pidfd = -1
+    try:
+        pid = _fork(spec, programs, tell)
+        os.close(tell)
+        tell = -1
+        pidfd = os.pidfd_open(pid)
+        await trio.lowlevel.wait_readable(report)
+        said = os.read(report, 64).decode()
+        if said:
+            number, what = said.split()
+            raise NineError(int(number), f"{_blamed(spec, what)}: {wording(int(number))}")
+        return pid, pidfd
+    except BaseException:
+        if pid > 0:
+            os.kill(pid, signal.SIGKILL)  # our child, not waited for: the number is still its own
+            os.waitpid(pid, 0)
+        if pidfd >= 0:
+            os.close(pidfd)
+        raise
+    finally:
+        os.close(report)
+        if tell >= 0:
+            os.close(tell)
+
+
+def _blamed(spec: Spec, what: str) -> str:
+    if what == "user" and spec.user is not None:
+        return f"user {spec.user.name}"
+    return {"dir": f"dir {spec.cwd}", "exec": spec.argv[0]}.get(what, what)
+
+
+def _fork(spec: Spec, programs: list[str], tell: int) -> int:
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        with warnings.catch_warnings():
+            # Python 3.12 warns of a fork beside other threads. The child does what is safe then, and nothing else (see above).
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+        if pid == 0:
+            _child(spec, programs, tell)
+        return pid
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def _child(spec: Spec, programs: list[str], tell: int) -> NoReturn:
+    """Become the program; this process never returns from here."""
+    what = "start"
+    try:
+        os.setsid()
+        _descriptors(spec, tell)
+        if spec.tty:
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        if spec.nice is not None:
+            what = "nice"
+            os.setpriority(os.PRIO_PROCESS, 0, spec.nice)
+        if spec.user is not None:
+            what = "user"
+            os.setgroups(spec.user.groups)
+            os.setresgid(spec.user.gid, spec.user.gid, spec.user.gid)
+            os.setresuid(spec.user.uid, spec.user.uid, spec.user.uid)
+        what = "dir"
+        os.chdir("/")
+        os.chdir(spec.cwd)
+        os.umask(0o022)
+        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+            signal.signal(number, signal.SIG_DFL)  # what is ignored stays so over exec, and Python ignores SIGPIPE
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        what = "exec"
+        refused = None
+        for program in programs:
+            try:
+                os.execve(program, spec.argv, spec.env)
+            except (FileNotFoundError, NotADirectoryError) as error:
+                refused = refused or error
+            except PermissionError as error:
+                refused = error  # as execvp(3): go on looking, but say this in the end
+        raise refused or FileNotFoundError(errno.ENOENT, "")
+    except OSError as error:
+        os.write(tell, f"{error.errno or errno.EIO} {what}".encode())
+    except BaseException:
+        os.write(tell, f"{errno.EIO} {what}".encode())
+    finally:
+        os._exit(127)
+
+
+def _descriptors(spec: Spec, tell: int) -> None:
+    """Make the three descriptors 0, 1, 2, and close all others, those too that this server was started with, but `tell`."""
+    for fd, source in enumerate(spec.stdio):
+        os.dup2(source, fd)
+    os.closerange(3, tell)
+    os.closerange(tell + 1, max(os.sysconf("SC_OPEN_MAX"), 65536))

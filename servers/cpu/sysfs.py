@@ -1,0 +1,160 @@
+"""What the kernel tells of its CPUs in sysfs and procfs, read and taken apart.
+
+Nothing here keeps state, and a file that is missing is an empty text: architectures, user-mode Linux and containers each lack some of them.
+(Documentation/admin-guide/cputopology.rst, Documentation/ABI/testing/sysfs-devices-system-cpu, proc_stat(5).)
+"""
+
+import os
+from collections.abc import Iterable
+from typing import TypeAlias
+
+import attrs
+
+TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+"""A tick of /proc/stat (USER_HZ) in ns."""
+
+TIMES = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal", "guest", "guest_nice")
+"""The columns of a CPU in /proc/stat."""
+
+Times: TypeAlias = dict[int, list[int]]
+
+
+def text(path: str) -> str:
+    """Return a file without its last newline; empty where it is missing or will not be read (an offline CPU's caches)."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.read().decode("utf-8", "replace").removesuffix("\n")
+    except OSError:
+        return ""
+
+
+def put(path: str, value: str) -> None:
+    """Write a setting in one write(2); raises what the kernel says."""
+    fd = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+    try:
+        os.write(fd, value.encode())
+    finally:
+        os.close(fd)
+
+
+def names(path: str) -> list[str]:
+    """Return the names in a directory; none where it is missing."""
+    try:
+        return os.listdir(path)
+    except OSError:
+        return []
+
+
+def ranges(text: str) -> tuple[tuple[int, int], ...]:
+    """Take a kernel's CPU list (`1-3,5`) apart into first and last numbers; raises ValueError for anything else."""
+    found = []
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        if not (first.isascii() and first.isdigit()) or (dash and not (last.isascii() and last.isdigit())):
+            raise ValueError(text)
+        low, high = int(first), int(last or first)
+        if low > high:
+            raise ValueError(text)
+        found.append((low, high))
+    return tuple(found)
+
+
+@attrs.frozen
+class CpuList:
+    """Take an argument of a ctl word: a number or a CPU list as the kernel writes it. Not expanded, since `0-999999999` may be written."""
+
+    ranges: tuple[tuple[int, int], ...] = attrs.field(converter=ranges)
+
+
+def numbers(text: str) -> list[int]:
+    """Return the CPUs of a list that the kernel wrote; none for an empty one."""
+    return [n for low, high in ranges(text) for n in range(low, high + 1)] if text else []
+
+
+def listed(cpus: Iterable[int]) -> str:
+    """Return CPUs as the kernel's list: `0-1,3`."""
+    parts: list[list[int]] = []
+    for n in sorted(cpus):
+        if parts and n == parts[-1][1] + 1:
+            parts[-1][1] = n
+        else:
+            parts.append([n, n])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
+
+
+def times(root: str) -> Times:
+    """Return the ticks that each online CPU has spent, in the columns of TIMES."""
+    found: Times = {}
+    for line in text(f"{root}/proc/stat").split("\n"):
+        if not line.startswith("cpu"):
+            break  # the lines of the CPUs come first; that of the interrupts may be long
+        name, *ticks = line.split()
+        if name != "cpu":
+            found[int(name[3:])] = [int(t) for t in ticks]
+    return found
+
+
+def cpuinfo(root: str) -> dict[int, dict[str, str]]:
+    """Return for each online CPU what /proc/cpuinfo says of its physical id (`apicid` on x86, `hart` on RISC-V) and `cpu MHz`."""
+    found: dict[int, dict[str, str]] = {}
+    of: dict[str, str] = {}
+    for line in text(f"{root}/proc/cpuinfo").split("\n"):
+        if line.startswith(("processor", "apicid", "cpu MHz", "hart")):
+            key, _, value = line.partition(":")
+            key, value = key.rstrip(), value.strip()
+            if key == "processor" and value.isdigit():
+                of = found[int(value)] = {}
+            else:
+                of[key] = value
+    return found
+
+
+def nodes(root: str) -> dict[int, int]:
+    """Return the memory node of each CPU. The links are there for offline CPUs too, which `cpulist` leaves out."""
+    base = f"{root}/sys/devices/system/node"
+    return {
+        int(cpu[3:]): int(node[4:])
+        for node in names(base)
+        if node.startswith("node") and node[4:].isdigit()
+        for cpu in names(f"{base}/{node}")
+        if cpu.startswith("cpu") and cpu[3:].isdigit()
+    }
+
+
+def physical(cpu: str, info: dict[str, str]) -> str:
+    """Return the physical id of the CPU of sysfs directory `cpu`: APIC id, hart, or the MPIDR that the device tree names it by; else `-`."""
+    known = info.get("apicid") or info.get("hart")
+    if known:
+        return known
+    try:
+        with open(f"{cpu}/of_node/reg", "rb") as file:
+            return str(int.from_bytes(file.read(8), "big"))
+    except OSError:
+        return "-"
+
+
+def mhz(cpu: str, info: dict[str, str]) -> str:
+    """Return the present frequency in MHz, rounded: of /proc/cpuinfo, else of cpufreq; else `-`."""
+    if said := info.get("cpu MHz"):
+        return str(round(float(said)))
+    khz = text(f"{cpu}/cpufreq/scaling_cur_freq")
+    return str(round(int(khz) / 1000)) if khz.isdigit() else "-"
+
+
+def caches(cpu: str) -> list[str]:
+    """Return the caches of a CPU, the nearest first, as `L1d:BYTES:LIST` with the CPUs that share each."""
+    found = []
+    for index in sorted(i for i in names(f"{cpu}/cache") if i.startswith("index")):
+        base = f"{cpu}/cache/{index}"
+        level, size = text(f"{base}/level"), text(f"{base}/size")
+        kind = {"Data": "d", "Instruction": "i"}.get(text(f"{base}/type"), "")
+        if level:
+            found.append(f"L{level}{kind}:{_bytes(size)}:{text(f'{base}/shared_cpu_list') or '-'}")
+    return found
+
+
+def _bytes(size: str) -> str:
+    units = {"K": 1 << 10, "M": 1 << 20}
+    if size[:-1].isdigit() and size[-1] in units:
+        return str(int(size[:-1]) * units[size[-1]])
+    return size if size.isdigit() else "-"

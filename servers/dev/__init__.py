@@ -1,0 +1,60 @@
+"""`dev/`: the devices that every kernel has, after cons(3): its console, its log, its clock, its name, its CPUs' counters, and the small ones.
+
+    cons consctl kmsg time sysname sysstat random null zero
+
+Each file is what Linux has of it, read at the moment it is asked for; nothing runs in the background. The folders of whole device classes (block,
+tty, pci, usb) stand beside as further entries of the one table below.
+"""
+
+import os
+from collections.abc import Awaitable
+
+import trio
+
+from mk9p.tree import Block, Buffer, Dir, Maybe, Stream, Text
+from servers.dev.clock import read_time, set_time
+from servers.dev.cons import Consctl, Console, Use
+from servers.dev.kmsg import Records
+from servers.dev.sysname import SysName
+from servers.dev.sysstat import SysStat
+
+
+def tree(*, root: str = "/", console: str | None = None) -> Dir:
+    """Return the `dev` tree of this kernel.
+
+    `root`: where /proc and /dev are found. `console`: the terminal that `cons` and `consctl` are, /dev/console below `root` unless said.
+    """
+    real = os.path.realpath(root) == "/"
+    terminal = Console(console or os.path.join(root, "dev/console"), root)
+    kmsg = os.path.join(root, "dev/kmsg")
+    name = SysName(os.path.join(root, "proc/sys/kernel/hostname"))
+    return Dir(
+        {
+            "cons": Stream(per_open=lambda how: Use(terminal, how), mode=0o600),
+            "consctl": Consctl(terminal),
+            "kmsg": Stream(per_open=lambda how: Records(kmsg, how), mode=0o600),
+            "time": Text(read_time, set_time if real else None),  # a made-up root has no clock that could be set
+            "sysname": Text(name.read, name.write),
+            "sysstat": Text(SysStat(root).read),
+            "random": Block(read_random, mode=0o444),
+            "null": Block(lambda count, offset: b"", discard, mode=0o666),
+            "zero": Block(lambda count, offset: bytes(count), discard, mode=0o666),
+        }
+    )
+
+
+def discard(data: memoryview, offset: int) -> int:
+    """Take everything."""
+    return len(data)
+
+
+def read_random(count: int, offset: int) -> Maybe[Buffer]:
+    """Return `count` random bytes (random(4)); waits, in a thread, only while the kernel has not gathered its first entropy since boot."""
+    try:
+        return os.getrandom(count, os.GRND_NONBLOCK)
+    except BlockingIOError:
+        return _first_random(count)
+
+
+def _first_random(count: int) -> Awaitable[bytes]:
+    return trio.to_thread.run_sync(os.getrandom, count, abandon_on_cancel=True)

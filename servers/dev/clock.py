@@ -1,0 +1,37 @@
+"""`time`, after cons(3): seconds and nanoseconds since 1970, fast ticks, and the fast ticks of one second.
+
+The fast ticks are CLOCK_MONOTONIC's: nanoseconds that no setting of the clock moves, so that intervals are measured with them.
+"""
+
+import errno
+import time
+
+from mk9p.errors import NineError
+
+NS = 1_000_000_000
+
+
+def read_time() -> str:
+    """Return `seconds nanoseconds ticks frequency`, all at one moment as near as may be."""
+    ns = time.time_ns()
+    return f"{ns // NS} {ns} {time.monotonic_ns()} {NS}\n"
+
+
+def parse_time(text: str) -> int:
+    """Return the nanoseconds since 1970 that a written text means: `SECONDS`, or a line as it was read; raises EINVAL for anything else.
+
+    Of a line as read the nanoseconds count, and the ticks mean nothing.
+    """
+    fields = text.split()
+    if len(fields) not in (1, 2, 4) or not all(field.isdecimal() for field in fields):
+        raise NineError(errno.EINVAL, "usage: SECONDS [NANOSECONDS]")
+    return int(fields[0]) * NS if len(fields) == 1 else int(fields[1])
+
+
+def set_time(text: str) -> None:
+    """Set the clock (clock_settime(2)); raises EPERM without CAP_SYS_TIME, EINVAL for a time before the machine's start."""
+    ns = parse_time(text)
+    try:
+        time.clock_settime_ns(time.CLOCK_REALTIME, ns)
+    except OverflowError:
+        raise NineError(errno.EINVAL, "time is out of range") from None

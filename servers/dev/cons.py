@@ -1,0 +1,252 @@
+"""`cons` and `consctl`, after cons(3): the kernel's console as a file of output and of input.
+
+Output goes to /dev/console as it is. Input is not ours alone, and the rules are:
+* A terminal gives each byte to one reader. So where a process has the console as its controlling terminal (a getty, a shell, whoever typed `mk9p
+  serve` there), reading here is refused with EBUSY and the name of that process, rather than stealing every other line from it. A guest that
+  boots straight into its daemon has no such process, and there all input is ours.
+* The terminal is read only while somebody here waits for input. What is typed meanwhile stays in the kernel's own buffer (4 KB) for the next
+  reader.
+* Everybody who has `cons` open gets everything from its first read on, a line at a time, or what there is in raw mode. The last `HISTORY`
+  messages are kept for the slow ones; one who was slower still gets an error that says how much he missed, and goes on with the oldest that is
+  kept.
+
+There is no task in the background: of the readers that wait, one holds the turn and reads for all. When it is cancelled, the next one does.
+"""
+
+import errno
+import fcntl
+import os
+import sys
+import termios
+from collections import deque
+from typing import Any, Literal
+
+import trio
+
+from mk9p.errors import NineError
+from mk9p.tree import Buffer, Change, Ctl, Handle, Maybe, Open, Stat, settle
+
+HISTORY = 256
+_CHUNK = 4096
+_TIOCGDEV = 0x40045432 if os.uname().machine.startswith(("alpha", "mips", "ppc", "sparc")) else 0x80045432
+_RAW_IFLAG = termios.BRKINT | termios.ICRNL | termios.INPCK | termios.ISTRIP | termios.IXON
+_RAW_LFLAG = termios.ECHO | termios.ICANON | termios.IEXTEN | termios.ISIG
+_IFLAG, _LFLAG, _CC = 0, 3, 6  # places in what tcgetattr returns
+
+
+class Console:
+    """The terminal at `path`, its input shared by those who hold it. `root` is where /proc is found."""
+
+    def __init__(self, path: str, root: str) -> None:
+        self.path, self.root = path, root
+        self.fd, self.holders = -1, 0
+        self.messages: deque[bytes] = deque(maxlen=HISTORY)
+        self.next = 0
+        self.turn = trio.Lock()
+
+    def hold(self) -> None:
+        """Have the input open until `release`; raises EBUSY where it is another program's."""
+        if not self.holders:
+            fd = os.open(self.path, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
+            try:
+                if user := self.user(fd):
+                    raise NineError(errno.EBUSY, f"console input belongs to {user}")
+            except BaseException:
+                os.close(fd)
+                raise
+            self.fd = fd
+        self.holders += 1
+
+    def release(self) -> None:
+        self.holders -= 1
+        if not self.holders:
+            os.close(self.fd)
+            self.fd = -1
+            self.messages.clear()
+
+    def user(self, fd: int) -> str | None:
+        """Return the process whose controlling terminal `fd` is, in words.
+
+        TIOCGDEV tells the real terminal behind /dev/console, as the number that proc_pid_stat(5) shows as tty_nr.
+        """
+        if not os.isatty(fd):
+            return None  # a pipe or a file, as a made-up console may be, controls nobody
+        device = int.from_bytes(fcntl.ioctl(fd, _TIOCGDEV, bytes(4)), sys.byteorder)
+        proc = os.path.join(self.root, "proc")
+        for pid in filter(str.isdecimal, os.listdir(proc)):
+            try:
+                with open(os.path.join(proc, pid, "stat"), "rb") as file:
+                    stat = file.read()
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # ended since it was listed
+            name, fields = stat.partition(b"(")[2].rpartition(b")")[0], stat.rpartition(b")")[2].split()
+            if int(fields[4]) & 0xFFFFFFFF == device:
+                return f"{name.decode(errors='replace')} (process {pid})"
+        return None
+
+    async def fill(self) -> None:
+        """Wait for input and add it as one message. Cancelled, it has read nothing."""
+        while True:
+            try:
+                self.messages.append(os.read(self.fd, _CHUNK))
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self.fd)
+            else:
+                self.next += 1
+                return
+
+
+class Use:
+    """One open of `cons`: output at once, input from the first read on."""
+
+    def __init__(self, console: Console, how: Open) -> None:
+        self.console = console
+        self.seq: int | None = None
+        self.turn = trio.Lock()
+        self.fd = os.open(console.path, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK) if how.write else -1
+
+    async def receive(self) -> bytes:
+        """Wait for the next message of input; b"" is a ^D. Raises EBUSY where the input is another program's, EIO after a loss."""
+        console = self.console
+        if self.seq is None:
+            console.hold()
+            self.seq = console.next
+        if self.seq == console.next:
+            async with console.turn:
+                if self.seq == console.next:
+                    await console.fill()
+        oldest = console.next - len(console.messages)
+        if self.seq < oldest:
+            missed, self.seq = oldest - self.seq, oldest
+            raise NineError(errno.EIO, f"too slow: {missed} messages of console input were lost")
+        self.seq += 1
+        return console.messages[self.seq - 1 - oldest]
+
+    def send(self, data: bytes) -> Maybe[int]:
+        """Write to the console; returns how much it took at once, for the writer to go on from there. Waits only while it takes nothing."""
+        if not self.turn.locked():
+            try:
+                return os.write(self.fd, data)
+            except BlockingIOError:
+                pass
+        return self._send(data)
+
+    async def _send(self, data: bytes) -> int:
+        async with self.turn:
+            while True:
+                try:
+                    return os.write(self.fd, data)
+                except BlockingIOError:
+                    await trio.lowlevel.wait_writable(self.fd)
+
+    def close(self) -> None:
+        if self.seq is not None:
+            self.console.release()
+        if self.fd >= 0:
+            os.close(self.fd)
+
+
+class Consctl(Ctl):
+    """How input is taken: `rawon`, `rawoff`, `echo on|off`. As cons(3) says, it is as before when the last one who has the file open for writing
+    closes it: a client that dies leaves no raw console behind."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__({"rawon": self.rawon, "rawoff": self.rawoff, "echo": self.echo}, self.settings)
+        self.console = console
+        self.before: list[Any] | None = None  # the terminal's attributes before our first change
+        self.raw = False
+        self.echoes: bool | None = None  # None: as the mode has it
+        self.writers = 0
+
+    def rawon(self) -> None:
+        """Give each byte as it is typed, unedited and without echo; signal and flow control characters too. Output stays as it is."""
+        self.raw, self.echoes = True, None
+        self.apply()
+
+    def rawoff(self) -> None:
+        """Give whole lines that were edited and echoed, as the terminal was set before."""
+        self.raw, self.echoes = False, None
+        self.apply()
+
+    def echo(self, how: Literal["on", "off"]) -> None:
+        """Show what is typed, or not."""
+        self.echoes = how == "on"
+        self.apply()
+
+    def apply(self) -> None:
+        if self.before is None:
+            self.console.hold()
+            try:
+                self.before = attributes(self.console.fd)
+            except BaseException:
+                self.console.release()
+                raise
+        now = [*self.before[:_CC], list(self.before[_CC])]
+        if self.raw:
+            now[_IFLAG] &= ~_RAW_IFLAG
+            now[_LFLAG] &= ~_RAW_LFLAG
+            now[_CC][termios.VMIN], now[_CC][termios.VTIME] = 1, 0
+        if self.echoes is not None:
+            now[_LFLAG] = now[_LFLAG] | termios.ECHO if self.echoes else now[_LFLAG] & ~termios.ECHO
+        attributes(self.console.fd, now)
+
+    def settings(self) -> str:
+        """Return the terminal's real state, whoever set it."""
+        fd = os.open(self.console.path, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
+        try:
+            lflag = attributes(fd)[_LFLAG]
+        finally:
+            os.close(fd)
+        return f"raw{'off' if lflag & termios.ICANON else 'on'}\necho {'on' if lflag & termios.ECHO else 'off'}\n"
+
+    def open(self, how: Open) -> Maybe[Handle]:
+        handle = super().open(how)
+        assert isinstance(handle, Handle)
+        if not how.write:
+            return handle
+        self.writers += 1
+        return _Held(handle, self)
+
+    def closed(self) -> None:
+        """Count a writer down; after the last one the terminal is as it was."""
+        self.writers -= 1
+        if self.writers or self.before is None:
+            return
+        before, self.before, self.raw, self.echoes = self.before, None, False, None
+        try:
+            attributes(self.console.fd, before)
+        finally:
+            self.console.release()
+
+
+class _Held(Handle):
+    """An open ctl that tells when it is closed."""
+
+    def __init__(self, handle: Handle, ctl: Consctl) -> None:
+        self.handle, self.ctl = handle, ctl
+
+    def read(self, offset: int, count: int) -> Maybe[Buffer]:
+        return self.handle.read(offset, count)
+
+    def write(self, offset: int, data: memoryview) -> Maybe[int]:
+        return self.handle.write(offset, data)
+
+    def stat(self) -> Maybe[Stat] | None:
+        return self.handle.stat()
+
+    def change(self, change: Change) -> Maybe[None] | None:
+        return self.handle.change(change)
+
+    async def close(self) -> None:
+        await settle(self.handle.close())
+        self.ctl.closed()
+
+
+def attributes(fd: int, new: list[Any] | None = None) -> list[Any]:
+    """Return a terminal's attributes (termios(3)), having set `new` ones; raises OSError, as termios.error is none."""
+    try:
+        if new is not None:
+            termios.tcsetattr(fd, termios.TCSANOW, new)
+        return termios.tcgetattr(fd)
+    except termios.error as error:
+        raise OSError(*error.args) from None

@@ -1,0 +1,33 @@
+"""`sysname`: the name of this kernel (uname(2)'s nodename), through /proc/sys/kernel/hostname, which is the UTS namespace of who asks."""
+
+import errno
+import os
+
+import attrs
+
+from mk9p.errors import NineError
+
+LONGEST = 64  # __NEW_UTS_LEN; the proc file would cut a longer one off without a word
+
+
+@attrs.frozen
+class SysName:
+    """The name in the file `path`."""
+
+    path: str
+
+    def read(self) -> bytes:
+        """Return the name and a newline."""
+        with open(self.path, "rb") as file:
+            return file.read()
+
+    def write(self, text: str) -> None:
+        """Set the name; raises EINVAL for one that is empty, longer than 64 bytes, or has white space in it."""
+        name = text.strip().encode()
+        if not 1 <= len(name) <= LONGEST or len(name.split()) != 1:
+            raise NineError(errno.EINVAL, f"a name is one word of 1 to {LONGEST} bytes")
+        fd = os.open(self.path, os.O_WRONLY | os.O_TRUNC)
+        try:
+            os.write(fd, name + b"\n")
+        finally:
+            os.close(fd)

@@ -1,0 +1,75 @@
+"""`sysstat`, after cons(3): a line for each CPU that is online, ten fields.
+
+    id switches interrupts syscalls faults tlbfaults tlbpurges load idle intr
+
+Plan 9's kernel counts all of them; Linux has fewer. What it does not have for each CPU is `-` (and not 0, which would be a lie): system calls and
+TLB faults it never counts; context switches and page faults it counts for all CPUs together, so they stand here only where one CPU is all there
+can be. The last three are times in ns since boot, where Plan 9 gives averages: counters, as all the others are, so that every reader takes the
+difference over an interval of his own, and none disturbs another's. load + idle is all the time there was.
+"""
+
+import os
+
+import attrs
+
+
+@attrs.frozen
+class SysStat:
+    """Read proc_stat(5), /proc/interrupts and /proc/vmstat below `root`."""
+
+    root: str
+
+    def read(self) -> str:
+        """Return the lines."""
+        tick = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+        times: dict[int, list[int]] = {}
+        switches = "-"
+        for line in self._lines("proc/stat"):
+            name, _, rest = line.partition(" ")
+            if name.startswith("cpu") and name[3:].isdecimal():
+                times[int(name[3:])] = [int(field) * tick for field in rest.split()]
+            elif name == "ctxt":
+                switches = rest.strip()
+        if self._possible() == "0":
+            faults = next((line.split()[1] for line in self._lines("proc/vmstat") if line.startswith("pgfault ")), "-")
+        else:
+            switches = faults = "-"
+        interrupts, purges = self._interrupts()
+        lines = []
+        for cpu, (user, nice, system, idle, iowait, irq, softirq, steal, *_) in times.items():
+            load = user + nice + system + irq + softirq + steal
+            lines.append(
+                f"{cpu} {switches} {interrupts.get(cpu, '-')} - {faults} - {purges.get(cpu, '-')} {load} {idle + iowait} {irq + softirq}\n"
+            )
+        return "".join(lines)
+
+    def _lines(self, path: str) -> list[str]:
+        with open(os.path.join(self.root, path)) as file:
+            return file.read().splitlines()
+
+    def _possible(self) -> str:
+        """Return the CPUs that there can ever be; a kernel without SMP (user-mode Linux) has no such file, and CPU 0."""
+        try:
+            return self._lines("sys/devices/system/cpu/possible")[0]
+        except FileNotFoundError:
+            return "0"
+
+    def _interrupts(self) -> tuple[dict[int, int], dict[int, int]]:
+        """Return by CPU all interrupts, and those that came to purge its TLB (only x86 tells these apart).
+
+        The head of the table names the CPUs of its columns; a line with fewer numbers (ERR, MIS) counts no CPU's.
+        """
+        head, *lines = self._lines("proc/interrupts")
+        cpus = [int(name.removeprefix("CPU")) for name in head.split()]
+        total = [0] * len(cpus)
+        purges: dict[int, int] = {}
+        for line in lines:
+            name, _, rest = line.partition(":")
+            fields = rest.split(None, len(cpus))[: len(cpus)]
+            if len(fields) < len(cpus) or not all(field.isdecimal() for field in fields):
+                continue
+            counts = [int(field) for field in fields]
+            total = [a + b for a, b in zip(total, counts, strict=True)]
+            if name.strip() == "TLB":
+                purges = dict(zip(cpus, counts, strict=True))
+        return dict(zip(cpus, total, strict=True)), purges

@@ -1,0 +1,65 @@
+"""The kernel's name: read, set, and watched, so that `events` tells a change whoever made it.
+
+/proc/sys/kernel/hostname says EPOLLPRI when the name was changed (kernel/utsname_sysctl.c), and is always readable besides; so it is waited for
+through an epoll of our own, whose descriptor is readable only then.
+"""
+
+import errno
+import os
+import select
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import trio
+
+from mk9p.errors import NineError
+from mk9p.tree import Log
+
+LONGEST = 64  # __NEW_UTS_LEN; the proc file would cut a longer one off without a word
+
+
+class HostName:
+    """The name in the file `path`; changes are told to `events`."""
+
+    def __init__(self, path: str, events: Log) -> None:
+        self.path, self.events = path, events
+        self.known = self.get()
+
+    def get(self) -> str:
+        """Return the name."""
+        with open(self.path) as file:
+            return file.read().strip()
+
+    def set(self, name: str) -> None:
+        """Set the name; raises EINVAL for one that is empty, longer than 64 bytes, or has white space in it."""
+        raw = name.encode()
+        if not 1 <= len(raw) <= LONGEST or len(raw.split()) != 1:
+            raise NineError(errno.EINVAL, f"a name is one word of 1 to {LONGEST} bytes")
+        fd = os.open(self.path, os.O_WRONLY | os.O_TRUNC)
+        try:
+            os.write(fd, raw + b"\n")
+        finally:
+            os.close(fd)
+        self.look()
+
+    def look(self) -> None:
+        """Tell `events` if the name is another than it was; by whom it was changed, and how often this is called, makes no difference."""
+        now = self.get()
+        if now != self.known:
+            self.known = now
+            self.events.emit("hostname", now)
+
+    async def watch(self) -> None:
+        """Look whenever the kernel says that a name was changed, until cancelled."""
+        with self.changes() as changes:
+            while True:
+                await trio.lowlevel.wait_readable(changes.fileno())
+                changes.poll(0)
+                self.look()
+
+    @contextmanager
+    def changes(self) -> Iterator[select.epoll]:
+        """Give an epoll that is readable when a name was changed."""
+        with open(self.path) as file, select.epoll() as changes:
+            changes.register(file, select.EPOLLPRI)
+            yield changes

@@ -1,0 +1,43 @@
+"""`status`: attribute lines of the kernel as a whole, from /proc below a root. What this kernel does not have is `-`."""
+
+import os
+
+import attrs
+
+
+@attrs.frozen
+class Status:
+    """Read the state of the kernel whose /proc is below `root`."""
+
+    root: str
+
+    def read(self) -> str:
+        """Return `key value` lines: name boot release version arch uptime (ns) load cpus (online) memory (bytes)."""
+        kernel = "proc/sys/kernel/"
+        seconds, _, hundredths = self._text("proc/uptime").partition(" ")[0].partition(".")
+        uptime = str(int(seconds) * 10**9 + int(hundredths) * 10**7) if hundredths else "-"
+        cpus = sum(line.startswith("cpu") and line[3:4].isdecimal() for line in self._text("proc/stat").splitlines())
+        total = next((line for line in self._text("proc/meminfo").splitlines() if line.startswith("MemTotal:")), "")
+        values = {
+            "name": self._text(kernel + "hostname"),
+            "boot": self.boot(),
+            "release": self._text(kernel + "osrelease"),
+            "version": self._text(kernel + "version"),
+            "arch": self._text(kernel + "arch", os.uname().machine),  # the file is there since Linux 6.1
+            "uptime": uptime,
+            "load": " ".join(self._text("proc/loadavg").split()[:3]),
+            "cpus": str(cpus or "-"),
+            "memory": str(int(total.split()[1]) * 1024) if total else "-",
+        }
+        return "".join(f"{key} {value}\n" for key, value in values.items())
+
+    def boot(self) -> str:
+        """Return the boot's id: another one each time the kernel starts (random(4))."""
+        return self._text("proc/sys/kernel/random/boot_id")
+
+    def _text(self, path: str, default: str = "-") -> str:
+        try:
+            with open(os.path.join(self.root, path)) as file:
+                return file.read().strip()
+        except FileNotFoundError:
+            return default

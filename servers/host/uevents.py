@@ -1,0 +1,76 @@
+"""Devices that come and go, as the kernel tells udev: uevents on NETLINK_KOBJECT_UEVENT (lib/kobject_uevent.c).
+
+A message is `ACTION@DEVPATH` and `KEY=VALUE` strings, each ended by NUL. Group 1 is the kernel's own; what udev says itself goes to group 2. Only
+devices are told (not modules, slab caches or drivers), and only what changes which there are: add, remove, move.
+
+The kernel drops messages for a receiver whose buffer is full and says ENOBUFS. Each uevent has a number, SEQNUM, so the gap is counted at the
+next one and told as `lost COUNT`, as any gap is. (Uevents of kinds that are not told count there too: nobody can know what the lost ones were.)
+"""
+
+import errno
+import os
+import socket
+
+import trio
+
+from mk9p.tree import Log
+
+NETLINK_KOBJECT_UEVENT = 15
+KERNEL_GROUP = 1
+SO_RCVBUFFORCE = 33
+TOLD = frozenset({"add", "remove", "move"})
+BUFFER = 1 << 20  # hundreds of messages: a hub full of USB devices coming at once
+LARGEST = 8192  # UEVENT_BUFFER_SIZE is 2048, and some drivers' headers more
+
+
+class Uevents:
+    """A netlink socket, open from the start so that nothing is missed, and what it says put into `events`."""
+
+    def __init__(self, events: Log, root: str) -> None:
+        self.events = events
+        self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, NETLINK_KOBJECT_UEVENT)
+        try:
+            self.socket.setblocking(False)
+            try:
+                self.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
+            except PermissionError:  # without CAP_NET_ADMIN: as large as rmem_max allows
+                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+            self.socket.bind((0, KERNEL_GROUP))
+            with open(os.path.join(root, "sys/kernel/uevent_seqnum")) as file:
+                self.last = int(file.read())
+        except OSError:
+            self.socket.close()
+            raise
+        self.deaf = False
+
+    async def run(self) -> None:
+        """Tell of devices until cancelled."""
+        with self.socket:
+            while True:
+                try:
+                    message, (sender, _) = self.socket.recvfrom(LARGEST)
+                except BlockingIOError:
+                    await trio.lowlevel.wait_readable(self.socket)
+                except OSError as error:
+                    if error.errno != errno.ENOBUFS:
+                        raise
+                    self.deaf = True
+                else:
+                    if sender == 0:  # the kernel; any other process may send here too
+                        self.take(message)
+                    await trio.lowlevel.checkpoint()  # a flood of them is not to stop the server
+
+    def take(self, message: bytes) -> None:
+        """Tell of one message, and before it of those that were lost."""
+        head, *pairs = message.decode(errors="replace").rstrip("\0").split("\0")
+        action, _, path = head.partition("@")
+        values = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+        number = int(values.get("SEQNUM", self.last))
+        if self.deaf:
+            self.deaf = False
+            if number > self.last + 1:
+                self.events.emit("lost", number - self.last - 1)
+        self.last = max(self.last, number)
+        if action in TOLD and path.startswith("/devices/"):
+            name = [values["DEVNAME"]] if "DEVNAME" in values else []
+            self.events.emit(action, values.get("SUBSYSTEM", "-"), path, *name)

@@ -1,0 +1,229 @@
+"""irq: the interrupts of this kernel. The files are those of docs/files/irq.md.
+
+Everything is read from the kernel when it is asked for (Documentation/core-api/irq/irq-affinity.rst, kernel/irq/proc.c, kernel/irq/irqdesc.c). Kept
+are only the counts that rates are measured against. Counts come from the `intr` line of /proc/stat and not from /proc/interrupts, which leaves out
+what offline CPUs have counted, so that its sums fall when a CPU goes.
+"""
+
+import errno
+import os
+
+import attrs
+
+from mk9p.errors import NineError, wording
+from mk9p.tree import Ctl, Dir, Lazy, Text
+
+_WINDOW = 0.5  # a rate is measured over half a second at least: the clock ticks every 10 ms
+
+
+def tree(*, root: str = "/") -> Dir:
+    """Serve the interrupts of the kernel whose /sys and /proc are below `root`."""
+    return Interrupts(root.rstrip("/")).tree()
+
+
+@attrs.frozen
+class Sample:
+    """Counts at one time: `seconds` since the boot, and how often each interrupt came, by its number."""
+
+    seconds: float
+    counts: list[int]
+
+    @classmethod
+    def now(cls, root: str) -> "Sample":
+        stat = _text(f"{root}/proc/stat")
+        start = stat.find("\nintr ") + 1
+        line = stat[start : stat.find("\n", start)] if start else ""
+        uptime = _text(f"{root}/proc/uptime").partition(" ")[0]
+        return cls(float(uptime or 0), [int(n) for n in line.split()[2:]])  # after the word `intr`, the sum of all
+
+    def count(self, n: int) -> int:
+        return self.counts[n] if n < len(self.counts) else 0
+
+
+class Rates:
+    """How often interrupts came, and how often a second since the last time that anybody asked, or since the start.
+
+    Two samples are kept, since two readers close upon each other would each get a window too short to say anything: the later one only becomes
+    what the next is measured against when it is old enough.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.base = self.last = Sample.now(root)
+
+    def take(self) -> Sample:
+        """Return a sample of now, for `per_second`."""
+        now = Sample.now(self.root)
+        if now.seconds - self.last.seconds >= _WINDOW:
+            self.base, self.last = self.last, now
+        return now
+
+    def per_second(self, now: Sample, n: int) -> int:
+        passed = now.seconds - self.base.seconds
+        return max(0, round((now.count(n) - self.base.count(n)) / passed)) if passed > 0 else 0
+
+
+@attrs.define(eq=False)
+class Interrupts:
+    """The interrupts of one kernel."""
+
+    root: str
+    rates: Rates = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.rates = Rates(self.root)
+
+    @property
+    def base(self) -> str:
+        return f"{self.root}/proc/irq"
+
+    def tree(self) -> Dir:
+        return Dir(
+            {
+                "ctl": Ctl({"spread": self.spread_all}),
+                "status": Text(self.status),
+            },
+            Lazy(self.names, self.one, key=self.key),
+        )
+
+    def one(self, name: str) -> Dir:
+        n = int(name)
+
+        def affinity(list: str) -> None:  # noqa: A002  # the usage line says it
+            self.move(n, list)
+
+        return Dir(
+            {
+                "ctl": Ctl({"affinity": affinity, "spread": lambda: self.spread(n)}, lambda: self.settings_of(n)),
+                "status": Text(lambda: self.status_of(n)),
+            }
+        )
+
+    def names(self) -> list[str]:
+        return sorted((name for name in _names(self.base) if name.isdigit()), key=int)
+
+    def key(self, name: str) -> object:
+        return True if name.isdigit() and os.path.isdir(f"{self.base}/{name}") else None
+
+    # what is read
+
+    def status(self) -> str:
+        """Render a line an interrupt: `N count/s affinity name count`."""
+        now, handlers = self.rates.take(), self.handlers()
+        return "".join(
+            f"{n} {self.rates.per_second(now, n)} {self.affinity(n) or '-'} {self.name(n, handlers)} {now.count(n)}\n"
+            for n in map(int, self.names())
+        )
+
+    def status_of(self, n: int) -> str:
+        now = self.rates.take()
+        proc, sys = f"{self.base}/{n}", f"{self.root}/sys/kernel/irq/{n}"
+        spurious = dict(line.split()[:2] for line in _text(f"{proc}/spurious").split("\n") if line)
+        node = _text(f"{proc}/node")
+        values = {
+            "irq": n,
+            "count": now.count(n),
+            "rate": self.rates.per_second(now, n),
+            "affinity": self.affinity(n) or "-",
+            "effective": _text(f"{proc}/effective_affinity_list") or "-",
+            "name": self.name(n, self.handlers()),
+            "chip": _text(f"{sys}/chip_name") or "-",
+            "hwirq": _text(f"{sys}/hwirq") or "-",
+            "type": _text(f"{sys}/type") or "-",
+            "node": node if node.isdigit() else "-",
+            "unhandled": spurious.get("unhandled", "-"),
+            "percpu": _text(f"{sys}/per_cpu_count").replace(",", " ") or "-",
+        }
+        return "".join(f"{key} {value}\n" for key, value in values.items())
+
+    def settings_of(self, n: int) -> str:
+        now = self.affinity(n)
+        return f"affinity {now}\n" if now else ""
+
+    def affinity(self, n: int) -> str:
+        """Return the CPUs that an interrupt may go to, as the kernel's list; empty where the kernel knows no affinity."""
+        return _text(f"{self.base}/{n}/smp_affinity_list")
+
+    def handlers(self) -> dict[int, str]:
+        """Return who handles each interrupt, of /proc/interrupts: for kernels without SPARSE_IRQ, which have no /sys/kernel/irq."""
+        if os.path.isdir(f"{self.root}/sys/kernel/irq"):
+            return {}
+        found = {}
+        for line in _text(f"{self.root}/proc/interrupts").split("\n"):
+            number, _, rest = line.partition(":")
+            if number.strip().isdigit():
+                found[int(number)] = rest.rpartition("  ")[
+                    2
+                ]  # two blanks stand before the handlers and in no name of one
+        return found
+
+    def name(self, n: int, handlers: dict[int, str]) -> str:
+        """Return who handles an interrupt, as one word: sharers joined by commas, blanks made underscores, `-` for nobody."""
+        actions = handlers.get(n) or _text(f"{self.root}/sys/kernel/irq/{n}/actions")
+        return "_".join(actions.replace(", ", ",").split()) or "-"
+
+    # what is done
+
+    def move(self, n: int, cpus: str) -> None:
+        """Let an interrupt go to the CPUs of a list, as the kernel writes it (`0-1,3`), and no others."""
+        try:
+            _put(f"{self.base}/{n}/smp_affinity_list", cpus)
+        except OSError as error:
+            wrong = "no online CPU in" if set(cpus) <= set("0123456789,-") else "no CPU list:"
+            raise self.refused(n, error, f"{wrong} {cpus}") from None
+
+    def spread(self, n: int) -> None:
+        """Let an interrupt go wherever a new one may go: the kernel's default mask (of `irqaffinity=`, else all)."""
+        mask = _text(f"{self.base}/default_smp_affinity")
+        try:
+            _put(f"{self.base}/{n}/smp_affinity", mask)
+        except OSError as error:
+            raise self.refused(n, error, f"no online CPU in the default mask {mask}") from None
+
+    def spread_all(self) -> str:
+        """Spread every interrupt that can be moved; the answer names those that cannot."""
+        refused = []
+        for name in self.names():
+            try:
+                self.spread(int(name))
+            except NineError:
+                refused.append(name)
+        return f"refused {' '.join(refused)}\n" if refused else ""
+
+    def refused(self, n: int, error: OSError, wrong: str) -> NineError:
+        """Return the words for what the kernel said to a move."""
+        number = error.errno or errno.EIO
+        if not os.path.isdir(f"{self.base}/{n}"):
+            return NineError(errno.ENODEV, f"no interrupt {n}")
+        if number == errno.ENOENT:  # a kernel for one CPU
+            number = errno.EPERM
+        if number in (errno.EIO, errno.EPERM):  # managed, or of one CPU only: EIO in Linux 6.1, EPERM in 6.12
+            return NineError(number, f"interrupt {n} cannot be moved")
+        if number in (errno.EINVAL, errno.ERANGE, errno.EOVERFLOW):
+            return NineError(errno.EINVAL, wrong)
+        return NineError(number, f"interrupt {n} cannot be moved: {wording(number)}")
+
+
+def _text(path: str) -> str:
+    """Return a file without blanks around; empty where it is missing or the kernel will not read it."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.read().decode("utf-8", "replace").strip()
+    except OSError:
+        return ""
+
+
+def _names(path: str) -> list[str]:
+    try:
+        return os.listdir(path)
+    except OSError:
+        return []
+
+
+def _put(path: str, value: str) -> None:
+    """Write a setting in one write(2); raises what the kernel says."""
+    fd = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+    try:
+        os.write(fd, value.encode())
+    finally:
+        os.close(fd)

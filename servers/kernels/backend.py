@@ -1,0 +1,140 @@
+"""What it takes to be a way of running kernels.
+
+A `Backend` turns a `Spec` into a `Running`. The contract:
+* `start` returns as soon as the guest's process was started; that it serves is seen on its console (`READY`).
+* Nothing made for a guest outlives it or us: a keeper holds it (keeper.py). When `wait` returns, all of it is gone.
+* There are no tasks of ours behind a Running: whoever starts a kernel keeps one task in `wait` and one that drains `receive`. A console nobody
+  drains never stops the guest: what does not fit is lost.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from typing import TYPE_CHECKING, Final, Literal, Protocol
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from . import agent
+
+# The guest's words on its console when it can be used: its tree is served, or, if it serves none, its scripts are through.
+SERVES: Final = "mk9p: listening on "
+BOOTED: Final = "has booted"
+
+# Why a kernel ended. Anything else is words: what was wrong.
+Reason = Literal["halted", "rebooted", "panicked", "killed"]
+
+HALT_SECONDS: Final = 10.0  # a guest that was asked to go and is still there then is killed
+
+
+@attrs.frozen(kw_only=True)
+class Spec:
+    """What to start. `memory` is in bytes.
+
+    `serve` are the arguments of `mk9p serve` in the guest after its `-l`; None is a guest that serves nothing. `hostroot` gives the guest the
+    host's / read-only under a tmpfs; without it there is busybox only. `initrd` is used in place of ours, and then all this is its own affair.
+    `cmdline` is added to the kernel's, `devices` (raw arguments) to the emulator's. `modules` can be loaded in the guest (sh /run/guest/load NAME).
+    """
+
+    name: str = attrs.field()
+    kernel: str
+    cpus: int = 1
+    memory: int = 512 << 20
+    initrd: Path | None = None
+    cmdline: str = ""
+    serve: tuple[str, ...] | None = ()
+    python: str = sys.executable
+    hostroot: bool = True
+    agent: bool = False
+    modules: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+
+    @name.validator
+    def _name(self, _: object, value: str) -> None:
+        """It becomes a host name, a file name, and a word of a command line."""
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}", value):
+            raise ValueError(f"a kernel's name is letters, digits, - and .: {value!r}")
+
+    @property
+    def ready(self) -> bytes:
+        """Return the words on the console that tell that the guest can be used."""
+        return (f"mk9p: {self.name} {BOOTED}" if self.serve is None else SERVES).encode()
+
+    def parameters(self, directory: Path) -> str:
+        """Return the words of the command line that `guest/init.sh` reads, and the user's."""
+        return f"mk9p.name={self.name} mk9p.dir={directory} {self.cmdline}"
+
+    def lay(self, directory: Path, dial: str) -> list[list[str]]:
+        """Return the commands that lay into the run directory what the guest takes from there: what it runs to serve its tree on `dial`.
+
+        They are for the keeper, which makes the directory.
+        """
+        if self.serve is None:
+            return []
+        command = shlex.join([self.python, "-m", "mk9p", "serve", "-l", dial, *self.serve])
+        # no bytecode is written: it would vanish with the guest
+        script = f"cd /; export PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1; exec {command}\n"
+        return [["sh", "-c", 'printf %s "$1" >"$2"', "sh", script, str(directory / "serve.sh")]]
+
+
+class Running(Protocol):
+    """A kernel that was started (guest.py has ours)."""
+
+    dial: str
+    """Where the guest's tree is reached from the host."""
+    listen: str
+    """Where on the host to listen, so that the guest reaches us (the composed namespace) at `guest_dial`."""
+    guest_dial: str
+    agent: agent.Agent | None
+
+    @property
+    def pid(self) -> int:
+        """Return the process that holds the guest, 0 when there is none."""
+        ...
+
+    async def receive(self) -> bytes:
+        """Return what comes from the console, b"" after the guest's end. Cancelled, it loses nothing. For one task."""
+        ...
+
+    async def send(self, data: bytes) -> None:
+        """Type on the console. Raises NineError (EIO) after the guest's end."""
+        ...
+
+    async def wait(self) -> str:
+        """Wait until the guest has ended and all is undone, and return a `Reason` or words that say what was wrong. For one task."""
+        ...
+
+    async def halt(self) -> None:
+        """Ask the guest to go down in order, kill it after HALT_SECONDS, and wait until all is undone. Cancelled, the request stands."""
+        ...
+
+    async def kill(self) -> None:
+        """Kill the guest, and wait until all is undone."""
+        ...
+
+    async def close(self) -> None:
+        """Give back our ends of its channels, after its end."""
+        ...
+
+
+class Backend(Protocol):
+    """A way of running kernels, without state of its own."""
+
+    kernel: str
+    """The kernel for who names none."""
+
+    async def prepare(self, spec: Spec, *, report: Callable[[str], None]) -> None:
+        """Fetch and build all that `start` will use, or raise the NineError that says what to do."""
+        ...
+
+    async def start(self, spec: Spec, directory: Path) -> Running:
+        """Start a kernel whose run directory is `directory`: made now, removed at its end, absolute and short (sockets lie in it).
+
+        Raises NineError when it cannot be started: a missing tool, a kernel of the wrong kind, no root, a cpu count it does not have.
+        """
+        ...

@@ -1,0 +1,71 @@
+"""A console's history: every reader sees all that is kept, from its own position; one that was too slow is told how much it lost."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+import trio
+
+KEPT: Final = 256 << 10  # bytes: several boots with all their messages
+PIECE: Final = 64 << 10  # bytes given at once
+
+
+@attrs.define(eq=False)
+class History:
+    """What a console said, the last `limit` bytes of it. `end` counts all that was ever said."""
+
+    limit: int = KEPT
+    end: int = 0
+    closed: bool = False
+    _kept: bytearray = attrs.Factory(bytearray)
+    _lot: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
+
+    @property
+    def start(self) -> int:
+        """Return the position of the oldest byte that is kept."""
+        return self.end - len(self._kept)
+
+    def add(self, data: bytes) -> None:
+        """Keep more of what was said, and wake the readers."""
+        self._kept += data
+        self.end += len(data)
+        del self._kept[: max(0, len(self._kept) - self.limit)]
+        self._lot.unpark_all()
+
+    def close(self) -> None:
+        """Say that nothing more will come: readers get what is kept, then b""."""
+        self.closed = True
+        self._lot.unpark_all()
+
+    def read(self, position: int, count: int = KEPT) -> bytes:
+        """Return what is kept from a position on; the position must not be before `start`."""
+        at = position - self.start
+        return bytes(self._kept[at : at + count])
+
+    async def wait(self, position: int) -> None:
+        """Wait until there is something at a position, or will never be."""
+        while self.end <= position and not self.closed:
+            await self._lot.park()
+
+    def reader(self) -> Reader:
+        """Return a new reader, at the oldest byte that is kept."""
+        return Reader(self, self.start)
+
+
+@attrs.define(eq=False)
+class Reader:
+    """One reader of a History: where it is."""
+
+    history: History
+    position: int
+
+    async def receive(self) -> bytes:
+        """Return what comes next, b"" at the end. What was dropped meanwhile is told in brackets. Cancelled, it loses nothing."""
+        history = self.history
+        await history.wait(self.position)
+        lost = max(0, history.start - self.position)
+        self.position += lost
+        data = history.read(self.position, PIECE)
+        self.position += len(data)
+        return f"\r\n[{lost} bytes lost]\r\n".encode() + data if lost else data

@@ -1,0 +1,318 @@
+"""The files of `kernels/`: names, words and lines for `life.Kernel`."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import attrs
+
+from mk9p.auth import Principal  # noqa: TC001 - the words' signatures are read
+from mk9p.errors import NineError
+from mk9p.tree import Ctl, Dir, Handle, Lazy, Log, Node, Open, Stream, Text, join, settings, settle
+
+from . import backend, life, qemu, uml
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import trio
+
+    from mk9p.tree import Buffer, Change, Maybe, Source
+
+    from .console import Reader
+
+BACKENDS: Final = {"qemu": qemu.Qemu(), "uml": uml.Uml()}
+
+
+@attrs.define(eq=False)
+class Entry:
+    """A kernel's directory, its files, and who holds it."""
+
+    kernel: life.Kernel
+    events: Log
+    dir: KernelDir = attrs.field(init=False)
+
+
+@attrs.define(eq=False)
+class Kernels:
+    """All kernels of one `kernels/`."""
+
+    home: Path
+    nursery: trio.Nursery
+    serve: tuple[str, ...] = attrs.field(default=(), kw_only=True)
+    backends: dict[str, backend.Backend] = attrs.field(factory=lambda: dict(BACKENDS), kw_only=True)
+    events: Log = attrs.field(factory=Log, init=False)
+    entries: dict[str, Entry] = attrs.field(factory=dict, init=False)
+
+    def tree(self) -> Dir:
+        """Return the directory."""
+        files: dict[str, Node] = {
+            "clone": _Clone(self),
+            "ctl": Ctl({"create": self.create, "delete": self.delete}),
+            "status": Text(self.status),
+            "events": self.events,
+        }
+        return _Kernels(
+            self, files, Lazy(lambda: list(self.entries), lambda name: self.entries[name].dir, key=self.entries.get)
+        )
+
+    def report(self, name: str, what: str, *args: object) -> None:
+        """Tell of an event, in both logs (life.Report)."""
+        self.events.emit(what, name, *args)
+        entry = self.entries.get(name)
+        if entry is not None:
+            entry.events.emit(what, *args)
+
+    def create(self, name: str) -> None:
+        """Make a kernel that lives until it is deleted. Raises EEXIST, and EINVAL for a name that cannot be one."""
+        self.add(name)
+
+    def add(self, name: str, *, kept: bool = True) -> Entry:
+        """Make a kernel; one that is not kept goes when none of its files is open any more."""
+        if name in self.entries or name in ("clone", "ctl", "status", "events", "error"):
+            raise NineError(errno.EEXIST)
+        try:
+            spec = backend.Spec(name=name, kernel="", serve=self.serve)
+        except ValueError as error:
+            raise NineError(errno.EINVAL, str(error)) from None
+        kernel = life.Kernel(spec, self.backends, self.home / name, self.nursery, self.report)
+        entry = self.entries[name] = Entry(kernel, Log())
+        entry.dir = KernelDir(self, kernel, entry.events, kept=kept)
+        self.report(name, "created")
+        return entry
+
+    def delete(self, name: str) -> None:
+        """Forget a kernel that is not running. Raises ENOENT, EBUSY."""
+        entry = self.entries.get(name)
+        if entry is None:
+            raise NineError(errno.ENOENT, f"no kernel {name}")
+        entry.kernel.forget()
+        self.report(name, "deleted")
+        del self.entries[name]
+
+    def status(self) -> str:
+        """Return a line a kernel."""
+        rows = (
+            (k.name, k.state, k.backend, k.spec.cpus, k.spec.memory, k.spec.kernel)
+            for k in (e.kernel for e in self.entries.values())
+        )
+        return "".join(join(row) + "\n" for row in rows)
+
+
+class _Kernels(Dir):
+    """The directory itself: mkdir and rmdir are create and delete."""
+
+    def __init__(self, kernels: Kernels, *children: dict[str, Node] | Lazy) -> None:
+        super().__init__(*children, mode=0o755)
+        self.kernels = kernels
+
+    def mkdir(self, name: str, perm: int, who: Principal) -> Node:
+        return self.kernels.add(name).dir
+
+    def remove(self, name: str, who: Principal, *, directory: bool | None = None) -> None:
+        if name not in self.kernels.entries:
+            raise NineError(errno.EPERM)
+        if directory is False:
+            raise NineError(errno.EISDIR)
+        self.kernels.delete(name)
+
+
+class KernelDir(Dir):
+    """NAME/: counts what is open below it, for a kernel that came of clone."""
+
+    def __init__(self, kernels: Kernels, kernel: life.Kernel, events: Log, *, kept: bool) -> None:
+        self.kernels, self.kernel, self.kept, self.users = kernels, kernel, kept, 0
+        words = Words(kernel)
+        self.ctl = Ctl(words.table() | {"delete": self._delete, "keep": self._keep}, read=words.config)
+        super().__init__(
+            {
+                "ctl": self.ctl,
+                "status": Text(words.status),
+                "config": Text(words.config),
+                "console": Stream(per_open=lambda how: Console(kernel, kernel.console.reader()), mode=0o600),
+                "log": Text(lambda: kernel.console.read(kernel.console.start), mode=0o400),
+                "events": events,
+                "wait": Stream(per_open=lambda how: End.of(kernel), mode=0o444),
+            }
+        )
+
+    def _delete(self) -> None:
+        self.kernels.delete(self.kernel.name)
+
+    def _keep(self) -> None:
+        self.kept = True
+
+    def hold(self) -> None:
+        self.users += 1
+
+    def release(self) -> Maybe[None]:
+        self.users -= 1
+        return None if self.users or self.kept else self._end()
+
+    async def _end(self) -> None:
+        if self.kernel.running is not None:
+            await self.kernel.kill()
+        if self.kernel.name in self.kernels.entries:
+            self._delete()
+
+
+@attrs.frozen
+class Words:
+    """The words of NAME/ctl: their signatures are their usage."""
+
+    kernel: life.Kernel
+
+    def table(self) -> dict[str, Callable[..., Any]]:
+        """Return the words."""
+        kernel = self.kernel
+        named = {
+            name: getattr(self, name) for name in ("backend", "cpus", "memory", "serve", "device", "load", "restart")
+        }
+        return named | {"start": kernel.start, "halt": kernel.halt, "kill": kernel.kill}
+
+    def backend(self, name: Literal["qemu", "uml"]) -> None:
+        self.kernel.use(name)
+
+    def cpus(self, n: int) -> None:
+        self.kernel.set(cpus=n)
+
+    def memory(self, bytes_: int) -> None:
+        self.kernel.set(memory=bytes_)
+
+    def serve(self, *args: str | None) -> None:
+        self.kernel.set(serve=args)
+
+    def device(self, *args: str) -> None:
+        """Add raw arguments of the emulator."""
+        self.kernel.set(devices=(*self.kernel.spec.devices, *args))
+
+    def restart(self, when: Literal["never", "always", "on-failure"]) -> None:
+        self.kernel.restart = when
+
+    async def load(self, kernel: str = "", *more: str | None) -> None:
+        """`load [KERNEL] [initrd I] [cmdline C]`."""
+        words = [word for word in more if word is not None]  # None only says, in the signature, that there may be none
+        chosen = dict(zip(words[::2], words[1::2], strict=False))
+        if len(words) != 2 * len(chosen) or not chosen.keys() <= {"initrd", "cmdline"}:
+            raise NineError(errno.EINVAL, "usage: load [KERNEL] [initrd I] [cmdline C]")
+        initrd = Path(chosen["initrd"]) if "initrd" in chosen else None
+        await self.kernel.load(kernel, initrd=initrd, cmdline=chosen.get("cmdline", ""))
+
+    def config(self) -> str:
+        """Return the settings as lines that could be written back."""
+        kernel, spec = self.kernel, self.kernel.spec
+        lines = settings(
+            {"backend": kernel.backend, "cpus": spec.cpus, "memory": spec.memory, "restart": kernel.restart}
+        )
+        for word, args in (("serve", spec.serve or ()), ("device", spec.devices)):
+            lines += join([word, *args]) + "\n" if args else ""
+        if spec.kernel:
+            initrd = ["initrd", spec.initrd] if spec.initrd else []
+            lines += join(["load", spec.kernel, *initrd, *(["cmdline", spec.cmdline] if spec.cmdline else [])]) + "\n"
+        return lines
+
+    def status(self) -> str:
+        """Return key value lines; what belongs to a running kernel is empty without one."""
+        kernel, spec, running = self.kernel, self.kernel.spec, self.kernel.running
+        fields: dict[str, object] = {
+            "state": kernel.state,
+            "backend": kernel.backend,
+            "cpus": spec.cpus,
+            "memory": spec.memory,
+            "kernel": spec.kernel,
+            "pid": running.pid if running else 0,
+            "dial": running.dial if running else "",
+            "listen": running.listen if running else "",
+            "guest_dial": running.guest_dial if running else "",
+            "started": kernel.started,
+            "ends": kernel.ends,
+            "reason": " ".join(kernel.reason.split()),
+        }
+        return "".join(f"{key} {value}".rstrip() + "\n" for key, value in fields.items())
+
+
+@attrs.define(eq=False)
+class Console:
+    """One open console."""
+
+    kernel: life.Kernel
+    reader: Reader
+
+    async def receive(self) -> bytes:
+        return await self.reader.receive()
+
+    async def send(self, data: bytes) -> None:
+        await self.kernel.send(data)
+
+    def close(self) -> None:
+        return None
+
+
+@attrs.define(eq=False)
+class End:
+    """One open `wait`: one line, then the end of the file."""
+
+    kernel: life.Kernel
+    after: int
+    told: bool = False
+
+    @classmethod
+    def of(cls, kernel: life.Kernel) -> Source:
+        """Wait for the end of the present life; of a kernel that has ended already, the last one's."""
+        return cls(kernel, kernel.ends if kernel.running else max(0, kernel.ends - 1))
+
+    async def receive(self) -> bytes:
+        if self.told:
+            return b""
+        reason = await self.kernel.ended(self.after)
+        self.told = True
+        return f"{reason}\n".encode()
+
+    def send(self, data: bytes) -> None:
+        raise NineError(errno.EACCES)
+
+    def close(self) -> None:
+        return None
+
+
+class _Clone(Text):
+    """clone: a new kernel at every open; the handle is its ctl's, and reading it tells its name."""
+
+    def __init__(self, kernels: Kernels) -> None:
+        super().__init__("", mode=0o600)
+        self.kernels = kernels
+
+    def open(self, how: Open) -> Maybe[Handle]:
+        taken = self.kernels.entries
+        number = next(n for n in range(len(taken) + 1) if f"k{n}" not in taken)
+        made = self.kernels.add(f"k{number}", kept=False).dir
+        ctl = made.ctl.open(how)
+        assert isinstance(ctl, Handle)
+        made.hold()
+        return _CtlOfNew(ctl, made)
+
+
+class _CtlOfNew(Handle):
+    """The ctl that opening clone gives; it holds its kernel."""
+
+    def __init__(self, ctl: Handle, made: KernelDir) -> None:
+        self.ctl, self.made, self.wrote = ctl, made, False
+        self.name = f"{made.kernel.name}\n".encode()
+
+    def read(self, offset: int, count: int) -> Maybe[Buffer]:
+        if not self.wrote or offset < len(self.name):
+            return self.name[offset : offset + count]
+        return self.ctl.read(offset, count)
+
+    def write(self, offset: int, data: memoryview) -> Maybe[int]:
+        self.wrote = True
+        return self.ctl.write(offset, data)
+
+    def change(self, change: Change) -> Maybe[None] | None:
+        return None if change.only_truncates else super().change(change)
+
+    async def close(self) -> None:
+        await settle(self.ctl.close())
+        await settle(self.made.release())

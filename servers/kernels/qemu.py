@@ -1,0 +1,181 @@
+"""Kernels under QEMU, emulated (TCG): any x86-64 kernel, with several CPUs, PCI, hotplug; no KVM and no root needed.
+
+What was learned (each was measured over tens of boots):
+* `-accel tcg` outright: a /dev/kvm may be there and not run ordinary guests. `thread=single`: with one thread a CPU, kernels panic now and then
+  while they patch their own text. Machine `pc`: `microvm` often hangs in its clock calibration.
+* 9P over a virtconsole (a tty, /dev/hvcN) works as it is; v9fs refuses a virtserialport, which has no read_iter.
+* The device pvpanic tells of a panic at once; `-no-reboot` makes a reboot an end, which whoever started us answers with a new start.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+from mk9p.errors import NineError
+
+from . import agent, backend, channel, guest, images, initramfs, keeper, tools
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+CMDLINE: Final = (
+    "quiet panic=-1 cryptomgr.notests no_timer_check console=ttyS0"  # no crypto self-tests: 0.3 s of a boot
+)
+SERVE: Final = "/dev/hvc0"
+NAMESPACE: Final = "/dev/hvc1"
+MAX_CPUS: Final = 255
+REASONS: Final = {
+    "guest-shutdown": "halted",
+    "guest-reset": "rebooted",
+    "guest-panic": "panicked",
+    "host-qmp-quit": "killed",
+    "host-signal": "killed",
+}
+
+
+@attrs.define(eq=False)
+class Monitor:
+    """The QMP conversation with one QEMU (docs/interop/qmp-spec.rst)."""
+
+    channel: channel.Channel
+    reason: str = ""
+
+    async def command(self, word: str, **arguments: Any) -> None:
+        """Give an order; its answer is of no use. Raises NineError (EIO) when QEMU is gone."""
+        import json
+
+        await self.channel.send(json.dumps({"execute": word, "arguments": arguments}).encode() + b"\n")
+
+    async def follow(self) -> None:
+        """Read the events until QEMU is gone, for the reason of its end."""
+        import json
+
+        lines = b""
+        while data := await self.channel.receive():
+            *whole, lines = (lines + data).split(b"\n")
+            for line in whole:
+                message = json.loads(line)
+                if message.get("event") == "GUEST_PANICKED":
+                    self.reason = "panicked"
+                elif message.get("event") == "SHUTDOWN" and not self.reason:
+                    self.reason = REASONS.get(message["data"].get("reason", ""), "")
+
+    async def go_down(self) -> None:
+        """Press the three keys, which the guest's PID 1 takes for an orderly end (guest/boot.sh)."""
+        await self.command("send-key", keys=[{"type": "qcode", "data": key} for key in ("ctrl", "alt", "delete")])
+
+
+@attrs.frozen
+class Qemu:
+    """QEMU with its TCG (backend.Backend)."""
+
+    kernel: str = "6.1"
+
+    async def prepare(self, spec: backend.Spec, *, report: Callable[[str], None]) -> None:
+        """Find QEMU, fetch the kernel, build its initramfs."""
+        await self._prepare(spec, report)
+
+    async def _prepare(self, spec: backend.Spec, report: Callable[[str], None]) -> tuple[images.Image, Path]:
+        tools.need("qemu-system-x86_64")
+        if not 1 <= spec.cpus <= MAX_CPUS:
+            raise NineError(errno.EINVAL, f"a qemu kernel has 1 to {MAX_CPUS} cpus")
+        image = await images.get(spec.kernel, report=report)
+        if image.uml:
+            raise NineError(errno.EINVAL, f"kernel {spec.kernel} is a user-mode Linux: backend uml runs it")
+        return image, spec.initrd or await initramfs.build(image, modules=spec.modules)
+
+    async def start(self, spec: backend.Spec, directory: Path) -> guest.Guest:
+        """Start QEMU in a keeper."""
+        image, initrd = await self._prepare(spec, images.silent)
+        serve, namespace = directory / "serve", directory / "namespace"
+        with channel.Channels() as pairs:
+            console, monitor = pairs.open(), Monitor(pairs.open())
+            talk = pairs.open() if spec.agent else None
+            words = [
+                CMDLINE,
+                "mk9p.root=9p" if spec.hostroot else "",
+                "mk9p.agent=virtio" if talk else "",
+                spec.parameters(directory),
+            ]
+            argv = [
+                *(
+                    tools.need("qemu-system-x86_64"),
+                    "-name",
+                    spec.name,
+                    "-accel",
+                    "tcg,thread=single",
+                    "-cpu",
+                    "max",
+                    "-M",
+                    "pc",
+                ),
+                *(
+                    "-m",
+                    f"{spec.memory >> 20}",
+                    "-smp",
+                    f"{spec.cpus}",
+                    "-nodefaults",
+                    "-no-user-config",
+                    "-display",
+                    "none",
+                    "-no-reboot",
+                ),
+                *(
+                    "-kernel",
+                    f"{image.file}",
+                    "-initrd",
+                    f"{initrd}",
+                    "-append",
+                    " ".join(words),
+                    "-device",
+                    "pvpanic-pci",
+                ),
+                *("-chardev", f"socket,id=console,fd={console.number}", "-serial", "chardev:console"),
+                *("-chardev", f"socket,id=qmp,fd={monitor.channel.number}", "-mon", "chardev=qmp,mode=control"),
+                *("-device", "virtio-serial-pci"),
+                *(
+                    "-chardev",
+                    f"socket,id=serve,path={serve},server=on,wait=off",
+                    "-device",
+                    "virtconsole,chardev=serve",
+                ),
+                # the composer may come and go: QEMU calls again every second
+                *(
+                    "-chardev",
+                    f"socket,id=namespace,path={namespace},reconnect=1",
+                    "-device",
+                    "virtconsole,chardev=namespace",
+                ),
+            ]
+            if talk is not None:
+                argv += [
+                    "-chardev",
+                    f"socket,id=agent,fd={talk.number}",
+                    "-device",
+                    "virtserialport,chardev=agent,name=agent",
+                ]
+            if spec.hostroot:
+                argv += ["-virtfs", "local,path=/,mount_tag=hostroot,security_model=none,multidevs=remap,readonly=on"]
+            held = await keeper.keep(
+                directory,
+                [*argv, *spec.devices],
+                before=spec.lay(directory, f"char!{SERVE}"),
+                descriptors=pairs.numbers,
+            )
+        await monitor.channel.send(b'{"execute": "qmp_capabilities"}\n')
+        return guest.Guest(
+            held,
+            console,
+            None if talk is None else agent.Agent(talk),
+            dial=f"char!{serve}",
+            listen=f"unix!{namespace}",
+            guest_dial=f"char!{NAMESPACE}",
+            go_down=monitor.go_down,
+            judge=lambda status: monitor.reason,
+            follow=monitor.follow,
+            channels=pairs,
+        )

@@ -1,0 +1,158 @@
+"""Kernels as processes: user-mode Linux, at native speed, with one CPU and no hardware.
+
+What was learned:
+* Its ttys stop receiving for good after a burst of some 4 KiB, so 9P goes over TCP: a tap in a network namespace of this guest alone, where the
+  guest is 10.0.2.15 and we are 10.0.2.2. Nothing of it can be seen from outside that namespace.
+* It is a crowd of processes, which it does not always take along: so it lives in a PID namespace of its own.
+* linux.uml 6.1 dies on CPUs with AMX, but for the shim `umlfp.c`, which is compiled when it is first needed.
+* It reboots by executing itself again.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import socket
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import trio
+
+from mk9p.errors import NineError
+
+from . import agent, backend, channel, guest, images, initramfs, keeper, packages, tools
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CMDLINE: Final = "quiet panic=-1 cryptomgr.notests con=null con0=fd:{console},fd:{console} ssl=null"
+GUEST: Final = "10.0.2.15"
+HOST: Final = "10.0.2.2"
+PORT: Final = 564
+SHIM: Final = Path(__file__).with_name("umlfp.c")
+MCONSOLE_MAGIC: Final = 0xCAFEBABE  # arch/um/drivers/mconsole.h: struct mconsole_request { u32 magic; u32 version; u32 len; char data[512]; }
+MCONSOLE_VERSION: Final = 2
+
+
+@attrs.frozen
+class Uml:
+    """User-mode Linux (backend.Backend)."""
+
+    kernel: str = "uml"
+
+    async def prepare(self, spec: backend.Spec, *, report: Callable[[str], None]) -> None:
+        """Fetch the kernel, build its initramfs, compile the shim."""
+        await self._prepare(spec, report)
+
+    async def _prepare(self, spec: backend.Spec, report: Callable[[str], None]) -> tuple[images.Image, Path, Path]:
+        tools.need_root("a uml kernel needs a network namespace of its own (backend qemu does not)")
+        tools.need("ip")
+        if not os.path.exists("/dev/net/tun"):  # noqa: ASYNC240 - /dev is memory
+            raise NineError(errno.ENODEV, "a uml kernel needs /dev/net/tun: modprobe tun")
+        if spec.cpus != 1:
+            raise NineError(errno.EINVAL, "a uml kernel has 1 cpu")
+        if spec.devices:
+            raise NineError(errno.EINVAL, "a uml kernel has no devices")
+        image = await images.get(spec.kernel, report=report)
+        if not image.uml:
+            raise NineError(errno.EINVAL, f"kernel {spec.kernel} is not a user-mode Linux: backend qemu runs it")
+        return image, spec.initrd or await initramfs.build(image, modules=spec.modules), await shim(report)
+
+    async def start(self, spec: backend.Spec, directory: Path) -> guest.Guest:
+        """Start a user-mode Linux in a keeper, with its namespaces."""
+        image, initrd, preload = await self._prepare(spec, images.silent)
+        netns = f"mk9p-{os.getpid()}-{spec.name}"
+        ip, net = tools.need("ip"), [tools.need("ip"), "-n", netns]
+        before = [
+            [ip, "netns", "add", netns],
+            [*net, "link", "set", "lo", "up"],
+            [*net, "tuntap", "add", "tap0", "mode", "tap"],
+            [*net, "addr", "add", f"{HOST}/24", "dev", "tap0"],
+            [*net, "link", "set", "tap0", "up"],
+            ["mkdir", str(directory / "agent")],
+            *spec.lay(directory, f"tcp!{GUEST}!{PORT}"),
+        ]
+        with channel.Channels() as pairs:
+            console = pairs.open()
+            talk = pairs.open() if spec.agent else None
+            words = f"{CMDLINE.format(console=console.number)} mk9p.net={GUEST} {spec.parameters(directory)}".split()
+            if talk is not None:
+                words += [f"ssl0=fd:{talk.number},fd:{talk.number}", "mk9p.agent=/dev/ttyS0"]
+            if spec.hostroot:
+                words.append("mk9p.root=hostfs")
+            argv = [
+                *(
+                    tools.need("nsenter"),
+                    f"--net=/run/netns/{netns}",
+                    "--",
+                    "env",
+                    f"LD_PRELOAD={preload}",
+                    "TMPDIR=/dev/shm",
+                ),
+                *(str(image.file), f"mem={spec.memory >> 20}M", f"initrd={initrd}", f"uml_dir={directory}", "umid=uml"),
+                *("vec0:transport=tap,ifname=tap0,depth=128,gro=1", *words),
+            ]
+            held = await keeper.keep(
+                directory,
+                argv,
+                crowd=True,
+                before=before,
+                after=[[ip, "netns", "del", netns]],
+                descriptors=pairs.numbers,
+            )
+
+        async def go_down() -> None:
+            ask(directory / "uml/mconsole", "cad")
+
+        return guest.Guest(
+            held,
+            console,
+            None if talk is None else agent.Agent(talk, directory / "agent"),
+            dial=f"/run/netns/{netns}/tcp!{GUEST}!{PORT}",
+            listen=f"/run/netns/{netns}/tcp!{HOST}!{PORT}",
+            guest_dial=f"tcp!{HOST}!{PORT}",
+            go_down=go_down,
+            judge=judge,
+            channels=pairs,
+        )
+
+
+def judge(status: int) -> str:
+    """Return why a user-mode Linux ended: a panic sets its exit code to 1, or aborts it (arch/um/kernel/um_arch.c: panic_exit)."""
+    return {0: "halted", 1: "panicked", 134: "panicked"}.get(status, "")
+
+
+def ask(mconsole: Path, command: str) -> None:
+    """Send an order to a user-mode Linux's management console; its answer is of no use. Raises NineError (EIO) when it is not there."""
+    data = command.encode()
+    request = struct.pack("<III512s", MCONSOLE_MAGIC, MCONSOLE_VERSION, len(data), data)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as end:
+        end.bind("")  # a name of the host's choice: UML complains when it cannot answer
+        try:
+            end.sendto(request, str(mconsole))
+        except OSError:
+            raise NineError(errno.EIO, "the kernel is not running") from None
+
+
+async def shim(report: Callable[[str], None]) -> Path:
+    """Return the shim that linux.uml needs on some CPUs, compiled into the cache when it is not there."""
+    source = SHIM.read_bytes()
+    path = packages.cache() / f"umlfp-{hashlib.sha256(source).hexdigest()[:16]}.so"
+    if not path.exists():
+        report("compiling umlfp.c")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}")
+        gcc = [tools.need("gcc"), "-O2", "-Wall", "-shared", "-fPIC", "-o", str(part), str(SHIM)]
+        made = await trio.run_process(gcc, capture_stderr=True, check=False)
+        if made.returncode != 0:
+            words = re.search(r"error: .*", made.stderr.decode(errors="replace"))
+            raise NineError(
+                errno.ENOEXEC,
+                f"umlfp.c cannot be compiled ({words[0] if words else 'gcc failed'}): apt-get install -y gcc libc6-dev",
+            )
+        part.rename(path)
+    return path

@@ -1,0 +1,105 @@
+"""`all/PART`: the same part of every kernel in one directory."""
+
+import pytest
+import trio
+from helpers_compose import Link, Store, ls, namespace, read, walk, write
+
+from mk9p.auth import NONE, ROOT
+from mk9p.compose.all import PATIENCE
+from mk9p.compose.namespace import Namespace
+
+
+def lab() -> tuple[Namespace, Link, Link]:
+    k0 = Link({"status": "k0", "cpu": {"0": {"status": "k0.0"}, "ctl": "c"}, "proc": {"1": {"status": "init"}}})
+    k1 = Link(
+        {"status": "k1", "cpu": {"0": {"status": "k1.0"}}, "mem": {"status": "m"}, "proc": {"1": "p", "4321": "q"}}
+    )
+    ns = namespace(k0=k0, k1=k1)
+    ns.mount("k0", "/k/k0")
+    ns.mount("k1", "/k/k1")
+    return ns, k0, k1
+
+
+async def test_parts_of_every_kernel() -> None:
+    ns, _, _ = lab()
+    assert await ls(ns, "all") == ["cpu", "proc", "mem"]
+    assert await ls(ns, "all/cpu") == ["k0.0", "k0.ctl", "k1.0"]
+    assert await ls(ns, "all/proc") == ["k0.1", "k1.1", "k1.4321"]
+    assert await ls(ns, "all/mem") == ["k1.status"]
+    assert await read(ns, "all/cpu/k1.0/status") == "k1.0"
+    assert await walk(ns, "all/cpu/k1.0") is await walk(ns, "k/k1/cpu/0")
+
+
+@pytest.mark.parametrize(
+    "path", ["all/none", "all/status", "all/cpu/k1.7", "all/cpu/k7.0", "all/cpu/k1", "all/cpu/0", "all/mem/k0.status"]
+)
+async def test_what_is_not_there(path: str) -> None:
+    ns, _, _ = lab()
+    with pytest.raises(FileNotFoundError):
+        await walk(ns, path)
+
+
+async def test_no_kernels_no_parts() -> None:
+    ns = namespace()
+    assert await ls(ns, "all") == []
+    with pytest.raises(FileNotFoundError):
+        await walk(ns, "all/cpu")
+
+
+async def test_the_first_dot_that_ends_a_kernels_name_divides() -> None:
+    ns, _, _ = lab()
+    ns.mount("k1", "/k/lab.two")
+    assert "lab.two.4321" in await ls(ns, "all/proc")
+    assert await read(ns, "all/proc/lab.two.4321") == "q"
+    ns.mount("k0", "/k/lab")
+    assert await read(ns, "all/proc/lab.1/status") == "init"
+    with pytest.raises(FileNotFoundError):
+        await walk(ns, "all/proc/lab.two.4321")
+
+
+async def test_what_is_mounted_in_a_kernels_tree_is_in_all() -> None:
+    ns, _, _ = lab()
+    await write(ns, "ctl", "bind /k/k1/proc /k/k0/guests")
+    assert await ls(ns, "all") == ["cpu", "proc", "guests", "mem"]
+    assert await read(ns, "all/guests/k0.4321") == "q"
+
+
+async def test_a_kernel_that_is_down_is_left_out() -> None:
+    ns, _, k1 = lab()
+    k1.state = "down"
+    assert await ls(ns, "all") == ["cpu", "proc"]
+    assert await ls(ns, "all/cpu") == ["k0.0", "k0.ctl"]
+    with pytest.raises(OSError, match="k1 is down"):
+        await walk(ns, "all/cpu/k1.0")
+    k1.state = "up"
+    assert await ls(ns, "all/cpu") == ["k0.0", "k0.ctl", "k1.0"]
+
+
+async def test_silent_kernels_cost_a_second_in_all(autojump_clock: trio.testing.MockClock) -> None:
+    ns, _, k1 = lab()
+    ns.mount("k1", "/k/k2")
+    ns.mount("k1", "/k/k3")
+    k1.state = "silent"
+    for path, listed in (("all", ["cpu", "proc"]), ("all/cpu", ["k0.0", "k0.ctl"])):
+        node = await walk(ns, path)
+        began = trio.current_time()
+        assert [name for name, _ in await node.entries(ROOT)] == listed  # type: ignore[misc]
+        assert trio.current_time() - began == pytest.approx(PATIENCE)
+
+
+async def test_a_part_that_one_kernel_has_is_there_at_once(autojump_clock: trio.testing.MockClock) -> None:
+    ns, _, k1 = lab()
+    k1.state = "silent"
+    await walk(ns, "all/cpu")
+    assert trio.current_time() == 0
+
+
+async def test_directories_that_a_user_may_not_search_are_left_out() -> None:
+    ns, k0, _ = lab()
+    secret = k0.children["proc"]
+    assert isinstance(secret, Store)
+    secret.mode = 0o700
+    assert await ls(ns, "all/proc", NONE) == ["k1.1", "k1.4321"]
+    with pytest.raises(PermissionError):
+        await walk(ns, "all/proc/k0.1", NONE)
+    assert "k0.1" in await ls(ns, "all/proc", ROOT)

@@ -1,0 +1,53 @@
+"""Use a resource server's tree in this process, without the wire: walk a path, read all, write, list."""
+
+from pathlib import Path
+
+from mk9p.auth import ROOT, Principal
+from mk9p.tree import Handle, Node, Open, settle
+
+
+async def walk(tree: Node, path: str, who: Principal = ROOT) -> Node:
+    for name in filter(None, path.split("/")):
+        tree = await settle(tree.walk(name, who))
+    return tree
+
+
+async def opened(tree: Node, path: str, *, write: bool = False, who: Principal = ROOT) -> Handle:
+    """Open a file; the caller closes it. Streams end no record, as for clients that are not Linux."""
+    node = await walk(tree, path, who)
+    return await settle(node.open(Open(who, read=not write, write=write)))
+
+
+async def read(tree: Node, path: str, who: Principal = ROOT) -> str:
+    """Read a text file until its end, in pieces."""
+    handle, content = await opened(tree, path, who=who), b""
+    while piece := bytes(await settle(handle.read(len(content), 4096))):
+        content += piece
+    await settle(handle.close())
+    return content.decode()
+
+
+async def write(tree: Node, path: str, text: str, who: Principal = ROOT) -> None:
+    """Write a text in one write, as `echo` does with its newline."""
+    handle, data = await opened(tree, path, write=True, who=who), f"{text}\n".encode()
+    try:
+        assert await settle(handle.write(0, memoryview(data))) == len(data)
+    finally:
+        await settle(handle.close())
+
+
+async def ls(tree: Node, path: str = "", who: Principal = ROOT) -> list[str]:
+    node = await walk(tree, path, who)
+    return [name for name, _ in await settle(node.entries(who))]
+
+
+async def mode(tree: Node, path: str, who: Principal = ROOT) -> int:
+    """Return a file's permission bits."""
+    return (await settle((await walk(tree, path, who)).stat())).mode & 0o777
+
+
+def plant(root: Path, files: dict[str, str]) -> None:
+    """Write files (path: content, without its last newline) below a directory, as a made-up /sys, /proc or /dev."""
+    for path, content in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(content + "\n")
