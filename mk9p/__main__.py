@@ -13,7 +13,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "serve": ("mk9p.serving", "[-l DIAL]... [NAME[:ARG][?OPTION=VALUE]...]   serve this kernel's tree"),
     "compose": ("mk9p.composing", "[-l DIAL]... [FILE]   serve the composed namespace"),
     "up": ("clients.up", "[FILE]   start kernels and their namespace"),
-    "down": ("clients.down", "   end what `mk9p up` started, and leave nothing"),
+    "down": ("clients.up", "   end what `mk9p up` started, and leave nothing"),
     "demo": ("clients.demo", "   up, a short session of file operations, and how to go on"),
     "ls": ("clients.files", "[-l] [PATH...]   list directories"),
     "cat": ("clients.files", "PATH...   show files, and follow those that wait"),

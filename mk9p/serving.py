@@ -148,6 +148,8 @@ async def serve_tree(
                     print(f"mk9p: {listener.address}: {describe(listener, policy)}", file=sys.stderr, flush=True)
                 if ready is not None:
                     ready(server)
+                if all(listener.kind == "fd" for listener in listeners):
+                    nursery.start_soon(_end_with, server, nursery.cancel_scope)
                 async for _ in signals:
                     break
             nursery.cancel_scope.cancel()
@@ -155,6 +157,12 @@ async def serve_tree(
         with trio.CancelScope(shield=True):
             for listener in listeners:
                 await listener.aclose()
+
+
+async def _end_with(server: Server, scope: trio.CancelScope) -> None:
+    """End when the descriptors that we were given have ended: nobody else can come."""
+    await server.deserted.wait()
+    scope.cancel()
 
 
 def options(name: str, default: str) -> argparse.ArgumentParser:

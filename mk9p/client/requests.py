@@ -70,7 +70,9 @@ async def walk(c: Connection, fid: int, names: Sequence[str]) -> tuple[int, list
                 if len(qids) == len(names):
                     return new, qids
                 continue
-            if at != new:  # it is no fid (walk(5)), but diod 1.0.24 makes it one: then it ends here, else nothing happens
+            if (
+                at != new
+            ):  # it is no fid (walk(5)), but diod 1.0.24 makes it one: then it ends here, else nothing happens
                 c.clunk_nowait(new)
                 new = c.new_fid()
             if not got:

@@ -10,6 +10,7 @@ Rules (bind(1), namespace(6), Plan 9's port/chan.c `cmount`; where we differ it 
 * The same thing bound or mounted again at the same place moves to where it is wanted now and takes the new flags: a script may be run twice.
 * A mount point needs no file of its name: what is not there appears, with the directories between. So a namespace can be built of servers that
   are still booting.
+* The root keeps its own files, last if nothing else is said: whoever mounts over `/` what then goes away must still find `ctl`.
 * `-c` on an item lets files be created in it; a mount point without one forbids creation in its own directory, not in those below (cmount's MCREATE).
   `bind -c OLD OLD` gives it to what lies underneath.
 """
@@ -144,6 +145,8 @@ class Table:
         return clean(what) == (old if item.kind == "under" else item.what)
 
     def _set(self, old: str, items: tuple[Item, ...]) -> None:
+        if not old and not any(item.kind == "under" for item in items):
+            items = (*items, UNDER)
         if items and items != (UNDER,):
             self.points[old] = items
         else:

@@ -69,6 +69,7 @@ class Server:
         self.root = root
         self.limits = limits or Limits()
         self.connections: set[Connection] = set()
+        self.deserted = trio.Event()  # set when the last client of all has left; a new one makes a new event
         self._poller = select.epoll()
         self._bell = os.eventfd(
             0, os.EFD_NONBLOCK | os.EFD_CLOEXEC
@@ -119,6 +120,8 @@ class Server:
             raise
         self._by_fd[link.rfd] = c
         self.connections.add(c)
+        if self.deserted.is_set():
+            self.deserted = trio.Event()
         c.calls[m.Tversion.type] = self._version_call
         log.debug("new connection from %s", link.peer.address)
         return c
@@ -145,6 +148,8 @@ class Server:
             await self._close_fids(c)
         c.link.close()
         self.connections.discard(c)
+        if not self.connections:
+            self.deserted.set()
 
     def _cancel_all(self, c: Connection) -> None:
         """Cancel what runs; drop what has not run yet, the last to come first, so that nothing is started by it."""

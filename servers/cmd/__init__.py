@@ -13,7 +13,7 @@ import trio
 
 from mk9p.tree import Conversations, Dir
 from servers.cmd.command import Command
-from servers.cmd.running import Commands
+from servers.cmd.running import Commands, Running, finish
 
 GRACE = 2.0  # seconds that a command has after SIGHUP: a shell ends its own commands in less, and nobody waits longer for a prompt
 
@@ -24,14 +24,17 @@ async def tree(*, root: str = "/", grace: float = GRACE) -> AsyncIterator[Dir]:
 
     `root` changes nothing: commands run on the kernel that there is. `grace` is how many seconds a command has between SIGHUP and SIGKILL.
     """
-    commands = Commands(float(grace))
-    talks = Conversations(partial(Command.of, commands))
-    talks.owned(os.geteuid(), os.getegid())  # `clone` belongs to the user whose commands it starts
+    running: set[Running] = set()
     try:
-        async with trio.open_nursery() as commands.nursery:
-            yield talks
-            commands.nursery.cancel_scope.cancel()
+        async with trio.open_nursery() as nursery:
+            talks = Conversations(partial(Command.of, Commands(nursery, float(grace), running)))
+            talks.owned(os.geteuid(), os.getegid())  # `clone` belongs to the user whose commands it starts
+            try:
+                yield talks
+            finally:
+                with trio.CancelScope(shield=True):
+                    await talks.aclose()
+                nursery.cancel_scope.cancel()
     finally:
         with trio.CancelScope(shield=True):
-            await talks.aclose()
-            await commands.finish()
+            await finish(running, float(grace))

@@ -8,11 +8,9 @@ for both ways, and hangs up with the conversation.
 import errno
 import fcntl
 import os
-import signal
 import struct
 import termios
 from collections import Counter
-from collections.abc import Callable
 
 import attrs
 import trio
@@ -20,7 +18,7 @@ import trio
 from mk9p import signals
 from mk9p.auth import Principal
 from mk9p.errors import NineError
-from mk9p.tree import Dir, Maybe, Stream, Text, join, quote, settings
+from mk9p.tree import Dir, Stream, Text, join, quote, settings
 from servers.cmd.files import CountedCtl, Data, Errors, Wait
 from servers.cmd.pipes import Pipe, Stderr
 from servers.cmd.running import Commands, Running
@@ -55,20 +53,24 @@ class Command:
         return cls(commands, number, who, User.of(who.uid or os.geteuid()))
 
     def tree(self) -> Dir:
-        words: dict[str, Callable[..., Maybe[None]]] = {
-            "dir": self.set_dir,
-            "env": self.set_env,
-            "user": self.set_user,
-            "nice": self.nice,
-            "size": self.size,
-            "killonclose": self.set_killonclose,
-            "exec": self.exec,
-            "closein": self.closein,
-            "kill": self.kill,
-        }
         return Dir(
             {
-                "ctl": CountedCtl(words, self.settings, self.opens, self.closed),
+                "ctl": CountedCtl(
+                    {
+                        "dir": self.set_dir,
+                        "env": self.set_env,
+                        "user": self.set_user,
+                        "nice": self.nice,
+                        "size": self.size,
+                        "killonclose": self.set_killonclose,
+                        "exec": self.exec,
+                        "closein": self.closein,
+                        "kill": self.kill,
+                    },
+                    self.settings,
+                    self.opens,
+                    self.closed,
+                ),
                 "data": Stream(per_open=lambda how: Data(self, how), mode=0o600),
                 "stderr": Stream(per_open=lambda _: Errors(self), mode=0o400),
                 "status": Text(self.status),

@@ -100,7 +100,11 @@ class CountedCtl(Ctl):
     """A ctl that tells when its last open was closed."""
 
     def __init__(
-        self, words: Mapping[str, Callable[..., Any]], read: Callable[[], str], opens: Counter[str], closed: Callable[[str], None]
+        self,
+        words: Mapping[str, Callable[..., Any]],
+        read: Callable[[], str],
+        opens: Counter[str],
+        closed: Callable[[str], None],
     ) -> None:
         super().__init__(words, read, mode=0o600)
         self.opens, self.closed = opens, closed

@@ -8,6 +8,7 @@ import errno
 import os
 import signal
 import time
+from contextlib import suppress
 
 import attrs
 import trio
@@ -32,8 +33,8 @@ class Running:
         """Wait for the end and take it; once. Cancelled, it can be called again."""
         await trio.lowlevel.wait_readable(self.pidfd)
         if self.doomed:
-            os.killpg(self.pid, signal.SIGKILL)  # the rest of its group, while the group's number is still kept by the dead leader
-        _, status, usage = os.wait4(self.pid, 0)
+            self.kill_group(signal.SIGKILL)  # the rest of the group, whose number the dead leader still keeps
+        _, status, usage = os.wait4(self.pid, 0)  # noqa: ASYNC222  # it has ended: this does not wait
         os.close(self.pidfd)
         user, system = (round(seconds * 1000) for seconds in (usage.ru_utime, usage.ru_stime))
         real = (time.monotonic_ns() - self._started) // 1_000_000
@@ -47,26 +48,37 @@ class Running:
             raise NineError(errno.ESRCH, "the command has ended")
         os.killpg(self.pid, number)
 
+    def renice(self, n: int) -> None:
+        """Set the nice value of the whole process group; raises ESRCH after the end."""
+        if self.ended.is_set():
+            raise NineError(errno.ESRCH, "the command has ended")
+        os.setpriority(os.PRIO_PGRP, self.pid, n)
+
+    def kill_group(self, number: int) -> None:
+        """Signal the group for its end. A server that is not root may not signal a set-uid program; nobody is there then to be told."""
+        with suppress(PermissionError):
+            os.killpg(self.pid, number)
+
     def hang_up(self) -> None:
         """Begin the end: SIGHUP now; what is left of the group dies with its leader."""
         self.doomed = True
-        self.send(signal.SIGHUP)
+        self.kill_group(signal.SIGHUP)
 
     async def end(self, grace: float) -> None:
         """Wait `grace` seconds for a command that was hung up, then kill its group."""
         with trio.move_on_after(grace):
             await self.ended.wait()
         if not self.ended.is_set():
-            self.send(signal.SIGKILL)
+            self.kill_group(signal.SIGKILL)
 
 
 @attrs.define(eq=False)
 class Commands:
     """All that runs, the nursery of the tasks that wait for its ends, and how many seconds a command that was hung up may go on."""
 
+    nursery: trio.Nursery
     grace: float
-    nursery: trio.Nursery | None = None
-    running: set[Running] = attrs.field(init=False, factory=set)
+    running: set[Running]
 
     def watch(self, command: Running) -> None:
         """Have a command's end waited for."""
@@ -83,14 +95,16 @@ class Commands:
             command.hang_up()
             self.nursery.start_soon(command.end, self.grace)
 
-    async def finish(self) -> None:
-        """End all that runs, when the nursery is gone; takes no longer than twice the grace, whatever the commands do."""
-        left = list(self.running)
-        for command in left:
-            command.hang_up()
-        for last in (False, True):
-            with trio.move_on_after(self.grace):
-                for command in [c for c in left if not c.ended.is_set()]:
-                    if last:
-                        command.send(signal.SIGKILL)
-                    await self._reap(command)
+
+async def finish(running: set[Running], grace: float) -> None:
+    """End all that runs, when nobody else waits for it any more; takes no longer than twice the grace, whatever the commands do."""
+    left = list(running)
+    for command in left:
+        command.hang_up()
+    for last in (False, True):
+        with trio.move_on_after(grace):
+            for command in [c for c in left if not c.ended.is_set()]:
+                if last:
+                    command.kill_group(signal.SIGKILL)
+                await command.reap()
+    running.difference_update(left)

@@ -64,7 +64,9 @@ class Spec:
     def programs(self) -> list[str]:
         """Return what may be the program, in the order of PATH."""
         name = self.argv[0]
-        return [name] if "/" in name else [os.path.join(at or ".", name) for at in self.env.get("PATH", PATH).split(":")]
+        return (
+            [name] if "/" in name else [os.path.join(at or ".", name) for at in self.env.get("PATH", PATH).split(":")]
+        )
 
 
 async def spawn(spec: Spec) -> tuple[int, int]:
@@ -90,7 +92,7 @@ async def spawn(spec: Spec) -> tuple[int, int]:
     except BaseException:
         if pid > 0:
             os.kill(pid, signal.SIGKILL)  # our child, not waited for: the number is still its own
-            os.waitpid(pid, 0)
+            os.waitpid(pid, 0)  # noqa: ASYNC222  # killed: this takes a moment, and must be done also when cancelled
         if pidfd >= 0:
             os.close(pidfd)
         raise
@@ -107,6 +109,7 @@ def _blamed(spec: Spec, what: str) -> str:
 
 
 def _fork(spec: Spec, programs: list[str], tell: int) -> int:
+    caught = [n for n in signal.valid_signals() if signal.getsignal(n) not in (signal.SIG_DFL, None)]
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         with warnings.catch_warnings():
@@ -114,13 +117,13 @@ def _fork(spec: Spec, programs: list[str], tell: int) -> int:
             warnings.simplefilter("ignore", DeprecationWarning)
             pid = os.fork()
         if pid == 0:
-            _child(spec, programs, tell)
+            _child(spec, programs, tell, caught)
         return pid
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
-def _child(spec: Spec, programs: list[str], tell: int) -> NoReturn:
+def _child(spec: Spec, programs: list[str], tell: int, caught: list[int]) -> NoReturn:
     """Become the program; this process never returns from here."""
     what = "start"
     try:
@@ -140,11 +143,11 @@ def _child(spec: Spec, programs: list[str], tell: int) -> NoReturn:
         os.chdir("/")
         os.chdir(spec.cwd)
         os.umask(0o022)
-        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        for number in caught:
             signal.signal(number, signal.SIG_DFL)  # what is ignored stays so over exec, and Python ignores SIGPIPE
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         what = "exec"
-        refused = None
+        refused: OSError | None = None
         for program in programs:
             try:
                 os.execve(program, spec.argv, spec.env)

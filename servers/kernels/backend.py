@@ -69,14 +69,14 @@ class Spec:
         """Return the words of the command line that `guest/init.sh` reads, and the user's."""
         return f"mk9p.name={self.name} mk9p.dir={directory} {self.cmdline}"
 
-    def lay(self, directory: Path, dial: str) -> list[list[str]]:
+    def lay(self, directory: Path, dial: str, *options: str) -> list[list[str]]:
         """Return the commands that lay into the run directory what the guest takes from there: what it runs to serve its tree on `dial`.
 
-        They are for the keeper, which makes the directory.
+        They are for the keeper, which makes the directory. `options` of the serving are those that the backend's kind of link needs.
         """
         if self.serve is None:
             return []
-        command = shlex.join([self.python, "-m", "mk9p", "serve", "-l", dial, *self.serve])
+        command = shlex.join([self.python, "-m", "mk9p", "serve", "-l", dial, *options, *self.serve])
         # no bytecode is written: it would vanish with the guest
         script = f"cd /; export PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1; exec {command}\n"
         return [["sh", "-c", 'printf %s "$1" >"$2"', "sh", script, str(directory / "serve.sh")]]

@@ -69,7 +69,9 @@ class Keeper:
         status = await self.process.wait()
         if status >= 0:
             return status
-        # somebody killed the keeper itself: the guest has died with it, and undoing is left to us
+        # somebody killed the keeper itself: the guest has died with it, what reads our orders does not know, and undoing is left to us
+        assert self.process.stdin is not None
+        await self.process.stdin.aclose()
         await trio.run_process(self._undo, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         return 128 - status
 

@@ -14,8 +14,9 @@ status=125
 trap : PIPE  # we print to the owner, who may be gone
 if mkdir -p "$dir" && eval "$before"; then
 	if [ $# -gt 0 ]; then
-		# a session of its own: a UML kernel that panics signals its whole process group; and death with us, if we are killed
-		setsid setpriv --pdeathsig KILL "$@" </dev/null & p=$!
+		# a session of its own: a UML kernel that panics signals its whole process group. And death with us, if we are killed: whoever asks for
+		# that must look once more whether we were killed before
+		setsid setpriv --pdeathsig KILL sh -c '[ $PPID = $0 ] && exec "$@"' $$ "$@" </dev/null & p=$!
 		trap 'end 2>/dev/null' INT TERM HUP
 		echo $p >"$dir/pid"
 		echo held

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from trees import ls, mode, plant, read, walk, write
 
 from mk9p.auth import ROOT

@@ -249,8 +249,9 @@ def test_what_cannot_be_sent(message: Message, number: int, words: str) -> None:
 
 
 def test_longest_strings_pass() -> None:
-    message = Twalk(1, 2, 3, ("x" * 65535, "é" * 32767))
-    assert decode(P9, encode(P9, message)) == message
+    for message in (Twalk(1, 2, 3, ("x" * 65535, "é" * 32767)), Tversion(NOTAG, 8192, "x" * 65535)):
+        assert decode(P9, encode(P9, message)) == message
+    assert unpack_dirents(pack_dirents([(QID, 1, 4, "x" * 65535)])) == [(QID, 1, 4, "x" * 65535)]
 
 
 def test_a_message_that_the_dialect_lacks() -> None:

@@ -1,0 +1,51 @@
+"""`mk9p console KERNEL`: attach to a kernel's console: its history, then what comes; what is typed goes to it. Ctrl-] detaches."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+import trio
+
+from clients.common import out, pieces, with_namespace
+from clients.run import _plain, _raw
+from mk9p.client import Client, File
+
+DETACH: Final = b"\x1d"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run `mk9p console`."""
+    parser = argparse.ArgumentParser(prog="mk9p console", description=__doc__)
+    parser.add_argument("kernel", metavar="KERNEL", help="a name in kernels/, or the path of a console")
+    chosen = parser.parse_args(arguments[1:])
+    path = chosen.kernel if "/" in chosen.kernel else f"kernels/{chosen.kernel}/console"
+    return with_namespace(lambda ns: attach(ns, path))
+
+
+async def attach(ns: Client, path: str) -> int:
+    """Show a console and type on it until the detach key, the end of the standard input, or the end of the console."""
+    terminal = os.isatty(0)
+    if terminal:
+        print(f"{path}: Ctrl-] detaches\r", file=sys.stderr)
+    async with await ns.open(path, "r+") as console:
+        with _raw() if terminal else _plain():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_type, console, nursery.cancel_scope, terminal)
+                async for data in pieces(console):
+                    out(data)
+                nursery.cancel_scope.cancel()
+    return 0
+
+
+async def _type(console: File, everything: trio.CancelScope, terminal: bool) -> None:
+    while data := await trio.to_thread.run_sync(os.read, 0, 4096, abandon_on_cancel=True):
+        keys, detach, _ = data.partition(DETACH) if terminal else (data, b"", b"")
+        if keys:
+            await console.write(keys)
+        if detach:
+            everything.cancel()
+            return
+    if terminal:
+        everything.cancel()

@@ -1,0 +1,119 @@
+"""Servers for the client: one played by hand, mk9p's own over a made-up tree, and diod."""
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import attrs
+import pytest
+import trio
+
+from mk9p.client import Client, Connection, connect
+from mk9p.dial import Peer, SocketLink
+from mk9p.server import Server
+from mk9p.tree import Node
+from mk9p.wire import Dialect, FrameBuffer, Qid, decode, encode
+from mk9p.wire import messages as m
+
+FILE, DIR = Qid(0, 0, 7), Qid(0x80, 0, 8)
+
+
+def link(sock: socket.socket, *, lossy: bool = False) -> SocketLink:
+    sock.setblocking(False)
+    return SocketLink(sock, Peer("fd", "test", private=True, loopback=True), lossy=lossy)
+
+
+@attrs.define(eq=False)
+class Hand:
+    """A server played by hand: what comes is looked at, what goes is said."""
+
+    stream: trio.SocketStream
+    dialect: Dialect = Dialect.L
+    _buffer: bytearray = attrs.field(factory=bytearray)
+
+    async def bytes(self, count: int) -> bytes:
+        with trio.fail_after(5):
+            while len(self._buffer) < count:
+                data = await self.stream.receive_some()
+                assert data, "the client hung up"
+                self._buffer += data
+        taken = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        return taken
+
+    async def next(self, cls: type[m.Message]) -> Any:
+        """Return the next request, which must be of this class."""
+        head = await self.bytes(4)
+        frame = head + await self.bytes(int.from_bytes(head, "little") - 4)
+        message = decode(self.dialect, frame)
+        assert isinstance(message, cls), message
+        return message
+
+    async def say(self, *messages: m.Message) -> None:
+        await self.stream.send_all(b"".join(encode(self.dialect, message) for message in messages))
+
+    async def silent(self) -> None:
+        """Check that the client says nothing until it waits."""
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.move_on_after(0):
+            data = await self.stream.receive_some()
+            raise AssertionError(data)
+        assert not self._buffer
+
+
+@asynccontextmanager
+async def by_hand(
+    dialect: Dialect = Dialect.L, *, msize: int = 8192, **link_options: Any
+) -> AsyncIterator[tuple[Connection, Hand]]:
+    """Give a connection on which the version has been agreed, and the hand at its other end."""
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    hand = Hand(trio.SocketStream(trio.socket.from_stdlib_socket(theirs)), dialect)
+    connection = Connection(
+        link(ours, **link_options), "test!1", dialect=dialect, msize=msize, frames=FrameBuffer(msize)
+    )
+    async with hand.stream, trio.open_nursery() as nursery:
+        connection.start(nursery)
+        try:
+            yield connection, hand
+        finally:
+            connection.end("the test is over")
+
+
+@asynccontextmanager
+async def served(root: Node, version: str = "9P2000.L", **options: Any) -> AsyncIterator[tuple[Client, Server]]:
+    """Serve a tree with mk9p's own server, and connect to it."""
+    server = Server(root)
+    ours, theirs = socket.socketpair()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.run)
+        server.add(link(theirs))
+        async with connect(f"fd!{ours.fileno()}!{ours.detach()}", version=version, **options) as client:
+            yield client, server
+        nursery.cancel_scope.cancel()
+
+
+@contextmanager
+def diod(root: "os.PathLike[str]") -> Iterator[str]:
+    """Run diod for one connection and give its address; it serves `root`, which is also to be the aname."""
+    program = shutil.which("diod", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if program is None:
+        pytest.skip("diod is not installed")
+    if os.geteuid() != 0:
+        pytest.skip("diod wants root")
+    ours, theirs = socket.socketpair()
+    fd = str(theirs.fileno())
+    words = [program, "-f", "-r", fd, "-w", fd, "-c", "/dev/null", "-L", "stderr", "-n", "-e", os.fspath(root)]
+    process = subprocess.Popen(words, pass_fds=[theirs.fileno()], stderr=subprocess.PIPE, text=True)
+    theirs.close()
+    number = ours.detach()
+    try:
+        yield f"fd!{number}!{number}"
+    finally:
+        _, said = process.communicate(timeout=10)
+        # It tells when a fid was left: all but the root, which a closed connection takes with it, must have been clunked.
+        assert "unclunked fid " not in said, said

@@ -1,0 +1,108 @@
+"""The client with diod, a server of 9P2000.L that is not ours: real files, and what it was told is left of fids."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+import trio
+from helpers_client import diod
+
+from mk9p import connect
+from mk9p.client import requests
+from mk9p.errors import NineError
+from mk9p.tree import Change
+
+
+async def test_files(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/f").write_text("hello\nworld\n")
+    (tmp_path / "d/l").symlink_to("f")
+    big = os.urandom(3_000_001)
+    (tmp_path / "big").write_bytes(big)
+    with diod(tmp_path) as address:
+        async with connect(address, aname=str(tmp_path)) as ns:
+            assert await ns.read("d/f") == "hello\nworld\n"
+            assert {s.name: s.mode & 0o170000 for s in await ns.listdir("d")} == {"f": 0o100000, "l": 0o120000}
+            assert await ns.read_bytes("big") == big
+            async with await ns.open("big") as f:
+                assert await f.pread(2_000_000, 500_000) == big[500_000:2_500_000]
+            assert [line async for line in ns.lines("d/f")] == ["hello", "world"]
+            stat, real = await ns.stat("d/f"), (tmp_path / "d/f").stat()
+            assert (stat.mode, stat.length, stat.mtime, stat.qid.path if stat.qid else 0) == (
+                real.st_mode,
+                real.st_size,
+                real.st_mtime_ns,
+                real.st_ino,
+            )
+            for path, error in (
+                ("no", FileNotFoundError),
+                ("d/no/x", FileNotFoundError),
+                ("d/f/x", NotADirectoryError),
+            ):
+                with pytest.raises(error):
+                    await ns.read(path)
+
+
+async def test_changes(tmp_path: Path) -> None:
+    with diod(tmp_path) as address:
+        async with connect(address, aname=str(tmp_path)) as ns:
+            await ns.write("new", "longer text")
+            await ns.write("new", "text")
+            assert (tmp_path / "new").read_text() == "text"
+            async with await ns.open("new", "a") as f:
+                await f.write(b" more")
+            assert (tmp_path / "new").read_text() == "text more"
+            with pytest.raises(FileExistsError):
+                await ns.open("new", "x")
+            async with await ns.create("made", 0o640, read=True) as f:
+                await f.write(b"0123456789" * 20_000)
+                assert await f.pread(4, 199_998) == b"89"
+                await f.truncate(3)
+                await f.sync()
+            assert (tmp_path / "made").read_text() == "012"
+            assert (tmp_path / "made").stat().st_mode & 0o777 == 0o640
+            await ns.mkdir("e", 0o700)
+            await ns.rename("made", "e/moved")
+            assert (tmp_path / "e/moved").exists()
+            with pytest.raises(NineError) as caught:
+                await ns.remove("e")
+            assert caught.value.errno == errno.ENOTEMPTY
+            await ns.remove("e/moved")
+            await ns.remove("e")
+            assert sorted(os.listdir(tmp_path)) == ["new"]
+
+
+async def test_requests_of_linux(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("text")
+    with diod(tmp_path) as address:
+        async with connect(address, aname=str(tmp_path)) as ns:
+            c, root = ns.connection, ns.root
+            await requests.symlink(c, root, "l", "f")
+            fid, _ = await requests.walk(c, root, ("l",))
+            assert await requests.readlink(c, fid) == "f"
+            file, _ = await requests.walk(c, root, ("f",))
+            await requests.link(c, root, file, "g")
+            await requests.change(c, file, Change(mode=0o600, mtime=5_000_000_006, atime=-1))
+            stat = (tmp_path / "g").stat()
+            assert (stat.st_mode & 0o777, stat.st_mtime_ns, stat.st_nlink) == (0o600, 5_000_000_006, 2)
+            with pytest.raises(NotADirectoryError):
+                await requests.remove(c, root, "g", directory=True)
+            await requests.remove(c, root, "g", directory=False)
+            assert (await requests.statfs(c, root)).bsize == os.statvfs(tmp_path).f_bsize
+            await c.clunk(fid)
+            await c.clunk(file)
+
+
+async def test_many_tasks(tmp_path: Path) -> None:
+    for i in range(300):
+        (tmp_path / f"{i}").write_text(f"{i}")
+    with diod(tmp_path) as address:
+        async with connect(address, aname=str(tmp_path)) as ns, trio.open_nursery() as nursery:
+
+            async def read(i: int) -> None:
+                assert await ns.read(f"{i}") == f"{i}"
+
+            for i in range(300):
+                nursery.start_soon(read, i)
+            assert len(await ns.listdir()) == 300

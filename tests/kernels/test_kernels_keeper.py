@@ -1,0 +1,129 @@
+"""Keepers: everything is undone, in whatever way the guest or its owner ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import trio
+
+from mk9p.errors import NineError
+from servers.kernels import keeper
+from tests.kernels.guests import processes_of
+
+
+async def test_a_command_and_its_status(tmp_path: Path) -> None:
+    after = tmp_path / "after"
+    held = await keeper.keep(tmp_path / "d", ["sh", "-c", "exit 7"], after=[["touch", str(after)]])
+    assert await held.wait() == 7
+    assert after.exists()
+    assert not (tmp_path / "d").exists()
+    await held.close()
+
+
+async def test_end_kills_and_waits_until_all_is_undone(tmp_path: Path) -> None:
+    before = [["touch", str(tmp_path / "d/made")]]
+    held = await keeper.keep(tmp_path / "d", ["sleep", "1000"], before=before)
+    assert (tmp_path / "d/made").exists()
+    assert (tmp_path / "d").stat().st_mode & 0o777 == 0o700
+    pid = held.pid
+    assert os.getsid(pid) != os.getsid(0)
+    await held.end()
+    assert await held.wait() == 137
+    assert not Path(f"/proc/{pid}").exists()
+    assert held.pid == 0
+    await held.close()
+
+
+async def test_what_cannot_be_made_is_told_and_undone(tmp_path: Path) -> None:
+    after = tmp_path / "after"
+    with pytest.raises(NineError, match="no-such-file"):
+        await keeper.keep(
+            tmp_path / "d", ["sleep", "1000"], before=[["cat", "/no-such-file"]], after=[["touch", str(after)]]
+        )
+    assert after.exists()
+    assert not (tmp_path / "d").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a PID namespace needs root")
+async def test_a_crowd_dies_as_one(tmp_path: Path) -> None:
+    crowd = "for i in 1 2 3; do setsid sleep 1000 & done; wait"  # each in a session of its own
+    held = await keeper.keep(tmp_path / "d", ["sh", "-c", crowd], crowd=True)
+    children = Path(f"/proc/{held.pid}/task/{held.pid}/children")
+    with trio.fail_after(10):
+        while not (inside := children.read_text().split()):
+            await trio.lowlevel.checkpoint()
+        namespace = os.readlink(f"/proc/{inside[0]}/ns/pid")
+        while len(_members(namespace)) < 5:  # the shell that is PID 1, this one, three sleepers
+            await trio.lowlevel.checkpoint()
+    await held.end()
+    assert _members(namespace) == []
+    await held.close()
+
+
+def _members(namespace: str) -> list[str]:
+    found = []
+    for directory in Path("/proc").iterdir():
+        try:
+            if directory.name.isdigit() and os.readlink(directory / "ns/pid") == namespace:
+                found.append(directory.name)
+        except OSError:
+            continue
+    return found
+
+
+async def test_a_killed_keeper_takes_its_guest_along_and_we_undo(tmp_path: Path) -> None:
+    after = tmp_path / "after"
+    held = await keeper.keep(tmp_path / "d", ["sleep", "1000"], after=[["touch", str(after)]])
+    guest = held.pid
+    os.kill(held.process.pid, signal.SIGKILL)
+    assert await held.wait() == 137
+    assert after.exists()
+    assert not (tmp_path / "d").exists()
+    with trio.fail_after(5):
+        while Path(f"/proc/{guest}").exists():  # it is init's child by now
+            await trio.lowlevel.checkpoint()
+    await held.close()
+
+
+OWNER = """
+    import sys, trio
+    from pathlib import Path
+    from servers.kernels import keeper
+
+    async def main():
+        held = await keeper.keep(Path(sys.argv[1]))
+        if len(sys.argv) > 2:
+            await held.unmount_at_end(sys.argv[2])
+        print("held", flush=True)
+        await trio.sleep_forever()
+
+    trio.run(main)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+async def test_without_a_command_it_holds_for_its_owner(tmp_path: Path) -> None:
+    mounted = tmp_path / "mounted"
+    mounted.mkdir()
+    owner = await trio.lowlevel.open_process(
+        [sys.executable, "-c", textwrap.dedent(OWNER), str(tmp_path / "d"), str(mounted)], stdout=subprocess.PIPE
+    )
+    assert owner.stdout is not None
+    try:
+        assert await owner.stdout.receive_some() == b"held\n"
+        assert (tmp_path / "d").is_dir()
+        subprocess.run(["mount", "-t", "tmpfs", "none", str(mounted)], check=True)
+        assert mounted.is_mount()
+    finally:
+        owner.kill()
+        await owner.wait()
+        await owner.stdout.aclose()
+    with trio.fail_after(10):
+        while mounted.is_mount() or (tmp_path / "d").exists() or processes_of(tmp_path / "d"):
+            await trio.sleep(0.02)
