@@ -27,7 +27,7 @@ NOBODY: Final = 65534
 _NONUNAME: Final = 0xFFFFFFFF
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class Principal:
     """Name the user of an attach: `name`, numeric `uid`, the `groups` he is in; `readonly` if his listener refuses every change."""
 

@@ -17,7 +17,7 @@ import trio
 from mk9p.auth import ROOT, Policy
 from mk9p.compose.namespace import Namespace
 from mk9p.compose.remote import Server as Remote
-from mk9p.dial import listen
+from mk9p.dial import listen, parse
 from mk9p.errors import NineError
 from mk9p.server import Server
 from mk9p.serving import available, one_error, options, serve_tree, start_logging
@@ -35,8 +35,12 @@ def namespace(nursery: trio.Nursery, extra: dict[str, Node] | None = None) -> Na
 
     def mount(address: str, spec: str) -> Node:
         def changed(_: Remote, up: bool, reason: str) -> None:
-            (ns.up(address, spec) if up else ns.down(address, spec, reason))
+            if up:
+                ns.up(address, spec)
+            else:
+                ns.down(address, spec, reason)
 
+        parse(address)  # refuses what is no dial string now, and not at the first walk
         server = Remote(address, nursery, aname=spec, deadline=PATIENCE, on_change=[changed])
         return server.tree(ROOT)
 

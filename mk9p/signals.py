@@ -18,11 +18,11 @@ NOTES: Final = {"interrupt": "INT", "kill": "KILL", "hangup": "HUP", "alarm": "A
 def number(word: str) -> int:
     """Return the number of a signal that is told by name, note or number; raises EINVAL for any other word."""
     name = NOTES.get(word, word).upper().removeprefix("SIG")
-    base, _, plus = name.partition("+")
+    base, sign, plus = name.partition("+")
     found = signal.Signals.__members__.get(f"SIG{base}")
     if name.isdecimal():
         value = int(name)
-    elif found is not None and (not plus or (base == "RTMIN" and plus.isdecimal())):
+    elif found is not None and (not sign or (base == "RTMIN" and plus.isdecimal())):
         value = found + int(plus or 0)
     else:
         value = 0

@@ -20,7 +20,7 @@ from mk9p.client.files import File, Lines
 from mk9p.client.handshake import MSIZE, attach, open_connection
 from mk9p.errors import NineError
 from mk9p.tree import Buffer, Stat
-from mk9p.wire import QTDIR, QTSYMLINK, Dialect, Qid
+from mk9p.wire import QTDIR, QTSYMLINK, Qid
 
 DEFAULT: Final = "unix!/run/mk9p/ns"
 _ASKED: Final = 16  # files of a listing that are asked about at once
@@ -52,10 +52,12 @@ async def connect(
             connection = await open_connection(address, nursery, msize=msize, version=version)
             try:
                 fid, qid = await attach(connection, uname, n_uname, aname)
-                yield Client(connection, fid, qid)
+                try:
+                    yield Client(connection, fid, qid)
+                finally:
+                    connection.clunk_nowait(fid)
             finally:
-                connection.end("it was closed here")
-                nursery.cancel_scope.cancel()
+                await connection.aclose()  # its tasks end by that
     except BaseExceptionGroup as group:
         # The nursery wraps what the block raised once. Its own tasks raise nothing, so what is alone in the group is the block's.
         if len(group.exceptions) != 1:
@@ -162,20 +164,7 @@ class Client:
             async with await self.open(path, "w") as file:
                 await file.write(data)
         except NineError as error:
-            names = split(path)
-            if (
-                self.connection.dialect is not Dialect.L
-                or not names
-                or not names[-1].endswith("ctl")
-                or self.connection.gone is not None
-            ):
-                raise
-            words = ""
-            with suppress(OSError):
-                words = (await self.read("/".join([*names[:-1], names[-1].removesuffix("ctl") + "error"]))).strip()
-            if words:
-                raise NineError(error.errno, words) from None
-            raise
+            raise await requests.in_words(self.connection, self.root, split(path), error) from None
 
     def lines(self, path: str) -> Lines[str]:
         """Return the lines of a file as they come, for `async for line in ns.lines("events")`: str, without the newline.

@@ -20,7 +20,7 @@ import heapq
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 import outcome
 import trio
@@ -30,6 +30,8 @@ from mk9p.dial import Link
 from mk9p.errors import NineError, ProtocolError
 from mk9p.wire import IOHDRSZ, NOFID, NOTAG, TABLE, Dialect, FrameBuffer, codec
 from mk9p.wire import messages as m
+
+LEAVING: Final = 1.0  # seconds that closing waits for the server
 
 
 class Connection:
@@ -53,6 +55,7 @@ class Connection:
         self._out: deque[tuple[int, memoryview]] = deque()  # (tag, what is still to be sent)
         self._halfway = False  # part of the first of `_out` has been sent
         self._stalled = trio.lowlevel.ParkingLot()
+        self._leaving = trio.lowlevel.ParkingLot()
         self._garbage: deque[int] = deque()
         self._token = trio.lowlevel.current_trio_token()
 
@@ -306,6 +309,8 @@ class Connection:
                 self.free_fid(call.made)
                 call.made = None
             call.settle(result)
+        if self._leaving and not self._left:
+            self._leaving.unpark_all()
 
     def _flushed(self, call: Call, done: bool) -> None:
         """Take an Rflush: the old tag is free. A server that refuses to flush will answer the old request in its own time."""
@@ -316,6 +321,17 @@ class Connection:
                 self._over(call, None)
 
     # The end
+
+    async def aclose(self) -> None:
+        """Close the connection when clunks and flushes that nobody waits for have been answered, at most a second later, shielded.
+
+        To hang up with replies on their way is allowed, but diod 1.0.24 dies of it: of SIGPIPE, with all its clients.
+        """
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + LEAVING):
+            self._clunk_garbage()
+            while self.gone is None and self._left:
+                await self._leaving.park()
+        self.end("it was closed here")
 
     def error(self) -> NineError:
         return NineError(errno.EIO, f"connection to {self.address} is gone: {self.gone}")
@@ -334,6 +350,7 @@ class Connection:
         self._flushes.clear()
         self._out.clear()
         self._stalled.unpark_all()
+        self._leaving.unpark_all()
         self.closed.set()
         for tell in self.on_end:
             tell(reason)

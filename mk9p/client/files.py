@@ -10,17 +10,19 @@ since the empty one before. Over the other dialects the first empty read is the 
 import errno
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import trio
 
 from mk9p.client import requests
-from mk9p.client.calls import Call
 from mk9p.client.connection import Connection
 from mk9p.errors import NineError
 from mk9p.tree import Buffer, Change, Stat
 from mk9p.wire import Dialect, Qid
 from mk9p.wire import messages as m
+
+if TYPE_CHECKING:
+    from mk9p.client.calls import Call
 
 WINDOW: Final = 8  # reads under way at once: at 1 MiB each, more than any link's bandwidth times delay
 PATIENCE: Final = 5.0  # seconds that closing waits for a server, shielded: a vanished one must not hold its client

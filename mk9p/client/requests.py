@@ -14,6 +14,7 @@ from mk9p.client.connection import Connection
 from mk9p.client.stats import of_getattr, of_wire, perm_of_mode, untouched
 from mk9p.errors import NineError
 from mk9p.tree import Change, Stat, StatFs
+from mk9p.tree.dirs import error_name
 from mk9p.wire import (
     AT_REMOVEDIR,
     DMDIR,
@@ -49,6 +50,7 @@ from mk9p.wire import messages as m
 
 NS: Final = 1_000_000_000
 REFUSED: Final = (errno.EOPNOTSUPP, errno.ENOSYS)  # what says that a server has no such message
+_WORDS: Final = 8192  # bytes of an error's words
 
 Entry = tuple[str, Qid, Stat | None]
 
@@ -58,31 +60,29 @@ async def walk(c: Connection, fid: int, names: Sequence[str]) -> tuple[int, list
 
     Raises what the walk of the first name that cannot be walked raises; 9P tells that only of the first name of a message, so it is asked again.
     """
-    new = c.new_fid()
     at, qids, most = fid, list[Qid](), MAXWELEM
     try:
         while True:
             some = tuple(names[len(qids) : len(qids) + most])
+            new = c.new_fid()  # never the same fid again: py9p 1.0.8 counts one that is walked to itself twice
             (got,) = await c.rpc(m.Twalk, at, new, some)
-            if len(got) == len(some):
-                at, most = new, MAXWELEM
-                qids += got
-                if len(qids) == len(names):
-                    return new, qids
+            if len(got) < len(some):
+                c.clunk_nowait(
+                    new
+                )  # it is no fid (walk(5)), but diod 1.0.24 makes it one: then it ends here, else nothing happens
+                if not got:
+                    raise NineError(errno.ENOENT)
+                most = len(got)
                 continue
-            if (
-                at != new
-            ):  # it is no fid (walk(5)), but diod 1.0.24 makes it one: then it ends here, else nothing happens
-                c.clunk_nowait(new)
-                new = c.new_fid()
-            if not got:
-                if at != new:
-                    c.free_fid(new)
-                raise NineError(errno.ENOENT)
-            most = len(got)
+            if at != fid:
+                c.clunk_nowait(at)
+            at, most = new, MAXWELEM
+            qids += got
+            if len(qids) == len(names):
+                return at, qids
     except BaseException:
-        if at == new:
-            c.clunk_nowait(new)
+        if at != fid:
+            c.clunk_nowait(at)
         raise
 
 
@@ -163,6 +163,25 @@ async def write(c: Connection, fid: int, offset: int, data: bytes | bytearray | 
     """Write at most the file's iounit; return how many bytes were taken."""
     (count,) = await c.rpc(m.Twrite, fid, offset, data)
     return min(int(count), len(data))
+
+
+async def in_words(c: Connection, root: int, names: Sequence[str], error: NineError) -> NineError:
+    """Return the error of a write to a file, walked to from `root`, with the words that are in the `error` beside it, if it is a ctl.
+
+    9P2000.L sends only an errno; the other dialects have the words in the error itself, and then nothing is asked.
+    """
+    if c.dialect is not Dialect.L or c.gone is not None or not names or not names[-1].endswith("ctl"):
+        return error
+    try:
+        fid, _ = await walk(c, root, (*names[:-1], error_name(names[-1])))
+        try:
+            _, iounit = await open_(c, fid)
+            words = (await read(c, fid, 0, min(iounit, _WORDS))).decode(errors="replace").strip()
+        finally:
+            c.clunk_nowait(fid)
+    except OSError:  # a ctl without one
+        return error
+    return NineError(error.errno, words) if words else error
 
 
 async def entries(c: Connection, fid: int) -> list[Entry]:

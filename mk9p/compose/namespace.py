@@ -122,11 +122,11 @@ class Namespace:
         flags = flags or Flags()
         new, old = clean(new), clean(old)
         item = Item("bind" if new != old else "under", new if new != old else "", "", flags.create, flags.readonly)
-        there = self.table.find(item, old)
-        if there is not None:  # a script that is run again, or flags that change: it was looked at when it was bound
-            item = attrs.evolve(item, qtype=there.qtype)
-        else:
-            item = attrs.evolve(item, qtype=await self._qtype(new, who, believe=believe))
+        there = self.table.find(
+            item, old
+        )  # a script run again, or flags that change: it was looked at when it was bound
+        qtype = there.qtype if there is not None else await self._qtype(new, who, believe=believe)
+        item = attrs.evolve(item, qtype=qtype)
         if item.qtype & QTDIR == 0 and flags.order != "replace":
             raise NineError(errno.EINVAL, "inconsistent mount")
         self.table.put(old, item, flags.order)

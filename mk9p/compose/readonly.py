@@ -79,6 +79,7 @@ class _ReadOnlyHandle(Handle):
 
     def __init__(self, handle: Handle) -> None:
         self.handle = handle
+        self.duplex = handle.duplex
 
     def read(self, offset: int, count: int) -> Maybe[Buffer]:
         return self.handle.read(offset, count)

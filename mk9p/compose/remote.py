@@ -9,6 +9,7 @@ Theory
 * The user of each request is attached by his own name and number on the one connection, when he first comes. The server at the other end decides
   whether to believe that.
 * A flushed request is a cancelled task here, and a cancelled call of the client is flushed at the far end.
+* 9P2000.L carries no words of errors. Those of a refused ctl are fetched from the `error` beside it, so that who is here reads what he would there.
 * Where records end (tree/waiting.py) is a matter between a server and a client of 9P2000.L. Between two such nothing is to be done. To a client of
   another dialect an empty read is the end, so a mark is swallowed: after a short answer, an empty one is asked for once more. From a server
   of another dialect no marks come, so one is made: after a short answer, one empty one.
@@ -96,11 +97,8 @@ class Server:
 
     async def connected(self) -> Connection:
         """Return the connection, dialling if there is none. Raises NineError(EIO) if there can be none now."""
-        if (
-            self.connection is None
-            and not self._closed
-            and (self._dialling or trio.current_time() >= self._failed + self.backoff)
-        ):
+        resting = self._dialling is None and trio.current_time() < self._failed + self.backoff
+        if self.connection is None and not self._closed and not resting:
             # A task of its own dials: the one who asked first may be flushed while others wait for the same.
             if self._dialling is None:
                 done = trio.Event()
@@ -207,7 +205,7 @@ class Remote(Node):
     def _child(self, name: str, who: Principal, qid: Qid, at: tuple[Connection, int] | None = None) -> "Remote":
         return Remote(self.server, (*self.names, name), who, qid, at)
 
-    async def walk(self, name: str, who: Principal) -> Node:
+    async def walk(self, name: str, who: Principal) -> "Remote":
         me = self._as(who)
         connection, fid = await me.here()
         new, qids = await requests.walk(connection, fid, (name,))
@@ -215,14 +213,14 @@ class Remote(Node):
 
     async def stat(self) -> Stat:
         connection, fid = await self.here()
-        return await requests.stat(connection, fid, self.names[-1] if self.names else "/")
+        return await requests.stat(connection, fid)
 
-    async def entries(self, who: Principal) -> Iterable[tuple[str, Node]]:
+    async def entries(self, who: Principal) -> "Iterable[tuple[str, Remote]]":
         me = self._as(who)
         connection, fid = await me.here()
         return [(name, me._child(name, who, qid)) for name, qid, _ in await requests.entries(connection, fid)]
 
-    async def open(self, how: Open) -> Handle:
+    async def open(self, how: Open) -> "RemoteHandle":
         me = self._as(how.who)
         connection, fid = await me.here()
         new, _ = await requests.walk(connection, fid, ())
@@ -240,9 +238,9 @@ class Remote(Node):
         except BaseException:
             connection.clunk_nowait(new)
             raise
-        return RemoteHandle(connection, new, iounit, how.records, me.names[-1:])
+        return RemoteHandle(me, connection, new, iounit, how.records)
 
-    async def create(self, name: str, perm: int, how: Open) -> tuple[Node, Handle]:
+    async def create(self, name: str, perm: int, how: Open) -> "tuple[Remote, RemoteHandle]":
         me = self._as(how.who)
         connection, fid = await me.here()
         new, _ = await requests.walk(connection, fid, ())
@@ -260,19 +258,20 @@ class Remote(Node):
         except BaseException:
             connection.clunk_nowait(new)
             raise
-        return me._child(name, how.who, qid), RemoteHandle(connection, new, iounit, how.records, (name,))
+        child = me._child(name, how.who, qid)
+        return child, RemoteHandle(child, connection, new, iounit, how.records)
 
-    async def mkdir(self, name: str, perm: int, who: Principal) -> Node:
+    async def mkdir(self, name: str, perm: int, who: Principal) -> "Remote":
         me = self._as(who)
         connection, fid = await me.here()
         return me._child(name, who, await requests.mkdir(connection, fid, name, perm, gid=_group(who)))
 
-    async def symlink(self, name: str, target: str, who: Principal) -> Node:
+    async def symlink(self, name: str, target: str, who: Principal) -> "Remote":
         me = self._as(who)
         connection, fid = await me.here()
         return me._child(name, who, await requests.symlink(connection, fid, name, target, gid=_group(who)))
 
-    async def mknod(self, name: str, mode: int, rdev: int, who: Principal) -> Node:
+    async def mknod(self, name: str, mode: int, rdev: int, who: Principal) -> "Remote":
         me = self._as(who)
         connection, fid = await me.here()
         if connection.dialect is not Dialect.L:
@@ -333,8 +332,8 @@ class RemoteHandle(Handle):
 
     duplex = True  # requests are passed on as they come, and the far end knows which must wait for which
 
-    def __init__(self, connection: Connection, fid: int, iounit: int, records: bool, name: tuple[str, ...]) -> None:
-        self.connection, self.fid, self.iounit, self.name = connection, fid, iounit, "".join(name)
+    def __init__(self, remote: Remote, connection: Connection, fid: int, iounit: int, records: bool) -> None:
+        self.remote, self.connection, self.fid, self.iounit = remote, connection, fid, iounit
         marks = connection.dialect is Dialect.L
         self._swallow, self._make = marks and not records, records and not marks
         self._end = -1  # where the last answer ended, if it was short
@@ -352,10 +351,14 @@ class RemoteHandle(Handle):
         return data
 
     async def write(self, offset: int, data: memoryview) -> int:
-        return await requests.write(self.connection, self.fid, offset, data[: self.iounit])
+        try:
+            return await requests.write(self.connection, self.fid, offset, data[: self.iounit])
+        except NineError as error:
+            connection, root, _ = await self.remote.server.root(self.remote.who)
+            raise await requests.in_words(connection, root, self.remote.names, error) from None
 
     async def stat(self) -> Stat:
-        return await requests.stat(self.connection, self.fid, self.name)
+        return await requests.stat(self.connection, self.fid)
 
     async def change(self, change: Change) -> None:
         await requests.change(self.connection, self.fid, change)

@@ -9,6 +9,7 @@ import trio
 
 from mk9p.errors import NineError
 from mk9p.server.fids import Fid
+from mk9p.tree import Handle
 
 log = logging.getLogger("mk9p.server")
 
@@ -31,6 +32,17 @@ async def put(fid: Fid) -> None:
     fid.uses -= 1
     if fid.gone and not fid.uses:
         await close(fid)
+
+
+def close_nowait(fid: Fid) -> bool:
+    """Close what a fid has open if that is nothing to be done at all, as with most made-up files; False if it takes `close`."""
+    how = fid.how
+    if fid.exclusive or fid.place.holders or how is None or how.remove:
+        return False
+    if fid.handle is not None and fid.handle.__class__.close is not Handle.close:
+        return False
+    fid.closed, fid.handle = True, None
+    return True
 
 
 async def close(fid: Fid) -> None:

@@ -20,7 +20,9 @@ from mk9p.wire import IOHDRSZ, QTDIR, Dialect, FrameBuffer, codec
 from mk9p.wire import messages as m
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
+
+    from mk9p.tree import Maybe
 
 MSIZE: Final = 1 << 20  # v9fs's own most over sockets (MAX_SOCK_BUF)
 MIN_MSIZE: Final = 256  # below that not even a stat fits
@@ -28,6 +30,8 @@ OUT_LIMIT: Final = 4 << 20  # bytes that wait for a client which does not read: 
 JOIN: Final = 4096  # a buffer below is cheaper to copy than to hand to the kernel apart
 
 Reply = bytes | None
+
+_PACKERS: Final[dict[Dialect, list[Any]]] = {dialect: [None] * 256 for dialect in Dialect}  # of replies, filled as they are needed
 
 
 @attrs.frozen
@@ -48,6 +52,7 @@ class Connection:
         self.msize = limits.msize
         self.dialect = Dialect.P9
         self.versioned = False
+        self.packers = _PACKERS[Dialect.P9]
         self.calls: list[tuple[Callable[..., Any], Callable[..., Any]] | None] = [None] * 256
         self.out: list[bytes | memoryview] = []
         self.out_size = 0
@@ -56,11 +61,18 @@ class Connection:
         self.dead = False
         self.blocked = False  # the kernel takes no more bytes: wait for writable, and read nothing meanwhile
 
+    def speak(self, dialect: Dialect) -> None:
+        """Answer in a dialect from now on."""
+        self.dialect, self.packers, self.versioned = dialect, _PACKERS[dialect], True
+
     # replies
 
     def reply(self, message: type[m.Message], tag: int, *fields: Any) -> bytes:
         """Return a complete reply."""
-        packed: bytes = codec(self.dialect, message.type).pack(tag, *fields)
+        pack = self.packers[message.type]
+        if pack is None:
+            pack = self.packers[message.type] = codec(self.dialect, message.type).pack
+        packed: bytes = pack(tag, *fields)
         return packed
 
     def error(self, tag: int, error: NineError) -> bytes:
@@ -120,20 +132,35 @@ class Connection:
         found = place.node.stat()
         return found if isinstance(found, Stat) else await found
 
-    async def step(self, place: Place, name: str, who: Principal) -> Place:
+    def step(self, place: Place, name: str, who: Principal) -> Maybe[Place]:
         """Walk one name; raises ENOTDIR, EACCES, ENOENT."""
         if place.node.qtype & QTDIR == 0:
             raise NineError(errno.ENOTDIR)
         if who.uid != 0:
-            stat = await self.stat(place)
+            stat = place.node.stat()
+            if not isinstance(stat, Stat):
+                return self._step(place, name, who, stat)
             if not may(who, stat.mode, stat.uid, stat.gid, EXEC):
                 raise NineError(errno.EACCES)
+        return self._stepped(place, name, who)
+
+    def _stepped(self, place: Place, name: str, who: Principal) -> Maybe[Place]:
         if name == "..":
             return place.parent
         if name == ".":
             return place
         node = place.node.walk(name, who)
-        return place.child(name, node if isinstance(node, Node) else await node)
+        return place.child(name, node) if isinstance(node, Node) else self._child(place, name, node)
+
+    async def _step(self, place: Place, name: str, who: Principal, later: Awaitable[Stat]) -> Place:
+        stat = await later
+        if not may(who, stat.mode, stat.uid, stat.gid, EXEC):
+            raise NineError(errno.EACCES)
+        step = self._stepped(place, name, who)
+        return step if isinstance(step, Place) else await step
+
+    async def _child(self, place: Place, name: str, later: Awaitable[Node]) -> Place:
+        return place.child(name, await later)
 
 
 def check_name(name: str) -> None:

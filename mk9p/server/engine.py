@@ -4,7 +4,7 @@ Theory
 * One task, the *leader*, waits for all links at once: trio waits on the descriptor of an epoll of our own. One wake-up takes all complete requests
   of a link, answers them in order, and sends all replies in one go. A task, a lock, a scope or a nursery for each request would cost more than the
   request (5 to 12 us each); so would a wait for each.
-* An op that returns a coroutine is run by the leader itself, at once (`_first`). If it never waits, nothing else happened. If it does wait, the
+* An op that returns a coroutine is run by the leader itself, at once, by hand. If it never waits, nothing else happened. If it does wait, the
   leader becomes that request's task and a *follower* takes the lead, where the batch was left; so a task switch is paid for only by what really
   waits. Which requests may go on meanwhile, and in which order, is the session's table.
 * Every worker task has one cancel scope for its whole life. A Tflush cancels the worker that has the request, which then ends; a new one is started
@@ -20,7 +20,7 @@ import os
 import select
 import types
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Coroutine, Generator, Sequence
 from typing import Any, Final
 
 import attrs
@@ -30,7 +30,7 @@ from mk9p.auth import Policy
 from mk9p.dial import Link, Listener
 from mk9p.errors import NineError, ProtocolError, translate
 from mk9p.server.closing import close
-from mk9p.server.connection import MIN_MSIZE, Connection, Limits
+from mk9p.server.connection import MIN_MSIZE, Connection, Limits, Reply
 from mk9p.server.dispatch import Call, calls
 from mk9p.session import Request
 from mk9p.tree import Node
@@ -55,11 +55,13 @@ class _Worker:
 
 @attrs.define(eq=False)
 class _Job:
-    """A request that waits for its turn: all that is needed to run it later."""
+    """A request that waits, for its turn or in the middle: all that is needed to go on with it."""
 
     c: Connection
     call: Call
     args: tuple[Any, ...]
+    work: Any = None  # its coroutine, once that waits
+    trap: Any = None  # what it waits with
 
 
 class Server:
@@ -236,7 +238,8 @@ class Server:
             for _ in range(BATCHES):
                 if c.blocked or c.held:
                     return True
-                if not await self._requests(worker, c):
+                if (waiting := self._requests(worker, c)) is not None:
+                    await self._in_hand(waiting)
                     return False
                 if c.out:
                     self._send(c)
@@ -250,7 +253,8 @@ class Server:
                     self.hang_up(c, "the peer closed it")
                     return True
                 c.frames.received(count)
-            if not await self._requests(worker, c):
+            if (waiting := self._requests(worker, c)) is not None:
+                await self._in_hand(waiting)
                 return False
             self._send(c)
         except ProtocolError as error:
@@ -268,8 +272,8 @@ class Server:
         else:
             self.hang_up(c, str(error))
 
-    async def _requests(self, worker: _Worker, c: Connection) -> bool:
-        """Answer the complete requests that were received; False if this worker leads no more."""
+    def _requests(self, worker: _Worker, c: Connection) -> Request | None:
+        """Answer the complete requests that were received; returns the first that waits, which this worker has in hand from then on."""
         frames, session, out = c.frames, c.session, c.out
         while (frame := frames.next()) is not None:
             start, end = frame
@@ -278,12 +282,8 @@ class Server:
             tag = buf[start + 5] | buf[start + 6] << 8
             call = c.calls[type_]
             try:
-                if tag in session.tags:
-                    raise NineError(errno.EINVAL, "tag already in use")
-                if len(session.tags) >= session.max_requests and type_ != m.Tflush.type:
-                    raise NineError(
-                        errno.EAGAIN, f"{session.max_requests} requests of this connection are waiting already"
-                    )
+                if session.tags:
+                    self._check_tag(c, type_, tag)
                 if call is None:
                     self._odd(c, type_, tag, buf, start, end)
                     continue
@@ -294,25 +294,32 @@ class Server:
                     session.enter(Request(tag, type_, _Job(c, call, args)), args[1:], blockers)
                     continue
                 reply = call[1](c, *args)
+                if reply.__class__ is not bytes and reply is not None:
+                    try:
+                        trap = reply.send(None)
+                    except StopIteration as done:
+                        reply = done.value
+                    else:
+                        return self._waits(worker, Request(tag, type_, _Job(c, call, args, reply, trap)))
             except OSError as error:
-                c.queue(c.error(tag, translate(error)))
-                continue
+                reply = c.error(tag, translate(error))
             except Exception:
-                c.queue(self._bug(c, type_, tag))
-                continue
-            if reply.__class__ is bytes:
+                reply = self._bug(c, type_, tag)
+            if reply is not None:
                 out.append(reply)
                 c.out_size += len(reply)
-            elif reply is not None:
-                if not await self._in_hand(worker, Request(tag, type_, _Job(c, call, args)), reply, lead=True):
-                    return False
-                if c.held or c.dead:
-                    return True
             if c.out_size > self.limits.out:
                 self._send(c)
                 if c.blocked:
-                    return True
-        return True
+                    return None
+        return None
+
+    def _check_tag(self, c: Connection, type_: int, tag: int) -> None:
+        session = c.session
+        if tag in session.tags:
+            raise NineError(errno.EINVAL, "tag already in use")
+        if len(session.tags) >= session.max_requests and type_ != m.Tflush.type:
+            raise NineError(errno.EAGAIN, f"{session.max_requests} requests of this connection are waiting already")
 
     def _blockers(self, c: Connection, type_: int, args: tuple[Any, ...]) -> list[Request]:
         duplex = False
@@ -338,60 +345,59 @@ class Server:
 
     # requests that wait
 
-    async def _run_later(self, worker: _Worker, request: Request) -> None:
-        """Run a request whose turn has come."""
+    def _waits(self, worker: _Worker, request: Request) -> Request:
+        """Let the leader have a request in hand that has just begun to wait, and another worker lead."""
         job: _Job = request.work
-        if request.cleared or job.c.dead:
-            return
+        if request.type in _WITH_DATA:
+            job.c.frames.detach()
+        job.c.session.enter(request, job.args[1:])
+        request.cancel = worker.scope.cancel
+        self._leader = None
+        self._wake()
+        return request
+
+    async def _in_hand(self, request: Request) -> None:
+        """See a request that waits to its end, and answer it."""
+        job: _Job = request.work
+        c = job.c
+        reply: Reply
         try:
-            reply = job.call[1](job.c, *job.args)
-        except OSError as error:
-            reply = job.c.error(request.tag, translate(error))
-        except Exception:
-            reply = self._bug(job.c, request.type, request.tag)
-        if reply is not None and reply.__class__ is not bytes:
-            await self._in_hand(worker, request, reply, lead=False)
-        else:
-            self._finish(request, reply)
-
-    async def _in_hand(self, worker: _Worker, request: Request, work: Coroutine[Any, Any, Any], *, lead: bool) -> bool:
-        """Run a request's coroutine. True: it never waited (or this was not the leader); False: this worker leads no more."""
-        c: Connection = request.work.c
-        waited = False
-
-        def suspended() -> None:
-            nonlocal waited
-            waited = True
-            if lead:
-                if request.type in _WITH_DATA:
-                    c.frames.detach()
-                c.session.enter(request, request.work.args[1:])
-                self._leader = None
-                self._wake()
-            elif self._backlog:
-                self._wake()
-            request.cancel = worker.scope.cancel
-
-        reply: Any
-        try:
-            reply = await _first(work, suspended)
+            reply = await _rest(job.work, job.trap)
         except trio.Cancelled:
-            if waited:
-                self._done(c, request, None)
+            self._done(c, request, None)
             raise
         except OSError as error:
             reply = c.error(request.tag, translate(error))
         except Exception:
             reply = self._bug(c, request.type, request.tag)
-        if waited:
-            self._done(c, request, reply)
-            return False
-        if lead:
-            if reply is not None:
-                c.queue(reply)
-            return True
-        self._finish(request, reply)
-        return True
+        self._done(c, request, reply)
+
+    async def _run_later(self, worker: _Worker, request: Request) -> None:
+        """Run a request whose turn has come."""
+        job: _Job = request.work
+        c = job.c
+        if request.cleared or c.dead:
+            return
+        try:
+            reply = job.call[1](c, *job.args)
+            if reply.__class__ is not bytes and reply is not None:
+                try:
+                    job.trap = reply.send(None)
+                except StopIteration as done:
+                    reply = done.value
+                else:
+                    job.work = reply
+        except OSError as error:
+            reply = c.error(request.tag, translate(error))
+        except Exception:
+            reply = self._bug(c, request.type, request.tag)
+        if job.work is None:
+            self._finish(request, reply)
+            return
+        request.cancel = worker.scope.cancel
+        if self._backlog:
+            self._wake()
+        await self._in_hand(request)
 
     def _done(self, c: Connection, request: Request, reply: bytes | None) -> None:
         self._finish(request, reply)
@@ -459,7 +465,7 @@ class Server:
         dialect = Dialect.of(version)
         if dialect is None:
             return c.reply(m.Rversion, tag, msize, "unknown")
-        c.dialect, c.versioned = dialect, True
+        c.speak(dialect)
         c.msize = c.frames.limit = min(msize, self.limits.msize)
         c.calls = [*calls(dialect)]
         c.calls[m.Tversion.type] = self._version_call
@@ -470,23 +476,16 @@ _WITH_DATA: Final = frozenset({m.Twrite.type})
 
 
 @types.coroutine
-def _first(work: Coroutine[Any, Any, Any], suspended: Callable[[], None]) -> Generator[Any, Any, Any]:
-    """Run a coroutine in this task and return its value; call `suspended` once, if and when it first waits."""
-    try:
-        trap = work.send(None)
-    except StopIteration as done:
-        return done.value
-    suspended()
+def _rest(work: Coroutine[Any, Any, Any], trap: Any) -> Generator[Any, Any, Any]:
+    """Run the rest of a coroutine, which has begun in this task and now waits with `trap`; returns its value."""
     while True:
         try:
             value = yield trap
         except BaseException as error:
-            try:
-                trap = work.throw(error)
-            except StopIteration as done:
-                return done.value
+            outcome: BaseException | None = error
         else:
-            try:
-                trap = work.send(value)
-            except StopIteration as done:
-                return done.value
+            outcome = None
+        try:
+            trap = work.send(value) if outcome is None else work.throw(outcome)
+        except StopIteration as done:
+            return done.value

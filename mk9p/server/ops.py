@@ -11,7 +11,7 @@ from typing import Any
 
 from mk9p.auth import READ, WRITE, Principal, may, require_change
 from mk9p.errors import NineError
-from mk9p.server.closing import claim_exclusive, close, put
+from mk9p.server.closing import claim_exclusive, close, close_nowait, put
 from mk9p.server.connection import JOIN, Connection, Reply, check_name
 from mk9p.server.fids import Fid, Place, qid
 from mk9p.server.stats import plan9_stat, plan9_wish
@@ -46,7 +46,7 @@ async def attach(
     place = Place(c.root, "/", None)
     for name in aname.split("/"):
         if name and name != ".":
-            place = await c.step(place, name, who)
+            place = await settle(c.step(place, name, who))
     stat = await c.stat(place)
     place = Place(place.node, "/", None) if place.parent is place else _as_root(place)
     c.session.new(fid, Fid(place, who))
@@ -60,29 +60,54 @@ def _as_root(place: Place) -> Place:
     return root
 
 
-async def walk(c: Connection, tag: int, fid: int, newfid: int, names: tuple[str, ...]) -> Reply:
+def walk(c: Connection, tag: int, fid: int, newfid: int, names: tuple[str, ...]) -> Reply | Awaitable[Reply]:
     session = c.session
     old = session.fid(fid)
     if newfid != fid and newfid in session.fids:
         raise NineError(errno.EEXIST, "fid already in use")
-    place = old.place
-    if not names:
-        _fork(c, fid, newfid, old, place)
-        return c.reply(m.Rwalk, tag, ())
-    if old.how is not None and newfid == fid:
+    if names and old.how is not None and newfid == fid:
         raise NineError(errno.EBADF, "walk of an open fid to itself")
+    place = old.place
     qids: list[Qid] = []
-    for name in names:
-        try:
+    try:
+        for name in names:
             if name != "..":
                 check_name(name)
-            place = await c.step(place, name, old.who)
-            stat = place.node.stat()
-            qids.append(qid(place, stat if isinstance(stat, Stat) else await stat))
-        except OSError:
-            if not qids:
-                raise
-            return c.reply(m.Rwalk, tag, qids)  # walk(5): as far as it went, and newfid is not made
+            step = c.step(place, name, old.who)
+            if step.__class__ is not Place:
+                return _walk(c, tag, fid, newfid, names, place, qids, step)
+            stat = step.node.stat()
+            if stat.__class__ is not Stat:
+                return _walk(c, tag, fid, newfid, names, place, qids, step)
+            place = step
+            qids.append(qid(place, stat))
+    except OSError:
+        if not qids:
+            raise
+        return c.reply(m.Rwalk, tag, qids)  # walk(5): as far as it went, and newfid is not made
+    _fork(c, fid, newfid, old, place)
+    return c.reply(m.Rwalk, tag, qids)
+
+
+async def _walk(
+    c: Connection, tag: int, fid: int, newfid: int, names: tuple[str, ...], place: Place, qids: list[Qid], step: Any
+) -> Reply:
+    """Go on with a walk from where the tree began to wait, in the middle of a step."""
+    old = c.session.fid(fid)
+    try:
+        while True:
+            place = await settle(step)
+            qids.append(qid(place, await c.stat(place)))
+            if len(qids) == len(names):
+                break
+            name = names[len(qids)]
+            if name != "..":
+                check_name(name)
+            step = c.step(place, name, old.who)
+    except OSError:
+        if not qids:
+            raise
+        return c.reply(m.Rwalk, tag, qids)
     _fork(c, fid, newfid, old, place)
     return c.reply(m.Rwalk, tag, qids)
 
@@ -99,7 +124,8 @@ async def start(c: Connection, f: Fid, how: Open) -> Stat:
     if f.how is not None:
         raise NineError(errno.EBADF, "fid is open already")
     node = f.place.node
-    stat = await c.stat(f.place)
+    now = node.stat()
+    stat = now if isinstance(now, Stat) else await now
     if how.write or how.truncate or how.remove:
         require_change(how.who)
     if stat.is_dir:
@@ -123,12 +149,15 @@ async def start(c: Connection, f: Fid, how: Open) -> Stat:
     f.uses += 1
     f.how = how
     try:
-        f.handle = await settle(node.open(how))
+        handle = node.open(how)
+        f.handle = handle if isinstance(handle, Handle) else await handle
     finally:
         if f.handle is None:
             await _unstart(f)
-        else:
+        elif f.gone:
             await put(f)
+        else:
+            f.uses -= 1
     return stat
 
 
@@ -295,7 +324,7 @@ def clunk(c: Connection, tag: int, fid: int) -> Reply | Awaitable[Reply]:
     f = c.session.fid(fid)
     del c.session.fids[fid]
     f.gone = True
-    if f.how is None or f.uses:
+    if f.how is None or f.uses or close_nowait(f):
         return c.reply(m.Rclunk, tag)
     return _clunk(c, tag, f)
 

@@ -116,11 +116,11 @@ class Command:
         self._before_exec()
         self.directory = os.path.join("/", d)
 
-    def set_env(self, *k_v: str) -> None:
+    def set_env(self, *k_v: str | None) -> None:
         """Add variables `K=V` to the environment."""
         self._before_exec()
-        pairs = [word.partition("=") for word in k_v]
-        if not all(key and equals for key, equals, _ in pairs):
+        pairs = [word.partition("=") for word in k_v if word]
+        if not pairs or not all(key and equals for key, equals, _ in pairs):
             raise NineError(errno.EINVAL, "usage: env K=V...")
         self.environment.update({key: value for key, _, value in pairs})
 
@@ -142,16 +142,16 @@ class Command:
             self.running.renice(n)
         self.niceness = n
 
-    def size(self, rows: int, columns: int) -> None:
+    def size(self, rows: int, cols: int) -> None:
         """Ask for a terminal of a size before `exec`; change the size after it, of which the command is told with SIGWINCH."""
-        if not (0 <= rows <= 65535 and 0 <= columns <= 65535):
+        if not (0 <= rows <= 65535 and 0 <= cols <= 65535):
             raise NineError(errno.EINVAL, "rows and columns go from 0 to 65535")
         if self.running:
             if self.terminal is None:
                 raise NineError(errno.ENOTTY, "the command was started without a terminal")
             if self.terminal.fd is not None:
-                _resize(self.terminal.fd, rows, columns)
-        self.window = rows, columns
+                _resize(self.terminal.fd, rows, cols)
+        self.window = rows, cols
 
     def set_killonclose(self) -> None:
         """End the command when the last `ctl` is closed, though other files are open."""
@@ -237,10 +237,16 @@ class Command:
             self.stderr.ignore(self.commands.nursery)
 
     def close(self) -> None:
-        """End the command and close its pipes."""
-        for pipe in (self.stdin, self.stdout, self.stderr):
+        """End the command and close its pipes; that of its errors last, or a shell that cleans up dies of saying `Hangup`."""
+        for pipe in (self.stdin, self.stdout):
             if pipe:
                 pipe.close()
+        if self.stderr:
+            assert self.running is not None
+            if self.state == "Done":
+                self.stderr.close()
+            else:
+                self.running.last = self.stderr
         if self.running:
             self.commands.hang_up(self.running)
 

@@ -16,17 +16,19 @@ import trio
 from mk9p.errors import NineError
 from mk9p.signals import ending
 from mk9p.tree import quote
+from servers.cmd.pipes import Pipe
 
 
 @attrs.define(eq=False)
 class Running:
-    """One process of ours, by pid and pidfd; `line` is what `wait` tells when `ended` is set."""
+    """One process of ours, by pid and pidfd; `line` is what `wait` tells when `ended` is set; `last` is a pipe to be closed with it."""
 
     pid: int
     pidfd: int
     ended: trio.Event = attrs.field(factory=trio.Event)
     line: str = ""
     doomed: bool = False
+    last: Pipe | None = None
     _started: int = attrs.field(factory=time.monotonic_ns)
 
     async def reap(self) -> None:
@@ -36,6 +38,8 @@ class Running:
             self.kill_group(signal.SIGKILL)  # the rest of the group, whose number the dead leader still keeps
         _, status, usage = os.wait4(self.pid, 0)  # noqa: ASYNC222  # it has ended: this does not wait
         os.close(self.pidfd)
+        if self.last:
+            self.last.close()
         user, system = (round(seconds * 1000) for seconds in (usage.ru_utime, usage.ru_stime))
         real = (time.monotonic_ns() - self._started) // 1_000_000
         said = ending(status)

@@ -14,6 +14,7 @@ import os
 import signal
 import termios
 import warnings
+from collections.abc import Sequence
 from typing import Final, NoReturn
 
 import attrs
@@ -123,7 +124,7 @@ def _fork(spec: Spec, programs: list[str], tell: int) -> int:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
-def _child(spec: Spec, programs: list[str], tell: int, caught: list[int]) -> NoReturn:
+def _child(spec: Spec, programs: list[str], tell: int, caught: Sequence[int]) -> NoReturn:
     """Become the program; this process never returns from here."""
     what = "start"
     try:

@@ -34,7 +34,8 @@ async def tree(run: str, *, serve: str = "") -> AsyncIterator[Dir]:
     """Serve `kernels/`. What was started through it ends with it, in whatever way this process ends.
 
     `run` is the folder of sockets and the like, made now and removed at the end; "" is a new one in /run/mk9p, for an ordinary user below
-    $XDG_RUNTIME_DIR or /tmp. (It has no default, so that `mk9p serve` without names does not serve this: a guest starts no guests.) `serve` is the default for `mk9p serve` in the guests: its arguments after `-l`, quoted as in sh.
+    $XDG_RUNTIME_DIR or /tmp. (It has no default, so that `mk9p serve` without names does not serve this: a guest starts no guests.) `serve` is
+    the default for `mk9p serve` in the guests: its arguments after `-l`, quoted as in sh.
     """
     import shlex
 

@@ -2,7 +2,7 @@
 
 A `Backend` turns a `Spec` into a `Running`. The contract:
 * `start` returns as soon as the guest's process was started; that it serves is seen on its console (`READY`).
-* Nothing made for a guest outlives it or us: a keeper holds it (keeper.py). When `wait` returns, all of it is gone.
+* Nothing made for a guest outlives it, its Running, or us: a keeper holds it (keeper.py). When `wait` returns, all of it is gone.
 * There are no tasks of ours behind a Running: whoever starts a kernel keeps one task in `wait` and one that drains `receive`. A console nobody
   drains never stops the guest: what does not fit is lost.
 """

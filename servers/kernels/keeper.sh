@@ -3,6 +3,8 @@
 # CROWD: the command is unshare(1); its child is PID 1 of a PID namespace, whose death the whole crowd shares and unshare waits for.
 dir=$1 crowd=$2 before=$3 after=$4; shift 4
 umask 077
+ulimit -c 0  # a panicked UML kernel dumps its memory
+cd /
 end() {
 	read -r _ _ _ parent _ </proc/$p/stat && [ "$parent" = $$ ] || return  # not ours any more: the number may be somebody else's
 	c=

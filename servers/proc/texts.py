@@ -67,13 +67,22 @@ def args(directory: int) -> bytes:
 
 def environ(directory: int) -> bytes:
     """Render the environment that the process was started with, a quoted `KEY=VALUE` a line."""
-    words = read_at(directory, "environ").split(b"\0")
+    words = _of_memory(directory, "environ").split(b"\0")
     return _bytes("".join(quote(os.fsdecode(word)) + "\n" for word in words if word))
 
 
 def maps(directory: int) -> bytes:
     """Return the memory map as Linux shows it (proc_pid_maps(5))."""
-    return read_at(directory, "maps")
+    return _of_memory(directory, "maps")
+
+
+def _of_memory(directory: int, name: str) -> bytes:
+    """Return a file that is made of the process's memory; empty where there is none, of which newer kernels say ESRCH."""
+    try:
+        return read_at(directory, name)
+    except ProcessLookupError:
+        read_at(directory, "stat")  # raises if it is the process that is gone
+        return b""
 
 
 def link(directory: int, name: str) -> bytes:
@@ -119,11 +128,12 @@ def ns(directory: int) -> bytes:
         for kind in sorted(os.listdir(spaces)):
             number = os.readlink(kind, dir_fd=spaces).partition("[")[2].rstrip("]")
             lines.append(f"namespace {kind} {number}\n")
+        mounts = os.fsdecode(read_at(directory, "mountinfo"))
     except FileNotFoundError:
-        pass  # a zombie has left its namespaces
+        return b""  # a zombie has left its namespaces
     finally:
         os.close(spaces)
-    for entry in os.fsdecode(read_at(directory, "mountinfo")).splitlines():
+    for entry in mounts.splitlines():
         before, _, after = entry.partition(" - ")
         target, options = (_unescaped(word) for word in before.split(" ")[4:6])
         kind, source = (_unescaped(word) for word in after.split(" ")[:2])

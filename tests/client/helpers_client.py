@@ -4,7 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -85,16 +85,27 @@ async def by_hand(
 
 
 @asynccontextmanager
-async def served(root: Node, version: str = "9P2000.L", **options: Any) -> AsyncIterator[tuple[Client, Server]]:
-    """Serve a tree with mk9p's own server, and connect to it."""
+async def serving(root: Node) -> AsyncIterator[tuple[Server, Callable[[], str]]]:
+    """Serve a tree with mk9p's own server; give it, and what makes an address for one more connection."""
     server = Server(root)
-    ours, theirs = socket.socketpair()
+
+    def address() -> str:
+        ours, theirs = socket.socketpair()
+        server.add(link(theirs))
+        number = ours.detach()
+        return f"fd!{number}!{number}"
+
     async with trio.open_nursery() as nursery:
         await nursery.start(server.run)
-        server.add(link(theirs))
-        async with connect(f"fd!{ours.fileno()}!{ours.detach()}", version=version, **options) as client:
-            yield client, server
+        yield server, address
         nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def served(root: Node, version: str = "9P2000.L", **options: Any) -> AsyncIterator[tuple[Client, Server]]:
+    """Serve a tree, and connect to it."""
+    async with serving(root) as (server, address), connect(address(), version=version, **options) as client:
+        yield client, server
 
 
 @contextmanager
@@ -108,12 +119,13 @@ def diod(root: "os.PathLike[str]") -> Iterator[str]:
     ours, theirs = socket.socketpair()
     fd = str(theirs.fileno())
     words = [program, "-f", "-r", fd, "-w", fd, "-c", "/dev/null", "-L", "stderr", "-n", "-e", os.fspath(root)]
-    process = subprocess.Popen(words, pass_fds=[theirs.fileno()], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(words, pass_fds=[theirs.fileno()], stderr=subprocess.PIPE, text=True, cwd=root)
     theirs.close()
     number = ours.detach()
     try:
         yield f"fd!{number}!{number}"
     finally:
         _, said = process.communicate(timeout=10)
+        assert process.returncode == 0, (process.returncode, said)
         # It tells when a fid was left: all but the root, which a closed connection takes with it, must have been clunked.
         assert "unclunked fid " not in said, said

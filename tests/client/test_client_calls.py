@@ -23,7 +23,8 @@ async def cancelled(nursery: trio.Nursery, call: Any, *args: Any) -> trio.Cancel
             await call(*args)
         assert scope.cancelled_caught
 
-    return await nursery.start(run)
+    scope: trio.CancelScope = await nursery.start(run)
+    return scope
 
 
 async def test_replies_find_their_callers_in_any_order() -> None:
@@ -208,12 +209,15 @@ async def test_a_walk_asks_again_for_the_reason() -> None:
         nursery.start_soon(walk)
         first = await hand.next(m.Twalk)
         await hand.say(m.Rwalk(first.tag, (DIR, FILE)))
-        await hand.say(m.Rlerror((await hand.next(m.Tclunk)).tag, errno.EBADF))
+        clunk = await hand.next(m.Tclunk)
+        assert clunk.fid == first.newfid, "diod makes this fid"
+        await hand.say(m.Rlerror(clunk.tag, errno.EBADF))
         second = await hand.next(m.Twalk)
         assert second.names == ("a", "f")
         await hand.say(m.Rwalk(second.tag, (DIR, FILE)))
         third = await hand.next(m.Twalk)
-        assert (third.fid, third.newfid, third.names) == (second.newfid, second.newfid, ("x",))
+        assert (third.fid, third.names) == (second.newfid, ("x",))
+        assert third.newfid != third.fid, "py9p counts a fid that is walked to itself twice"
         await hand.say(m.Rlerror(third.tag, errno.ENOTDIR))
         assert (await hand.next(m.Tclunk)).fid == second.newfid
 
@@ -221,13 +225,18 @@ async def test_a_walk_asks_again_for_the_reason() -> None:
 async def test_a_long_walk_goes_in_pieces() -> None:
     async with by_hand() as (c, hand), trio.open_nursery() as nursery:
         names = tuple(map(str, range(40)))
-        nursery.start_soon(requests.walk, c, 0, names)
+        nursery.start_soon(requests.walk, c, 99, names)
         seen: tuple[str, ...] = ()
+        before = None
         for count in (16, 16, 8):
             asked = await hand.next(m.Twalk)
             assert len(asked.names) == count
+            assert asked.fid == (99 if before is None else before.newfid)
             seen += asked.names
             await hand.say(m.Rwalk(asked.tag, (DIR,) * count))
+            if before is not None:
+                assert (await hand.next(m.Tclunk)).fid == before.newfid
+            before = asked
         assert seen == names
 
 
@@ -288,6 +297,7 @@ async def test_a_server_that_breaks_the_protocol_is_left(frame: bytes, reason: s
     [
         (Dialect.L, m.Rlerror(0, errno.EBUSY), errno.EBUSY, "Device or resource busy"),
         (Dialect.U, m.Rerror(0, "held by k2", errno.EBUSY), errno.EBUSY, "held by k2"),
+        (Dialect.U, m.Rerror(0, "file not found", 0xFFFF), errno.ENOENT, "file not found"),
         (Dialect.P9, m.Rerror(0, "exclusive use file already open"), errno.EBUSY, "exclusive use file already open"),
         (Dialect.P9, m.Rerror(0, "phase of the moon"), errno.EIO, "phase of the moon"),
     ],

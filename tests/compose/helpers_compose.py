@@ -147,3 +147,11 @@ async def make(node: Node | Namespace, path: str, text: str, who: Principal = RO
     _, handle = await settle((await walk(node, up, who)).create(name, 0o644, Open(who, read=False, write=True)))
     await settle(handle.write(0, memoryview(text.encode())))
     await settle(handle.close())
+
+
+def k1() -> Store:
+    return Store({"name": "k1", "cpu": {"ctl": "k1 cpu", "0": {"status": "on"}}, "bin": {"ls": "k1 ls", "ps": "k1 ps"}})
+
+
+def k2() -> Store:
+    return Store({"name": "k2", "cpu": {"ctl": "k2 cpu"}, "bin": {"ls": "k2 ls", "top": "k2 top"}})

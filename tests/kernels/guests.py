@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import asynccontextmanager
+import subprocess
+import sys
+import textwrap
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +18,7 @@ import trio
 from servers.kernels import backend, qemu, uml
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable, Iterator
 
 BACKENDS = {"qemu": qemu.Qemu(), "uml": uml.Uml()}
 BOOT = 60  # s; 2 to 5 on an idle machine
@@ -89,15 +92,55 @@ def require(*kinds: str) -> None:
         pytest.skip("no busybox or no apt-get: apt-get install busybox-static")
 
 
-def processes_of(path: Path) -> list[str]:
-    """Return the command lines that name a path: what a guest in it has left running."""
+def processes_of(path: Path) -> list[int]:
+    """Return the processes whose command lines name a path, but for ourselves: what runs for a guest in it."""
     found = []
     for directory in Path("/proc").iterdir():
         if directory.name.isdigit() and directory.name != str(os.getpid()):
             try:
-                line = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                line = (directory / "cmdline").read_bytes()
             except OSError:
                 continue
-            if str(path) in line:
-                found.append(f"{directory.name} {line}")
+            if os.fsencode(path) in line:
+                found.append(int(directory.name))
     return found
+
+
+@contextmanager
+def watched(pids: Iterable[int]) -> Iterator[list[int]]:
+    """Give descriptors that become readable when the processes end, whoever's children they are (pidfd_open(2))."""
+    descriptors = [os.pidfd_open(pid) for pid in pids]
+    try:
+        yield descriptors
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+async def ended(descriptors: Iterable[int]) -> None:
+    """Wait until all that is watched has ended."""
+    with trio.fail_after(20):
+        for descriptor in descriptors:
+            await trio.lowlevel.wait_readable(descriptor)
+
+
+@asynccontextmanager
+async def owner(script: str, *args: object, lines: int) -> AsyncIterator[trio.Process]:
+    """Run a Python script until it has printed some lines, and kill it with SIGKILL at the end of the block."""
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-c", textwrap.dedent(script), *map(str, args)], stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    try:
+        said = b""
+        with trio.fail_after(BOOT):
+            while said.count(b"\n") < lines:
+                data = await process.stdout.receive_some()
+                assert data, "the owner ended"
+                said += data
+        yield process
+    finally:
+        process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+            await process.stdout.aclose()

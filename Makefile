@@ -1,0 +1,45 @@
+# `make demo` and `make test` need nothing but a Debian with Python 3.11, root and make: they install the rest, or say in one line what they may not.
+PYTHON ?= $(shell for p in /usr/bin/python3 python3.13 python3.12 python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+# Debian packages: guests (qemu, busybox, zstd, gcc for user-mode Linux, iproute2 for its network), FUSE, and for the tests the strangers
+GUESTS := qemu-system-x86 busybox-static zstd gcc libc6-dev iproute2 util-linux
+FUSE := fuse3 libfuse3-dev pkg-config gcc libc6-dev python3-dev
+STRANGERS := diod tshark
+
+.PHONY: setup demo test check format lint types bench clean
+.DEFAULT_GOAL := check
+
+setup: .venv/.ready
+
+.venv/.ready: pyproject.toml .ci/packages
+	@sh .ci/packages python3-venv $(GUESTS) $(FUSE)
+	@test -x $(BIN)/python || { test -n "$(PYTHON)" || { echo "mk9p: no Python 3.11 or newer: apt-get install python3" >&2; exit 1; }; $(PYTHON) -m venv .venv; }
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -U 'pip>=25.1' 2>&1 | grep -v '^WARNING' || true
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[fuse,fsspec]' --group test --group lint
+	@touch $@
+
+demo: setup
+	@$(BIN)/mk9p demo
+
+test: setup
+	@sh .ci/packages $(STRANGERS)
+	@$(BIN)/python -m pytest -q
+
+check: setup lint types test
+
+format: setup
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+lint: setup
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check .
+
+types: setup
+	@$(BIN)/mypy
+
+bench: setup
+	@sh .ci/packages diod gcc libc6-dev
+	@$(BIN)/python -m tests.bench
+
+clean:
+	rm -rf .venv build dist

@@ -1,0 +1,119 @@
+"""`mk9p demo`: two real kernels beside the host's own, one namespace over all three, and a short session with it at a shell.
+
+Every command is run by `sh` as it is printed, in the mounted namespace, so what is seen is what a person would see. The exit status says whether all
+of it went as it should.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from clients import lab as labs
+from clients.common import say
+from clients.up import print_hints, up
+
+SECONDS: Final = 60  # for one command: an emulated kernel on a busy machine takes one or two
+
+
+@attrs.frozen
+class Step:
+    """One command, what to say before it, and what its output must hold."""
+
+    about: str
+    command: str
+    holds: str
+
+
+STEPS: Final = (
+    Step("Three kernels, one tree:", "ls k", "k0\nk1\nk2"),
+    Step("They are different kernels:", "grep -E '^(name|release|arch)' k/*/status", "k1/status:name k1"),
+    Step("k1's processors:", "cat k/k1/cpu/status", "1 online"),
+    Step("Take one away, from here:", "echo offline 1 > k/k1/cpu/ctl; cat k/k1/cpu/status", "1 offline"),
+    Step("k1 itself says so:", "mk9p run k1 -- grep -c ^processor /proc/cpuinfo", "1"),
+    Step("A mistake is told in words:", "echo offline 9 > k/k1/cpu/ctl; cat k/k1/cpu/error", "9"),
+    Step("And back:", "echo online 1 > k/k1/cpu/ctl; cat k/k1/cpu/status", "1 online"),
+    Step("A pipe between kernels:", "mk9p run k1 -- cat /proc/version | mk9p run k2 -- tr a-z A-Z", "LINUX VERSION"),
+    Step(
+        "A process in k2, seen and ended from here:",
+        "mk9p run k2 -- sleep 1000 & sleep 1; mk9p ps k2 | grep sleep",
+        "sleep",
+    ),
+    Step(
+        "",
+        "for p in k/k2/proc/[0-9]*; do if grep -q ^sleep $p/status; then echo kill > $p/ctl; fi; done; sleep 0.5; mk9p ps k2 | grep -c sleep",
+        "0",
+    ),
+    Step(
+        "What k1's kernel logs, as it happens:",
+        "mk9p run k1 -- sh -c 'echo hello from k1 > /dev/kmsg' & grep -m1 hello k/k1/dev/kmsg",
+        "hello from k1",
+    ),
+    Step("All kernels' processors in one directory:", "ls all/cpu", "k1.1"),
+    Step("What is mounted, as a script that makes it again:", "cat ns", "/k/k1"),
+)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the demo; `--keep` leaves the lab up."""
+    parser = argparse.ArgumentParser(prog="mk9p demo")
+    parser.add_argument("--keep", action="store_true", help="leave the lab up, as `mk9p up` does")
+    chosen = parser.parse_args(arguments[1:])
+    lab = labs.Lab()
+    begun = time.monotonic()
+    print("Starting two kernels: k1 by QEMU (Debian's 6.1, two processors), k2 by user-mode Linux; k0 is this one.")
+    up(lab, labs.read_lab(None), mount=True)
+    try:
+        seen = [show(lab, step) for step in STEPS]
+        print(f"\nAll of it took {time.monotonic() - begun:.1f} seconds.")
+    finally:
+        if not chosen.keep:
+            lab.end()
+    if chosen.keep:
+        print_hints(lab, mounted=True)
+    else:
+        print("The lab is down again and has left nothing behind. To have it up and go on by hand:\n")
+        here = Path(sys.argv[0])
+        print(
+            f"  {here} up        start it again\n  cd {lab.mount}     and use ls, cat, echo; or {here} ls, cat, write, run, ps, console, tail"
+        )
+        print(f"  {here} down      end it and leave nothing behind")
+    return 0 if all(seen) else 1
+
+
+def show(lab: labs.Lab, step: Step) -> bool:
+    """Print a command, run it, print what it printed, and tell whether that is what it should be."""
+    if step.about:
+        print(f"\n# {step.about}")
+    print(f"$ {step.command}", flush=True)
+    environment = {
+        **os.environ,
+        "MK9P": lab.address,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
+    }
+    try:
+        done = subprocess.run(
+            ["sh", "-c", step.command],
+            cwd=lab.mount,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=SECONDS,
+            text=True,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        say(f"no answer in {SECONDS} seconds")
+        return False
+    print(done.stdout.rstrip(), flush=True)
+    if step.holds in done.stdout:
+        return True
+    say(f"expected to see {step.holds!r}")
+    return False

@@ -1,0 +1,359 @@
+"""`mk9p mount [DIAL] DIR` and `mk9p umount DIR`: a tree as a directory of this kernel, by v9fs where it has it, else by FUSE.
+
+FUSE is a process of its own (clients/fuse.py), which ends when it is unmounted, by whatever command, or told to by SIGTERM. It keeps an abstract unix
+socket listening that is named after the mount's device number: who unmounts connects before, and knows by its end that the process has ended.
+v9fs never dials again: when the server was gone, unmount and mount again. FUSE does.
+"""
+
+import argparse
+import errno
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Final
+
+import attrs
+import trio
+
+from clients import v9fs
+from clients.background import in_background
+from mk9p.auth import Principal
+from mk9p.client.client import DEFAULT
+from mk9p.dial import parse
+from mk9p.errors import NineError
+from mk9p.serving import one_error
+
+PATIENCE: Final = 5.0  # seconds for the server to answer the first time, and each time that it has to be dialled again
+TYPE: Final = "mk9p"  # /proc/mounts shows fuse.mk9p
+INSTALL: Final = "pip install 'mk9p[fuse]'"
+
+
+@attrs.frozen
+class Mounted:
+    """A line of /proc/self/mountinfo (proc(5)): device number, directory, type, source, options."""
+
+    device: str
+    directory: str
+    type: str
+    source: str
+    options: tuple[str, ...]
+
+    @property
+    def ours(self) -> bool:
+        return self.type in ("9p", f"fuse.{TYPE}")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run `mk9p mount` or `mk9p umount`."""
+    return umount_main(arguments) if arguments[0] == "umount" else mount_main(arguments)
+
+
+def mount_main(arguments: Sequence[str]) -> int:
+    """Run `mk9p mount`; returns when the mount's root can be asked for its status."""
+    parser = argparse.ArgumentParser(prog="mk9p mount")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--v9fs", action="store_true", help="insist on the kernel's own client")
+    kind.add_argument("--fuse", action="store_true", help="insist on FUSE")
+    parser.add_argument(
+        "--user", metavar="NAME", help="be this user to the server, whoever asks; else each user is himself"
+    )
+    parser.add_argument("--aname", default="", help="the tree to attach to")
+    parser.add_argument("--cache", metavar="MODE", default="none", help=" ".join(v9fs.CACHES) + " (none)")
+    parser.add_argument("--readonly", action="store_true", help="refuse every change")
+    parser.add_argument("--foreground", action="store_true", help="FUSE: do not return before it is unmounted")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show the mount command")
+    parser.add_argument("dial", metavar="DIAL", nargs="?", help=f"what to mount; else $MK9P, else {DEFAULT}")
+    parser.add_argument("dir", metavar="DIR")
+    chosen = parser.parse_args(arguments[1:])
+    address = chosen.dial or os.environ.get("MK9P") or DEFAULT
+    parse(address)
+    if chosen.cache not in v9fs.CACHES:
+        parser.error(f"unknown cache {chosen.cache!r}: there are {' '.join(v9fs.CACHES)}")
+    wish = v9fs.Wish(chosen.user, chosen.aname, chosen.cache, chosen.readonly)
+    directory = mountpoint(chosen.dir)
+    by_kernel = chosen.v9fs or (not chosen.fuse and os.geteuid() == 0 and kernel_has_9p())
+    if not by_kernel:
+        mount_fuse(address, directory, wish, foreground=chosen.foreground, verbose=chosen.verbose)
+        return 0
+    if os.geteuid() != 0:
+        raise NineError(errno.EPERM, "only root may mount with v9fs; without --v9fs it is FUSE, which anybody may")
+    if not kernel_has_9p():
+        raise NineError(errno.ENODEV, f"Linux {os.uname().release} has no 9p, nor a module of it: try --fuse")
+    mount_v9fs(address, directory, wish, verbose=chosen.verbose)
+    return 0
+
+
+def mountpoint(directory: str) -> str:
+    """Return the full path of a directory to mount on. Raises ENOENT, ENOTDIR, EBUSY if one of our mounts is there."""
+    path = os.path.realpath(directory)
+    there = mounted_at(path)
+    if there is not None and there.ours:
+        raise NineError(errno.EBUSY, f"{directory}: {there.source} is mounted there: `mk9p umount {directory}` first")
+    if not os.path.exists(path):
+        raise NineError(errno.ENOENT, f"{directory}: no such directory: make it first")
+    if not os.path.isdir(path):
+        raise NineError(errno.ENOTDIR, f"{directory}: not a directory")
+    return path
+
+
+def mounts() -> list[Mounted]:
+    """Return all that is mounted in this namespace, later ones last."""
+    found = []
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            words, _, more = line.partition(" - ")
+            _, _, device, _, directory, options = words.split()[:6]
+            kind, source, inner = more.split()
+            found.append(
+                Mounted(device, _plain(directory), kind, _plain(source), (*options.split(","), *inner.split(",")))
+            )
+    return found
+
+
+def _plain(word: str) -> str:
+    r"""Undo the kernel's \040 for characters that would divide words."""
+    for number in (" ", "\t", "\n", "#"):
+        word = word.replace(f"\\{ord(number):03o}", number)
+    return word.replace("\\134", "\\")
+
+
+def mounted_at(path: str) -> Mounted | None:
+    """Return what is mounted on a full path, the last if it is several."""
+    return next((mount for mount in reversed(mounts()) if mount.directory == path), None)
+
+
+def kernel_has_9p() -> bool:
+    """Tell whether this kernel has v9fs, loading its modules if need be."""
+    import subprocess
+
+    for module in v9fs.MODULES:  # transports are modules of their own, and not all kernels ask for them by themselves
+        try:
+            subprocess.run(["modprobe", "-q", module], check=False, stderr=subprocess.DEVNULL)
+        except FileNotFoundError:
+            break
+    with open("/proc/filesystems", encoding="ascii") as file:
+        return any(line.split()[-1:] == ["9p"] for line in file)
+
+
+# v9fs
+
+
+def mount_v9fs(address: str, directory: str, wish: v9fs.Wish, *, verbose: bool) -> None:
+    """Mount with the kernel's client. Raises NineError with what mount(8) said."""
+    from mk9p.client.handshake import user_name
+
+    plan = v9fs.plan(
+        address,
+        wish,
+        me=user_name(os.geteuid()),
+        release=os.uname().release,
+        numeric=v9fs.numeric_host(address),
+    )
+    fds = _dialled(address) if plan.dialled else None
+    if not plan.dialled:
+        one_error(lambda: _try(address))  # the kernel's own words for a server that is not there tell nothing
+    command = ["mount", *plan.arguments(directory, fds)]
+    if verbose:
+        import shlex
+
+        print(shlex.join(command), file=sys.stderr)
+    _command(command, address, pass_fds=fds or ())
+    try:
+        os.stat(directory)
+    except OSError as error:
+        _command(["umount", "-l", directory], directory)
+        raise NineError(error.errno or errno.EIO, f"{address}: its root: {error.strerror}") from None
+    there = mounted_at(directory)
+    for note in v9fs.differences(plan.options, there.options if there else ()):
+        print(f"mk9p mount: note: the kernel took {note}", file=sys.stderr)
+
+
+async def _try(address: str) -> None:
+    (await v9fs.dialled(address, PATIENCE)).close()
+
+
+def _dialled(address: str) -> tuple[int, int]:
+    """Dial, and return descriptors to read and write that v9fs can use and children inherit."""
+    links = []
+
+    async def run() -> None:
+        links.append(await v9fs.dialled(address, PATIENCE))
+
+    one_error(run)
+    (link,) = links
+    fds = link.rfd, link.wfd
+    if not v9fs.readable_by_kernel(link):
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+
+        def work(ready: Callable[[], None]) -> None:
+            theirs.close()
+            ready()
+            v9fs.relay(fds, ours.fileno())
+
+        in_background(work)
+        ours.close()
+        fds = (theirs.fileno(), theirs.detach())
+    for fd in fds:
+        os.set_inheritable(fd, True)
+    return fds
+
+
+def _command(command: list[str], about: str, *, pass_fds: Sequence[int] = ()) -> None:
+    import subprocess
+
+    try:
+        done = subprocess.run(command, stderr=subprocess.PIPE, pass_fds=pass_fds, check=False)
+    except FileNotFoundError:
+        raise NineError(errno.ENOENT, f"no program {command[0]!r} is installed") from None
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        line = next((line for line in said if ":" in line), f"{command[0]} failed with status {done.returncode}")
+        number = next((n for n in (errno.EBUSY, errno.EPERM) if os.strerror(n).split()[-1] in line), errno.EIO)
+        raise NineError(number, f"{about}: {line}")
+
+
+# FUSE
+
+
+def mount_fuse(address: str, directory: str, wish: v9fs.Wish, *, foreground: bool, verbose: bool) -> None:
+    """Mount by FUSE, in this process if `foreground`, else in one of its own."""
+    import shutil
+
+    if not os.path.exists("/dev/fuse"):
+        raise NineError(errno.ENODEV, "no /dev/fuse: `modprobe fuse`, or use a kernel with FUSE or 9p")
+    if os.geteuid() != 0 and not shutil.which("fusermount3"):
+        raise NineError(errno.EPERM, "not root: then FUSE needs fusermount3, of Debian's package fuse3")
+    try:
+        import clients.fuse  # noqa: F401
+    except ImportError as error:
+        raise NineError(errno.ENOENT, f"FUSE needs pyfuse3 ({error}): {INSTALL}") from None
+
+    def work(ready: Callable[[], None]) -> None:
+        one_error(lambda: serve(address, directory, wish, ready, verbose=verbose))
+
+    if foreground:
+        from mk9p.serving import start_logging
+
+        start_logging(0)
+        work(lambda: None)
+    else:
+        where = parse(address)
+        in_background(work, keep=[int(n) for n in where.rest.split("!")] if where.network == "fd" else ())
+
+
+def fuse_options(address: str, wish: v9fs.Wish, *, root: bool) -> set[str]:
+    """Return the options of mount.fuse3(8).
+
+    The server checks permissions, for it is told who asks; but where all are one user to it, the kernel must, by the bits. Only root lets others in.
+    """
+    source = address.encode("ascii", "replace").decode().replace("\\", "\\\\").replace(",", "\\,")
+    options = {f"fsname={source}", f"subtype={TYPE}"}
+    if root:
+        options.add("allow_other")
+        if wish.user:
+            options.add("default_permissions")
+    if wish.readonly:
+        options.add("ro")
+    return options
+
+
+async def serve(
+    address: str, directory: str, wish: v9fs.Wish, ready: Callable[[], None], *, verbose: bool = False
+) -> None:
+    """Mount a tree and serve it until it is unmounted, or SIGTERM, SIGINT or SIGHUP; calls `ready` once its root has been asked for its status."""
+    import pyfuse3
+
+    from clients.fuse import TASKS, Fuse
+    from mk9p.compose.remote import Server
+
+    root = os.geteuid() == 0
+    me = Principal.named(wish.user) if wish.user else Principal.of(os.geteuid())
+    mounted = False
+    try:
+        async with trio.open_nursery() as nursery:
+            server = Server(address, nursery, aname=wish.aname, deadline=PATIENCE)
+            try:
+                await server.root(me)
+            except NineError as error:
+                raise NineError(error.errno, server.reason if not server.up else f"{address}: {error}") from None
+            fuse = Fuse(server.tree(me), who=None if root and not wish.user else me, cache=wish.cache != "none")
+            options = fuse_options(address, wish, root=root)
+            if verbose:
+                print(f"fuse: {','.join(sorted(options))} {directory}", file=sys.stderr)
+            try:
+                pyfuse3.init(fuse, directory, options)
+            except RuntimeError as error:  # libfuse has said more on stderr
+                raise NineError(errno.EIO, f"{directory}: {error}") from None
+            mounted = True
+
+            async def main() -> None:
+                await pyfuse3.main(max_tasks=TASKS)
+                nursery.cancel_scope.cancel()
+
+            async def signals() -> None:
+                with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
+                    async for _ in received:
+                        nursery.cancel_scope.cancel()
+
+            nursery.start_soon(signals)
+            nursery.start_soon(main)
+            nursery.start_soon(fuse.interrupts.watch)
+            await trio.to_thread.run_sync(os.stat, directory, abandon_on_cancel=True)
+            there = mounted_at(directory)
+            if there is not None:
+                alive = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                alive.bind(_alive(there.device))
+                alive.listen()
+                alive.detach()  # it is closed by the end of this process, and by nothing else
+            ready()
+            await trio.sleep_forever()
+    finally:
+        if mounted:
+            pyfuse3.close()
+
+
+def _alive(device: str) -> str:
+    """Return the name of the socket that exists as long as the process that serves the FUSE mount of a device number."""
+    return f"\0mk9p/fuse/{device}"
+
+
+# umount
+
+
+def umount_main(arguments: Sequence[str]) -> int:
+    """Run `mk9p umount`; returns when the mount, and the process that served it, are gone."""
+    parser = argparse.ArgumentParser(prog="mk9p umount")
+    parser.add_argument("-l", "--lazy", action="store_true", help="detach it now, even if it is in use")
+    parser.add_argument("dir", metavar="DIR")
+    chosen = parser.parse_args(arguments[1:])
+    umount(os.path.realpath(chosen.dir), lazy=chosen.lazy)
+    return 0
+
+
+def umount(path: str, *, lazy: bool = False) -> None:
+    """Unmount what `mk9p mount` mounted on a full path. Raises EINVAL if there is none, EBUSY if it is in use."""
+    there = mounted_at(path)
+    if there is None or not there.ours:
+        raise NineError(errno.EINVAL, f"{path}: nothing of mk9p is mounted there")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as process:
+        alive = there.type != "9p" and process.connect_ex(_alive(there.device)) == 0
+        by_root, by_others = ["umount", "-i", *(["-l"] * lazy)], ["fusermount3", "-u", *(["-z"] * lazy)]
+        command = [*(by_root if os.geteuid() == 0 else by_others), path]
+        try:
+            _command(command, path)
+        except NineError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            raise NineError(errno.EBUSY, f"{path}: in use: `fuser -vm {path}` says by whom; or umount -l") from None
+        if alive and lazy:
+            import struct
+
+            credentials = process.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+            os.kill(struct.unpack("3i", credentials)[0], signal.SIGTERM)
+        if alive:
+            with suppress(ConnectionResetError):
+                process.recv(1)  # it ends with the process

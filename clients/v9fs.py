@@ -1,0 +1,173 @@
+"""Mounts by Linux's own client, v9fs (Documentation/filesystems/9p.rst): which options for which address, on which kernel.
+
+* tcp with an IPv4 address and unix with a path are dialled by the kernel. All else is dialled here and handed over as a descriptor (trans=fd), which
+  the kernel takes if it can be read by its own threads: sockets, terminals and pipes. A virtio port cannot: between it and a socket sits a process.
+* `version=` must be in lower case. msize is the most that sockets have (MAX_SOCK_BUF of net/9p/trans_fd.c); the server may say less.
+* `cache=none`: what is mounted changes by itself. `noxattr`: made-up files have none, and asking costs a message a write.
+* Without a user to be, `access=client`: every user of this machine is attached under his own number, and the server decides. With one, `access=any`:
+  all are that user to the server, and this kernel checks the permission bits.
+* The kernel ignores options that it does not know, in silence: so what it took is read from /proc/mounts.
+"""
+
+import errno
+import os
+import stat as st
+from collections.abc import Sequence
+from typing import Final
+
+import attrs
+
+from mk9p.dial import Dial, FdLink, Link, dial, parse
+from mk9p.errors import NineError
+
+MSIZE: Final = 1 << 20
+MODULES: Final = ("9p", "9pnet_fd", "9pnet_virtio")
+CACHES: Final = ("none", "readahead", "mmap", "loose", "fscache")
+_WORDS: Final = (6, 4)  # the first kernel that knows cache=readahead
+
+
+@attrs.frozen
+class Wish:
+    """What was asked for on the command line; `user` None: every user is himself."""
+
+    user: str | None = None
+    aname: str = ""
+    cache: str = "none"
+    readonly: bool = False
+
+
+@attrs.frozen
+class Plan:
+    """What mount(8) is to be told. `dialled`: the address is dialled first, and `rfdno` and `wfdno` are put before the other options."""
+
+    source: str
+    options: tuple[str, ...]
+    dialled: bool = False
+
+    def arguments(self, directory: str, fds: tuple[int, int] | None = None) -> list[str]:
+        """Return the arguments of mount(8); `fds` are the descriptors to read and to write, if the address was dialled."""
+        options = list(self.options)
+        if fds is not None:
+            options[1:1] = [f"rfdno={fds[0]}", f"wfdno={fds[1]}"]
+        return ["-i", "-t", "9p", "-o", ",".join(options), self.source, directory]
+
+
+def plan(address: str, wish: Wish, *, me: str, release: str, numeric: str | None = None) -> Plan:
+    """Return how to mount a dial string.
+
+    `me` is who mounts, `release` the kernel's, `numeric` the host of a tcp address as an IPv4 number if it has one. Looks nothing up. Raises
+    NineError (EINVAL) for what the kernel cannot do or would misread: it has no way to quote a comma.
+    """
+    where = parse(address)
+    first, source, dialled = _transport(where, numeric)
+    if wish.cache not in CACHES:
+        raise NineError(errno.EINVAL, f"unknown cache {wish.cache!r}: there are {' '.join(CACHES)}")
+    if wish.cache == "readahead" and _number(release) < _WORDS:
+        raise NineError(errno.EINVAL, f"Linux {release} has no cache=readahead: there are none mmap loose fscache")
+    for value in (wish.user or "", wish.aname):
+        if "," in value:
+            raise NineError(errno.EINVAL, f"{value!r}: v9fs takes no comma in names")
+    options = (
+        *first,
+        "version=9p2000.L",
+        f"msize={MSIZE}",
+        f"cache={wish.cache}",
+        "noxattr",
+        f"uname={wish.user or me}",
+        "access=any" if wish.user else "access=client",
+        *([f"aname={wish.aname}"] if wish.aname else []),
+        *(["ro"] if wish.readonly else []),
+        "nosuid",
+        "nodev",  # a device there is not the device of that number here
+    )
+    return Plan(source, options, dialled)
+
+
+def _transport(where: Dial, numeric: str | None) -> tuple[tuple[str, ...], str, bool]:
+    if where.network == "tcp" and where.netns is None and numeric is not None:
+        return ("trans=tcp", f"port={where.host_port()[1]}"), numeric, False
+    # sun_path is copied as a string: an abstract name, which begins with NUL, cannot be said. A comma is fine: the path is the source.
+    if where.network == "unix" and where.rest.startswith("/") and len(os.fsencode(where.rest)) < 108:
+        return ("trans=unix",), where.rest, False
+    return ("trans=fd",), "mk9p", True
+
+
+def _number(release: str) -> tuple[int, ...]:
+    """Return major and minor of a kernel's release: 6.1.0-56-amd64 is (6, 1)."""
+    major, _, rest = release.partition(".")
+    minor = "".join(c if c.isdecimal() else " " for c in rest).split()[:1]
+    return int(major), int(minor[0]) if minor else 0
+
+
+def numeric_host(address: str) -> str | None:
+    """Return the host of a tcp address as an IPv4 number, looking it up; None if it has none, or is in another network namespace."""
+    import socket
+
+    where = parse(address)
+    if where.network != "tcp" or where.netns is not None:
+        return None
+    host, port = where.host_port()
+    try:
+        found = socket.getaddrinfo("127.0.0.1" if host == "*" else host, port, socket.AF_INET, socket.SOCK_STREAM)
+    except OSError:
+        return None
+    return str(found[0][4][0])
+
+
+async def dialled(address: str, patience: float) -> Link:
+    """Dial an address, to hand its descriptors over. The link is never closed: that would end it for the kernel too. Raises as `dial`, ETIMEDOUT."""
+    import trio
+
+    with trio.move_on_after(patience):
+        return await dial(address)
+    raise NineError(errno.ETIMEDOUT, f"{address}: no answer within {patience:g} s")
+
+
+def readable_by_kernel(link: Link) -> bool:
+    """Tell whether v9fs can use the descriptors of a link: its threads read sockets, pipes and terminals, but no virtio port."""
+    if not isinstance(link, FdLink):
+        return True
+    return os.isatty(link.rfd) or not st.S_ISCHR(os.fstat(link.rfd).st_mode)
+
+
+def differences(asked: Sequence[str], shown: Sequence[str]) -> list[str]:
+    """Return in words what the kernel took otherwise than was asked; `shown` are the options in /proc/mounts."""
+    took = dict(option.partition("=")[::2] for option in shown)
+    notes = []
+    for option in asked:
+        key, _, value = option.partition("=")
+        if key in ("trans", "aname", "cache", "access", "msize") and took.get(key, value) != value:
+            notes.append(f"{key}={took[key]} and not {value}")
+    if "noextend" in took or "version" in took:
+        notes.append(f"version={took.get('version', '9p2000')} and not 9p2000.L: the server speaks no better")
+    return notes
+
+
+def relay(one: tuple[int, int], other: int) -> None:
+    """Carry bytes between two descriptors (to read, to write) and a socket, all non-blocking, until either side ends."""
+    import select
+
+    ways = {one[0]: other, other: one[1]}  # from -> to
+    pending: dict[int, bytes] = {}  # by where it came from
+    while True:
+        poll = select.poll()
+        wanted: dict[int, int] = {}
+        for source, to in ways.items():
+            fd, event = (to, select.POLLOUT) if pending.get(source) else (source, select.POLLIN)
+            wanted[fd] = wanted.get(fd, 0) | event
+        for fd, events in wanted.items():
+            poll.register(fd, events)
+        happened = dict(poll.poll())
+        for source, to in ways.items():
+            try:
+                if pending.get(source):
+                    if to in happened:
+                        pending[source] = pending[source][os.write(to, pending[source]) :]
+                elif source in happened:
+                    pending[source] = os.read(source, 1 << 16)
+                    if not pending[source]:
+                        return
+            except BlockingIOError:
+                continue
+            except OSError:  # the kernel has unmounted, or the line is gone
+                return

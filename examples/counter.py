@@ -1,0 +1,27 @@
+"""A resource server in twenty lines: `mk9p serve` finds it by an entry point of the group `mk9p.servers`."""
+
+import attrs
+
+from mk9p.tree import Ctl, Dir, Log, Text
+
+
+@attrs.define
+class Counter:
+    value: int = 0
+    events: Log = attrs.field(factory=Log)
+
+    def tree(self) -> Dir:
+        return Dir(
+            {
+                "count": Text(lambda: f"{self.value}\n"),
+                "ctl": Ctl({"add": self.add, "reset": self.reset}),
+                "events": self.events,
+            }
+        )
+
+    def add(self, n: int) -> None:
+        self.value += n
+        self.events.emit("added", n)
+
+    def reset(self) -> None:
+        self.value = 0

@@ -1,0 +1,142 @@
+"""`make bench`: mk9p beside diod, in turn, in one run, as ratios.
+
+Each line is one kind of load. In each of the rounds every server has its turn of a fraction of a second; what is printed is the upper quartile of each
+server's rates (noise only slows down), and its ratio to the one it is compared with. Client and servers are on one core, where a wake-up costs 2 us;
+on two it costs 20 to 50, which measures the machine: those figures are printed too, without a gate.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+import attrs
+
+from tests.bench.rivals import Rival, all_of_them
+
+HERE = Path(__file__).parent
+
+
+@attrs.frozen
+class Load:
+    """One kind of load: p9load's arguments, who is measured against whom, and the ratio to be reached."""
+
+    name: str
+    arguments: tuple[str, ...]
+    gates: dict[tuple[str, str], float]
+    bytes: bool = False
+
+
+D, P, A, C = "diod", "plain", "async", "composed"
+
+LOADS = (
+    Load("getattr w=1", ("-w", "1", "getattr"), {(P, D): 1.2}),
+    Load("getattr w=8", ("-w", "8", "getattr"), {(P, D): 3, (A, D): 1, (C, P): 0.6}),
+    Load("getattr w=32", ("-w", "32", "getattr"), {(P, D): 4}),
+    Load("read 64 B w=1", ("-w", "1", "sread"), {(P, D): 1.2, (C, P): 0}),
+    Load("read 64 B w=8", ("-w", "8", "sread"), {(P, D): 3, (C, P): 0.6}),
+    Load("read 64 B w=32", ("-w", "32", "sread"), {(P, D): 5, (A, D): 2}),
+    Load("walk open read clunk w=32", ("-w", "32", "cat"), {(P, D): 5}),
+    Load("64 connections w=1", ("-c", "64", "-w", "1", "getattr"), {(P, D): 1.2}),
+    Load("read 64 KiB w=1", ("-w", "1", "-m", "64k", "read"), {(P, D): 1.05, (C, P): 0.65}, bytes=True),
+    Load("read 64 KiB w=8", ("-w", "8", "-m", "64k", "read"), {(P, D): 0.95, (C, P): 0.65}, bytes=True),
+    Load("write 64 KiB w=8", ("-w", "8", "-m", "64k", "-z", "16m", "write"), {(P, D): 1.8}, bytes=True),
+)
+
+
+def p9load() -> Path:
+    """Compile the load generator; returns where it is."""
+    where = Path(tempfile.gettempdir()) / f"p9load-{os.getuid()}"
+    if not where.exists() or where.stat().st_mtime < (HERE / "p9load.c").stat().st_mtime:
+        subprocess.run(["cc", "-O2", "-o", where, HERE / "p9load.c"], check=True)
+    return where
+
+
+def once(program: Path, rival: Rival, load: Load, seconds: float, cpu: int) -> dict[str, float]:
+    """Run one load against one server once."""
+    argv = [
+        "taskset",
+        "-c",
+        str(cpu),
+        program,
+        "-j",
+        "-t",
+        str(seconds),
+        "-a",
+        rival.aname,
+        *load.arguments[:-1],
+        rival.address,
+        load.arguments[-1],
+    ]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{rival.name}, {load.name}: {done.stderr.strip()}")
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[0])
+    return found
+
+
+def upper_quartile(values: list[float]) -> float:
+    return statistics.quantiles(values, n=4)[2] if len(values) > 1 else values[0]
+
+
+def measure(rounds: int, seconds: float, cpu: int, only: str) -> int:
+    """Measure all loads with the client on a processor; the servers are on the first. Returns how many gates were missed."""
+    program, missed = p9load(), 0
+    with all_of_them(0) as rivals:
+        for load in LOADS:
+            if only not in load.name:
+                continue
+            names = sorted({name for pair in load.gates for name in pair} & set(rivals))
+            rates: dict[str, list[float]] = {name: [] for name in names}
+            delays: dict[str, list[float]] = {name: [] for name in names}
+            for _ in range(rounds):
+                for name in names:
+                    found = once(program, rivals[name], load, seconds, cpu)
+                    rates[name].append(found["mb_s" if load.bytes else "ops_s"])
+                    delays[name].append(found["p50_us"])
+            best = {name: upper_quartile(values) for name, values in rates.items()}
+            for (one, other), gate in load.gates.items():
+                ratio = best[one] / best[other]
+                verdict = "" if not gate else "ok" if ratio >= gate else "MISSED"
+                missed += verdict == "MISSED"
+                unit = "MB/s" if load.bytes else "/s"
+                print(
+                    f"{load.name:26} {one:9}{best[one]:>9.0f} {unit:4} {other:6}{best[other]:>9.0f} {unit:4} ratio {ratio:5.2f}"
+                    f" gate {gate or '-':>4} {verdict:6} p50 {statistics.median(delays[one]):.0f} us",
+                    flush=True,
+                )
+    return missed
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make bench")
+    parser.add_argument("-r", "--rounds", type=int, default=7)
+    parser.add_argument("-t", "--seconds", type=float, default=0.3)
+    parser.add_argument("-k", "--only", default="", help="loads whose name holds this")
+    parser.add_argument("--one-core", action="store_true", help="without the figures for two cores")
+    chosen = parser.parse_args()
+    print(
+        f"{platform.python_implementation()} {platform.python_version()} ({sysconfig.get_config_var('CONFIG_ARGS') or 'unknown build'})"[
+            :160
+        ]
+    )
+    print(
+        f"Linux {platform.release()}, {os.cpu_count()} processors; upper quartile of {chosen.rounds} rounds of {chosen.seconds} s, in turn"
+    )
+    print("\nclient and servers on one core")
+    missed = measure(chosen.rounds, chosen.seconds, 0, chosen.only)
+    if not chosen.one_core and (os.cpu_count() or 1) > 1:
+        print("\nclient on one core, servers on another")
+        measure(chosen.rounds, chosen.seconds, 1, chosen.only)
+    print(f"\n{missed} gates missed" if missed else "\nall gates reached")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""The servers that are compared, each a process of its own on a TCP port of the loopback, pinned to a processor."""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import attrs
+
+from tests.bench.served import BIG, SMALL
+
+
+@attrs.frozen
+class Rival:
+    """A running server: `address` as p9load wants it, `aname`, and the processes whose time is its."""
+
+    name: str
+    address: str
+    aname: str
+    pids: tuple[int, ...]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _up(address: tuple[str, int], process: subprocess.Popen[bytes]) -> None:
+    for _ in range(500):
+        try:
+            socket.create_connection(address, timeout=1).close()
+            return
+        except OSError:
+            if process.poll() is not None:
+                raise RuntimeError(f"{process.args!r} ended with {process.returncode}") from None
+            time.sleep(0.02)
+    raise RuntimeError(f"{process.args!r} does not listen")
+
+
+@contextmanager
+def _process(name: str, argv: list[str], port: int, aname: str, cpu: int) -> Iterator[Rival]:
+    with subprocess.Popen(
+        ["taskset", "-c", str(cpu), *argv], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            _up(("127.0.0.1", port), process)
+            yield Rival(name, f"127.0.0.1:{port}", aname, (process.pid,))
+        finally:
+            process.terminate()
+            assert process.stderr is not None
+            process.stderr.read()
+
+
+@contextmanager
+def diod(root: Path, cpu: int) -> Iterator[Rival]:
+    """Serve a directory with diod."""
+    port = free_port()
+    argv = ["diod", "-f", "-n", "-c", "/dev/null", "-L", "stderr", "-e", str(root), "-l", f"127.0.0.1:{port}"]
+    with _process("diod", argv, port, str(root), cpu) as rival:
+        yield rival
+
+
+@contextmanager
+def tree(kind: str, cpu: int) -> Iterator[Rival]:
+    """Serve a tree of served.py."""
+    port = free_port()
+    argv = [sys.executable, "-m", "tests.bench.served", kind, f"tcp!127.0.0.1!{port}"]
+    with _process(kind, argv, port, "/", cpu) as rival:
+        yield rival
+
+
+@contextmanager
+def served(what: str, aname: str, cpu: int) -> Iterator[Rival]:
+    """Serve with `mk9p serve`."""
+    port = free_port()
+    argv = [sys.executable, "-m", "mk9p", "serve", "--trust", "-l", f"tcp!127.0.0.1!{port}", what]
+    with _process(what.partition(":")[0], argv, port, aname, cpu) as rival:
+        yield rival
+
+
+@contextmanager
+def composed(behind: Rival, cpu: int) -> Iterator[Rival]:
+    """Serve a namespace in which another rival is mounted."""
+    port = free_port()
+    host, _, other = behind.address.rpartition(":")
+    with tempfile.NamedTemporaryFile("w") as script:
+        script.write(f"mount tcp!{host}!{other} /k/x\n")
+        script.flush()
+        argv = [sys.executable, "-m", "mk9p", "compose", "--trust", "-l", f"tcp!127.0.0.1!{port}", script.name]
+        with _process("composed", argv, port, "/k/x", cpu) as rival:
+            yield attrs.evolve(rival, pids=(*rival.pids, *behind.pids))
+
+
+@contextmanager
+def all_of_them(cpu: int) -> Iterator[dict[str, Rival]]:
+    """Start all rivals; the files are those of served.py, in a directory of its own in memory."""
+    with ExitStack() as stack:
+        root = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/dev/shm")))
+        os.chmod(root, 0o777)
+        (root / "small").write_text(SMALL)
+        for name in ("big", "wbig"):
+            (root / name).write_bytes(bytes(range(256)) * (BIG // 256))
+        rivals = [
+            stack.enter_context(diod(root, cpu)),
+            stack.enter_context(tree("plain", cpu)),
+            stack.enter_context(tree("async", cpu)),
+        ]
+        rivals.append(stack.enter_context(composed(rivals[1], cpu)))
+        yield {rival.name: rival for rival in rivals}

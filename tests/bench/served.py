@@ -1,0 +1,63 @@
+"""What is measured: a tree of made-up files, of plain functions and of `async` ones that do not wait. Run as a program it serves one of them."""
+
+import sys
+
+import trio
+
+from mk9p.auth import Policy
+from mk9p.dial import listen
+from mk9p.server import Server
+from mk9p.tree import Block, Dir, Text
+
+SMALL = "x" * 64
+BIG = 16 << 20
+
+
+def plain() -> Dir:
+    """Return a tree whose functions answer in the call."""
+    content = memoryview(bytes(range(256)) * (BIG // 256))
+    sink = bytearray(BIG)
+
+    def read(count: int, offset: int) -> memoryview:
+        return content[offset : offset + count]
+
+    def write(data: memoryview, offset: int) -> int:
+        at = offset % BIG
+        sink[at : at + len(data)] = data
+        return len(data)
+
+    def ignore(text: str) -> None:
+        return None
+
+    return Dir(
+        {
+            "small": Text(SMALL, ignore, mode=0o666),
+            "big": Block(read, size=lambda: BIG, mode=0o444),
+            "wbig": Block(read, write, size=lambda: BIG, truncate=lambda length: None, mode=0o666),
+        }
+    )
+
+
+def waiting() -> Dir:
+    """Return a tree whose functions are all `async def`, and do not wait."""
+
+    async def read() -> str:
+        return SMALL
+
+    async def write(text: str) -> None:
+        return None
+
+    return Dir({"small": Text(read, write, mode=0o666)})
+
+
+async def main(kind: str, address: str) -> None:
+    server = Server({"plain": plain, "async": waiting}[kind]())
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.run)
+        listener = await listen(address)
+        nursery.start_soon(server.listen, listener, Policy(trust=True))
+        print(f"mk9p: listening on {listener.address}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    trio.run(main, *sys.argv[1:])

@@ -1,0 +1,342 @@
+"""cmd: real commands on the kernel that the tests run on. How they end is in test_cmd_end.py."""
+
+import errno
+import os
+import pwd
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+from talks import SOON, gone, nothing_left, state, talk, until
+from trees import ls, mode
+
+from mk9p.auth import Principal
+from mk9p.errors import NineError
+from mk9p.tree import Dir, settle, split
+from servers.cmd import tree
+
+
+@pytest.fixture
+async def cmd(nursery: trio.Nursery) -> AsyncIterator[Dir]:
+    async with tree(grace=0.2) as made:
+        yield made
+
+
+async def output(tree: Dir, *lines: str) -> str:
+    async with talk(tree, *lines) as t:
+        return await t.read("data")
+
+
+async def test_a_command_from_clone_to_wait(cmd: Dir) -> None:
+    async with talk(cmd, "exec echo 'it''s one word' two") as t:
+        assert t.number == "0"
+        assert await ls(cmd, "0") == ["ctl", "data", "stderr", "status", "wait", "error"]
+        assert await t.read("data") == "it's one word two\n"
+        pid, user, system, real, status = split(await t.read("wait"))
+        assert status == ""
+        assert int(pid) > 1
+        assert int(user) + int(system) <= int(real) + 20
+        assert split(await t.read("status")) == ["cmd/0", "1", "Done", "/", "echo", pid]
+    assert await ls(cmd) == ["clone"]
+    await gone(int(pid))
+
+
+@pytest.mark.parametrize(
+    ("command", "ending"),
+    [
+        ("exec true", ""),
+        ("exec sh -c 'exit 3'", "exit 3"),
+        ("exec sh -c 'exit 255'", "exit 255"),
+        ("exec sh -c 'kill -TERM $$'", "signal SIGTERM"),
+        ("exec sh -c 'ulimit -c 0; kill -SEGV $$'", "signal SIGSEGV"),
+    ],
+)
+async def test_the_ending_is_told_exactly(cmd: Dir, command: str, ending: str) -> None:
+    async with talk(cmd, command) as t:
+        assert await t.ending() == ending
+
+
+async def test_wait_tells_the_time_that_was_used(cmd: Dir) -> None:
+    async with talk(cmd, "exec sh -c 'i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done'") as t:
+        _, user, system, real, _ = split(await t.read("wait"))
+    assert int(user) + int(system) > 0
+    assert 0 < int(real) < SOON * 1000
+
+
+async def test_wait_may_be_opened_before_exec_and_blocks(cmd: Dir, nursery: trio.Nursery) -> None:
+    async with talk(cmd) as t:
+        wait = await t.open("wait")
+        lines: list[bytes] = []
+
+        async def reader() -> None:
+            lines.append(await wait.all())
+
+        nursery.start_soon(reader)
+        await trio.testing.wait_all_tasks_blocked()
+        await t.ctl.write("exec cat")
+        await trio.testing.wait_all_tasks_blocked()
+        assert not lines
+        await t.ctl.write("kill HUP")
+        with trio.fail_after(SOON):
+            while not lines:
+                await trio.lowlevel.checkpoint()
+        assert split(lines[0].decode())[4] == "signal SIGHUP"
+
+
+async def test_settings_are_used_and_read_back(cmd: Dir, tmp_path: Path) -> None:
+    async with talk(cmd, f"dir {tmp_path}", "env A=1 'B=two words'", "nice 7") as t:
+        await t.ctl.write(
+            b"exec sh -c 'pwd; echo $A $B $HOME; nice; umask; cat /proc/self/stat | cut -d\" \" -f5,6; echo $$; env | wc -l'"
+        )
+        lines = (await t.read("data")).splitlines()
+        assert lines[:4] == [str(tmp_path), f"1 two words {pwd.getpwuid(os.geteuid()).pw_dir}", "7", "0022"]
+        assert lines[4].split() == [lines[5], lines[5]]  # it leads a group and a session of its own
+        assert await t.read("ctl") == f"dir {tmp_path}\nuser root\nnice 7\nenv A=1 'B=two words'\n"
+
+
+async def test_a_command_gets_default_signals_and_no_descriptors(cmd: Dir) -> None:
+    r, w = os.pipe()  # one that a careless starter of this server left open
+    os.set_inheritable(w, True)
+    try:
+        assert (await output(cmd, "exec ls /proc/self/fd")).split() == ["0", "1", "2", "3"]  # 3 is ls's own
+        status = await output(cmd, "exec cat /proc/self/status")
+    finally:
+        os.close(r)
+        os.close(w)
+    sets = dict(line.split(":\t") for line in status.splitlines() if line.startswith("Sig"))
+    assert int(sets["SigIgn"], 16) == int(sets["SigBlk"], 16) == int(sets["SigCgt"], 16) == 0
+
+
+@pytest.mark.parametrize(
+    ("lines", "number", "words"),
+    [
+        (["exec nosuchprogram"], errno.ENOENT, "nosuchprogram: No such file or directory"),
+        (["exec /etc/passwd"], errno.EACCES, "/etc/passwd: permission denied"),
+        (["dir /nosuch", "exec true"], errno.ENOENT, "dir /nosuch: No such file or directory"),
+        (["exec"], errno.EINVAL, "usage: exec CMD [ARGS...]"),
+        (["env A"], errno.EINVAL, "usage: env K=V..."),
+        (["env"], errno.EINVAL, "usage: env K=V..."),
+        (["env =1"], errno.EINVAL, "usage: env K=V..."),
+        (["nice 20"], errno.EINVAL, "nice goes from -20 to 19"),
+        (["size 1"], errno.EINVAL, "usage: size ROWS COLS"),
+        (["user nosuchuser"], errno.EINVAL, "no user nosuchuser"),
+        (["kill"], errno.ESRCH, "no command has been started"),
+        (["exec true", "exec true"], errno.EBUSY, "the command has been started already"),
+        (["exec true", "dir /tmp"], errno.EBUSY, "the command has been started already"),
+        (["exec cat", "kill NOSUCH"], errno.EINVAL, "unknown signal 'NOSUCH'"),
+        (["exec cat", "size 1 1"], errno.ENOTTY, "the command was started without a terminal"),
+    ],
+)
+async def test_errors_are_on_the_write_and_in_words(cmd: Dir, lines: list[str], number: int, words: str) -> None:
+    async with talk(cmd, *lines[:-1]) as t:
+        with pytest.raises(NineError) as caught:
+            await t.ctl.write(lines[-1])
+        assert (caught.value.errno, caught.value.ename) == (number, words)
+        assert await t.read("error") == words + "\n"
+
+
+async def test_a_failed_exec_leaves_all_as_it_was(cmd: Dir) -> None:
+    async with nothing_left(), talk(cmd) as t:
+        for _ in range(3):
+            with pytest.raises(FileNotFoundError):
+                await t.ctl.write("exec nosuchprogram")
+        assert split(await t.read("status")) == ["cmd/0", "1", "Open", "/", "", "0"]
+        with pytest.raises(NineError, match="no command has been started"):
+            await t.read("data")
+        await t.ctl.write("exec echo yet")
+        assert await t.read("data") == "yet\n"
+
+
+async def test_a_megabyte_through_cat_both_ways(cmd: Dir, nursery: trio.Nursery) -> None:
+    sent, got = os.urandom(1 << 20), b""
+    async with nothing_left(), talk(cmd, "exec cat") as t:
+        into, out = await t.open("data", "w"), await t.open("data")
+
+        async def feed() -> None:
+            await into.write_all(sent)
+            await t.ctl.write("closein")
+
+        nursery.start_soon(feed)
+        got = await out.all()
+        assert await t.ending() == ""
+    assert got == sent
+
+
+async def test_the_last_writer_ends_the_input_and_the_last_reader_the_output(cmd: Dir) -> None:
+    async with talk(cmd, "exec sh -c 'cat; echo end; exec yes'") as t:
+        out, one, two = await t.open("data"), await t.open("data", "w"), await t.open("data", "w")
+        await one.write("first\n")
+        assert await out.read() == b"first\n"
+        t.files.remove(one)
+        await one.close()
+        await two.write("second\n")
+        assert await out.read() == b"second\n"
+        t.files.remove(two)
+        await two.close()
+        assert (await out.read()).startswith(b"end\n")
+        with pytest.raises(BrokenPipeError):
+            await (await t.open("data", "w")).write("more\n")
+        t.files.remove(out)
+        await out.close()
+        assert await t.ending() == "signal SIGPIPE"
+
+
+FLOOD = """
+import os, sys
+total = 0
+while True:
+    total += os.write(1, bytes(4096))
+    open(sys.argv[1], "w").write(str(total))
+"""
+
+
+async def test_output_that_nobody_reads_is_bounded_by_the_pipe(cmd: Dir, tmp_path: Path) -> None:
+    count, script = tmp_path / "count", tmp_path / "flood.py"
+    script.write_text(FLOOD)
+    async with talk(cmd, f"exec {sys.executable} {script} {count}") as t:
+        out = await t.open("data")
+        taken = len(await out.read(1))  # one piece: what the pipe held at most, of which this is the first byte
+        pid = int(split(await t.read("status"))[5])
+        await until(count)
+        with trio.fail_after(SOON):
+            while state(pid) != "S":  # it sleeps nowhere but in the write
+                await trio.lowlevel.checkpoint()
+        assert taken == 1
+        assert 65536 <= int(count.read_text()) + 4096 <= 2 * 65536 + 4096
+
+
+async def test_a_cancelled_read_loses_nothing(cmd: Dir) -> None:
+    async with talk(cmd, "exec cat") as t:
+        data = await t.open("data", "rw")
+        for word in (b"one", b"two"):
+            with trio.move_on_after(0.01) as scope:
+                await settle(data.handle.read(data.at, 100))
+            assert scope.cancelled_caught
+            await data.write(word)
+            assert await data.read() == word
+
+
+async def test_a_cancelled_write_has_taken_nothing(cmd: Dir) -> None:
+    async with talk(cmd, "exec sh -c 'kill -STOP $$; exec wc -c'") as t:
+        data = await t.open("data", "rw")
+        taken = 0
+        with trio.move_on_after(0.2) as scope:
+            while True:
+                taken += await settle(data.handle.write(0, memoryview(bytes(10000))))
+        assert scope.cancelled_caught
+        assert 60000 < taken <= 65536  # all that the pipe had room for
+        await t.ctl.write("kill CONT")
+        await data.write_all(bytes(1000))
+        await t.ctl.write("closein")
+        assert int(await data.all()) == taken + 1000
+
+
+async def test_stderr_is_its_own_and_never_stops_a_command(cmd: Dir) -> None:
+    async with talk(cmd, "exec sh -c 'echo out; echo err >&2'") as t:
+        assert await t.read("data") == "out\n"
+        assert await t.read("stderr") == "err\n"
+    async with talk(cmd, "exec sh -c 'head -c 1000000 /dev/zero >&2; echo done'") as t:
+        assert await t.read("data") == "done\n"
+        assert 0 < len(await t.read("stderr")) <= 65536
+    async with talk(cmd) as t:
+        errors = await t.open("stderr")
+        await t.ctl.write("exec sh -c 'head -c 1000000 /dev/zero >&2; echo done'")
+        assert len(await errors.all()) == 1000000
+
+
+async def test_a_terminal(cmd: Dir) -> None:
+    async with (
+        nothing_left(),
+        talk(
+            cmd,
+            "size 33 77",
+            "exec sh -c 'tty; stty size; trap \"stty size; exit 4\" WINCH; echo ready; while :; do read x; done'",
+        ) as t,
+    ):
+        data = await t.open("data", "rw")
+        seen = b""
+        while b"ready" not in seen:
+            seen += await data.read()
+        tty, size, _ = seen.decode().split("\r\n", 2)
+        assert tty.startswith("/dev/pts/")
+        assert size == "33 77"
+        await t.ctl.write("size 10 20")
+        assert (await t.read("ctl")).endswith("size 10 20\n")
+        while b"10 20" not in seen:
+            seen += await data.read()
+        assert await t.ending() == "exit 4"
+        assert await t.read("stderr") == ""
+        assert await data.all() in (b"", b"\r\n")
+
+
+async def test_a_terminal_controls_its_session_and_ends_its_input(cmd: Dir) -> None:
+    async with talk(cmd, "size 24 80", "exec sh -c 'cat; echo over; exec cat'") as t:
+        data = await t.open("data", "rw")
+        await data.write("line\n")
+        await t.ctl.write("closein")
+        seen = b""
+        while b"over" not in seen:
+            seen += await data.read()
+        assert seen.startswith(b"line\r\nline\r\n")  # once the echo, once cat
+        await data.write(b"\x03")
+        assert await t.ending() == "signal SIGINT"
+
+
+async def test_many_at_once(cmd: Dir) -> None:
+    async with nothing_left():
+        results: dict[int, str] = {}
+
+        async def one(n: int) -> None:
+            results[n] = await output(cmd, f"exec echo {n}")
+
+        async with trio.open_nursery() as all_:
+            for n in range(20):
+                all_.start_soon(one, n)
+        assert results == {n: f"{n}\n" for n in range(20)}
+
+
+async def test_who_may(cmd: Dir, tmp_path: Path) -> None:
+    assert await mode(cmd, "clone") == 0o600
+    async with talk(cmd) as t:
+        assert [await mode(cmd, f"{t.number}/{name}") for name in ("ctl", "data", "stderr", "status", "wait")] == [
+            0o600,
+            0o600,
+            0o400,
+            0o444,
+            0o444,
+        ]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
+async def test_users(cmd: Dir, tmp_path: Path) -> None:
+    script = "exec sh -c 'id -u; id -g; id -G; echo $HOME $USER'"
+    nobody = pwd.getpwnam("nobody")
+    groups = " ".join(map(str, os.getgrouplist("nobody", nobody.pw_gid)))
+    expected = f"{nobody.pw_uid}\n{nobody.pw_gid}\n{groups}\n{nobody.pw_dir} nobody\n"
+    assert await output(cmd, "user nobody", script) == expected
+
+    async with talk(cmd, script, who=Principal("nobody", nobody.pw_uid)) as t:
+        assert await t.read("data") == expected
+    async with talk(cmd, who=Principal("nobody", nobody.pw_uid)) as t:
+        for line in ("user root", "nice -1"):
+            with pytest.raises(PermissionError):
+                await t.ctl.write(line)
+        closed = tmp_path / "closed"
+        closed.mkdir(0o700)
+        await t.ctl.write(f"dir {closed}")
+        with pytest.raises(PermissionError, match=f"dir {closed}: permission denied"):  # asked as the user, not as root
+            await t.ctl.write("exec true")
+
+    async with talk(cmd, "user nobody", "size 24 80", "exec sh -c 'echo x >$(tty) && stat -c %u $(tty)'") as t:
+        data = await t.open("data")
+        assert (await data.all()).decode().split() == ["x", str(nobody.pw_uid)]
+
+
+async def test_signals_are_those_of_this_machine(cmd: Dir) -> None:
+    async with talk(cmd, "exec sleep 1000") as t:
+        await t.ctl.write(f"kill {signal.SIGRTMIN + 2}")
+        assert await t.ending() == "signal SIGRTMIN+2"

@@ -1,0 +1,71 @@
+"""The rooms' one rule: an import only goes down. Without it a house has no floors."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LEVELS = {
+    "mk9p.errors": 0,
+    "mk9p.wire": 1,
+    "mk9p.session": 2,
+    "mk9p.tree": 2,
+    "mk9p.auth": 2,
+    "mk9p.signals": 2,
+    "mk9p.dial": 3,
+    "mk9p.server": 4,
+    "mk9p.client": 4,
+    "mk9p.compose": 5,
+    "mk9p.testing": 6,
+    "mk9p.serving": 7,
+    "mk9p.composing": 7,
+    "mk9p.__main__": 7,
+}
+PEERS = {("mk9p.server", "mk9p.client"), ("mk9p.client", "mk9p.server"), ("mk9p.compose", "mk9p.server")}
+KNOWS_TRIO = {"mk9p/tree/waiting.py"}  # waiting is trio's, and a file that waits is a kind of file
+
+
+def room(module: str) -> str:
+    return ".".join(module.split(".")[:2])
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.module
+            if node.module == "mk9p":
+                yield from (f"mk9p.{alias.name}" for alias in node.names)
+
+
+FILES = sorted(path for top in ("mk9p", "servers", "clients") for path in (ROOT / top).rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_down(path: Path) -> None:
+    me = module_of(path)
+    for name in imports(path):
+        top = name.split(".")[0]
+        if me.startswith("servers."):
+            assert top != "clients", name
+            assert room(name) not in ("mk9p.server", "mk9p.client", "mk9p.compose", "mk9p.session"), f"{me} uses {name}"
+            assert top != "servers" or name.split(".")[1] == me.split(".")[1], f"{me} uses {name}"
+        elif me.startswith("mk9p.") and me != "mk9p":
+            assert top not in ("servers", "clients"), f"{me} uses {name}"
+            if top == "mk9p" and room(name) in LEVELS:
+                assert LEVELS[room(name)] <= LEVELS[room(me)], f"{me} uses {name}"
+                assert (room(me), room(name)) not in PEERS, f"{me} uses {name}"
+            if top == "trio" and LEVELS[room(me)] <= 2:
+                assert str(path.relative_to(ROOT)) in KNOWS_TRIO, f"{me} uses trio"
+
+
+def test_every_room_has_its_level() -> None:
+    rooms = {room(module_of(path)) for path in FILES if path.is_relative_to(ROOT / "mk9p")} - {"mk9p"}
+    assert rooms == set(LEVELS)

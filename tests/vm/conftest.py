@@ -1,0 +1,79 @@
+"""One lab for all tests of this folder: k0 is the host, k1 Debian's 6.1 under QEMU with two CPUs, k2 user-mode Linux; k3, Debian's 6.12, comes and goes.
+
+There are never more than three guests at once, so that two cores are enough.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import trio
+
+from clients import lab as labs
+from clients.up import up
+from mk9p.errors import NineError
+from servers.kernels import backend
+from tests.kernels.guests import BACKENDS, require
+from tests.vm.lab_vm import PATIENCE, Shown, Vm, devices, served
+
+
+@pytest.fixture(scope="session")
+def guests() -> None:
+    """Skip where guests cannot be had."""
+    if os.geteuid() != 0:
+        pytest.skip("a lab needs root, for its network namespaces and mounts")
+    require("qemu", "uml")
+
+    async def fetch(kind: str, kernel: str) -> None:
+        chosen = BACKENDS[kind]
+        with trio.fail_after(4 * PATIENCE):  # the first time, it is downloaded
+            await chosen.prepare(backend.Spec(name="k", kernel=kernel), report=print)
+
+    for kind, kernel in (("qemu", "6.1"), ("uml", "uml")):
+        try:
+            trio.run(fetch, kind, kernel)
+        except NineError as error:
+            pytest.skip(f"kernel {kernel} is not to be had: {error}")
+
+
+@attrs.frozen
+class Place:
+    """Where the lab lies, and what is served to its guests beside it."""
+
+    path: Path
+    shown: dict[str, Shown]
+
+
+@pytest.fixture(scope="session")
+def place(guests: None) -> Iterator[Place]:
+    home = Path(tempfile.mkdtemp(prefix="mk9p-", dir="/run"))  # a short name: it holds sockets
+    with served(home, ["k1", "k3"]) as shown:
+        yield Place(home, shown)
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def vm(place: Place) -> Iterator[Vm]:
+    """Give the lab, up."""
+    lab = labs.Lab(place.path / "lab")
+    kernels: dict[str, dict[str, Any]] = {
+        "k1": {"backend": "qemu", "kernel": "6.1", "cpus": 2, "memory": "768M", "device": devices(place.path, "k1")},
+        "k2": {"backend": "uml", "kernel": "uml", "memory": "512M"},
+    }
+    up(lab, kernels, mount=False)
+    try:
+        yield Vm(lab)
+    finally:
+        lab.end()
+
+
+@pytest.fixture(scope="session")
+def mounted(vm: Vm) -> str:
+    """Give the place in k2 where v9fs has the namespace mounted."""
+    vm.mount("k2", "/mnt/n")
+    return "/mnt/n"

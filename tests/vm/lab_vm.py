@@ -1,0 +1,227 @@
+"""What the tests on real kernels share: a lab, commands in its kernels, and a served tree that the guests mount with v9fs.
+
+A test says what it wants by `mk9p`'s own commands and files, and looks for the effect in the kernel itself: what /proc and /sys of the guest say, what
+arrived in the served tree's state.
+"""
+
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import attrs
+import trio
+
+from clients.lab import Lab
+from mk9p.auth import Policy
+from mk9p.client import Client, connect
+from mk9p.dial import Listener, listen
+from mk9p.server import Server
+from mk9p.tree import Ctl, Dir, Log
+from tests.interop.tree_interop import Everything
+
+T = TypeVar("T")
+PATIENCE = 90  # s for whatever must come: an emulated kernel on a busy machine takes seconds for what takes others milliseconds
+OPTIONS = "msize=1048576,cache=none,noxattr,uname=root,access=any"
+SHELLS = ("bash", "busybox")
+READERS = ("cat", "head", "while", "pipe", "python")
+TREES = ("/dev/hvc2", "/dev/hvc3")  # where a guest finds the served tree: after its own tree's line, and the namespace's
+
+
+def until(check: Callable[[], T], what: str, seconds: float = PATIENCE) -> T:
+    """Return the first true value of `check`; fail after a while, saying what did not come."""
+    deadline = time.monotonic() + seconds
+    while not (found := check()):
+        assert time.monotonic() < deadline, f"{what}: not in {seconds} s"
+        time.sleep(0.05)
+    return found
+
+
+@attrs.frozen
+class Vm:
+    """A lab that is up."""
+
+    lab: Lab
+
+    def words(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "mk9p", "-a", self.lab.address, *words]
+
+    def mk9p(self, *words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        """Run an mk9p command to its end, whatever that is."""
+        return subprocess.run(self.words(*words), input=stdin, capture_output=True, timeout=PATIENCE, check=False)
+
+    @contextmanager
+    def started(self, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Start an mk9p command with pipes for all three of its streams; it is gone after the block."""
+        process = subprocess.Popen(
+            self.words(*words), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+        )
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.terminate()  # which `mk9p run` forwards, so that nothing goes on in the guest
+                try:
+                    process.wait(10)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+            process.communicate()
+
+    def sh(self, kernel: str, script: str) -> str:
+        """Run a script in a kernel and return what it printed; it must succeed."""
+        done = self.mk9p("run", kernel, "--", "sh", "-c", script)
+        assert done.returncode == 0, f"{script}: {done.returncode}: {(done.stdout + done.stderr).decode()}"
+        return done.stdout.decode()
+
+    def cat(self, path: str) -> str:
+        done = self.mk9p("cat", path)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout.decode()
+
+    def write(self, path: str, text: str) -> None:
+        done = self.mk9p("write", path, text)
+        assert done.returncode == 0, done.stderr.decode()
+
+    def field(self, path: str, key: str) -> str:
+        """Return a value of a file of `key value` lines."""
+        return dict(line.partition(" ")[::2] for line in self.cat(path).splitlines())[key]
+
+    def client(self, work: Callable[[Client], Awaitable[T]]) -> T:
+        """Run a task with a client of the namespace."""
+
+        async def run() -> T:
+            with trio.fail_after(PATIENCE):
+                async with connect(self.lab.address) as ns:
+                    return await work(ns)
+
+        return trio.run(run)
+
+    def pids(self, kernel: str, command: str) -> list[str]:
+        """Return the processes of a kernel with this command line, as its own /proc has them."""
+        script = (
+            'for p in /proc/[0-9]*; do tr "\\0" " " <$p/cmdline 2>/dev/null | grep -qx "$1 *" && echo ${p#/proc/}; done; :'
+        )
+        done = self.mk9p("run", kernel, "--", "sh", "-c", script, "sh", command)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout.decode().split()
+
+    def mount(self, kernel: str, where: str, *, line: str = "", version: str = "9p2000.L") -> None:
+        """Mount with v9fs in a kernel what is behind a line of its: the namespace, or a tty."""
+        kind, *rest = (line or self.field(f"kernels/{kernel}/status", "guest_dial")).split("!")
+        options = f"version={version},{OPTIONS}"
+        if kind == "tcp":
+            script = f"mount -t 9p -o trans=tcp,port={rest[1]},{options} {rest[0]} {where}"
+        else:
+            script = f"exec 3<>{rest[-1]}; stty raw -echo <&3; mount -t 9p -o trans=fd,rfdno=3,wfdno=3,{options} none {where}"
+        self.sh(kernel, f"mkdir -p {where}; {script}")
+
+
+class Pipe:
+    """What a process prints, as it comes."""
+
+    def __init__(self, file: Any) -> None:
+        self.file, self.said = file, b""
+
+    def expect(self, words: bytes) -> bytes:
+        """Read until these words have come, and return what came before them; fails if the output ends, or nothing more comes."""
+        import select
+
+        while words not in self.said:
+            ready, _, _ = select.select([self.file], [], [], PATIENCE)
+            assert ready, f"{words!r} does not come after {self.said[-500:]!r}"
+            data = os.read(self.file.fileno() if hasattr(self.file, "fileno") else self.file, 1 << 16)
+            assert data, f"it ended before {words!r}: {self.said[-500:]!r}"
+            self.said += data
+        before, _, self.said = self.said.partition(words)
+        return before
+
+
+@attrs.define(eq=False)
+class Shown:
+    """The tree that guests mount: each kind of file, logs for each reader to be tried, and a ctl that answers."""
+
+    everything: Everything = attrs.field(factory=Everything)
+    logs: dict[str, Log] = attrs.field(factory=dict)
+    token: Any = None
+
+    def tree(self) -> Dir:
+        names = [f"{shell}-{reader}" for shell in SHELLS for reader in READERS]
+        self.logs = {name: Log() for name in names}
+        more = {"ask": Ctl({"double": self.double}), "logs": Dir(dict(self.logs))}
+        return Dir(*self.everything.tree().children, more)
+
+    def double(self, n: int) -> str:
+        return f"{2 * n}\n"
+
+    def emit(self, log: str, what: str) -> None:
+        """Emit an event from another thread than the server's."""
+        self.token.run_sync_soon(self.logs[log].emit, what)
+
+
+@contextmanager
+def served(home: Path, guests: Sequence[str]) -> Iterator[dict[str, Shown]]:
+    """Serve a tree to each guest, on sockets that its QEMU dials (`devices`); the server runs in a thread."""
+    shown = {guest: Shown() for guest in guests}
+    ready: queue.SimpleQueue[trio.lowlevel.TrioToken | BaseException] = queue.SimpleQueue()
+    over = trio.Event()
+
+    async def serve() -> None:
+        async with trio.open_nursery() as nursery, _closing() as listeners:
+            for guest, tree in shown.items():
+                tree.token = trio.lowlevel.current_trio_token()
+                server = Server(tree.tree())
+                await nursery.start(server.run)
+                for tty in range(len(TREES)):
+                    listeners.append(await listen(f"unix!{socket(home, guest, tty)}"))
+                    nursery.start_soon(server.listen, listeners[-1], Policy(trust=True))
+            ready.put(trio.lowlevel.current_trio_token())
+            await over.wait()
+            nursery.cancel_scope.cancel()
+
+    def run() -> None:
+        try:
+            trio.run(serve)
+        except BaseException as error:
+            ready.put(error)
+            raise
+
+    thread = threading.Thread(target=run, name="served")
+    thread.start()
+    token = ready.get(timeout=30)
+    if isinstance(token, BaseException):
+        raise token
+    try:
+        yield shown
+    finally:
+        token.run_sync_soon(over.set)
+        thread.join(30)
+
+
+@asynccontextmanager
+async def _closing() -> AsyncIterator[list[Listener]]:
+    listeners: list[Listener] = []
+    try:
+        yield listeners
+    finally:
+        with trio.CancelScope(shield=True):
+            for listener in listeners:
+                await listener.aclose()
+
+
+def socket(home: Path, guest: str, tty: int) -> Path:
+    return home / f"{guest}-{tty}"
+
+
+def devices(home: Path, guest: str) -> list[str]:
+    """Return the words that give a QEMU guest the lines of the served tree."""
+    words: list[str] = []
+    for tty in range(len(TREES)):
+        words += ["-chardev", f"socket,id=tree{tty},path={socket(home, guest, tty)},reconnect=1"]
+        words += ["-device", f"virtconsole,chardev=tree{tty}"]
+    return words
