@@ -6,7 +6,7 @@ where somebody has waited for a while:
 
 * A thread waits for an answer in state S. Once it has a signal, deadly or not, it waits on uninterruptibly, in state D (request_wait_answer() of
   fs/fuse/dev.c). So a thread in state D whose request is here was interrupted, and its request is to be answered EINTR.
-* pyfuse3 tells the thread of every request but read, write and fsync. For those it is looked for once: first where the file was opened, then all over.
+* pyfuse3 tells the thread of every request but read, write and fsync. For those it is looked for once: where the file was opened, then all over.
   It is the one in a system call on a descriptor of that inode (proc(5): `syscall`, and since Linux 5.14 `ino` in `fdinfo`). From then on it costs
   one read of /proc a look.
 * A thread of another process namespace than ours cannot be seen, and waits.

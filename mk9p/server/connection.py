@@ -5,7 +5,8 @@ so small ones are joined and big ones sent from where they lie).
 """
 
 import errno
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
 
 import attrs
 import trio
@@ -15,14 +16,9 @@ from mk9p.dial import Link
 from mk9p.errors import NineError
 from mk9p.server.fids import Fid, Place
 from mk9p.session import Session
-from mk9p.tree import Node, Stat
+from mk9p.tree import Maybe, Node, Stat
 from mk9p.wire import IOHDRSZ, QTDIR, Dialect, FrameBuffer, codec
 from mk9p.wire import messages as m
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from mk9p.tree import Maybe
 
 MSIZE: Final = 1 << 20  # v9fs's own most over sockets (MAX_SOCK_BUF)
 MIN_MSIZE: Final = 256  # below that not even a stat fits
@@ -31,7 +27,9 @@ JOIN: Final = 4096  # a buffer below is cheaper to copy than to hand to the kern
 
 Reply = bytes | None
 
-_PACKERS: Final[dict[Dialect, list[Any]]] = {dialect: [None] * 256 for dialect in Dialect}  # of replies, filled as they are needed
+_PACKERS: Final[dict[Dialect, list[Any]]] = {
+    dialect: [None] * 256 for dialect in Dialect
+}  # of replies, filled as they are needed
 
 
 @attrs.frozen

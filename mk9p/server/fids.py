@@ -1,12 +1,12 @@
 """What a fid stands for: a `Place` in the tree, and once it is open, a Handle and all that must be undone at its end."""
 
-import stat as st
-from collections.abc import Awaitable
 from typing import Any, Final
 
 from mk9p.auth import Principal
 from mk9p.tree import Handle, Node, Open, Stat, qids
-from mk9p.wire import QTDIR, QTEXCL, Qid
+from mk9p.wire import QTEXCL, Qid
+
+_qid: Final = tuple.__new__  # what Qid() does, without its checks: one is made for each name walked
 
 
 class Place:
@@ -64,21 +64,7 @@ class Fid:
         self.attr = b""  # encoded Rgetattr of it, without size, type and tag
 
 
-NO_HANDLE: Final = Handle()  # stands for an open directory's
-
-
 def qid(place: Place, stat: Stat) -> Qid:
     """Return the qid of what is at a place."""
-    return Qid(place.node.qtype | (QTEXCL if stat.exclusive else 0), stat.version, place.path)
-
-
-def qtype(mode: int) -> int:
-    """Return qid.type of a Linux mode."""
-    return QTDIR if st.S_ISDIR(mode) else 0x02 if st.S_ISLNK(mode) else 0
-
-
-async def run_all(values: list[Any]) -> None:
-    """Await those of the values that are awaitable."""
-    for value in values:
-        if isinstance(value, Awaitable):
-            await value
+    type_ = place.node.qtype
+    return _qid(Qid, (type_ | QTEXCL if stat.exclusive else type_, stat.version, place.path))

@@ -3,9 +3,10 @@
 import errno
 import struct
 from collections.abc import Awaitable
+from functools import lru_cache
 from typing import Any, Final
 
-from mk9p.auth import WRITE, may, require_change
+from mk9p.auth import WRITE, Principal, may, require_change
 from mk9p.errors import NineError
 from mk9p.server.closing import put
 from mk9p.server.connection import Connection, Reply, check_name
@@ -116,10 +117,11 @@ async def setattr_(
     return c.reply(m.Rsetattr, tag)
 
 
-def _how(f: Fid, flags: int) -> Open:
+@lru_cache(maxsize=1024)
+def _how(who: Principal, flags: int) -> Open:
     access = flags & 3
     return Open(
-        f.who,
+        who,
         read=access in (0, 2),
         write=access in (1, 2),
         truncate=bool(flags & L_TRUNC),
@@ -132,13 +134,13 @@ def _how(f: Fid, flags: int) -> Open:
 async def lopen(c: Connection, tag: int, fid: int, flags: int) -> Reply:
     # O_CREAT of a file that exists is how Linux opens for `>`; O_TRUNC it does by Tsetattr
     f = c.session.fid(fid)
-    stat = await start(c, f, _how(f, flags))
+    stat = await start(c, f, _how(f.who, flags))
     return c.reply(m.Rlopen, tag, qid(f.place, stat), 0)  # iounit 0: no cap below msize, else v9fs cuts every request
 
 
 async def lcreate(c: Connection, tag: int, fid: int, name: str, flags: int, mode: int, gid: int) -> Reply:
     f = c.session.fid(fid)
-    how = _how(f, flags)
+    how = _how(f.who, flags)
     node, handle = await made(c, f, name, f.place.node.create, mode & 0o7777, how)
     return c.reply(m.Rlcreate, tag, await opened(c, f, name, node, handle, how), 0)
 
