@@ -325,7 +325,8 @@ class Connection:
     async def aclose(self) -> None:
         """Close the connection when clunks and flushes that nobody waits for have been answered, at most a second later, shielded.
 
-        To hang up with replies on their way is allowed, but diod 1.0.24 dies of it: of SIGPIPE, with all its clients.
+        To hang up with replies on their way, or with fids left, is allowed; but diod 1.0.24 dies of the one by SIGPIPE, with all its clients, and
+        now and then of the other by a null pointer.
         """
         with trio.CancelScope(shield=True, deadline=trio.current_time() + LEAVING):
             self._clunk_garbage()

@@ -245,9 +245,8 @@ class Server:
                     self._send(c)
                 if c.blocked or c.held or c.dead:
                     return True
-                try:
-                    count = c.link.recv_into(c.frames.space())
-                except BlockingIOError:
+                count = _receive(c)
+                if count is None:
                     return True
                 if count == 0:
                     self.hang_up(c, "the peer closed it")
@@ -470,6 +469,22 @@ class Server:
         c.calls = [*calls(dialect)]
         c.calls[m.Tversion.type] = self._version_call
         return c.reply(m.Rversion, tag, c.msize, dialect.version)
+
+
+def _receive(c: Connection) -> int | None:
+    """Receive what is there, or what comes as soon as a client on this very processor has had its turn; None if there is nothing.
+
+    Yielding once costs less than a microsecond, going back to trio ten times that, and the client that was just answered is often ready to ask on.
+    """
+    space = c.frames.space()
+    try:
+        return c.link.recv_into(space)
+    except BlockingIOError:
+        os.sched_yield()
+    try:
+        return c.link.recv_into(space)
+    except BlockingIOError:
+        return None
 
 
 _WITH_DATA: Final = frozenset({m.Twrite.type})

@@ -321,6 +321,32 @@ async def test_fids_of_garbage_are_clunked_from_any_thread() -> None:
         assert (await hand.next(m.Tclunk)).fid == 5
 
 
+async def test_closing_waits_for_clunks_and_flushes(autojump_clock: trio.testing.MockClock) -> None:
+    async with by_hand() as (c, hand), trio.open_nursery() as nursery:
+        scope = await cancelled(nursery, requests.read, c, 5, 0, 10)
+        await hand.next(m.Tread)
+        scope.cancel()
+        flush = await hand.next(m.Tflush)
+        c.clunk_later(6)
+        nursery.start_soon(c.aclose)
+        clunk = await hand.next(m.Tclunk)
+        await hand.say(m.Rclunk(clunk.tag))
+        await trio.testing.wait_all_tasks_blocked()
+        assert c.gone is None
+        await hand.say(m.Rflush(flush.tag))
+        await c.closed.wait()
+        assert trio.current_time() < 1
+
+
+async def test_closing_does_not_wait_for_ever(autojump_clock: trio.testing.MockClock) -> None:
+    async with by_hand() as (c, _):
+        c.clunk_nowait(5)
+        start = trio.current_time()
+        await c.aclose()
+        assert c.gone is not None
+        assert trio.current_time() - start == pytest.approx(1)
+
+
 def test_clunk_later_after_the_end_of_trio_does_nothing() -> None:
     async def main() -> Connection:
         async with by_hand() as (c, _):
