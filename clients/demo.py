@@ -1,6 +1,6 @@
 """`mk9p demo`: two real kernels beside the host's own, one namespace over all three, and a short session with it at a shell.
 
-Every command is run by `sh` as it is printed, in the mounted namespace, so what is seen is what a person would see. The exit status says whether all
+Every command is run by `bash` as it is printed, in the mounted namespace, so what is seen is what a person would see. The exit status says whether all
 of it went as it should.
 """
 
@@ -42,7 +42,7 @@ STEPS: Final = (
     Step("A pipe between kernels:", "mk9p run k1 -- cat /proc/version | mk9p run k2 -- tr a-z A-Z", "LINUX VERSION"),
     Step(
         "A process in k2, seen and ended from here:",
-        "mk9p run k2 -- sleep 1000 & sleep 1; mk9p ps k2 | grep sleep",
+        "mk9p run k2 -- sleep 1000 >/dev/null 2>&1 & sleep 1; mk9p ps k2 | grep sleep",
         "sleep",
     ),
     Step(
@@ -99,7 +99,7 @@ def show(lab: labs.Lab, step: Step) -> bool:
     }
     try:
         done = subprocess.run(
-            ["sh", "-c", step.command],
+            ["bash", "-c", step.command],
             cwd=lab.mount,
             env=environment,
             stdin=subprocess.DEVNULL,

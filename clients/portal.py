@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Portal:
-    """A trio loop in a thread. `call` runs an async function there and waits; `start` leaves one running until `stop`."""
+    """A trio loop in a thread. `call` runs an async function there and waits; `keep`, from there, leaves one running until `stop`."""
 
     def __init__(self) -> None:
         self._token: trio.lowlevel.TrioToken
@@ -73,13 +73,9 @@ class Portal:
                 self._token.run_sync_soon(scope.cancel)
             raise
 
-    def start(self, work: Callable[..., Awaitable[Any]], *args: Any) -> None:
-        """Leave `await work(...)` running in the loop; it must not raise."""
-        self._token.run_sync_soon(self._nursery.start_soon, work, *args)
-
-    def soon(self, work: Callable[[], None]) -> None:
-        """Call a function in the loop, soon and without waiting; raises trio.RunFinishedError after `stop`."""
-        self._token.run_sync_soon(work)
+    async def keep(self, work: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+        """Start a task that lives on in the loop, and return what it says once it has started, as `trio.Nursery.start`; then it must not raise."""
+        return await self._nursery.start(work, *args)
 
     def stop(self) -> None:
         """Cancel what runs and end the loop. A second call does nothing."""

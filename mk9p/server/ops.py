@@ -15,7 +15,7 @@ from mk9p.server.closing import claim_exclusive, close, close_nowait, put
 from mk9p.server.connection import JOIN, Connection, Reply, check_name
 from mk9p.server.fids import Fid, Place, qid
 from mk9p.server.stats import plan9_stat, plan9_wish
-from mk9p.tree import Handle, Node, Open, Stat, settle
+from mk9p.tree import Handle, Maybe, Node, Open, Stat, settle
 from mk9p.wire import (
     DMDIR,
     NONUNAME,
@@ -78,7 +78,7 @@ def walk(c: Connection, tag: int, fid: int, newfid: int, names: tuple[str, ...])
                 return _walk(c, tag, fid, newfid, names, place, qids, step)
             stat = step.node.stat()
             if stat.__class__ is not Stat:
-                return _walk(c, tag, fid, newfid, names, place, qids, step)
+                return _walk(c, tag, fid, newfid, names, place, qids, step, stat)
             place = step
             qids.append(qid(place, stat))
     except OSError:
@@ -90,14 +90,23 @@ def walk(c: Connection, tag: int, fid: int, newfid: int, names: tuple[str, ...])
 
 
 async def _walk(
-    c: Connection, tag: int, fid: int, newfid: int, names: tuple[str, ...], place: Place, qids: list[Qid], step: Any
+    c: Connection,
+    tag: int,
+    fid: int,
+    newfid: int,
+    names: tuple[str, ...],
+    place: Place,
+    qids: list[Qid],
+    step: Any,
+    stat: Maybe[Stat] | None = None,
 ) -> Reply:
-    """Go on with a walk from where the tree began to wait, in the middle of a step."""
+    """Go on with a walk from where the tree began to wait: in the middle of a step, or of the `stat` after it."""
     old = c.session.fid(fid)
     try:
         while True:
             place = await settle(step)
-            qids.append(qid(place, await c.stat(place)))
+            qids.append(qid(place, await (c.stat(place) if stat is None else settle(stat))))
+            stat = None
             if len(qids) == len(names):
                 break
             name = names[len(qids)]

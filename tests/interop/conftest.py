@@ -12,27 +12,15 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import attrs
 import py9p_found
 import pytest
 import trio
+from peers import Diod, Served
 from tree_interop import Everything
 
 from mk9p.auth import Policy
 from mk9p.dial import listen
 from mk9p.server import Server
-
-
-@attrs.frozen
-class Served:
-    """A server in a thread of its own: where it listens, and the state behind its tree."""
-
-    port: int
-    state: Everything
-
-    @property
-    def host_port(self) -> str:
-        return f"127.0.0.1:{self.port}"
 
 
 @pytest.fixture
@@ -96,14 +84,6 @@ def diodls() -> str:
 @pytest.fixture(scope="session")
 def diodcat() -> str:
     return program("diodcat", "diod")
-
-
-@attrs.frozen
-class Diod:
-    """diod serving one connection: the dial string of its other end, and the directory that it exports."""
-
-    address: str
-    root: Path
 
 
 @pytest.fixture

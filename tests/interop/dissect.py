@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 
 import attrs
 
+
 @attrs.frozen
 class Dissected:
     """One message as tshark shows it: `fields` by tshark's names, `left` the bytes at its end that were not understood."""

@@ -35,8 +35,8 @@ class File:
         return child
 
     def entry(self, dotu):
-        fields = (0, 0, self.qid, self.perm, self.mtime, self.mtime, len(self.content), self.name, "glenda", "sys", "glenda")
-        return py9p.Dir(dotu, *(fields + ("", 7, 8, 7)))
+        who = ("glenda", "sys", "glenda", "", 7, 8, 7)
+        return py9p.Dir(dotu, 0, 0, self.qid, self.perm, self.mtime, self.mtime, len(self.content), self.name, *who)
 
 
 class Files:
@@ -49,7 +49,7 @@ class Files:
         self.root.add(File("big", 0x124, b"".join(b"%06d\n" % n for n in range(20000))))
         many = self.root.add(File("many", py9p.DMDIR | 0x1ED))
         for number in range(200):
-            many.add(File("file%03d" % number, 0x124, b"%d" % number))
+            many.add(File("file" + str(number).zfill(3), 0x124, str(number).encode("ascii")))
 
     def find(self, qid):
         found = [self.root]
@@ -135,7 +135,7 @@ def end_with_stdin():
 def main():
     dotu, msize = int(sys.argv[1]), int(sys.argv[2])
     server = py9p.Server(("127.0.0.1", 0), fs=Files(dotu), dotu=dotu, msize=msize)
-    sys.stdout.write("%d\n" % server.sock.getsockname()[1])
+    sys.stdout.write(str(server.sock.getsockname()[1]) + "\n")
     sys.stdout.flush()
     thread = threading.Thread(target=end_with_stdin)
     thread.daemon = True

@@ -1,6 +1,7 @@
 """py9p as client of our server, and as server of our client: 1.0.8 itself under Python 2.7, and its fork under Python 3.
 
-Its client uses tag 1 for everything, asks for an authentication that nobody wants, and has one fid for all files; its server does one thing at a time.
+Its client uses tag 1 for everything, asks for an authentication that nobody wants, and has one fid for all files; its server does one thing at a
+time.
 """
 
 import json
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Served
+from peers import Served
 from py9p_found import Python
 from tree_interop import BIG, MANY, TOP
 
@@ -31,7 +32,9 @@ def client(
     process = py9p.popen(HERE / "py9p_client.py", "127.0.0.1", str(served.port), str(dotu), str(msize), uname)
     out, err = process.communicate(json.dumps(orders).encode(), timeout=60)
     assert process.returncode == 0, err.decode()
-    return [answer["ok"] if "ok" in answer else (answer["error"],) for answer in json.loads(out.splitlines()[-1])]  # the lines before are its complaints
+    return [
+        answer["ok"] if "ok" in answer else (answer["error"],) for answer in json.loads(out.splitlines()[-1])
+    ]  # the lines before are its complaints
 
 
 @pytest.mark.parametrize("dotu", [0, 1])
@@ -58,7 +61,9 @@ def test_the_client_reads_writes_and_lists(py9p: Python, served: Served, dotu: i
 
 
 def test_the_client_reads_a_directory_of_many_messages(py9p: Python, served: Served) -> None:
-    agreed, many, one, made = client(py9p, served, ["names", "many"], ["stat", "many"], ["stat", "/many/file299"], msize=1024)
+    agreed, many, one, made = client(
+        py9p, served, ["names", "many"], ["stat", "many"], ["stat", "/many/file299"], msize=1024
+    )
     assert (agreed, many) == (1024, MANY)
     assert (one["type"], one["mode"], one["length"]) == (0x80, DMDIR | 0o555, 0)
     assert (made["name"], made["type"], made["mode"]) == ("file299", 0, 0o444)

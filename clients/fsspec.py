@@ -1,0 +1,264 @@
+"""9P for synchronous Python: an fsspec file system, so that `fsspec.open`, pandas and their like read and write a tree by its URL.
+
+    9p://HOST[:PORT]/PATH            over TCP, port 564 if left out
+    9p+unix://%2Frun%2Fmk9p%2Fns/PATH    over a unix socket, whose path is percent-encoded
+    9p:///PATH                       in the namespace of `mk9p up` ($MK9P), or in `address=`, any dial string
+
+* A file that has a length is stored: it is read in blocks, through fsspec's caches. One of length 0 is made up: it is read whole when it is opened,
+  and of a stream that is what it has to say first.
+* What is written goes out at `flush` and `close`, or when a block is full. So the lines printed into a ctl are one write, as with `echo`.
+* Errors are the OSError classes that a local tree would raise; that of a ctl has the words of the `error` beside it.
+* Listings are not cached: the trees change by themselves. A connection that was lost is dialled again by the next call; open files are lost with it.
+* There are no transactions, and symbolic links are not followed.
+"""
+
+import errno
+import io
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import quote, unquote, urlsplit
+
+import trio
+from fsspec.spec import AbstractFileSystem  # type: ignore[import-untyped]
+from fsspec.utils import stringify_path  # type: ignore[import-untyped]
+
+from clients.fsspec_files import BLOCK, NineFile, RawFile, copied, described, opened, part, touched
+from clients.portal import Portal, portal
+from mk9p.client import Client, connect
+from mk9p.client.client import split
+from mk9p.dial import parse
+from mk9p.errors import NineError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from mk9p.tree import Stat
+
+
+class NineFileSystem(AbstractFileSystem):  # type: ignore[misc]
+    """A 9P server's tree. `address` is a dial string, `$MK9P` or the namespace of `mk9p up` if left out; the rest is as for `mk9p.connect`."""
+
+    protocol: ClassVar[tuple[str, ...]] = ("9p", "9p+unix")
+    root_marker = "/"
+
+    def __init__(
+        self,
+        address: str | None = None,
+        uname: str | None = None,
+        aname: str = "",
+        version: str = "9P2000.L",
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.address = address
+        self._attach = {"uname": uname, "aname": aname, "version": version}
+        self._portal: Portal | None = None
+        self._client: Client | None = None
+
+    # The connection
+
+    def _call(self, work: "Callable[..., Awaitable[Any]]", *args: Any) -> Any:
+        """Run `work(client, *args)` in the loop, on a connection that is there."""
+
+        async def run() -> Any:
+            return await work(await self._connected(), *args)
+
+        return self._door().call(run)
+
+    def _door(self) -> Portal:
+        mine = portal()
+        if mine is not self._portal:  # the first call, or the first in a child of fork(2)
+            self._portal, self._client = mine, None
+            self._dialling = trio.Lock()
+        return mine
+
+    async def _connected(self) -> Client:
+        async with self._dialling:
+            if self._client is None or self._client.connection.gone is not None:
+                assert self._portal is not None
+                self._client = await self._portal.keep(self._keep)
+            return self._client
+
+    async def _keep(self, task_status: "trio.TaskStatus[Client]") -> None:
+        async with connect(self.address, **self._attach) as client:  # type: ignore[arg-type]
+            task_status.started(client)
+            await client.wait_closed()
+
+    def close(self) -> None:
+        """Close the connection, and with it all open files; a later call dials again."""
+
+        async def end(client: Client) -> None:
+            client.connection.end("it was closed here")
+
+        if self._client is not None and self._client.connection.gone is None:
+            self._call(end)
+
+    # URLs
+
+    @classmethod
+    def _strip_protocol(cls, path: Any) -> Any:
+        if isinstance(path, list):
+            return [cls._strip_protocol(each) for each in path]
+        scheme, mark, rest = stringify_path(path).partition("://")
+        rest = rest.partition("/")[2] if mark and scheme in cls.protocol else scheme + mark + rest
+        return "/" + "/".join(split(rest))
+
+    @staticmethod
+    def _get_kwargs_from_urls(path: str) -> dict[str, Any]:
+        scheme, mark, rest = path.partition("://")
+        place = rest.partition("/")[0] if mark else ""
+        if not place:
+            return {}
+        if scheme == "9p+unix":
+            return {"address": f"unix!{unquote(place)}"}
+        where = urlsplit(f"//{place}")
+        address = {"address": f"tcp!{where.hostname}!{where.port or 564}"}
+        return address if where.username is None else address | {"uname": where.username}
+
+    def unstrip_protocol(self, name: str) -> str:
+        """Return the URL of a path; the place of an address that is neither tcp nor unix is left out."""
+        path = self._strip_protocol(name)
+        where = parse(self.address) if self.address else None
+        if where is not None and where.network == "unix":
+            return f"9p+unix://{quote(where.rest, safe='')}{path}"
+        if where is None or where.network != "tcp" or where.netns is not None:
+            return f"9p://{path}"
+        host, port = where.host_port()
+        return f"9p://{f'[{host}]' if ':' in host else host}:{port}{path}"
+
+    # Status
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        """Return what is known of a file: name, size in bytes, type, mode, owner, times in seconds."""
+        path = self._strip_protocol(path)
+        return described(path, self._call(Client.stat, path))
+
+    def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
+        """Return what a directory holds, or the file itself: their paths, or with `detail` what `info` says of each."""
+        path = self._strip_protocol(path)
+        stat: Stat = self._call(Client.stat, path)
+        if stat.is_dir:
+            found = [described(f"{path.rstrip('/')}/{each.name}", each) for each in self._call(Client.listdir, path)]
+        else:
+            found = [described(path, stat)]
+        return found if detail else sorted(each["name"] for each in found)
+
+    def exists(self, path: str, **_: Any) -> bool:
+        """Tell whether a path leads somewhere. Raises OSError when that cannot be told."""
+        try:
+            self.info(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+    def created(self, path: str) -> datetime:
+        """Return when the status of a file changed last: 9P tells no earlier time."""
+        return datetime.fromtimestamp(self.info(path)["created"], UTC)
+
+    def modified(self, path: str) -> datetime:
+        """Return when a file was written last; made-up files have no such time but 1970."""
+        return datetime.fromtimestamp(self.info(path)["mtime"], UTC)
+
+    # Content
+
+    def _open(
+        self,
+        path: str,
+        mode: str = "rb",
+        block_size: int | None = None,
+        autocommit: bool = True,
+        cache_options: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        if not autocommit:
+            raise NotImplementedError("9P has no transactions")
+        if mode == "rb":
+            file, stat = self._call(opened, path)
+            if stat.length:
+                return NineFile(self, path, file, block_size or "default", stat.length, cache_options, **options)
+            with RawFile(self, path, file, mode) as made_up:
+                return io.BytesIO(made_up.readall())
+        raw = RawFile(self, path, self._call(Client.open, path, mode), mode)
+        return (io.BufferedRandom if "+" in mode else io.BufferedWriter)(raw, block_size or BLOCK)
+
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **_: Any) -> bytes:
+        """Return what a file holds, or from `start` to before `end`; negative ones count from its end."""
+        data: bytes = self._call(part, self._strip_protocol(path), start, end)
+        return data
+
+    def pipe_file(self, path: str, value: Any, mode: str = "overwrite", **_: Any) -> None:
+        """Write a whole file at once; `mode` "create" raises FileExistsError if it is there."""
+        path = self._strip_protocol(path)
+        if mode == "create":
+            with self.open(path, "xb") as file:
+                file.write(value)
+        else:
+            self._call(Client.write, path, value)
+
+    def touch(self, path: str, truncate: bool = True, **_: Any) -> None:
+        """Make a file that is not there and empty one that is, or without `truncate` give it the present time."""
+        path = self._strip_protocol(path)
+        if truncate or not self.exists(path):
+            self.open(path, "wb").close()
+        else:
+            self._call(touched, path)
+
+    # Names
+
+    def mkdir(self, path: str, create_parents: bool = True, **_: Any) -> None:
+        """Make a directory, and those above it."""
+        path = self._strip_protocol(path)
+        if create_parents and not self.exists(self._parent(path)):
+            self.makedirs(self._parent(path), exist_ok=True)
+        self._call(Client.mkdir, path)
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        """Make a directory and those above it."""
+        path = self._strip_protocol(path)
+        if exist_ok and self.isdir(path):
+            return
+        self.mkdir(path)
+
+    def rmdir(self, path: str) -> None:
+        """Remove an empty directory."""
+        path = self._strip_protocol(path)
+        if not self.isdir(path):
+            raise NineError(errno.ENOTDIR if self.exists(path) else errno.ENOENT)
+        self._call(Client.remove, path)
+
+    def rm_file(self, path: str) -> None:
+        """Remove a file."""
+        path = self._strip_protocol(path)
+        if self.isdir(path):
+            raise NineError(errno.EISDIR)
+        self._call(Client.remove, path)
+
+    def rm(self, path: Any, recursive: bool = False, maxdepth: int | None = None) -> None:
+        """Remove files, and with `recursive` directories and all in them."""
+        for each in reversed(self.expand_path(path, recursive=recursive, maxdepth=maxdepth)):
+            if recursive and self.isdir(each):
+                self.rmdir(each)
+            else:
+                self.rm_file(each)
+
+    def mv(self, path1: str, path2: str, recursive: bool = False, maxdepth: int | None = None, **options: Any) -> None:
+        """Give a file another path, or put it into the directory that is there; where the server cannot, it is copied and removed."""
+        old, new = self._strip_protocol(path1), self._strip_protocol(path2)
+        if old == new:
+            return
+        if self.isdir(new):
+            new = f"{new.rstrip('/')}/{old.rpartition('/')[2]}"
+        try:
+            self._call(Client.rename, old, new)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            super().mv(old, new, recursive=recursive, maxdepth=maxdepth, **options)
+
+    def cp_file(self, path1: str, path2: str, **_: Any) -> None:
+        """Copy a file, or make a directory where one is."""
+        old, new = self._strip_protocol(path1), self._strip_protocol(path2)
+        if self.isdir(old):
+            self.makedirs(new, exist_ok=True)
+        else:
+            self._call(copied, old, new)

@@ -1,0 +1,136 @@
+"""Helpers of the tests of mounting: a served tree, a mount of it by FUSE, and a shell in it."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import attrs
+import pytest
+
+from clients import mount
+
+TREE = str(Path(__file__).with_name("mount_tree.py"))
+PATIENCE = 20.0
+
+
+def need_fuse() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    if not os.path.exists("/dev/fuse"):
+        pytest.skip("needs /dev/fuse")
+    pytest.importorskip("pyfuse3")
+
+
+def until(what: Callable[[], object]) -> None:
+    """Wait for something of other processes, which tell nobody of it."""
+    end = time.monotonic() + PATIENCE
+    while not what():
+        assert time.monotonic() < end, "it never came"
+        os.sched_yield()
+
+
+def blocked(pid: int) -> bool:
+    """Tell whether a process waits for an answer of a FUSE file system."""
+    return "request_wait_answer" in Path(f"/proc/{pid}/wchan").read_text()
+
+
+def mk9p(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "mk9p", *words], capture_output=True, text=True, timeout=PATIENCE)
+
+
+@attrs.define(eq=False)
+class Place:
+    """A directory of its own for everybody: a socket, a mount point, room for files."""
+
+    top: Path
+    address: str = ""
+    server: subprocess.Popen[str] | None = None
+
+    @property
+    def dir(self) -> Path:
+        return self.top / "mnt"
+
+    def serve(self) -> None:
+        """Start the server, and return when it can be dialled."""
+        self.address = f"unix!{self.top}/s"
+        self.server = subprocess.Popen([sys.executable, TREE, self.address], stderr=subprocess.PIPE, text=True)
+        assert self.server.stderr is not None
+        assert "listening" in self.server.stderr.readline()
+
+    def kill(self) -> None:
+        assert self.server is not None
+        self.server.kill()
+        self.server.communicate()
+        self.server = None
+
+    def mount(self, *flags: str) -> None:
+        done = mk9p("mount", "--fuse", *flags, self.address, str(self.dir))
+        assert (done.returncode, done.stderr) == (0, "")
+
+    def sh(self, script: str, *, user: int | None = None, inside: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a script in the mount, or else in the directory above it, `$T`."""
+        who = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"] if user is not None else []
+        return subprocess.run(
+            [*who, "bash", "-c", script],
+            cwd=self.dir if inside else self.top,
+            env={**os.environ, "T": str(self.top), "LC_ALL": "C"},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+
+    def out(self, script: str, *, user: int | None = None) -> str:
+        done = self.sh(script, user=user)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    def error(self, script: str, *, user: int | None = None, inside: bool = True) -> str:
+        done = self.sh(script, user=user, inside=inside)
+        assert done.returncode != 0
+        return done.stderr
+
+    @contextmanager
+    def started(self, *command: str) -> Iterator[subprocess.Popen[str]]:
+        """Run a command in the mount while the block runs."""
+        with subprocess.Popen(
+            command, cwd=self.dir, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as child:
+            try:
+                yield child
+            finally:
+                child.kill()
+
+    def processes(self) -> list[int]:
+        """Return the processes that serve the mount."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (folder / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"mount" in words and str(self.dir).encode() in words:
+                found.append(int(folder.name))
+        return found
+
+
+@contextmanager
+def place() -> Iterator[Place]:
+    """Give a place, and leave nothing of it."""
+    top = Path(tempfile.mkdtemp(prefix="mk9p-mount-"))
+    top.chmod(0o755)  # pytest's own is closed to other users
+    made = Place(top)
+    made.dir.mkdir()
+    try:
+        yield made
+    finally:
+        if mount.mounted_at(str(made.dir)):
+            mount.umount(str(made.dir), lazy=True)
+        if made.server is not None:
+            made.kill()
+        shutil.rmtree(top)

@@ -1,0 +1,126 @@
+"""What `mk9p mount` tells v9fs, from addresses and facts alone. The mounts themselves are made in guests (tests/vm)."""
+
+import errno
+import os
+import socket
+import threading
+
+import pytest
+
+from clients.v9fs import Wish, differences, numeric_host, plan, relay
+from mk9p.errors import NineError
+
+COMMON = (
+    "version=9p2000.L",
+    "msize=1048576",
+    "cache=none",
+    "noxattr",
+    "uname=root",
+    "access=client",
+    "nosuid",
+    "nodev",
+)
+
+
+def test_tcp_is_dialled_by_the_kernel() -> None:
+    made = plan("tcp!k1!1564", Wish(), me="root", release="6.1.0-56-amd64", numeric="10.0.0.1")
+    assert made.arguments("/n") == [
+        "-i",
+        "-t",
+        "9p",
+        "-o",
+        ",".join(("trans=tcp", "port=1564", *COMMON)),
+        "10.0.0.1",
+        "/n",
+    ]
+    assert not made.dialled
+
+
+def test_tcp_without_a_port_is_564() -> None:
+    assert plan("tcp!k1", Wish(), me="root", release="6.1", numeric="10.0.0.1").options[:2] == ("trans=tcp", "port=564")
+
+
+def test_unix_has_its_path_as_the_source() -> None:
+    made = plan("unix!/run/mk9p/ns", Wish(), me="root", release="6.1.0", numeric=None)
+    assert (made.source, made.options[0], made.dialled) == ("/run/mk9p/ns", "trans=unix", False)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "unix!@name",
+        f"unix!/{'x' * 110}",
+        "vsock!2!564",
+        "char!/dev/hvc1",
+        "exec!ssh k1 mk9p serve",
+        "fd!0!1",
+        "/run/netns/k1/tcp!10.0.0.1!564",
+        "tcp!::1!564",
+    ],
+)
+def test_all_else_is_handed_over(address: str) -> None:
+    made = plan(address, Wish(), me="root", release="6.12.107", numeric=None)
+    assert made.dialled
+    assert made.arguments("/n", (7, 8))[4] == ",".join(("trans=fd", "rfdno=7", "wfdno=8", *COMMON))
+
+
+def test_a_user_for_all() -> None:
+    options = plan("unix!/s", Wish(user="alice", aname="k/k1", readonly=True), me="root", release="6.1").options
+    assert {"uname=alice", "access=any", "aname=k/k1", "ro"} <= {*options}
+    assert "access=client" not in options
+
+
+def test_caches() -> None:
+    assert "cache=readahead" in plan("unix!/s", Wish(cache="readahead"), me="root", release="6.4.0").options
+    for wish, release in ((Wish(cache="readahead"), "6.1.0-56-amd64"), (Wish(cache="most"), "6.12")):
+        with pytest.raises(NineError) as caught:
+            plan("unix!/s", wish, me="root", release=release)
+        assert caught.value.errno == errno.EINVAL
+
+
+def test_a_comma_would_be_another_option() -> None:
+    for wish in (Wish(aname="a,uname=root"), Wish(user="a,b")):
+        with pytest.raises(NineError, match="comma"):
+            plan("unix!/s", wish, me="root", release="6.1")
+
+
+def test_numeric_hosts() -> None:
+    assert numeric_host("tcp!127.0.0.1!564") == "127.0.0.1"
+    assert numeric_host("tcp!*!564") == "127.0.0.1"
+    assert numeric_host("tcp!::1!564") is None
+    assert numeric_host("/run/netns/x/tcp!127.0.0.1!564") is None
+    assert numeric_host("unix!/s") is None
+
+
+def test_what_the_kernel_took_otherwise_is_noticed() -> None:
+    shown = ["rw", "nosuid", "access=client", "msize=65536", "trans=tcp", "port=564"]
+    assert differences(["trans=tcp", *COMMON], shown) == ["msize=65536 and not 1048576"]
+    assert differences(COMMON, ["access=any", "noextend"]) == [
+        "access=any and not client",
+        "version=9p2000 and not 9p2000.L: the server speaks no better",
+    ]
+    assert differences(COMMON, ["access=client", "msize=1048576"]) == []
+
+
+def test_the_relay_carries_both_ways_and_ends_with_either() -> None:
+    line, far = socket.socketpair()
+    near, kernel = socket.socketpair()
+    for sock in (line, near):
+        sock.setblocking(False)
+    thread = threading.Thread(target=relay, args=((line.fileno(), line.fileno()), near.fileno()))
+    thread.start()
+    data = os.urandom(3_000_000)
+    sender = threading.Thread(target=kernel.sendall, args=(data,))
+    sender.start()
+    got = b""
+    while len(got) < len(data):
+        got += far.recv(1 << 16)
+    sender.join()
+    assert got == data
+    far.sendall(b"answer")
+    assert kernel.recv(100) == b"answer"
+    kernel.close()
+    thread.join(10)
+    assert not thread.is_alive()
+    for sock in (line, far, near):
+        sock.close()

@@ -1,0 +1,125 @@
+"""`mk9p up` and `mk9p down`: whatever was started is gone after down, after Ctrl-C, and after the composer was killed."""
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import attrs
+import pytest
+
+from clients.lab import Lab
+from tests.kernels.guests import processes_of
+from tests.vm.lab_vm import PATIENCE, Pipe, lab_file, until, up_or_down
+
+UML = {"g1": {"backend": "uml", "kernel": "uml", "memory": "256M", "serve": ["cpu"]}}
+QEMU = {"g1": {"backend": "qemu", "kernel": "6.1", "memory": "384M", "serve": ["cpu"]}}
+
+
+@attrs.frozen
+class Up:
+    """An `mk9p up` under way, or done."""
+
+    lab: Lab
+    process: subprocess.Popen[bytes]
+    said: Pipe
+
+    def composer(self) -> int:
+        return int((self.lab.run / "composer").read_text())
+
+
+@contextmanager
+def up(home: Path, kernels: dict[str, dict[str, object]], *options: str) -> Iterator[Up]:
+    lab = Lab(home / "lab")
+    words = up_or_down(lab, "up", "--no-mount", *options, str(lab_file(home.with_suffix(".toml"), kernels)))
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0)
+    try:
+        yield Up(lab, process, Pipe(process.stdout))
+    finally:
+        process.kill()
+        process.communicate()
+        lab.end()
+        home.with_suffix(".toml").unlink()
+
+
+@pytest.fixture
+def home(guests: None) -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="mk9p-", dir="/run"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def left(home: Path, composer: int) -> list[str]:
+    """Return what is left of a lab: processes, network namespaces, mounts, sockets, files."""
+    found = [f"process {line}" for line in processes_of(home / "lab")]
+    names = f"mk9p-{composer}-"
+    netns = subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True).stdout
+    found += [f"netns {line}" for line in netns.splitlines() if line.startswith(names)]
+    for table in ("/proc/mounts", "/proc/net/unix"):
+        lines = Path(table).read_text().splitlines()
+        found += [f"{table} {line}" for line in lines if str(home) in line or names in line]
+    found += [f"file {path}" for path in home.rglob("*")]
+    return found
+
+
+def nothing_is_left(home: Path, composer: int) -> bool:
+    return until(lambda: not left(home, composer), f"an end of {left(home, composer)}", 30)
+
+
+def is_up(up: Up) -> int:
+    """Wait until the lab is up, see that there is much to be undone, and return the composer's process."""
+    up.said.expect(b"the namespace is ")
+    composer = up.composer()
+    things = "\n".join(left(up.lab.run.parent, composer))
+    for kind in ("process", "netns", "/proc/mounts", "/proc/net/unix", "file"):
+        assert kind in things, things
+    return composer
+
+
+def test_down_leaves_nothing(home: Path) -> None:
+    with up(home, UML) as lab:
+        composer = is_up(lab)
+        assert lab.process.wait(PATIENCE) == 0
+        again = subprocess.run(up_or_down(lab.lab, "up"), capture_output=True, text=True, timeout=PATIENCE, check=False)
+        assert (again.returncode, again.stderr.count("\n")) == (1, 1)
+        assert "a lab is up" in again.stderr
+        down = subprocess.run(up_or_down(lab.lab, "down"), capture_output=True, text=True, timeout=PATIENCE, check=False)
+        assert (down.returncode, down.stderr) == (0, "")
+        assert left(home, composer) == []  # when it says so, it is so
+        down = subprocess.run(up_or_down(lab.lab, "down"), capture_output=True, text=True, timeout=PATIENCE, check=False)
+        assert (down.returncode, down.stderr) == (1, "mk9p: no lab is up\n")
+
+
+@pytest.mark.parametrize("kernels", [QEMU, UML], ids=["qemu", "uml"])
+def test_ctrl_c_in_mid_boot_leaves_nothing(home: Path, kernels: dict[str, dict[str, object]]) -> None:
+    with up(home, kernels) as lab:
+        lab.said.expect(b"g1: started")
+        composer = lab.composer()
+        assert left(home, composer)
+        lab.process.send_signal(signal.SIGINT)
+        assert lab.process.wait(PATIENCE) == 130
+        assert left(home, composer) == []
+
+
+def test_ctrl_c_in_the_foreground_leaves_nothing(home: Path) -> None:
+    with up(home, UML, "-f") as lab:
+        composer = is_up(lab)
+        lab.said.expect(b"mk9p down")
+        lab.process.send_signal(signal.SIGINT)
+        assert lab.process.wait(PATIENCE) == 130
+        assert left(home, composer) == []
+
+
+@pytest.mark.parametrize("kernels", [QEMU, UML], ids=["qemu", "uml"])
+def test_a_killed_composer_leaves_nothing(home: Path, kernels: dict[str, dict[str, object]]) -> None:
+    with up(home, kernels) as lab:
+        lab.said.expect(b"the namespace is ")
+        composer = lab.composer()
+        assert left(home, composer)
+        os.kill(composer, signal.SIGKILL)
+        nothing_is_left(home, composer)
+        assert not lab.lab.end()
