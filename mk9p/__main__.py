@@ -27,6 +27,11 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "console": ("clients.console", "KERNEL   attach to a kernel's console"),
     "mount": ("clients.mount", "[DIAL] DIR   mount with v9fs, or FUSE where the kernel has none"),
     "umount": ("clients.mount", "DIR   unmount"),
+    "trace": ("clients.trace", "ADDR [-l DIAL] [--pcap FILE]   show the messages between clients and a server"),
+    "doctor": (
+        "clients.doctor",
+        "[ADDR|PATH]   find what Linux's v9fs stumbles over in a tree, or in a mount's options",
+    ),
 }
 
 

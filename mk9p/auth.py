@@ -29,12 +29,16 @@ _NONUNAME: Final = 0xFFFFFFFF
 
 @attrs.frozen(cache_hash=True)
 class Principal:
-    """Name the user of an attach: `name`, numeric `uid`, the `groups` he is in; `readonly` if his listener refuses every change."""
+    """Name the user of an attach: `name`, numeric `uid`, the `groups` he is in; `readonly` if his listener refuses every change.
+
+    `gid` is the group that what he makes is to have: his first one, or the one that a request names. It is no part of who he is.
+    """
 
     name: str
     uid: int
     groups: frozenset[int] = frozenset()
     readonly: bool = False
+    gid: int | None = attrs.field(default=None, eq=False, kw_only=True)
 
     @classmethod
     def of(cls, uid: int, name: str | None = None, *, readonly: bool = False) -> "Principal":
@@ -45,7 +49,8 @@ class Principal:
             entry = pwd.getpwuid(uid)
         except KeyError:
             return cls(name or str(uid), uid, readonly=readonly)
-        return cls(name or entry.pw_name, uid, frozenset(os.getgrouplist(entry.pw_name, entry.pw_gid)), readonly)
+        groups = frozenset(os.getgrouplist(entry.pw_name, entry.pw_gid))
+        return cls(name or entry.pw_name, uid, groups, readonly, gid=entry.pw_gid)
 
     @classmethod
     def named(cls, name: str, *, readonly: bool = False) -> "Principal":

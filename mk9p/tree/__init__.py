@@ -4,7 +4,7 @@ from mk9p.tree.conversations import Conversation, Conversations
 from mk9p.tree.ctl import Ctl, settings
 from mk9p.tree.dirs import Dir, Lazy
 from mk9p.tree.files import Block, Content, File, Text
-from mk9p.tree.node import Buffer, Change, Handle, Maybe, Node, Open, Stat, StatFs, settle
+from mk9p.tree.node import Buffer, Change, Handle, Lock, Maybe, Node, Open, Stat, StatFs, settle
 from mk9p.tree.waiting import Log, Source, Stream, StreamHandle
 from mk9p.tree.words import join, quote, split
 
@@ -20,6 +20,7 @@ __all__ = [
     "File",
     "Handle",
     "Lazy",
+    "Lock",
     "Log",
     "Maybe",
     "Node",

@@ -14,6 +14,7 @@ What a method may raise: `NineError`, or any `OSError` (translated at the server
 ENOTDIR and not EOPNOTSUPP, since v9fs answers that by trying older messages, one after the other.
 
 Permission bits, DMEXCL, read-only listeners and the walk of `..` are the server's business: a Node is only asked what it was found to be allowed.
+A Node that `guards` itself knows better than the bits, and is asked whatever they say.
 """
 
 import errno
@@ -25,7 +26,7 @@ import attrs
 
 from mk9p.auth import Principal
 from mk9p.errors import NineError
-from mk9p.wire import QTDIR, QTFILE, Qid
+from mk9p.wire import L_EXCL, QTDIR, QTFILE, Qid
 
 T = TypeVar("T")
 Maybe: TypeAlias = T | Awaitable[T]
@@ -43,8 +44,8 @@ async def settle(value: Maybe[T]) -> T:
 class Stat:
     """Say what a file is: Linux's `mode` (type and permission bits), owner and group by number, `length` in bytes, times in ns.
 
-    `version` is qid.version: 0 for made-up files, so that v9fs never caches them. `user` and `group` are names, where a server gave only
-    names. `name` and `qid` are filled in by whoever knows the place: the server for its peers, the client for its callers.
+    `version` is qid.version: 0 for made-up files, so that v9fs never caches them. `blocks` are of 512 bytes, None where `length` tells them.
+    `user` and `group` are names, where a server gave only names. `name` and `qid` are filled in by whoever knows the place: the server for its peers, the client for its callers.
     """
 
     mode: int
@@ -58,6 +59,7 @@ class Stat:
     nlink: int = 1
     rdev: int = 0
     blksize: int = 4096
+    blocks: int | None = None
     exclusive: bool = False
     append: bool = False
     user: str | None = None
@@ -120,12 +122,33 @@ class Open:
     records: bool = False
     flags: int = 0
 
+    @property
+    def reuses(self) -> bool:
+        """Tell whether creating opens a file that is there: in 9P2000.L alone, and without O_EXCL."""
+        return self.records and not self.flags & L_EXCL
+
+
+@attrs.frozen
+class Lock:
+    """Say a byte-range lock (fcntl(2)): `kind` is a LOCK_TYPE_ number, `length` 0 reaches to the end however the file grows.
+
+    `process` and `client` are what the client says of who holds it; they are shown to others, and decide nothing.
+    """
+
+    kind: int
+    start: int = 0
+    length: int = 0
+    process: int = 0
+    client: str = ""
+
 
 class Handle:
     """An open file. Reads and writes may be called again while an earlier one waits; `close` comes when none is under way."""
 
     duplex: bool = False
     """Reading and writing are two independent ways: a read need not wait for an earlier write that waits."""
+    truncates: bool = False
+    """A change of length comes to this handle, if it is open for writing, and not to its Node: what was allowed at opening stays so (ftruncate(2))."""
 
     def read(self, offset: int, count: int) -> Maybe[Buffer]:
         """Return at most `count` bytes at `offset`; empty is the end. A flushed read loses nothing."""
@@ -143,6 +166,14 @@ class Handle:
         """Change the open file itself and return an awaitable or None."""
         raise NineError(errno.EPERM)
 
+    def lock(self, lock: Lock) -> Maybe[bool]:
+        """Set or, with LOCK_TYPE_UNLCK, remove a lock of this open file; False if another's is in the way. Closing removes all."""
+        raise NineError(errno.EOPNOTSUPP, "made-up files have no locks")
+
+    def locked(self, lock: Lock) -> Maybe[Lock | None]:
+        """Return a lock of another that would be in the way of this one, None if there is none."""
+        raise NineError(errno.EOPNOTSUPP, "made-up files have no locks")
+
     def sync(self) -> Maybe[None]:
         """Put what was written where it survives (fsync(2))."""
         return None
@@ -159,6 +190,10 @@ class Node:
     """qid.type: QTDIR, QTFILE, QTSYMLINK …"""
     path: int | None = None
     """qid.path if the node has one of its own; None: its place tells it (tree/qids.py)."""
+    dtype: int | None = None
+    """A listing's type of entry (DT_ of readdir(3)), where qid.type does not tell it: a device, a pipe."""
+    guards: bool = False
+    """Who may do what is decided by the methods, from more than the bits (access lists, capabilities). Then a directory is opened, too."""
     hold: Callable[[], None] | None = None
     release: Callable[[], Maybe[None]] | None = None
     """Called for every file opened at or below this node, and again when it was closed: how a conversation knows its last user is gone."""
@@ -176,11 +211,11 @@ class Node:
         raise NineError(errno.ENOTDIR)
 
     def open(self, how: Open) -> Maybe[Handle]:
-        """Return a new Handle. Directories need none: the server reads them through `entries`."""
+        """Return a new Handle. Directories need none: the server reads them through `entries`. One that `guards` has one for sync and close."""
         raise NineError(errno.EACCES)
 
     def create(self, name: str, perm: int, how: Open) -> Maybe[tuple["Node", Handle]]:
-        """Make the file `name` with permission bits `perm` and open it."""
+        """Make the file `name` with permission bits `perm` and open it; one that is there is opened if `how.reuses`, else EEXIST."""
         raise NineError(errno.EPERM)
 
     def mkdir(self, name: str, perm: int, who: Principal) -> Maybe["Node"]:
@@ -212,6 +247,26 @@ class Node:
 
     def readlink(self) -> Maybe[str]:
         raise NineError(errno.EINVAL)
+
+    def born(self) -> Maybe[int | None]:
+        """Return when the file was made, in ns; None if nobody knows."""
+        return None
+
+    # Extended attributes (xattr(7)). EOPNOTSUPP is what v9fs and ls take for "has none"; ENODATA says that one is missing.
+
+    def xattr(self, name: str, who: Principal) -> Maybe[bytes]:
+        raise NineError(errno.EOPNOTSUPP)
+
+    def xattrs(self, who: Principal) -> Maybe[Iterable[str]]:
+        """Return the names of all extended attributes that a user may know of."""
+        raise NineError(errno.EOPNOTSUPP)
+
+    def set_xattr(self, name: str, value: bytes, who: Principal, *, flags: int = 0) -> Maybe[None]:
+        """Set one; `flags` are those of setxattr(2): XATTR_CREATE raises EEXIST, XATTR_REPLACE ENODATA."""
+        raise NineError(errno.EOPNOTSUPP)
+
+    def remove_xattr(self, name: str, who: Principal) -> Maybe[None]:
+        raise NineError(errno.EOPNOTSUPP)
 
     def statfs(self) -> Maybe[StatFs]:
         """Return the file system's status; the default is that of made-up files: no blocks at all."""

@@ -32,7 +32,7 @@ def until(what: Callable[[], object]) -> None:
     end = time.monotonic() + PATIENCE
     while not what():
         assert time.monotonic() < end, "it never came"
-        os.sched_yield()
+        time.sleep(0.01)
 
 
 def blocked(pid: int) -> bool:

@@ -33,9 +33,11 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     where = f"unix!{tmp_path_factory.mktemp('served') / 'socket'}"
     with subprocess.Popen([sys.executable, SERVER, where], stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
-        assert b"listening" in process.stderr.readline()
-        yield where
-        process.terminate()
+        try:
+            assert b"listening" in process.stderr.readline()
+            yield where
+        finally:
+            process.terminate()
 
 
 @pytest.fixture
@@ -242,7 +244,7 @@ def test_errors_are_those_of_a_local_tree(fs: Any, address: str) -> None:
         with pytest.raises(error):
             do()
     nobody = NineFileSystem(f"{address}-nobody", skip_instance_cache=True)
-    with pytest.raises(FileNotFoundError, match="-nobody: No such file"):
+    with pytest.raises(FileNotFoundError, match="-nobody: "):
         nobody.ls("/")
     with pytest.raises(FileNotFoundError, match="-nobody"):
         nobody.exists("/x")  # that there is no server is no answer to whether there is a file

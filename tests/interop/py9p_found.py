@@ -4,6 +4,7 @@ py9p is three things: on PyPI `py9p` 1.0.8 of 2013, for Python 2 alone; `p9fs`, 
 All three are imported as `py9p`, so that neither of the first two can be in the environment of these tests. They are fetched once, into the cache.
 """
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -78,16 +79,24 @@ def _once(name: str, make: Callable[[Path], None]) -> Path:
     if (home / "complete").exists():
         return home
     cache.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(home, ignore_errors=True)
-    try:
-        make(home)
-    except subprocess.CalledProcessError as error:
+    with (cache / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another run of the tests may be at it
+        if (home / "complete").exists():
+            return home
         shutil.rmtree(home, ignore_errors=True)
-        words = error.stderr.decode(errors="replace").strip().splitlines()
-        why = next((line for line in reversed(words) if line.startswith("ERROR")), f"exit status {error.returncode}")
-        raise Missing(f"{name} could not be fetched: {why}") from None
-    (home / "complete").touch()
+        try:
+            make(home)
+        except subprocess.SubprocessError as error:
+            shutil.rmtree(home, ignore_errors=True)
+            raise Missing(f"{name} could not be fetched: {_why(error)}") from None
+        (home / "complete").touch()
     return home
+
+
+def _why(error: subprocess.SubprocessError) -> str:
+    said = getattr(error, "stderr", None) or b""
+    lines = said.decode(errors="replace").splitlines()
+    return next((line for line in reversed(lines) if line.startswith("ERROR")), str(error))
 
 
 def _run(*words: str) -> None:

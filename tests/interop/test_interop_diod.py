@@ -4,8 +4,8 @@ import errno
 import os
 import stat as st
 import subprocess
-from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
@@ -17,6 +17,9 @@ from mk9p.client import requests as r
 from mk9p.errors import NineError
 from mk9p.tree import Change
 from mk9p.wire import Dialect
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 MSIZES = [4096, 8192, 65536, 1 << 20]
 

@@ -254,10 +254,13 @@ def test_linux_makes_and_renames_with_9p2000_u(dial: Callable[[], Wire]) -> None
     numbers = struct.pack("<III", *(0xFFFFFFFF,) * 3)
     shorter = ones + struct.pack("<Q", 5) + s("") * 5 + numbers
     renamed = ones + struct.pack("<Q", (1 << 64) - 1) + s("newer") + s("") * 4 + numbers
-    for stat in (shorter, renamed):
+    dated = ones[:-4] + struct.pack("<I", 1_234_567_890) + struct.pack("<Q", (1 << 64) - 1) + s("") * 5 + numbers
+    for stat in (shorter, renamed, dated):
         assert wire.rpc(TWSTAT, struct.pack("<IHH", 1, len(stat) + 2, len(stat)) + stat) == b""
     with opened(wire, 2, 0, "shelf", "newer"):
         assert wire.rpc(TREAD, read(2, 0, 100))[4:] == b"xxxxx"
+        mode, atime, mtime, length = struct.unpack("<IIIQ", wire.rpc(TSTAT, struct.pack("<I", 2))[23:43])
+        assert (mode, atime, mtime, length) == (0o600, 0, 1_234_567_890, 5)
 
 
 def test_both_dialects_go_side_by_side_on_one_port(dial: Callable[[], Wire]) -> None:

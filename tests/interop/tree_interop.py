@@ -1,6 +1,6 @@
 """The one tree that all strangers see: each kind of file once, and a shelf on which files are made, renamed and removed.
 
-Run as a program, it is not: `conftest.py` serves it from a thread, since the strangers are synchronous programs.
+`conftest.py` serves it from a thread, since the strangers are synchronous programs.
 """
 
 import errno

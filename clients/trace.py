@@ -1,0 +1,210 @@
+"""`mk9p trace ADDR`: a relay before a server that shows the messages as they pass, one a line, and writes them down for Wireshark.
+
+Bytes are handed on as they came, and shown before that: a reply's latency is the server's, with this relay's way to it and back. What cannot be
+understood is handed on all the same, so that a trace shows what a broken peer really gets. The dialect is the one that Rversion told.
+
+    TIME CONNECTION -> REQUEST
+    TIME CONNECTION <- REPLY  LATENCY
+
+To ADDR everybody who comes by here is the user who runs this, where ADDR believes him (a unix socket, a command, a descriptor). So the default
+listener is a socket of that user's alone, and one that others can reach needs --trust.
+"""
+
+import argparse
+import errno
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import attrs
+import trio
+
+from mk9p.dial import Link, Listener, dial, listen, parse
+from mk9p.errors import NineError, ProtocolError
+from mk9p.pcap import Capture, Flow
+from mk9p.serving import one_error
+from mk9p.wire import Dialect, FrameBuffer, decode
+from mk9p.wire import messages as m
+
+DEFAULT: Final = "unix!/run/mk9p/trace"
+LARGEST: Final = 64 << 20  # of a frame: more than any msize in use; above that the stream is not 9P
+_BELIEVED: Final = ("unix", "fd", "exec", "char")
+
+
+@attrs.define(eq=False)
+class Watch:
+    """What is known of one connection: its dialect, and when each request that has no reply yet was sent. `show` takes the lines."""
+
+    number: int
+    show: Callable[[str], None]
+    flow: Flow | None = None
+    dialect: Dialect = Dialect.P9
+    _sent: dict[int, int] = attrs.field(factory=dict)  # tag -> ns of the monotonic clock
+    _flushes: dict[int, int] = attrs.field(factory=dict)  # the tag of a Tflush -> the tag it flushes
+
+    def message(self, from_client: bool, frame: memoryview) -> None:
+        """Show one message."""
+        now, clock = time.time_ns(), time.perf_counter_ns()
+        if self.flow is not None:
+            self.flow.write(from_client, frame, now=now)
+        tag = int.from_bytes(frame[5:7], "little")
+        try:
+            message: m.Message | None = decode(self.dialect, frame)
+            text = repr(message)
+        except NineError as error:
+            message, text = None, f"type {frame[4]} tag={tag} size={len(frame)}: not understood: {error}"
+        if from_client:
+            if isinstance(message, m.Tversion):
+                self._sent.clear()
+                self._flushes.clear()
+            elif isinstance(message, m.Tflush):
+                self._flushes[tag] = message.oldtag
+            self._sent[tag] = clock
+        else:
+            begun = self._sent.pop(tag, None)
+            text += "  to nothing that was asked" if begun is None else f"  {in_words(clock - begun)}"
+            self._sent.pop(self._flushes.pop(tag, -1), None)  # flush(5): the old tag may be used again
+            if isinstance(message, m.Rversion):
+                self.dialect = Dialect.of(message.version) or Dialect.P9
+        self.line(f"{'->' if from_client else '<-'} {text}", now)
+
+    def line(self, text: str, now: int | None = None) -> None:
+        """Show a line about the connection."""
+        seconds, ns = divmod(time.time_ns() if now is None else now, 1_000_000_000)
+        self.show(f"{time.strftime('%H:%M:%S', time.localtime(seconds))}.{ns // 1000:06} {self.number} {text}")
+
+
+def in_words(ns: int) -> str:
+    """Write a duration: `87 us`, `3.2 ms`, `1.50 s`."""
+    if ns < 1_000_000:
+        return f"{ns // 1000} us"
+    return f"{ns / 1e6:.1f} ms" if ns < 1_000_000_000 else f"{ns / 1e9:.2f} s"
+
+
+async def relay(client: Link, address: str, watch: Watch) -> None:
+    """Dial an address for a client, and carry messages until either ends; both links are closed then."""
+    try:
+        server = await dial(address)
+    except OSError as error:
+        watch.line(f"-- {error}")
+        client.close()
+        return
+    watch.line(f"-- from {client.peer.kind}!{client.peer.address} to {address}")
+    try:
+        async with trio.open_nursery() as nursery:
+            ended: list[str] = []
+
+            async def one_way(source: Link, target: Link, from_client: bool) -> None:
+                reason = await carry(source, target, from_client, watch)
+                ended.append(f"the {'client' if from_client else 'server'} {reason}")
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(one_way, client, server, True)
+            nursery.start_soon(one_way, server, client, False)
+        watch.line(f"-- {ended[0]}")
+    finally:
+        client.close()
+        server.close()
+        if watch.flow is not None:
+            watch.flow.close()
+
+
+async def carry(source: Link, target: Link, from_client: bool, watch: Watch) -> str:
+    """Hand on what one side sends until it ends, and return in words how; each message in it is shown first."""
+    frames: FrameBuffer | None = FrameBuffer(LARGEST)
+    plain = memoryview(bytearray(1 << 16))
+    while True:
+        room = frames.space() if frames is not None else plain
+        try:
+            count = source.recv_into(room)
+        except BlockingIOError:
+            await source.wait_readable()
+            continue
+        except OSError as error:
+            return f"broke off: {error.strerror or error}"
+        if not count:
+            return "closed"
+        if frames is not None:
+            frames.received(count)
+            try:
+                while (span := frames.next()) is not None:
+                    watch.message(from_client, frames.view[slice(*span)])
+            except ProtocolError as error:
+                watch.line(f"{'->' if from_client else '<-'} no 9P from here on: {error}")
+                frames = None
+        rest = room[:count]
+        while rest:
+            try:
+                rest = rest[target.send(rest) :]
+            except BlockingIOError:
+                await target.wait_writable()
+            except OSError as error:
+                return f"sent, and the other side broke off: {error.strerror or error}"
+
+
+def check(listener: Listener, address: str) -> None:
+    """Raise EPERM for a listener by which others would become this user, or get past what a server keeps to this machine."""
+    if listener.kind in ("tcp", "vsock") and (not listener.loopback or parse(address).network in _BELIEVED):
+        raise NineError(
+            errno.EPERM,
+            f"{listener.address}: whoever dials it would be you to {address}: want a unix socket, or --trust",
+        )
+
+
+async def trace(
+    address: str, listen_on: str, show: Callable[[str], None], *, capture: Capture | None = None, trust: bool = False
+) -> None:
+    """Relay everybody who dials `listen_on` to `address`, until cancelled or SIGINT or SIGTERM comes."""
+    parse(address)
+    listener = await listen(listen_on)
+    try:
+        if not trust:
+            check(listener, address)
+        async with trio.open_nursery() as nursery:
+            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                nursery.start_soon(_accept, listener, address, show, capture)
+                print(f"mk9p: {listener.address} is {address}, traced", file=sys.stderr, flush=True)
+                async for _ in signals:
+                    break
+            nursery.cancel_scope.cancel()
+    finally:
+        with trio.CancelScope(shield=True):
+            await listener.aclose()
+
+
+async def _accept(listener: Listener, address: str, show: Callable[[str], None], capture: Capture | None) -> None:
+    number = 0
+    async with trio.open_nursery() as nursery:
+        while True:
+            link = await listener.accept()
+            number += 1
+            nursery.start_soon(relay, link, address, Watch(number, show, capture.flow() if capture else None))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run `mk9p trace`."""
+    parser = argparse.ArgumentParser(prog="mk9p trace", description="show the messages between clients and a server")
+    parser.add_argument("-l", metavar="DIAL", dest="listen", default=DEFAULT, help=f"where to listen; else {DEFAULT}")
+    parser.add_argument("--pcap", metavar="FILE", help="write what passes as a capture, for Wireshark")
+    parser.add_argument("--trust", action="store_true", help="listen where others can dial, who are this user then")
+    parser.add_argument("address", metavar="ADDR", help="the dial string of the server")
+    chosen = parser.parse_args(arguments[1:])
+
+    def show(line: str) -> None:
+        view = memoryview(f"{line}\n".encode(errors="surrogateescape"))
+        while view:
+            view = view[os.write(1, view) :]
+
+    async def run(capture: Capture | None = None) -> None:
+        await trace(chosen.address, chosen.listen, show, capture=capture, trust=chosen.trust)
+
+    if chosen.pcap is None:
+        one_error(run)
+    else:
+        with open(chosen.pcap, "wb") as file:
+            capture = Capture(file)
+            one_error(lambda: run(capture))
+    return 0
