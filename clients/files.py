@@ -119,13 +119,15 @@ def _write(parser: argparse.ArgumentParser) -> Command:
     parser.add_argument("words", metavar="TEXT", nargs="*", help="what to write, a line; none: the standard input")
 
     async def command(ns: Client, chosen: argparse.Namespace) -> int:
-        if chosen.words:
-            await ns.write(chosen.path, " ".join(chosen.words) + "\n")
-            return 0
-        async with await ns.open(chosen.path, "w") as file:
-            while data := await trio.to_thread.run_sync(os.read, 0, PIECE):
-                await file.write(data)
-        return 0
+        async def work(path: str) -> None:
+            if chosen.words:
+                await ns.write(path, " ".join(chosen.words) + "\n")
+                return
+            async with await ns.open(path, "w") as file:
+                while data := await trio.to_thread.run_sync(os.read, 0, PIECE):
+                    await file.write(data)
+
+        return await each([chosen.path], work)
 
     return command
 

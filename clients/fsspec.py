@@ -22,7 +22,7 @@ import trio
 from fsspec.spec import AbstractFileSystem  # type: ignore[import-untyped]
 from fsspec.utils import stringify_path  # type: ignore[import-untyped]
 
-from clients.fsspec_files import BLOCK, NineFile, RawFile, copied, described, opened, part, touched
+from clients.fsspec_files import BLOCK, NineFile, RawFile, copied, described, opened, part, there, touched
 from clients.portal import Portal, portal
 from mk9p.client import Client, connect
 from mk9p.client.client import split
@@ -145,11 +145,8 @@ class NineFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
     def exists(self, path: str, **_: Any) -> bool:
         """Tell whether a path leads somewhere. Raises OSError when that cannot be told."""
-        try:
-            self.info(path)
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        return True
+        found: bool = self._call(there, self._strip_protocol(path))
+        return found
 
     def created(self, path: str) -> datetime:
         """Return when the status of a file changed last: 9P tells no earlier time."""

@@ -110,6 +110,15 @@ class RawFile(io.RawIOBase):
 # What is done in the loop
 
 
+async def there(client: Client, path: str) -> bool:
+    """Tell whether a path leads somewhere; a server that cannot be dialled is no answer to that."""
+    try:
+        await client.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 async def opened(client: Client, path: str) -> tuple[File, Stat]:
     """Open a file for reading."""
     file = await client.open(path)

@@ -21,57 +21,23 @@ from functools import lru_cache
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
-import attrs
 import pyfuse3
 import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, InodeT, RequestContext
 
+from clients.fuse_files import Inode, Listing, Opened, attributes, entries_of, stat_some, text
 from clients.interrupts import Asked, Interrupts
 from mk9p.auth import EXEC, READ, WRITE, Principal, may
 from mk9p.compose.remote import Remote, RemoteHandle
 from mk9p.errors import NineError
 from mk9p.tree import Change, Handle, Node, Open, Stat, settle
-from mk9p.wire import QTDIR, QTSYMLINK
 
 log = logging.getLogger("mk9p.fuse")
 
-AT_ONCE: Final = 16  # files of a listing that are asked about at once
 TASKS: Final = 100_000  # each blocked read holds one: there must always be another
 REST: Final = 0.1  # seconds that a read waits for more when it has a full message already
-_KINDS: Final = {QTDIR: st.S_IFDIR, QTSYMLINK: st.S_IFLNK}
 
 T = TypeVar("T")
-
-
-@attrs.define(eq=False)
-class Inode:
-    """A file that the kernel knows, how often it was told of it, and the inode of its directory."""
-
-    number: int
-    node: Remote
-    parent: int
-    known: int = 0
-
-
-@attrs.define(eq=False)
-class Opened:
-    """An open file; `opener` is the thread that opened it."""
-
-    handle: Handle
-    inode: int
-    opener: int
-    direct: bool
-    iounit: int  # the most that one answer of the server can hold
-
-
-@attrs.define(eq=False)
-class Listing:
-    """An open directory: what it held when it was read from the start."""
-
-    inode: Inode
-    who: Principal
-    entries: list[tuple[str, Remote]]
-    stats: dict[int, Stat | None] = attrs.field(factory=dict)  # by place in `entries`; None: it has gone
 
 
 class _Request:
@@ -367,7 +333,7 @@ class Fuse(pyfuse3.Operations):
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> int:
         with self._asks(ctx):
             directory, who = self._inode(inode), self._user(ctx)
-            return self._keep(Listing(directory, who, await _entries(directory.node, who)))
+            return self._keep(Listing(directory, who, await entries_of(directory.node, who)))
 
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         listing = self.opened[fh]
@@ -375,7 +341,7 @@ class Fuse(pyfuse3.Operations):
         with _Request(self.interrupts, 0, listing.inode.number):
             here = listing.inode
             if start_id == 0 and listing.stats:  # rewinddir(3)
-                listing.entries, listing.stats = await _entries(here.node, listing.who), {}
+                listing.entries, listing.stats = await entries_of(here.node, listing.who), {}
             for place, (name, number) in enumerate(((b".", here.number), (b"..", here.parent)), 1):
                 if start_id < place:
                     there = attributes(number, Stat(st.S_IFDIR))
@@ -383,7 +349,7 @@ class Fuse(pyfuse3.Operations):
                         return
             for at in range(max(start_id - 2, 0), len(listing.entries)):
                 if at not in listing.stats:
-                    await _stat_some(listing, at)
+                    await stat_some(listing, at)
                 stat = listing.stats[at]
                 if stat is None:
                     continue
@@ -400,50 +366,12 @@ class Fuse(pyfuse3.Operations):
         pass
 
 
-def text(name: bytes) -> str:
-    """Return a name as the client has it (PEP 383)."""
-    return name.decode(errors="surrogateescape")
-
-
 @lru_cache(maxsize=1024)
 def _principal(uid: int) -> Principal:
     return Principal.of(uid)
-
-
-def attributes(number: int, stat: Stat) -> EntryAttributes:
-    """Return a status as FUSE has it, valid at this moment only."""
-    entry = EntryAttributes()
-    entry.st_ino = number
-    entry.entry_timeout = entry.attr_timeout = 0
-    entry.st_mode, entry.st_nlink, entry.st_rdev = stat.mode, stat.nlink, stat.rdev
-    entry.st_uid, entry.st_gid = stat.uid, stat.gid
-    entry.st_size, entry.st_blksize, entry.st_blocks = stat.length, stat.blksize, (stat.length + 511) // 512
-    entry.st_atime_ns, entry.st_mtime_ns, entry.st_ctime_ns = stat.atime, stat.mtime, stat.ctime
-    return entry
 
 
 async def _change(handle: Handle, change: Change) -> None:
     done: Any = handle.change(change)
     if done is not None:
         await done
-
-
-async def _entries(node: Remote, who: Principal) -> list[tuple[str, Remote]]:
-    return [(name, child) for name, child in await node.entries(who) if isinstance(child, Remote)]
-
-
-async def _stat_some(listing: Listing, start: int) -> None:
-    """Ask for the status of the next entries of a directory, all at once."""
-
-    async def ask(at: int) -> None:
-        _, node = listing.entries[at]
-        try:
-            listing.stats[at] = await node.stat()
-        except (FileNotFoundError, ProcessLookupError):
-            listing.stats[at] = None
-        except OSError:  # it is there, and that is all that can be told
-            listing.stats[at] = Stat(_KINDS.get(node.qtype & (QTDIR | QTSYMLINK), st.S_IFREG))
-
-    async with trio.open_nursery() as nursery:
-        for at in range(start, min(start + AT_ONCE, len(listing.entries))):
-            nursery.start_soon(ask, at)

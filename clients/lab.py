@@ -211,7 +211,7 @@ async def serving(ns: Client, names: list[str], tell: Callable[[str, str, list[s
             tell(args[0], what, args[1:])
             if what == "active":
                 waiting.discard(args[0])
-            elif what in ("failed", "dead"):
+            elif what in ("failed", "dead", "panicked", "silent"):
                 raise NineError(
                     errno.EIO, f"{args[0]} {what}: {' '.join(args[1:])}; its console: mk9p cat kernels/{args[0]}/log"
                 )

@@ -225,6 +225,8 @@ def mount_fuse(address: str, directory: str, wish: v9fs.Wish, *, foreground: boo
 
     if not os.path.exists("/dev/fuse"):
         raise NineError(errno.ENODEV, "no /dev/fuse: `modprobe fuse`, or use a kernel with FUSE or 9p")
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        raise NineError(errno.EACCES, "/dev/fuse is closed to this user: `chmod 666 /dev/fuse`, or be root")
     if os.geteuid() != 0 and not shutil.which("fusermount3"):
         raise NineError(errno.EPERM, "not root: then FUSE needs fusermount3, of Debian's package fuse3")
     try:
@@ -301,7 +303,7 @@ async def serve(
 
             nursery.start_soon(signals)
             nursery.start_soon(main)
-            pass  # MUT
+            nursery.start_soon(fuse.interrupts.watch)
             await trio.to_thread.run_sync(os.stat, directory, abandon_on_cancel=True)
             there = mounted_at(directory)
             if there is not None:

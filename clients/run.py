@@ -5,6 +5,7 @@ ended it, as in sh). With `-t` the command has a terminal of the size of ours, w
 """
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ import trio
 
 from clients.common import out, pieces, say, with_namespace
 from mk9p.client import Client, File
+from mk9p.errors import NineError
 from mk9p.tree import join, split
 
 FORWARDED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
@@ -44,7 +46,11 @@ async def run(
     ns: Client, tree: str, command: Sequence[str], settings: Sequence[str] = (), *, terminal: bool = False
 ) -> int:
     """Run a command in the kernel whose tree is at a path and return its exit status as a shell tells it."""
-    async with await ns.open(f"{tree}/cmd/clone", "r+") as ctl:
+    try:
+        clone = await ns.open(f"{tree}/cmd/clone", "r+")
+    except OSError as error:
+        raise NineError(error.errno or errno.EIO, f"{tree}/cmd: {error}") from None
+    async with clone as ctl:
         number = (await ctl.pread(32, 0)).decode().strip()
         talk = f"{tree}/cmd/{number}"
 
@@ -125,8 +131,6 @@ def _read_input() -> bytes:
 
 
 def _gone(error: OSError) -> bool:
-    import errno
-
     return error.errno in (errno.EPIPE, errno.EBADF, errno.ESRCH, errno.EINVAL, errno.EIO)
 
 

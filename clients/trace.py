@@ -84,7 +84,7 @@ def in_words(ns: int) -> str:
     return f"{ns / 1e6:.1f} ms" if ns < 1_000_000_000 else f"{ns / 1e9:.2f} s"
 
 
-async def relay(client: Link, address: str, watch: Watch) -> None:
+async def relay(client: Link, address: str, watch: Watch, capture: Capture | None = None) -> None:
     """Dial an address for a client, and carry messages until either ends; both links are closed then."""
     try:
         server = await dial(address)
@@ -92,6 +92,7 @@ async def relay(client: Link, address: str, watch: Watch) -> None:
         watch.line(f"-- {error}")
         client.close()
         return
+    watch.flow = capture.flow() if capture is not None else None
     watch.line(f"-- from {client.peer.kind}!{client.peer.address} to {address}")
     try:
         async with trio.open_nursery() as nursery:
@@ -155,9 +156,15 @@ def check(listener: Listener, address: str) -> None:
 
 
 async def trace(
-    address: str, listen_on: str, show: Callable[[str], None], *, capture: Capture | None = None, trust: bool = False
+    address: str,
+    listen_on: str,
+    show: Callable[[str], None],
+    *,
+    capture: Capture | None = None,
+    trust: bool = False,
+    task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Relay everybody who dials `listen_on` to `address`, until cancelled or SIGINT or SIGTERM comes."""
+    """Relay everybody who dials `listen_on` to `address`, until cancelled or SIGINT or SIGTERM comes; started, it tells where it can be dialled."""
     parse(address)
     listener = await listen(listen_on)
     try:
@@ -167,6 +174,7 @@ async def trace(
             with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
                 nursery.start_soon(_accept, listener, address, show, capture)
                 print(f"mk9p: {listener.address} is {address}, traced", file=sys.stderr, flush=True)
+                task_status.started(listener.address)
                 async for _ in signals:
                     break
             nursery.cancel_scope.cancel()
@@ -181,7 +189,7 @@ async def _accept(listener: Listener, address: str, show: Callable[[str], None],
         while True:
             link = await listener.accept()
             number += 1
-            nursery.start_soon(relay, link, address, Watch(number, show, capture.flow() if capture else None))
+            nursery.start_soon(relay, link, address, Watch(number, show), capture)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -28,8 +28,9 @@ from mk9p.auth import Principal
 from mk9p.client import requests
 from mk9p.client.connection import Connection
 from mk9p.client.handshake import MSIZE, attach, open_connection
+from mk9p.dial import parse
 from mk9p.errors import NineError
-from mk9p.tree import Change, Handle, Node, Open, Stat, StatFs
+from mk9p.tree import Change, Handle, Node, Open, Stat, StatFs, Way
 from mk9p.tree.qids import foreign
 from mk9p.wire import L_DSYNC, L_NOATIME, L_NONBLOCK, L_SYNC, QTDIR, Dialect, Qid
 from mk9p.wire import messages as m
@@ -74,10 +75,14 @@ class Server:
         factory=dict, init=False
     )  # by user; an Event is on its way
     _closed: bool = attrs.field(default=False, init=False)
+    many: bool = attrs.field(
+        default=False, init=False
+    )  # it can be dialled as often as one likes: not so a serial line, or given descriptors
 
     def __attrs_post_init__(self) -> None:
         self.name = self.name or self.address
         self.identity = self.identity or identity_of(self.name)
+        self.many = parse(self.address).network in ("tcp", "unix", "vsock")
 
     @property
     def up(self) -> bool:
@@ -172,6 +177,8 @@ class Remote(Node):
         # The root's path is told by its place: what is there shall be one file before, while and after the server is there.
         self.path = None if qid is None else foreign(server.identity, qid.path)
         self._at = at
+        if server.many:
+            self.way = Way(server.address, server.aname, names, server.identity)
 
     def __del__(self) -> None:
         # Nobody closes a Node: whoever walked here just lets it go, and then its fid must go too. The collector may run in any thread and in the

@@ -14,11 +14,13 @@ import errno
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
+import attrs
+
 from mk9p.auth import NONE, Principal
 from mk9p.compose.readonly import ReadOnly
 from mk9p.compose.resolve import Element, Resolver
 from mk9p.errors import NineError
-from mk9p.tree import Change, Handle, Maybe, Node, Open, Stat, StatFs, qids, settle
+from mk9p.tree import Change, Handle, Maybe, Node, Open, Stat, StatFs, Way, qids, settle
 from mk9p.wire import QTDIR
 
 T = TypeVar("T")
@@ -39,6 +41,7 @@ class Composed(Node):
     ) -> None:
         self.resolver, self.at, self.who, self.qtype = resolver, path, who, qtype
         self.generation = -1
+        self._way: Way | None = None
         self.elements = elements
         self.bare = False  # one element, and no mount point below: walks may pass
         if elements is not None:
@@ -54,6 +57,8 @@ class Composed(Node):
         self.qtype = elements[0].node.qtype
         below = any(place in table.prefixes for element in elements for place, _ in element.places)
         self.bare = len(elements) == 1 and not below
+        way = elements[0].node.way if self.bare else None
+        self._way = attrs.evolve(way, whole=False) if way is not None else None
         users = [element.node for element in elements if element.node.hold is not None]
         if users:
             self._forward(users)
@@ -99,6 +104,11 @@ class Composed(Node):
                 raise
             return self._settle(self.elements)  # what it is bound from is gone: who is here stays here
         return self._settle(fresh) if who == self.who else fresh
+
+    @property
+    def way(self) -> Way | None:  # type: ignore[override]
+        """Return where this really is: on one server, if no mount or bind has a say here or below now."""
+        return self._way if self._now(self.who) is not None else None
 
     # -- names
 

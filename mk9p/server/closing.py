@@ -35,12 +35,20 @@ async def put(fid: Fid) -> None:
 
 
 def close_nowait(fid: Fid) -> bool:
-    """Close what a fid has open if that is nothing to be done at all, as with most made-up files; False if it takes `close`."""
+    """Close what a fid has open if that is nothing to be done at all, or done at once; False if it takes `close`."""
     how = fid.how
     if fid.exclusive or fid.place.holders or how is None or how.remove:
         return False
-    if fid.handle is not None and fid.handle.__class__.close is not Handle.close:
+    handle = fid.handle
+    if fid.directory is not None:
         return False
+    if handle is not None and handle.__class__.close is not Handle.close:
+        if not handle.prompt:
+            return False
+        try:
+            handle.close()
+        except OSError:
+            log.exception("closing %s", fid.place.name)
     fid.closed, fid.handle = True, None
     return True
 
@@ -50,14 +58,17 @@ async def close(fid: Fid) -> None:
     if fid.closed:
         return
     fid.closed = True
-    handle, fid.handle = fid.handle, None
+    handles = fid.handle, fid.directory
+    fid.handle = fid.directory = None
     if fid.how is None:
         return
     place = fid.place
     if fid.exclusive:
         in_use.discard(place.node)
-    steps = [handle.close] if handle is not None else []
-    steps += [node.release for node in reversed(place.holders) if node.release is not None]
+    steps = [handle.close for handle in handles if handle is not None]
+    if fid.held:
+        fid.held = False
+        steps += [node.release for node in reversed(place.holders) if node.release is not None]
     for step in steps:
         try:
             await _shielded(step())

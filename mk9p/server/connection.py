@@ -6,7 +6,7 @@ so small ones are joined and big ones sent from where they lie).
 
 import errno
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import trio
@@ -19,6 +19,10 @@ from mk9p.session import Session
 from mk9p.tree import Maybe, Node, Stat
 from mk9p.wire import IOHDRSZ, QTDIR, Dialect, FrameBuffer, codec
 from mk9p.wire import messages as m
+
+if TYPE_CHECKING:
+    from mk9p.server.exchange import Exchange
+    from mk9p.server.relay import Backend, Hop
 
 MSIZE: Final = 1 << 20  # v9fs's own most over sockets (MAX_SOCK_BUF)
 MIN_MSIZE: Final = 256  # below that not even a stat fits
@@ -57,6 +61,10 @@ class Connection:
         self.quiet = trio.lowlevel.ParkingLot()  # who waits for requests to finish
         self.held = False  # no further frame is read: a Tversion waits for the requests before it
         self.dead = False
+        self.relays: dict[int, Hop] = {}  # fids that are another server's (relay.py)
+        self.backends: dict[object, Backend] = {}
+        self.choked: set[Backend] = set()  # of these, the ones that take no more bytes: no further frame is read
+        self.exchange: Exchange
         self.blocked = False  # the kernel takes no more bytes: wait for writable, and read nothing meanwhile
 
     def speak(self, dialect: Dialect) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Final
 
-from mk9p.server import ops, ops_linux
+from mk9p.server import ops, ops_linux, ops_stored
 from mk9p.wire import Dialect, codec
 from mk9p.wire import messages as m
 
@@ -31,12 +31,12 @@ _LINUX: Final[dict[int, Callable[..., Any]]] = {
     m.Treadlink.type: ops_linux.readlink,
     m.Tgetattr.type: ops_linux.getattr_,
     m.Tsetattr.type: ops_linux.setattr_,
-    m.Txattrwalk.type: ops_linux.no_xattr,
-    m.Txattrcreate.type: ops_linux.no_xattr,
+    m.Txattrwalk.type: ops_stored.xattrwalk,
+    m.Txattrcreate.type: ops_stored.xattrcreate,
     m.Treaddir.type: ops_linux.readdir,
     m.Tfsync.type: ops_linux.fsync,
-    m.Tlock.type: ops_linux.no_lock,
-    m.Tgetlock.type: ops_linux.no_lock,
+    m.Tlock.type: ops_stored.lock,
+    m.Tgetlock.type: ops_stored.getlock,
     m.Tlink.type: ops_linux.link,
     m.Tmkdir.type: ops_linux.mkdir,
     m.Trenameat.type: ops_linux.renameat,

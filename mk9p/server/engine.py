@@ -32,6 +32,8 @@ from mk9p.errors import NineError, ProtocolError, translate
 from mk9p.server.closing import close
 from mk9p.server.connection import MIN_MSIZE, Connection, Limits, Reply
 from mk9p.server.dispatch import Call, calls
+from mk9p.server.exchange import Exchange, revived
+from mk9p.server.relay import Backend
 from mk9p.session import Request
 from mk9p.tree import Node
 from mk9p.wire import Dialect, codec
@@ -72,13 +74,14 @@ class Server:
         self.limits = limits or Limits()
         self.connections: set[Connection] = set()
         self.deserted = trio.Event()  # set when the last client of all has left; a new one makes a new event
-        self._poller = select.epoll()
+        self.poller = select.epoll()
         self._bell = os.eventfd(
             0, os.EFD_NONBLOCK | os.EFD_CLOEXEC
         )  # wakes a leader that waits, when a link has a turn without being readable
-        self._poller.register(self._bell, _IN)
-        self._by_fd: dict[int, Connection] = {}
-        self._turns: deque[Connection] = deque()  # links with something to do, the present one first
+        self.poller.register(self._bell, _IN)
+        self.by_fd: dict[int, Connection | Backend] = {}
+        self.exchange = Exchange(self)
+        self._turns: deque[Connection | Backend] = deque()  # links with something to do, the present one first
         self._backlog: deque[Request] = deque()  # requests whose turn has come after they waited
         self._leader: _Worker | None = None
         self._idle: list[_Worker] = []
@@ -102,7 +105,7 @@ class Server:
                 c.link.close()
                 with trio.CancelScope(shield=True):
                     await self._close_fids(c)
-            self._poller.close()
+            self.poller.close()
             os.close(self._bell)
 
     async def listen(self, listener: Listener, policy: Policy | None = None) -> None:
@@ -116,11 +119,12 @@ class Server:
         if link.lossy:
             c.frames.resync(m.Tversion.type)
         try:
-            self._poller.register(link.rfd, _IN)
+            self.poller.register(link.rfd, _IN)
         except OSError:
             link.close()
             raise
-        self._by_fd[link.rfd] = c
+        self.by_fd[link.rfd] = c
+        c.exchange = self.exchange
         self.connections.add(c)
         if self.deserted.is_set():
             self.deserted = trio.Event()
@@ -141,8 +145,9 @@ class Server:
     def _unlink(self, c: Connection) -> None:
         c.dead = True
         for fd in {c.link.rfd, c.link.wfd}:
-            if self._by_fd.pop(fd, None) is not None:
-                self._poller.unregister(fd)
+            if self.by_fd.pop(fd, None) is not None:
+                self.poller.unregister(fd)
+        self.exchange.drop(c)
 
     async def _bury(self, c: Connection) -> None:
         with trio.CancelScope(shield=True):
@@ -208,11 +213,16 @@ class Server:
 
     async def _lead(self, worker: _Worker) -> None:
         """Serve links until a request of theirs waits: then this worker has it in hand, and another leads."""
-        poller, by_fd, turns = self._poller, self._by_fd, self._turns
+        poller, by_fd, turns = self.poller, self.by_fd, self._turns
         taken = 0
         while self._leader is worker:
             if not turns:
                 events = poller.poll(0)
+                if not events:
+                    # A client or a kernel on this very processor that was just sent to is often ready to send as soon as it has its turn. To let it
+                    # have it costs less than a microsecond, to go back to trio ten times that.
+                    os.sched_yield()
+                    events = poller.poll(0)
                 if not events:
                     await trio.lowlevel.wait_readable(poller.fileno())
                     events = poller.poll(0)
@@ -224,6 +234,10 @@ class Server:
                         os.eventfd_read(fd)
             elif turns[0].dead:
                 turns.popleft()
+            elif isinstance(turns[0], Backend):
+                self.exchange.turn(turns[0])
+                turns.popleft()
+                taken += 1
             elif await self._turn(worker, turns[0]):
                 turns.popleft()
                 taken += 1
@@ -234,32 +248,41 @@ class Server:
         """Serve one link for a while. True: its turn is over; False: this worker leads no more."""
         try:
             if c.blocked:
-                self._send(c)
+                self.send(c)
+            drained = False
             for _ in range(BATCHES):
-                if c.blocked or c.held:
+                if c.blocked or c.held or c.choked:
                     return True
                 if (waiting := self._requests(worker, c)) is not None:
                     await self._in_hand(waiting)
                     return False
                 if c.out:
-                    self._send(c)
-                if c.blocked or c.held or c.dead:
+                    self.send(c)
+                if c.blocked or c.held or c.choked or c.dead:
                     return True
-                count = _receive(c)
-                if count is None:
+                if drained:
+                    return True
+                space = c.frames.space()
+                try:
+                    count = c.link.recv_into(space)
+                except BlockingIOError:
                     return True
                 if count == 0:
                     self.hang_up(c, "the peer closed it")
                     return True
                 c.frames.received(count)
+                drained = count < len(space)  # then there is no more now, and asking again would only cost (epoll(7))
             if (waiting := self._requests(worker, c)) is not None:
                 await self._in_hand(waiting)
                 return False
-            self._send(c)
+            self.send(c)
         except ProtocolError as error:
             self._out_of_frame(c, error)
         except OSError as error:
             self.hang_up(c, str(error))
+        except Exception:
+            log.exception("internal error: the connection from %s ends", c.link.peer.address)
+            self.hang_up(c, "internal error")
         return True
 
     def _out_of_frame(self, c: Connection, error: ProtocolError) -> None:
@@ -273,7 +296,13 @@ class Server:
 
     def _requests(self, worker: _Worker, c: Connection) -> Request | None:
         """Answer the complete requests that were received; returns the first that waits, which this worker has in hand from then on."""
-        frames, session, out = c.frames, c.session, c.out
+        waiting = self._answer(worker, c)
+        if c.backends:
+            self.exchange.send(c)
+        return waiting
+
+    def _answer(self, worker: _Worker, c: Connection) -> Request | None:
+        frames, session, out, relays = c.frames, c.session, c.out, c.relays
         while (frame := frames.next()) is not None:
             start, end = frame
             buf = frames.buf
@@ -283,6 +312,16 @@ class Server:
             try:
                 if session.tags:
                     self._check_tag(c, type_, tag)
+                hop = None
+                if relays and end - start > 10 and type_ not in _OURS:
+                    fid = int.from_bytes(buf[start + 7 : start + 11], "little")
+                    hop = relays.get(fid)
+                    if (
+                        hop is not None
+                        and not hop.backend.dead
+                        and hop.backend.passes(c, hop, fid, type_, tag, buf, start, end)
+                    ):
+                        continue
                 if call is None:
                     self._odd(c, type_, tag, buf, start, end)
                     continue
@@ -292,7 +331,10 @@ class Server:
                     frames.detach()
                     session.enter(Request(tag, type_, _Job(c, call, args)), args[1:], blockers)
                     continue
-                reply = call[1](c, *args)
+                if hop is None or fid in session.fids:  # noqa: SIM108 - mypy follows an if
+                    reply = call[1](c, *args)
+                else:
+                    reply = revived(c, fid, hop, call, args)
                 if reply.__class__ is not bytes and reply is not None:
                     try:
                         trap = reply.send(None)
@@ -308,7 +350,7 @@ class Server:
                 out.append(reply)
                 c.out_size += len(reply)
             if c.out_size > self.limits.out:
-                self._send(c)
+                self.send(c)
                 if c.blocked:
                     return None
         return None
@@ -331,6 +373,8 @@ class Server:
         """Do Tflush, and refuse what no op answers."""
         if type_ == m.Tflush.type and c.versioned:
             _, oldtag = codec(c.dialect, type_).unpack(buf, start + 5, end)
+            if c.backends and self.exchange.flush(c, tag, oldtag, bytes(buf[start:end])):
+                return
             ready, flushes = c.session.flush(tag, oldtag)
             self._next(c, ready, flushes)
             return
@@ -411,7 +455,7 @@ class Server:
         self._next(c, ready, flushes)
         if not c.dead and not c.blocked:
             try:
-                self._send(c)
+                self.send(c)
             except OSError as error:
                 self.hang_up(c, str(error))
 
@@ -422,25 +466,27 @@ class Server:
             self._backlog.extend(ready)
             self._wake()
 
-    def _send(self, c: Connection) -> None:
+    def send(self, c: Connection) -> None:
         """Send what is queued; when the kernel takes no more, wait for writable instead of readable."""
         was = c.blocked
         c.send()
         if c.blocked != was:
-            self._watch(c)
+            self.rewatch(c)
 
-    def _watch(self, c: Connection) -> None:
+    def rewatch(self, c: Connection) -> None:
         link = c.link
-        idle = c.blocked or c.held
+        idle = c.blocked or c.held or bool(c.choked)
+        for b in c.backends.values():
+            self.exchange.mind(b)
         if link.rfd == link.wfd:
-            self._poller.modify(link.rfd, _OUT if c.blocked else 0 if c.held else _IN)
+            self.poller.modify(link.rfd, _OUT if c.blocked else 0 if idle else _IN)
             return
-        self._poller.modify(link.rfd, 0 if idle else _IN)
-        if c.blocked and link.wfd not in self._by_fd:
-            self._by_fd[link.wfd] = c
-            self._poller.register(link.wfd, _OUT)
-        elif not c.blocked and self._by_fd.pop(link.wfd, None) is not None:
-            self._poller.unregister(link.wfd)
+        self.poller.modify(link.rfd, 0 if idle else _IN)
+        if c.blocked and link.wfd not in self.by_fd:
+            self.by_fd[link.wfd] = c
+            self.poller.register(link.wfd, _OUT)
+        elif not c.blocked and self.by_fd.pop(link.wfd, None) is not None:
+            self.poller.unregister(link.wfd)
 
     # Tversion
 
@@ -448,9 +494,10 @@ class Server:
         """Start a conversation anew: earlier requests are cancelled, all fids clunked (version(5))."""
         if msize < MIN_MSIZE:
             raise NineError(errno.EINVAL, f"msize {msize} is too small: {MIN_MSIZE} at least")
+        self.exchange.drop(c)
         if c.session.tags or c.session.fids:
             c.held = True  # nothing that comes after may overtake
-            self._watch(c)
+            self.rewatch(c)
             try:
                 self._cancel_all(c)
                 await self._settled(c)
@@ -458,7 +505,7 @@ class Server:
             finally:
                 c.held = False
                 if not c.dead:
-                    self._watch(c)
+                    self.rewatch(c)
                     self._turns.append(c)
                     os.eventfd_write(self._bell, 1)
         dialect = Dialect.of(version)
@@ -471,23 +518,10 @@ class Server:
         return c.reply(m.Rversion, tag, c.msize, dialect.version)
 
 
-def _receive(c: Connection) -> int | None:
-    """Receive what is there, or what comes as soon as a client on this very processor has had its turn; None if there is nothing.
-
-    Yielding once costs less than a microsecond, going back to trio ten times that, and the client that was just answered is often ready to ask on.
-    """
-    space = c.frames.space()
-    try:
-        return c.link.recv_into(space)
-    except BlockingIOError:
-        os.sched_yield()
-    try:
-        return c.link.recv_into(space)
-    except BlockingIOError:
-        return None
-
-
 _WITH_DATA: Final = frozenset({m.Twrite.type})
+_OURS: Final = frozenset(
+    {m.Tversion.type, m.Tauth.type, m.Tattach.type, m.Tflush.type}
+)  # no fid of another server's in these
 
 
 @types.coroutine

@@ -40,21 +40,24 @@ class Fid:
         "attr",
         "attr_of",
         "closed",
+        "directory",
         "exclusive",
         "gone",
         "handle",
+        "held",
         "how",
         "listing",
         "place",
         "uses",
         "who",
-        "xattr",
     )
 
     def __init__(self, place: Place, who: Principal) -> None:
         self.place, self.who = place, who
         self.handle: Handle | None = None
+        self.directory: Handle | None = None  # of an open directory, where its node gives one
         self.how: Open | None = None  # set once open, for a directory too
+        self.held = False  # the nodes above know of it
         self.listing: Any = None  # a directory's snapshot while it is read
         self.uses = 0  # requests under way that need the handle: it is closed when none is left
         self.gone = False  # clunked
@@ -62,6 +65,13 @@ class Fid:
         self.exclusive = False  # holds its node's exclusive use
         self.attr_of: Stat | None = None  # the Stat that `attr` was made of
         self.attr = b""  # encoded Rgetattr of it, without size, type and tag
+
+    def hold(self) -> None:
+        """Tell the nodes that count the files open below them."""
+        for holder in self.place.holders:
+            if holder.hold is not None:
+                holder.hold()
+        self.held = True
 
 
 def qid(place: Place, stat: Stat) -> Qid:

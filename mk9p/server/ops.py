@@ -13,6 +13,7 @@ from mk9p.auth import READ, WRITE, Principal, may, require_change
 from mk9p.errors import NineError
 from mk9p.server.closing import claim_exclusive, close, close_nowait, put
 from mk9p.server.connection import JOIN, Connection, Reply, check_name
+from mk9p.server.exchange import carry
 from mk9p.server.fids import Fid, Place, qid
 from mk9p.server.stats import plan9_stat, plan9_wish
 from mk9p.tree import Handle, Maybe, Node, Open, Stat, settle
@@ -49,7 +50,11 @@ async def attach(
             place = await settle(c.step(place, name, who))
     stat = await c.stat(place)
     place = Place(place.node, "/", None) if place.parent is place else _as_root(place)
-    c.session.new(fid, Fid(place, who))
+    if fid in c.relays:
+        raise NineError(errno.EEXIST, "fid already in use")
+    f = Fid(place, who)
+    c.session.new(fid, f)
+    await carry(c, tag, fid, f)
     return c.reply(m.Rattach, tag, qid(place, stat))
 
 
@@ -63,7 +68,7 @@ def _as_root(place: Place) -> Place:
 def walk(c: Connection, tag: int, fid: int, newfid: int, names: tuple[str, ...]) -> Reply | Awaitable[Reply]:
     session = c.session
     old = session.fid(fid)
-    if newfid != fid and newfid in session.fids:
+    if newfid != fid and (newfid in session.fids or newfid in c.relays):
         raise NineError(errno.EEXIST, "fid already in use")
     if names and old.how is not None and newfid == fid:
         raise NineError(errno.EBADF, "walk of an open fid to itself")
@@ -118,6 +123,8 @@ async def _walk(
             raise
         return c.reply(m.Rwalk, tag, qids)
     _fork(c, fid, newfid, old, place)
+    if place.node.way is not None:
+        await carry(c, tag, newfid, c.session.fid(newfid))
     return c.reply(m.Rwalk, tag, qids)
 
 
@@ -140,21 +147,21 @@ async def start(c: Connection, f: Fid, how: Open) -> Stat:
     if stat.is_dir:
         if how.write or how.truncate:
             raise NineError(errno.EISDIR)
-        if not may(how.who, stat.mode, stat.uid, stat.gid, READ):
+        if node.guards:
+            f.directory = await settle(node.open(how))
+        elif not may(how.who, stat.mode, stat.uid, stat.gid, READ):
             raise NineError(errno.EACCES)
         f.how = how
         return stat
     want = (READ if how.read else 0) | (WRITE if how.write or how.truncate else 0) | (1 if how.execute else 0)
-    if not may(how.who, stat.mode, stat.uid, stat.gid, want):
+    if not node.guards and not may(how.who, stat.mode, stat.uid, stat.gid, want):
         raise NineError(errno.EACCES)
     if how.remove:
         await may_remove(c, f.place, how.who)
     if stat.exclusive:
         claim_exclusive(node)
         f.exclusive = True
-    for holder in f.place.holders:
-        if holder.hold is not None:
-            holder.hold()
+    f.hold()
     f.uses += 1
     f.how = how
     try:
@@ -180,6 +187,8 @@ async def _unstart(f: Fid) -> None:
 async def may_remove(c: Connection, place: Place, who: Principal) -> None:
     """Raise EACCES unless `who` may write the directory that a place is in."""
     require_change(who)
+    if place.parent.node.guards:
+        return
     stat = await c.stat(place.parent)
     if not may(who, stat.mode, stat.uid, stat.gid, WRITE):
         raise NineError(errno.EACCES)
@@ -229,7 +238,7 @@ async def made(c: Connection, f: Fid, name: str, make: Any, *args: Any) -> Any:
         raise NineError(errno.EBADF, "create in an open fid")
     if name in (".", ".."):
         raise NineError(errno.EEXIST)
-    if not may(f.who, stat.mode, stat.uid, stat.gid, WRITE | 1):
+    if not f.place.node.guards and not may(f.who, stat.mode, stat.uid, stat.gid, WRITE | 1):
         raise NineError(errno.EACCES)
     return await settle(make(name, *args))
 
@@ -237,9 +246,7 @@ async def made(c: Connection, f: Fid, name: str, make: Any, *args: Any) -> Any:
 async def opened(c: Connection, f: Fid, name: str, node: Node, handle: Handle | None, how: Open) -> Qid:
     """Let a fid stand for the file that was just made in its directory, open as it was asked for; returns its qid."""
     f.place, f.attr_of = f.place.child(name, node), None
-    for holder in f.place.holders:
-        if holder.hold is not None:
-            holder.hold()
+    f.hold()
     f.handle, f.how = handle, how
     return qid(f.place, await c.stat(f.place))
 
@@ -332,6 +339,8 @@ async def _write(c: Connection, tag: int, f: Fid, count: Awaitable[int]) -> Repl
 def clunk(c: Connection, tag: int, fid: int) -> Reply | Awaitable[Reply]:
     f = c.session.fid(fid)
     del c.session.fids[fid]
+    if c.relays:
+        c.relays.pop(fid, None)
     f.gone = True
     if f.how is None or f.uses or close_nowait(f):
         return c.reply(m.Rclunk, tag)
@@ -347,6 +356,8 @@ async def remove(c: Connection, tag: int, fid: int) -> Reply:
     """remove(5): the fid is clunked, whatever comes of it."""
     f = c.session.fid(fid)
     del c.session.fids[fid]
+    if c.relays:
+        c.relays.pop(fid, None)
     f.gone = True
     try:
         if f.place.parent is f.place:
@@ -377,8 +388,8 @@ async def wstat(c: Connection, tag: int, fid: int, wish: WireStat) -> Reply:
     require_change(f.who)
     change, name = plan9_wish(wish)
     if change is None and name is None:
-        if f.handle is not None:
-            await settle(f.handle.sync())
+        if (handle := f.handle or f.directory) is not None:
+            await settle(handle.sync())
         return c.reply(m.Rwstat, tag)
     if name is not None and name != f.place.name:
         check_name(name)
@@ -393,10 +404,17 @@ async def wstat(c: Connection, tag: int, fid: int, wish: WireStat) -> Reply:
 async def changed(c: Connection, f: Fid, change: Any) -> None:
     """Change what a fid stands for, if its user may: contents need write permission, the rest is its owner's."""
     require_change(f.who)
+    f.attr_of = None
+    handle = f.handle
+    if change.length is not None and handle is not None and handle.truncates and f.how is not None and f.how.write:
+        await settle(handle.change(change))
+        return
+    if f.place.node.guards:
+        await settle(f.place.node.change(change, f.who))
+        return
     stat = await c.stat(f.place)
     if f.who.uid not in (0, stat.uid):
         only_contents = change.mode is None and change.uid is None and change.gid is None
         if not only_contents or not may(f.who, stat.mode, stat.uid, stat.gid, WRITE):
             raise NineError(errno.EPERM)
-    f.attr_of = None
     await settle(f.place.node.change(change, f.who))

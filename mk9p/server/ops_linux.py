@@ -6,17 +6,20 @@ from collections.abc import Awaitable
 from functools import lru_cache
 from typing import Any, Final
 
+import attrs
+
 from mk9p.auth import WRITE, Principal, may, require_change
 from mk9p.errors import NineError
 from mk9p.server.closing import put
 from mk9p.server.connection import Connection, Reply, check_name
 from mk9p.server.fids import Fid, qid
-from mk9p.server.ops import changed, made, opened, start
+from mk9p.server.ops import changed, made, opened, start, status
 from mk9p.server.stats import NS
 from mk9p.tree import Change, Open, Stat, settle
 from mk9p.wire import (
     AT_REMOVEDIR,
     GETATTR_BASIC,
+    GETATTR_BTIME,
     L_APPEND,
     L_TRUNC,
     QTDIR,
@@ -40,6 +43,8 @@ _PREFIX: Final = struct.pack("<IB", 160, m.Rgetattr.type)
 
 def getattr_(c: Connection, tag: int, fid: int, request_mask: int) -> Reply | Awaitable[Reply]:
     f = c.session.fid(fid)
+    if request_mask & GETATTR_BTIME:
+        return _getattr_born(c, tag, f)
     if f.handle is not None and (now := f.handle.stat()) is not None:
         return _getattr(c, tag, f, now)
     stat = f.place.node.stat()
@@ -51,10 +56,16 @@ def getattr_(c: Connection, tag: int, fid: int, request_mask: int) -> Reply | Aw
 def _getattr(c: Connection, tag: int, f: Fid, stat: Any) -> Reply | Awaitable[Reply]:
     if not isinstance(stat, Stat):
         return _getattr_later(c, tag, f, stat)
-    reply = c.reply(
+    reply = _attributes(c, tag, f, stat)
+    f.attr_of, f.attr = stat, reply[_HEAD:]
+    return reply
+
+
+def _attributes(c: Connection, tag: int, f: Fid, stat: Stat, born: int | None = None) -> bytes:
+    return c.reply(
         m.Rgetattr,
         tag,
-        GETATTR_BASIC,
+        GETATTR_BASIC if born is None else GETATTR_BASIC | GETATTR_BTIME,
         qid(f.place, stat),
         stat.mode,
         stat.uid,
@@ -63,17 +74,25 @@ def _getattr(c: Connection, tag: int, f: Fid, stat: Any) -> Reply | Awaitable[Re
         stat.rdev,
         stat.length,
         stat.blksize,
-        (stat.length + 511) // 512,
-        *divmod(stat.atime, NS),
-        *divmod(stat.mtime, NS),
-        *divmod(stat.ctime, NS),
-        0,
-        0,
+        (stat.length + 511) // 512 if stat.blocks is None else stat.blocks,
+        *_time(stat.atime),
+        *_time(stat.mtime),
+        *_time(stat.ctime),
+        *_time(born or 0),
         0,
         0,
     )
-    f.attr_of, f.attr = stat, reply[_HEAD:]
-    return reply
+
+
+def _time(ns: int) -> tuple[int, int]:
+    """Return a time as the wire has it. Its seconds are unsigned: before 1970 they wrap, and Linux reads them back so."""
+    seconds, rest = divmod(ns, NS)
+    return seconds & 0xFFFFFFFFFFFFFFFF, rest
+
+
+async def _getattr_born(c: Connection, tag: int, f: Fid) -> Reply:
+    born = await settle(f.place.node.born())
+    return _attributes(c, tag, f, await status(c, f), born)
 
 
 async def _getattr_later(c: Connection, tag: int, f: Fid, stat: Awaitable[Stat]) -> Reply:
@@ -138,9 +157,14 @@ async def lopen(c: Connection, tag: int, fid: int, flags: int) -> Reply:
     return c.reply(m.Rlopen, tag, qid(f.place, stat), 0)  # iounit 0: no cap below msize, else v9fs cuts every request
 
 
+def _with(who: Principal, gid: int) -> Principal:
+    """Return a user with the group that what he makes is to have: Linux's own choice, which knows of setgid directories."""
+    return who if gid == who.gid else attrs.evolve(who, gid=gid)
+
+
 async def lcreate(c: Connection, tag: int, fid: int, name: str, flags: int, mode: int, gid: int) -> Reply:
     f = c.session.fid(fid)
-    how = _how(f.who, flags)
+    how = attrs.evolve(_how(f.who, flags), who=_with(f.who, gid))
     node, handle = await made(c, f, name, f.place.node.create, mode & 0o7777, how)
     return c.reply(m.Rlcreate, tag, await opened(c, f, name, node, handle, how), 0)
 
@@ -152,13 +176,13 @@ async def _entry(c: Connection, f: Fid, name: str, node: Any) -> Qid:
 
 async def mkdir(c: Connection, tag: int, dfid: int, name: str, mode: int, gid: int) -> Reply:
     f = c.session.fid(dfid)
-    node = await made(c, f, name, f.place.node.mkdir, mode & 0o7777, f.who)
+    node = await made(c, f, name, f.place.node.mkdir, mode & 0o7777, _with(f.who, gid))
     return c.reply(m.Rmkdir, tag, await _entry(c, f, name, node))
 
 
 async def symlink(c: Connection, tag: int, fid: int, name: str, symtgt: str, gid: int) -> Reply:
     f = c.session.fid(fid)
-    node = await made(c, f, name, f.place.node.symlink, symtgt, f.who)
+    node = await made(c, f, name, f.place.node.symlink, symtgt, _with(f.who, gid))
     return c.reply(m.Rsymlink, tag, await _entry(c, f, name, node))
 
 
@@ -166,7 +190,7 @@ async def mknod(c: Connection, tag: int, dfid: int, name: str, mode: int, major:
     import os
 
     f = c.session.fid(dfid)
-    node = await made(c, f, name, f.place.node.mknod, mode, os.makedev(major, minor), f.who)
+    node = await made(c, f, name, f.place.node.mknod, mode, os.makedev(major, minor), _with(f.who, gid))
     return c.reply(m.Rmknod, tag, await _entry(c, f, name, node))
 
 
@@ -202,7 +226,7 @@ async def _may_change(c: Connection, directory: Any, asker: Fid) -> None:
     stat = await c.stat(directory)
     if not stat.is_dir:
         raise NineError(errno.ENOTDIR)
-    if not may(asker.who, stat.mode, stat.uid, stat.gid, WRITE | 1):
+    if not directory.node.guards and not may(asker.who, stat.mode, stat.uid, stat.gid, WRITE | 1):
         raise NineError(errno.EACCES)
 
 
@@ -232,15 +256,19 @@ async def readdir(c: Connection, tag: int, fid: int, offset: int, count: int) ->
         raise NineError(errno.EBADF, "not an open directory")
     if offset == 0 or f.listing is None:
         listed = await settle(place.node.entries(f.who))
-        f.listing = [(Qid(QTDIR, 0, place.path), "."), (Qid(QTDIR, 0, place.parent.path), "..")]
-        f.listing += [(Qid(node.qtype, 0, place.entry_path(name, node)), name) for name, node in listed]
+        f.listing = [(Qid(QTDIR, 0, place.path), 4, "."), (Qid(QTDIR, 0, place.parent.path), 4, "..")]
+        f.listing += [
+            (Qid(node.qtype, 0, place.entry_path(name, node)), node.dtype or _d_type(node.qtype), name)
+            for name, node in listed
+        ]
     room = c.limit(count)
     entries: list[tuple[Qid, int, int, str]] = []
-    for number, (q, name) in enumerate(f.listing[offset:], offset + 1):
+    for number in range(offset, len(f.listing)):
+        q, dtype, name = f.listing[number]
         room -= 24 + len(name.encode())
         if room < 0:
             break
-        entries.append((q, number, _d_type(q.type), name))
+        entries.append((q, number + 1, dtype, name))
     data = pack_dirents(entries)
     return c.reply(m.Rreaddir, tag, data)
 
@@ -251,19 +279,14 @@ def _d_type(qtype: int) -> int:
 
 async def fsync(c: Connection, tag: int, fid: int, datasync: int) -> Reply:
     f = c.session.fid(fid)
-    if f.handle is None:
-        raise NineError(errno.EBADF, "fid not open")
+    handle = f.handle or f.directory
+    if handle is None:
+        if f.how is None:
+            raise NineError(errno.EBADF, "fid not open")
+        return c.reply(m.Rfsync, tag)  # a made-up directory
     f.uses += 1
     try:
-        await settle(f.handle.sync())
+        await settle(handle.sync())
     finally:
         await put(f)
     return c.reply(m.Rfsync, tag)
-
-
-def no_xattr(c: Connection, tag: int, *fields: Any) -> Reply:
-    raise NineError(errno.EOPNOTSUPP)  # what v9fs and ls take for "has none"
-
-
-def no_lock(c: Connection, tag: int, *fields: Any) -> Reply:
-    raise NineError(errno.EOPNOTSUPP, "made-up files have no locks")

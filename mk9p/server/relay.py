@@ -5,11 +5,12 @@ here: a client's request for it is the request that the other server wants. So o
 there for this client alone, with the client's own tags and fids, and passes on blocks of frames, both ways, as they came.
 
 Rules
-* Only 9P2000.L, the same msize on both sides, and servers that can be dialled as often as one likes. Everything else goes the general way, through the
-  Node; so does everything when the connection can't be made.
-* The fid of the crossing itself stays ours: only walks from it go over. So what belongs to a mount point (its qid, where files may be created) is
-  said by the mount table, and each walk asks the table whether the way is still open.
-* A fid made by a walk that was passed on is theirs: all its requests go over. `..` does not: the fid is first made ours again, by its names.
+* Only 9P2000.L, the same msize on both sides, and servers that can be dialled as often as one likes. Everything else goes the general way,
+  through the Node; so does everything when the connection can't be made.
+* A fid goes over when its walk has ended on such a node: it is walked to there too, under the same number. At a mount point (a way that is not
+  `whole`) it is ours as well, and only walks from it go over: its qid, and where files may be created, are said by the mount table, and each walk
+  asks the table whether the way is still open.
+* A fid made by a walk that was passed on is theirs alone: all its requests go over. `..` does not: the fid is first made ours again, by its names.
 * qid.path is mapped as `tree/qids.foreign` does, in place, in the few replies that have one. Nothing else is changed.
 * Order, permissions, exclusive use, flush, and the end of a client's files are kept by the server that has them: it knows this client as itself.
 * When the connection breaks, what was asked is answered EIO, files that were open stay dead, and every other fid is made ours again when it is next
@@ -19,7 +20,6 @@ Rules
 
 import errno
 import logging
-import select
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,8 +29,8 @@ import trio
 from mk9p.auth import Principal
 from mk9p.dial import Link, dial
 from mk9p.errors import NineError, ProtocolError
-from mk9p.server.fids import Fid, Place
-from mk9p.tree import Way, settle
+from mk9p.server.fids import Place
+from mk9p.tree import Way
 from mk9p.wire import NOFID, NOTAG, Dialect, FrameBuffer, codec
 from mk9p.wire import messages as m
 
@@ -57,19 +57,31 @@ _PLAIN: Final = frozenset(
 _OPENS: Final = frozenset({m.Tlopen.type, m.Tlcreate.type, m.Txattrcreate.type})
 _LAST: Final = frozenset({m.Tclunk.type, m.Tremove.type})
 # Replies with one qid, and where its path is, from the start of the frame.
-_PATH_AT: Final = {cls.type: 12 for cls in (m.Rlopen, m.Rlcreate, m.Rmkdir, m.Rsymlink, m.Rmknod)} | {m.Rgetattr.type: 20}
-_WALK, _RWALK, _RREADDIR, _TFLUSH = m.Twalk.type, m.Rwalk.type, m.Rreaddir.type, m.Tflush.type
+_PATH_AT: Final = {cls.type: 12 for cls in (m.Rlopen, m.Rlcreate, m.Rmkdir, m.Rsymlink, m.Rmknod)} | {
+    m.Rgetattr.type: 20
+}
+_WALK, _CLUNK, _RWALK, _RREADDIR, _TFLUSH = m.Twalk.type, m.Tclunk.type, m.Rwalk.type, m.Rreaddir.type, m.Tflush.type
 _TRENAMEAT, _TRENAME, _TLINK = m.Trenameat.type, m.Trename.type, m.Tlink.type
 
 
 class Hop:
     """A fid that is theirs, or the crossing to it: the place where the crossing is, and the names from there."""
 
-    __slots__ = ("backend", "crossing", "names", "opened", "place")
+    __slots__ = ("backend", "crossing", "names", "opened", "place", "way")
 
-    def __init__(self, backend: "Backend", place: Place, names: tuple[str, ...], *, crossing: bool = False) -> None:
-        self.backend, self.place, self.names, self.crossing = backend, place, names, crossing
+    def __init__(self, backend: "Backend", place: Place, names: tuple[str, ...], way: Way | None = None) -> None:
+        self.backend, self.place, self.names = backend, place, names
+        self.way, self.crossing = way, way is not None and not way.whole
         self.opened = False
+
+
+@attrs.define(eq=False)
+class _Entry:
+    """A walk of our own that was sent: `done` when its answer is known, `good` if it went all the way."""
+
+    wanted: int
+    done: trio.Event = attrs.field(factory=trio.Event)
+    good: bool = False
 
 
 class Backend:
@@ -79,14 +91,16 @@ class Backend:
         self.c, self.way, self.who = c, way, who
         self.link: Link | None = None  # None: not made yet, or gone
         self.frames = FrameBuffer(c.msize)
-        self.asked: dict[int, tuple[int, int, Hop | None]] = {}  # tag -> type, newfid of a walk, the hop that newfid had before
+        # tag -> type; of a walk newfid, how many names, and the hop that newfid had
+        self.asked: dict[int, tuple[int, int, int, Hop | None]] = {}
+        self.entering: dict[int, _Entry] = {}  # tag -> a walk of our own, by which a fid goes over
         self.out: list[bytes | memoryview] = []
         self.run: list[int] = [0, 0]  # frames to pass on that lie side by side in the client's buffer
         self.blocked = False
 
     @property
-    def alive(self) -> bool:
-        return self.link is not None
+    def dead(self) -> bool:
+        return self.link is None
 
     # making it
 
@@ -102,7 +116,10 @@ class Backend:
         try:
             with trio.fail_after(PATIENCE):
                 version = await self._rpc(link, m.Tversion, NOTAG, c.msize, Dialect.L.version)
-                if not isinstance(version, m.Rversion) or (version.msize, version.version) != (c.msize, Dialect.L.version):
+                if not isinstance(version, m.Rversion) or (version.msize, version.version) != (
+                    c.msize,
+                    Dialect.L.version,
+                ):
                     raise NineError(errno.EPROTO, "it speaks otherwise than the client")
                 attached = await self._rpc(link, m.Tattach, 1, ROOT, NOFID, self.who.name, self.way.aname, self.who.uid)
                 if not isinstance(attached, m.Rattach):
@@ -116,6 +133,18 @@ class Backend:
             raise
         self.link = link
         return True
+
+    def close(self) -> None:
+        """Let go of the link. A second call does nothing."""
+        link, self.link = self.link, None
+        if link is not None:
+            link.close()
+        for entry in self.entering.values():
+            entry.done.set()
+        self.entering.clear()
+        self.out.clear()
+        self.run[:] = (0, 0)
+        self.blocked = False
 
     async def _rpc(self, link: Link, message: type[m.Message], tag: int, *fields: Any) -> m.Message:
         request = memoryview(codec(Dialect.L, message.type).pack(tag, *fields))
@@ -136,12 +165,23 @@ class Backend:
         reply = codec(Dialect.L, self.frames.buf[frame[0] + 4])
         return reply.cls(*reply.unpack(self.frames.view, frame[0] + 5, frame[1]))
 
+    async def enter(self, tag: int, number: int, names: tuple[str, ...]) -> bool:
+        """Walk to a fid there by the names from the root, with the tag of the client's request that made it; True if it is there now."""
+        entry = self.entering[tag] = _Entry(len(names))
+        self.settle(self.c.frames.buf)
+        self.out.append(memoryview(codec(Dialect.L, _WALK).pack(tag, ROOT, number, names)))
+        self.c.exchange.send(self.c)
+        await entry.done.wait()
+        return entry.good
+
     # requests
 
-    def passes(self, c: "Connection", hop: Hop, fid: int, type_: int, tag: int, buf: bytearray, start: int, end: int) -> bool:
+    def passes(
+        self, c: "Connection", hop: Hop, fid: int, type_: int, tag: int, buf: bytearray, start: int, end: int
+    ) -> bool:
         """Pass a request on; False if it is to be answered here. Raises EINVAL for a tag in use, EEXIST for a fid in use, EXDEV."""
         before: Hop | None = None
-        newfid = NOFID
+        newfid, count = NOFID, 0
         if type_ == _WALK:
             if end - start < 17:
                 return False
@@ -155,7 +195,7 @@ class Backend:
                 at += 2 + size
             if at != end or any(name in (b"", b".", b"..") or b"/" in name or b"\0" in name for name in names):
                 return False
-            if hop.crossing and (not names or newfid == fid or hop.place.node.way is not self.way):
+            if hop.crossing and (not names or newfid == fid or hop.place.node.way is not hop.way):
                 return False
             if newfid != fid and (newfid in c.relays or newfid in c.session.fids or newfid == ROOT):
                 raise NineError(errno.EEXIST, "fid already in use")
@@ -167,7 +207,12 @@ class Backend:
             if not (hop.opened and newfid == fid):
                 c.relays[newfid] = Hop(self, hop.place, way)
         elif hop.crossing:
-            return False
+            if type_ != _CLUNK:
+                return False
+            del c.relays[fid]
+            ours = c.session.fids.pop(fid, None)
+            if ours is not None:
+                ours.gone = True  # a directory, so nothing is to be closed
         elif type_ in _LAST:
             del c.relays[fid]
         elif type_ in (_TRENAMEAT, _TRENAME, _TLINK):
@@ -180,14 +225,7 @@ class Backend:
             hop.opened = True
         if tag in self.asked:
             raise NineError(errno.EINVAL, "tag already in use")
-        self.asked[tag] = (type_, newfid, before)
-        if hop.crossing:  # their number for the crossing is another
-            self.settle(buf)
-            frame = bytearray(buf[start:end])
-            frame[7:11] = ROOT.to_bytes(4, "little")
-            self._names(frame)
-            self.out.append(frame)
-            return True
+        self.asked[tag] = (type_, newfid, count, before)
         run = self.run
         if run[1] != start:
             self.settle(buf)
@@ -195,19 +233,10 @@ class Backend:
         run[1] = end
         return True
 
-    def _names(self, frame: bytearray) -> None:
-        """Put the names of the way in front of a walk from the crossing, if it begins below the root of the tree that was attached."""
-        if not self.way.names:
-            return
-        more = b"".join(len(name.encode()).to_bytes(2, "little") + name.encode() for name in self.way.names)
-        frame[15:17] = (_u16(frame, 15)[0] + len(self.way.names)).to_bytes(2, "little")
-        frame[17:17] = more
-        frame[0:4] = len(frame).to_bytes(4, "little")
-
     def flush(self, tag: int, frame: bytes) -> None:
         """Pass on a Tflush of something that was passed on."""
         self.settle(self.c.frames.buf)
-        self.asked[tag] = (_TFLUSH, NOFID, None)
+        self.asked[tag] = (_TFLUSH, NOFID, 0, None)
         self.out.append(frame)
 
     def settle(self, buf: bytearray) -> None:
@@ -244,14 +273,16 @@ class Backend:
             start, end = frame
             buf = frames.buf
             type_ = buf[start + 4]
-            known = asked.pop(_u16(buf, start + 5)[0], None)
+            tag = _u16(buf, start + 5)[0]
+            known = asked.pop(tag, None)
             if known is None:
-                raise ProtocolError(f"{self.way.address} answered what was not asked")
+                self._entered(tag, buf, start)
+                continue
             at = _PATH_AT.get(type_)
             if at is not None:
                 _put64(buf, start + at, _u64(buf, start + at)[0] ^ self.way.identity)
             elif known[0] == _WALK:
-                self._walked(buf, start, type_, known)
+                self._walked(buf, start, type_, *known[1:])
             elif type_ == _RREADDIR:
                 self._listed(buf, start, end)
             if last != start:
@@ -262,31 +293,37 @@ class Backend:
         if last:
             c.queue(bytes(frames.view[first:last]))
 
-    def _walked(self, buf: bytearray, start: int, type_: int, known: tuple[int, int, Hop | None]) -> None:
-        _, newfid, before = known
-        hop = self.c.relays.get(newfid)
+    def _entered(self, tag: int, buf: bytearray, start: int) -> None:
+        """Take the answer to a walk of our own; the client is told nothing of it."""
+        entry = self.entering.pop(tag, None)
+        if entry is None:
+            raise ProtocolError(f"{self.way.address} answered what was not asked")
+        entry.good = buf[start + 4] == _RWALK and _u16(buf, start + 7)[0] == entry.wanted
+        entry.done.set()
+
+    def _walked(self, buf: bytearray, start: int, type_: int, newfid: int, wanted: int, before: Hop | None) -> None:
+        """Map the qids of a walk; one that did not go all the way has made no fid."""
         count = 0
         if type_ == _RWALK:
             count = _u16(buf, start + 7)[0]
             for at in range(start + 14, start + 14 + 13 * count, 13):
                 _put64(buf, at, _u64(buf, at)[0] ^ self.way.identity)
-        wanted = len(hop.names) - (len(before.names) if before is not None else 0) if hop is not None else 0
-        if type_ != _RWALK or (hop is not None and count < wanted and before is not None):
-            self._unwalk(newfid, before)
-        elif hop is not None and before is None and not self._whole(hop, count):
-            self._unwalk(newfid, None)
-
-    def _whole(self, hop: Hop, count: int) -> bool:
-        return count > 0 or not hop.names or hop.walked == 0
-
-    def _unwalk(self, newfid: int, before: Hop | None) -> None:
-        if before is not None:
-            self.c.relays[newfid] = before
-        else:
-            self.c.relays.pop(newfid, None)
+        if type_ != _RWALK or count < wanted:
+            if before is not None:
+                self.c.relays[newfid] = before
+            else:
+                self.c.relays.pop(newfid, None)
 
     def _listed(self, buf: bytearray, start: int, end: int) -> None:
         at = start + 11
         while at + 24 <= end:
             _put64(buf, at + 5, _u64(buf, at + 5)[0] ^ self.way.identity)
             at += 24 + _u16(buf, at + 22)[0]
+
+
+def _other(type_: int, buf: bytearray, start: int, end: int) -> int:
+    """Return the second fid that a request names, NOFID if it is too short to."""
+    at = start + 11
+    if type_ == _TRENAMEAT and at + 2 <= end:
+        at += 2 + _u16(buf, at)[0]
+    return int(_u32(buf, at)[0]) if at + 4 <= end else NOFID

@@ -4,7 +4,7 @@ from mk9p.tree.conversations import Conversation, Conversations
 from mk9p.tree.ctl import Ctl, settings
 from mk9p.tree.dirs import Dir, Lazy
 from mk9p.tree.files import Block, Content, File, Text
-from mk9p.tree.node import Buffer, Change, Handle, Lock, Maybe, Node, Open, Stat, StatFs, settle
+from mk9p.tree.node import Buffer, Change, Handle, Lock, Maybe, Node, Open, Stat, StatFs, Way, settle
 from mk9p.tree.waiting import Log, Source, Stream, StreamHandle
 from mk9p.tree.words import join, quote, split
 
@@ -31,6 +31,7 @@ __all__ = [
     "Stream",
     "StreamHandle",
     "Text",
+    "Way",
     "join",
     "quote",
     "settings",

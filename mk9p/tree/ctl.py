@@ -15,7 +15,7 @@ from mk9p.auth import Principal
 from mk9p.errors import NineError, translate
 from mk9p.tree.files import Content, File, Text, decoded
 from mk9p.tree.node import Buffer, Handle, Maybe, Open
-from mk9p.tree.words import Word, run, table
+from mk9p.tree.words import Word, lines, run, table
 
 _USERS = 256  # last errors kept a file: one a user, so this bounds what strangers can make us keep
 
@@ -83,15 +83,15 @@ class _CtlHandle(Handle):
         return self.settings.read(offset, count)
 
     def write(self, offset: int, data: memoryview) -> Maybe[int]:
-        lines = decoded(data).split("\n")
+        whole = lines(decoded(data))
         answers: list[str] = []
-        for at, line in enumerate(lines):
+        for at, line in enumerate(whole):
             try:
                 result = run(self.ctl.words, line, self.who)
             except OSError as error:
                 raise self._failed(error, offset) from None
             if isinstance(result, Awaitable):
-                return self._write(result, lines[at + 1 :], answers, offset, len(data))
+                return self._write(result, whole[at + 1 :], answers, offset, len(data))
             if result is not None:
                 answers.append(str(result))
         return self._done(answers, offset, len(data))

@@ -45,7 +45,8 @@ class Stat:
     """Say what a file is: Linux's `mode` (type and permission bits), owner and group by number, `length` in bytes, times in ns.
 
     `version` is qid.version: 0 for made-up files, so that v9fs never caches them. `blocks` are of 512 bytes, None where `length` tells them.
-    `user` and `group` are names, where a server gave only names. `name` and `qid` are filled in by whoever knows the place: the server for its peers, the client for its callers.
+    `user` and `group` are names, where a server gave only names. `name` and `qid` are filled in by whoever knows the place: the server for its
+    peers, the client for its callers.
     """
 
     mode: int
@@ -142,13 +143,30 @@ class Lock:
     client: str = ""
 
 
+@attrs.frozen(cache_hash=True)
+class Way:
+    """Say where a node's file really is: on the 9P server at a dial string, in its tree `aname`, below the root by `names`.
+
+    Whoever serves the node may then talk to that server itself. It can be dialled any number of times. `identity` are the 64 bits that its files'
+    qid.paths are mapped with (tree/qids.py). `whole`: all of the node is there; else it is a mount point, and only what is walked to from it is.
+    """
+
+    address: str
+    aname: str
+    names: tuple[str, ...]
+    identity: int
+    whole: bool = True
+
+
 class Handle:
     """An open file. Reads and writes may be called again while an earlier one waits; `close` comes when none is under way."""
 
     duplex: bool = False
     """Reading and writing are two independent ways: a read need not wait for an earlier write that waits."""
+    prompt: bool = False
+    """`close` is a `def` that is done at once."""
     truncates: bool = False
-    """A change of length comes to this handle, if it is open for writing, and not to its Node: what was allowed at opening stays so (ftruncate(2))."""
+    """A change of length comes to this handle, if it is open for writing, and not to its Node: what was allowed at opening stays so."""
 
     def read(self, offset: int, count: int) -> Maybe[Buffer]:
         """Return at most `count` bytes at `offset`; empty is the end. A flushed read loses nothing."""
@@ -194,6 +212,8 @@ class Node:
     """A listing's type of entry (DT_ of readdir(3)), where qid.type does not tell it: a device, a pipe."""
     guards: bool = False
     """Who may do what is decided by the methods, from more than the bits (access lists, capabilities). Then a directory is opened, too."""
+    way: Way | None = None
+    """Where the file really is, if that is another 9P server."""
     hold: Callable[[], None] | None = None
     release: Callable[[], Maybe[None]] | None = None
     """Called for every file opened at or below this node, and again when it was closed: how a conversation knows its last user is gone."""

@@ -53,6 +53,20 @@ def split(line: str) -> list[str]:
     return words
 
 
+def lines(text: str) -> list[str]:
+    """Split text into lines at the newlines outside of quotes: a quoted word may hold newlines, as a shell script given to exec does."""
+    whole: list[str] = []
+    part: list[str] = []
+    quoted = False
+    for piece in text.split("\n"):
+        part.append(piece)
+        quoted ^= bool(piece.count("'") % 2)
+        if not quoted:
+            whole.append("\n".join(part))
+            part = []
+    return [*whole, "\n".join(part)] if part else whole
+
+
 def quote(word: str) -> str:
     """Return a word as `split` would read it back."""
     if word and not any(char in word for char in " \t\r\n'"):

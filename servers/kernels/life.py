@@ -6,7 +6,7 @@ States (the words are kerf's, and IHK's):
     ready    it was given settings
     loaded   its kernel is at hand (fetched, initramfs built); it is not running, or still booting
     active   it runs, and said that it serves its tree
-    silent   it runs, and has not said so BOOT_SECONDS after its start; it may yet
+    silent   it runs, and has not said so BOOT_SECONDS after its start, or said that its serving had failed; it may yet
     failed   it panicked, or ended while it was booting
     dead     it ended and nobody had asked for it: its process was killed
 
@@ -37,6 +37,8 @@ State = Literal["empty", "ready", "loaded", "active", "silent", "failed", "dead"
 Restart = Literal["never", "always", "on-failure"]
 
 BOOT_SECONDS: Final = 60.0  # an emulated kernel takes 2 to 5, with Python 5 to 15; a busy machine several times that
+SERVE_ENDED: Final = b"mk9p: serve ended with status"  # guest/boot.sh
+LONGEST_LINE: Final = 4096  # bytes of an unfinished line on the console, in which words are still looked for
 LONGEST_DIRECTORY: Final = 84  # characters: the names of sockets in it must stay below 108 (unix(7))
 
 
@@ -163,10 +165,15 @@ class Kernel:
         await self.running.send(data)
 
     async def ready(self) -> None:
-        """Wait until the started kernel serves. Raises NineError (EIO), with the reason, if it ends instead, or is not running."""
+        """Wait until the started kernel serves.
+
+        Raises NineError, with the reason: EIO if it ends instead or is not running, ETIMEDOUT if it is silent.
+        """
         while self.state != "active":
             if self.running is None and not self._busy:
                 raise NineError(errno.EIO, f"kernel {self.name} is not running: {self.reason or 'it was not started'}")
+            if self.state == "silent":
+                raise NineError(errno.ETIMEDOUT, f"kernel {self.name} is silent: {self.reason}")
             await self._change.park()
 
     async def ended(self, after: int) -> str:
@@ -238,19 +245,29 @@ class Kernel:
         return self.restart == "on-failure" and self.state in ("failed", "dead")
 
     async def _drain(self, running: Running, boot: trio.CancelScope) -> None:
-        """Keep the console, and look in it for the words that tell that the kernel can be used."""
-        words, tail = self.spec.ready, b""
+        """Keep the console, and look in it for the words that tell that the kernel can be used, or that its serving has failed."""
+        words, line = self.spec.ready, b""
         while data := await running.receive():
             self.console.add(data)
-            if not self._booted:
-                tail = tail[-len(words) :] + data
-                if words in tail:
-                    self._booted = True
-                    boot.cancel()
-                    self._enter("active", "active", running.dial)
+            if self._booted:
+                continue
+            *lines, line = (line + data).split(b"\n")
+            if any(words in each for each in (*lines, line)):
+                self._booted = True
+                boot.cancel()
+                self.reason = ""
+                self._enter("active", "active", running.dial)
+            elif any(SERVE_ENDED in each for each in lines):
+                self._keep_silent("mk9p serve has ended in it: see its console")
+            line = line[-LONGEST_LINE:]
 
     async def _expect(self, boot: trio.CancelScope) -> None:
         """Call the kernel silent when it has not booted in time."""
         with boot:
             await trio.sleep(BOOT_SECONDS)
-            self._enter("silent", "silent", f"{BOOT_SECONDS:.0f} s after its start")
+            self._keep_silent(f"not serving {BOOT_SECONDS:.0f} s after its start")
+
+    def _keep_silent(self, reason: str) -> None:
+        if self.state != "silent":  # its serving is tried again every second, and fails again
+            self.reason = reason
+            self._enter("silent", "silent", reason)

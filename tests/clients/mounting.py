@@ -98,13 +98,12 @@ class Place:
     @contextmanager
     def started(self, *command: str) -> Iterator[subprocess.Popen[str]]:
         """Run a command in the mount while the block runs."""
-        with subprocess.Popen(
-            command, cwd=self.dir, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        ) as child:
-            try:
-                yield child
-            finally:
-                child.kill()
+        child = subprocess.Popen(command, cwd=self.dir, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            yield child
+        finally:
+            child.kill()
+            child.communicate(timeout=5)  # no `with`: that would wait for ever for one that cannot be killed
 
     def processes(self) -> list[int]:
         """Return the processes that serve the mount."""

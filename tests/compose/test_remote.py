@@ -106,6 +106,7 @@ async def lab(path: Path, version: str = "9P2000.L") -> AsyncIterator[Lab]:
     async with trio.open_nursery() as nursery:
         await nursery.start(far.run)
         server = Server(far.address, nursery, name="k1", version=version)
+        server.many = False  # the general way is what is tested here; the fast way has its own tests
         told: list[tuple[bool, str]] = []
         server.on_change.append(lambda _, up, why: told.append((up, why)))
         yield Lab(far, server, nursery, told)

@@ -148,7 +148,10 @@ async def test_two_kernels_through_files_serve_their_trees(home: Path) -> None:
                 assert isinstance(directory, KernelDir)
                 entries[kind] = directory.kernel
             for kernel in entries.values():
-                await kernel.ready()
+                try:
+                    await kernel.ready()
+                except TimeoutError:
+                    pytest.fail(kernel.console.read(kernel.console.start).decode(errors="replace"))
                 assert kernel.state == "active"
                 assert kernel.running is not None
                 assert (await rversion(kernel.running.dial))[4:7] == b"\x65\xff\xff"

@@ -241,11 +241,23 @@ async def test_how_it_ended(reason: str, booted: bool, state: str, tmp_path: Pat
 async def test_a_kernel_that_says_nothing_is_silent(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
     async with lab(tmp_path) as one:
         await one.write("k1/ctl", "load\nstart")
-        await trio.sleep(life.BOOT_SECONDS + 1)
+        with pytest.raises(TimeoutError, match="k1 is silent: not serving 60 s after its start"):
+            await one.kernel().ready()
         assert one.kernel().state == "silent"
-        await one.guest.says.send(b"mk9p: listening on x\n")
-        await one.kernel().ready()
-        assert one.kernel().state == "active"
+        await one.guest.says.send(b"mk9p: listening on x\n")  # late, but it came
+        await trio.testing.wait_all_tasks_blocked()
+        assert (one.kernel().state, one.kernel().reason) == ("active", "")
+
+
+async def test_a_kernel_whose_serving_fails_is_silent_at_once(tmp_path: Path) -> None:
+    async with lab(tmp_path) as one:
+        await one.write("k1/ctl", "load\nstart")
+        for _ in range(2):
+            await one.guest.says.send(b"ImportError\r\nmk9p: serve ended wi")
+            await one.guest.says.send(b"th status 1\r\n")
+        with trio.fail_after(10), pytest.raises(TimeoutError, match="serve has ended in it"):
+            await one.kernel().ready()
+        assert one.happened().count("silent") == 1
 
 
 @pytest.mark.parametrize(

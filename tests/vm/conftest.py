@@ -19,7 +19,7 @@ from clients import lab as labs
 from mk9p.errors import NineError
 from servers.kernels import backend
 from tests.kernels.guests import BACKENDS, require
-from tests.vm.lab_vm import PATIENCE, Shown, Vm, devices, served
+from tests.vm.lab_vm import PATIENCE, Shown, Vm, devices, lab_file, served, up_or_down
 
 
 @pytest.fixture(scope="session")

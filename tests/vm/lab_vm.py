@@ -116,7 +116,11 @@ class Vm:
         if kind == "tcp":
             script = f"mount -t 9p -o trans=tcp,port={rest[1]},{options} {rest[0]} {where}"
         else:
-            script = f"exec 3<>{rest[-1]}; stty raw -echo <&3; mount -t 9p -o trans=fd,rfdno=3,wfdno=3,{options} none {where}"
+            # in a subshell: a session's leader would get the tty as its controlling one, and the mount would be hung up with its end
+            script = (
+                f"(exec 3<>{rest[-1]}; stty raw -echo <&3; mount -t 9p -o trans=fd,rfdno=3,wfdno=3,{options} none {where})"
+                " || exit 1"
+            )
         self.sh(kernel, f"mkdir -p {where}; {script}")
 
 

@@ -16,8 +16,8 @@ from clients.lab import Lab
 from tests.kernels.guests import processes_of
 from tests.vm.lab_vm import PATIENCE, Pipe, lab_file, until, up_or_down
 
-UML = {"g1": {"backend": "uml", "kernel": "uml", "memory": "256M", "serve": ["cpu"]}}
-QEMU = {"g1": {"backend": "qemu", "kernel": "6.1", "memory": "384M", "serve": ["cpu"]}}
+UML = {"g1": {"backend": "uml", "kernel": "uml", "memory": "256M", "serve": ["host", "cpu"]}}
+QEMU = {"g1": {"backend": "qemu", "kernel": "6.1", "memory": "384M", "serve": ["host", "cpu"]}}
 
 
 @attrs.frozen

@@ -44,6 +44,12 @@ def test_streams_and_status(vm: Vm, kernel: str) -> None:
     assert vm.mk9p("run", kernel, "--", "sh", "-c", "kill -9 $$").returncode == 128 + signal.SIGKILL
 
 
+def test_arguments_are_kept_as_they_are(vm: Vm) -> None:
+    words = ["", "a b", "it's", "''", "two\nlines\n", "$x `y` \\ \"z\"", "\u00fc\t\u2713"]
+    done = vm.mk9p("run", "k2", "--", "sh", "-c", 'printf "%s|" "$@"', "sh", *words)
+    assert done.stdout.decode() == "".join(f"{word}|" for word in words), done.stderr
+
+
 @pytest.mark.parametrize("kernel", ["k1", "k2"])
 def test_signals_are_forwarded(vm: Vm, kernel: str) -> None:
     script = 'trap "echo caught; exit 3" USR1; trap "echo broken; exit 4" INT; echo $$; while :; do sleep 0.1; done'

@@ -1,0 +1,115 @@
+"""`mk9p doctor [ADDR|PATH]`: find what Linux's v9fs stumbles over in a tree, before its users do, and say how to mount it.
+
+ADDR is a server, which is asked itself. PATH is a directory of this kernel: on a v9fs mount its options are looked at, and then its server is asked,
+for on the mount some hazards never return; where the server cannot be dialled a second time, content is not read. Any other directory is looked at
+as if a server gave it away as it is. Exit status: 0 if nothing was found, 1 if something was.
+"""
+
+import argparse
+import errno
+import os
+from collections.abc import Sequence
+
+import attrs
+import trio
+
+from clients.common import say
+from clients.doctor.examine import EACH, SKIPPED, Bounds, Examination, TooSlow, tell
+from clients.doctor.options import address_of, mount_line, mount_of, of_options
+from clients.doctor.sources import Local, Names, Served, Source
+from mk9p.client import connect
+from mk9p.client.client import DEFAULT, split
+from mk9p.errors import NineError
+from mk9p.serving import one_error
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run `mk9p doctor`."""
+    parser = argparse.ArgumentParser(prog="mk9p doctor", description="find what Linux's v9fs stumbles over in a tree")
+    parser.add_argument("where", metavar="ADDR|PATH", nargs="?", help="a dial string, or a directory of this kernel")
+    parser.add_argument("--write", action="store_true", help="truncate writable files of length 0 too, as `>` does")
+    parser.add_argument("--all", action="store_true", help=f"show all findings of a kind, not {EACH}")
+    parser.add_argument("--depth", type=int, default=Bounds().depth, help="how deep to go (%(default)s)")
+    parser.add_argument("--files", type=int, default=Bounds().files, help="how many files to look at (%(default)s)")
+    parser.add_argument(
+        "--bytes", type=int, default=Bounds().bytes, help="how much to read of a file; of a longer one its end only"
+    )
+    parser.add_argument(
+        "--skip",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help=f"files not to open, beside {' '.join(sorted(SKIPPED))}",
+    )
+    parser.add_argument("--aname", default="", help="the tree to ask the server for")
+    parser.add_argument("--version", default="9P2000.L", help="the dialect to look at it by (%(default)s)")
+    chosen = parser.parse_args(arguments[1:])
+    where = chosen.where or os.environ.get("MK9P") or DEFAULT
+    if "!" in where and not os.path.exists(where):
+        found = served(where, (), chosen)
+    else:
+        found = local(os.path.realpath(where), chosen)
+    return 1 if found else 0
+
+
+def served(address: str, prefix: Names, chosen: argparse.Namespace, directory: str = "DIR") -> int:
+    """Examine a tree at its server, say how to mount it, and return how many findings there were."""
+
+    async def run() -> None:
+        async with connect(address, aname=chosen.aname, version=chosen.version) as client:
+            print(f"{address}: {client.connection.dialect.version}, msize {client.connection.msize}")
+            done.append(await _examined(Served(client, prefix), chosen))
+
+    done: list[Examination] = []
+    one_error(run)
+    count = _told(done[0], chosen)
+    print(f"mount it: {mount_line(address, directory, aname=chosen.aname)}")
+    return count
+
+
+def local(path: str, chosen: argparse.Namespace) -> int:
+    """Examine a directory of this kernel, and the options if it is on a v9fs mount; return how many findings there were."""
+    if not os.path.isdir(path):
+        raise NineError(errno.ENOTDIR if os.path.exists(path) else errno.ENOENT, f"{path}: want a directory")
+    mount = mount_of(path)
+    if mount is None or mount.type != "9p":
+        return directory(Local(path), chosen)
+    findings = list(of_options(mount.directory, mount.options))
+    for finding in findings:
+        print(finding)
+    took = dict(option.partition("=")[::2] for option in mount.options)
+    address, chosen.aname = address_of(mount), took.get("aname", "")
+    if address is not None:
+        try:
+            prefix = split(os.path.relpath(path, mount.directory))
+            return len(findings) + served(address, prefix, chosen, mount.directory)
+        except OSError as error:
+            say(f"the server of {mount.directory} is not to be asked: {error}")
+    say(f"{mount.directory}: no content is read; give the server's address for that")
+    return len(findings) + directory(Local(path, reads=False), chosen)
+
+
+def directory(source: Local, chosen: argparse.Namespace) -> int:
+    """Examine a directory of this kernel, and return how many findings there were."""
+
+    async def run() -> None:
+        done.append(await _examined(source, chosen))
+
+    done: list[Examination] = []
+    one_error(run)
+    return _told(done[0], chosen)
+
+
+async def _examined(source: Source, chosen: argparse.Namespace) -> Examination:
+    bounds = Bounds(chosen.depth, chosen.files, chosen.bytes)
+    examination = Examination(source, bounds, chosen.write, SKIPPED | set(chosen.skip))
+    try:
+        await examination.run()
+    except TooSlow as error:
+        raise NineError(errno.ETIMEDOUT, f"the top of the tree: {error}") from None
+    return examination
+
+
+def _told(done: Examination, chosen: argparse.Namespace) -> int:
+    tell(done, print, each=None if chosen.all else EACH)
+    return len(done.findings)

@@ -1,0 +1,135 @@
+"""What only stored files can: extended attributes (xattr(7)) and byte-range locks (fcntl(2)), over 9P2000.L.
+
+An extended attribute is read through a fid of its own that Txattrwalk makes and Tread reads; it is set through a fid that Txattrcreate turns into
+one, by writes of as many bytes as were announced. It is set with the last of them, and one of no bytes, or its removal, at once: a clunk has no way
+to say that it failed. Linux removes one by Txattrcreate with size 0 and XATTR_REPLACE, so an empty value cannot be set with that flag.
+"""
+
+import errno
+from collections.abc import Awaitable, Iterable
+from typing import Any, Final
+
+from mk9p.auth import Principal, require_change
+from mk9p.errors import NineError
+from mk9p.server.closing import put
+from mk9p.server.connection import Connection, Reply
+from mk9p.server.fids import Fid
+from mk9p.tree import Buffer, Handle, Lock, Maybe, Node, Open, settle
+from mk9p.wire import LOCK_BLOCKED, LOCK_FLAGS_BLOCK, LOCK_SUCCESS, LOCK_TYPE_UNLCK
+from mk9p.wire import messages as m
+
+XATTR_MAX: Final = 65536  # Linux's XATTR_SIZE_MAX
+_REPLACE: Final = 2  # XATTR_REPLACE
+
+
+class _Value(Handle):
+    """The value of an attribute, or the list of names, for Tread."""
+
+    def __init__(self, value: bytes) -> None:
+        self.value = value
+
+    def read(self, offset: int, count: int) -> Maybe[Buffer]:
+        return self.value[offset : offset + count]
+
+
+class _Setting(Handle):
+    """An attribute that is being written."""
+
+    def __init__(self, node: Node, who: Principal, name: str, size: int, flags: int) -> None:
+        self.node, self.who, self.name, self.size, self.flags = node, who, name, size, flags
+        self.value = bytearray()
+
+    def write(self, offset: int, data: memoryview) -> Maybe[int]:
+        if offset != len(self.value) or offset + len(data) > self.size:
+            raise NineError(errno.EINVAL, "an attribute is written from its start, and no further than was announced")
+        self.value += data
+        if len(self.value) < self.size:
+            return len(data)
+        done = self.node.set_xattr(self.name, bytes(self.value), self.who, flags=self.flags)
+        return len(data) if done is None else _then(done, len(data))
+
+
+async def _then(done: Awaitable[None], count: int) -> int:
+    await done
+    return count
+
+
+def xattrwalk(c: Connection, tag: int, fid: int, newfid: int, name: str) -> Reply | Awaitable[Reply]:
+    f = c.session.fid(fid)
+    node = f.place.node
+    found: Any = node.xattr(name, f.who) if name else node.xattrs(f.who)
+    if isinstance(found, Awaitable):
+        return _xattrwalk(c, tag, f, newfid, found)
+    return _found(c, tag, f, newfid, found)
+
+
+async def _xattrwalk(c: Connection, tag: int, f: Fid, newfid: int, found: Awaitable[Any]) -> Reply:
+    return _found(c, tag, f, newfid, await found)
+
+
+def _found(c: Connection, tag: int, f: Fid, newfid: int, found: bytes | Iterable[str]) -> Reply:
+    value = found if isinstance(found, bytes) else b"".join(name.encode() + b"\0" for name in found)
+    new = Fid(f.place, f.who)
+    c.session.new(newfid, new)
+    new.handle, new.how = _Value(value), Open(f.who)
+    return c.reply(m.Rxattrwalk, tag, len(value))
+
+
+async def xattrcreate(c: Connection, tag: int, fid: int, name: str, attr_size: int, flags: int) -> Reply:
+    f = c.session.fid(fid)
+    require_change(f.who)
+    if f.how is not None:
+        raise NineError(errno.EBADF, "fid is open already")
+    if attr_size > XATTR_MAX:
+        raise NineError(errno.E2BIG)
+    node = f.place.node
+    if attr_size == 0 and flags == _REPLACE:
+        await settle(node.remove_xattr(name, f.who))
+    elif attr_size == 0:
+        await settle(node.set_xattr(name, b"", f.who, flags=flags))
+    f.handle = _Setting(node, f.who, name, attr_size, flags)
+    f.how = Open(f.who, read=False, write=True)
+    return c.reply(m.Rxattrcreate, tag)
+
+
+def _handle(f: Fid) -> Handle:
+    if f.handle is None:
+        raise NineError(errno.EBADF, "fid not open")
+    return f.handle
+
+
+async def lock(
+    c: Connection,
+    tag: int,
+    fid: int,
+    kind: int,
+    flags: int,
+    start: int,
+    length: int,
+    proc_id: int,
+    client_id: str,
+) -> Reply:
+    f = c.session.fid(fid)
+    handle = _handle(f)
+    if kind > LOCK_TYPE_UNLCK or flags & ~LOCK_FLAGS_BLOCK:
+        raise NineError(errno.EINVAL, "no such kind of lock")
+    f.uses += 1
+    try:
+        got = await settle(handle.lock(Lock(kind, start, length, proc_id, client_id)))
+    finally:
+        await put(f)
+    return c.reply(m.Rlock, tag, LOCK_SUCCESS if got else LOCK_BLOCKED)  # one who would wait asks again
+
+
+async def getlock(
+    c: Connection, tag: int, fid: int, kind: int, start: int, length: int, proc_id: int, client_id: str
+) -> Reply:
+    f = c.session.fid(fid)
+    handle = _handle(f)
+    f.uses += 1
+    try:
+        wish = Lock(kind, start, length, proc_id, client_id)
+        found = await settle(handle.locked(wish)) or Lock(LOCK_TYPE_UNLCK, start, length, proc_id, client_id)
+    finally:
+        await put(f)
+    return c.reply(m.Rgetlock, tag, found.kind, found.start, found.length, found.process, found.client)

@@ -1,0 +1,156 @@
+"""What all files of one exported directory share: its options, /proc/self/fd, and the bookkeeping of descriptors.
+
+Every file that a client has a fid of is held by a descriptor that was opened for its path only (O_PATH): it is that file, whatever is renamed
+meanwhile, and no path string is ever put together. Linux's v9fs keeps a fid for each cached name, so a `find` over 100,000 files wants as many.
+So the limit of descriptors is raised to the hard one, and three quarters of it may be held so; beyond, the file that was walked to first gives its
+descriptor back and keeps a file handle instead (name_to_handle_at(2), what NFS servers use), by which it is opened again when it is used. What has
+no handle (other file systems than the usual, or a server that is not root) keeps its descriptor, and the end of it all is EMFILE.
+
+A descriptor for the path is turned into one for the content, or into a name that chmod and link take, through /proc/self/fd.
+"""
+
+import errno
+import os
+import resource
+import stat as st
+import weakref
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
+
+from mk9p.auth import Principal
+from mk9p.errors import NineError
+from mk9p.tree.qids import foreign
+from servers.fs import kernel
+from servers.fs.identity import Identity, Nobody
+
+if TYPE_CHECKING:
+    from servers.fs.nodes import FsNode
+
+_SPACE: Final = 0x6D6B_6673  # "mkfs": keeps paths of stored files apart from those of other servers' files
+_MASK: Final = 0xFFFF_FFFF_FFFF_FFFF
+_PATH: Final = os.O_PATH
+
+
+class Export:
+    """One exported directory. `readonly`: nothing is changed through it; `xdev`: other file systems below it are not entered.
+
+    `descriptors`: how many files may be held open for their paths; None: three quarters of what this process may have.
+    """
+
+    def __init__(self, *, readonly: bool = False, xdev: bool = False, descriptors: int | None = None) -> None:
+        self.readonly = readonly
+        self.identity = Identity()
+        self.proc = os.open("/proc/self/fd", os.O_PATH | os.O_DIRECTORY)  # raises ENOENT where /proc is not mounted
+        self.resolve = kernel.NO_XDEV if xdev else 0
+        self.most = descriptors or _raised() * 3 // 4
+        self._held: OrderedDict[int, weakref.ref[FsNode]] = OrderedDict()
+        self._mounts: dict[int, int | None] = {}  # number of a mount -> descriptor of something on it, None: it has no handles
+        self._devices: dict[int, int] = {}
+
+    def close(self) -> None:
+        """Give back what the export itself has open."""
+        for fd in (self.proc, *(fd for fd in self._mounts.values() if fd is not None)):
+            os.close(fd)
+        self._mounts.clear()
+
+    @property
+    def held(self) -> int:
+        """How many files are held by a descriptor."""
+        return len(self._held)
+
+    # who
+
+    def acting(self, who: Principal) -> Nobody:
+        return self.identity.of(who)
+
+    def changing(self, who: Principal) -> Nobody:
+        """Return the context of a change; raises EROFS, or EPERM where this server cannot be that user."""
+        self.require(who)
+        return self.identity.making(who)
+
+    def require(self, who: Principal) -> None:
+        """Raise EROFS if nothing may be changed, EPERM if this server cannot be the user who asks."""
+        if self.readonly:
+            raise NineError(errno.EROFS)
+        if self.identity.alone and who.uid not in (0, self.identity.own.uid):
+            raise NineError(errno.EPERM, "the server is not root, and can change nothing for other users")
+
+    # what
+
+    def path(self, device: int, inode: int) -> int:
+        """Return the qid.path of a file: one number for each, the same after a restart."""
+        base = self._devices.get(device)
+        if base is None:
+            base = self._devices[device] = foreign(_SPACE, device)
+        return (base + inode) & _MASK
+
+    def look(self, directory: int, name: bytes) -> int:
+        """Return a descriptor for the path of a file in a directory."""
+        try:
+            return kernel.open_beneath(directory, name, _PATH, resolve=self.resolve)
+        except OSError as error:
+            if error.errno != errno.EMFILE or not self._shrink(len(self._held) // 8 + 1):
+                raise
+            return kernel.open_beneath(directory, name, _PATH, resolve=self.resolve)
+
+    def reopen(self, fd: int, flags: int) -> int:
+        """Open the very file that a descriptor is for."""
+        return os.open(str(fd), flags | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK, dir_fd=self.proc)
+
+    # descriptors
+
+    def keep(self, fd: int, node: "FsNode") -> None:
+        """Count a descriptor that a node holds; an older node may have to give up its own."""
+        self._held[fd] = weakref.ref(node)
+        if len(self._held) > self.most:
+            self._shrink(1)
+
+    def drop(self, fd: int) -> None:
+        """Close a descriptor that was counted. May be called by the collector, in any thread."""
+        self._held.pop(fd, None)
+        os.close(fd)
+
+    def _shrink(self, count: int) -> bool:
+        """Have the oldest files give up descriptors; False if none did."""
+        done = 0
+        for _ in range(count + 8):  # a few that cannot are passed over
+            if done == count or not self._held:
+                break
+            fd, ref = self._held.popitem(last=False)
+            node = ref()
+            if node is None:
+                continue  # its end is on its way
+            handle = self._handle(fd)
+            if handle is None:
+                self._held[fd] = ref
+            else:
+                node.let_go(handle)
+                os.close(fd)
+                done += 1
+        return done > 0
+
+    def _handle(self, fd: int) -> tuple[int, bytes] | None:
+        """Return the mount and handle by which a file can be opened again, None if it cannot."""
+        found = kernel.file_handle(fd)
+        if found is None or os.stat(fd).st_nlink == 0:
+            return None
+        handle, number = found
+        if number not in self._mounts:
+            mode = os.stat(fd).st_mode
+            if not (st.S_ISREG(mode) or st.S_ISDIR(mode)):
+                return None  # the next of this mount will do
+            try:
+                mount = self.reopen(fd, os.O_RDONLY)
+                self._mounts[number] = mount
+                os.close(kernel.open_handle(mount, handle))
+            except OSError:  # no such handles, or not allowed
+                self._mounts[number] = None
+        mount_fd = self._mounts[number]
+        return None if mount_fd is None else (mount_fd, handle)
+
+
+def _raised() -> int:
+    """Return how many descriptors this process may have, after raising the limit as far as it goes."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard if hard != resource.RLIM_INFINITY else 1 << 20

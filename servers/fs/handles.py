@@ -1,0 +1,140 @@
+"""Open files and directories of the host.
+
+What is in the page cache is read in the call (RWF_NOWAIT), only what is not makes a thread wait; so a cold disk holds up nobody else. Writes go to
+the page cache in the call, but for files opened with O_SYNC or O_DSYNC. A file system that knows no RWF_NOWAIT is read in a thread, but for those
+in memory.
+
+A short answer means the end of the file to our clients, so what the cache has only the beginning of is completed in a thread. The kernel stops at a
+page that is not there: a short read that ends within a page has met the end. And since v9fs asks for a megabyte whatever the file's size, no more
+memory is taken than the file had bytes at the last look.
+"""
+
+import errno
+import os
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from mk9p.errors import NineError
+from mk9p.tree import Buffer, Change, Handle, Lock, Maybe, Open
+from servers.fs import kernel, locks
+
+if TYPE_CHECKING:
+    from servers.fs.nodes import FsNode
+
+_NOWAIT: Final = os.RWF_NOWAIT
+_PAGE: Final = 4095
+_LEAST: Final = 4096
+_MOST: Final = 1 << 63
+
+
+class FsDirectory(Handle):
+    """An open directory: for fsync(2), which makes new names survive."""
+
+    prompt = True
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    async def sync(self) -> None:
+        await trio.to_thread.run_sync(os.fsync, self.fd)
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+class FsFile(Handle):
+    """An open file: a descriptor of its own."""
+
+    prompt = True
+    truncates = True
+
+    def __init__(self, node: "FsNode", fd: int, how: Open, size: int) -> None:
+        self.node, self.fd, self.how = node, fd, how
+        self.size = size  # at the last look
+        self.nowait = True  # the file system reads without waiting, if asked
+        self.synchronous = bool(how.flags & os.O_DSYNC)
+        self.acting = node.export.acting(how.who)
+
+    def read(self, offset: int, count: int) -> Maybe[Buffer]:
+        room = self.size - offset + 1
+        if room < count:
+            if room < _LEAST:
+                room = _LEAST
+            if room < count:
+                count, asked = room, count
+                data = self._read(offset, count)
+                if data.__class__ is not bytearray or len(data) < count:  # type: ignore[arg-type]
+                    return data
+                self.size = os.fstat(self.fd).st_size  # it has grown
+                return self.read(offset, asked)
+        return self._read(offset, count)
+
+    def _read(self, offset: int, count: int) -> Maybe[Buffer]:
+        if not self.nowait:
+            return self._read_plain(offset, count)
+        data = bytearray(count)
+        try:
+            got = os.preadv(self.fd, (data,), offset, _NOWAIT)
+        except BlockingIOError:
+            return self._read_later(b"", offset, count)
+        except OverflowError:
+            raise NineError(errno.EINVAL) from None
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+            self.nowait = False
+            return self._read_plain(offset, count)
+        if got < count:
+            del data[got:]
+            if got and not (offset + got) & _PAGE and os.fstat(self.fd).st_size > offset + got:
+                return self._read_later(data, offset + got, count - got)
+        return data
+
+    def _read_plain(self, offset: int, count: int) -> Maybe[Buffer]:
+        if kernel.filesystem(self.fd) in kernel.MEMORY:
+            return bytearray(os.pread(self.fd, count, offset))
+        return self._read_later(b"", offset, count)
+
+    async def _read_later(self, first: bytes | bytearray, offset: int, count: int) -> Buffer:
+        rest = await trio.to_thread.run_sync(os.pread, self.fd, count, offset)
+        return first + rest if first else rest
+
+    def write(self, offset: int, data: memoryview) -> Maybe[int]:
+        if self.synchronous:
+            return self._write_later(offset, bytes(data))
+        if offset >= _MOST:
+            raise NineError(errno.EINVAL)
+        with self.acting:
+            return os.pwrite(self.fd, data, offset)
+
+    async def _write_later(self, offset: int, data: bytes) -> int:
+        def write() -> int:
+            with self.acting:
+                return os.pwrite(self.fd, data, offset)
+
+        return await trio.to_thread.run_sync(write)
+
+    def change(self, change: Change) -> None:
+        """Set the length, which opening for writing allowed, and the rest as the node does."""
+        length = change.length
+        if length is not None:
+            if length >= _MOST:
+                raise NineError(errno.EINVAL)
+            with self.acting:
+                os.ftruncate(self.fd, length)
+        self.node.change_status(change, self.how.who)
+
+    def lock(self, lock: Lock) -> bool:
+        return locks.lock(self.node.path, self.fd, lock)
+
+    def locked(self, lock: Lock) -> Lock | None:
+        return locks.locked(self.node.path, self.fd, lock)
+
+    async def sync(self) -> None:
+        await trio.to_thread.run_sync(partial(os.fsync, self.fd))
+
+    def close(self) -> None:
+        locks.forget(self.node.path, self.fd)
+        os.close(self.fd)

@@ -1,0 +1,136 @@
+"""Acting as the user who asks.
+
+The server is root, and the kernel shall decide what a user may do: it knows access lists, quotas, sticky directories, immutable files. So for the
+time of each operation the calling thread takes the user's groups, file-system gid and uid (setfsuid(2)), and gives up every effective capability:
+setfsuid alone takes those that concern files, but would leave CAP_SYS_ADMIN (`trusted.*` attributes), CAP_SETFCAP (`security.capability`) and
+CAP_SYS_RESOURCE (quotas). All of these belong to the thread; the C library would spread setgroups over all threads, so that is the raw system call.
+Nothing may wait in between: whoever runs next in this thread is root again.
+
+* root is the server itself, with all it may do;
+* what was opened is read without any of this, since opening decided; writing is done as its user, so that setuid bits fall and quotas hold;
+* the group of what is made is the one asked for, if the user is in it (root may name any); else his first; a user whom this machine does not know
+  has `nogroup`, or he could make setgid files of whatever group he names;
+* a server that is not root can be nobody else: it acts as itself, and lets others only read what the bits give to them (`alone`).
+"""
+
+import ctypes
+import errno
+import os
+import platform
+import struct
+from functools import lru_cache
+from typing import Final
+
+from mk9p.auth import NOBODY, Principal
+from mk9p.errors import NineError
+
+_libc: Final = ctypes.PyDLL(None, use_errno=True)
+_SETGROUPS: Final = {"x86_64": 116, "i386": 206, "i686": 206, "armv7l": 206, "ppc64le": 81, "s390x": 206}.get(platform.machine(), 159)
+_CAPABILITIES: Final = struct.pack("=Ii", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this thread
+_syscall = _libc.syscall
+_setfsuid = _libc.setfsuid
+_setfsgid = _libc.setfsgid
+
+
+class Nobody:
+    """Stands for acting as the server itself: nothing changes."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+class Group(Nobody):
+    """Root with another group, for what is made."""
+
+    def __init__(self, gid: int) -> None:
+        self.gid = gid
+
+    def __enter__(self) -> None:
+        _setfsgid(self.gid)
+
+    def __exit__(self, *_: object) -> None:
+        _setfsgid(os.getegid())
+
+
+class User(Nobody):
+    """A user, entered and left by one thread without waiting."""
+
+    def __init__(self, uid: int, gid: int, groups: frozenset[int], own: "Own") -> None:
+        self.uid, self.gid, self.own = uid, gid, own
+        self.groups = struct.pack(f"={len(groups)}I", *sorted(groups))
+        with self:
+            # The two tell no failure but by what they return the next time. In a user namespace some numbers are nobody's.
+            taken = _setfsuid(uid) == uid and _setfsgid(gid) == gid
+        if not taken:
+            raise NineError(errno.EPERM, f"uid {uid}, gid {gid} do not exist in this user namespace")
+
+    def __enter__(self) -> None:
+        if _syscall(_SETGROUPS, len(self.groups) // 4, self.groups) < 0:
+            raise NineError(errno.EPERM, os.strerror(ctypes.get_errno()))
+        _setfsgid(self.gid)
+        _setfsuid(self.uid)
+        _libc.capset(_CAPABILITIES, self.own.none)
+
+    def __exit__(self, *_: object) -> None:
+        own = self.own
+        _libc.capset(_CAPABILITIES, own.all)
+        _setfsuid(own.uid)
+        _setfsgid(own.gid)
+        _syscall(_SETGROUPS, len(own.groups) // 4, own.groups)
+
+
+class Own:
+    """Who the server itself is."""
+
+    def __init__(self) -> None:
+        self.uid, self.gid = os.geteuid(), os.getegid()
+        groups = os.getgroups()
+        self.groups = struct.pack(f"={len(groups)}I", *groups)
+        held = ctypes.create_string_buffer(24)
+        _libc.capget(_CAPABILITIES, held)
+        low, permitted, inheritable, high, permitted2, inheritable2 = struct.unpack("=6I", held)
+        self.all = held.raw
+        self.none = struct.pack("=6I", 0, permitted, inheritable, 0, permitted2, inheritable2)
+        self.effective = low | high << 32
+
+    @property
+    def may_be_others(self) -> bool:
+        """Tell whether this process is root with CAP_SETGID and CAP_SETUID."""
+        return self.uid == 0 and self.effective & 0xC0 == 0xC0
+
+
+_NOBODY: Final = Nobody()
+
+
+class Identity:
+    """Gives the context in which an operation is done for a user: `with identity.of(who): ...`, and nothing that waits within."""
+
+    def __init__(self) -> None:
+        self.own = Own()
+        self.alone = not self.own.may_be_others
+        self._users = lru_cache(maxsize=1024)(self._user)
+
+    def _user(self, uid: int, gid: int, groups: frozenset[int]) -> User:
+        return User(uid, gid, groups, self.own)
+
+    def of(self, who: Principal) -> Nobody:
+        """Return the context for what a user does with what is there."""
+        if who.uid == 0 or self.alone:
+            return _NOBODY
+        return self._users(who.uid, self._group(who), who.groups)
+
+    def making(self, who: Principal) -> Nobody:
+        """Return the context for what a user makes, which gets the group that he named."""
+        if self.alone:
+            return _NOBODY
+        if who.uid == 0:
+            return Group(who.gid) if who.gid is not None and who.gid < 0xFFFFFFFF else _NOBODY
+        return self.of(who)
+
+    def _group(self, who: Principal) -> int:
+        if who.gid is not None and who.gid in who.groups:
+            return who.gid
+        return min(who.groups, default=NOBODY)

@@ -1,0 +1,31 @@
+"""Names of files as the host has them, bytes, and as 9P has them, UTF-8 text.
+
+A byte that is no part of valid UTF-8 is shown as a character of Unicode's private use area, 0x80 as U+EF80 to 0xFF as U+EFFF (MirBSD's OPTU, which
+others took over), and such a character in a name from a client is that byte again. So each file of the host has a name, and can be walked to,
+renamed and removed. A host's name that has such characters itself is shown byte by byte in the same way, so that no two files have one name.
+"""
+
+import re
+from typing import Final
+
+_FIRST: Final = 0xEF00
+_ESCAPED: Final = re.compile("[\uef80-\uefff]")
+_LONE: Final = re.compile("[\udc80-\udcff]")  # how Python has a byte that it could not decode (PEP 383)
+
+
+def to_host(name: str) -> bytes:
+    """Return the bytes of a name that came from a client."""
+    if name.isascii():
+        return name.encode()
+    return _ESCAPED.sub(lambda found: chr(ord(found[0]) - _FIRST + 0xDC00), name).encode("utf-8", "surrogateescape")
+
+
+def from_host(name: str | bytes) -> str:
+    """Return a name of the host as a client is told it. Takes bytes, or text as Python's `os` functions return it."""
+    if isinstance(name, bytes):
+        name = name.decode("utf-8", "surrogateescape")
+    if name.isascii():
+        return name
+    if _ESCAPED.search(name):
+        name = _ESCAPED.sub(lambda found: "".join(chr(_FIRST + byte) for byte in found[0].encode()), name)
+    return _LONE.sub(lambda found: chr(ord(found[0]) - 0xDC00 + _FIRST), name)

@@ -1,0 +1,138 @@
+"""Linux's v9fs as a person uses it: every idiom of the shell on a mounted tree, on Debian's 6.1 and 6.12, with bash and with busybox."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import attrs
+import pytest
+
+from clients import lab as labs
+from mk9p.client import Client
+from mk9p.errors import NineError
+from tests.vm.conftest import Place
+from tests.vm.idioms import IDIOMS, Idiom, results, script
+from tests.vm.lab_vm import READERS, SHELLS, TREES, Pipe, Shown, Vm, devices
+
+MOUNT = "/mnt/t"
+
+
+@attrs.define
+class Guest:
+    """A kernel with the tree mounted, the tree's state, and what the idioms printed, by shell."""
+
+    vm: Vm
+    name: str
+    shown: Shown
+    printed: dict[str, dict[str, tuple[str, int, str]]] = attrs.field(factory=dict)
+
+    def words(self, shell: str, text: str) -> list[str]:
+        """Return the command that runs a script in a shell, with the programs that go with it."""
+        if shell == "bash":
+            return ["run", self.name, "--", "bash", "-c", text]
+        setup = "mkdir -p /tmp/bb; busybox --install -s /tmp/bb 2>/dev/null; rm -f /tmp/bb/setpriv; PATH=/tmp/bb:$PATH; "
+        return ["run", self.name, "--", "busybox", "sh", "-c", setup + text]
+
+    def idiom(self, shell: str, name: str) -> tuple[str, int, str]:
+        if shell not in self.printed:
+            everything = self.shown.everything
+            everything.value = 0
+            done = self.vm.mk9p(*self.words(shell, script(IDIOMS, MOUNT)))
+            assert done.returncode == 0, done.stderr.decode()
+            self.printed[shell] = results(done.stdout.decode())
+            # and on the other side of the wire
+            assert everything.value == 81
+            assert bytes(everything.disk[99:104]).endswith(b"XYZ" + bytes(everything.disk[103:104]))
+        return self.printed[shell][name]
+
+
+@contextmanager
+def running(vm: Vm, place: Place, name: str) -> Iterator[None]:
+    """Have the kernel there; k3 only for as long as it takes."""
+    if name != "k3":
+        yield
+        return
+    words = {"backend": "qemu", "kernel": "6.12", "cpus": 1, "memory": "512M", "device": devices(place.path, name)}
+
+    async def start(ns: Client) -> None:
+        await labs.start_kernel(ns, name, words)
+        await labs.serving(ns, [name], print)
+
+    try:
+        vm.client(start)
+    except NineError as error:
+        pytest.skip(f"kernel 6.12 is not to be had: {error}")
+    try:
+        yield
+    finally:
+        vm.write(f"kernels/{name}/ctl", "kill")
+        vm.write("kernels/ctl", f"delete {name}")
+
+
+@pytest.fixture(scope="module", params=["k1", "k3"], ids=["6.1", "6.12"])
+def guest(request: pytest.FixtureRequest, vm: Vm, place: Place) -> Iterator[Guest]:
+    name = request.param
+    with running(vm, place, name):
+        vm.mount(name, MOUNT, line=f"char!{TREES[0]}")
+        yield Guest(vm, name, place.shown[name])
+        vm.sh(name, f"umount {MOUNT}")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("idiom", IDIOMS, ids=lambda idiom: idiom.name)
+def test_idiom(guest: Guest, shell: str, idiom: Idiom) -> None:
+    output, status, errors = guest.idiom(shell, idiom.name)
+    assert (output, errors if not idiom.error else "") == (idiom.shows, "")
+    if idiom.error:
+        assert status != 0
+        assert idiom.error in errors
+    else:
+        assert status == 0
+
+
+@pytest.mark.parametrize(
+    ("shell", "reader", "command"),
+    [
+        *((shell, "cat", "cat F") for shell in SHELLS),
+        *((shell, "head", "head -n 3 F") for shell in SHELLS),
+        *((shell, "while", 'while read -r seq time what; do echo "$what"; done <F') for shell in SHELLS),
+        *((shell, "pipe", 'cat F | while read -r seq time what; do echo "$what"; done') for shell in SHELLS),
+        ("bash", "python", "python3 -uc 'for line in open(\"F\"): print(line)'"),
+    ],
+)
+def test_lines_come_as_they_are_written(guest: Guest, shell: str, reader: str, command: str) -> None:
+    assert reader in READERS
+    log = f"{shell}-{reader}"
+    with guest.vm.started(*guest.words(shell, command.replace("F", f"{MOUNT}/logs/{log}"))) as process:
+        said = Pipe(process.stdout)
+        for line in ("one", "two", "three"):
+            guest.shown.emit(log, line)
+            said.expect(f"{line}\n".encode())  # before the next is written
+            if reader != "head" or line != "three":
+                assert process.poll() is None
+        if reader == "head":
+            assert process.wait(60) == 0
+        else:
+            process.send_signal(2)
+            assert process.wait(60) != 0
+
+
+@pytest.mark.parametrize("version", ["9p2000", "9p2000.u", "9p2000.L"])
+def test_all_dialects(guest: Guest, version: str) -> None:
+    vm, where = guest.vm, "/mnt/u"
+    guest.shown.everything.value = 0
+    vm.mount(guest.name, where, line=f"char!{TREES[1]}", version=version)
+    try:
+        assert f"version={version}" in vm.sh(guest.name, f"grep ' {where} ' /proc/mounts") or version != "9p2000.L"
+        text = vm.sh(
+            guest.name,
+            f"cd {where}; ls; cat status; echo add 3 >ctl; cat status; (echo bogus >ctl) 2>&1; (cat nothing) 2>&1; (mkdir x) 2>&1; head -n1 big",
+        )
+    finally:
+        vm.sh(guest.name, f"umount {where}")
+    assert guest.shown.everything.value == 3
+    lines = text.splitlines()
+    assert {"ctl", "status", "events"} <= set(lines)
+    assert lines[lines.index("value 0") :][:2] == ["value 0", "value 3"]
+    for words in ("Invalid argument", "No such file or directory", "Operation not permitted"):
+        assert any(line.endswith(words) for line in lines), text
+    assert lines[-1] == "line 0"
