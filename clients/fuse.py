@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import pyfuse3
 import trio
@@ -36,8 +36,6 @@ log = logging.getLogger("mk9p.fuse")
 
 TASKS: Final = 100_000  # each blocked read holds one: there must always be another
 REST: Final = 0.1  # seconds that a read waits for more when it has a full message already
-
-T = TypeVar("T")
 
 
 class _Request:

@@ -1,7 +1,8 @@
 """`mk9p serve`: a kernel's tree, made of resource servers, served on any number of listeners.
 
 A resource server is an entry point of the group `mk9p.servers`: a function that returns a `Dir`, or an async context manager of one where it has
-background work. It hangs at its name; `host` is the top level itself. `NAME:ARG?OPTION=VALUE&...` calls it with an argument and options. Without
+background work. It hangs at its name; `host` is the top level itself. `NAME:ARG?OPTION=VALUE&...` calls it with an argument and options, and its tree
+hangs at NAME/LAST, where LAST is the last part of the argument's path, or what the option `name` says: `fs:/srv/data` is `fs/data`. Without
 names all are served that need no argument and that this kernel has; one that this kernel has not says so in a line and is left out.
 """
 
@@ -45,6 +46,16 @@ class Spec:
         pairs = [pair.partition("=") for pair in tail.split("&") if pair]
         return cls(name, argument if colon else None, {key: value if equals else "on" for key, equals, value in pairs})
 
+    @property
+    def place(self) -> str:
+        """Where its tree hangs. Raises EINVAL for an option `name` that is no name."""
+        if self.argument is None:
+            return self.name
+        last = self.options.get("name") or self.argument.rstrip("/").rpartition("/")[2] or "root"
+        if "/" in last or last in (".", ".."):
+            raise NineError(errno.EINVAL, f"{last!r} is no name: say name=...")
+        return f"{self.name}/{last}"
+
 
 def available() -> dict[str, Any]:
     """Return the entry points of all resource servers that are installed, by name."""
@@ -58,7 +69,7 @@ async def kernel_tree(specs: Sequence[Spec] = ()) -> AsyncIterator[Dir]:
     """Make the tree of the resource servers given, or of all that can be had here; raises ENOENT for an unknown one."""
     known = available()
     async with AsyncExitStack() as stack:
-        trees: dict[str, Dir] = {}
+        trees: dict[str, Node] = {}
         for spec in specs or [Spec(name) for name in known]:
             if spec.name not in known:
                 raise NineError(errno.ENOENT, f"no resource server {spec.name!r}; there are: {' '.join(sorted(known))}")
@@ -66,13 +77,15 @@ async def kernel_tree(specs: Sequence[Spec] = ()) -> AsyncIterator[Dir]:
                 function = known[spec.name].load()
                 if not specs and _needs_argument(function):
                     continue
-                trees[spec.name] = await _make(stack, function, spec)
+                if spec.place in trees:
+                    raise NineError(errno.EEXIST, f"two trees at {spec.place}: say name=...")
+                trees[spec.place] = await _make(stack, function, spec)
             except (OSError, ImportError) as error:
                 if specs:
                     raise NineError(getattr(error, "errno", None) or errno.ENODEV, f"{spec.name}: {error}") from error
                 print(f"mk9p: without {spec.name}: {error}", file=sys.stderr)
         top = trees.pop(TOP, None)
-        yield Dir(*(top.children if top else ()), _nested(trees))
+        yield Dir(*(top.children if isinstance(top, Dir) else ()), _nested(trees))
 
 
 def _needs_argument(function: Any) -> bool:
@@ -84,20 +97,22 @@ def _needs_argument(function: Any) -> bool:
     )
 
 
-async def _make(stack: AsyncExitStack, function: Any, spec: Spec) -> Dir:
+async def _make(stack: AsyncExitStack, function: Any, spec: Spec) -> Node:
+    named = spec.argument is not None
+    options = {key: value for key, value in spec.options.items() if not (named and key == "name")}
     try:
-        made = function(*(() if spec.argument is None else (spec.argument,)), **spec.options)
+        made = function(*((spec.argument,) if named else ()), **options)
     except TypeError as error:
         raise NineError(errno.EINVAL, str(error)) from None
     tree = await stack.enter_async_context(made) if hasattr(made, "__aenter__") else made
-    assert isinstance(tree, Dir)
+    assert isinstance(tree, Node)
     return tree
 
 
-def _nested(trees: Mapping[str, Dir]) -> dict[str, Node]:
+def _nested(trees: Mapping[str, Node]) -> dict[str, Node]:
     """Hang trees at their names; a name with a slash, as dev/block, goes into the directory that it names."""
     top: dict[str, Node] = {name: tree for name, tree in trees.items() if "/" not in name}
-    below: dict[str, dict[str, Dir]] = {}
+    below: dict[str, dict[str, Node]] = {}
     for name, tree in trees.items():
         if "/" in name:
             first, _, rest = name.partition("/")

@@ -10,9 +10,6 @@ import errno
 import os
 from collections.abc import Sequence
 
-import attrs
-import trio
-
 from clients.common import say
 from clients.doctor.examine import EACH, SKIPPED, Bounds, Examination, TooSlow, tell
 from clients.doctor.options import address_of, mount_line, mount_of, of_options
@@ -45,10 +42,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--version", default="9P2000.L", help="the dialect to look at it by (%(default)s)")
     chosen = parser.parse_args(arguments[1:])
     where = chosen.where or os.environ.get("MK9P") or DEFAULT
-    if "!" in where and not os.path.exists(where):
-        found = served(where, (), chosen)
-    else:
-        found = local(os.path.realpath(where), chosen)
+    dialled = "!" in where and not os.path.exists(where)
+    found = served(where, (), chosen) if dialled else local(os.path.realpath(where), chosen)
     return 1 if found else 0
 
 

@@ -81,7 +81,9 @@ def of_looks(path: str, listed: Qid | None, first: Look, second: Look) -> Iterat
     mode = first.stat.mode
     kind = st.S_IFMT(mode)
     if kind in _SPECIAL:
-        yield Finding(path, "special", f"{_SPECIAL[kind]}: opened, it is this kernel's own of that number or none")
+        yield Finding(
+            path, "special", f"{_SPECIAL[kind]}: Linux opens one of its own in its place, and never asks the server"
+        )
     elif not kind:
         yield Finding(path, "mode", f"{mode:#o} says of no kind of file what it is")
     for bit, of_mode, what in ((QTDIR, st.S_IFDIR, "directory"), (QTSYMLINK, st.S_IFLNK, "symbolic link")):

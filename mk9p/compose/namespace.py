@@ -127,7 +127,7 @@ class Namespace:
         )  # a script run again, or flags that change: it was looked at when it was bound
         qtype = there.qtype if there is not None else await self._qtype(new, who, believe=believe)
         item = attrs.evolve(item, qtype=qtype)
-        if item.qtype & QTDIR == 0 and flags.order != "replace":
+        if item.qtype & QTDIR == 0 and (flags.order != "replace" or not old):
             raise NineError(errno.EINVAL, "inconsistent mount")
         self.table.put(old, item, flags.order)
         self._tell(item, old, flags)

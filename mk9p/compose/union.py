@@ -267,7 +267,12 @@ class Root(Composed):
         return self.elements if self.generation == table.generation else self._settle(self.elements)
 
     async def _found(self, who: Principal) -> list[Element]:
-        return self._now(who) or await self.resolver.elements("", who)
+        known = self._now(who)
+        if known is not None:
+            return known
+        # A bind of what was not there when it was made, and turned out to be a file, does not make the root one.
+        found = [element for element in await self.resolver.elements("", who) if element.node.qtype & QTDIR]
+        return found or [Element(self.resolver.made, (("", False),))]
 
 
 def lexical(path: str) -> int:

@@ -86,12 +86,7 @@ class Export:
 
     def look(self, directory: int, name: bytes) -> int:
         """Return a descriptor for the path of a file in a directory."""
-        try:
-            return kernel.open_beneath(directory, name, _PATH, resolve=self.resolve)
-        except OSError as error:
-            if error.errno != errno.EMFILE or not self._shrink(len(self._held) // 8 + 1):
-                raise
-            return kernel.open_beneath(directory, name, _PATH, resolve=self.resolve)
+        return kernel.open_beneath(directory, name, _PATH, resolve=self.resolve)
 
     def reopen(self, fd: int, flags: int) -> int:
         """Open the very file that a descriptor is for."""
@@ -100,22 +95,27 @@ class Export:
     # descriptors
 
     def keep(self, fd: int, node: "FsNode") -> None:
-        """Count a descriptor that a node holds; an older node may have to give up its own."""
+        """Count a descriptor that a node holds."""
         self._held[fd] = weakref.ref(node)
-        if len(self._held) > self.most:
-            self._shrink(1)
+
+    def spare(self, fd: int) -> None:
+        """Leave a descriptor out of the count: its node never gives it up."""
+        del self._held[fd]
+
+    @property
+    def full(self) -> bool:
+        """Tell whether as many files are held as may be."""
+        return len(self._held) >= self.most
 
     def drop(self, fd: int) -> None:
         """Close a descriptor that was counted. May be called by the collector, in any thread."""
         self._held.pop(fd, None)
         os.close(fd)
 
-    def _shrink(self, count: int) -> bool:
-        """Have the oldest files give up descriptors; False if none did."""
+    def shrink(self) -> bool:
+        """Have the files that were walked to first give up their descriptors, an eighth of all; False if none did. Not to be called as a user."""
         done = 0
-        for _ in range(count + 8):  # a few that cannot are passed over
-            if done == count or not self._held:
-                break
+        for _ in range(len(self._held) // 8 + 1):
             fd, ref = self._held.popitem(last=False)
             node = ref()
             if node is None:

@@ -11,7 +11,6 @@ memory is taken than the file had bytes at the last look.
 
 import errno
 import os
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -54,27 +53,19 @@ class FsFile(Handle):
         self.node, self.fd, self.how = node, fd, how
         self.size = size  # at the last look
         self.nowait = True  # the file system reads without waiting, if asked
+        self.memory = False  # it has nothing to wait for
         self.synchronous = bool(how.flags & os.O_DSYNC)
         self.acting = node.export.acting(how.who)
 
     def read(self, offset: int, count: int) -> Maybe[Buffer]:
-        room = self.size - offset + 1
-        if room < count:
-            if room < _LEAST:
-                room = _LEAST
-            if room < count:
-                count, asked = room, count
-                data = self._read(offset, count)
-                if data.__class__ is not bytearray or len(data) < count:  # type: ignore[arg-type]
-                    return data
-                self.size = os.fstat(self.fd).st_size  # it has grown
-                return self.read(offset, asked)
-        return self._read(offset, count)
-
-    def _read(self, offset: int, count: int) -> Maybe[Buffer]:
         if not self.nowait:
             return self._read_plain(offset, count)
-        data = bytearray(count)
+        room = self.size - offset + 1
+        if room < _LEAST:
+            room = _LEAST
+        if room > count:
+            room = count
+        data = bytearray(room)
         try:
             got = os.preadv(self.fd, (data,), offset, _NOWAIT)
         except BlockingIOError:
@@ -85,19 +76,24 @@ class FsFile(Handle):
             if error.errno != errno.EOPNOTSUPP:
                 raise
             self.nowait = False
+            self.memory = kernel.filesystem(self.fd) in kernel.MEMORY
             return self._read_plain(offset, count)
-        if got < count:
-            del data[got:]
-            if got and not (offset + got) & _PAGE and os.fstat(self.fd).st_size > offset + got:
-                return self._read_later(data, offset + got, count - got)
+        if got == room:
+            if room == count:
+                return data
+            self.size = os.fstat(self.fd).st_size  # it has grown
+            return self.read(offset, count)
+        del data[got:]
+        if got and not (offset + got) & _PAGE and os.fstat(self.fd).st_size > offset + got:
+            return self._read_later(bytes(data), offset + got, count - got)
         return data
 
     def _read_plain(self, offset: int, count: int) -> Maybe[Buffer]:
-        if kernel.filesystem(self.fd) in kernel.MEMORY:
-            return bytearray(os.pread(self.fd, count, offset))
-        return self._read_later(b"", offset, count)
+        if offset >= _MOST:
+            raise NineError(errno.EINVAL)
+        return os.pread(self.fd, count, offset) if self.memory else self._read_later(b"", offset, count)
 
-    async def _read_later(self, first: bytes | bytearray, offset: int, count: int) -> Buffer:
+    async def _read_later(self, first: bytes, offset: int, count: int) -> Buffer:
         rest = await trio.to_thread.run_sync(os.pread, self.fd, count, offset)
         return first + rest if first else rest
 
@@ -133,7 +129,7 @@ class FsFile(Handle):
         return locks.locked(self.node.path, self.fd, lock)
 
     async def sync(self) -> None:
-        await trio.to_thread.run_sync(partial(os.fsync, self.fd))
+        await trio.to_thread.run_sync(os.fsync, self.fd)
 
     def close(self) -> None:
         locks.forget(self.node.path, self.fd)

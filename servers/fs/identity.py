@@ -116,6 +116,11 @@ class Identity:
     def _user(self, uid: int, gid: int, groups: frozenset[int]) -> User:
         return User(uid, gid, groups, self.own)
 
+    @property
+    def itself(self) -> Nobody:
+        """The context for what the server does on its own account."""
+        return _NOBODY
+
     def of(self, who: Principal) -> Nobody:
         """Return the context for what a user does with what is there."""
         if who.uid == 0 or self.alone:

@@ -8,13 +8,13 @@ with a text here: clients follow them, in their own tree. Devices, pipes and soc
 import errno
 import os
 import stat as st
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Final, TypeVar
 
 from mk9p.auth import EXEC, Principal, may
 from mk9p.errors import NineError
 from mk9p.tree import Change, Handle, Node, Open, Stat, StatFs
-from mk9p.wire import L_DSYNC, L_NOATIME, L_SYNC, QTDIR, QTFILE, QTSYMLINK
+from mk9p.wire import L_DSYNC, L_NOATIME, L_SYNC, QTDIR, QTSYMLINK
 from servers.fs import kernel
 from servers.fs.export import Export
 from servers.fs.handles import FsDirectory, FsFile
@@ -24,10 +24,14 @@ _PASSED: Final = ((L_DSYNC, os.O_DSYNC), (L_SYNC, os.O_SYNC), (L_NOATIME, os.O_N
 _SPECIAL: Final = "devices, pipes and sockets are used where they are, and neither made nor opened through here"
 _MOST: Final = 1 << 63
 
+T = TypeVar("T")
+
 
 def root(export: Export, path: str) -> "FsNode":
     """Return the node of the directory to be exported; the only path that is ever given to the kernel. Raises OSError: ENOENT, ENOTDIR."""
-    return _held(export, os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+    node = _held(export, os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+    export.spare(node.fd)  # it is used all the time
+    return node
 
 
 def _held(export: Export, fd: int) -> "FsNode":
@@ -38,8 +42,7 @@ def _held(export: Export, fd: int) -> "FsNode":
     except BaseException:
         os.close(fd)
         raise
-    node.fd = fd
-    export.keep(fd, node)
+    node.hold_by(fd)
     return node
 
 
@@ -48,6 +51,17 @@ def _name(name: str) -> bytes:
     if name in ("", ".", "..") or "/" in name:
         raise NineError(errno.EINVAL, "illegal name")
     return to_host(name)
+
+
+def _flags(how: Open) -> int:
+    """Return the flags of open(2), in this machine's numbers."""
+    flags = os.O_RDONLY if not how.write else os.O_RDWR if how.read else os.O_WRONLY
+    if how.append:
+        flags |= os.O_APPEND
+    for bit, ours in _PASSED:
+        if how.flags & bit == bit:
+            flags |= ours
+    return flags
 
 
 class FsNode(Node):
@@ -84,9 +98,13 @@ class FsNode(Node):
                 assert self._entry is not None
                 directory, name = self._entry
                 fd = self.export.look(directory.at(), name)
-            self.fd = fd
-            self.export.keep(fd, self)
+            self.hold_by(fd)
         return fd
+
+    def hold_by(self, fd: int) -> None:
+        """Take a descriptor that is for this file's path."""
+        self.fd = fd
+        self.export.keep(fd, self)
 
     def let_go(self, handle: tuple[int, bytes]) -> None:
         """Use a handle from now on: the descriptor is about to be closed."""
@@ -196,10 +214,20 @@ class FsNode(Node):
     def walk(self, name: str, who: Principal) -> "FsNode":
         raw = _name(name)
         export = self.export
-        fd = self.at()
-        with export.acting(who):
-            new = export.look(fd, raw)
+        if export.full:
+            export.shrink()
+        try:
+            new = self._look(raw, who)
+        except OSError as error:
+            if error.errno != errno.EMFILE or not export.shrink():
+                raise
+            new = self._look(raw, who)
         return _held(export, new)
+
+    def _look(self, raw: bytes, who: Principal) -> int:
+        fd = self.at()
+        with self.export.acting(who):
+            return self.export.look(fd, raw)
 
     def entries(self, who: Principal) -> Iterable[tuple[str, Node]]:
         export = self.export
@@ -228,6 +256,33 @@ class FsNode(Node):
             os.close(fd)
         return found
 
+    # extended attributes; /proc/self/fd/N is this very file, a symbolic link too
+
+    def _in_proc(self) -> str:
+        return f"/proc/self/fd/{self.at()}"
+
+    def xattr(self, name: str, who: Principal) -> bytes:
+        path = self._in_proc()
+        with self.export.acting(who):
+            return os.getxattr(path, to_host(name))
+
+    def xattrs(self, who: Principal) -> list[str]:
+        path = self._in_proc()
+        with self.export.acting(who):
+            return [from_host(name) for name in os.listxattr(path)]
+
+    def set_xattr(self, name: str, value: bytes, who: Principal, *, flags: int = 0) -> None:
+        path = self._in_proc()
+        self.export.require(who)
+        with self.export.acting(who):
+            os.setxattr(path, to_host(name), value, flags)
+
+    def remove_xattr(self, name: str, who: Principal) -> None:
+        path = self._in_proc()
+        self.export.require(who)
+        with self.export.acting(who):
+            os.removexattr(path, to_host(name))
+
     # open files
 
     def open(self, how: Open) -> Handle:
@@ -236,11 +291,7 @@ class FsNode(Node):
             with export.acting(how.who):
                 return FsDirectory(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.at()))
         self._require_regular()
-        flags = os.O_RDONLY if not how.write else os.O_RDWR if how.read else os.O_WRONLY
-        flags |= (os.O_APPEND if how.append else 0) | (os.O_TRUNC if how.truncate else 0)
-        for bit, ours in _PASSED:
-            if how.flags & bit == bit:
-                flags |= ours
+        flags = _flags(how) | (os.O_TRUNC if how.truncate else 0)
         if how.write or how.truncate:
             export.require(how.who)
         acting = export.acting(how.who)
@@ -256,11 +307,9 @@ class FsNode(Node):
     def create(self, name: str, perm: int, how: Open) -> "tuple[FsNode, Handle]":
         """Make a file and open it; what is there already is opened by 9P2000.L without O_EXCL, and else EEXIST."""
         raw = _name(name)
-        flags = os.O_CREAT | os.O_EXCL | (os.O_RDWR if how.read else os.O_WRONLY) | (os.O_APPEND if how.append else 0)
-        if not how.write:
-            flags = flags & ~os.O_ACCMODE | os.O_RDONLY
+        flags = _flags(how) | os.O_CREAT | os.O_EXCL
         try:
-            fd = self._make(lambda at: kernel.open_beneath(at, raw, flags, perm, resolve=self.export.resolve), how.who)
+            fd = self._make(lambda at: kernel.open_beneath(at, raw, flags, perm), how.who)
         except FileExistsError:
             if not how.reuses:
                 raise
@@ -274,6 +323,16 @@ class FsNode(Node):
         except BaseException:
             os.close(fd)
             raise
+
+    def _make(self, make: Callable[[int], T], who: Principal) -> T:
+        """Call a function that makes a file in this directory, as a user, with the mode as it was asked for: the client has applied its umask."""
+        at = self.at()
+        with self.export.changing(who):
+            before = os.umask(0)
+            try:
+                return make(at)
+            finally:
+                os.umask(before)
 
     def mkdir(self, name: str, perm: int, who: Principal) -> "FsNode":
         raw = _name(name)

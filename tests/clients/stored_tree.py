@@ -139,6 +139,21 @@ def tree() -> Dir:
             "added": Text(lambda: f"{counts.added}\n"),
             "reads": Text(lambda: f"{counts.reads}\n"),
             "waiting": Text(lambda: f"{counts.waiting}\n"),
+            "k": Dir(
+                {
+                    "k1": Dir(
+                        {
+                            "cpu": Dir(
+                                {
+                                    "ctl": Ctl({"offline": add}),
+                                    "status": Text("0 on\n"),
+                                    "1": Dir({"status": Text("on\n")}),
+                                }
+                            )
+                        }
+                    )
+                }
+            ),
             "wait": Stream(per_open=lambda how: Waiting(counts), mode=0o444),
         }
     )

@@ -6,6 +6,7 @@ The server runs in a process of its own, so that nothing of its loop can help th
 import csv
 import errno
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -91,6 +92,15 @@ def test_open_by_url(fs: Any, address: str) -> None:
     ]
     with fsspec.open("9p:///text", address=address) as file:
         assert file.read() == b"made up\n"
+
+
+def test_the_example_of_the_readme(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    shown = re.search(r"```python\n(import fsspec\n.*?)```", readme, re.DOTALL)
+    assert shown is not None
+    here = address.removeprefix("unix!")
+    exec(shown[1].replace("%2Frun%2Fmk9p%2Fns", here.replace("/", "%2F")).replace("/run/mk9p/ns", here))
+    assert capsys.readouterr().out == "0 on\n\n['/k/k1/cpu/1/status']\n"
 
 
 def test_blocks_of_a_stored_file(fs: Any) -> None:

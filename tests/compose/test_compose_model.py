@@ -89,6 +89,8 @@ class Model:
             if self.leads(path):
                 return [({}, [path])]
             raise Missing
+        if not path and isinstance(found[0][0], str):  # what turned out to be a file cannot be the root
+            return [(MADE, [""])]
         return found[:1] if isinstance(found[0][0], str) else [(t, p) for t, p in found if not isinstance(t, str)]
 
     def under(self, path: str, busy: frozenset[tuple[str, str]]) -> View:

@@ -1,0 +1,42 @@
+"""A directory of the host, given away: `mk9p serve fs:/srv/data` shows it at fs/data.
+
+kernel.py    system calls that Python lacks
+identity.py  acting as the user who asks
+names.py     bytes of the host and text of 9P
+export.py    what one exported directory's files share: descriptors, above all
+nodes.py     a file, as Node
+handles.py   an open one, as Handle
+locks.py     byte-range locks
+"""
+
+import errno
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from mk9p.errors import NineError
+from mk9p.tree import Node
+from servers.fs import nodes
+from servers.fs.export import Export
+
+
+@asynccontextmanager
+async def tree(path: str, *, ro: str = "off", xdev: str = "off", descriptors: str = "0") -> AsyncIterator[Node]:
+    """Give a directory of the host and all below it.
+
+    `ro=on`: nothing is changed through it. `xdev=on`: other file systems that are mounted below are not entered (EXDEV). `descriptors`: how many
+    files may be held open for their paths; 0: three quarters of the limit of this process. Raises OSError (ENOENT, ENOTDIR), or EINVAL for another
+    option.
+    """
+    if not descriptors.isdecimal():
+        raise NineError(errno.EINVAL, f"descriptors={descriptors}: want a number")
+    export = Export(readonly=_switch("ro", ro), xdev=_switch("xdev", xdev), descriptors=int(descriptors) or None)
+    try:
+        yield nodes.root(export, path)
+    finally:
+        export.close()
+
+
+def _switch(name: str, value: str) -> bool:
+    if value not in ("on", "off"):
+        raise NineError(errno.EINVAL, f"{name}={value}: want {name}=on or {name}=off")
+    return value == "on"
