@@ -1,11 +1,14 @@
 """What the commands share: running against the namespace, and reading whatever a file gives."""
 
+import errno
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from contextlib import AsyncExitStack
+from typing import Any, Final
 
 from mk9p.client import Client, File, connect
+from mk9p.errors import NineError
 from mk9p.serving import one_error
 
 
@@ -15,11 +18,28 @@ def with_namespace(work: Callable[[Client], Awaitable[int]], address: str | None
 
     async def run() -> None:
         nonlocal status
-        async with connect(address) as ns:
+        async with AsyncExitStack() as stack:
+            try:
+                ns = await stack.enter_async_context(connect(address))
+            except (ConnectionRefusedError, FileNotFoundError) as error:
+                raise NineError(error.errno or errno.EIO, f"{error}; {_HINT}") from None
             status = await work(ns)
 
     one_error(run)
     return status
+
+
+_HINT: Final = "start a namespace with `mk9p up`, or say where yours is with -a DIAL or $MK9P"
+
+
+async def kernel(ns: Client, name: str) -> str:
+    """Return the path of a kernel's tree; raises ENOENT that names the kernels there are."""
+    if "/" in name:
+        return name
+    names = [entry.name for entry in await ns.listdir("k")]
+    if name not in names:
+        raise NineError(errno.ENOENT, f"no kernel {name}; there are: {' '.join(sorted(names)) or 'none'}")
+    return f"k/{name}"
 
 
 async def pieces(file: File) -> AsyncIterator[bytes]:
@@ -35,11 +55,18 @@ async def pieces(file: File) -> AsyncIterator[bytes]:
 
 
 def out(data: bytes) -> None:
-    """Write bytes to the standard output at once, as a filter in a pipe must."""
-    sys.stdout.flush()
+    """Write bytes to the standard output at once, as a filter in a pipe must; ends the program quietly when nobody reads them."""
+    try:
+        put(1, data)
+    except BrokenPipeError:
+        raise SystemExit(128 + 13) from None
+
+
+def put(descriptor: int, data: bytes) -> None:
+    """Write all of the bytes to a descriptor. Raises OSError as write(2) does."""
     view = memoryview(data)
     while view:
-        view = view[os.write(1, view) :]
+        view = view[os.write(descriptor, view) :]
 
 
 def say(*words: Any) -> None:

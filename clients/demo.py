@@ -1,7 +1,7 @@
 """`mk9p demo`: two real kernels beside the host's own, one namespace over all three, and a short session with it at a shell.
 
-Every command is run by `bash` as it is printed, in the mounted namespace, so what is seen is what a person would see. The exit status says whether all
-of it went as it should.
+Every command is run by `bash` as it is printed, in the mounted namespace, so what is seen is what a person would see. The exit status
+says whether all of it went as it should.
 """
 
 import argparse

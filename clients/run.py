@@ -8,16 +8,16 @@ import argparse
 import errno
 import os
 import signal
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import trio
 
-from clients.common import out, pieces, say, with_namespace
+from clients.common import kernel, pieces, put, say, with_namespace
 from mk9p.client import Client, File
 from mk9p.errors import NineError
+from mk9p.signals import exit_code
 from mk9p.tree import join, split
 
 FORWARDED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
@@ -36,10 +36,13 @@ def main(arguments: Sequence[str]) -> int:
     command = chosen.command[1:] if chosen.command[:1] == ["--"] else chosen.command
     if not command:
         parser.error("no command")
-    tree = chosen.kernel if "/" in chosen.kernel else f"k/{chosen.kernel}"
     settings = [join(["env", *chosen.env])] if chosen.env else []
     settings += [join(["dir", chosen.dir])] if chosen.dir else []
-    return with_namespace(lambda ns: run(ns, tree, command, settings, terminal=chosen.terminal))
+
+    async def work(ns: Client) -> int:
+        return await run(ns, await kernel(ns, chosen.kernel), command, settings, terminal=chosen.terminal)
+
+    return with_namespace(work)
 
 
 async def run(
@@ -80,8 +83,8 @@ async def run(
                     nursery.start_soon(_feed, data, ctl, feeder)
                     nursery.start_soon(_forward, ctl, nursery.cancel_scope, terminal)
                     async with trio.open_nursery() as outputs:
-                        outputs.start_soon(_drain, output, 1)
-                        outputs.start_soon(_drain, errors, 2)
+                        outputs.start_soon(_drain, output, 1, ctl)
+                        outputs.start_soon(_drain, errors, 2, ctl)
                     status = await _status(wait)
                     nursery.cancel_scope.cancel()
     return status
@@ -90,29 +93,18 @@ async def run(
 async def _status(wait: File) -> int:
     """Return the exit status that a line of `wait` tells: `pid utime stime rtime 'status'`."""
     words = split((await wait.pread(4096, 0)).decode())
-    said = words[4] if len(words) > 4 else ""
-    kind, _, value = said.partition(" ")
-    if kind == "exit":
-        return int(value)
-    if kind == "signal":
-        number = (
-            int(value)
-            if value.isdecimal()
-            else int(getattr(signal, value if value.startswith("SIG") else f"SIG{value}"))
-        )
-        return 128 + number
-    return 0 if not said else 1
+    return exit_code(words[4]) if len(words) > 4 else 1
 
 
-async def _drain(file: File, descriptor: int) -> None:
+async def _drain(file: File, descriptor: int, ctl: File) -> None:
+    """Pass on what the command prints. When nobody reads that any more, the command is told as if it had written into a broken pipe."""
     async for data in pieces(file):
-        if descriptor == 1:
-            out(data)
-        else:
-            sys.stdout.flush()
-            view = memoryview(data)
-            while view:
-                view = view[os.write(descriptor, view) :]
+        try:
+            put(descriptor, data)
+        except BrokenPipeError:
+            with suppress(OSError):  # it may have ended by itself meanwhile
+                await ctl.pwrite(b"kill PIPE", 0)
+            return
 
 
 async def _feed(data: File, ctl: File, scope: trio.CancelScope) -> None:
@@ -123,7 +115,8 @@ async def _feed(data: File, ctl: File, scope: trio.CancelScope) -> None:
                 await data.write(piece)
             await ctl.pwrite(b"closein", 0)
         except OSError as error:  # the command does not read any more, which is its own business
-            say(f"standard input: {error}") if not _gone(error) else None
+            if not _gone(error):
+                say(f"standard input: {error}")
 
 
 def _read_input() -> bytes:

@@ -22,6 +22,7 @@ class Counts:
 
     reads: int = 0
     waiting: int = 0
+    offline: int = 0
     added: list[int] = attrs.field(factory=list)
 
 
@@ -131,6 +132,9 @@ def tree() -> Dir:
     def add(n: int) -> None:
         counts.added.append(n)
 
+    def offline(n: int) -> None:
+        counts.offline = n
+
     return Dir(
         {
             "top": Folder(counts),
@@ -145,7 +149,7 @@ def tree() -> Dir:
                         {
                             "cpu": Dir(
                                 {
-                                    "ctl": Ctl({"offline": add}),
+                                    "ctl": Ctl({"offline": offline}, read=lambda: f"{counts.offline}\n"),
                                     "status": Text("0 on\n"),
                                     "1": Dir({"status": Text("on\n")}),
                                 }

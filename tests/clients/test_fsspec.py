@@ -101,6 +101,7 @@ def test_the_example_of_the_readme(address: str, capsys: pytest.CaptureFixture[s
     here = address.removeprefix("unix!")
     exec(shown[1].replace("%2Frun%2Fmk9p%2Fns", here.replace("/", "%2F")).replace("/run/mk9p/ns", here))
     assert capsys.readouterr().out == "0 on\n\n['/k/k1/cpu/1/status']\n"
+    assert NineFileSystem(address).cat_file("/k/k1/cpu/ctl") == b"1\n"
 
 
 def test_blocks_of_a_stored_file(fs: Any) -> None:
@@ -295,6 +296,7 @@ def test_an_interrupted_read_is_flushed(fs: Any, address: str) -> None:
     until(lambda: fs.cat_file("/waiting") == b"0\n")
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # of Python 3.12 on
 def test_a_forked_child_dials_for_itself(fs: Any) -> None:
     assert fs.cat_file("/text") == b"made up\n"
     code = os.fork()
