@@ -64,7 +64,7 @@ async def test_dots_lead_nowhere(secret: Path) -> None:
                 with pytest.raises(OSError, match="Invalid argument|File exists|Operation not permitted"):
                     await files.ask(*ask)
         for name in ("..", "a/..", "../secret", "", "."):
-            with pytest.raises(OSError, match="Invalid"):
+            with pytest.raises(OSError, match="illegal name"):
                 files.root.walk(name, ROOT)
     assert sorted(os.listdir(secret.parent)) == ["in", "out", "secret"]
 
@@ -181,6 +181,7 @@ async def test_no_descriptor_is_left(tmp_path: Path) -> None:
         gc.collect()
         assert descriptors() < before + 15
         assert len(files.root.export._held) == 0  # type: ignore[attr-defined]
+    del files
     gc.collect()
     assert descriptors() == before
 
@@ -216,6 +217,7 @@ async def test_more_files_than_descriptors(tmp_path: Path) -> None:
 
 async def test_a_handle_outlives_its_export(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("f")
+    gc.collect()
     before = descriptors()
     export = Export()
     f = nodes.root(export, str(tmp_path)).walk("f", ROOT)

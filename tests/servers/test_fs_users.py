@@ -176,7 +176,7 @@ async def test_two_users_of_one_connection(tmp_path: Path, shared: tuple[Path, n
         with pytest.raises(PermissionError):
             await daemon.open("d")
         with pytest.raises(PermissionError):
-            await daemon.walk("d/below")
+            await daemon.ask(m.Twalk, await daemon.walk("d"), daemon.new(), ("below",))
 
 
 async def test_the_identity_is_the_calling_thread_s_alone(shared: tuple[Path, nodes.FsNode]) -> None:

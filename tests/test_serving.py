@@ -1,0 +1,177 @@
+"""`mk9p serve` as it is started: which servers, who may do what on which listener, one line for what is wrong, and no trace at the end."""
+
+import errno
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from mk9p import connect
+from mk9p.serving import Spec
+
+ME = [sys.executable, "-m", "mk9p"]
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it becomes another user")
+
+
+@contextmanager
+def serve(*words: str) -> Iterator[tuple[str, str]]:
+    """Run `mk9p serve`; give the address it says, and the line on who can do what there."""
+    with subprocess.Popen(
+        [*ME, "serve", *words], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stderr is not None
+        address, policy = "", ""
+        for line in process.stderr:
+            if found := re.match(r"mk9p: listening on (\S+)", line):
+                address = found[1]
+            elif address and line.startswith(f"mk9p: {address}: "):
+                policy = line.removeprefix(f"mk9p: {address}: ").strip()
+                break
+        try:
+            yield address, policy
+        finally:
+            process.terminate()
+            rest = process.stderr.read()
+            assert process.wait() == 0, rest
+            assert "Traceback" not in rest
+
+
+def errno_of(caught: pytest.ExceptionInfo[OSError]) -> int | None:
+    return caught.value.errno
+
+
+async def test_tcp_believes_nobody() -> None:
+    with serve("-l", "tcp!127.0.0.1!0", "cpu", "dev", "proc", "cmd", "host") as (address, policy):
+        assert policy == "everybody is `none` and gets what the permission bits give to others"
+        async with connect(address, uname="root", n_uname=0) as c:
+            assert (await c.read("status")).startswith("name ")
+            assert "online" in await c.read("cpu/status")
+            assert await c.read("proc/1/status")
+            for path in ("ctl", "cpu/ctl", "proc/1/ctl", "dev/sysname", "dev/time"):
+                with pytest.raises(PermissionError) as caught:
+                    await c.write(path, "x")
+                assert errno_of(caught) == errno.EACCES, path
+            for path in ("cmd/clone", "proc/1/mem", "proc/1/environ", "proc/1/fd", "dev/kmsg"):
+                with pytest.raises(PermissionError) as caught:
+                    await c.read(path)
+                assert errno_of(caught) == errno.EACCES, path
+            await c.write("dev/null", "others may, by its bits")
+
+
+async def test_tcp_that_is_trusted_believes_names() -> None:
+    with serve("--trust", "-l", "tcp!127.0.0.1!0", "cmd", "dev") as (address, policy):
+        assert policy == "every user is believed who he says he is"
+        async with connect(address, uname="root", n_uname=0) as c:
+            assert (await (await c.open("cmd/clone", "r+")).pread(10, 0)) == b"0\n"
+        async with connect(address, uname="nobody", n_uname=65534) as c:
+            with pytest.raises(PermissionError):
+                await c.read("cmd/clone")
+
+
+async def test_beyond_this_machine_nothing_can_be_changed() -> None:
+    with serve("-l", "tcp!*!0", "dev") as (address, policy):
+        assert policy.endswith("nothing can be changed")
+        async with connect(address.replace("*", "127.0.0.1")) as c:
+            with pytest.raises(OSError, match="Read-only") as caught:
+                await c.write("dev/null", "x")
+            assert errno_of(caught) == errno.EROFS
+
+
+async def test_readonly_is_for_root_too(tmp_path: Path) -> None:
+    with serve("--readonly", "-l", f"unix!{tmp_path}/s", "dev") as (address, _):
+        async with connect(address) as c:
+            with pytest.raises(OSError, match="Read-only"):
+                await c.write("dev/null", "x")
+
+
+async def test_a_unix_socket_is_private_and_goes_with_its_server(tmp_path: Path) -> None:
+    socket = tmp_path / "s"
+    with serve("-l", f"unix!{socket}", "dev") as (address, policy):
+        assert socket.stat().st_mode & 0o777 == 0o600
+        assert policy == "root and this user attach as anybody, others as themselves"
+        async with connect(address) as c:
+            assert "null" in {entry.name for entry in await c.listdir("dev")}
+    assert not socket.exists()
+
+
+@root_only
+def test_another_user_of_a_unix_socket_is_himself_whatever_he_says() -> None:
+    with tempfile.TemporaryDirectory() as folder, serve("-l", f"unix!{folder}/s", "dev", "host") as (address, _):
+        Path(folder).chmod(0o711)
+        (Path(folder) / "s").chmod(0o666)
+        script = (
+            "import os, sys, trio; from mk9p import connect; os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+            "async def main():\n"
+            f"  async with connect({address!r}, uname='root', n_uname=0) as c:\n"
+            "    print((await c.read('status')).split()[0])\n"
+            "    try: await c.write('dev/sysname', 'owned')\n"
+            "    except PermissionError as e: print(e)\n"
+            "trio.run(main)"
+        )
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        assert done.stdout == "name\npermission denied\n", done.stderr
+
+
+async def test_only_those_asked_for_are_served() -> None:
+    with serve("-l", "tcp!127.0.0.1!0", "cpu", "proc") as (address, _):
+        async with connect(address) as c:
+            assert [entry.name for entry in await c.listdir()] == ["cpu", "proc"]
+
+
+async def test_without_names_all_are_served() -> None:
+    with serve("-l", "tcp!127.0.0.1!0") as (address, _):
+        async with connect(address) as c:
+            names = {entry.name for entry in await c.listdir()}
+            assert {"ctl", "status", "events", "cpu", "mem", "irq", "dev", "proc", "cmd"} <= names
+            assert "kernels" not in names
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nowhere"], "mk9p serve: no resource server 'nowhere'; there are: cmd cpu "),
+        (["-l", "nonsense"], "mk9p serve: bad dial string 'nonsense'"),
+        (["-l", "tcp!127.0.0.1!1!2"], "mk9p serve: "),
+        (["cpu?nonsense=1"], "mk9p serve: cpu: "),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(words: list[str], said: str) -> None:
+    done = subprocess.run([*ME, "serve", *words], capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 1
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("mk9p: ")]
+    assert len(lines) == 1
+    assert lines[0].startswith(said)
+
+
+def test_wrong_use_is_told_and_is_status_2() -> None:
+    for words in ([], ["nosuchcommand"], ["ls", "--nosuchoption"]):
+        done = subprocess.run([*ME, *words], capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert "usage: mk9p" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "spec"),
+    [
+        ("cpu", Spec("cpu")),
+        ("fs:/srv/data?ro", Spec("fs", "/srv/data", {"ro": "on"})),
+        ("cpu?root=/x&y=z=1", Spec("cpu", None, {"root": "/x", "y": "z=1"})),
+    ],
+)
+def test_a_server_is_named_with_an_argument_and_options(text: str, spec: Spec) -> None:
+    assert Spec.parse(text) == spec
+
+
+def test_the_server_of_a_descriptor_ends_with_it() -> None:
+    with subprocess.Popen(
+        [*ME, "serve", "-l", "fd!0!1", "dev"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(timeout=30) == 0
