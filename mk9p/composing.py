@@ -19,7 +19,7 @@ from mk9p.compose.namespace import Namespace
 from mk9p.compose.remote import Server as Remote
 from mk9p.dial import listen, parse
 from mk9p.errors import NineError
-from mk9p.server import Server
+from mk9p.server import Limits, Server
 from mk9p.serving import available, one_error, options, serve_tree, start_logging
 from mk9p.tree import Dir, Handle, Node, Open, settle
 from mk9p.tree import split as words_of
@@ -163,4 +163,11 @@ async def compose(nursery: trio.Nursery, script: str, chosen: Any, kernels: Dir 
         if kernels is not None:
             nursery.start_soon(Kernels(kernels, ns, server, nursery).watch)
 
-    await serve_tree(ns.root, chosen.listen or [DEFAULT], trust=chosen.trust, readonly=chosen.readonly, ready=ready)
+    await serve_tree(
+        ns.root,
+        chosen.listen or [DEFAULT],
+        trust=chosen.trust,
+        readonly=chosen.readonly,
+        limits=Limits.parse(chosen.limit),
+        ready=ready,
+    )

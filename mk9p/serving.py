@@ -22,7 +22,7 @@ import trio
 from mk9p.auth import Policy
 from mk9p.dial import Listener, listen
 from mk9p.errors import NineError
-from mk9p.server import Server
+from mk9p.server import Limits, Server
 from mk9p.tree import Dir, Node
 
 GROUP: Final = "mk9p.servers"
@@ -145,10 +145,16 @@ def describe(listener: Listener, policy: Policy) -> str:
 
 
 async def serve_tree(
-    root: Node, addresses: Sequence[str], *, trust: bool = False, readonly: bool = False, ready: Any = None
+    root: Node,
+    addresses: Sequence[str],
+    *,
+    trust: bool = False,
+    readonly: bool = False,
+    limits: Limits | None = None,
+    ready: Any = None,
 ) -> None:
     """Serve a tree on listeners until cancelled, or until SIGINT or SIGTERM; says on stderr where, once it can be dialled."""
-    server = Server(root)
+    server = Server(root, limits=limits)
     listeners: list[Listener] = []
     try:
         async with trio.open_nursery() as nursery:
@@ -190,6 +196,13 @@ def options(name: str, default: str) -> argparse.ArgumentParser:
         "--trust", action="store_true", help="believe the user names that come over tcp and vsock: for private links"
     )
     parser.add_argument("--readonly", action="store_true", help="refuse every change")
+    parser.add_argument(
+        "--limit",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help=f"what one client, or all, may use (again for more): {' '.join(attrs.fields_dict(Limits))}",
+    )
     parser.add_argument("-v", "--verbose", action="count", default=0, help="log connections; twice: more")
     return parser
 
@@ -208,10 +221,13 @@ def main(arguments: Sequence[str]) -> int:
     )
     chosen = parser.parse_args(arguments[1:])
     start_logging(chosen.verbose)
+    limits = Limits.parse(chosen.limit)
 
     async def run() -> None:
         async with kernel_tree([Spec.parse(text) for text in chosen.specs]) as tree:
-            await serve_tree(tree, chosen.listen or [DEFAULT], trust=chosen.trust, readonly=chosen.readonly)
+            await serve_tree(
+                tree, chosen.listen or [DEFAULT], trust=chosen.trust, readonly=chosen.readonly, limits=limits
+            )
 
     if os.geteuid() != 0:
         print("mk9p: not root: what only root may change will be refused by the kernel", file=sys.stderr)

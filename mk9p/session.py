@@ -72,15 +72,29 @@ ORDER: Final[dict[int, _Row]] = {
 class Request:
     """One request that was not answered at once: it waits for earlier ones, or runs."""
 
-    __slots__ = ("cancel", "claims", "cleared", "flushed_by", "followers", "tag", "type", "waits", "work")
+    __slots__ = (
+        "blockers",
+        "cancel",
+        "claims",
+        "cleared",
+        "flushed_by",
+        "followers",
+        "number",
+        "size",
+        "tag",
+        "type",
+        "work",
+    )
 
-    def __init__(self, tag: int, type_: int, work: Any) -> None:
+    def __init__(self, tag: int, type_: int, work: Any, size: int = 0) -> None:
         self.tag = tag
         self.type = type_
         self.work = work  # what the engine wants to remember with it
+        self.size = size  # bytes that are kept for it
+        self.number = 0  # in order of arrival
         self.claims: list[int] = []
-        self.waits = 0  # earlier requests that must finish first
-        self.followers: list[Request] = []  # later ones that wait for this
+        self.blockers: dict[Request, None] = {}  # earlier requests that must finish first
+        self.followers: dict[Request, None] = {}  # later ones that wait for this
         self.flushed_by: list[Request] = []
         self.cancel: Callable[[], None] | None = None  # set while it runs
         self.cleared = False  # dropped before it ran: it shall not run, and is not answered
@@ -89,12 +103,14 @@ class Request:
 class Session(Generic[F]):
     """The tables of one conversation. `fids` maps numbers to whatever the server keeps for a fid."""
 
-    __slots__ = ("claims", "fids", "max_fids", "max_requests", "tags")
+    __slots__ = ("claims", "entered", "fids", "held", "max_fids", "max_requests", "tags")
 
     def __init__(self, *, max_fids: int = MAX_FIDS, max_requests: int = MAX_REQUESTS) -> None:
         self.fids: dict[int, F] = {}
         self.tags: dict[int, Request] = {}
         self.claims: dict[int, Request] = {}  # fid, or write side -> the last unfinished request that claims it
+        self.entered = 0
+        self.held = 0  # bytes that are kept for requests under way
         self.max_fids, self.max_requests = max_fids, max_requests
 
     # fids
@@ -131,31 +147,36 @@ class Session(Generic[F]):
 
     def enter(self, request: Request, args: Sequence[Any], blockers: Sequence[Request] = ()) -> None:
         """Remember a request that runs on, or that waits for `blockers`."""
+        self.entered = request.number = self.entered + 1
         self.tags[request.tag] = request
+        self.held += request.size
         _, claims, _, write_claims = ORDER.get(request.type, _NONE)
         request.claims = [args[i] for i in claims] + [args[i] + WRITE_SIDE for i in write_claims]
         for key in request.claims:
             self.claims[key] = request
-        request.waits = len(blockers)
+        request.blockers = dict.fromkeys(blockers)
         for blocker in blockers:
-            blocker.followers.append(request)
+            blocker.followers[request] = None
 
     def finish(self, request: Request) -> tuple[list[Request], list[int]]:
         """Retire a request. Return the ones that may run now, in order of arrival, and the tags of the flushes to answer after it, in order."""
         del self.tags[request.tag]
+        self.held -= request.size
         for key in request.claims:
             if self.claims.get(key) is request:
                 del self.claims[key]
         ready = []
         for follower in request.followers:
-            follower.waits -= 1
-            if not follower.waits and not follower.cleared:
+            del follower.blockers[request]
+            if not follower.blockers:
                 ready.append(follower)
         flushes: list[int] = []
-        for flush in request.flushed_by:
-            more, tags = self.finish(flush)
-            ready += more
-            flushes += [flush.tag, *tags]
+        todo = request.flushed_by[::-1]
+        while todo:  # no recursion: a peer may flush flushes of flushes, as many as it has tags
+            flush = todo.pop()
+            del self.tags[flush.tag]
+            flushes.append(flush.tag)
+            todo += flush.flushed_by[::-1]
         return ready, flushes
 
     def flush(self, tag: int, oldtag: int) -> tuple[list[Request], list[int]]:
@@ -173,7 +194,19 @@ class Session(Generic[F]):
         return [], []
 
     def drop(self, request: Request, *flushes: int) -> tuple[list[Request], list[int]]:
-        """Retire a request that waits and shall never run. Return as `finish` does, with `flushes` after those that it had already."""
+        """Retire a request that waits and shall never run. Return as `finish` does, with `flushes` after those that it had already.
+
+        What waited for it waits for those that it waited for: else a write would overtake the one before the one that was dropped.
+        """
         request.cleared = True
+        for key in request.claims:
+            if self.claims[key] is request:
+                earlier = [blocker for blocker in request.blockers if key in blocker.claims]
+                if earlier:
+                    self.claims[key] = max(earlier, key=lambda blocker: blocker.number)
+        for blocker in request.blockers:
+            del blocker.followers[request]
+            for follower in request.followers:
+                follower.blockers[blocker] = blocker.followers[follower] = None
         ready, tags = self.finish(request)
         return ready, [*tags, *flushes]

@@ -15,6 +15,7 @@ LEVELS = {
     "mk9p.auth": 2,
     "mk9p.signals": 2,
     "mk9p.dial": 3,
+    "mk9p.uevents": 3,
     "mk9p.pcap": 3,
     "mk9p.server": 4,
     "mk9p.client": 4,

@@ -61,7 +61,7 @@ def test_who_waits_for_whom(first: type, first_args: tuple, second: type, second
     session: Session[str] = Session()
     a = arrive(session, 1, first.type, *first_args)
     b = arrive(session, 2, second.type, *second_args)
-    assert bool(b.waits) is waits
+    assert bool(b.blockers) is waits
     ready, _ = session.finish(a)
     assert ready == ([b] if waits else [])
 
@@ -69,8 +69,8 @@ def test_who_waits_for_whom(first: type, first_args: tuple, second: type, second
 def test_a_duplex_file_reads_while_a_write_waits() -> None:
     session: Session[str] = Session()
     arrive(session, 1, m.Twrite.type, 1, 0, b"")
-    assert not arrive(session, 2, m.Tread.type, 1, 0, 9, duplex=True).waits
-    assert arrive(session, 3, m.Twrite.type, 1, 0, b"", duplex=True).waits
+    assert not arrive(session, 2, m.Tread.type, 1, 0, 9, duplex=True).blockers
+    assert arrive(session, 3, m.Twrite.type, 1, 0, b"", duplex=True).blockers
 
 
 def test_every_served_message_that_names_a_fid_stands_in_the_table() -> None:
@@ -133,7 +133,7 @@ def test_a_flushed_waiter_never_runs_and_lets_others_go_on() -> None:
     open_ = arrive(session, 1, m.Topen.type, 1, 0)
     write = arrive(session, 2, m.Twrite.type, 1, 0, b"")
     read = arrive(session, 3, m.Tread.type, 1, 0, 9)
-    assert read.waits == 2
+    assert len(read.blockers) == 2
     assert session.flush(9, 2) == ([], [9])
     assert write.cleared
     assert session.finish(open_) == ([read], [])

@@ -13,7 +13,7 @@ from typing import Final
 from mk9p.client.connection import Connection
 from mk9p.client.stats import of_getattr, of_wire, perm_of_mode, untouched
 from mk9p.errors import NineError
-from mk9p.tree import Change, Stat, StatFs
+from mk9p.tree import Change, Lock, Stat, StatFs
 from mk9p.tree.dirs import error_name
 from mk9p.wire import (
     AT_REMOVEDIR,
@@ -27,6 +27,9 @@ from mk9p.wire import (
     L_RDWR,
     L_TRUNC,
     L_WRONLY,
+    LOCK_BLOCKED,
+    LOCK_SUCCESS,
+    LOCK_TYPE_UNLCK,
     MAXWELEM,
     OEXEC,
     ORDWR,
@@ -121,16 +124,18 @@ async def create(
     perm: int,
     *,
     read: bool = False,
+    truncate: bool = False,
     append: bool = False,
     exclusive: bool = False,
     gid: int = 0,
+    flags: int = 0,
 ) -> tuple[Qid, int]:
     """Make a file in the directory that a fid stands for, and open it for writing: the fid is the open file then. Returns as `open_`.
 
-    9P2000.L opens one that is there already, unless `exclusive`; the others raise EEXIST.
+    9P2000.L opens one that is there already, and truncates it if `truncate`, unless `exclusive`; the others raise EEXIST. `flags` are more of Linux's.
     """
     if c.dialect is Dialect.L:
-        flags = linux_flags(read, True, False, append) | L_CREAT | (L_EXCL if exclusive else 0)
+        flags |= linux_flags(read, True, truncate, append) | L_CREAT | (L_EXCL if exclusive else 0)
         qid, iounit = await c.rpc(m.Tlcreate, fid, name, flags, st.S_IFREG | perm, gid)
     else:
         qid, iounit = await c.rpc(m.Tcreate, fid, name, perm, plan9_mode(read, True))
@@ -352,6 +357,55 @@ async def sync(c: Connection, fid: int) -> None:
         await c.rpc(m.Tfsync, fid, 0)
     else:
         await c.rpc(m.Twstat, fid, untouched())
+
+
+async def xattr(c: Connection, fid: int, name: str) -> bytes:
+    """Return the value of an extended attribute, or with no name all names, each ended by a NUL. Raises EOPNOTSUPP where there are none."""
+    if c.dialect is not Dialect.L:
+        raise NineError(errno.EOPNOTSUPP)
+    new = c.new_fid()
+    (size,) = await c.rpc(m.Txattrwalk, fid, new, name)
+    try:
+        value = b""
+        while len(value) < size and (data := await read(c, new, len(value), min(size - len(value), c.iounit))):
+            value += data
+        return value
+    finally:
+        c.clunk_nowait(new)
+
+
+async def set_xattr(c: Connection, fid: int, name: str, value: bytes, flags: int) -> None:
+    """Set an extended attribute; no value with XATTR_REPLACE removes it, as Linux's own client does."""
+    if c.dialect is not Dialect.L:
+        raise NineError(errno.EOPNOTSUPP)
+    new, _ = await walk(c, fid, ())
+    try:
+        await c.rpc(m.Txattrcreate, new, name, len(value), flags)
+        at = 0
+        while at < len(value):
+            at += await write(c, new, at, value[at : at + c.iounit])
+    except BaseException:
+        c.clunk_nowait(new)
+        raise
+    await c.clunk(new)
+
+
+async def lock(c: Connection, fid: int, wish: Lock) -> bool:
+    """Set or remove a lock of an open file; False if another's is in the way."""
+    if c.dialect is not Dialect.L:
+        raise NineError(errno.EOPNOTSUPP)
+    (status,) = await c.rpc(m.Tlock, fid, wish.kind, 0, wish.start, wish.length, wish.process, wish.client)
+    if status not in (LOCK_SUCCESS, LOCK_BLOCKED):
+        raise NineError(errno.ENOLCK)
+    return bool(status == LOCK_SUCCESS)
+
+
+async def locked(c: Connection, fid: int, wish: Lock) -> Lock | None:
+    """Return the lock that is in the way of one."""
+    if c.dialect is not Dialect.L:
+        raise NineError(errno.EOPNOTSUPP)
+    found = Lock(*await c.rpc(m.Tgetlock, fid, wish.kind, wish.start, wish.length, wish.process, wish.client))
+    return None if found.kind == LOCK_TYPE_UNLCK else found
 
 
 async def statfs(c: Connection, fid: int) -> StatFs:

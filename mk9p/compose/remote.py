@@ -30,7 +30,7 @@ from mk9p.client.connection import Connection
 from mk9p.client.handshake import MSIZE, attach, open_connection
 from mk9p.dial import parse
 from mk9p.errors import NineError
-from mk9p.tree import Change, Handle, Node, Open, Stat, StatFs, Way
+from mk9p.tree import Change, Handle, Lock, Node, Open, Stat, StatFs, Way
 from mk9p.tree.qids import foreign
 from mk9p.wire import L_DSYNC, L_NOATIME, L_NONBLOCK, L_SYNC, QTDIR, Dialect, Qid
 from mk9p.wire import messages as m
@@ -258,9 +258,11 @@ class Remote(Node):
                 name,
                 perm,
                 read=how.read,
+                truncate=how.truncate,
                 append=how.append,
-                exclusive=True,
+                exclusive=not how.reuses,
                 gid=_group(how.who),
+                flags=how.flags & _PASSED,
             )
         except BaseException:
             connection.clunk_nowait(new)
@@ -328,15 +330,35 @@ class Remote(Node):
         connection, fid = await self.here()
         return await requests.statfs(connection, fid)
 
+    async def xattr(self, name: str, who: Principal) -> bytes:
+        me = self._as(who)
+        connection, fid = await me.here()
+        return await requests.xattr(connection, fid, name)
+
+    async def xattrs(self, who: Principal) -> list[str]:
+        names = await self.xattr("", who)
+        return [name.decode() for name in names.split(b"\0") if name]
+
+    async def set_xattr(self, name: str, value: bytes, who: Principal, *, flags: int = 0) -> None:
+        me = self._as(who)
+        connection, fid = await me.here()
+        await requests.set_xattr(connection, fid, name, value, flags)
+
+    async def remove_xattr(self, name: str, who: Principal) -> None:
+        await self.set_xattr(name, b"", who, flags=os.XATTR_REPLACE)
+
 
 def _group(who: Principal) -> int:
     """Return the group of what a user makes."""
+    if who.gid is not None:
+        return who.gid
     return 0 if who.uid == 0 else min(who.groups, default=who.uid)
 
 
 class RemoteHandle(Handle):
     """An open file of another server. Offsets pass as they are; it answers EIO once its connection is gone."""
 
+    truncates = True
     duplex = True  # requests are passed on as they come, and the far end knows which must wait for which
 
     def __init__(self, remote: Remote, connection: Connection, fid: int, iounit: int, records: bool) -> None:
@@ -369,6 +391,12 @@ class RemoteHandle(Handle):
 
     async def change(self, change: Change) -> None:
         await requests.change(self.connection, self.fid, change)
+
+    async def lock(self, lock: Lock) -> bool:
+        return await requests.lock(self.connection, self.fid, lock)
+
+    async def locked(self, lock: Lock) -> Lock | None:
+        return await requests.locked(self.connection, self.fid, lock)
 
     async def sync(self) -> None:
         await requests.sync(self.connection, self.fid)

@@ -8,13 +8,13 @@ import errno
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
-import attrs
 import trio
 
 from mk9p.auth import EXEC, Policy, Principal, may
 from mk9p.dial import Link
 from mk9p.errors import NineError
 from mk9p.server.fids import Fid, Place
+from mk9p.server.limits import Limits
 from mk9p.session import Session
 from mk9p.tree import Maybe, Node, Stat
 from mk9p.wire import IOHDRSZ, QTDIR, Dialect, FrameBuffer, codec
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from mk9p.server.exchange import Exchange
     from mk9p.server.relay import Backend, Hop
 
-MSIZE: Final = 1 << 20  # v9fs's own most over sockets (MAX_SOCK_BUF)
-MIN_MSIZE: Final = 256  # below that not even a stat fits
-OUT_LIMIT: Final = 4 << 20  # bytes that wait for a client which does not read: then its requests are not read either
 JOIN: Final = 4096  # a buffer below is cheaper to copy than to hand to the kernel apart
 
 Reply = bytes | None
@@ -36,20 +33,12 @@ _PACKERS: Final[dict[Dialect, list[Any]]] = {
 }  # of replies, filled as they are needed
 
 
-@attrs.frozen
-class Limits:
-    """What one connection may hold. Each has its reason where its default is named."""
-
-    msize: int = MSIZE
-    out: int = OUT_LIMIT
-
-
 class Connection:
     """The state of one client's conversation."""
 
     def __init__(self, link: Link, root: Node, policy: Policy, limits: Limits) -> None:
         self.link, self.root, self.policy, self.limits = link, root, policy, limits
-        self.session: Session[Fid] = Session()
+        self.session: Session[Fid] = Session(max_fids=limits.fids, max_requests=limits.requests)
         self.frames = FrameBuffer(limits.msize)
         self.msize = limits.msize
         self.dialect = Dialect.P9
@@ -61,6 +50,7 @@ class Connection:
         self.quiet = trio.lowlevel.ParkingLot()  # who waits for requests to finish
         self.held = False  # no further frame is read: a Tversion waits for the requests before it
         self.dead = False
+        self.greeted = False  # somebody has attached
         self.relays: dict[int, Hop] = {}  # fids that are another server's (relay.py)
         self.backends: dict[object, Backend] = {}
         self.choked: set[Backend] = set()  # of these, the ones that take no more bytes: no further frame is read
@@ -155,6 +145,8 @@ class Connection:
             return place.parent
         if name == ".":
             return place
+        if place.depth >= self.limits.depth:
+            raise too_deep(self.limits)
         node = place.node.walk(name, who)
         return place.child(name, node) if isinstance(node, Node) else self._child(place, name, node)
 
@@ -167,6 +159,11 @@ class Connection:
 
     async def _child(self, place: Place, name: str, later: Awaitable[Node]) -> Place:
         return place.child(name, await later)
+
+
+def too_deep(limits: Limits) -> NineError:
+    """Return the error of a path with too many names."""
+    return NineError(errno.ENAMETOOLONG, f"a path has {limits.depth} names at most")
 
 
 def check_name(name: str) -> None:

@@ -10,10 +10,13 @@ Theory
 * Every worker task has one cancel scope for its whole life. A Tflush cancels the worker that has the request, which then ends; a new one is started
   when one is needed. So there is no scope for each request either.
 * A client that does not read is not read from: when the kernel takes no more, its link waits for writable and nothing else. What a connection can
-  have queued is bounded by the replies to one buffer of requests, and by those that waited.
-* An exception that is not an OSError is our bug: logged with the request, answered `internal error`, and serving goes on.
+  have queued is bounded by the replies to one buffer of requests, and by those that waited; all bounds are in limits.py.
+* Reads of files that wait leave places free for everything else: a client with thousands of blocked event readers can still write to a ctl.
+* An exception that is neither an OSError nor a number too large for the kernel is our bug: logged with the request, answered `internal error`, and
+  serving goes on.
 """
 
+import contextlib
 import errno
 import logging
 import os
@@ -30,10 +33,11 @@ from mk9p.auth import Policy
 from mk9p.dial import Link, Listener
 from mk9p.errors import NineError, ProtocolError, translate
 from mk9p.server.closing import close
-from mk9p.server.connection import MIN_MSIZE, Connection, Limits, Reply
+from mk9p.server.connection import Connection, Reply
 from mk9p.server.dispatch import Call, calls
-from mk9p.server.exchange import Exchange, revived
-from mk9p.server.relay import Backend
+from mk9p.server.exchange import OURS, Exchange, here, theirs
+from mk9p.server.limits import MIN_MSIZE, RESERVE, Limits
+from mk9p.server.relay import PAIRS, Backend
 from mk9p.session import Request
 from mk9p.tree import Node
 from mk9p.wire import Dialect, codec
@@ -44,7 +48,7 @@ log = logging.getLogger("mk9p.server")
 BATCHES: Final = 4  # times that one link is read again before the others have their turn
 TURNS: Final = 16  # turns before the rest of the program has its own
 IDLE: Final = 32  # workers kept for the next request that waits
-_IN, _OUT = select.EPOLLIN, select.EPOLLOUT
+_IN, _OUT, _GONE = select.EPOLLIN, select.EPOLLOUT, select.EPOLLHUP | select.EPOLLERR
 
 
 @attrs.define(eq=False)
@@ -86,6 +90,8 @@ class Server:
         self._leader: _Worker | None = None
         self._idle: list[_Worker] = []
         self._nursery: trio.Nursery | None = None
+        self._strangers: dict[Connection, float] = {}  # who has not attached yet, and until when he may take his time
+        self._knock = trio.Event()  # a stranger came where there was none
         self._version_call: Call = (codec(Dialect.P9, m.Tversion.type).unpack, self._version)
 
     # life
@@ -96,6 +102,7 @@ class Server:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 nursery.start_soon(self._work)
+                nursery.start_soon(self._watch_strangers)
                 task_status.started()
                 await trio.sleep_forever()
         finally:
@@ -111,10 +118,16 @@ class Server:
     async def listen(self, listener: Listener, policy: Policy | None = None) -> None:
         """Serve all who come to a listener, until cancelled."""
         while True:
-            self.add(await listener.accept(), policy)
+            link = await listener.accept()
+            with contextlib.suppress(NineError):
+                self.add(link, policy)
 
     def add(self, link: Link, policy: Policy | None = None) -> Connection:
-        """Serve one more link; without a policy, by the rules of auth.py alone."""
+        """Serve one more link; without a policy, by the rules of auth.py alone. Raises EMFILE, having closed the link, if there are too many."""
+        if len(self.connections) >= self.limits.connections:
+            log.warning("%s is refused: all %d connections are in use", link.peer.address, self.limits.connections)
+            link.close()
+            raise NineError(errno.EMFILE, f"all {self.limits.connections} connections are in use")
         c = Connection(link, self.root, policy or Policy(), self.limits)
         if link.lossy:
             c.frames.resync(m.Tversion.type)
@@ -126,11 +139,29 @@ class Server:
         self.by_fd[link.rfd] = c
         c.exchange = self.exchange
         self.connections.add(c)
+        if link.peer.kind in _STRANGERS:
+            self._strangers[c] = trio.current_time() + self.limits.handshake
+            self._knock.set()
         if self.deserted.is_set():
             self.deserted = trio.Event()
         c.calls[m.Tversion.type] = self._version_call
         log.debug("new connection from %s", link.peer.address)
         return c
+
+    async def _watch_strangers(self) -> None:
+        """Hang up on who does not attach in time. All have the same time, so the first to come is the first to go."""
+        while True:
+            self._knock = trio.Event()
+            while self._strangers:
+                c, until = next(iter(self._strangers.items()))
+                if not c.greeted:
+                    await trio.sleep_until(until)
+                if self._strangers.pop(c, None) is not None and not c.greeted:
+                    log.warning(
+                        "%s is refused: it did not attach within %g s", c.link.peer.address, self.limits.handshake
+                    )
+                    self.hang_up(c, "it did not attach in time")
+            await self._knock.wait()
 
     def hang_up(self, c: Connection, reason: str) -> None:
         """End a connection: cancel its requests, close its files, then its link."""
@@ -144,6 +175,9 @@ class Server:
 
     def _unlink(self, c: Connection) -> None:
         c.dead = True
+        c.out.clear()
+        c.out_size = 0
+        self._strangers.pop(c, None)
         for fd in {c.link.rfd, c.link.wfd}:
             if self.by_fd.pop(fd, None) is not None:
                 self.poller.unregister(fd)
@@ -216,6 +250,9 @@ class Server:
         poller, by_fd, turns = self.poller, self.by_fd, self._turns
         taken = 0
         while self._leader is worker:
+            if self._backlog:
+                self._leader = None  # its requests came before all that is still to be received
+                return
             if not turns:
                 events = poller.poll(0)
                 if not events:
@@ -227,9 +264,11 @@ class Server:
                     await trio.lowlevel.wait_readable(poller.fileno())
                     events = poller.poll(0)
                     taken = 0
-                for fd, _ in events:
+                for fd, event in events:
                     if (c := by_fd.get(fd)) is not None:
                         turns.append(c)
+                        if event & _GONE and isinstance(c, Connection) and (c.choked or c.held):
+                            self.hang_up(c, "the peer closed it")  # nobody would read that
                     elif fd == self._bell:
                         os.eventfd_read(fd)
             elif turns[0].dead:
@@ -292,6 +331,8 @@ class Server:
             c.frames.drop_partial()
             c.frames.resync(m.Tversion.type)
         else:
+            with contextlib.suppress(OSError):
+                c.send()  # what came before it was asked for rightly
             self.hang_up(c, str(error))
 
     def _requests(self, worker: _Worker, c: Connection) -> Request | None:
@@ -303,6 +344,7 @@ class Server:
 
     def _answer(self, worker: _Worker, c: Connection) -> Request | None:
         frames, session, out, relays = c.frames, c.session, c.out, c.relays
+        reply: Any
         while (frame := frames.next()) is not None:
             start, end = frame
             buf = frames.buf
@@ -311,14 +353,15 @@ class Server:
             call = c.calls[type_]
             try:
                 if session.tags:
-                    self._check_tag(c, type_, tag)
+                    self._admit(c, type_, tag, buf, start)
                 hop = None
-                if relays and end - start > 10 and type_ not in _OURS:
+                if relays and end - start > 10 and type_ not in OURS:
                     fid = int.from_bytes(buf[start + 7 : start + 11], "little")
                     hop = relays.get(fid)
                     if (
                         hop is not None
                         and not hop.backend.dead
+                        and not (session.claims and self._must_wait(c, type_, buf, start, end))
                         and hop.backend.passes(c, hop, fid, type_, tag, buf, start, end)
                     ):
                         continue
@@ -327,14 +370,16 @@ class Server:
                     continue
                 args = call[0](frames.view, start + 5, end)
                 if session.claims and (blockers := self._blockers(c, type_, args)):
-                    # its fields may be views of the buffer, which is read into again before its turn comes
-                    frames.detach()
-                    session.enter(Request(tag, type_, _Job(c, call, args)), args[1:], blockers)
+                    size = 0
+                    if type_ in _WITH_DATA:  # a view of the buffer, which is read into again before its turn comes
+                        args = (*args[:-1], memoryview(bytes(args[-1])))
+                        size = len(args[-1])
+                    session.enter(Request(tag, type_, _Job(c, call, args), size), args[1:], blockers)
                     continue
-                if hop is None or fid in session.fids:  # noqa: SIM108 - mypy follows an if
-                    reply = call[1](c, *args)
+                if (hop is not None or (relays and type_ in PAIRS)) and (away := theirs(c, type_, args)):
+                    reply = here(c, type_, call, args, away)
                 else:
-                    reply = revived(c, fid, hop, call, args)
+                    reply = call[1](c, *args)
                 if reply.__class__ is not bytes and reply is not None:
                     try:
                         trap = reply.send(None)
@@ -344,8 +389,8 @@ class Server:
                         return self._waits(worker, Request(tag, type_, _Job(c, call, args, reply, trap)))
             except OSError as error:
                 reply = c.error(tag, translate(error))
-            except Exception:
-                reply = self._bug(c, type_, tag)
+            except Exception as error:
+                reply = self._bug(c, type_, tag, error)
             if reply is not None:
                 out.append(reply)
                 c.out_size += len(reply)
@@ -355,19 +400,28 @@ class Server:
                     return None
         return None
 
-    def _check_tag(self, c: Connection, type_: int, tag: int) -> None:
+    def _admit(self, c: Connection, type_: int, tag: int, buf: bytearray, start: int) -> None:
+        """Refuse a request, where others wait already, whose tag is one of theirs or for which there is no place."""
         session = c.session
         if tag in session.tags:
             raise NineError(errno.EINVAL, "tag already in use")
-        if len(session.tags) >= session.max_requests and type_ != m.Tflush.type:
-            raise NineError(errno.EAGAIN, f"{session.max_requests} requests of this connection are waiting already")
+        if type_ == m.Twrite.type and session.held > self.limits.held:
+            raise NineError(errno.EAGAIN, f"writes of {session.held} bytes are waiting already")
+        over = len(session.tags) - session.max_requests
+        if over < 0 or type_ in _ALWAYS:
+            return
+        if over >= RESERVE or (
+            type_ == m.Tread.type and _duplex(c, int.from_bytes(buf[start + 7 : start + 11], "little"))
+        ):
+            raise NineError(errno.EAGAIN, f"{len(session.tags)} requests of this connection are waiting already")
+
+    def _must_wait(self, c: Connection, type_: int, buf: bytearray, start: int, end: int) -> bool:
+        """Tell whether a request that could be passed on must wait for one that is ours."""
+        call = c.calls[type_]
+        return call is not None and bool(self._blockers(c, type_, call[0](buf, start + 5, end)))
 
     def _blockers(self, c: Connection, type_: int, args: tuple[Any, ...]) -> list[Request]:
-        duplex = False
-        if type_ == m.Tread.type:
-            f = c.session.fids.get(args[1])
-            duplex = f is not None and f.handle is not None and f.handle.duplex
-        return c.session.blockers(type_, args[1:], duplex)
+        return c.session.blockers(type_, args[1:], type_ == m.Tread.type and _duplex(c, args[1]))
 
     def _odd(self, c: Connection, type_: int, tag: int, buf: bytearray, start: int, end: int) -> None:
         """Do Tflush, and refuse what no op answers."""
@@ -382,7 +436,9 @@ class Server:
             raise NineError(errno.EPROTO, "Tversion comes first")
         raise NineError(errno.EOPNOTSUPP, f"{c.dialect.version} has no message of type {type_} that is served here")
 
-    def _bug(self, c: Connection, type_: int, tag: int) -> bytes:
+    def _bug(self, c: Connection, type_: int, tag: int, error: Exception) -> bytes:
+        if isinstance(error, OverflowError):  # the wire has unsigned numbers of 64 bits, the kernel's calls take fewer
+            return c.error(tag, NineError(errno.EINVAL, "a number is out of range"))
         log.exception("internal error: message type %d of %s", type_, c.link.peer.address)
         return c.error(tag, NineError(errno.EIO, "internal error"))
 
@@ -392,7 +448,8 @@ class Server:
         """Let the leader have a request in hand that has just begun to wait, and another worker lead."""
         job: _Job = request.work
         if request.type in _WITH_DATA:
-            job.c.frames.detach()
+            self.exchange.settle(job.c)
+            request.size = job.c.frames.detach()
         job.c.session.enter(request, job.args[1:])
         request.cancel = worker.scope.cancel
         self._leader = None
@@ -411,8 +468,8 @@ class Server:
             raise
         except OSError as error:
             reply = c.error(request.tag, translate(error))
-        except Exception:
-            reply = self._bug(c, request.type, request.tag)
+        except Exception as error:
+            reply = self._bug(c, request.type, request.tag, error)
         self._done(c, request, reply)
 
     async def _run_later(self, worker: _Worker, request: Request) -> None:
@@ -422,7 +479,15 @@ class Server:
         if request.cleared or c.dead:
             return
         try:
-            reply = job.call[1](c, *job.args)
+            reply: Any
+            if not c.relays:
+                reply = job.call[1](c, *job.args)
+            elif self.exchange.late(c, request.type, request.tag, job.args):
+                reply = None
+            elif away := theirs(c, request.type, job.args):
+                reply = here(c, request.type, job.call, job.args, away)
+            else:
+                reply = job.call[1](c, *job.args)
             if reply.__class__ is not bytes and reply is not None:
                 try:
                     job.trap = reply.send(None)
@@ -432,13 +497,13 @@ class Server:
                     job.work = reply
         except OSError as error:
             reply = c.error(request.tag, translate(error))
-        except Exception:
-            reply = self._bug(c, request.type, request.tag)
+        except Exception as error:
+            reply = self._bug(c, request.type, request.tag, error)
         if job.work is None:
             self._finish(request, reply)
             return
         request.cancel = worker.scope.cancel
-        if self._backlog:
+        if self._backlog or self._leader is None:
             self._wake()
         await self._in_hand(request)
 
@@ -453,11 +518,16 @@ class Server:
         if reply is not None:
             c.queue(reply)
         self._next(c, ready, flushes)
-        if not c.dead and not c.blocked:
+        if c.dead:
+            return
+        if not c.blocked:
             try:
                 self.send(c)
             except OSError as error:
                 self.hang_up(c, str(error))
+        elif c.out_size > self.limits.unread:
+            log.warning("%s does not take its replies: %d bytes wait for it", c.link.peer.address, c.out_size)
+            self.hang_up(c, "it does not take its replies")
 
     def _next(self, c: Connection, ready: Sequence[Request], flushes: Sequence[int]) -> None:
         for tag in flushes:
@@ -472,6 +542,13 @@ class Server:
         c.send()
         if c.blocked != was:
             self.rewatch(c)
+
+    def again(self, c: Connection) -> None:
+        """Read a link again that was not read for a while: its next requests may have been received already."""
+        if not c.dead:
+            self.rewatch(c)
+            self._turns.append(c)
+            os.eventfd_write(self._bell, 1)
 
     def rewatch(self, c: Connection) -> None:
         link = c.link
@@ -504,10 +581,7 @@ class Server:
                 await self._close_fids(c)
             finally:
                 c.held = False
-                if not c.dead:
-                    self.rewatch(c)
-                    self._turns.append(c)
-                    os.eventfd_write(self._bell, 1)
+                self.again(c)
         dialect = Dialect.of(version)
         if dialect is None:
             return c.reply(m.Rversion, tag, msize, "unknown")
@@ -518,10 +592,17 @@ class Server:
         return c.reply(m.Rversion, tag, c.msize, dialect.version)
 
 
-_WITH_DATA: Final = frozenset({m.Twrite.type})
-_OURS: Final = frozenset(
-    {m.Tversion.type, m.Tauth.type, m.Tattach.type, m.Tflush.type}
-)  # no fid of another server's in these
+_WITH_DATA: Final = frozenset({m.Twrite.type})  # the data is the last field
+_ALWAYS: Final = frozenset({m.Tversion.type, m.Tflush.type, m.Tclunk.type})  # what makes room
+_STRANGERS: Final = frozenset(
+    {"tcp", "unix", "vsock"}
+)  # whoever has another kind of link was given it, and may be silent
+
+
+def _duplex(c: Connection, fid: int) -> bool:
+    """Tell whether a fid stands for an open file of which reads may wait for as long as they like, and for no write."""
+    f = c.session.fids.get(fid)
+    return f is not None and f.handle is not None and f.handle.duplex
 
 
 @types.coroutine

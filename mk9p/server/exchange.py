@@ -6,14 +6,18 @@ relay.py tells the theory.
 import errno
 import logging
 import select
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+import trio
+
+from mk9p.auth import Principal
 from mk9p.errors import NineError, ProtocolError
 from mk9p.server.connection import Connection, Reply
-from mk9p.server.fids import Fid
-from mk9p.server.relay import Backend, Hop
-from mk9p.tree import settle
-from mk9p.wire import QTDIR, Dialect
+from mk9p.server.fids import Fid, Place
+from mk9p.server.relay import PAIRS, Backend, Hop
+from mk9p.tree import Open, settle
+from mk9p.wire import QTDIR, Dialect, codec
 from mk9p.wire import messages as m
 
 if TYPE_CHECKING:
@@ -23,58 +27,94 @@ log = logging.getLogger("mk9p.server")
 
 BATCHES: Final = 4
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
+OURS: Final = frozenset(
+    {m.Tversion.type, m.Tauth.type, m.Tattach.type, m.Tflush.type}
+)  # no fid of another server's in these
+
+Call = tuple[Callable[..., Any], Callable[..., Any]]
 
 
-async def carry(c: Connection, tag: int, number: int, f: Fid) -> None:
-    """Let a fid that has just crossed into another server go the fast way, if there is one. `tag` is that of the request that made it."""
-    way = f.place.node.way
-    if way is None or f.who.readonly or f.place.holders or c.dialect is not Dialect.L or f.place.node.qtype & ~QTDIR:
-        return
-    key = (way.address, way.aname, f.who)
+async def crossed(c: Connection, place: Place, who: Principal) -> Backend | None:
+    """Return this client's connection to the server that a place really is on, made if need be; None if it is to go the general way.
+
+    Cancelled, nothing has changed.
+    """
+    way = place.node.way
+    if way is None or who.readonly or place.holders or c.dialect is not Dialect.L or place.node.qtype & ~QTDIR:
+        return None
+    key = (way.address, way.aname, who)
     b = c.backends.get(key)
-    if b is None or b.dead:
-        b = c.backends[key] = Backend(c, way, f.who)
-        if not await b.make() or c.dead or c.backends.get(key) is not b:
-            b.close()
-            return  # it stays in the table, dead: the next walk tries again
-        c.exchange.watch(b)
-    if await b.enter(tag, number, way.names) and c.session.fids.get(number) is f and not b.dead:
+    if b is None or (b.dead and b.tried.is_set() and trio.current_time() >= b.resting):
+        b = c.backends[key] = Backend(c, way, who)
+        try:
+            if await b.make():
+                if c.dead or c.backends.get(key) is not b:
+                    b.close()
+                else:
+                    c.exchange.watch(b)
+        finally:
+            b.tried.set()
+    await b.tried.wait()
+    return None if b.dead else b
+
+
+async def carry(c: Connection, number: int, f: Fid, b: Backend | None) -> None:
+    """Let a fid that has just crossed into another server go over to it."""
+    way = f.place.node.way
+    if b is None or b.dead or way is None or (way.address, way.aname) != (b.way.address, b.way.aname):
+        return
+    if await b.enter(number, way.names) and not b.dead and c.session.fids.get(number) is f:
         c.relays[number] = Hop(b, f.place, (), way)
         if way.whole:
             del c.session.fids[number]
 
 
-async def revive(c: Connection, number: int, hop: Hop) -> None:
-    """Make a fid ours again, by its names, after its server is gone; raises EIO for one that was open."""
-    if c.relays.get(number) is hop:
-        del c.relays[number]
-    if number in c.session.fids:
-        return
-    if hop.opened:
-        c.relays[number] = hop
-        raise NineError(errno.EIO)
-    place = hop.place
-    who = hop.backend.who
-    try:
-        for name in hop.names:
-            place = await settle(c.step(place, name, who))
-    except OSError:
-        c.relays.setdefault(number, hop)
-        raise
-    if number not in c.session.fids:
-        c.session.new(number, Fid(place, who))
+def theirs(c: Connection, type_: int, args: tuple[Any, ...]) -> list[int]:
+    """Return the fids that a request names, newfids aside, and that are another server's alone."""
+    numbers = args[1:4:2] if type_ == m.Trenameat.type else args[1:3] if type_ in PAIRS else args[1:2]
+    return [number for number in numbers if number in c.relays and number not in c.session.fids]
 
 
-async def revived(c: Connection, number: int, hop: Hop, call: Any, args: tuple[Any, ...]) -> Reply:
-    """Do a request whose fid was theirs, on a server that is gone: as ours."""
-    if call is None:
-        raise NineError(errno.EIO)
-    if hop.opened and args[0] is not None and call[1].__name__ in ("clunk", "remove"):
-        c.relays.pop(number, None)
+async def here(c: Connection, type_: int, call: Call, args: tuple[Any, ...], numbers: list[int]) -> Reply:
+    """Do a request here although fids of it are theirs: because it can't be passed on, or their server is gone."""
+    hop = c.relays[numbers[0]]
+    if type_ in (m.Tclunk.type, m.Tremove.type) and hop.backend.dead and (hop.opened or type_ == m.Tclunk.type):
+        del c.relays[numbers[0]]
+        if type_ == m.Tremove.type:
+            raise NineError(errno.EIO)
         return c.reply(m.Rclunk, args[0])
-    await revive(c, number, hop)
-    reply: Reply = await settle(call[1](c, *args))
-    return reply
+    lent: dict[int, Fid] = {}
+    try:
+        for number in numbers:
+            if (f := await _bring(c, number)) is not None:
+                lent[number] = f
+        return await settle(call[1](c, *args))
+    finally:
+        for number, f in lent.items():
+            if number in c.relays and c.session.fids.get(number) is f:
+                del c.session.fids[number]
+        if type_ == m.Tremove.type:
+            c.relays.pop(numbers[0], None)  # remove(5): it is clunked, whatever comes of it
+
+
+async def _bring(c: Connection, number: int) -> Fid | None:
+    """Make a fid ours by its names: for good if its server is gone, and raises EIO for one that was open then; else returns what is lent."""
+    hop = c.relays.get(number)
+    if hop is None or number in c.session.fids:
+        return None
+    if hop.opened and hop.backend.dead:
+        raise NineError(errno.EIO)
+    place, who = hop.place, hop.backend.who
+    for name in hop.names:
+        place = await settle(c.step(place, name, who))
+    if c.relays.get(number) is not hop or number in c.session.fids:
+        return None  # another request was quicker
+    f = c.session.fids[number] = Fid(place, who)
+    if hop.backend.dead:
+        del c.relays[number]
+        return None
+    f.how = Open(who) if hop.opened else None
+    return f
 
 
 class Exchange:
@@ -85,14 +125,24 @@ class Exchange:
 
     def watch(self, b: Backend) -> None:
         """Take in a connection that was just made."""
-        assert b.link is not None
-        self.engine.by_fd[b.link.rfd] = b
-        self.engine.poller.register(b.link.rfd, _IN)
+        self.mind(b)
 
     def mind(self, b: Backend) -> None:
         """Wait for what a link can do now: send what is left, receive if there is room for it."""
-        if b.link is not None:
-            self.engine.poller.modify(b.link.rfd, (_OUT if b.blocked else 0) | (0 if b.c.blocked else _IN))
+        if b.link is None:
+            return
+        fd, by_fd, poller = b.link.rfd, self.engine.by_fd, self.engine.poller
+        wanted = (_OUT if b.blocked else 0) | (0 if b.c.blocked else _IN)
+        if (
+            not wanted
+        ):  # epoll(7) would tell of a hang-up again and again, and what came before it is still to be received
+            if by_fd.pop(fd, None) is not None:
+                poller.unregister(fd)
+        elif fd in by_fd:
+            poller.modify(fd, wanted)
+        else:
+            by_fd[fd] = b
+            poller.register(fd, wanted)
 
     def send(self, c: Connection) -> None:
         """Pass on what a batch of requests has left for other servers."""
@@ -107,17 +157,22 @@ class Exchange:
         except OSError as error:
             self.lost(b, str(error))
             return
-        if b.blocked != was:
-            (b.c.choked.add if b.blocked else b.c.choked.discard)(b)
-            self.mind(b)
+        if b.blocked and not was:
+            b.c.choked.add(b)
             self.engine.rewatch(b.c)
+        elif was and not b.blocked:
+            self._unchoke(b)
+
+    def _unchoke(self, b: Backend) -> None:
+        b.c.choked.discard(b)
+        self.engine.again(b.c)
 
     def turn(self, b: Backend) -> None:
         """Do what a link is ready for."""
         c = b.c
-        if b.blocked:
-            self._send(b)
         try:
+            if b.blocked:
+                self._send(b)
             for _ in range(BATCHES):
                 if b.link is None or c.blocked:
                     break
@@ -128,7 +183,7 @@ class Exchange:
                     break
                 b.frames.received(count)
                 b.replies()
-                self.engine.send(c)
+                self._tell(c)
                 if count < len(space):
                     break
         except BlockingIOError:
@@ -139,34 +194,59 @@ class Exchange:
             log.exception("internal error: the fast way to %s ends", b.way.address)
             self.lost(b, str(error))
 
+    def _tell(self, c: Connection) -> None:
+        """Send a client its replies."""
+        if c.dead:
+            return
+        try:
+            self.engine.send(c)
+        except OSError as error:
+            self.engine.hang_up(c, str(error))
+
     def flush(self, c: Connection, tag: int, oldtag: int, frame: bytes) -> bool:
         """Pass on a Tflush of a request that was passed on; False if it was not."""
+        return any(b.flush(tag, oldtag, frame) for b in c.backends.values())
+
+    def settle(self, c: Connection) -> None:
+        """End the runs of frames in a client's buffer, which is about to be another."""
         for b in c.backends.values():
-            if oldtag in b.asked:
-                b.flush(tag, frame)
-                return True
-        return False
+            b.settle(c.frames.buf)
+
+    def leave(self, c: Connection, number: int) -> None:
+        """Let a fid be ours alone from now on."""
+        b = c.relays.pop(number).backend
+        if not b.dead:
+            b.leave(number)
+
+    def late(self, c: Connection, type_: int, tag: int, args: tuple[Any, ...]) -> bool:
+        """Pass on a request that had to wait for its fid to go over; False if it is to be answered here. Raises as `passes`."""
+        hop = c.relays.get(args[1])
+        if hop is None or hop.backend.dead or type_ in OURS:
+            return False
+        frame = bytearray(codec(c.dialect, type_).pack(*args))
+        b = hop.backend
+        b.settle(c.frames.buf)
+        if not b.passes(c, hop, args[1], type_, tag, frame, 0, len(frame)):
+            return False
+        b.settle(frame)
+        self.send(c)
+        return True
 
     def lost(self, b: Backend, reason: str) -> None:
         """End a connection that broke: what was asked is answered, what was open stays dead."""
         log.info("the fast way to %s is gone: %s", b.way.address, reason)
         self.close(b)
-        c, asked = b.c, b.asked
-        b.asked = {}
-        for tag, (type_, *_) in asked.items():
+        c = b.c
+        for tag, type_ in b.forsake():
             c.queue(c.reply(m.Rflush, tag) if type_ == m.Tflush.type else c.error(tag, NineError(errno.EIO)))
-        if not c.dead:
-            self.engine.send(c)
+        self._tell(c)
 
     def close(self, b: Backend) -> None:
-        if b.link is not None:
-            self.engine.by_fd.pop(b.link.rfd, None)
+        if b.link is not None and self.engine.by_fd.pop(b.link.rfd, None) is not None:
             self.engine.poller.unregister(b.link.rfd)
         b.close()
         if b in b.c.choked:
-            b.c.choked.discard(b)
-            if not b.c.dead:
-                self.engine.rewatch(b.c)
+            self._unchoke(b)
 
     def drop(self, c: Connection) -> None:
         """End all of a client's connections to other servers, and forget what was theirs."""

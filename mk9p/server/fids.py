@@ -12,12 +12,13 @@ _qid: Final = tuple.__new__  # what Qid() does, without its checks: one is made 
 class Place:
     """A node and the way that was walked to it. `..` is the place before, whatever the node is part of (lexical, as Plan 9's names are)."""
 
-    __slots__ = ("holders", "name", "node", "parent", "path")
+    __slots__ = ("depth", "holders", "name", "node", "parent", "path")
 
     def __init__(self, node: Node, name: str, parent: "Place | None") -> None:
         self.node, self.name = node, name
         self.holders: tuple[Node, ...]
         self.parent: Place = parent or self
+        self.depth: int = parent.depth + 1 if parent else 0
         if node.path is not None:
             self.path = node.path
         else:

@@ -12,13 +12,14 @@ from typing import Any
 from mk9p.auth import READ, WRITE, Principal, may, require_change
 from mk9p.errors import NineError
 from mk9p.server.closing import claim_exclusive, close, close_nowait, put
-from mk9p.server.connection import JOIN, Connection, Reply, check_name
-from mk9p.server.exchange import carry
+from mk9p.server.connection import JOIN, Connection, Reply, check_name, too_deep
+from mk9p.server.exchange import carry, crossed
 from mk9p.server.fids import Fid, Place, qid
 from mk9p.server.stats import plan9_stat, plan9_wish
 from mk9p.tree import Handle, Maybe, Node, Open, Stat, settle
 from mk9p.wire import (
     DMDIR,
+    IOHDRSZ,
     NONUNAME,
     OEXEC,
     ORCLOSE,
@@ -52,16 +53,18 @@ async def attach(
     place = Place(place.node, "/", None) if place.parent is place else _as_root(place)
     if fid in c.relays:
         raise NineError(errno.EEXIST, "fid already in use")
+    b = await crossed(c, place, who)
     f = Fid(place, who)
     c.session.new(fid, f)
-    await carry(c, tag, fid, f)
+    c.greeted = True
+    await carry(c, fid, f, b)
     return c.reply(m.Rattach, tag, qid(place, stat))
 
 
 def _as_root(place: Place) -> Place:
     """Return a place as the root of an attach: `..` stays in it, its path is what it is in the whole tree."""
     root = Place(place.node, "/", None)
-    root.path, root.holders = place.path, place.holders
+    root.path, root.holders, root.depth = place.path, place.holders, place.depth
     return root
 
 
@@ -122,9 +125,10 @@ async def _walk(
         if not qids:
             raise
         return c.reply(m.Rwalk, tag, qids)
+    b = await crossed(c, place, old.who) if place.node.way is not None else None
     _fork(c, fid, newfid, old, place)
-    if place.node.way is not None:
-        await carry(c, tag, newfid, c.session.fid(newfid))
+    if b is not None:
+        await carry(c, newfid, c.session.fid(newfid), b)
     return c.reply(m.Rwalk, tag, qids)
 
 
@@ -132,6 +136,8 @@ def _fork(c: Connection, fid: int, newfid: int, old: Fid, place: Place) -> None:
     if newfid != fid:
         c.session.new(newfid, Fid(place, old.who))
     elif old.how is None:
+        if fid in c.relays and place is not old.place:
+            c.exchange.leave(c, fid)  # there it is still where it was
         old.place, old.attr_of = place, None
 
 
@@ -204,6 +210,7 @@ def _how(c: Connection, who: Principal, mode: int) -> Open:
         execute=access == OEXEC,
         remove=bool(mode & ORCLOSE),
         records=c.dialect is Dialect.L,
+        room=c.msize - IOHDRSZ,
     )
 
 
@@ -238,6 +245,8 @@ async def made(c: Connection, f: Fid, name: str, make: Any, *args: Any) -> Any:
         raise NineError(errno.EBADF, "create in an open fid")
     if name in (".", ".."):
         raise NineError(errno.EEXIST)
+    if f.place.depth >= c.limits.depth:
+        raise too_deep(c.limits)
     if not f.place.node.guards and not may(f.who, stat.mode, stat.uid, stat.gid, WRITE | 1):
         raise NineError(errno.EACCES)
     return await settle(make(name, *args))

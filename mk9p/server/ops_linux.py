@@ -11,7 +11,7 @@ import attrs
 from mk9p.auth import WRITE, Principal, may, require_change
 from mk9p.errors import NineError
 from mk9p.server.closing import put
-from mk9p.server.connection import Connection, Reply, check_name
+from mk9p.server.connection import Connection, Reply, check_name, too_deep
 from mk9p.server.fids import Fid, qid
 from mk9p.server.ops import changed, made, opened, start, status
 from mk9p.server.stats import NS
@@ -20,6 +20,7 @@ from mk9p.wire import (
     AT_REMOVEDIR,
     GETATTR_BASIC,
     GETATTR_BTIME,
+    IOHDRSZ,
     L_APPEND,
     L_TRUNC,
     QTDIR,
@@ -137,7 +138,7 @@ async def setattr_(
 
 
 @lru_cache(maxsize=1024)
-def _how(who: Principal, flags: int) -> Open:
+def _how(who: Principal, flags: int, room: int) -> Open:
     access = flags & 3
     return Open(
         who,
@@ -147,13 +148,14 @@ def _how(who: Principal, flags: int) -> Open:
         append=bool(flags & L_APPEND),
         records=True,
         flags=flags,
+        room=room,
     )
 
 
 async def lopen(c: Connection, tag: int, fid: int, flags: int) -> Reply:
     # O_CREAT of a file that exists is how Linux opens for `>`; O_TRUNC it does by Tsetattr
     f = c.session.fid(fid)
-    stat = await start(c, f, _how(f.who, flags))
+    stat = await start(c, f, _how(f.who, flags, c.msize - IOHDRSZ))
     return c.reply(m.Rlopen, tag, qid(f.place, stat), 0)  # iounit 0: no cap below msize, else v9fs cuts every request
 
 
@@ -164,7 +166,7 @@ def _with(who: Principal, gid: int) -> Principal:
 
 async def lcreate(c: Connection, tag: int, fid: int, name: str, flags: int, mode: int, gid: int) -> Reply:
     f = c.session.fid(fid)
-    how = attrs.evolve(_how(f.who, flags), who=_with(f.who, gid))
+    how = attrs.evolve(_how(f.who, flags, c.msize - IOHDRSZ), who=_with(f.who, gid))
     node, handle = await made(c, f, name, f.place.node.create, mode & 0o7777, how)
     return c.reply(m.Rlcreate, tag, await opened(c, f, name, node, handle, how), 0)
 
@@ -216,6 +218,8 @@ async def renameat(c: Connection, tag: int, olddirfid: int, oldname: str, newdir
 
 async def _move(c: Connection, parent: Any, name: str, to: Fid, newname: str, asker: Fid) -> None:
     check_name(newname)
+    if to.place.depth >= c.limits.depth:
+        raise too_deep(c.limits)
     for place in (parent, to.place):
         await _may_change(c, place, asker)
     await settle(parent.node.rename(name, to.place.node, newname, asker.who))
@@ -269,6 +273,8 @@ async def readdir(c: Connection, tag: int, fid: int, offset: int, count: int) ->
         if room < 0:
             break
         entries.append((q, number + 1, dtype, name))
+    if not entries and offset < len(f.listing):
+        raise NineError(errno.EINVAL, "count is too small for the next directory entry")
     data = pack_dirents(entries)
     return c.reply(m.Rreaddir, tag, data)
 

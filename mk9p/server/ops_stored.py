@@ -126,6 +126,8 @@ async def getlock(
 ) -> Reply:
     f = c.session.fid(fid)
     handle = _handle(f)
+    if kind > LOCK_TYPE_UNLCK:
+        raise NineError(errno.EINVAL, "no such kind of lock")
     f.uses += 1
     try:
         wish = Lock(kind, start, length, proc_id, client_id)

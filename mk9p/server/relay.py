@@ -10,11 +10,13 @@ Rules
 * A fid goes over when its walk has ended on such a node: it is walked to there too, under the same number. At a mount point (a way that is not
   `whole`) it is ours as well, and only walks from it go over: its qid, and where files may be created, are said by the mount table, and each walk
   asks the table whether the way is still open.
-* A fid made by a walk that was passed on is theirs alone: all its requests go over. `..` does not: the fid is first made ours again, by its names.
+* A fid made by a walk that was passed on is theirs alone: all its requests go over. What cannot go over (`..`, a request that names a fid of ours
+  beside it) is done here, with a fid of ours for as long as that takes, made by its names.
+* What an answer tells of a fid is noted when it is there: requests that came after it may have been passed on long before.
 * qid.path is mapped as `tree/qids.foreign` does, in place, in the few replies that have one. Nothing else is changed.
 * Order, permissions, exclusive use, flush, and the end of a client's files are kept by the server that has them: it knows this client as itself.
 * When the connection breaks, what was asked is answered EIO, files that were open stay dead, and every other fid is made ours again when it is next
-  used, by its names: then the general way dials anew.
+  used, by its names: then the general way dials anew. A clunk always succeeds.
 * A client that does not read is not read for: while our replies to it wait, its servers' are not received; and the other way round.
 """
 
@@ -31,7 +33,7 @@ from mk9p.dial import Link, dial
 from mk9p.errors import NineError, ProtocolError
 from mk9p.server.fids import Place
 from mk9p.tree import Way
-from mk9p.wire import NOFID, NOTAG, Dialect, FrameBuffer, codec
+from mk9p.wire import NOFID, NOTAG, Dialect, FrameBuffer, codec, decode
 from mk9p.wire import messages as m
 
 if TYPE_CHECKING:
@@ -40,28 +42,34 @@ if TYPE_CHECKING:
 log = logging.getLogger("mk9p.server")
 
 ROOT: Final = 0xFFFFFFFE  # our fid of the other server's root: the last number that a client would come to
+TAG: Final = 0xFFFE  # of our own requests, and the free ones below: the last that a client would come to
 PATIENCE: Final = 5.0  # seconds to make a connection; the general way is there meanwhile
-JOIN: Final = 4096
+REST: Final = 30.0  # seconds after that failed, in which it is not tried again
 
 _u16, _u32, _u64 = Struct("<H").unpack_from, Struct("<I").unpack_from, Struct("<Q").unpack_from
 _put64 = Struct("<Q").pack_into
 
-# Requests whose first field is a fid, and that name no other: they go over as they are.
+# Requests whose first field is a fid, that name no other, and whose answers tell nothing that we must know: they go over as they are.
 _PLAIN: Final = frozenset(
     cls.type
     for cls in (
-        m.Tstatfs, m.Tlopen, m.Tlcreate, m.Tsymlink, m.Tmknod, m.Treadlink, m.Tgetattr, m.Tsetattr, m.Txattrcreate, m.Treaddir, m.Tfsync,
-        m.Tlock, m.Tgetlock, m.Tmkdir, m.Tunlinkat, m.Tread, m.Twrite,
+        m.Tstatfs, m.Tsymlink, m.Tmknod, m.Treadlink, m.Tgetattr, m.Tsetattr, m.Treaddir, m.Tfsync, m.Tlock, m.Tgetlock, m.Tmkdir, m.Tunlinkat,
+        m.Tread, m.Twrite, m.Tstat, m.Twstat,
     )
 )  # fmt: skip
-_OPENS: Final = frozenset({m.Tlopen.type, m.Tlcreate.type, m.Txattrcreate.type})
+_OPENS: Final = frozenset(cls.type for cls in (m.Tlopen, m.Tlcreate, m.Txattrcreate, m.Topen, m.Tcreate))
+_CREATES: Final = frozenset({m.Tlcreate.type, m.Tcreate.type})
 _LAST: Final = frozenset({m.Tclunk.type, m.Tremove.type})
+PAIRS: Final = frozenset({m.Trenameat.type, m.Trename.type, m.Tlink.type})  # two fids, both there before
 # Replies with one qid, and where its path is, from the start of the frame.
-_PATH_AT: Final = {cls.type: 12 for cls in (m.Rlopen, m.Rlcreate, m.Rmkdir, m.Rsymlink, m.Rmknod)} | {
-    m.Rgetattr.type: 20
+_PATH_AT: Final = {
+    cls.type: 12 for cls in (m.Rlopen, m.Rlcreate, m.Rmkdir, m.Rsymlink, m.Rmknod, m.Ropen, m.Rcreate)
+} | {
+    m.Rgetattr.type: 20,
+    m.Rstat.type: 22,
 }
 _WALK, _CLUNK, _RWALK, _RREADDIR, _TFLUSH = m.Twalk.type, m.Tclunk.type, m.Rwalk.type, m.Rreaddir.type, m.Tflush.type
-_TRENAMEAT, _TRENAME, _TLINK = m.Trenameat.type, m.Trename.type, m.Tlink.type
+_XATTRWALK, _RLERROR, _TRENAMEAT, _TRENAME = m.Txattrwalk.type, m.Rlerror.type, m.Trenameat.type, m.Trename.type
 
 
 class Hop:
@@ -75,13 +83,41 @@ class Hop:
         self.opened = False
 
 
+class _Asked:
+    """A request that was passed on and whose answer tells something of a fid.
+
+    Of a walk, `hop` is what it makes of the fid `number`, which `stays` there if that fails, by `count` names from `base`, when that was reached
+    by `names`. An open makes `hop` an open file; one that creates, and Trename, let it stand for `names` below it, or below `base`. Of a Tflush,
+    `number` is the tag that it flushes.
+    """
+
+    __slots__ = ("base", "count", "hop", "names", "number", "stays", "type")
+
+    def __init__(
+        self,
+        type_: int,
+        number: int,
+        hop: Hop | None = None,
+        base: Hop | None = None,
+        names: tuple[str, ...] = (),
+        count: int = 0,
+        stays: bool = False,
+    ) -> None:
+        self.type, self.number, self.hop, self.base, self.names = type_, number, hop, base, names
+        self.count, self.stays = count, stays
+
+
 @attrs.define(eq=False)
-class _Entry:
-    """A walk of our own that was sent: `done` when its answer is known, `good` if it went all the way."""
+class _Own:
+    """A request of our own: `done` when its answer is known, `good` if it is a walk that went all the way."""
 
     wanted: int
     done: trio.Event = attrs.field(factory=trio.Event)
     good: bool = False
+
+    def answered(self, type_: int, buf: bytearray, start: int) -> None:
+        self.good = type_ == _RWALK and _u16(buf, start + 7)[0] == self.wanted
+        self.done.set()
 
 
 class Backend:
@@ -90,10 +126,10 @@ class Backend:
     def __init__(self, c: "Connection", way: Way, who: Principal) -> None:
         self.c, self.way, self.who = c, way, who
         self.link: Link | None = None  # None: not made yet, or gone
+        self.tried = trio.Event()  # making it has succeeded, or not
+        self.resting = 0.0  # until when not to try again
         self.frames = FrameBuffer(c.msize)
-        # tag -> type; of a walk newfid, how many names, and the hop that newfid had
-        self.asked: dict[int, tuple[int, int, int, Hop | None]] = {}
-        self.entering: dict[int, _Entry] = {}  # tag -> a walk of our own, by which a fid goes over
+        self.asked: dict[int, int | _Asked | _Own] = {}  # by tag; a plain type where the answer tells us nothing
         self.out: list[bytes | memoryview] = []
         self.run: list[int] = [0, 0]  # frames to pass on that lie side by side in the client's buffer
         self.blocked = False
@@ -107,29 +143,26 @@ class Backend:
     async def make(self) -> bool:
         """Dial, agree on the client's dialect and msize, attach; False, and no link, if that is not to be."""
         c = self.c
+        link = None
         try:
             with trio.fail_after(PATIENCE):
                 link = await dial(self.way.address)
-        except (OSError, trio.TooSlowError) as error:
-            log.debug("no fast way to %s: %s", self.way.address, error)
-            return False
-        try:
-            with trio.fail_after(PATIENCE):
                 version = await self._rpc(link, m.Tversion, NOTAG, c.msize, Dialect.L.version)
-                if not isinstance(version, m.Rversion) or (version.msize, version.version) != (
-                    c.msize,
-                    Dialect.L.version,
-                ):
+                wanted = c.msize, Dialect.L.version
+                if not isinstance(version, m.Rversion) or (version.msize, version.version) != wanted:
                     raise NineError(errno.EPROTO, "it speaks otherwise than the client")
                 attached = await self._rpc(link, m.Tattach, 1, ROOT, NOFID, self.who.name, self.way.aname, self.who.uid)
                 if not isinstance(attached, m.Rattach):
                     raise NineError(errno.EACCES)
         except (OSError, ProtocolError, trio.TooSlowError) as error:
             log.debug("no fast way to %s: %s", self.way.address, error)
-            link.close()
+            self.resting = trio.current_time() + REST
+            if link is not None:
+                link.close()
             return False
         except BaseException:
-            link.close()
+            if link is not None:
+                link.close()
             raise
         self.link = link
         return True
@@ -139,12 +172,12 @@ class Backend:
         link, self.link = self.link, None
         if link is not None:
             link.close()
-        for entry in self.entering.values():
-            entry.done.set()
-        self.entering.clear()
         self.out.clear()
         self.run[:] = (0, 0)
         self.blocked = False
+        for known in self.asked.values():
+            if isinstance(known, _Own):
+                known.done.set()
 
     async def _rpc(self, link: Link, message: type[m.Message], tag: int, *fields: Any) -> m.Message:
         request = memoryview(codec(Dialect.L, message.type).pack(tag, *fields))
@@ -162,17 +195,31 @@ class Backend:
             if not count:
                 raise NineError(errno.EIO, "it was closed by the other side")
             self.frames.received(count)
-        reply = codec(Dialect.L, self.frames.buf[frame[0] + 4])
-        return reply.cls(*reply.unpack(self.frames.view, frame[0] + 5, frame[1]))
+        return decode(Dialect.L, bytes(self.frames.view[slice(*frame)]))
 
-    async def enter(self, tag: int, number: int, names: tuple[str, ...]) -> bool:
-        """Walk to a fid there by the names from the root, with the tag of the client's request that made it; True if it is there now."""
-        entry = self.entering[tag] = _Entry(len(names))
-        self.settle(self.c.frames.buf)
-        self.out.append(memoryview(codec(Dialect.L, _WALK).pack(tag, ROOT, number, names)))
+    # requests of our own
+
+    async def enter(self, number: int, names: tuple[str, ...]) -> bool:
+        """Walk to a fid there by the names from the root; True if it is there now. Not cancelled: the answer comes, or the link ends."""
+        own = self._ask(m.Twalk, len(names), ROOT, number, names)
         self.c.exchange.send(self.c)
-        await entry.done.wait()
-        return entry.good
+        with trio.CancelScope(shield=True):
+            await own.done.wait()
+        return own.good
+
+    def leave(self, number: int) -> None:
+        """Clunk a fid there that was made ours. Its answer is not waited for: what is asked later comes later."""
+        self._ask(m.Tclunk, 0, number)
+        self.c.exchange.send(self.c)
+
+    def _ask(self, message: type[m.Message], wanted: int, *fields: Any) -> _Own:
+        tag = TAG
+        while tag in self.asked or tag in self.c.session.tags:
+            tag -= 1
+        own = self.asked[tag] = _Own(wanted)
+        self.settle(self.c.frames.buf)
+        self.out.append(codec(Dialect.L, message.type).pack(tag, *fields))
+        return own
 
     # requests
 
@@ -180,33 +227,10 @@ class Backend:
         self, c: "Connection", hop: Hop, fid: int, type_: int, tag: int, buf: bytearray, start: int, end: int
     ) -> bool:
         """Pass a request on; False if it is to be answered here. Raises EINVAL for a tag in use, EEXIST for a fid in use, EXDEV."""
-        before: Hop | None = None
-        newfid, count = NOFID, 0
-        if type_ == _WALK:
-            if end - start < 17:
-                return False
-            newfid, count = _u32(buf, start + 11)[0], _u16(buf, start + 15)[0]
-            at, names = start + 17, []
-            for _ in range(count):
-                if at + 2 > end:
-                    return False  # the codec shall say what is wrong with it
-                size = _u16(buf, at)[0]
-                names.append(bytes(buf[at + 2 : at + 2 + size]))
-                at += 2 + size
-            if at != end or any(name in (b"", b".", b"..") or b"/" in name or b"\0" in name for name in names):
-                return False
-            if hop.crossing and (not names or newfid == fid or hop.place.node.way is not hop.way):
-                return False
-            if newfid != fid and (newfid in c.relays or newfid in c.session.fids or newfid == ROOT):
-                raise NineError(errno.EEXIST, "fid already in use")
-            before = c.relays.get(newfid)
-            try:
-                way = (*hop.names, *(name.decode() for name in names))
-            except UnicodeDecodeError:
-                return False
-            if not (hop.opened and newfid == fid):
-                c.relays[newfid] = Hop(self, hop.place, way)
-        elif hop.crossing:
+        if tag in self.asked:
+            raise NineError(errno.EINVAL, "tag already in use")
+        known: int | _Asked | _Own | None = type_
+        if hop.crossing and type_ != _WALK:
             if type_ != _CLUNK:
                 return False
             del c.relays[fid]
@@ -215,17 +239,15 @@ class Backend:
                 ours.gone = True  # a directory, so nothing is to be closed
         elif type_ in _LAST:
             del c.relays[fid]
-        elif type_ in (_TRENAMEAT, _TRENAME, _TLINK):
-            other = c.relays.get(_other(type_, buf, start, end))
-            if other is None or other.backend is not self or other.crossing:
-                raise NineError(errno.EXDEV)
         elif type_ not in _PLAIN:
-            return False
-        elif type_ in _OPENS:
-            hop.opened = True
-        if tag in self.asked:
-            raise NineError(errno.EINVAL, "tag already in use")
-        self.asked[tag] = (type_, newfid, count, before)
+            known = (
+                self._walk(hop, fid, buf, start, end)
+                if type_ == _WALK
+                else self._learns(hop, fid, type_, buf, start, end)
+            )
+            if known is None:
+                return False
+        self.asked[tag] = known
         run = self.run
         if run[1] != start:
             self.settle(buf)
@@ -233,14 +255,75 @@ class Backend:
         run[1] = end
         return True
 
-    def flush(self, tag: int, frame: bytes) -> None:
-        """Pass on a Tflush of something that was passed on."""
+    def _walk(self, hop: Hop, fid: int, buf: bytearray, start: int, end: int) -> _Asked | None:
+        if end - start < 17:
+            return None
+        newfid, count = _u32(buf, start + 11)[0], _u16(buf, start + 15)[0]
+        at, names = start + 17, []
+        for _ in range(count):
+            if at + 2 > end:
+                return None  # the codec shall say what is wrong with it
+            size = _u16(buf, at)[0]
+            names.append(bytes(buf[at + 2 : at + 2 + size]))
+            at += 2 + size
+        if at != end or any(name in (b"", b".", b"..") or b"/" in name or b"\0" in name for name in names):
+            return None
+        if hop.crossing and (not names or newfid == fid or not self._stands(hop)):
+            return None
+        try:
+            way = (*hop.names, *(name.decode() for name in names))
+        except UnicodeDecodeError:
+            return None
+        if newfid != fid:
+            self._is_new(newfid)
+        made = self.c.relays[newfid] = Hop(self, hop.place, way)
+        made.opened = newfid == fid and hop.opened
+        return _Asked(_WALK, newfid, made, hop, hop.names, count, newfid == fid)
+
+    def _stands(self, hop: Hop) -> bool:
+        """Tell whether the way at a crossing is still what it was."""
+        way = hop.place.node.way
+        if way is not hop.way and way == hop.way:
+            hop.way = way  # the mount table has changed elsewhere
+        return way is hop.way
+
+    def _is_new(self, fid: int) -> None:
+        if fid in self.c.relays or fid in self.c.session.fids or fid == ROOT:
+            raise NineError(errno.EEXIST, "fid already in use")
+
+    def _learns(self, hop: Hop, fid: int, type_: int, buf: bytearray, start: int, end: int) -> int | _Asked | None:
+        """Return what is to be known of a request that is not plain and no walk; None if it does not go over."""
+        relays = self.c.relays
+        if type_ in _OPENS:
+            names = (_text(buf, start + 11, end),) if type_ in _CREATES else ()
+            return _Asked(type_, fid, hop, names=names)
+        if type_ in PAIRS:
+            number = _other(type_, buf, start, end)
+            other = relays.get(number)
+            if number in self.c.session.fids if other is None else other.backend is not self or other.crossing:
+                raise NineError(errno.EXDEV)
+            return _Asked(type_, fid, hop, other, (_text(buf, start + 15, end),)) if type_ == _TRENAME else type_
+        if type_ == _XATTRWALK and end - start >= 17:
+            newfid = _u32(buf, start + 11)[0]
+            self._is_new(newfid)
+            value = relays[newfid] = Hop(self, hop.place, hop.names)
+            value.opened = True
+            return _Asked(type_, newfid, value)
+        return None
+
+    def flush(self, tag: int, oldtag: int, frame: bytes) -> bool:
+        """Pass on a Tflush of something that was passed on; False if it was not. Raises EINVAL for a tag in use."""
+        if tag in self.asked:
+            raise NineError(errno.EINVAL, "tag already in use")
+        if self.asked.get(oldtag, None).__class__ not in (int, _Asked):
+            return False
         self.settle(self.c.frames.buf)
-        self.asked[tag] = (_TFLUSH, NOFID, 0, None)
+        self.asked[tag] = _Asked(_TFLUSH, oldtag)
         self.out.append(frame)
+        return True
 
     def settle(self, buf: bytearray) -> None:
-        """End the run of frames that lie side by side."""
+        """End the run of frames that lie side by side in a buffer."""
         start, end = self.run
         if end:
             self.out.append(memoryview(buf)[start:end])
@@ -266,53 +349,93 @@ class Backend:
     # replies
 
     def replies(self) -> None:
-        """Pass on all complete replies that were received. Raises ProtocolError for what is none."""
+        """Pass on all complete replies that were received. Raises ProtocolError for what is none; what came before it was passed on."""
         c, frames, asked = self.c, self.frames, self.asked
         first = last = 0
-        while (frame := frames.next()) is not None:
-            start, end = frame
-            buf = frames.buf
-            type_ = buf[start + 4]
-            tag = _u16(buf, start + 5)[0]
-            known = asked.pop(tag, None)
-            if known is None:
-                self._entered(tag, buf, start)
-                continue
-            at = _PATH_AT.get(type_)
-            if at is not None:
-                _put64(buf, start + at, _u64(buf, start + at)[0] ^ self.way.identity)
-            elif known[0] == _WALK:
-                self._walked(buf, start, type_, *known[1:])
-            elif type_ == _RREADDIR:
-                self._listed(buf, start, end)
-            if last != start:
-                if last:
-                    c.queue(bytes(buf[first:last]))
-                first = start
-            last = end
-        if last:
-            c.queue(bytes(frames.view[first:last]))
+        try:
+            while (frame := frames.next()) is not None:
+                start, end = frame
+                buf = frames.buf
+                type_ = buf[start + 4]
+                tag = _u16(buf, start + 5)[0]
+                known = asked.get(tag)
+                if known.__class__ is int:
+                    if type_ != known + 1 and type_ != _RLERROR:  # type: ignore[operator]
+                        raise self._garbage(type_)
+                elif known.__class__ is _Own:
+                    del asked[tag]
+                    known.answered(type_, buf, start)  # type: ignore[union-attr]
+                    continue
+                else:
+                    self._learned(known, type_, buf, start, end)  # type: ignore[arg-type]
+                at = _PATH_AT.get(type_)
+                if at is not None:
+                    if start + at + 8 > end:
+                        raise self._garbage(type_)
+                    _put64(buf, start + at, _u64(buf, start + at)[0] ^ self.way.identity)
+                elif type_ == _RREADDIR:
+                    self._listed(buf, start, end)
+                del asked[tag]
+                if last != start:
+                    if last:
+                        c.queue(bytes(frames.view[first:last]))
+                    first = start
+                last = end
+        finally:
+            if last:
+                c.queue(bytes(frames.view[first:last]))
 
-    def _entered(self, tag: int, buf: bytearray, start: int) -> None:
-        """Take the answer to a walk of our own; the client is told nothing of it."""
-        entry = self.entering.pop(tag, None)
-        if entry is None:
-            raise ProtocolError(f"{self.way.address} answered what was not asked")
-        entry.good = buf[start + 4] == _RWALK and _u16(buf, start + 7)[0] == entry.wanted
-        entry.done.set()
+    def _garbage(self, type_: int) -> ProtocolError:
+        return ProtocolError(f"{self.way.address} sent a message of type {type_} that answers nothing")
 
-    def _walked(self, buf: bytearray, start: int, type_: int, newfid: int, wanted: int, before: Hop | None) -> None:
-        """Map the qids of a walk; one that did not go all the way has made no fid."""
+    def _learned(self, known: _Asked | None, type_: int, buf: bytearray, start: int, end: int) -> None:
+        """Note what an answer tells of a fid; map the qids of a walk. One that did not go all the way has made no fid."""
+        if known is None or type_ not in (known.type + 1, _RLERROR):
+            raise self._garbage(type_)
+        hop, base = known.hop, known.base
+        if known.type == _TFLUSH:
+            old = self.asked.pop(known.number, None)  # it will not be answered any more
+            if old.__class__ is _Asked:
+                self._failed(old)
+            return
         count = 0
         if type_ == _RWALK:
-            count = _u16(buf, start + 7)[0]
-            for at in range(start + 14, start + 14 + 13 * count, 13):
+            if end - start < 9 or end - start != 9 + 13 * (count := _u16(buf, start + 7)[0]):
+                raise self._garbage(type_)
+            for at in range(start + 14, end, 13):
                 _put64(buf, at, _u64(buf, at)[0] ^ self.way.identity)
-        if type_ != _RWALK or count < wanted:
-            if before is not None:
-                self.c.relays[newfid] = before
-            else:
-                self.c.relays.pop(newfid, None)
+        if type_ == _RLERROR or count < known.count:
+            self._failed(known)
+        elif hop is None or base is None:
+            if hop is not None:
+                hop.opened = True
+                hop.names += known.names
+        elif known.type == _TRENAME:
+            hop.place, hop.names = base.place, base.names + known.names
+        elif base.names is not known.names:  # what it was walked from was not where it seemed to be
+            hop.names = base.names + hop.names[len(known.names) :]
+
+    def _failed(self, known: _Asked) -> None:
+        """Take back what a request would have made of a fid. Its number may be another fid's by now."""
+        hop, base = known.hop, known.base
+        if known.type not in (_WALK, _XATTRWALK) or hop is None:
+            return
+        if known.stays and base is not None:
+            hop.names, hop.opened = base.names, hop.opened or base.opened
+        elif self.c.relays.get(known.number) is hop:
+            del self.c.relays[known.number]
+
+    def forsake(self) -> list[tuple[int, int]]:
+        """Take all that was asked as failed; returns the tags and types of what the client is to be told of."""
+        asked, self.asked = self.asked, {}
+        told = []
+        for tag, known in asked.items():
+            if isinstance(known, int):
+                told.append((tag, known))
+            elif isinstance(known, _Asked):
+                self._failed(known)
+                told.append((tag, known.type))
+        return told
 
     def _listed(self, buf: bytearray, start: int, end: int) -> None:
         at = start + 11
@@ -327,3 +450,9 @@ def _other(type_: int, buf: bytearray, start: int, end: int) -> int:
     if type_ == _TRENAMEAT and at + 2 <= end:
         at += 2 + _u16(buf, at)[0]
     return int(_u32(buf, at)[0]) if at + 4 <= end else NOFID
+
+
+def _text(buf: bytearray, at: int, end: int) -> str:
+    """Return the name that begins at a place of a request; the other server judges it."""
+    size = _u16(buf, at)[0] if at + 2 <= end else 0
+    return buf[at + 2 : min(at + 2 + size, end)].decode(errors="replace")

@@ -5,7 +5,7 @@ from mk9p.tree.ctl import Ctl, settings
 from mk9p.tree.dirs import Dir, Lazy
 from mk9p.tree.files import Block, Content, File, Text
 from mk9p.tree.node import Buffer, Change, Handle, Lock, Maybe, Node, Open, Stat, StatFs, Way, settle
-from mk9p.tree.waiting import Log, Source, Stream, StreamHandle
+from mk9p.tree.waiting import Log, Source, Store, Stream, StreamHandle, Waiters
 from mk9p.tree.words import join, quote, split
 
 __all__ = [
@@ -28,9 +28,11 @@ __all__ = [
     "Source",
     "Stat",
     "StatFs",
+    "Store",
     "Stream",
     "StreamHandle",
     "Text",
+    "Waiters",
     "Way",
     "join",
     "quote",

@@ -3,6 +3,8 @@
 Opening `clone` starts a conversation and gives its ctl, whose reading tells the number. The conversation lives while any file of it is open, or
 `keep` was written to its ctl, and is taken down completely when the last one is closed: counted here, so that no author forgets one. A number is
 used again when it is free, the lowest first, as Plan 9 does.
+
+A conversation may also begin at the opening of another file: of `listen` (ip(3)), which waits for a call and gives the ctl of that. `accept` does it.
 """
 
 import errno
@@ -80,7 +82,7 @@ class Conversations(Dir):
         limit: int = MAX,
     ) -> None:
         self.new, self.limit = new, limit
-        self.talks: dict[int, _Numbered] = {}
+        self.talks: dict[int, _Numbered | None] = {}  # None: its conversation is being made
         super().__init__({"clone": _Clone(self, mode), **(more or {})})
 
     def walk(self, name: str, who: Principal) -> Maybe[Node]:
@@ -91,7 +93,7 @@ class Conversations(Dir):
     def entries(self, who: Principal) -> Maybe[Iterable[tuple[str, Node]]]:
         fixed = super().entries(who)
         assert not isinstance(fixed, Awaitable)
-        return [*fixed, *((str(n), talk) for n, talk in sorted(self.talks.items()))]
+        return [*fixed, *((str(n), talk) for n, talk in sorted(self.talks.items()) if talk)]
 
     def free(self) -> int:
         """Return the lowest number that no conversation has; raises EMFILE when all are in use."""
@@ -100,10 +102,51 @@ class Conversations(Dir):
             raise NineError(errno.EMFILE, f"all {self.limit} conversations are in use")
         return number
 
+    def start(self, new: Callable[[int, Principal], Maybe[Conversation]], how: Open) -> Maybe[Handle]:
+        """Begin a conversation that `new(number, who)` makes, and return its ctl, open, whose reading tells the number: what opening clone does."""
+        number = self.free()
+        talk = new(number, how.who)
+        if isinstance(talk, Awaitable):
+            return self._start(number, talk, how)
+        return self._started(number, talk, how)
+
+    async def _start(self, number: int, talk: Awaitable[Conversation], how: Open) -> Handle:
+        self.talks[number] = None
+        try:
+            made = await talk
+        finally:
+            del self.talks[number]
+        return self._started(number, made, how)
+
+    def _started(self, number: int, talk: Conversation, how: Open) -> "_CtlOfNew":
+        numbered = _Numbered(self, number, talk, how.who)
+        self.talks[number] = numbered
+        assert isinstance(numbered.ctl, Node)
+        ctl = numbered.ctl.open(how)
+        assert isinstance(ctl, Handle)
+        numbered.hold()
+        return _CtlOfNew(ctl, numbered)
+
+    async def accept(
+        self, new: Callable[[int, Principal], Maybe[Conversation]], how: Open, *, through: Conversation
+    ) -> Handle:
+        """Begin a conversation as `start` does, at the opening of a file of the conversation `through`.
+
+        The open file is the new one's ctl from now on and holds the other no longer: who closes an announcement ends it, whatever calls go on.
+        Raises as `start` does; then `new` has not been called, or has failed.
+        """
+        handle = await settle(self.start(new, how))
+        above = next((talk for talk in self.talks.values() if talk and talk.talk is through), None)
+        if above is None:
+            return handle
+        await settle(above.release())
+        return _CtlOfCall(handle, above)
+
     async def aclose(self) -> None:
         """End all conversations, kept ones too: for the end of the server."""
         for talk in list(self.talks.values()):
-            await settle(talk.end())
+            if talk:
+                await settle(talk.end())
 
 
 class _Clone(File):
@@ -114,28 +157,7 @@ class _Clone(File):
         self.owner = owner
 
     def open(self, how: Open) -> Maybe[Handle]:
-        number = self.owner.free()
-        talk = self.owner.new(number, how.who)
-        if isinstance(talk, Awaitable):
-            return self._open(number, talk, how)
-        return self._opened(number, talk, how)
-
-    async def _open(self, number: int, talk: Awaitable[Conversation], how: Open) -> Handle:
-        self.owner.talks[number] = None  # type: ignore[assignment]  # the number is taken while its conversation is being made
-        try:
-            made = await talk
-        finally:
-            del self.owner.talks[number]
-        return self._opened(number, made, how)
-
-    def _opened(self, number: int, talk: Conversation, how: Open) -> Handle:
-        numbered = _Numbered(self.owner, number, talk, how.who)
-        self.owner.talks[number] = numbered
-        assert isinstance(numbered.ctl, Node)
-        ctl = numbered.ctl.open(how)
-        assert isinstance(ctl, Handle)
-        numbered.hold()
-        return _CtlOfNew(ctl, numbered)
+        return self.owner.start(self.owner.new, how)
 
 
 class _CtlOfNew(Handle):
@@ -161,3 +183,23 @@ class _CtlOfNew(Handle):
     async def close(self) -> None:
         await settle(self.ctl.close())
         await settle(self.numbered.release())
+
+
+class _CtlOfCall(Handle):
+    """The ctl that opening `listen` gives. It was walked to through the listener, which its server releases when it is closed: that is made even."""
+
+    def __init__(self, ctl: Handle, through: _Numbered) -> None:
+        self.ctl, self.through = ctl, through
+
+    def read(self, offset: int, count: int) -> Maybe[Buffer]:
+        return self.ctl.read(offset, count)
+
+    def write(self, offset: int, data: memoryview) -> Maybe[int]:
+        return self.ctl.write(offset, data)
+
+    def change(self, change: Change) -> Maybe[None] | None:
+        return self.ctl.change(change)
+
+    async def close(self) -> None:
+        self.through.hold()
+        await settle(self.ctl.close())

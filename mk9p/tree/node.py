@@ -110,7 +110,8 @@ class Open:
     """Say how a file is opened, and by whom.
 
     `records`: the session is 9P2000.L, whose client (Linux v9fs) reads on until an empty read; a file of messages must then end each record with
-    one (tree/waiting.py). `flags` are the Linux open flags as they came, 0 from other dialects.
+    one (tree/waiting.py). `flags` are the Linux open flags as they came, 0 from other dialects. `room` is how many bytes a write of the session
+    can carry, 0 where that is not known: one that is full may be a part of more.
     """
 
     who: Principal
@@ -122,6 +123,7 @@ class Open:
     remove: bool = False
     records: bool = False
     flags: int = 0
+    room: int = 0
 
     @property
     def reuses(self) -> bool:

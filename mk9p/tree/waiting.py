@@ -3,6 +3,11 @@
 A blocking file is a receive function, `async def receive() -> bytes`, cancel-safe as trio's own are: when it is cancelled, nothing is lost, and
 b"" is the end. Each message is kept whole by its reader's handle until the next one is asked for.
 
+Where several readers take from one store, a message may be taken only for one who gets it, and then by nobody else: so it is a `Store`. It is taken
+in the call that answers the read, after all waiting is done: what is flushed has taken nothing. What is left is the answer that crosses with
+its Tflush. A client that drops such an answer says so by a read of no bytes at the same offset, before it clunks: the store then gets the message
+back. (9P has no word for it, and it means nothing to other servers. flush(5) has clients honour such an answer; who does need not say anything.)
+
 Where a message ends, when the client is Linux. v9fs does not return from read(2) at the first answer but asks on until an empty one or a full
 buffer, so that `cat events` would hold the line that has come until the next one comes. The rule that works on 6.1, 6.12 and 7.3 is kept for each
 handle, (base, message, short):
@@ -16,7 +21,7 @@ sessions of 9P2000.L: to Plan 9's own clients an empty read is the end of the fi
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 import trio
 
@@ -33,11 +38,53 @@ class Source(Protocol):
     def close(self) -> Maybe[None]: ...
 
 
+class Store(Protocol):
+    """What one open stream is made of where others take from the same messages, or where one must not be cut: taking does not wait."""
+
+    async def wait(self) -> None:
+        """Wait until there may be something to take. Cancelled, it must leave the chance to the next who waits."""
+        ...
+
+    def take(self, room: int) -> bytes | None:
+        """Take the next message; None if there is none now, b"" at the end. Raises, with nothing taken, if a read of `room` bytes will not do."""
+        ...
+
+    def untake(self, message: bytes) -> None:
+        """Take back the last message: its reader has not got it."""
+        ...
+
+    def send(self, data: bytes) -> Maybe[int | None]: ...
+    def close(self) -> Maybe[None]: ...
+
+
+class Waiters:
+    """Who waits for a store: each `wake` wakes one, the first who came; no wake is lost with one who was cancelled."""
+
+    def __init__(self) -> None:
+        self._lot = trio.lowlevel.ParkingLot()
+
+    def wake(self) -> None:
+        self._lot.unpark()
+
+    def wake_all(self) -> None:
+        self._lot.unpark_all()
+
+    async def wait(self) -> None:
+        """Wait to be woken. One who is cancelled when he was just woken wakes the next: what he was woken for is still there."""
+        await self._lot.park()
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        except BaseException:
+            self.wake()
+            raise
+
+
 class Stream(File):
     """A file of messages that are waited for.
 
     `receive()` gives the next message, b"" at the end; `send(data)` takes one write and may return how much of it was taken (None: all). They are
-    shared by all who have the file open. Where each reader has its own position, `per_open(how)` makes a `Source` for each open instead.
+    shared by all who have the file open. Where each reader has its own position, or a message is one reader's alone, `per_open(how)` makes a
+    `Source` or a `Store` for each open instead.
     """
 
     def __init__(
@@ -45,7 +92,7 @@ class Stream(File):
         receive: Callable[[], Awaitable[bytes]] | None = None,
         send: Callable[[bytes], Maybe[int | None]] | None = None,
         *,
-        per_open: Callable[[Open], Maybe[Source]] | None = None,
+        per_open: Callable[[Open], Maybe[Source | Store]] | None = None,
         mode: int | None = None,
         exclusive: bool = False,
     ) -> None:
@@ -60,7 +107,7 @@ class Stream(File):
         source = self.per_open(how)
         return self._open(source, how) if isinstance(source, Awaitable) else StreamHandle.of(source, how)
 
-    async def _open(self, source: Awaitable[Source], how: Open) -> Handle:
+    async def _open(self, source: Awaitable[Source | Store], how: Open) -> Handle:
         return StreamHandle.of(await source, how)
 
 
@@ -75,34 +122,75 @@ class StreamHandle(Handle):
         send: Callable[[bytes], Maybe[int | None]] | None,
         close: Callable[[], Maybe[None]] | None,
         records: bool,
+        store: Store | None = None,
     ) -> None:
-        self._receive, self._send, self._close, self._records = receive, send, close, records
+        self._receive, self._send, self._close, self._records, self._store = receive, send, close, records, store
         self._turn = trio.Lock()
         self._base, self._message, self._short, self._ended = 0, b"", False, False
+        self._refused = -1  # where a reader said that he has not got what he was answered
 
     @classmethod
-    def of(cls, source: Source, how: Open) -> "StreamHandle":
-        return cls(source.receive, source.send, source.close, how.records)
+    def of(cls, source: Source | Store, how: Open) -> "StreamHandle":
+        """Return the handle of what one open stream is made of."""
+        store = cast("Store", source) if hasattr(source, "untake") else None
+        receive = cast("Source", source).receive if store is None else None
+        return cls(receive, source.send, source.close, how.records, store)
 
-    async def read(self, offset: int, count: int) -> Buffer:
-        if self._receive is None:
+    def read(self, offset: int, count: int) -> Maybe[Buffer]:
+        if not count:
+            self._refused = offset
             return b""
+        if self._receive is None and self._store is None:
+            return b""
+        self._refused = -1
+        if not self._turn.locked():  # what is there now needs no task
+            piece = self._kept(offset, count)
+            if piece is not None:
+                return piece
+            if self._store is not None and (message := self._store.take(count)) is not None:
+                return self._new(message, offset, count)
+        return self._read(offset, count)
+
+    async def _read(self, offset: int, count: int) -> Buffer:
         async with self._turn:
-            at = offset - self._base
-            if not 0 <= at < len(self._message):
-                if self._ended:
-                    return b""
-                if self._records and self._short and self._message and at == len(self._message):
-                    self._short = False
-                    return b""
-                message = await self._receive()
-                if not message:
-                    self._ended = True
-                    return b""
-                self._base, self._message, at = offset, message, 0
+            piece = self._kept(offset, count)
+            if piece is not None:
+                return piece
+            return self._new(await self._next(count), offset, count)
+
+    async def _next(self, room: int) -> bytes:
+        store = self._store
+        if store is None:
+            assert self._receive is not None
+            return await self._receive()
+        while True:
+            await trio.lowlevel.checkpoint_if_cancelled()  # what was flushed while it waited for its turn takes nothing
+            message = store.take(room)
+            if message is not None:
+                return message
+            await store.wait()
+
+    def _kept(self, offset: int, count: int) -> Buffer | None:
+        """Return what is known without asking for the next message: a piece of the last one, its end, the end; None if it is to be asked for."""
+        at = offset - self._base
+        if 0 <= at < len(self._message):
             piece = self._message[at : at + count]
             self._short = len(piece) < count
             return piece
+        if self._ended:
+            return b""
+        if self._records and self._short and self._message and at == len(self._message):
+            self._short = False
+            return b""
+        return None
+
+    def _new(self, message: bytes, offset: int, count: int) -> Buffer:
+        if not message:
+            self._ended = True
+            return b""
+        self._base, self._message = offset, message
+        self._short = len(message) < count
+        return message[:count]
 
     def write(self, offset: int, data: memoryview) -> Maybe[int]:
         if self._send is None:
@@ -117,6 +205,8 @@ class StreamHandle(Handle):
         return count if number is None else number
 
     def close(self) -> Maybe[None]:
+        if self._store is not None and self._message and self._refused == self._base:
+            self._store.untake(self._message)
         return self._close() if self._close else None
 
 

@@ -73,9 +73,11 @@ class FrameBuffer:
         self._head = end
         return head, end
 
-    def detach(self) -> None:
-        """Leave the present buffer to those who hold views into it, and go on in a fresh one that has the unread tail."""
+    def detach(self) -> int:
+        """Leave the present buffer to those who hold views into it, and go on in a fresh one that has the unread tail. Return its length."""
+        held = self._tail
         self._move(0)
+        return held
 
     def drop_partial(self) -> None:
         """Forget what `next()` has not handed out: after it said None, the frame whose rest will not come."""

@@ -6,6 +6,7 @@ names.py     bytes of the host and text of 9P
 export.py    what one exported directory's files share: descriptors, above all
 nodes.py     a file, as Node
 handles.py   an open one, as Handle
+buffers.py   memory for big reads
 locks.py     byte-range locks
 """
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from mk9p.auth import Principal
 from mk9p.errors import NineError
-from mk9p.tree.qids import foreign
+from mk9p.tree.qids import child
 from servers.fs import kernel
 from servers.fs.identity import Identity, Nobody
 
@@ -44,7 +44,9 @@ class Export:
         self.resolve = kernel.NO_XDEV if xdev else 0
         self.most = descriptors or _raised() * 3 // 4
         self._held: OrderedDict[int, weakref.ref[FsNode]] = OrderedDict()
-        self._mounts: dict[int, int | None] = {}  # number of a mount -> descriptor of something on it, None: it has no handles
+        self._mounts: dict[
+            int, int | None
+        ] = {}  # number of a mount -> descriptor of something on it, None: it has no handles
         self._devices: dict[int, int] = {}
 
     def close(self) -> None:
@@ -78,10 +80,10 @@ class Export:
     # what
 
     def path(self, device: int, inode: int) -> int:
-        """Return the qid.path of a file: one number for each, the same after a restart."""
+        """Return the qid.path of a file: one number for each, the same after a restart. Inodes of one device never meet; two devices lie apart."""
         base = self._devices.get(device)
         if base is None:
-            base = self._devices[device] = foreign(_SPACE, device)
+            base = self._devices[device] = child(_SPACE, str(device))
         return (base + inode) & _MASK
 
     def look(self, directory: int, name: bytes) -> int:

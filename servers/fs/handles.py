@@ -17,7 +17,7 @@ import trio
 
 from mk9p.errors import NineError
 from mk9p.tree import Buffer, Change, Handle, Lock, Maybe, Open
-from servers.fs import kernel, locks
+from servers.fs import buffers, kernel, locks
 
 if TYPE_CHECKING:
     from servers.fs.nodes import FsNode
@@ -65,7 +65,7 @@ class FsFile(Handle):
             room = _LEAST
         if room > count:
             room = count
-        data = bytearray(room)
+        data = bytearray(room) if room < buffers.LEAST else buffers.take(room)
         try:
             got = os.preadv(self.fd, (data,), offset, _NOWAIT)
         except BlockingIOError:
@@ -80,13 +80,12 @@ class FsFile(Handle):
             return self._read_plain(offset, count)
         if got == room:
             if room == count:
-                return data
+                return memoryview(data)
             self.size = os.fstat(self.fd).st_size  # it has grown
             return self.read(offset, count)
-        del data[got:]
         if got and not (offset + got) & _PAGE and os.fstat(self.fd).st_size > offset + got:
-            return self._read_later(bytes(data), offset + got, count - got)
-        return data
+            return self._read_later(bytes(data[:got]), offset + got, count - got)
+        return memoryview(data)[:got]
 
     def _read_plain(self, offset: int, count: int) -> Maybe[Buffer]:
         if offset >= _MOST:

@@ -25,7 +25,9 @@ from mk9p.auth import NOBODY, Principal
 from mk9p.errors import NineError
 
 _libc: Final = ctypes.PyDLL(None, use_errno=True)
-_SETGROUPS: Final = {"x86_64": 116, "i386": 206, "i686": 206, "armv7l": 206, "ppc64le": 81, "s390x": 206}.get(platform.machine(), 159)
+_SETGROUPS: Final = {"x86_64": 116, "i386": 206, "i686": 206, "armv7l": 206, "ppc64le": 81, "s390x": 206}.get(
+    platform.machine(), 159
+)
 _CAPABILITIES: Final = struct.pack("=Ii", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this thread
 _syscall = _libc.syscall
 _setfsuid = _libc.setfsuid

@@ -15,7 +15,9 @@ _OPENAT2: Final = 437  # on every architecture
 NO_XDEV: Final = 0x01  # RESOLVE_NO_XDEV
 _BENEATH: Final = 0x08 | 0x04 | 0x02  # RESOLVE_BENEATH, _NO_SYMLINKS, _NO_MAGICLINKS
 _EMPTY: Final = 0x1000  # AT_EMPTY_PATH
-_STATX: Final = {"x86_64": 332, "i386": 383, "i686": 383, "armv7l": 397, "ppc64le": 383, "s390x": 379}.get(platform.machine(), 291)
+_STATX: Final = {"x86_64": 332, "i386": 383, "i686": 383, "armv7l": 397, "ppc64le": 383, "s390x": 379}.get(
+    platform.machine(), 291
+)
 _BTIME: Final = 0x800  # STATX_BTIME
 NOW: Final = (1 << 30) - 1  # UTIME_NOW
 OMIT: Final = (1 << 30) - 2  # UTIME_OMIT
@@ -25,6 +27,9 @@ MEMORY: Final = (0x01021994, 0x858458F6)  # f_type of tmpfs and ramfs, whose fil
 
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
+_openat2 = _libc["syscall"]  # a function object of its own, with its own types
+_openat2.restype = ctypes.c_long
+_openat2.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t]
 _how: Final = struct.Struct("=QQQ")
 _times: Final = struct.Struct("@llll")
 
@@ -41,7 +46,7 @@ def open_beneath(directory: int, name: bytes, flags: int, mode: int = 0, *, reso
     """
     how = _how.pack(flags | os.O_CLOEXEC | os.O_NOFOLLOW, mode, _BENEATH | resolve)
     while True:
-        fd: int = _syscall(_OPENAT2, ctypes.c_int(directory), name, how, ctypes.c_size_t(_how.size))
+        fd: int = _openat2(_OPENAT2, directory, name, how, 24)
         if fd >= 0:
             return fd
         if ctypes.get_errno() not in (errno.EINTR, errno.EAGAIN):  # EAGAIN: somebody renamed at that moment

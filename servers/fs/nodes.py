@@ -21,6 +21,7 @@ from servers.fs.handles import FsDirectory, FsFile
 from servers.fs.names import from_host, to_host
 
 _PASSED: Final = ((L_DSYNC, os.O_DSYNC), (L_SYNC, os.O_SYNC), (L_NOATIME, os.O_NOATIME))
+_ANY: Final = L_DSYNC | L_SYNC | L_NOATIME
 _SPECIAL: Final = "devices, pipes and sockets are used where they are, and neither made nor opened through here"
 _MOST: Final = 1 << 63
 
@@ -58,9 +59,10 @@ def _flags(how: Open) -> int:
     flags = os.O_RDONLY if not how.write else os.O_RDWR if how.read else os.O_WRONLY
     if how.append:
         flags |= os.O_APPEND
-    for bit, ours in _PASSED:
-        if how.flags & bit == bit:
-            flags |= ours
+    if how.flags & _ANY:
+        for bit, ours in _PASSED:
+            if how.flags & bit == bit:
+                flags |= ours
     return flags
 
 
@@ -302,7 +304,7 @@ class FsNode(Node):
             acting = export.identity.itself
         with acting:
             fd = export.reopen(self.at(), flags)
-        return FsFile(self, fd, how, os.fstat(fd).st_size)
+        return FsFile(self, fd, how, 0 if self._known is None else self._known.st_size)
 
     def create(self, name: str, perm: int, how: Open) -> "tuple[FsNode, Handle]":
         """Make a file and open it; what is there already is opened by 9P2000.L without O_EXCL, and else EEXIST."""

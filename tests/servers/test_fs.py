@@ -10,7 +10,7 @@ import pytest
 from exported import SIZE, exported
 
 from mk9p.testing import mounted
-from mk9p.wire import AT_REMOVEDIR, DMDIR, NOFID, OTRUNC, ORDWR, Dialect, unpack_stats
+from mk9p.wire import AT_REMOVEDIR, DMDIR, NOFID, ORDWR, OTRUNC, Dialect, unpack_stats
 from mk9p.wire import messages as m
 from servers.fs import tree
 

@@ -20,12 +20,12 @@ from servers.fs.names import from_host, to_host
 
 
 @pytest.fixture
-def secret(tmp_path: Path) -> Iterator[Path]:
+def secret(tmp_path: Path) -> Path:
     """A directory to be exported, beside a secret."""
     (tmp_path / "secret").write_text("secret")
     (tmp_path / "out").mkdir()
     (tmp_path / "in/a/b").mkdir(parents=True)
-    yield tmp_path / "in"
+    return tmp_path / "in"
 
 
 async def test_links_lead_nowhere(secret: Path) -> None:
@@ -61,7 +61,7 @@ async def test_dots_lead_nowhere(secret: Path) -> None:
                 (m.Tsymlink, 0, name, "x", 0),
                 (m.Tlink, 0, await files.walk("a"), name),
             ):
-                with pytest.raises(OSError, match="Invalid argument|File exists|Operation not permitted"):
+                with pytest.raises(OSError, match=r"Invalid argument|File exists|Operation not permitted"):
                     await files.ask(*ask)
         for name in ("..", "a/..", "../secret", "", "."):
             with pytest.raises(OSError, match="illegal name"):
@@ -75,7 +75,9 @@ async def test_a_directory_that_is_moved_while_somebody_is_in_it(secret: Path) -
         b = await files.walk("a/b")
         os.rename(secret / "a", secret / "c")
         assert (await files.ask(m.Twalk, b, 60, ("f",))).qids
-        os.rename(secret / "c/b", secret.parent / "out/b")  # out of the tree: who is in it is in it, but gets no further up
+        os.rename(
+            secret / "c/b", secret.parent / "out/b"
+        )  # out of the tree: who is in it is in it, but gets no further up
         reply = await files.ask(m.Twalk, b, 61, ("..", "..", ".."))
         assert reply.qids[-1].path == (await files.getattr("")).qid.path
         with pytest.raises(FileNotFoundError):
@@ -94,31 +96,46 @@ async def test_a_name_that_becomes_a_link_meanwhile(secret: Path) -> None:
         assert (secret / "gone/made").is_dir()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
-async def test_what_the_host_mounts_below_is_entered_unless_it_shall_not(secret: Path) -> None:
+@pytest.fixture
+def mounted(secret: Path) -> Iterator[Path]:
+    """Mount a directory of the host on one in the exported tree."""
     target = secret / "mounted"
     target.mkdir()
-    if subprocess.run(["mount", "--bind", str(secret.parent / "out"), str(target)], check=False).returncode:
+    if os.geteuid() != 0 or subprocess.run(["mount", "--bind", secret.parent / "out", target], check=False).returncode:
         pytest.skip("cannot mount here")
-    try:
-        (secret.parent / "out/f").touch()
-        async with exported(secret) as files:
-            assert set(await files.ls("mounted")) == {"f"}
-            reply = await files.ask(m.Twalk, 0, 60, ("mounted", "..", "..", ".."))
-            assert reply.qids[-1].path == (await files.getattr("")).qid.path
-            with pytest.raises(OSError, match="cross-device"):
-                await files.ask(m.Trenameat, 0, "a", await files.walk("mounted"), "a")
-            with pytest.raises(OSError, match="busy"):
-                await files.ask(m.Tunlinkat, 0, "mounted", 0x200)
-        async with exported(secret, xdev="on") as files:
-            with pytest.raises(OSError, match="cross-device"):
-                await files.walk("mounted")
-            assert set(await files.ls()) == {"a", "mounted"}
-    finally:
-        subprocess.run(["umount", str(target)], check=True)
+    yield target
+    subprocess.run(["umount", str(target)], check=True)
 
 
-ODD = [b"with space", b"new\nline", b"tab\t", b"\xff\xfe", b"caf\xe9", "café".encode(), "\uef80".encode(), b"-rf", b"*", b"\x01", b"\\x"]
+async def test_what_the_host_mounts_below_is_entered_unless_it_shall_not(secret: Path, mounted: Path) -> None:
+    (secret.parent / "out/f").touch()
+    async with exported(secret) as files:
+        assert set(await files.ls("mounted")) == {"f"}
+        reply = await files.ask(m.Twalk, 0, 60, ("mounted", "..", "..", ".."))
+        assert reply.qids[-1].path == (await files.getattr("")).qid.path
+        with pytest.raises(OSError, match="cross-device"):
+            await files.ask(m.Trenameat, 0, "a", await files.walk("mounted"), "a")
+        with pytest.raises(OSError, match="busy"):
+            await files.ask(m.Tunlinkat, 0, "mounted", 0x200)
+    async with exported(secret, xdev="on") as files:
+        with pytest.raises(OSError, match="cross-device"):
+            await files.walk("mounted")
+        assert set(await files.ls()) == {"a", "mounted"}
+
+
+ODD = [
+    b"with space",
+    b"new\nline",
+    b"tab\t",
+    b"\xff\xfe",
+    b"caf\xe9",
+    "café".encode(),
+    "\uef80".encode(),
+    b"-rf",
+    b"*",
+    b"\x01",
+    b"\\x",
+]
 
 
 @pytest.mark.parametrize("raw", ODD)
@@ -175,13 +192,13 @@ async def test_no_descriptor_is_left(tmp_path: Path) -> None:
             with pytest.raises(FileNotFoundError):
                 await files.walk(f"d{i}/none")
         assert descriptors() > before + 200
-        fids = list(files.talk.server.connections)[0].session.fids
+        fids = next(iter(files.talk.server.connections)).session.fids
         for fid in [fid for fid in fids if fid]:
             await files.clunk(fid)
         gc.collect()
         assert descriptors() < before + 15
         assert len(files.root.export._held) == 0  # type: ignore[attr-defined]
-    del files
+    del files, fids
     gc.collect()
     assert descriptors() == before
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from exported import Files, exported
+from talk import talking
 
 from mk9p.tree import Dir, Text
 from mk9p.wire import LOCK_BLOCKED, LOCK_SUCCESS, LOCK_TYPE_RDLCK, LOCK_TYPE_UNLCK, LOCK_TYPE_WRLCK
 from mk9p.wire import messages as m
-from talk import talking
 
 CREATE, REPLACE = 1, 2
 
@@ -108,7 +108,9 @@ async def test_made_up_files_have_no_attributes_and_no_locks() -> None:
             assert reply == m.Rlerror(1, errno.EOPNOTSUPP)
 
 
-async def lock(files: Files, fid: int, kind: int, start: int = 0, length: int = 0, process: int = 1, flags: int = 0) -> int:
+async def lock(
+    files: Files, fid: int, kind: int, start: int = 0, length: int = 0, process: int = 1, flags: int = 0
+) -> int:
     status: int = (await files.ask(m.Tlock, fid, kind, flags, start, length, process, "client")).status
     return status
 

@@ -1,6 +1,5 @@
 """Who may do what in an exported directory: the host's kernel decides, asked as the user who asks."""
 
-import ctypes
 import os
 import stat as st
 import threading
@@ -58,12 +57,19 @@ async def test_what_is_made_belongs_to_its_maker(shared: tuple[Path, nodes.FsNod
     root.symlink("s", "f", STRANGER)
     await make(root, "r", ROOT)
     found = {name: os.lstat(path / name) for name in "fdsr"}
-    assert [(stat.st_uid, stat.st_gid) for stat in found.values()] == [(4201, 4201), (4202, 4202), (4203, NOBODY), (0, 0)]
+    assert [(stat.st_uid, stat.st_gid) for stat in found.values()] == [
+        (4201, 4201),
+        (4202, 4202),
+        (4203, NOBODY),
+        (0, 0),
+    ]
     assert st.S_IMODE(found["f"].st_mode) == 0o666  # the client's umask has been applied already, and ours is not
     assert credentials() == before
 
 
-async def test_what_is_made_has_the_group_that_was_asked_for_if_its_maker_is_in_it(shared: tuple[Path, nodes.FsNode]) -> None:
+async def test_what_is_made_has_the_group_that_was_asked_for_if_its_maker_is_in_it(
+    shared: tuple[Path, nodes.FsNode],
+) -> None:
     path, root = shared
     await make(root, "in", attrs.evolve(ANN, gid=4300))
     await make(root, "out", attrs.evolve(ANN, gid=0))
@@ -202,7 +208,7 @@ def test_a_server_without_the_capability_is_alone() -> None:
     assert not own.may_be_others
 
 
-async def test_a_server_that_is_not_root_changes_nothing_for_others(shared: tuple[Path, nodes.FsNode]) -> None:
+def test_a_server_that_is_not_root_changes_nothing_for_others(shared: tuple[Path, nodes.FsNode]) -> None:
     """In a process of its own: a test that gave root away could not go on."""
     path, _ = shared
     reader, writer = os.pipe()
@@ -231,4 +237,3 @@ async def test_a_server_that_is_not_root_changes_nothing_for_others(shared: tupl
         )
     os.waitpid(pid, 0)
     assert (path / "root").stat().st_uid == 4201
-    assert ctypes.sizeof(ctypes.c_uint) == 4

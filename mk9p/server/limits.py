@@ -1,0 +1,90 @@
+"""What one client may cost a server, and all of them together: every number with its reason, and what is said at its end.
+
+Refusing is always better than waiting here: whoever is told "too many" can do something about it, and nobody else is kept waiting. Where nothing can
+be said, for the client does not listen, it is not listened to either; only one that piles up what it asked for and never takes it is hung up on.
+"""
+
+import errno
+from collections.abc import Iterable
+from typing import Any, Final
+
+import attrs
+
+from mk9p.errors import NineError
+from mk9p.session import MAX_FIDS, MAX_REQUESTS
+
+MIN_MSIZE: Final = 256  # below that not even a stat fits
+RESERVE: Final = 256  # requests that may wait beyond `requests`, if they are no reads of files that wait
+
+
+def _limit(default: Any, least: Any, *, at: str, reason: str) -> Any:
+    return attrs.field(default=default, metadata={"least": least, "at": at, "reason": reason})
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """What a connection, and a server, may hold. Each field's metadata has its `reason`, and what happens `at` it."""
+
+    msize: int = _limit(1 << 20, MIN_MSIZE, at="Rversion says it", reason="v9fs's own most over sockets")
+    fids: int = _limit(
+        MAX_FIDS,
+        1,
+        at="EMFILE",
+        reason="v9fs keeps one for each cached name and user; a `find` over 100,000 files is as many",
+    )
+    requests: int = _limit(
+        MAX_REQUESTS,
+        1,
+        at="EAGAIN",
+        reason=f"above any client's window; {RESERVE} more are taken if they are no reads of files that wait",
+    )
+    held: int = _limit(
+        64 << 20, 0, at="EAGAIN to further writes", reason="the bytes of writes that wait: a window of 64 at 1 MiB"
+    )
+    out: int = _limit(
+        4 << 20,
+        0,
+        at="it is not read from",
+        reason="replies that the client does not take: more than any kernel's socket buffer",
+    )
+    unread: int = _limit(
+        64 << 20,
+        0,
+        at="hung up",
+        reason="the same with what waiting requests bring meanwhile: a window of 64 reads at 1 MiB",
+    )
+    depth: int = _limit(
+        2048, 1, at="ENAMETOOLONG", reason="names from the root: the longest path of Linux, 4096 bytes, has no more"
+    )
+    connections: int = _limit(
+        4096,
+        1,
+        at="closed at once",
+        reason="a whole server's; each is a descriptor and 30 KiB, a thousand kernels have a few each",
+    )
+    handshake: float = _limit(
+        30.0,
+        0.001,
+        at="hung up",
+        reason="seconds from the connection to its first attach: an emulated kernel on a busy machine takes two",
+    )
+
+    @classmethod
+    def parse(cls, settings: Iterable[str]) -> "Limits":
+        """Read `NAME=VALUE` settings; raises EINVAL for an unknown name or an impossible value."""
+        known = attrs.fields_dict(cls)
+        values: dict[str, Any] = {}
+        for setting in settings:
+            name, _, text = setting.partition("=")
+            field = known.get(name)
+            if field is None:
+                raise NineError(errno.EINVAL, f"no limit {name!r}; there are: {' '.join(known)}")
+            number: Any = type(field.default)
+            try:
+                value = number(text)
+            except ValueError:
+                raise NineError(errno.EINVAL, f"limit {setting!r}: want {name}=NUMBER") from None
+            if not field.metadata["least"] <= value < float("inf"):
+                raise NineError(errno.EINVAL, f"limit {setting!r}: {field.metadata['least']} at least")
+            values[name] = value
+        return cls(**values)

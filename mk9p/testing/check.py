@@ -1,0 +1,250 @@
+"""`check_tree`: what every tree must do, whatever it is of. A resource server's test calls it once, and is then about its own matters only.
+
+What is checked, over the wire as 9P2000.L unless said:
+* walking, stat and listing tell the same of every file, and a listing twice the same names;
+* qids are the same in two instances of the tree, and no two files of one have the same;
+* names that no file can have, and files that are not there, are refused with the right errno, `..` of the root is the root;
+* a user who is nobody gets what the bits give to others, and no more;
+* a file reads the same in pieces as at once, and reading changes neither status nor content that was the same before;
+* a file that can be written takes the truncation that `echo x > file` sends;
+* beside each `ctl` there is `error`, which tells this user in words, with the usage, why an unknown word was refused;
+* opening `clone` makes a conversation, which is gone when the file is closed;
+* a read that waits can be cancelled at any moment, and the next one gets what a reader gets who was never cancelled.
+"""
+
+import errno
+import stat as st
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from fnmatch import fnmatch
+
+import attrs
+import trio
+
+from mk9p.auth import NONE, READ, WRITE, may
+from mk9p.client import Client
+from mk9p.client.files import File
+from mk9p.testing.mounted import mounted
+from mk9p.tree import Node, Stat
+
+PATIENCE = 0.05  # seconds: a file that has said nothing by then is one that waits
+MOST = 1 << 18  # bytes of a file that are compared
+_WORD = "no-such-word-at-all"
+
+Made = Node | AbstractAsyncContextManager[Node]
+
+
+async def check_tree(make: Callable[[], Made], *, but: Iterable[str] = (), most: int = 12) -> list[str]:
+    """Check a tree that `make()` makes, as often as it is called; raises AssertionError with the path and what is wrong there.
+
+    `make` is a resource server's `tree` with its arguments, or any function that returns a Node or an async context manager of one. `but`: patterns
+    (fnmatch) of the paths of files that are not to be opened, since they are somebody's terminal, or never the same. Of directories with more than
+    `most` entries the first ones are looked at. Returns the paths of what was looked at.
+    """
+    async with _made(make) as tree:
+        check = _Check(tree, tuple(but), most)
+        await check.run()
+    async with _made(make) as again, mounted(again) as client:
+        for path, stat in check.found.items():
+            if not check.passing(path):
+                assert (await client.stat(path)).qid == stat.qid, f"/{path}: another qid in another instance"
+    return list(check.found)
+
+
+@asynccontextmanager
+async def _made(make: Callable[[], Made]) -> AsyncIterator[Node]:
+    made = make()
+    if isinstance(made, Node):
+        yield made
+        return
+    async with made as tree:
+        yield tree
+
+
+@attrs.define(eq=False)
+class _Check:
+    tree: Node
+    but: tuple[str, ...]
+    most: int
+    found: dict[str, Stat] = attrs.field(factory=dict)
+
+    async def run(self) -> None:
+        async with mounted(self.tree) as root, mounted(self.tree, uname="none") as nobody:
+            await self._names(root, "")
+            await self._look(root, "")
+            places = [stat.qid.path for stat in self.found.values() if stat.qid is not None]
+            assert len(set(places)) == len(places), "two files have one qid"
+            assert (await root.walk(".."))[-1] == root.qid, "/..: not the root"
+            for path, stat in self.found.items():
+                await self._rights(nobody, path, stat)
+                if stat.is_dir:
+                    await self._names(root, path)
+                elif not any(fnmatch(path, pattern) for pattern in self.but):
+                    await self._file(root, path, stat)
+
+    def passing(self, path: str) -> bool:
+        """Tell whether a path is in a directory of which only some entries were looked at: then it may be one that comes and goes."""
+        parent = path.rpartition("/")[0]
+        inside = sum(1 for other in self.found if other.rpartition("/")[0] == parent and other)
+        return inside >= self.most or any(part.isdecimal() for part in path.split("/"))
+
+    async def _look(self, root: Client, path: str) -> None:
+        """Walk, stat and list all that there is."""
+        entries = await root.listdir(path)
+        names = [entry.name for entry in entries]
+        assert len(set(names)) == len(names), f"/{path}: a name is listed twice"
+        if len(names) < self.most and not any(name.isdecimal() for name in names):
+            assert [entry.name for entry in await root.listdir(path)] == names, f"/{path}: not listed twice the same"
+        for entry in entries[: self.most]:
+            where = f"{path}/{entry.name}".lstrip("/")
+            try:
+                stat = await root.stat(where)
+                (*_, qid) = await root.walk(where)
+            except FileNotFoundError:
+                continue  # gone meanwhile
+            assert stat.qid == entry.qid == qid, f"/{where}: walk, stat and listing tell different qids"
+            assert st.S_IFMT(stat.mode) == st.S_IFMT(entry.mode), f"/{where}: stat and listing tell different kinds"
+            assert st.S_IFMT(stat.mode), f"/{where}: its mode has no kind of file"
+            self.found[where] = stat
+            if stat.is_dir:
+                await self._look(root, where)
+            elif not st.S_ISLNK(stat.mode):
+                await _refused(root.walk(f"{where}/x"), errno.ENOTDIR, f"/{where}/x")
+
+    async def _names(self, root: Client, path: str) -> None:
+        """Check what is said of names that lead nowhere."""
+        await _refused(root.stat(f"{path}/no such file here"), errno.ENOENT, f"/{path}: a name that is not there")
+        await _refused(root.stat(f"{path}/{'n' * 300}"), (errno.ENOENT, errno.ENAMETOOLONG), f"/{path}: a long name")
+        for name in ("\0", "a\0b"):
+            await _refused(root.stat(f"{path}/{name}"), (errno.EINVAL, errno.EBADMSG), f"/{path}: a name with a NUL")
+
+    async def _rights(self, nobody: Client, path: str, stat: Stat) -> None:
+        """Check that nobody gets what the bits give to others. What is above may be closed to him, too."""
+        if (
+            any(not _may(self.found[above], 1) for above in _above(path) if above)
+            or stat.is_dir
+            or st.S_ISLNK(stat.mode)
+        ):
+            return
+        for want, mode in ((READ, "r"), (WRITE, "r+"), (WRITE, "w")):
+            wants = want if mode != "r+" else READ | WRITE
+            if not _may(stat, wants):
+                await _refused(nobody.open(path, mode), (errno.EACCES, errno.EPERM), f"/{path}: `none` opens it {mode}")
+
+    async def _file(self, root: Client, path: str, stat: Stat) -> None:
+        name = path.rpartition("/")[2]
+        if stat.mode & 0o222 and st.S_ISREG(stat.mode) and not stat.length:
+            await self._truncated(root, path)
+        if name == "clone":
+            await self._conversation(root, path)
+            return
+        if name.endswith("ctl") and stat.mode & 0o200:
+            await self._ctl(root, path)
+        if stat.mode & 0o444 and st.S_ISREG(stat.mode):
+            await self._reads(root, path)
+
+    async def _truncated(self, root: Client, path: str) -> None:
+        try:
+            file = await root.open(path, "r+" if self.found[path].mode & 0o444 else "w")
+        except OSError:
+            return  # the kernel or the hardware has something against it
+        async with file:
+            await file.truncate(0)
+
+    async def _reads(self, root: Client, path: str) -> None:
+        try:
+            file = await root.open(path)
+        except OSError:
+            return
+        async with file:
+            whole = b""
+            try:
+                with trio.move_on_after(PATIENCE) as waits:
+                    whole = await _all(file, 1 << 16)
+            except OSError:
+                return
+            if waits.cancelled_caught:
+                await self._waits(root, path)
+                return
+            first = await file.pread(7, 0)  # reads it anew
+            rest = await _all(file, 1000, len(first))
+            assert await _all(file, 1 << 16, 1) == (first + rest)[1:], (
+                f"/{path}: in pieces it is not the same as at once"
+            )
+            if len(whole) < MOST:
+                end = await file.pread(100, len(first + rest) + 1000)
+                assert end == b"", f"/{path}: behind its end there is more"
+        stat = await root.stat(path)
+        assert attrs.evolve(stat, atime=0) == attrs.evolve(self.found[path], atime=0, length=stat.length), (
+            f"/{path}: reading it has changed its status"
+        )
+
+    async def _waits(self, root: Client, path: str) -> None:
+        """Cancel a read at each of its moments; then it must give what a reader gets who was never cancelled."""
+        try:
+            first, second = await root.open(path), await root.open(path)
+        except OSError:
+            return  # there can be one reader only
+        async with first, second:
+            expected = b""
+            with trio.move_on_after(PATIENCE):
+                expected = await second.pread(1 << 16, 0)
+            for moment in range(6):
+                with trio.CancelScope() as scope:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(first.pread, 1 << 16, 0)
+                        for _ in range(moment):
+                            await trio.lowlevel.checkpoint()
+                        scope.cancel()
+            if expected:
+                with trio.fail_after(5):
+                    got = await first.pread(1 << 16, 0)
+                assert got.startswith(expected) or expected.startswith(got), f"/{path}: a cancelled read lost something"
+
+    async def _ctl(self, root: Client, path: str) -> None:
+        error = path.removesuffix("ctl") + "error"
+        assert error in self.found, f"/{path}: there is no /{error} beside it"
+        async with await root.open(path, "r+" if self.found[path].mode & 0o444 else "w") as file:
+            await _refused(file.write(f"{_WORD}\n".encode()), errno.EINVAL, f"/{path}: an unknown word")
+        said = await root.read(error)
+        assert _WORD in said, f"/{error}: it says {said!r}, and not what was wrong"
+        assert "usage:" in said, f"/{error}: it says {said!r}, and not how it is right"
+
+    async def _conversation(self, root: Client, path: str) -> None:
+        parent = path.rpartition("/")[0]
+        before = [entry.name for entry in await root.listdir(parent)]
+        async with await root.open(path, "r+") as file:
+            number = (await file.pread(100, 0)).decode().strip()
+            assert number.isdecimal(), f"/{path}: reading it tells {number!r}, and no number"
+            inside = [entry.name for entry in await root.listdir(f"{parent}/{number}")]
+            assert "ctl" in inside, f"/{parent}/{number}: has no ctl"
+        after = [entry.name for entry in await root.listdir(parent)]
+        assert after == before, f"/{parent}/{number}: a conversation that nobody has open is still there"
+
+
+async def _all(file: File, piece: int, at: int = 0) -> bytes:
+    """Read a file from `at` to its end, or as much as is compared."""
+    content = b""
+    while len(content) < MOST and (data := await file.pread(piece, at + len(content))):
+        content += data
+    return content
+
+
+async def _refused(what: Awaitable[object], number: int | tuple[int, ...], where: str) -> None:
+    refusal: OSError | None = None
+    try:
+        await what
+    except OSError as error:
+        refusal = error
+    assert refusal is not None, f"{where}: is not refused"
+    assert refusal.errno in (number if isinstance(number, tuple) else (number,)), f"{where}: is refused with {refusal!r}"
+
+
+def _may(stat: Stat, want: int) -> bool:
+    return may(NONE, stat.mode, stat.uid, stat.gid, want)
+
+
+def _above(path: str) -> Iterable[str]:
+    while path:
+        path = path.rpartition("/")[0]
+        yield path

@@ -1,0 +1,99 @@
+"""Devices that come and go, as the kernel tells udev: uevents, on NETLINK_KOBJECT_UEVENT (lib/kobject_uevent.c). For servers of device classes.
+
+A uevent is `ACTION@DEVPATH`, then `KEY=value` strings, each ended by NUL. Group 1 is the kernel's own; what udev says goes to group 2. Anybody with
+CAP_NET_ADMIN can send to a netlink socket: only what comes from port 0, the kernel, counts. A user may ask for one to be sent again (`udevadm
+trigger`, or udev itself when a written disk is closed); such a one carries SYNTH_UUID, tells of no change and is passed over.
+
+The kernel drops messages for a receiver whose buffer is full and says ENOBUFS; then the device class must be looked at anew.
+"""
+
+import errno
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Final
+
+import attrs
+import trio
+
+_NETLINK_KOBJECT_UEVENT: Final = 15
+_KERNEL_GROUP: Final = 1
+_SO_RCVBUFFORCE: Final = 33
+_BUFFER: Final = 1 << 20  # hundreds of messages: a hub full of devices coming at once
+_LARGEST: Final = 8192  # UEVENT_BUFFER_SIZE is 2048, and some drivers' headers more
+
+
+@attrs.frozen
+class Uevent:
+    """Say what happened (add, remove, change, move, online, offline, bind, unbind) to the device `path`, below /sys and beginning with a slash."""
+
+    action: str
+    path: str
+    values: Mapping[str, str] = attrs.field(factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The device's name in sysfs."""
+        return self.path.rpartition("/")[2]
+
+    @property
+    def subsystem(self) -> str:
+        return self.values.get("SUBSYSTEM", "")
+
+
+def parse(message: bytes) -> Uevent | None:
+    """Return what a message says; None for one that is no uevent, or was only asked for again."""
+    head, *strings = message.decode("utf-8", "replace").rstrip("\0").split("\0")
+    action, at, path = head.partition("@")
+    values = dict(s.split("=", 1) for s in strings if "=" in s)
+    return Uevent(action, path, values) if at and "SYNTH_UUID" not in values else None
+
+
+def listen() -> socket.socket | None:
+    """Return a socket that uevents come to; None where the kernel has none or does not permit it."""
+    try:
+        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, _NETLINK_KOBJECT_UEVENT)
+    except OSError:
+        return None
+    try:
+        sock.setblocking(False)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
+        except PermissionError:  # without CAP_NET_ADMIN: as large as rmem_max allows
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+        sock.bind((0, _KERNEL_GROUP))
+    except OSError:
+        sock.close()
+        return None
+    return sock
+
+
+async def follow(sock: socket.socket, take: Callable[[Uevent], None], lost: Callable[[], None]) -> None:
+    """Call `take(uevent)` for each that the kernel tells, and `lost()` after a gap. Ends by cancellation only."""
+    while True:
+        try:
+            message, (sender, _) = sock.recvfrom(_LARGEST)
+        except BlockingIOError:
+            await trio.lowlevel.wait_readable(sock)
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            lost()
+        else:
+            if sender == 0 and (uevent := parse(message)) is not None:
+                take(uevent)
+            await trio.lowlevel.checkpoint()  # a flood of them is not to stop the server
+
+
+@asynccontextmanager
+async def told(take: Callable[[Uevent], None], lost: Callable[[], None], *, root: str = "/") -> AsyncIterator[bool]:
+    """Follow the uevents of the kernel within the block, and give whether there are any: a made-up `root` gets none of the real kernel."""
+    sock = listen() if root == "/" else None
+    if sock is None:
+        yield False
+        return
+    with sock:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(follow, sock, take, lost)
+            yield True
+            nursery.cancel_scope.cancel()

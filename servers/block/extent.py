@@ -1,0 +1,143 @@
+"""`data` and the parts: a run of a disk's bytes, read and written at any offset and length.
+
+Reads that the page cache can answer are done in the call (RWF_NOWAIT, preadv2(2)); what is not there is waited for in a thread, as every write is: a
+write to a slow disk waits when too much is dirty. A short answer would mean the end of the file, so what the cache has only the beginning of is
+completed. A part cannot be left: reads end with it, writes past it are ENOSPC.
+
+A device that vanished reads as empty to those who have it open, and so looks like an end. So an end where there should be none makes us look whether
+the disk is still there.
+"""
+
+import errno
+import os
+from typing import Final
+
+import attrs
+import trio
+
+from mk9p.errors import NineError
+from mk9p.tree import Buffer, File, Handle, Maybe, Open, Stat
+from servers.block.disk import Disk
+from servers.block.tables import Part
+
+_GONE: Final = frozenset({errno.ENXIO, errno.ENODEV})
+
+
+class Extent(File):
+    """The whole disk (`part` None), or one of its parts. Mode 0600."""
+
+    def __init__(self, disk: Disk, part: Part | None = None) -> None:
+        super().__init__(0o600)
+        self.disk, self.part = disk, part
+        self.name = part.name if part else "data"
+        self.start = part.start * disk.sector if part else 0
+
+    def size(self) -> int:
+        """Return the length in bytes, as it is now."""
+        length = self.disk.look()
+        return length if self.part is None else max(0, min(self.part.end * self.disk.sector, length) - self.start)
+
+    def stat(self) -> Stat:
+        if (length := self.size()) != self._stat.length:
+            self._stat = attrs.evolve(self._stat, length=length)
+        return self._stat
+
+    async def open(self, how: Open) -> Handle:
+        disk = self.disk
+        disk.look()
+        disk.here()
+        if how.write and disk.readonly:
+            raise NineError(errno.EROFS)
+        flags = (os.O_RDWR if how.write else os.O_RDONLY) | os.O_CLOEXEC
+        disk.users[self.name] = disk.users.get(self.name, 0) + 1  # from now on: delpart must not slip in while we wait
+        try:
+            fd = await trio.to_thread.run_sync(os.open, disk.path, flags, limiter=disk.threads)
+        except BaseException as error:
+            self.closed()
+            if isinstance(error, OSError) and error.errno in _GONE | {errno.ENOENT}:
+                raise NineError(errno.EIO, f"{disk.name} is gone") from None
+            raise
+        return _Opened(self, fd)
+
+    def closed(self) -> None:
+        self.disk.users[self.name] -= 1
+
+
+class _Opened(Handle):
+    def __init__(self, file: Extent, fd: int) -> None:
+        self.file, self.disk, self.fd = file, file.disk, fd
+        self.nowait = True  # the device reads without waiting, if asked
+        self.length = file.size()
+
+    def room(self, offset: int, count: int) -> int:
+        """Return how many of `count` bytes at `offset` there are. Raises EIO if the disk is gone."""
+        if offset + count > self.length:
+            self.length = self.file.size()
+        self.disk.here()
+        return min(count, max(0, self.length - offset))
+
+    def read(self, offset: int, count: int) -> Maybe[Buffer]:
+        room = self.room(offset, count)
+        if not room:
+            return b""
+        at = self.file.start + offset
+        if not self.nowait:
+            return self._read(b"", at, room)
+        data = bytearray(room)
+        try:
+            got = os.preadv(self.fd, (data,), at, os.RWF_NOWAIT)
+        except BlockingIOError:
+            return self._read(b"", at, room)
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise self.lost(error) from None
+            self.nowait = False
+            return self._read(b"", at, room)
+        return data if got == room else self._read(bytes(data[:got]), at + got, room - got)
+
+    async def _read(self, first: bytes, at: int, count: int) -> Buffer:
+        try:
+            rest = await trio.to_thread.run_sync(os.pread, self.fd, count, at, limiter=self.disk.threads)
+        except OSError as error:
+            raise self.lost(error) from None
+        if not rest:
+            self.file.size()
+            self.disk.here()
+        return first + rest if first else rest
+
+    def write(self, offset: int, data: memoryview) -> Maybe[int]:
+        room = self.room(offset, len(data))
+        if self.disk.readonly:
+            raise NineError(errno.EROFS)
+        if not room:
+            if len(data):
+                raise NineError(errno.ENOSPC, f"past the end of {self.file.name}")
+            return 0
+        return self._write(self.file.start + offset, bytes(data[:room]))
+
+    async def _write(self, at: int, data: bytes) -> int:
+        try:
+            return await trio.to_thread.run_sync(os.pwrite, self.fd, data, at, limiter=self.disk.threads)
+        except OSError as error:
+            raise self.lost(error) from None
+
+    def lost(self, error: OSError) -> OSError:
+        """Return what an error means: of a disk that is gone EIO, of one that takes no writes any more EROFS."""
+        self.file.size()
+        if self.disk.gone or error.errno in _GONE:
+            return NineError(errno.EIO, f"{self.disk.name} is gone")
+        return NineError(errno.EROFS) if error.errno == errno.EPERM and self.disk.readonly else error
+
+    def stat(self) -> Stat:
+        return self.file.stat()
+
+    async def sync(self) -> None:
+        self.disk.here()
+        await trio.to_thread.run_sync(os.fsync, self.fd, limiter=self.disk.threads)
+
+    async def close(self) -> None:
+        """Close in a thread: the last one who closes a device waits until all is written."""
+        try:
+            await trio.to_thread.run_sync(os.close, self.fd, limiter=self.disk.threads)
+        finally:
+            self.file.closed()

@@ -1,0 +1,187 @@
+"""The files of channels: the directory in which they are made, and what is open of one: `Reader` for data, `Listener` for bell.
+
+Who may use a channel is said by the bits of its directory, as for what else is made there: a class of users that may write in the directory may
+send and receive, ring and listen; the others see status and settings. So `mkdir -m 777` makes one for everybody, and chmod changes it.
+"""
+
+import errno
+import stat as st
+from collections.abc import Awaitable
+
+import attrs
+
+from mk9p.auth import Principal
+from mk9p.errors import NineError
+from mk9p.tree import Change, Conversations, Ctl, Dir, Maybe, Node, Open, Stat, Stream, Text
+from servers.chan.channel import Channel
+from servers.chan.lines import Line, Rings
+
+NAMES = 4096  # channels with a name: each may hold messages
+
+
+class Reader:
+    """One open `data` (mk9p.tree.Store)."""
+
+    def __init__(self, channel: Channel, ctl: Ctl, how: Open) -> None:
+        self.channel, self.ctl, self.how = channel, ctl, how
+        self.line = channel.queue
+        channel.readers += how.read
+        channel.writers += how.write
+        if how.read and channel.mode == "broadcast":
+            self.line = Line(marked=True)
+            channel.lines.append(self.line)
+
+    async def wait(self) -> None:
+        await self.line.waiters.wait()
+
+    def take(self, room: int) -> bytes | None:
+        if self.channel.gone:
+            return b""
+        lost = self.line.lost
+        try:
+            message = self.line.take(room)
+        except NineError as error:
+            self.ctl.remember(self.how.who, error.ename)
+            raise
+        if message is not None and self.line.lost == lost:  # it is no mark
+            self.channel.received += 1
+            self.channel.admit_blocked()
+        return message
+
+    def untake(self, message: bytes) -> None:
+        if self.line is self.channel.queue and not self.channel.gone:
+            self.channel.received -= 1
+            self.line.untake(message)
+
+    def send(self, data: bytes) -> Maybe[None]:
+        try:
+            done = self.channel.send(data, self.how.room)
+        except NineError as error:
+            self.ctl.remember(self.how.who, error.ename)
+            raise
+        return done
+
+    def close(self) -> None:
+        channel = self.channel
+        channel.readers -= self.how.read
+        channel.writers -= self.how.write
+        if self.line in channel.lines:
+            channel.lines.remove(self.line)
+            channel.admit_blocked()  # who waited for the slowest may wait for him no longer
+
+
+class Listener:
+    """One open `bell` (mk9p.tree.Store)."""
+
+    def __init__(self, channel: Channel, how: Open) -> None:
+        self.channel, self.how = channel, how
+        self.rings = channel.rings
+        channel.listeners += how.read
+        if how.read and channel.mode == "broadcast":
+            self.rings = Rings()
+            channel.bells.append(self.rings)
+
+    async def wait(self) -> None:
+        await self.rings.waiters.wait()
+
+    def take(self, room: int) -> bytes | None:
+        return b"" if self.channel.gone else self.rings.take()
+
+    def untake(self, message: bytes) -> None:
+        self.rings.ring(int(message))
+
+    def send(self, data: bytes) -> None:
+        self.channel.ring()
+
+    def close(self) -> None:
+        self.channel.listeners -= self.how.read
+        if self.rings in self.channel.bells:
+            self.channel.bells.remove(self.rings)
+
+
+def files(channel: Channel, perm: int) -> dict[str, Node]:
+    """Return the files of a channel whose directory has the permission bits `perm`."""
+    ctl = channel.ctl()
+    return {"ctl": ctl, **used(channel, ctl, perm), "status": Text(channel.status)}
+
+
+def used(channel: Channel, ctl: Ctl, perm: int) -> dict[str, Node]:
+    """Return the files that a channel is used by: by the classes of users that have the write bit in `perm`."""
+    mode = perm & 0o222
+    return {
+        "data": Stream(per_open=lambda how: Reader(channel, ctl, how), mode=mode | mode << 1),
+        "bell": Stream(per_open=lambda how: Listener(channel, how), mode=mode | mode << 1),
+    }
+
+
+@attrs.define(eq=False)
+class Cloned:
+    """A channel that was made by opening `clone` (mk9p.tree.Conversation): its user's, until its last file is closed."""
+
+    channel: Channel = attrs.field(factory=Channel)
+
+    def tree(self) -> Dir:
+        return Dir(files(self.channel, 0o200))
+
+    def close(self) -> None:
+        self.channel.close()
+
+
+class Named(Dir):
+    """The directory of a channel with a name, which lives until it is removed."""
+
+    def __init__(self, who: Principal, perm: int) -> None:
+        self.channel = Channel()
+        self.files = files(self.channel, perm)
+        super().__init__(self.files, mode=perm)
+        self.owned(who.uid, who.uid if who.gid is None else who.gid)
+
+    def change(self, change: Change, who: Principal) -> None:
+        """Let chmod and chown say who may use it."""
+        now = self.stat()
+        assert isinstance(now, Stat)
+        if change.length is not None:
+            raise NineError(errno.EISDIR)
+        if change.mode is not None:
+            perm = change.mode & 0o777
+            ctl = self.files["ctl"]
+            assert isinstance(ctl, Ctl)
+            self.files |= used(self.channel, ctl, perm)
+            self._stat = attrs.evolve(now, mode=st.S_IFDIR | perm)
+        uid = now.uid if change.uid is None else change.uid
+        gid = now.gid if change.gid is None else change.gid
+        self.owned(uid, gid)
+
+
+class Channels(Conversations):
+    """The directory of channels."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _number, _who: Cloned())
+        self.named: dict[str, Node] = {}
+        self.children.append(self.named)
+        self._stat = attrs.evolve(self._stat, mode=st.S_IFDIR | 0o755)
+
+    def mkdir(self, name: str, perm: int, who: Principal) -> Node:
+        """Make a channel. Raises EEXIST, EINVAL for a number, which is what cloned ones are called, ENOSPC if there are too many."""
+        if name.isdecimal():
+            raise NineError(errno.EINVAL, "numbers are the names of cloned channels")
+        if name == "clone" or name in self.named:
+            raise NineError(errno.EEXIST)
+        if len(self.named) >= NAMES:
+            raise NineError(errno.ENOSPC, f"there are {NAMES} channels")
+        made = self.named[name] = Named(who, perm & 0o777)
+        return made
+
+    def remove(self, name: str, who: Principal, *, directory: bool | None = None) -> None:
+        """Remove a channel with a name, and what waits in it."""
+        node = self.named.get(name)
+        if node is None:
+            found = self.walk(name, who)
+            assert not isinstance(found, Awaitable)
+            raise NineError(errno.EPERM, "a cloned channel ends with its last file")
+        if directory is False:
+            raise NineError(errno.EISDIR)
+        assert isinstance(node, Named)
+        del self.named[name]
+        node.channel.close()

@@ -1,0 +1,36 @@
+"""Buffers for big reads, used again when nobody looks at them any more.
+
+A fresh one of 128 KiB costs more than the read into it: it is zeroed, and its pages are faulted in anew. What is handed out is a view, and a bytearray
+of which there are views refuses to change its length: that tells whether a reply still waits to be sent.
+"""
+
+from collections import deque
+from typing import Final
+
+LEAST: Final = 1 << 15  # below, a fresh one is cheap
+MOST: Final = 1 << 24  # bytes kept for each size
+_SIZES: Final = 4  # clients ask for one size, that of their msize
+
+_free: dict[int, deque[bytearray]] = {}
+
+
+def take(size: int) -> bytearray:
+    """Return a buffer of a size that nobody has a view of; its content is whatever it was."""
+    kept = _free.get(size)
+    if kept is None:
+        if len(_free) >= _SIZES:
+            _free.clear()
+        kept = _free[size] = deque()
+    for _ in range(len(kept)):
+        buffer = kept[0]
+        kept.rotate(-1)
+        try:
+            buffer.pop()
+        except BufferError:
+            continue
+        buffer.append(0)
+        return buffer
+    buffer = bytearray(size)
+    if (len(kept) + 1) * size <= MOST:
+        kept.append(buffer)
+    return buffer

@@ -1,0 +1,52 @@
+"""The network of a kernel, after Plan 9's ip(3) and ndb(8): who has it opens connections there, as if he were there.
+
+The manual is docs/files/net.md. streams.py and udp.py are the conversations, sockets.py what waits, names.py cs and dns, ndb.py ndb; interfaces.py,
+routes.py and neighbours.py are what netlink.py asks and tells the kernel.
+"""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import trio
+
+from mk9p.tree import Dir, Text
+from servers.net import streams, udp
+from servers.net.interfaces import interfaces
+from servers.net.names import cs, dns
+from servers.net.ndb import ndb
+from servers.net.neighbours import arp
+from servers.net.routes import iproute
+from servers.net.stats import counters
+
+
+@asynccontextmanager
+async def tree(*, root: str = "/") -> AsyncIterator[Dir]:
+    """Give the directory; when it is left, all connections have been ended.
+
+    The network is that of the namespace that this process is in; below `root` only its counters (/proc/net) and /etc/resolv.conf are looked for.
+    """
+    tcp = streams.conversations(streams.TCP, partial(counters, root, "Tcp", "TcpExt"))
+    vsock = streams.conversations(streams.VSOCK, str)
+    datagrams = udp.conversations(partial(counters, root, "Udp", "Udp6"))
+    made = Dir(
+        {
+            "tcp": tcp,
+            "udp": datagrams,
+            "vsock": vsock,
+            "ipifc": interfaces(partial(counters, root, "Ip", "IpExt", "Ip6")),
+            "iproute": iproute(),
+            "arp": arp(),
+            "ndb": Text(partial(ndb, root)),
+            "cs": cs(),
+            "dns": dns(),
+        }
+    )
+    made.owned(os.geteuid(), os.getegid())
+    try:
+        yield made
+    finally:
+        with trio.CancelScope(shield=True):
+            for each in (tcp, datagrams, vsock):
+                await each.aclose()

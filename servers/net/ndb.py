@@ -1,0 +1,38 @@
+"""ndb: what this kernel knows of its own network, as an entry of ndb(6): addresses, the default router, its name, and who resolves names."""
+
+import os
+from pathlib import Path
+
+from mk9p.errors import NineError
+from servers.net.interfaces import addresses
+from servers.net.routes import default
+
+
+async def ndb(root: str) -> str:
+    """Render the entry; without pyroute2 it has no addresses."""
+    lines = []
+    try:
+        router = await default()
+        lines += [
+            f"ip={host} ipmask=/{bits}" + (f" ipgw={router}" if router else "") for host, bits in await addresses()
+        ]
+    except NineError:
+        lines = []
+    lines.append(f"sys={os.uname().nodename}")
+    lines += _resolvers(Path(root, "etc/resolv.conf"))
+    return "\n\t".join(lines) + "\n"
+
+
+def _resolvers(file: Path) -> list[str]:
+    """Return what resolv.conf(5) says."""
+    lines: list[str] = []
+    try:
+        conf = file.read_text()
+    except FileNotFoundError:
+        return lines
+    for words in (line.split() for line in conf.splitlines()):
+        if words[:1] == ["nameserver"]:
+            lines += [f"dns={server}" for server in words[1:2]]
+        elif words[:1] in (["search"], ["domain"]):
+            lines += [f"dnsdomain={name}" for name in words[1:]]
+    return lines

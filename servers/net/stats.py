@@ -1,0 +1,31 @@
+"""The kernel's own counters, as `key value` lines: /proc/net/snmp, netstat and snmp6 (their names are those of RFC 1213 and Linux)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def counters(root: str, *groups: str) -> str:
+    """Render the counters of some groups, as Tcp or TcpExt, one a line; of a group that this kernel has not, nothing."""
+    net = Path(root, "proc/net")
+    lines = []
+    for group in groups:
+        for name, value in _of(net, group):
+            lines.append(f"{name} {value}\n")
+    return "".join(lines)
+
+
+def _of(net: Path, group: str) -> Iterator[tuple[str, str]]:
+    for file in ("snmp", "netstat"):
+        rows = [line.split() for line in _lines(net / file) if line.startswith(f"{group}:")]
+        for names, values in zip(rows[::2], rows[1::2], strict=False):
+            yield from zip(names[1:], values[1:], strict=False)
+    for name, value in (line.split() for line in _lines(net / "snmp6") if line.startswith(group)):
+        if group.endswith("6"):
+            yield name, value
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except FileNotFoundError:
+        return []

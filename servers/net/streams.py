@@ -1,0 +1,303 @@
+"""One conversation of tcp or vsock: a socket that connects, or is announced and gives calls (ip(3)).
+
+It has at most one socket, which `connect`, `announce` and `bind` make and whose failures leave none. The state is the kernel's own where it tells
+one (TCP_INFO), and ours elsewhere. A conversation that was hung up may connect again.
+"""
+
+import errno
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Literal, NoReturn
+
+import attrs
+
+from mk9p.auth import Principal
+from mk9p.errors import NineError
+from mk9p.tree import Conversations, Ctl, Dir, Handle, Maybe, Open, Text, join
+from servers.net import address
+from servers.net.address import Where
+from servers.net.files import PIECE, Data, Opened, settled
+from servers.net.sockets import Socket, make, queued, take
+
+# The kernel's states (net/tcp_states.h, from 1) in the words of ip(3)
+STATES: Final = (
+    "Closed",
+    "Established",
+    "Syn_sent",
+    "Syn_received",
+    "Finwait1",
+    "Finwait2",
+    "Time_wait",
+    "Closed",
+    "Close_wait",
+    "Last_ack",
+    "Listen",
+    "Closing",
+)
+_INFO: Final = 104  # bytes of tcp_info that every kernel has
+
+
+@attrs.frozen
+class Network:
+    """What tcp and vsock differ in: how addresses are written, and which words there are beside the common ones."""
+
+    name: str
+    parse: Callable[[str], Where | None]
+    options: bool = False
+
+
+TCP: Final = Network("tcp", address.ip, options=True)
+VSOCK: Final = Network("vsock", address.vsock)
+
+
+@attrs.define(eq=False)
+class Call:
+    """One conversation (mk9p.tree.Conversation). `link` is its socket, there from `connect`, `announce` or `bind` to `hangup`."""
+
+    network: Network
+    number: int
+    calls: Conversations
+    link: Socket | None = None
+    state: str = "Closed"
+    hung: bool = False  # it had a socket once: readers get the end, not an error
+    announced: str = ""
+    dialled: str = ""
+    keepalive_ms: int | None = None
+    ttl_hops: int | None = None
+    nodelay_on: bool | None = None
+
+    def tree(self) -> Dir:
+        words: dict[str, Callable[..., Any]] = {
+            "connect": self.connect,
+            "announce": self.announce,
+            "bind": self.bind,
+            "hangup": self.hangup,
+            "shutdown": self.shutdown,
+        }
+        if self.network.options:
+            words |= {"keepalive": self.keepalive, "ttl": self.ttl, "nodelay": self.nodelay}
+        return Dir(
+            {
+                "ctl": Ctl(words, self.settings, mode=0o600),
+                "data": Opened(lambda how: Data(self, how)),
+                "listen": Opened(self.listen),
+                "local": Text(self.local),
+                "remote": Text(self.remote),
+                "status": Text(self.status),
+            }
+        )
+
+    # What it is
+
+    def settings(self) -> str:
+        lines = [self.announced, self.dialled]
+        if self.keepalive_ms is not None:
+            lines.append(f"keepalive {self.keepalive_ms}")
+        if self.ttl_hops is not None:
+            lines.append(f"ttl {self.ttl_hops}")
+        if self.nodelay_on is not None:
+            lines.append(f"nodelay {'on' if self.nodelay_on else 'off'}")
+        return "".join(f"{line}\n" for line in lines if line)
+
+    def local(self) -> str:
+        sock = self._open_socket()
+        return address.show(sock.getsockname()) if sock else address.UNSET
+
+    def remote(self) -> str:
+        sock = self._open_socket()
+        try:
+            return address.show(sock.getpeername()) if sock else address.UNSET
+        except OSError:  # not connected
+            return address.UNSET
+
+    def status(self) -> str:
+        """Render the state, and what waits in the queues; for tcp the round trip's smoothed time, the retransmission's, and the segments' size."""
+        sock = self._open_socket()
+        if sock is None or self.state != "Established":
+            return f"{self.state}\n"
+        state, more = self.state, ""
+        if self.network.options:
+            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO)
+            rto, mss, rtt = (struct.unpack_from("=I", info, at)[0] for at in (8, 16, 68))
+            state, more = STATES[info[0]], f" srtt {rtt * 1000} rto {rto * 1000} mss {mss}"
+        return f"{state} qin {queued(sock)} qout {queued(sock, out=True)}{more}\n"
+
+    def _open_socket(self) -> socket.socket | None:
+        return self.link.sock if self.link else None
+
+    # Words
+
+    def _idle(self) -> None:
+        if self.state != "Closed":
+            raise NineError(errno.EBUSY, f"the conversation is in use: {self.state}; hangup ends that")
+
+    def _options(self, family: int) -> Iterator[tuple[int, int, int]]:
+        """Give the options that were asked for, as setsockopt(2) takes them."""
+        if self.ttl_hops is not None:
+            yield socket.IPPROTO_IP, socket.IP_TTL, self.ttl_hops
+            if family == socket.AF_INET6:
+                yield socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, self.ttl_hops
+        if self.nodelay_on is not None:
+            yield socket.IPPROTO_TCP, socket.TCP_NODELAY, int(self.nodelay_on)
+        if self.keepalive_ms is not None:
+            yield socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(self.keepalive_ms > 0)
+            if self.keepalive_ms > 0:
+                seconds = max(1, round(self.keepalive_ms / 1000))
+                yield socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, seconds
+                yield socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, seconds
+
+    def _apply(self) -> None:
+        if sock := self._open_socket():
+            for option in self._options(sock.family):
+                sock.setsockopt(*option)
+
+    def _make(self, family: int, local: str = "") -> socket.socket:
+        sock = make(family, socket.SOCK_STREAM)
+        try:
+            for option in self._options(family):
+                sock.setsockopt(*option)
+            if local:
+                take(sock, self.network.parse(local), local)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def _bound(self, local: str) -> socket.socket:
+        where = self.network.parse(local)
+        return self._make(where.family if where else address.any_family(), local)
+
+    async def connect(self, address_: str, local: str = "") -> None:
+        """Connect to `ADDR!PORT`, from a local port or address if one is named, and return when the other side has answered."""
+        self._idle()
+        where = self.network.parse(address_)
+        if where is None or address.halves(address_)[0] == address.ANY:
+            raise NineError(errno.EINVAL, f"{address_}: connect needs an address: ADDR!PORT")
+        if self.link is None or local:
+            sock = self._make(where.family, local)
+            self._drop()
+            self.link = Socket(sock)
+        mine = self.link
+        self.state, self.hung = "Syn_sent", False
+        try:
+            await mine.connect(where)
+        except BaseException:
+            mine.close()
+            if self.link is mine:
+                self._drop()
+            raise
+        self.state, self.dialled = "Established", join(["connect", address_, *filter(None, [local])])
+
+    def announce(self, address_: str) -> None:
+        """Take calls to `ADDR!PORT`, or to a port of any address: `announce *!8080`, `announce 8080`; 0 is any port that is free."""
+        self._idle()
+        sock = self._bound(address_)
+        try:
+            sock.listen(socket.SOMAXCONN)
+        except BaseException:
+            sock.close()
+            raise
+        self._drop()
+        self.link, self.state, self.announced = Socket(sock), "Listen", join(["announce", address_])
+
+    def bind(self, address_: str) -> None:
+        """Take a local address or port for the `connect` that follows."""
+        self._idle()
+        sock = self._bound(address_)
+        self._drop()
+        self.link = Socket(sock)
+
+    def hangup(self) -> None:
+        """End the connection or the announcement; who reads gets the end, who writes EPIPE."""
+        self._drop()
+
+    def shutdown(self) -> None:
+        """End our direction: the other side reads the end, and may go on writing."""
+        sock = self._open_socket()
+        if sock is None or self.state != "Established":
+            raise NineError(errno.ENOTCONN, "not connected")
+        sock.shutdown(socket.SHUT_WR)
+
+    def keepalive(self, ms: int = 30000) -> None:
+        """Ask the other side for a sign of life when nothing came for so many ms, and give it up after a few; 0 ends that."""
+        if not 0 <= ms <= 32767000:
+            raise NineError(errno.EINVAL, "keepalive goes from 0 to 32767000 ms")
+        self.keepalive_ms = ms
+        self._apply()
+
+    def ttl(self, n: int) -> None:
+        """Set how many routers a packet may pass."""
+        if not 1 <= n <= 255:
+            raise NineError(errno.EINVAL, "ttl goes from 1 to 255")
+        self.ttl_hops = n
+        self._apply()
+
+    def nodelay(self, how: Literal["on", "off"] = "on") -> None:
+        """Send small pieces at once, without waiting for more to come (TCP_NODELAY)."""
+        self.nodelay_on = how == "on"
+        self._apply()
+
+    def _drop(self) -> None:
+        if self.link:
+            self.hung = self.hung or self.state == "Established"
+            self.link.close()
+        self.link, self.state, self.announced, self.dialled = None, "Closed", "", ""
+
+    # Data and calls
+
+    def _connected(self) -> Socket | None:
+        """Return the socket of the connection, None if it was hung up; raises ENOTCONN if there was none."""
+        if self.link and self.state == "Established":
+            return self.link
+        if self.hung:
+            return None
+        raise NineError(errno.ENOTCONN, "not connected")
+
+    async def receive(self, count: int = PIECE) -> bytes:
+        """Return bytes that have come, waiting for the first; b"" when the other side has ended, or after `hangup`."""
+        sock = self._connected()
+        return await sock.read(lambda s: s.recv(count), bytes) if sock else b""
+
+    def send(self, data: bytes) -> Maybe[int]:
+        """Send and return how much was taken, a byte at least; raises EPIPE when the other side reads no more, ECONNRESET when it is gone."""
+        sock = self._connected()
+        return sock.write(lambda s: s.send(data), _hung_up) if sock else _hung_up()
+
+    async def listen(self, how: Open) -> Handle:
+        """Wait for a call and return the ctl of its conversation."""
+        if self.link is None or self.state != "Listen":
+            raise NineError(errno.EINVAL, "not announced")
+        sock = await self.link.read(_accept, _hung_up)
+        return await settled(
+            self.calls.accept(
+                lambda number, _: Call(self.network, number, self.calls, Socket(sock), "Established"), how, through=self
+            ),
+            sock.close,
+        )
+
+    def close(self) -> None:
+        """End it all."""
+        self._drop()
+
+
+def _accept(sock: socket.socket) -> socket.socket:
+    try:
+        return sock.accept()[0]
+    except ConnectionAbortedError:  # it has gone again: wait for the next
+        raise BlockingIOError from None
+
+
+def _hung_up() -> NoReturn:
+    raise NineError(errno.EPIPE, "hung up")
+
+
+def conversations(network: Network, stats: Callable[[], str]) -> Conversations:
+    """Return the directory of a network."""
+    calls: Conversations
+
+    def new(number: int, who: Principal) -> Call:
+        return Call(network, number, calls)
+
+    calls = Conversations(new, {"stats": Text(stats)})
+    return calls

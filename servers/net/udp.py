@@ -1,0 +1,377 @@
+"""udp: whole datagrams (ip(3)).
+
+`connect` is for one other side. `announce` takes datagrams from all: each new sender is a call, which `listen` gives as a conversation of its own, as
+Plan 9's does; or, after `headers`, each datagram comes through the announcement's own `data`, with its addresses in front.
+
+The calls of an announcement share its socket (`Port`). There is no task that reads it: whoever waits reads for all, and puts what is not his own into
+the queue of whose it is. What nobody waits for stays with the kernel, and is dropped there when it is too much.
+"""
+
+import errno
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+import attrs
+import trio
+
+from mk9p.auth import Principal
+from mk9p.errors import NineError
+from mk9p.tree import Conversations, Ctl, Dir, Handle, Maybe, Open, Stream, Text, join
+from servers.net import address
+from servers.net.files import Opened, settled
+from servers.net.sockets import Socket, make, queued, take
+
+HEADER: Final = struct.Struct("!16s16s16sHH")  # Udphdr: remote, local, interface, their port, ours
+_MOST: Final = 65535
+_QUEUE: Final = 64  # datagrams kept for one conversation, and calls that nobody has listened for yet
+_PKTINFO: Final = 8  # IP_PKTINFO; ipi_ifindex, ipi_spec_dst, ipi_addr
+_ROOM: Final = 64  # for either kind of control message
+_NOWHERE: Final = bytes(16)
+
+
+@attrs.frozen
+class Datagram:
+    """What came: from whom, and to which of our addresses (16 bytes)."""
+
+    data: bytes
+    peer: Any
+    local: bytes
+
+
+@attrs.define(eq=False)
+class Port:
+    """A socket and those who share it. `rest` is for whom no queue is there; without it, he is a call."""
+
+    link: Socket
+    users: int = 1
+    queues: dict[Any, deque[Datagram]] = attrs.field(factory=dict)
+    calls: deque[Any] = attrs.field(factory=deque)
+    rest: deque[Datagram] | None = None
+    announced: bool = True
+
+    async def receive(self, mine: deque[Any]) -> Any:
+        """Return the first of a queue, waiting for it; None once the socket is closed. Cancelled, nothing is lost."""
+        while not mine:
+            if not await self.link.read(partial(self._read, mine), bool):
+                return None
+        return mine.popleft()
+
+    def _read(self, mine: deque[Any], sock: socket.socket) -> bool:
+        if not mine:
+            data, control, _, peer = sock.recvmsg(_MOST, _ROOM)
+            self._route(Datagram(data, peer, _local_of(control)))
+        return True
+
+    def _route(self, datagram: Datagram) -> None:
+        queue = self.queues.get(datagram.peer, self.rest)
+        if queue is None:
+            if not self.announced or len(self.calls) >= _QUEUE:
+                return
+            queue = self.queues[datagram.peer] = deque()
+            self.calls.append(datagram.peer)
+        if len(queue) < _QUEUE:
+            queue.append(datagram)
+
+    def leave(self, peer: Any) -> None:
+        """Count off one user; the last one closes the socket."""
+        if peer is None:
+            self.announced, self.rest = False, None
+            for caller in self.calls:
+                self.queues.pop(caller, None)
+            self.calls.clear()
+        else:
+            self.queues.pop(peer, None)
+        self.users -= 1
+        if not self.users:
+            self.link.close()
+
+
+@attrs.define(eq=False)
+class Udp:
+    """One conversation (mk9p.tree.Conversation): closed, connected, announced, or a call (`peer`) through an announcement."""
+
+    number: int
+    calls: Conversations
+    port: Port | None = None
+    queue: deque[Datagram] = attrs.field(factory=deque)
+    peer: Any = None
+    from_: bytes = _NOWHERE  # the address of ours that the call came to, from which it is answered
+    how: str = ""  # the word that opened it
+    listens: bool = False
+    headed: bool = False
+    hung: bool = False
+    ttl_hops: int | None = None
+    waits: set[trio.CancelScope] = attrs.field(factory=set)
+
+    def tree(self) -> Dir:
+        words: dict[str, Callable[..., Any]] = {
+            "connect": self.connect,
+            "announce": self.announce,
+            "bind": self.bind,
+            "headers": self.headers,
+            "hangup": self.hangup,
+            "ttl": self.ttl,
+        }
+        return Dir(
+            {
+                "ctl": Ctl(words, self.settings, mode=0o600),
+                "data": Stream(self.receive, self.send, mode=0o600),
+                "listen": Opened(self.listen),
+                "local": Text(self.local),
+                "remote": Text(self.remote),
+                "status": Text(self.status),
+            }
+        )
+
+    # What it is
+
+    def settings(self) -> str:
+        lines = [
+            "" if self.peer else self.how,
+            "headers" if self.headed else "",
+            "" if self.ttl_hops is None else f"ttl {self.ttl_hops}",
+        ]
+        return "".join(f"{line}\n" for line in lines if line)
+
+    def local(self) -> str:
+        sock = self._socket()
+        if sock is None:
+            return address.UNSET
+        if self.from_ == _NOWHERE:
+            return address.show(sock.getsockname())
+        return address.show((_text(self.from_), sock.getsockname()[1]))
+
+    def remote(self) -> str:
+        sock = self._socket()
+        if sock and self.peer:
+            return address.show(self.peer)
+        try:
+            return address.show(sock.getpeername()) if sock else address.UNSET
+        except OSError:  # not connected
+            return address.UNSET
+
+    def status(self) -> str:
+        sock = self._socket()
+        if sock is None or not self.how:
+            return "Closed\n"
+        waiting = sum(len(datagram.data) for datagram in self.queue)
+        return f"Open qin {waiting + queued(sock)} qout {queued(sock, out=True)}\n"
+
+    def _socket(self) -> socket.socket | None:
+        return self.port.link.sock if self.port else None
+
+    # Words
+
+    def _open(self, local: str = "", family: int | None = None) -> Port:
+        """Return a new socket, bound if `local` says where to."""
+        if self.how:
+            raise NineError(errno.EBUSY, "the conversation is in use; hangup ends that")
+        where = address.ip(local) if local else None
+        sock = make(family or (where.family if where else address.any_family()), socket.SOCK_DGRAM)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)  # Plan 9 has no such guard
+            sock.setsockopt(socket.IPPROTO_IP, _PKTINFO, 1)
+            if sock.family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+            if local:
+                take(sock, where, local)
+        except BaseException:
+            sock.close()
+            raise
+        self.hangup()
+        self.port = Port(Socket(sock))
+        self._apply()
+        return self.port
+
+    async def connect(self, address_: str, local: str = "") -> None:
+        """Exchange datagrams with `ADDR!PORT` alone, from a local port or address if one is named."""
+        where = address.ip(address_)
+        if where is None:
+            raise NineError(errno.EINVAL, f"{address_}: connect needs an address: ADDR!PORT")
+        port = self.port
+        if port is None or local or self.how:
+            port = self._open(local, where.family)
+        try:
+            await port.link.connect(where)
+        except BaseException:
+            self.hangup()
+            raise
+        port.rest = self.queue
+        self.how, self.hung = join(["connect", address_, *filter(None, [local])]), False
+
+    def announce(self, address_: str) -> None:
+        """Take datagrams to `ADDR!PORT`, or to a port of any address: `announce *!53`, `announce 53`; 0 is any port that is free."""
+        port = self._open(address_)
+        self.how, self.listens, self.hung = join(["announce", address_]), True, False
+        port.rest = self.queue if self.headed else None
+
+    def bind(self, address_: str) -> None:
+        """Take a local address or port for the `connect` that follows."""
+        self._open(address_)
+
+    def headers(self) -> None:
+        """Put 52 bytes of addresses before each datagram, read and written (ip(3)); those of an announcement then all come through its `data`."""
+        self.headed = True
+        if self.port and self.listens:
+            self.port.rest = self.queue
+
+    def hangup(self) -> None:
+        """End it; who reads gets the end."""
+        if self.port:
+            self.port.leave(self.peer)
+            self.hung = bool(self.how)
+        self.port, self.how, self.listens, self.peer, self.from_ = None, "", False, None, _NOWHERE
+        self.queue.clear()
+        for scope in self.waits:
+            scope.cancel()
+
+    def ttl(self, n: int) -> None:
+        """Set how many routers a datagram may pass."""
+        if not 1 <= n <= 255:
+            raise NineError(errno.EINVAL, "ttl goes from 1 to 255")
+        self.ttl_hops = n
+        self._apply()
+
+    def _apply(self) -> None:
+        sock = self._socket()
+        if sock and self.ttl_hops is not None:
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, self.ttl_hops)
+            if sock.family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, self.ttl_hops)
+
+    def close(self) -> None:
+        """End it all."""
+        self.hangup()
+
+    # Datagrams and calls
+
+    def _port(self) -> Port | None:
+        """Return the port, None if it was hung up; raises ENOTCONN if there was none."""
+        if self.port and self.how:
+            if self.listens and not self.headed:
+                raise NineError(errno.EINVAL, "announced: open listen for the calls, or write headers to ctl")
+            return self.port
+        if self.hung:
+            return None
+        raise NineError(errno.ENOTCONN, "not connected")
+
+    async def receive(self) -> bytes:
+        """Return the next datagram; b"" after `hangup`. An empty one cannot be told from the end, and is left out where no header is before it."""
+        port = self._port()
+        while port:
+            datagram: Datagram | None = await self._next(port, self.queue)
+            if datagram is None:
+                break
+            if self.headed:
+                return self._header(port, datagram) + datagram.data
+            if datagram.data:
+                return datagram.data
+        return b""
+
+    async def _next(self, port: Port, queue: deque[Any]) -> Any:
+        """Return the first of a queue, waiting for it; None after `hangup`, though others go on with the socket."""
+        with trio.CancelScope() as scope:
+            self.waits.add(scope)
+            try:
+                return await port.receive(queue)
+            finally:
+                self.waits.discard(scope)
+
+    def _header(self, port: Port, datagram: Datagram) -> bytes:
+        here = port.link.sock.getsockname() if port.link.sock else ("::", 0)
+        ours = datagram.local if datagram.local != _NOWHERE else _packed(here[0])
+        return HEADER.pack(_packed(datagram.peer[0]), ours, ours, datagram.peer[1], here[1])
+
+    def send(self, data: bytes) -> Maybe[int]:
+        """Send one datagram, whole or not at all: EMSGSIZE for one that is too large."""
+        port = self._port()
+        if port is None:
+            raise NineError(errno.EPIPE, "hung up")
+        peer, ours, body = self.peer, self.from_, data
+        if self.headed:
+            if len(data) < HEADER.size:
+                raise NineError(errno.EINVAL, f"a datagram begins with a header of {HEADER.size} bytes")
+            remote, local, _, theirs, _ = HEADER.unpack_from(data)
+            body = data[HEADER.size :]
+            if self.listens:
+                peer, ours = (_text(remote), theirs), local
+
+        def do(sock: socket.socket) -> int:
+            if peer is None:
+                sock.send(body)
+            else:
+                where = address.Where(sock.family, peer)
+                if sock.family == socket.AF_INET6 and "." in peer[0] and ":" not in peer[0]:
+                    where = address.mapped(address.Where(socket.AF_INET, peer))
+                sock.sendmsg([body], _from(sock.family, ours), 0, where.address)
+            return len(data)
+
+        return port.link.write(do, _hung_up)
+
+    async def listen(self, how: Open) -> Handle:
+        """Wait for a sender that is new and return the ctl of his conversation, in which he alone is heard and answered."""
+        port = self.port
+        if port is None or not self.listens:
+            raise NineError(errno.EINVAL, "not announced")
+        peer = await self._next(port, port.calls)
+        if peer is None:
+            raise NineError(errno.EPIPE, "hung up")
+        queue = port.queues[peer]
+        call = Udp(0, self.calls, port, queue, peer, queue[0].local if queue else _NOWHERE, "call")
+        port.users += 1
+
+        def new(number: int, who: Principal) -> Udp:
+            call.number = number
+            return call
+
+        return await settled(self.calls.accept(new, how, through=self), call.close)
+
+
+def _hung_up() -> int:
+    raise NineError(errno.EPIPE, "hung up")
+
+
+def _packed(host: str) -> bytes:
+    """Return an address as 16 bytes, an IPv4 one as Plan 9 and Linux both have it: ::ffff:a.b.c.d."""
+    host = host.partition("%")[0]
+    if ":" not in host:
+        host = f"::ffff:{host}"
+    return socket.inet_pton(socket.AF_INET6, host)
+
+
+def _text(packed: bytes) -> str:
+    return socket.inet_ntop(socket.AF_INET6, packed).removeprefix("::ffff:")
+
+
+def _local_of(control: list[tuple[int, int, bytes]]) -> bytes:
+    """Return to which of our addresses a datagram came."""
+    for level, kind, data in control:
+        if (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO):
+            return bytes(data[:16])
+        if (level, kind) == (socket.IPPROTO_IP, _PKTINFO):
+            return _packed(socket.inet_ntoa(data[8:12]))
+    return _NOWHERE
+
+
+def _from(family: int, packed: bytes) -> list[tuple[int, int, bytes]]:
+    """Return the control message that makes an address of ours a datagram's source."""
+    if packed == _NOWHERE:
+        return []
+    if family == socket.AF_INET6:
+        return [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, packed + bytes(4))]
+    return [(socket.IPPROTO_IP, _PKTINFO, struct.pack("=i4s4s", 0, packed[12:], bytes(4)))]
+
+
+def conversations(stats: Callable[[], str]) -> Conversations:
+    """Return the directory of udp."""
+    calls: Conversations
+
+    def new(number: int, who: Principal) -> Udp:
+        return Udp(number, calls)
+
+    calls = Conversations(new, {"stats": Text(stats)})
+    return calls

@@ -1,0 +1,268 @@
+"""pci: the PCI devices of this kernel, by slot. The files are those of docs/files/pci.md.
+
+Everything is read from sysfs when it is asked for (Documentation/ABI/testing/sysfs-bus-pci, drivers/pci/pci-sysfs.c); kept are only the slots that
+there were when the last event was told. What the kernel does for a word (probing a driver, resetting) may take seconds, and is done in a thread.
+"""
+
+import errno
+import os
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Final
+
+import attrs
+import trio
+
+from mk9p import uevents
+from mk9p.errors import NineError, wording
+from mk9p.tree import Block, Ctl, Dir, Lazy, Log, Node, Text, join
+from mk9p.uevents import Uevent
+
+SLOT: Final = re.compile(r"[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
+_FLAGS: Final = ((0x100, "io"), (0x200, "mem"), (0x2000, "prefetch"), (0x100000, "64bit"))  # include/linux/ioport.h
+
+
+@asynccontextmanager
+async def tree(*, root: str = "/") -> AsyncIterator[Dir]:
+    """Serve the PCI devices of the kernel whose /sys is below `root`."""
+    devices = Devices(root.rstrip("/"))
+    async with uevents.told(devices.told, devices.look, root=root):
+        yield devices.tree()
+
+
+def text(path: str, default: str = "-") -> str:
+    """Return what a file of sysfs says, `default` if there is none."""
+    try:
+        with open(path) as file:
+            return file.read().strip() or default
+    except OSError:
+        return default
+
+
+def put(path: str, value: str) -> None:
+    with open(path, "w") as file:
+        file.write(value)
+
+
+def link(path: str) -> str:
+    """Return the last part of what a link of sysfs leads to, `-` if there is none."""
+    try:
+        return os.path.basename(os.readlink(path))
+    except OSError:
+        return "-"
+
+
+@attrs.define(eq=False)
+class Devices:
+    """The PCI devices of one kernel."""
+
+    root: str
+    events: Log = attrs.field(factory=Log, init=False)
+    seen: set[str] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.seen = set(self.slots())
+
+    @property
+    def bus(self) -> str:
+        return f"{self.root}/sys/bus/pci"
+
+    def tree(self) -> Dir:
+        return Dir(
+            {"ctl": Ctl({"rescan": self.rescan}), "status": Text(self.status), "events": self.events},
+            Lazy(self.slots, self.device, key=self.key),
+        )
+
+    def slots(self) -> list[str]:
+        try:
+            return sorted(filter(SLOT.fullmatch, os.listdir(f"{self.bus}/devices")))
+        except FileNotFoundError:
+            return []  # a kernel without PCI
+
+    def key(self, slot: str) -> object:
+        try:
+            return os.stat(f"{self.bus}/devices/{slot}").st_ino if SLOT.fullmatch(slot) else None
+        except OSError:
+            return None
+
+    def device(self, slot: str) -> Node:
+        base = f"{self.bus}/devices/{slot}"
+        device = Device(slot, base, self.bus)
+        words: dict[str, Callable[..., Any]] = {
+            "bind": device.bind,
+            "unbind": device.unbind,
+            "reset": device.reset,
+            "remove": device.remove,
+        }
+        return Dir(
+            {
+                "ctl": Ctl(words, device.settings),
+                "status": Text(device.status),
+                "config": Block(device.config, size=device.config_size, mode=0o400),
+            }
+        )
+
+    async def rescan(self) -> None:
+        """Look for devices on all buses."""
+        await trio.to_thread.run_sync(put, f"{self.bus}/rescan", "1")
+
+    def status(self) -> str:
+        """Return a line a device: SLOT VENDOR:DEVICE CLASS DRIVER."""
+        lines = []
+        for slot in self.slots():
+            base = f"{self.bus}/devices/{slot}"
+            ids = f"{_hex(base, 'vendor')}:{_hex(base, 'device')}"
+            lines.append(join([slot, ids, _hex(base, "class"), link(f"{base}/driver")]) + "\n")
+        return "".join(lines)
+
+    def told(self, uevent: Uevent) -> None:
+        """Take a uevent: devices come and go, drivers are bound and unbound."""
+        if uevent.subsystem != "pci" or SLOT.fullmatch(uevent.name) is None:
+            return
+        slot = uevent.name
+        if uevent.action == "add" and slot not in self.seen:
+            self.seen.add(slot)
+            self.events.emit("add", slot)
+        elif uevent.action == "remove" and slot in self.seen:
+            self.seen.remove(slot)
+            self.events.emit("remove", slot)
+        elif uevent.action == "bind":
+            self.events.emit("bind", slot, uevent.values.get("DRIVER") or link(f"{self.bus}/devices/{slot}/driver"))
+        elif uevent.action == "unbind":
+            self.events.emit("unbind", slot)
+
+    def look(self) -> None:
+        """Tell of the devices that came and went since the last event."""
+        now = set(self.slots())
+        for slot in sorted(self.seen - now):
+            self.events.emit("remove", slot)
+        for slot in sorted(now - self.seen):
+            self.events.emit("add", slot)
+        self.seen = now
+
+
+@attrs.frozen(eq=False)
+class Device:
+    """One device, its directory in sysfs, and its bus."""
+
+    slot: str
+    base: str
+    bus: str
+
+    def settings(self) -> str:
+        driver = link(f"{self.base}/driver")
+        return "unbind\n" if driver == "-" else join(["bind", driver]) + "\n"
+
+    def status(self) -> str:
+        base = self.base
+        if not os.path.exists(base):
+            raise NineError(errno.ENODEV, f"{self.slot} is gone")
+        subsystem = f"{_hex(base, 'subsystem_vendor')}:{_hex(base, 'subsystem_device')}"
+        values = {
+            "slot": self.slot,
+            "vendor": _hex(base, "vendor"),
+            "device": _hex(base, "device"),
+            "subsystem": subsystem,
+            "class": _hex(base, "class"),
+            "revision": _hex(base, "revision"),
+            "driver": link(f"{base}/driver"),
+            "numa_node": text(f"{base}/numa_node"),
+            "iommu_group": link(f"{base}/iommu_group"),
+            "irq": text(f"{base}/irq"),
+            "enabled": "yes" if text(f"{base}/enable", "0") != "0" else "no",
+            "power": text(f"{base}/power_state"),
+        }
+        return "".join(f"{key} {value}\n" for key, value in values.items()) + "".join(self.resources())
+
+    def resources(self) -> list[str]:
+        """Return a line a resource that there is: `resource N START END FLAGS`, the bounds in hexadecimal and both inclusive."""
+        lines = []
+        for n, line in enumerate(text(f"{self.base}/resource", "").splitlines()):
+            start, end, flags = (int(field, 16) for field in line.split())
+            if flags:
+                kinds = ",".join(name for bit, name in _FLAGS if flags & bit) or "-"
+                lines.append(f"resource {n} {start:#x} {end:#x} {kinds}\n")
+        return lines
+
+    def config(self, count: int, offset: int) -> bytes:
+        fd = os.open(f"{self.base}/config", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.pread(fd, count, offset)
+        finally:
+            os.close(fd)
+
+    def config_size(self) -> int:
+        try:
+            return os.stat(f"{self.base}/config").st_size
+        except OSError:
+            return 0
+
+    # words
+
+    async def bind(self, driver: str) -> None:
+        """Give the device to a driver, whatever ids the driver knows; if it refuses, the device has its old driver again."""
+        await self.do(partial(self._bind, driver), f"{self.slot} cannot be bound to {driver}")
+
+    async def unbind(self) -> None:
+        """Take the device from its driver; it is no error if it has none."""
+        await self.do(self._unbind, f"{self.slot} cannot be unbound")
+
+    async def reset(self) -> None:
+        """Reset this function alone, where it can be; its driver goes on afterwards if it can."""
+        await self.do(self._reset, f"{self.slot} cannot be reset")
+
+    async def remove(self) -> None:
+        """Forget the device, as if it was pulled out; `rescan` above finds it again."""
+        await self.do(lambda: put(f"{self.base}/remove", "1"), f"{self.slot} cannot be removed")
+
+    async def do(self, work: Callable[[], Any], failure: str) -> None:
+        try:
+            await trio.to_thread.run_sync(work)
+        except NineError:
+            raise
+        except OSError as error:
+            number = error.errno or errno.EIO
+            raise NineError(number, f"{failure}: {wording(number)}") from None
+
+    def _bind(self, driver: str) -> None:
+        place = f"{self.bus}/drivers/{driver}"
+        if "/" in driver or driver in (".", "..") or not os.path.isdir(place):
+            raise NineError(errno.ENOENT, f"no driver {driver}; there are: {' '.join(_listed(f'{self.bus}/drivers'))}")
+        before, override = link(f"{self.base}/driver"), text(f"{self.base}/driver_override", "(null)")
+        if before == driver:
+            return
+        put(f"{self.base}/driver_override", driver)
+        try:
+            self._unbind()
+            try:
+                put(f"{place}/bind", self.slot)
+            except OSError:
+                if before != "-":
+                    put(f"{self.base}/driver_override", before)
+                    put(f"{self.bus}/drivers/{before}/bind", self.slot)
+                raise
+        finally:
+            put(f"{self.base}/driver_override", "\n" if override == "(null)" else override)
+
+    def _reset(self) -> None:
+        if not os.path.exists(f"{self.base}/reset"):
+            raise NineError(errno.EOPNOTSUPP, f"{self.slot} cannot be reset alone")
+        put(f"{self.base}/reset", "1")
+
+    def _unbind(self) -> None:
+        if os.path.exists(f"{self.base}/driver"):
+            put(f"{self.base}/driver/unbind", self.slot)
+
+
+def _hex(base: str, name: str) -> str:
+    """Return an id without its 0x, as lspci(8) shows it."""
+    return text(f"{base}/{name}").removeprefix("0x")
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return []

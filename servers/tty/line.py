@@ -1,0 +1,252 @@
+"""One line, shared: its input to all who have it open, with a history; output from all, or from one alone.
+
+The rules:
+* The line is open while anybody here has it open, and read all that time, so that nothing waits for the slowest reader. What came last, 64 KiB unless
+  `q` says otherwise, is kept, also when nobody has it open; a reader begins with the oldest byte that is kept. One who was slower than that gets an
+  error that says how much he missed, and goes on with the oldest that is kept.
+* While it is open here it is raw (cfmakeraw(3)), and afterwards as it was before, but for what was set meanwhile.
+* A line that another program uses is not read, only written to, and not made raw.
+* A line that hangs up gives each reader what is left, then EIO. Who opens it afterwards begins anew.
+"""
+
+import errno
+import os
+import termios
+from typing import Any, Final
+
+import attrs
+import trio
+
+from mk9p.errors import NineError
+from mk9p.tree import Node, Open
+from mk9p.wire import L_EXCL
+from servers.tty.users import user
+
+HISTORY: Final = 65536
+_CHUNK: Final = 65536
+_RAW_IFLAG: Final = (
+    termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP | termios.INLCR | termios.IGNCR | termios.ICRNL
+)
+_RAW_LFLAG: Final = termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN
+IFLAG, OFLAG, CFLAG, LFLAG, ISPEED, OSPEED, CC = range(7)  # places in what tcgetattr returns
+
+
+def attributes(fd: int, new: list[Any] | None = None) -> list[Any]:
+    """Return a terminal's attributes (termios(3)), having set `new` ones; raises OSError, as termios.error is none."""
+    try:
+        if new is not None:
+            termios.tcsetattr(fd, termios.TCSANOW, new)
+        return termios.tcgetattr(fd)
+    except termios.error as error:
+        raise OSError(*error.args) from None
+
+
+@attrs.define(eq=False)
+class Line:
+    """The terminal `name` at `path`. `root` is where /proc is found; `nursery` runs the reading."""
+
+    name: str
+    path: str
+    root: str
+    nursery: trio.Nursery
+    fd: int = attrs.field(default=-1, init=False)
+    holders: int = attrs.field(default=0, init=False)
+    readers: int = attrs.field(default=0, init=False)
+    writers: int = attrs.field(default=0, init=False)
+    exclusive: bool = attrs.field(default=False, init=False)
+    noblock: bool = attrs.field(default=False, init=False)
+    limit: int = attrs.field(default=HISTORY, init=False)
+    kept: bytearray = attrs.field(factory=bytearray, init=False)
+    start: int = attrs.field(default=0, init=False)  # how many bytes came before those that are kept
+    epoch: int = attrs.field(default=0, init=False)  # how often it hung up
+    before: list[Any] | None = attrs.field(default=None, init=False)
+    pumping: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    turn: trio.Lock = attrs.field(factory=trio.Lock, init=False)  # of opening and closing
+    sending: trio.Lock = attrs.field(factory=trio.Lock, init=False)
+    news: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    files: dict[str, Node] = attrs.field(factory=dict, init=False)  # by the suffix of their names
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.kept)
+
+    async def open(self, how: Open) -> "Use":
+        """Return one use of the line. Raises EBUSY where one writer has it alone, or a program beside us has it and reading is asked for."""
+        alone = bool(how.flags & L_EXCL)
+        if how.write:
+            if self.exclusive or (alone and self.writers):
+                raise NineError(errno.EBUSY, "exclusive use file already open")
+            self.writers += 1
+            self.exclusive = alone
+        try:
+            other = await self.hold()
+            if other is not None and how.read:
+                raise NineError(errno.EBUSY, f"{self.name} is used by {other}")
+            fd = -1 if other is None else await trio.to_thread.run_sync(self.opened, os.O_WRONLY)
+        except BaseException:
+            if how.write:
+                self.written()
+            raise
+        if how.read:
+            self.readers += 1
+        return Use(self, how, fd)
+
+    def written(self) -> None:
+        """Count a writer down; with it goes its sole right to write."""
+        self.writers -= 1
+        self.exclusive = False
+
+    def opened(self, flags: int) -> int:
+        return os.open(self.path, flags | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+
+    async def hold(self) -> str | None:
+        """Have the line open and read until `release`; returns who else uses it, in words, and then nothing is held."""
+        async with self.turn:
+            if self.fd < 0:
+                device = os.stat(self.path).st_rdev
+                other = await trio.to_thread.run_sync(user, device, self.root)
+                if other is not None:
+                    return other
+                fd = await trio.to_thread.run_sync(self.opened, os.O_RDWR)
+                try:
+                    self.before = attributes(fd)
+                    self.make_raw(fd, self.before)
+                except BaseException:
+                    os.close(fd)
+                    raise
+                self.fd, self.pumping = fd, trio.CancelScope()
+                self.nursery.start_soon(self.pump, fd, self.pumping)
+            self.holders += 1
+        return None
+
+    def make_raw(self, fd: int, before: list[Any]) -> None:
+        now = [*before[:CC], list(before[CC])]
+        now[IFLAG] &= ~_RAW_IFLAG
+        now[OFLAG] &= ~termios.OPOST
+        now[LFLAG] &= ~_RAW_LFLAG
+        now[CFLAG] |= termios.CREAD
+        now[CC][termios.VMIN], now[CC][termios.VTIME] = 1, 0
+        attributes(fd, now)
+
+    async def release(self, epoch: int) -> None:
+        """Undo a `hold`. One that was of an earlier epoch was undone when the line hung up."""
+        async with self.turn:
+            if epoch != self.epoch:
+                return
+            self.holders -= 1
+            if not self.holders:
+                self.noblock = False
+                await self.down()
+
+    async def down(self) -> None:
+        """Close the line, as it was before; in a thread, for a serial line is closed once its output is through. May be called again."""
+        if self.fd < 0:
+            return
+        fd, before = self.fd, self.before
+        self.fd, self.before = -1, None
+        self.pumping.cancel()
+        trio.lowlevel.notify_closing(fd)
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(_restored, fd, before)
+
+    async def pump(self, fd: int, scope: trio.CancelScope) -> None:
+        """Read all that comes, until cancelled or hung up."""
+        with scope:
+            while True:
+                try:
+                    data = os.read(fd, _CHUNK)
+                except BlockingIOError:
+                    await trio.lowlevel.wait_readable(fd)
+                    continue
+                except OSError:
+                    break  # EIO, ENXIO: the device is gone, or the other side of a pty
+                if not data:
+                    break
+                self.add(data)
+                await trio.lowlevel.checkpoint()
+            await self.hang_up()
+
+    async def hang_up(self) -> None:
+        """End all uses: readers get what is kept, then EIO."""
+        async with self.turn:
+            self.epoch += 1
+            self.holders = 0
+            self.news.unpark_all()
+            await self.down()
+
+    def add(self, data: bytes) -> None:
+        self.kept += data
+        self.bound()
+        self.news.unpark_all()
+
+    def bound(self) -> None:
+        """Forget what is older than the limit allows."""
+        excess = len(self.kept) - self.limit
+        if excess > 0:
+            del self.kept[:excess]
+            self.start += excess
+
+
+def _restored(fd: int, before: list[Any] | None) -> None:
+    """Close a terminal, its modes as they were before it was raw; speed, bits and flow control stay as they were set since."""
+    try:
+        if before is not None:
+            now = attributes(fd)
+            flow = termios.IXON | termios.IXOFF
+            now[IFLAG] = before[IFLAG] & ~flow | now[IFLAG] & flow
+            now[OFLAG], now[LFLAG], now[CC] = before[OFLAG], before[LFLAG], before[CC]
+            attributes(fd, now)
+    except OSError:
+        pass  # it hung up, and with it went its modes
+    finally:
+        os.close(fd)
+
+
+class Use:
+    """One open of the line (tree.Source). `fd` is its own where another program has the line, else -1."""
+
+    def __init__(self, line: Line, how: Open, fd: int) -> None:
+        self.line, self.how, self.fd = line, how, fd
+        self.epoch, self.at = line.epoch, line.start
+
+    async def receive(self) -> bytes:
+        """Wait for input. Raises EIO once after a loss, and at the end of a line that hung up."""
+        line = self.line
+        while self.at == line.end and self.epoch == line.epoch:
+            await line.news.park()
+        if self.at < line.start:
+            missed, self.at = line.start - self.at, line.start
+            raise NineError(errno.EIO, f"too slow: {missed} bytes of {line.name} were lost")
+        if self.at == line.end or self.epoch + 1 < line.epoch:
+            raise NineError(errno.EIO, f"{line.name} hung up")
+        data = bytes(line.kept[self.at - line.start :][:_CHUNK])
+        self.at += len(data)
+        return data
+
+    async def send(self, data: bytes) -> int:
+        """Write to the line; returns how much it took, for the writer to go on from there. Waits only while it takes nothing."""
+        line = self.line
+        async with line.sending:
+            while True:
+                if self.fd < 0 and self.epoch != line.epoch:
+                    raise NineError(errno.EIO, f"{line.name} hung up")
+                fd = line.fd if self.fd < 0 else self.fd
+                try:
+                    return os.write(fd, data)
+                except BlockingIOError:
+                    if line.noblock:
+                        return len(data)  # as uart(3) says of `n`: what has no room is dropped
+                try:
+                    await trio.lowlevel.wait_writable(fd)
+                except trio.ClosedResourceError:
+                    continue
+
+    async def close(self) -> None:
+        if self.how.write:
+            self.line.written()
+        if self.how.read:
+            self.line.readers -= 1
+        if self.fd < 0:
+            await self.line.release(self.epoch)
+        else:
+            await trio.to_thread.run_sync(os.close, self.fd)

@@ -1,0 +1,31 @@
+"""Who else uses a terminal: a terminal gives each byte to one reader, so what another program reads must not be read here as well."""
+
+import os
+
+
+def user(device: int, root: str) -> str | None:
+    """Return in words the process that has the terminal of this device number as its controlling one, or open; None if nobody has. May block.
+
+    Our own process counts like any other: it may be serving 9P on that very line. What a kernel itself holds, as a v9fs mount does, cannot be seen.
+    """
+    proc = os.path.join(root, "proc")
+    for pid in filter(str.isdecimal, os.listdir(proc)):
+        try:
+            with open(os.path.join(proc, pid, "stat"), "rb") as file:
+                stat = file.read()
+            controlling = int(stat.rpartition(b")")[2].split()[4]) & 0xFFFFFFFF  # tty_nr, proc_pid_stat(5)
+            if controlling == device or _has_open(os.path.join(proc, pid, "fd"), device):
+                return f"{stat.partition(b'(')[2].rpartition(b')')[0].decode(errors='replace')} (process {pid})"
+        except (FileNotFoundError, ProcessLookupError, PermissionError, IndexError):
+            continue  # ended since it was listed, or not ours to look into
+    return None
+
+
+def _has_open(folder: str, device: int) -> bool:
+    for fd in os.listdir(folder):
+        try:
+            if os.stat(os.path.join(folder, fd)).st_rdev == device:
+                return True
+        except OSError:
+            continue  # closed since it was listed
+    return False

@@ -1,0 +1,280 @@
+"""usb: the USB devices of this kernel, by bus and port. The files are those of docs/files/usb.md.
+
+Everything is read from sysfs when it is asked for (Documentation/ABI/testing/sysfs-bus-usb, drivers/usb/core/sysfs.c); kept are only the devices that
+there were when the last event was told. A name is the kernel's: `usb1` is the root hub of bus 1, `1-2.4` hangs at port 4 of the hub at its port 2.
+"""
+
+import errno
+import fcntl
+import os
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Final, Literal
+
+import attrs
+import trio
+
+from mk9p import uevents
+from mk9p.errors import NineError, wording
+from mk9p.tree import Block, Ctl, Dir, Lazy, Log, Node, Text, join
+from mk9p.uevents import Uevent
+
+NAME: Final = re.compile(r"usb\d+|\d+-\d+(\.\d+)*")
+INTERFACE: Final = re.compile(r"[^:]+:\d+\.\d+")
+_NONE: Final = 0x20000000 if os.uname().machine.startswith(("alpha", "mips", "ppc", "sparc")) else 0  # their _IO()
+_USBDEVFS_RESET: Final = _NONE | 0x5514
+_WHOLE: Final = "usb"  # the driver of a device as a whole, which configures it
+
+
+@asynccontextmanager
+async def tree(*, root: str = "/") -> AsyncIterator[Dir]:
+    """Serve the USB devices of the kernel whose /sys and /dev are below `root`."""
+    devices = Devices(root.rstrip("/"))
+    async with uevents.told(devices.told, devices.look, root=root):
+        yield devices.tree()
+
+
+def text(path: str, default: str = "-") -> str:
+    """Return what a file of sysfs says, `default` if there is none. A device says of itself what it likes: no newlines here."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return " ".join(file.read().split()) or default
+    except OSError:
+        return default
+
+
+def put(path: str, value: str) -> None:
+    with open(path, "w") as file:
+        file.write(value)
+
+
+def link(path: str) -> str:
+    """Return the last part of what a link of sysfs leads to, `-` if there is none."""
+    try:
+        return os.path.basename(os.readlink(path))
+    except OSError:
+        return "-"
+
+
+@attrs.define(eq=False)
+class Devices:
+    """The USB devices of one kernel."""
+
+    root: str
+    events: Log = attrs.field(factory=Log, init=False)
+    seen: set[str] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.seen = set(self.names())
+
+    @property
+    def bus(self) -> str:
+        return f"{self.root}/sys/bus/usb"
+
+    def tree(self) -> Dir:
+        return Dir({"status": Text(self.status), "events": self.events}, Lazy(self.names, self.device, key=self.key))
+
+    def names(self) -> list[str]:
+        try:
+            return sorted(filter(NAME.fullmatch, os.listdir(f"{self.bus}/devices")))
+        except FileNotFoundError:
+            return []  # a kernel without USB
+
+    def key(self, name: str) -> object:
+        try:
+            return os.stat(f"{self.bus}/devices/{name}").st_ino if NAME.fullmatch(name) else None
+        except OSError:
+            return None
+
+    def device(self, name: str) -> Node:
+        device = Device(name, f"{self.bus}/devices/{name}", self.bus, f"{self.root}/dev/bus/usb")
+        words: dict[str, Callable[..., Any]] = {
+            "bind": device.bind,
+            "unbind": device.unbind,
+            "reset": device.reset,
+            "power": device.power,
+        }
+        return Dir(
+            {
+                "ctl": Ctl(words, device.settings),
+                "status": Text(device.status),
+                "raw": Block(device.descriptors, mode=0o400),
+            }
+        )
+
+    def status(self) -> str:
+        """Return a line a device: NAME VENDOR:PRODUCT SPEED 'WORDS', the words being what it says it is."""
+        lines = []
+        for name in self.names():
+            base = f"{self.bus}/devices/{name}"
+            said = " ".join(word for key in ("manufacturer", "product") if (word := text(f"{base}/{key}", "")))
+            ids = f"{text(f'{base}/idVendor')}:{text(f'{base}/idProduct')}"
+            lines.append(join([name, ids, text(f"{base}/speed"), said or "-"]) + "\n")
+        return "".join(lines)
+
+    def told(self, uevent: Uevent) -> None:
+        """Take a uevent: devices come and go, and drivers of theirs or of one of their interfaces."""
+        if uevent.subsystem != "usb":
+            return
+        name = uevent.name
+        if uevent.values.get("DEVTYPE") == "usb_device":
+            if uevent.action == "add" and name not in self.seen:
+                self.seen.add(name)
+                base = f"{self.bus}/devices/{name}"
+                self.events.emit("add", name, f"{text(f'{base}/idVendor')}:{text(f'{base}/idProduct')}")
+            elif uevent.action == "remove" and name in self.seen:
+                self.seen.remove(name)
+                self.events.emit("remove", name)
+        if uevent.action == "bind":
+            self.events.emit("bind", name, uevent.values.get("DRIVER") or link(f"{self.bus}/devices/{name}/driver"))
+        elif uevent.action == "unbind":
+            self.events.emit("unbind", name)
+
+    def look(self) -> None:
+        """Tell of the devices that came and went since the last event."""
+        now = set(self.names())
+        for name in sorted(self.seen - now):
+            self.events.emit("remove", name)
+        for name in sorted(now - self.seen):
+            self.events.emit("add", name, "-")
+        self.seen = now
+
+
+@attrs.frozen(eq=False)
+class Device:
+    """One device: its directory in sysfs, its bus, and where the device files are."""
+
+    name: str
+    base: str
+    bus: str
+    files: str
+
+    def interfaces(self) -> list[str]:
+        try:
+            return sorted(i for i in os.listdir(self.base) if INTERFACE.fullmatch(i))
+        except FileNotFoundError:
+            return []
+
+    def settings(self) -> str:
+        driver = link(f"{self.base}/driver")
+        return f"power {'on' if text(f'{self.base}/authorized', '1') != '0' else 'off'}\n" + (
+            "unbind\n" if driver == "-" else join(["bind", driver]) + "\n"
+        )
+
+    def status(self) -> str:
+        base = self.base
+        if not os.path.exists(base):
+            raise NineError(errno.ENODEV, f"{self.name} is gone")
+        values = {
+            "name": self.name,
+            "vendor": text(f"{base}/idVendor"),
+            "product": text(f"{base}/idProduct"),
+            "manufacturer": text(f"{base}/manufacturer"),
+            "model": text(f"{base}/product"),
+            "serial": text(f"{base}/serial"),
+            "version": text(f"{base}/version"),
+            "speed": text(f"{base}/speed"),
+            "class": text(f"{base}/bDeviceClass"),
+            "driver": link(f"{base}/driver"),
+            "bus": text(f"{base}/busnum"),
+            "address": text(f"{base}/devnum"),
+            "configuration": text(f"{base}/bConfigurationValue"),
+            "power": "on" if text(f"{base}/authorized", "1") != "0" else "off",
+            "milliamps": text(f"{base}/bMaxPower").removesuffix("mA"),
+        }
+        return "".join(f"{key} {value}\n" for key, value in values.items()) + "".join(self.of_interfaces())
+
+    def of_interfaces(self) -> list[str]:
+        """Return a line an interface: `interface NAME CLASS SUBCLASS PROTOCOL DRIVER`."""
+        lines = []
+        for name in self.interfaces():
+            base = f"{self.base}/{name}"
+            kinds = [text(f"{base}/bInterface{what}") for what in ("Class", "SubClass", "Protocol")]
+            lines.append(join(["interface", name, *kinds, link(f"{base}/driver")]) + "\n")
+        return lines
+
+    def descriptors(self, count: int, offset: int) -> bytes:
+        """Return the device's and its configurations' descriptors (USB 2.0, 9.5), as the device gave them."""
+        with open(f"{self.base}/descriptors", "rb") as file:
+            return file.read()[offset : offset + count]
+
+    # words
+
+    async def bind(self, driver: str = _WHOLE) -> None:
+        """Give the device to `usb`, which configures it and finds drivers, or each of its interfaces to another driver."""
+        await self.do(partial(self._bind, driver), f"{self.name} cannot be bound to {driver}")
+
+    async def unbind(self) -> None:
+        """Take the device from all its drivers; it is no error if it has none."""
+        await self.do(self._unbind, f"{self.name} cannot be unbound")
+
+    async def reset(self) -> None:
+        """Reset the port, and set the device up again as it was."""
+        await self.do(self._reset, f"{self.name} cannot be reset")
+
+    async def power(self, how: Literal["on", "off"]) -> None:
+        """Let the device be used, or not: without it, it has no configuration, and may draw no more than 100 mA."""
+        await self.do(
+            lambda: put(f"{self.base}/authorized", "1" if how == "on" else "0"), f"{self.name} cannot be switched {how}"
+        )
+
+    async def do(self, work: Callable[[], Any], failure: str) -> None:
+        try:
+            await trio.to_thread.run_sync(work)
+        except NineError:
+            raise
+        except OSError as error:
+            number = error.errno or errno.EIO
+            raise NineError(number, f"{failure}: {wording(number)}") from None
+
+    def _bind(self, driver: str) -> None:
+        place = f"{self.bus}/drivers/{driver}"
+        if "/" in driver or driver in (".", "..") or not os.path.isdir(place):
+            there = " ".join(_listed(f"{self.bus}/drivers"))
+            raise NineError(errno.ENOENT, f"no driver {driver}; there are: {there}")
+        if driver == _WHOLE:
+            if not os.path.exists(f"{self.base}/driver"):
+                put(f"{place}/bind", self.name)
+            return
+        if not self.interfaces():
+            raise NineError(errno.ENODEV, f"{self.name} has no interfaces: bind it to {_WHOLE} first")
+        for name in self.interfaces():
+            self._rebind(name, driver, place)
+
+    def _rebind(self, name: str, driver: str, place: str) -> None:
+        """Give an interface to a driver; if it refuses, the interface has its old one again."""
+        before = link(f"{self.base}/{name}/driver")
+        if before == driver:
+            return
+        if before != "-":
+            put(f"{self.base}/{name}/driver/unbind", name)
+        try:
+            put(f"{place}/bind", name)
+        except OSError:
+            if before != "-":
+                put(f"{self.bus}/drivers/{before}/bind", name)
+            raise
+
+    def _unbind(self) -> None:
+        if os.path.exists(f"{self.base}/driver"):
+            put(f"{self.base}/driver/unbind", self.name)
+
+    def _reset(self) -> None:
+        numbers = [text(f"{self.base}/{name}", "") for name in ("busnum", "devnum")]
+        if not all(map(str.isdecimal, numbers)):
+            raise NineError(errno.ENODEV, f"{self.name} is gone")
+        bus, address = map(int, numbers)
+        fd = os.open(f"{self.files}/{bus:03}/{address:03}", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(fd, _USBDEVFS_RESET)
+        finally:
+            os.close(fd)
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return []

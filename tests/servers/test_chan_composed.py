@@ -1,0 +1,149 @@
+"""chan through the composer: kernels' trees on unix sockets, composed, and used by clients of the namespace.
+
+`MK9P_LONG=1` sends a hundred thousand messages instead of ten thousand. The times are printed: `pytest -s`.
+"""
+
+import os
+import statistics
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from clients.chan import bell, channel
+from mk9p.client import Client, connect
+from mk9p.composing import namespace
+from mk9p.dial import listen
+from mk9p.server import Server
+from mk9p.tree import Dir, Node
+from servers import chan
+
+LONG = bool(os.environ.get("MK9P_LONG"))
+COUNT = 100_000 if LONG else 10_000
+TURNS = 2000
+
+
+async def serve(tree: Node, address: str, task_status: trio.TaskStatus[None]) -> None:
+    """Serve a tree at an address until cancelled."""
+    listener = await listen(address)
+    try:
+        async with trio.open_nursery() as nursery:
+            server = Server(tree)
+            await nursery.start(server.run)
+            nursery.start_soon(server.listen, listener)
+            task_status.started()
+    finally:
+        with trio.CancelScope(shield=True):
+            await listener.aclose()
+
+
+@asynccontextmanager
+async def composed(tmp_path: Path, count: int, *, version: str = "9P2000.L") -> AsyncIterator[list[Client]]:
+    """Compose two kernels, both with `chan`, and give clients of the namespace, each with a connection of its own."""
+    with trio.fail_after(300 if LONG else 60):
+        async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
+            ns = namespace(nursery)
+            for kernel in ("k0", "k1"):
+                await nursery.start(serve, Dir({"chan": chan.tree()}), f"unix!{tmp_path}/{kernel}")
+                ns.mount(f"unix!{tmp_path}/{kernel}", f"/k/{kernel}")
+            await nursery.start(serve, ns.root, f"unix!{tmp_path}/ns")
+            yield [
+                await stack.enter_async_context(connect(f"unix!{tmp_path}/ns", version=version)) for _ in range(count)
+            ]
+            await stack.aclose()
+            nursery.cancel_scope.cancel()
+
+
+async def test_no_message_is_lost_or_doubled_and_writers_keep_their_order(tmp_path: Path) -> None:
+    got: list[list[tuple[int, int]]] = [[], []]
+    async with composed(tmp_path, 4) as all_:
+        await all_[0].mkdir("k/k0/chan/c")
+        start = time.perf_counter()
+
+        async def write(ns: Client, writer: int) -> None:
+            async with channel(ns, "k/k0/chan/c", "w") as out:
+                for number in range(COUNT // 2):
+                    await out.send(b"%d %d" % (writer, number))
+
+        async def read(ns: Client, mine: list[tuple[int, int]], scope: trio.CancelScope) -> None:
+            async with channel(ns, "k/k0/chan/c", "r") as into:
+                while True:
+                    writer, number = (await into.receive()).split()
+                    mine.append((int(writer), int(number)))
+                    if sum(map(len, got)) == COUNT:
+                        scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            for number in (0, 1):
+                nursery.start_soon(write, all_[number], number)
+                nursery.start_soon(read, all_[2 + number], got[number], nursery.cancel_scope)
+        took = time.perf_counter() - start
+    print(f"\n{COUNT} messages, two writers, two readers, one process: {took:.2f} s, {COUNT / took:.0f}/s")
+    assert sorted(got[0] + got[1]) == [(writer, number) for writer in (0, 1) for number in range(COUNT // 2)]
+    for mine in got:
+        assert mine
+        for writer in (0, 1):
+            numbers = [number for who, number in mine if who == writer]
+            assert numbers == sorted(numbers)
+
+
+async def test_the_times_of_a_round_trip_and_of_a_bell(tmp_path: Path) -> None:
+    """Two clients, two channels: there and back. Each way is a write and a read that waits for it, through the composer."""
+    times: list[float] = []
+    async with composed(tmp_path, 2) as (a, b):
+        for name in ("there", "back"):
+            await a.mkdir(f"k/k1/chan/{name}")
+
+        for what in (channel, bell):
+            times.clear()
+
+            async def answer(what: object = what) -> None:
+                async with what(b, "k/k1/chan/there", "r") as into, what(b, "k/k1/chan/back", "w") as out:  # type: ignore[operator]
+                    while True:
+                        await (into.receive() if what is channel else into.wait())
+                        await (out.send(b"pong") if what is channel else out.ring())
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(answer)
+                async with what(a, "k/k1/chan/there", "w") as out, what(a, "k/k1/chan/back", "r") as into:  # type: ignore[operator]
+                    for _ in range(TURNS):
+                        start = time.perf_counter()
+                        await (out.send(b"ping") if what is channel else out.ring())
+                        assert await (into.receive() if what is channel else into.wait()) in (b"pong", 1)
+                        times.append(time.perf_counter() - start)
+                nursery.cancel_scope.cancel()
+            print(f"\n{what.__name__}: there and back {statistics.median(times) * 1e6:.0f} us (median of {TURNS})")
+            assert len(times) == TURNS
+
+
+@pytest.mark.parametrize("version", ["9P2000.L", "9P2000.u", "9P2000"])
+async def test_cancelled_reads_lose_nothing_through_the_composer(tmp_path: Path, version: str) -> None:
+    async with composed(tmp_path, 3, version=version) as (a, b, c):
+        await a.mkdir("k/k0/chan/c")
+        ends = set()
+        async with channel(a, "k/k0/chan/c", "w") as out, channel(c, "k/k0/chan/c", "r") as other:
+            for steps in range(0, 120, 2):
+                got: list[bytes] = []
+
+                opened = trio.Event()
+
+                async def receive(got: list[bytes] = got, opened: trio.Event = opened) -> None:
+                    async with channel(b, "k/k0/chan/c", "r") as into:
+                        opened.set()
+                        got.append(await into.receive())
+
+                async with trio.open_nursery() as nursery, trio.open_nursery() as reading:
+                    reading.start_soon(receive)
+                    await opened.wait()
+                    for _ in range(50):
+                        await trio.lowlevel.checkpoint()
+                    nursery.start_soon(out.send, b"%d" % steps)
+                    for _ in range(steps):
+                        await trio.lowlevel.checkpoint()
+                    reading.cancel_scope.cancel()
+                ends.add(len(got))
+                assert got or await other.receive() == b"%d" % steps
+        assert 0 in ends

@@ -1,0 +1,126 @@
+"""An exported directory through a composer: what stored files can is passed on, the general way and the fast one; and `mk9p serve fs:DIR`."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from socket import AF_UNIX, SOCK_STREAM, socketpair
+
+import pytest
+import trio
+from exported import SIZE, Files
+from talk import PRIVATE, talking
+
+from mk9p.auth import Policy
+from mk9p.compose import remote
+from mk9p.dial import SocketLink, listen
+from mk9p.errors import NineError
+from mk9p.server import Server
+from mk9p.serving import Spec, kernel_tree
+from mk9p.testing import mounted
+from mk9p.wire import LOCK_BLOCKED, LOCK_SUCCESS, LOCK_TYPE_UNLCK, LOCK_TYPE_WRLCK
+from mk9p.wire import messages as m
+from servers.fs import tree
+
+
+@asynccontextmanager
+async def composed(path: Path, *, fast: bool) -> AsyncIterator[Files]:
+    """Serve a directory, and serve that again: over an address, which everybody can dial, or a descriptor, which only the composer has."""
+    async with tree(str(path)) as root, AsyncExitStack() as stack, trio.open_nursery() as nursery:
+        server = Server(root)
+        await nursery.start(server.run)
+        if fast:
+            listener = await listen(f"unix!{path.parent}/s")
+            stack.push_async_callback(listener.aclose)
+            nursery.start_soon(server.listen, listener, Policy())
+            address = listener.address
+        else:
+            ours, theirs = socketpair(AF_UNIX, SOCK_STREAM)
+            theirs.setblocking(False)
+            server.add(SocketLink(theirs, PRIVATE), Policy())
+            number = ours.detach()
+            address = f"fd!{number}!{number}"
+        far = remote.Server(address, nursery)
+        async with talking(far.tree()) as talk:
+            yield Files(talk, root)
+        far.close()
+        nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    (tmp_path / "x").mkdir()
+    return tmp_path / "x"
+
+
+@pytest.mark.parametrize("fast", [True, False])
+async def test_stored_files_through_a_composer(directory: Path, fast: bool) -> None:
+    async with composed(directory, fast=fast) as files:
+        (directory / "d").mkdir()
+        fid = await files.create("d/f", os.O_RDWR | 0o100, gid=4300)
+        assert (directory / "d/f").stat().st_gid == 4300
+        await files.write(fid, b"0123456789")
+        await files.setattr(fid, SIZE, size=4)
+        assert await files.read(fid) == b"0123"
+        again = await files.create("d/f", os.O_RDWR | 0o100)
+        assert await files.read(again) == b"0123"
+        with pytest.raises(FileExistsError):
+            await files.create("d/f", os.O_RDWR | 0o300)
+        assert (await files.ask(m.Tlock, fid, LOCK_TYPE_WRLCK, 0, 0, 0, 7, "here")).status == LOCK_SUCCESS
+        assert (await files.ask(m.Tlock, again, LOCK_TYPE_WRLCK, 0, 0, 0, 8, "there")).status == LOCK_BLOCKED
+        found = await files.ask(m.Tgetlock, again, LOCK_TYPE_WRLCK, 0, 0, 8, "there")
+        assert (found.type_, found.proc_id, found.client_id) == (LOCK_TYPE_WRLCK, 7, "here")
+        assert (await files.ask(m.Tlock, fid, LOCK_TYPE_UNLCK, 0, 0, 0, 7, "here")).status == LOCK_SUCCESS
+        assert (await files.ask(m.Tlock, again, LOCK_TYPE_WRLCK, 0, 0, 0, 8, "there")).status == LOCK_SUCCESS
+        await files.ask(m.Tfsync, fid, 0)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+async def test_attributes_through_a_composer(directory: Path, fast: bool) -> None:
+    (directory / "d").mkdir()
+    (directory / "d/f").touch()
+    try:
+        os.setxattr(directory / "d/f", "user.a", b"one")
+    except OSError:
+        pytest.skip("no extended attributes on this file system")
+    async with composed(directory, fast=fast) as files:
+        file, value = await files.walk("d/f"), files.new()
+        assert (await files.ask(m.Txattrwalk, file, value, "user.a")).size == 3
+        assert await files.read(value) == b"one"
+        await files.clunk(value)
+        for _ in range(2):
+            with pytest.raises(OSError, match="No data"):
+                await files.ask(m.Txattrwalk, file, value, "user.none")  # and the number is free again
+        await files.ask(m.Txattrwalk, file, value, "")
+        assert b"user.a\0" in await files.read(value)
+        fid = await files.walk("d/f")
+        await files.ask(m.Txattrcreate, fid, "user.b", 3, 0)
+        await files.write(fid, b"two")
+        await files.clunk(fid)
+        assert os.getxattr(directory / "d/f", "user.b") == b"two"
+        await files.ask(m.Txattrcreate, file, "user.a", 0, os.XATTR_REPLACE)
+        assert os.listxattr(directory / "d/f") == ["user.b"]
+
+
+async def test_directories_hang_at_their_names(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "f").write_text(name)
+    specs = [f"fs:{tmp_path}/a", f"fs:{tmp_path}/b/?ro", f"fs:{tmp_path}/b?name=again&xdev"]
+    async with kernel_tree([Spec.parse(text) for text in specs]) as top, mounted(top) as client:
+        assert [stat.name for stat in await client.listdir()] == ["fs"]
+        assert {stat.name for stat in await client.listdir("fs")} == {"a", "b", "again"}
+        assert [await client.read(f"fs/{name}/f") for name in ("a", "b", "again")] == ["a", "b", "b"]
+        await client.write("fs/a/new", "x")
+        assert (tmp_path / "a/new").read_text() == "x"
+        with pytest.raises(OSError, match="Read-only"):
+            await client.write("fs/b/f", "x")
+
+
+async def test_two_trees_of_one_name_are_refused(tmp_path: Path) -> None:
+    for texts in ([f"fs:{tmp_path}", f"fs:{tmp_path}"], [f"fs:{tmp_path}?name=a/b"], [f"fs:{tmp_path}/none"]):
+        with pytest.raises(NineError):
+            async with kernel_tree([Spec.parse(text) for text in texts]):
+                pass
+    assert Spec.parse("fs:/").place == "fs/root"
+    assert Spec.parse("cpu").place == "cpu"

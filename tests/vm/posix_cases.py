@@ -1,0 +1,23 @@
+"""Cases of POSIX on a mounted directory, after pjdfstest's: `python3 posix_cases.py DIR` prints `ok NAME` or `FAIL NAME: what came` for each.
+
+Run as root; as another user where a case says so. Nothing but the standard library, since it runs in guests.
+"""
+
+import os
+
+import posix_contents
+import posix_names
+import posix_status
+
+os.umask(0)
+for part in (
+    posix_names.opening,
+    posix_names.removing,
+    posix_names.making,
+    posix_names.renaming,
+    posix_status.status,
+    posix_contents.contents,
+    posix_contents.attributes,
+    posix_contents.locking,
+):
+    part()

@@ -1,0 +1,133 @@
+"""An exported directory of the host, mounted with v9fs in a guest: POSIX's cases after pjdfstest's, an exerciser after fsx, and dbench.
+
+What fails is in lists here, with its reason in docs/fs.md; a case that is in a list and does not fail is an error, too.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+
+from mk9p.auth import Policy
+from mk9p.dial import listen
+from mk9p.server import Server
+from servers.fs import tree
+from tests.kernels.guests import Guest, booted, require
+
+HERE = Path(__file__).parent
+OPTIONS = "version=9p2000.L,msize=1048576,uname=root,access=client"
+PATIENCE = 600
+# What a mount cannot do, or does otherwise; docs/fs.md says why.
+OTHERWISE = {
+    "open/O_TMPFILE",
+    "mkfifo",
+    "mknod/device",
+    "socket/bind",
+    "chown/own-group",
+    "access/group",
+    "utime/ns",
+    "utime/before-1970",
+    "names/not-utf-8",
+    "flock/exclusive-of-read-only",
+    "lock/one-process-two-fds",
+}
+MORE = {
+    "none": {"mmap/shared-write"},
+    "mmap": set[str](),
+    "loose": {"lseek/data-of-sparse"},
+}  # by the mount's cache option
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Path]:
+    """Give a directory of the host that every user can come to."""
+    path = Path(tempfile.mkdtemp(prefix="mk9p-fs-", dir="/var/tmp"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+@attrs.define
+class Mounted:
+    """A guest, and where it has the directory mounted."""
+
+    guest: Guest
+    where: str = "/mnt/fs"
+
+    async def sh(self, script: str) -> str:
+        assert self.guest.running.agent is not None
+        with trio.fail_after(PATIENCE):
+            status, output = await self.guest.running.agent.run(script, seconds=PATIENCE - 10)
+        assert status == 0, output
+        return output
+
+    async def mount(self, cache: str) -> None:
+        kind, *rest = self.guest.running.guest_dial.split("!")
+        assert kind == "tcp"
+        await self.sh(
+            f"mkdir -p {self.where}; umount {self.where} 2>/dev/null;"
+            f"mount -t 9p -o trans=tcp,port={rest[1]},{OPTIONS},cache={cache} {rest[0]} {self.where}"
+        )
+
+
+@asynccontextmanager
+async def exported(host: Path, home: Path) -> AsyncIterator[Mounted]:
+    """Boot user-mode Linux, and serve it a directory on the host's end of its private network."""
+    async with booted("uml", home, memory=512 << 20) as guest, tree(str(host)) as root, trio.open_nursery() as nursery:
+        server = Server(root)
+        await nursery.start(server.run)
+        listener = await listen(guest.running.listen)
+        try:
+            nursery.start_soon(server.listen, listener, Policy(trust=True))
+            yield Mounted(guest)
+        finally:
+            nursery.cancel_scope.cancel()
+            with trio.CancelScope(shield=True):
+                await listener.aclose()
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="mk9p-"))  # a short name: it holds sockets
+    yield path
+    shutil.rmtree(path)
+
+
+def judge(output: str) -> dict[str, str]:
+    """Return what failed, with what came instead."""
+    lines = [line for line in output.splitlines() if line.startswith(("ok ", "FAIL "))]
+    assert len(lines) > 130, output
+    return {
+        name: what
+        for name, _, what in (line.removeprefix("FAIL ").partition(": ") for line in lines if line.startswith("FAIL"))
+    }
+
+
+async def test_posix_fsx_and_dbench_on_a_mount(host: Path, home: Path) -> None:
+    require("uml")
+    async with exported(host, home) as mounted:
+        for cache, more in MORE.items():
+            await mounted.mount(cache)
+            output = await mounted.sh(
+                f"mkdir {mounted.where}/p; python3 {HERE}/posix_cases.py {mounted.where}/p 2>&1; rm -rf {mounted.where}/p"
+            )
+            failed = judge(output)
+            print(cache, failed)
+            for seed in range(3):
+                said = await mounted.sh(f"python3 {HERE}/exerciser.py {mounted.where}/fsx {seed} 400")
+                assert said == "ok\n"
+            if shutil.which("dbench"):
+                said = await mounted.sh(
+                    f"mkdir -p {mounted.where}/db; dbench -D {mounted.where}/db -c /usr/share/dbench/client.txt -t 5 2 2>&1 | tail -3"
+                )
+                assert "Throughput" in said, said
+                print(said)
+            assert set(failed) == OTHERWISE | more, (cache, failed)
+        await mounted.sh(f"rm -rf {mounted.where}/*; umount {mounted.where}")
+        assert os.listdir(host) == []
