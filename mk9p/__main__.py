@@ -27,6 +27,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "console": ("clients.console", "KERNEL   attach to a kernel's console"),
     "mount": ("clients.mount", "[DIAL] DIR   mount with v9fs, or FUSE where the kernel has none"),
     "umount": ("clients.mount", "DIR   unmount"),
+    "socks": ("clients.socks", "[-l HOST:PORT] KERNEL   a kernel's network as a SOCKS5 proxy on this machine"),
     "trace": ("clients.trace", "ADDR [-l DIAL] [--pcap FILE]   show the messages between clients and a server"),
     "doctor": (
         "clients.doctor",

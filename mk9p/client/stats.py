@@ -39,7 +39,7 @@ _EXTRA: Final = ((DMSETUID, st.S_ISUID), (DMSETGID, st.S_ISGID), (DMSETVTX, st.S
 
 def of_getattr(fields: tuple[Any, ...], name: str) -> Stat:
     """Return what an Rgetattr says."""
-    _, qid, mode, uid, gid, nlink, rdev, size, blksize, _, a_sec, a_ns, m_sec, m_ns, c_sec, c_ns, *_ = fields
+    _, qid, mode, uid, gid, nlink, rdev, size, blksize, blocks, a_sec, a_ns, m_sec, m_ns, c_sec, c_ns, *_ = fields
     return Stat(
         mode,
         uid,
@@ -52,8 +52,9 @@ def of_getattr(fields: tuple[Any, ...], name: str) -> Stat:
         nlink,
         rdev,
         blksize,
-        bool(qid.type & QTEXCL),
-        bool(qid.type & QTAPPEND),
+        blocks,
+        exclusive=bool(qid.type & QTEXCL),
+        append=bool(qid.type & QTAPPEND),
         name=name,
         qid=qid,
     )

@@ -46,6 +46,7 @@ from mk9p.wire import messages as m
 log = logging.getLogger("mk9p.server")
 
 BATCHES: Final = 4  # times that one link is read again before the others have their turn
+BULK: Final = 16384  # bytes; who sends that much at once is probably still sending
 TURNS: Final = 16  # turns before the rest of the program has its own
 IDLE: Final = 32  # workers kept for the next request that waits
 _IN, _OUT, _GONE = select.EPOLLIN, select.EPOLLOUT, select.EPOLLHUP | select.EPOLLERR
@@ -310,7 +311,7 @@ class Server:
                     self.hang_up(c, "the peer closed it")
                     return True
                 c.frames.received(count)
-                drained = count < len(space)  # then there is no more now, and asking again would only cost (epoll(7))
+                drained = count < min(len(space), BULK)  # then there is no more now, and asking again would only cost (epoll(7))
             if (waiting := self._requests(worker, c)) is not None:
                 await self._in_hand(waiting)
                 return False

@@ -22,6 +22,7 @@ _VERSION = Struct("<IBHIH")  # size[4] type[1] tag[2] msize[4] and the length of
 _SMALLEST = 7  # size[4] type[1] tag[2]
 _ROOM = 64 * 1024  # to receive into, normally: a pipe's or socket's worth
 _CAPACITY = 2 * _ROOM  # from here on malloc uses mmap, and untouched pages cost nothing
+_MOST = 8 * _ROOM  # what a stream that keeps it full may come to: larger ones were not faster
 _LONGEST_VERSION = 32
 
 
@@ -34,6 +35,7 @@ class FrameBuffer:
     view: memoryview = attrs.field(init=False, repr=False)
     _head: int = attrs.field(init=False, default=0)  # the first byte not handed out
     _tail: int = attrs.field(init=False, default=0)  # the first byte not received
+    _wanted: int = attrs.field(init=False, default=_CAPACITY)  # how large the next buffer shall be at least
     _sought: int | None = attrs.field(init=False, default=None)  # by resync
 
     def __attrs_post_init__(self) -> None:
@@ -44,6 +46,8 @@ class FrameBuffer:
         have = self._tail - self._head
         if have == 0:
             self._head = self._tail = 0
+        if self._wanted > len(self.buf):
+            self._move(0)
         rest = max(0, min(_SIZE(self.buf, self._head)[0], self.limit) - have) if have >= 4 else 0
         if len(self.buf) - self._tail < max(rest, _ROOM):
             if len(self.buf) - have < max(rest, 1):
@@ -56,6 +60,8 @@ class FrameBuffer:
     def received(self, n: int) -> None:
         """Take note that the first `n` bytes of the last `space()` were filled."""
         self._tail += n
+        if self._tail == len(self.buf) < _MOST:
+            self._wanted = 2 * self._tail  # more was there than there was room for
 
     def next(self) -> tuple[int, int] | None:
         """Return (start, end) in `buf` of the next whole frame, size[4] included, or None. Raises ProtocolError for an impossible size."""
@@ -94,7 +100,7 @@ class FrameBuffer:
     def _move(self, rest: int) -> None:
         """Go on in a new buffer that has the unread tail, and room for `rest` more and 64 KiB."""
         have = self._tail - self._head
-        fresh = bytearray(max(_CAPACITY, 1 << (have + rest + _ROOM - 1).bit_length()))
+        fresh = bytearray(max(self._wanted, 1 << (have + rest + _ROOM - 1).bit_length()))
         if have:
             fresh[:have] = self.view[self._head : self._tail]
         self.buf, self.view = fresh, memoryview(fresh)

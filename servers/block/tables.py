@@ -56,7 +56,7 @@ def find(read: Read, sectors: int, size: int) -> Table:
         return Table()
     if any(entry.kind == _PROTECTIVE for entry in entries):
         return _gpt(read, sectors, size)
-    found = [part for part in _dos(read, entries, size) if part.end > part.start]
+    found = sorted(_dos(read, entries, size), key=lambda part: int(part.name[1:]))
     return _checked("dos", found, sectors)
 
 

@@ -1,7 +1,7 @@
 """The files of channels: the directory in which they are made, and what is open of one: `Reader` for data, `Listener` for bell.
 
 Who may use a channel is said by the bits of its directory, as for what else is made there: a class of users that may write in the directory may
-send and receive, ring and listen; the others see status and settings. So `mkdir -m 777` makes one for everybody, and chmod changes it.
+send and receive, ring and listen; the others see status and settings. mkdir gives that to nobody but the maker, whatever is asked; chmod does.
 """
 
 import errno
@@ -17,6 +17,7 @@ from servers.chan.channel import Channel
 from servers.chan.lines import Line, Rings
 
 NAMES = 4096  # channels with a name: each may hold messages
+MASK = 0o755  # of what mkdir asks for, as create(5) of Plan 9 takes its directory's
 
 
 class Reader:
@@ -170,7 +171,7 @@ class Channels(Conversations):
             raise NineError(errno.EEXIST)
         if len(self.named) >= NAMES:
             raise NineError(errno.ENOSPC, f"there are {NAMES} channels")
-        made = self.named[name] = Named(who, perm & 0o777)
+        made = self.named[name] = Named(who, perm & MASK)
         return made
 
     def remove(self, name: str, who: Principal, *, directory: bool | None = None) -> None:

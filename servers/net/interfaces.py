@@ -96,7 +96,9 @@ class Interface:
         await self._set("down", state="down")
 
     async def mtu(self, n: int) -> None:
-        """Set the largest packet's size in bytes."""
+        """Set the largest packet's size in bytes; refused below IPv4's least, 68, where the kernel would silently drop all its addresses."""
+        if n < 68:
+            raise NineError(errno.EINVAL, f"mtu {n}: IPv4 needs 68 at least")
         await self._set(f"mtu {n}", mtu=n)
 
     async def _set(self, what: str, **values: object) -> None:

@@ -12,10 +12,10 @@ async def ndb(root: str) -> str:
     """Render the entry; without pyroute2 it has no addresses."""
     lines = []
     try:
-        router = await default()
-        lines += [
-            f"ip={host} ipmask=/{bits}" + (f" ipgw={router}" if router else "") for host, bits in await addresses()
-        ]
+        routers = await default()
+        for host, bits in await addresses():
+            router = routers.get(":" in host)
+            lines.append(f"ip={host} ipmask=/{bits}" + (f" ipgw={router}" if router else ""))
     except NineError:
         lines = []
     lines.append(f"sys={os.uname().nodename}")

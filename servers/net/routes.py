@@ -47,10 +47,14 @@ async def show() -> str:
     return "".join(lines)
 
 
-async def default() -> str:
-    """Return the router of all that no route is known for, if there is one."""
+async def default() -> dict[bool, str]:
+    """Return the router of all that no route is known for, where there is one, by whether it is for IPv6."""
     routes = await netlink(_routes)
-    return next((r.get_attr("RTA_GATEWAY") or "" for r in routes if not r["dst_len"] and r.get_attr("RTA_GATEWAY")), "")
+    return {
+        r["family"] == socket.AF_INET6: r.get_attr("RTA_GATEWAY")
+        for r in routes
+        if not r["dst_len"] and r.get_attr("RTA_GATEWAY")
+    }
 
 
 async def add(target: str, mask: str, nexthop: str, ifc: str = "") -> None:

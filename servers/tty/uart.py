@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 import trio
 
 from mk9p.errors import NineError
-from mk9p.tree import Ctl
+from mk9p.tree import Ctl, quote
 from mk9p.tree.words import Word, word
 from servers.tty.line import CFLAG, IFLAG, ISPEED, OSPEED, Line, attributes
 
@@ -60,7 +60,9 @@ class UartCtl(Ctl):
 
     async def run(self, *settings: str) -> None:
         for setting in settings:
-            letter, value = setting[0].lower(), setting[1:]
+            letter, value = setting[:1].lower(), setting[1:]
+            if len(value) > 9 or not value.isalnum() and value:
+                raise NineError(errno.EINVAL, f"unknown setting {quote(setting)}; {_USAGE}")
             if letter == "k":
                 await self.send_break(_number(value or str(_BREAK_MS)))
             elif letter == "h" and not value:

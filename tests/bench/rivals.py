@@ -98,6 +98,44 @@ def composed(behind: Rival, cpu: int) -> Iterator[Rival]:
 
 
 @contextmanager
+def on_socket(rival: Rival, root: Path) -> Iterator[Rival]:
+    """Serve as a rival does, on a unix socket."""
+    path = root.with_name(f"{root.name}.{rival.name}")
+    if rival.name == "diod":
+        argv = [
+            "diod",
+            "-f",
+            "-n",
+            "-c",
+            "/dev/null",
+            "-L",
+            "stderr",
+            "-m",
+            str(1 << 20),
+            "-e",
+            str(root),
+            "-l",
+            str(path),
+        ]
+    else:
+        argv = [sys.executable, "-m", "tests.bench.served", rival.name, f"unix!{path}"]
+    with subprocess.Popen(
+        ["taskset", "-c", "0", *argv], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            for _ in range(500):
+                if path.exists():
+                    break
+                time.sleep(0.02)
+            yield Rival(f"{rival.name}-u", str(path), rival.aname, (process.pid,))
+        finally:
+            process.terminate()
+            assert process.stderr is not None
+            process.stderr.read()
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
 def all_of_them(cpu: int) -> Iterator[dict[str, Rival]]:
     """Start all rivals; the files are those of served.py, in a directory of its own in memory."""
     with ExitStack() as stack:
@@ -112,4 +150,6 @@ def all_of_them(cpu: int) -> Iterator[dict[str, Rival]]:
             stack.enter_context(tree("async", cpu)),
         ]
         rivals.append(stack.enter_context(composed(rivals[1], cpu)))
+        rivals.append(stack.enter_context(served(f"fs:{root}", f"/fs/{root.name}", cpu)))
+        rivals += [stack.enter_context(on_socket(rival, root)) for rival in (rivals[0], rivals[1])]
         yield {rival.name: rival for rival in rivals}

@@ -286,14 +286,15 @@ async def test_two_fids(tmp_path: Path) -> None:
         ):
             assert await fails(talk, cls, *fields) == errno.EXDEV, cls
         # from the mount point, which is ours too, into the tree
-        for cls, *fields in ((m.Trenameat, ON, "x", 5, "x2"), (m.Tlink, ON, 7, "l")):
+        await walk(talk, 5, 8, "f3")
+        for cls, *fields in ((m.Trenameat, ON, "x", 5, "x2"), (m.Tlink, ON, 8, "l")):
             reply = await talk.rpc(cls, 1, *fields)
             assert reply.type == cls.type + 1, reply
         assert await cat(talk, "d", "x2") == b"on top"
         assert await cat(talk, "l") == b"0123456789"
         c = await the_only(found)
-        assert {5, 6, 7} <= set(c.relays)
-        assert not {5, 6, 7} & set(c.session.fids)
+        assert {5, 6, 7, 8} <= set(c.relays)
+        assert not {5, 6, 7, 8} & set(c.session.fids)
         assert await fails(talk, m.Tlink, 5, 4711, "l") == errno.EBADF
         assert await fails(talk, m.Trenameat, 4711, "a", 5, "l") == errno.EBADF
 

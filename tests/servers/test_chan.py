@@ -10,12 +10,12 @@ import trio
 
 from clients.chan import bell, channel
 from mk9p.auth import Policy
-from mk9p.client import Client, connect
+from mk9p.client import Client, connect, requests
 from mk9p.dial import SocketLink
 from mk9p.errors import NineError
 from mk9p.server import Server
 from mk9p.testing import PRIVATE
-from mk9p.tree import Dir
+from mk9p.tree import Change, Dir
 from servers import chan
 
 SOON = 20.0
@@ -50,6 +50,11 @@ async def one(
 
 async def status(ns: Client, name: str = "chan/c") -> dict[str, str]:
     return dict(line.split(" ") for line in (await ns.read(f"{name}/status")).splitlines())
+
+
+async def chmod(ns: Client, path: str, mode: int) -> None:
+    fid, _ = await requests.walk(ns.connection, ns.root, path.split("/"))
+    await requests.change(ns.connection, fid, Change(mode=mode))
 
 
 async def until(ns: Client, key: str, value: int) -> None:
@@ -506,6 +511,9 @@ async def test_who_may_use_it() -> None:
                 with pytest.raises(PermissionError):
                     await nobody.mkdir("chan/d")
                 await root.mkdir("chan/all", 0o777)
+                with pytest.raises(PermissionError):
+                    await nobody.open("chan/all/data", "r+")
+                await chmod(root, "chan/all", 0o777)
                 async with channel(nobody, "chan/all") as theirs:
                     await theirs.send(b"x")
                     assert await theirs.receive() == b"x"

@@ -1,0 +1,30 @@
+"""Shared memory objects: `mkdir NAME` makes one, `NAME/{ctl data fd status}` are its files.
+
+The manual is docs/files/seg.md. memory.py is the memory itself, files.py the tree, handing.py gives descriptors to programs of this machine.
+Plan 9's segment(3) has the files; here the memory is a memfd, so that no name in a file system has to be found for it, and nothing is left of it.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+
+from mk9p.tree import Dir
+from servers.seg.files import Segments
+from servers.seg.handing import hand_out, listener
+
+
+@asynccontextmanager
+async def tree(*, root: str = "/") -> AsyncIterator[Dir]:
+    """Give the directory of segments, and hand out their descriptors until it is left; `root` is where /sys and /proc are found."""
+    async with trio.open_nursery() as nursery:
+        sockets = await listener()
+        segments = Segments(root.rstrip("/"), sockets.address)
+        try:
+            nursery.start_soon(hand_out, sockets, segments.descriptor)
+            yield segments
+        finally:
+            nursery.cancel_scope.cancel()
+            segments.close()
+            with trio.CancelScope(shield=True):
+                await sockets.aclose()

@@ -1,0 +1,148 @@
+"""The files of segments.
+
+The bits of a segment's directory say who may use it: r to read and to map it, w to write it too. It is memory: mkdir gives others nothing, chmod does.
+"""
+
+import errno
+import stat as st
+from typing import Literal
+
+import attrs
+
+from mk9p.auth import READ, WRITE, Principal, may
+from mk9p.errors import NineError
+from mk9p.tree import Block, Buffer, Change, Ctl, Dir, Node, Stat, Text, settings
+from servers.seg.memory import Memory
+
+NAMES = 4096  # segments: each is a descriptor
+MASK = 0o711  # of what mkdir asks for, as create(5) of Plan 9 takes its directory's
+
+
+class Segment(Dir):
+    """One segment's directory. Its memory is made when its size is set."""
+
+    def __init__(self, owner: "Segments", name: str, perm: int, who: Principal) -> None:
+        self.owner, self.name = owner, name
+        self.memory = Memory(name, root=owner.root)
+        super().__init__(
+            {
+                "ctl": Ctl({"size": self.set_size, "hugetlb": self.set_hugetlb}, self.settings),
+                "status": Text(self.status),
+            },
+            self.used(perm),
+            mode=perm,
+        )
+        self.owned(who.uid, who.uid if who.gid is None else who.gid)
+
+    def used(self, perm: int) -> dict[str, Node]:
+        """Return the files that a segment is used by."""
+        data = Block(self.read, self.write, size=lambda: self.memory.size, mode=perm & 0o666)
+        return {"data": data, "fd": Text(self.where, mode=perm & 0o444)}
+
+    def read(self, count: int, offset: int) -> Buffer:
+        self._there()
+        return self.memory.read(count, offset)
+
+    def write(self, data: memoryview, offset: int) -> int:
+        self._there()
+        return self.memory.write(data, offset)
+
+    def _there(self) -> None:
+        if self.memory.fd < 0:
+            raise NineError(errno.EIO, f"segment {self.name} was removed")
+
+    def where(self) -> str:
+        """Say where the descriptor can be fetched: the kernel by its boot id, the socket, and the name to ask for."""
+        return f"{_boot_id(self.owner.root)} {self.owner.address} {self.name}\n"
+
+    def set_size(self, bytes_: int) -> None:
+        """Set the size in bytes."""
+        self._there()
+        self.memory.resize(bytes_)
+
+    def set_hugetlb(self, how: Literal["on", "off"]) -> None:
+        """Choose huge pages or ordinary ones; what was in it is gone. Raises EBUSY when it has a size."""
+        self._there()
+        if self.memory.size:
+            raise NineError(errno.EBUSY, "it has memory already: say hugetlb before size, or size 0")
+        if self.memory.huge != (how == "on"):
+            made = Memory(self.name, huge=how == "on", root=self.owner.root)
+            self.memory.close()
+            self.memory = made
+
+    def settings(self) -> str:
+        return settings({"hugetlb": "on" if self.memory.huge else "off", "size": self.memory.size})
+
+    def status(self) -> str:
+        memory = self.memory
+        values = {"size": memory.size, "hugetlb": "on" if memory.huge else "off", "page": memory.page}
+        return settings({**values, "fixed": "yes" if memory.sealed else "no"})
+
+    def change(self, change: Change, who: Principal) -> None:
+        """Let chmod and chown say who may use it."""
+        now = self.stat()
+        assert isinstance(now, Stat)
+        if change.length is not None:
+            raise NineError(errno.EISDIR)
+        if change.mode is not None:
+            perm = change.mode & 0o777
+            self._stat = attrs.evolve(now, mode=st.S_IFDIR | perm)
+            self.children[1] = self.used(perm)
+        uid = now.uid if change.uid is None else change.uid
+        gid = now.gid if change.gid is None else change.gid
+        self.owned(uid, gid)
+
+
+class Segments(Dir):
+    """The directory of segments. `address` is where descriptors are handed out."""
+
+    def __init__(self, root: str, address: str) -> None:
+        self.root, self.address = root, address
+        self.named: dict[str, Node] = {}
+        super().__init__(self.named, mode=0o755)
+
+    def mkdir(self, name: str, perm: int, who: Principal) -> Node:
+        """Make a segment, without any memory yet. Raises EEXIST, ENOSPC if there are too many, EINVAL for a name that no line can hold."""
+        if name in self.named:
+            raise NineError(errno.EEXIST)
+        if any(char.isspace() for char in name):
+            raise NineError(errno.EINVAL, "a segment's name has no blanks")
+        if len(self.named) >= NAMES:
+            raise NineError(errno.ENOSPC, f"there are {NAMES} segments")
+        made = self.named[name] = Segment(self, name, perm & MASK, who)
+        return made
+
+    def remove(self, name: str, who: Principal, *, directory: bool | None = None) -> None:
+        """Remove a segment. Who has mapped it keeps the memory."""
+        segment = self.named.get(name)
+        if segment is None:
+            raise NineError(errno.ENOENT)
+        if directory is False:
+            raise NineError(errno.EISDIR)
+        assert isinstance(segment, Segment)
+        del self.named[name]
+        segment.memory.close()
+
+    def descriptor(self, name: str, who: Principal) -> tuple[int, bool]:
+        """Return a new descriptor of a segment's memory, and whether it can be written, as a user of this machine may have it."""
+        segment = self.named.get(name)
+        if not isinstance(segment, Segment):
+            raise NineError(errno.ENOENT, f"no segment {name}")
+        stat = segment.stat()
+        assert isinstance(stat, Stat)
+        if not may(who, stat.mode, stat.uid, stat.gid, READ):
+            raise NineError(errno.EACCES)
+        write = may(who, stat.mode, stat.uid, stat.gid, WRITE)
+        return segment.memory.descriptor(write=write), write
+
+    def close(self) -> None:
+        """Let go of all memory."""
+        for segment in self.named.values():
+            assert isinstance(segment, Segment)
+            segment.memory.close()
+        self.named.clear()
+
+
+def _boot_id(root: str) -> str:
+    with open(f"{root}/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()

@@ -1,0 +1,70 @@
+"""Descriptors for programs of this machine: a unix socket on which one asks for a segment by name and is sent it (SCM_RIGHTS of unix(7)).
+
+    NAME\\n  ->  `rw BYTES\\n` or `r BYTES\\n` with a descriptor, or `ERRNO WORDS\\n` without
+
+The kernel says who asks (SO_PEERCRED), and the segment's bits whether he may. The socket is an abstract one: nothing is left of it, however the
+server ends. It is not seen from other network namespaces; a program there reads and writes `data`.
+"""
+
+import errno
+import os
+import socket
+from collections.abc import Callable
+
+import trio
+
+from mk9p.auth import Principal
+from mk9p.dial import Link, Listener, SocketLink, listen
+from mk9p.errors import translate
+
+PATIENCE = 10.0  # seconds for a question of one line
+LONGEST = 4096
+
+
+async def listener() -> Listener:
+    """Listen on a socket of our own."""
+    return await listen(f"unix!@mk9p-seg-{os.getpid()}-{os.urandom(4).hex()}")
+
+
+async def hand_out(listener_: Listener, descriptor: Callable[[str, Principal], tuple[int, bool]]) -> None:
+    """Answer all who ask, until cancelled. `descriptor(name, who)` gives a descriptor and whether it can be written, or raises OSError."""
+    async with trio.open_nursery() as nursery:
+        while True:
+            nursery.start_soon(_answer, await listener_.accept(), descriptor)
+
+
+async def _answer(link: Link, descriptor: Callable[[str, Principal], tuple[int, bool]]) -> None:
+    assert isinstance(link, SocketLink)
+    assert link.peer.uid is not None
+    fd = -1
+    try:
+        with trio.move_on_after(PATIENCE):
+            name = await _line(link)
+            try:
+                fd, write = descriptor(name, Principal.of(link.peer.uid))
+                said, fds = f"{'rw' if write else 'r'} {os.fstat(fd).st_size}\n", [fd]
+            except OSError as error:
+                refused = translate(error)
+                said, fds = f"{refused.errno} {refused.ename}\n", []
+            socket.send_fds(link.sock, [said.encode()], fds)  # into a buffer that is empty
+    except OSError:
+        pass  # who asked has gone
+    finally:
+        link.close()
+        if fd >= 0:
+            os.close(fd)
+
+
+async def _line(link: Link) -> str:
+    """Return what is asked. Raises ECONNRESET if that does not come."""
+    data, buffer = b"", memoryview(bytearray(LONGEST))
+    while not data.endswith(b"\n"):
+        try:
+            count = link.recv_into(buffer)
+        except BlockingIOError:
+            await link.wait_readable()
+            continue
+        if not count or len(data) > LONGEST:
+            raise ConnectionResetError(errno.ECONNRESET, "")
+        data += buffer[:count]
+    return data.decode(errors="replace").removesuffix("\n")
