@@ -16,8 +16,9 @@ import trio
 
 from mk9p.auth import ROOT, Policy
 from mk9p.compose.namespace import Namespace
+from mk9p.compose.posted import dial_file, is_path
 from mk9p.compose.remote import Server as Remote
-from mk9p.dial import listen, parse
+from mk9p.dial import Link, dial, listen, parse
 from mk9p.errors import NineError
 from mk9p.server import Limits, Server
 from mk9p.serving import available, one_error, options, serve_tree, start_logging
@@ -31,7 +32,10 @@ PATIENCE: Final = 5.0  # seconds for a kernel's first answer: an emulated one on
 
 
 def namespace(nursery: trio.Nursery, extra: dict[str, Node] | None = None) -> Namespace:
-    """Return an empty namespace whose mounts are 9P servers, dialled when they are used; their connections' tasks run in `nursery`."""
+    """Return an empty namespace whose mounts are 9P servers, dialled when they are used; their connections' tasks run in `nursery`.
+
+    An address is a dial string, or the path of a posted service in the namespace (compose/posted.py).
+    """
 
     def mount(address: str, spec: str) -> Node:
         def changed(_: Remote, up: bool, reason: str) -> None:
@@ -40,11 +44,17 @@ def namespace(nursery: trio.Nursery, extra: dict[str, Node] | None = None) -> Na
             else:
                 ns.down(address, spec, reason)
 
-        parse(address)  # refuses what is no dial string now, and not at the first walk
-        server = Remote(address, nursery, aname=spec, deadline=PATIENCE, on_change=[changed])
+        async def through(path: str) -> Link:
+            return await dial_file(lambda: ns.resolver, path, nursery)
+
+        if not is_path(address):
+            parse(address)  # refuses what is no dial string now, and not at the first walk
+        dialler = through if is_path(address) else dial
+        server = Remote(address, nursery, aname=spec, deadline=PATIENCE, on_change=[changed], dialler=dialler)
         return server.tree(ROOT)
 
-    ns = Namespace(mount, extra or {})
+    posted = {"srv": available()["srv"].load()()} if "srv" in available() else {}
+    ns = Namespace(mount, {**posted, **(extra or {})})
     return ns
 
 

@@ -46,8 +46,12 @@ def text(path: str, default: str = "-") -> str:
 
 
 def put(path: str, value: str) -> None:
-    with open(path, "w") as file:
-        file.write(value)
+    """Write to a file of sysfs, which is there or is not: none is made."""
+    fd = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+    try:
+        os.write(fd, value.encode())
+    finally:
+        os.close(fd)
 
 
 def link(path: str) -> str:

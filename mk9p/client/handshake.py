@@ -8,6 +8,7 @@ in the middle of what is left of an earlier conversation; whatever comes before 
 import errno
 import math
 import os
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
@@ -15,19 +16,25 @@ import trio
 from mk9p.client.connection import Connection
 from mk9p.dial import Link, dial
 from mk9p.errors import NineError, ProtocolError
-from mk9p.wire import NOFID, NONUNAME, NOTAG, Dialect, FrameBuffer, Qid, codec
+from mk9p.wire import IOHDRSZ, NOFID, NONUNAME, NOTAG, Dialect, FrameBuffer, Qid, codec
 from mk9p.wire import messages as m
 
-MSIZE: Final = 1 << 20  # v9fs's own most over sockets
+MSIZE: Final = (1 << 20) + IOHDRSZ  # v9fs's own most over sockets, and the header: so that 1 MiB of data goes in one message
 LEAST: Final = 256  # an msize below that cannot even hold a stat
 REPEAT: Final = 0.5  # seconds, on a lossy link: several round trips at 9600 baud
 _FIRST: Final = 8192  # no Rversion is longer, and nothing else is expected
 
 
 async def open_connection(
-    address: str, nursery: trio.Nursery, *, msize: int = MSIZE, version: str = "9P2000.L", deadline: float = 10.0
+    address: str,
+    nursery: trio.Nursery,
+    *,
+    msize: int = MSIZE,
+    version: str = "9P2000.L",
+    deadline: float = 10.0,
+    dialler: Callable[[str], Awaitable[Link]] = dial,
 ) -> Connection:
-    """Dial an address, agree on a version, and return the connection, whose tasks run in `nursery`.
+    """Dial an address, agree on a version, and return the connection, whose tasks run in `nursery`. `dialler` dials, where it is no dial string.
 
     Raises NineError: as `dial` does, ETIMEDOUT after `deadline` seconds, EPROTO if nothing the server speaks is known, EINVAL for a version that is
     none. Every message begins with the address. Cancelled, the link is closed.
@@ -39,7 +46,7 @@ async def open_connection(
             f"{address}: version {version} with msize {msize}: want 9P2000, 9P2000.u or 9P2000.L, and at least {LEAST}",
         )
     with trio.move_on_after(deadline):
-        link = await dial(address)
+        link = await dialler(address)
         try:
             connection = await _agree(link, address, dialect, msize)
         except BaseException:

@@ -17,7 +17,7 @@ Theory
 
 import errno
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from hashlib import blake2b
 from typing import Final
 
@@ -28,7 +28,7 @@ from mk9p.auth import Principal
 from mk9p.client import requests
 from mk9p.client.connection import Connection
 from mk9p.client.handshake import MSIZE, attach, open_connection
-from mk9p.dial import parse
+from mk9p.dial import Link, dial, parse
 from mk9p.errors import NineError
 from mk9p.tree import Change, Handle, Lock, Node, Open, Stat, StatFs, Way
 from mk9p.tree.qids import foreign
@@ -53,7 +53,7 @@ class Server:
     The tasks of its connections run in `nursery`. `name` is who it is: it is shown in errors, and its hash is the `identity` that file paths are made
     from, so it should stay the same when the address changes. `on_change` is called with the server, whether it is up, and why it went down ("" if
     up), each time that changes; it may not wait and may not raise. `deadline` is how many seconds dialling, and attaching, may take; for `backoff`
-    seconds after a failure it is not tried again.
+    seconds after a failure it is not tried again. `dialler` dials an address that is no dial string.
     """
 
     address: str
@@ -63,6 +63,7 @@ class Server:
     identity: int = attrs.field(default=0, kw_only=True)
     version: str = attrs.field(default="9P2000.L", kw_only=True)
     msize: int = attrs.field(default=MSIZE, kw_only=True)
+    dialler: Callable[[str], Awaitable[Link]] = attrs.field(default=dial, kw_only=True)
     deadline: float = attrs.field(default=1.0, kw_only=True)
     backoff: float = attrs.field(default=0.5, kw_only=True)
     on_change: list[Callable[["Server", bool, str], None]] = attrs.field(factory=list, kw_only=True)
@@ -82,7 +83,7 @@ class Server:
     def __attrs_post_init__(self) -> None:
         self.name = self.name or self.address
         self.identity = self.identity or identity_of(self.name)
-        self.many = parse(self.address).network in ("tcp", "unix", "vsock")
+        self.many = self.dialler is dial and parse(self.address).network in ("tcp", "unix", "vsock")
 
     @property
     def up(self) -> bool:
@@ -117,7 +118,12 @@ class Server:
     async def _dial(self, done: trio.Event) -> None:
         try:
             connection = await open_connection(
-                self.address, self.nursery, msize=self.msize, version=self.version, deadline=self.deadline
+                self.address,
+                self.nursery,
+                msize=self.msize,
+                version=self.version,
+                deadline=self.deadline,
+                dialler=self.dialler,
             )
         except OSError as error:
             self._failed = trio.current_time()

@@ -12,6 +12,7 @@ import attrs
 
 from mk9p.errors import NineError
 from mk9p.session import MAX_FIDS, MAX_REQUESTS
+from mk9p.wire import IOHDRSZ
 
 MIN_MSIZE: Final = 256  # below that not even a stat fits
 RESERVE: Final = 256  # requests that may wait beyond `requests`, if they are no reads of files that wait
@@ -25,7 +26,9 @@ def _limit(default: Any, least: Any, *, at: str, reason: str) -> Any:
 class Limits:
     """What a connection, and a server, may hold. Each field's metadata has its `reason`, and what happens `at` it."""
 
-    msize: int = _limit(1 << 20, MIN_MSIZE, at="Rversion says it", reason="v9fs's own most over sockets")
+    msize: int = _limit(
+        (1 << 20) + IOHDRSZ, MIN_MSIZE, at="Rversion says it", reason="v9fs's own most over sockets, and a header"
+    )
     fids: int = _limit(
         MAX_FIDS,
         1,

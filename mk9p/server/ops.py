@@ -265,6 +265,8 @@ def read(c: Connection, tag: int, fid: int, offset: int, count: int) -> Reply | 
     handle = f.handle
     if handle is None:
         if f.how is not None and f.place.node.qtype & QTDIR:
+            if c.dialect is Dialect.L:
+                raise NineError(errno.EISDIR)  # Treaddir is for that
             return _read_dir(c, tag, f, offset, c.limit(count))
         raise NineError(errno.EBADF, "fid not open")
     how = f.how

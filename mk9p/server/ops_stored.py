@@ -56,6 +56,8 @@ async def _then(done: Awaitable[None], count: int) -> int:
 
 def xattrwalk(c: Connection, tag: int, fid: int, newfid: int, name: str) -> Reply | Awaitable[Reply]:
     f = c.session.fid(fid)
+    if newfid in c.session.fids or newfid in c.relays:
+        raise NineError(errno.EEXIST, "fid already in use")
     node = f.place.node
     found: Any = node.xattr(name, f.who) if name else node.xattrs(f.who)
     if isinstance(found, Awaitable):

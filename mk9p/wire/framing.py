@@ -46,11 +46,9 @@ class FrameBuffer:
         have = self._tail - self._head
         if have == 0:
             self._head = self._tail = 0
-        if self._wanted > len(self.buf):
-            self._move(0)
         rest = max(0, min(_SIZE(self.buf, self._head)[0], self.limit) - have) if have >= 4 else 0
         if len(self.buf) - self._tail < max(rest, _ROOM):
-            if len(self.buf) - have < max(rest, 1):
+            if len(self.buf) - have < max(rest, 1) or len(self.buf) < self._wanted:
                 self._move(rest)
             elif self._head:
                 self.view[:have] = self.view[self._head : self._tail]
@@ -100,7 +98,7 @@ class FrameBuffer:
     def _move(self, rest: int) -> None:
         """Go on in a new buffer that has the unread tail, and room for `rest` more and 64 KiB."""
         have = self._tail - self._head
-        fresh = bytearray(max(self._wanted, 1 << (have + rest + _ROOM - 1).bit_length()))
+        fresh = bytearray(max(self._wanted, have + rest + _ROOM))
         if have:
             fresh[:have] = self.view[self._head : self._tail]
         self.buf, self.view = fresh, memoryview(fresh)

@@ -47,10 +47,13 @@ def reread_partitions(path: str) -> None:
 def resize(sysfs: str) -> None:
     """Have the kernel ask a SCSI disk for its size again; others tell of themselves when theirs changes."""
     try:
-        with open(f"{sysfs}/device/rescan", "w") as file:
-            file.write("1")
+        fd = os.open(f"{sysfs}/device/rescan", os.O_WRONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return
+    try:
+        os.write(fd, b"1")
+    finally:
+        os.close(fd)
 
 
 def flush(path: str) -> None:

@@ -10,7 +10,7 @@ import fcntl
 import os
 import socket
 import termios
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Socket:
-    """A socket and who waits for it. Closing it wakes them: they get what `gone` gives or raises."""
+    """A socket and who waits for it. Closing it wakes them."""
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -38,34 +38,37 @@ class Socket:
             self.sock.close()
             self.sock = None
 
+    async def readable(self) -> None:
+        """Wait until there may be something to read, or it is closed."""
+        async with self._reading:
+            if self.sock is not None:
+                with suppress(trio.ClosedResourceError):
+                    await trio.lowlevel.wait_readable(self.sock)
+
     async def read(self, do: Callable[[socket.socket], T], gone: Callable[[], T]) -> T:
-        """Return what `do` returns as soon as it need not wait for something to read."""
-        if self.sock is not None and not self._reading.locked():
-            with suppress(BlockingIOError):
+        """Return what `do` returns as soon as it need not wait; what `gone` does once it is closed."""
+        while self.sock is not None:
+            try:
                 return do(self.sock)
-        return await self._wait(do, gone, self._reading, trio.lowlevel.wait_readable)
+            except BlockingIOError:
+                await self.readable()
+        return gone()
 
     def write(self, do: Callable[[socket.socket], T], gone: Callable[[], T]) -> Maybe[T]:
         """Return what `do` returns, at once or as soon as there is room."""
         if self.sock is not None and not self._writing.locked():
             with suppress(BlockingIOError):
                 return do(self.sock)
-        return self._wait(do, gone, self._writing, trio.lowlevel.wait_writable)
+        return self._write(do, gone)
 
-    async def _wait(
-        self,
-        do: Callable[[socket.socket], T],
-        gone: Callable[[], T],
-        turn: trio.Lock,
-        wait: Callable[[socket.socket], Awaitable[None]],
-    ) -> T:
-        async with turn:
+    async def _write(self, do: Callable[[socket.socket], T], gone: Callable[[], T]) -> T:
+        async with self._writing:
             while self.sock is not None:
                 try:
                     return do(self.sock)
                 except BlockingIOError:
                     with suppress(trio.ClosedResourceError):
-                        await wait(self.sock)
+                        await trio.lowlevel.wait_writable(self.sock)
             return gone()
 
     async def connect(self, where: Where) -> None:

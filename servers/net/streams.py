@@ -14,10 +14,10 @@ import attrs
 
 from mk9p.auth import Principal
 from mk9p.errors import NineError
-from mk9p.tree import Conversations, Ctl, Dir, Handle, Maybe, Open, Text, join
+from mk9p.tree import Conversations, Ctl, Dir, Handle, Maybe, Open, Stream, Text, join
 from servers.net import address
 from servers.net.address import Where
-from servers.net.files import PIECE, Data, Opened, settled
+from servers.net.files import Opened, settled
 from servers.net.sockets import Socket, make, queued, take
 
 # The kernel's states (net/tcp_states.h, from 1) in the words of ip(3)
@@ -35,6 +35,7 @@ STATES: Final = (
     "Listen",
     "Closing",
 )
+_PIECE: Final = 1 << 18  # bytes of one read at most: above what comes at once, and little to set aside
 _INFO: Final = 104  # bytes of tcp_info that every kernel has
 
 
@@ -66,6 +67,7 @@ class Call:
     keepalive_ms: int | None = None
     ttl_hops: int | None = None
     nodelay_on: bool | None = None
+    back: bytes = b""  # taken for somebody who has not got it
 
     def tree(self) -> Dir:
         words: dict[str, Callable[..., Any]] = {
@@ -80,7 +82,7 @@ class Call:
         return Dir(
             {
                 "ctl": Ctl(words, self.settings, mode=0o600),
-                "data": Opened(lambda how: Data(self, how)),
+                "data": Stream(per_open=lambda _: Data(self), mode=0o600),
                 "listen": Opened(self.listen),
                 "local": Text(self.local),
                 "remote": Text(self.remote),
@@ -199,6 +201,7 @@ class Call:
             sock.close()
             raise
         self._drop()
+        self.back = b""
         self.link, self.state, self.announced = Socket(sock), "Listen", join(["announce", address_])
 
     def bind(self, address_: str) -> None:
@@ -242,6 +245,7 @@ class Call:
         if self.link:
             self.hung = self.hung or self.state == "Established"
             self.link.close()
+        self.back = b""
         self.link, self.state, self.announced, self.dialled = None, "Closed", "", ""
 
     # Data and calls
@@ -254,10 +258,23 @@ class Call:
             return None
         raise NineError(errno.ENOTCONN, "not connected")
 
-    async def receive(self, count: int = PIECE) -> bytes:
-        """Return bytes that have come, waiting for the first; b"" when the other side has ended, or after `hangup`."""
-        sock = self._connected()
-        return await sock.read(lambda s: s.recv(count), bytes) if sock else b""
+    def take(self, room: int) -> bytes | None:
+        """Return at most `room` bytes that have come, None if there are none yet; b"" when the other side has ended, or after `hangup`."""
+        if self.back:
+            piece, self.back = self.back[:room], self.back[room:]
+            return piece
+        link = self._connected()
+        if link is None or link.sock is None:
+            return b""
+        try:
+            return link.sock.recv(min(room, _PIECE))
+        except BlockingIOError:
+            return None
+
+    async def wait(self) -> None:
+        """Wait until something may have come."""
+        if self.link:
+            await self.link.readable()
 
     def send(self, data: bytes) -> Maybe[int]:
         """Send and return how much was taken, a byte at least; raises EPIPE when the other side reads no more, ECONNRESET when it is gone."""
@@ -279,6 +296,28 @@ class Call:
     def close(self) -> None:
         """End it all."""
         self._drop()
+
+
+@attrs.frozen
+class Data:
+    """One open `data` (mk9p.tree.Store): takes no more than was asked for, so that nothing is lost with who closes it."""
+
+    call: Call
+
+    def take(self, room: int) -> bytes | None:
+        return self.call.take(room)
+
+    async def wait(self) -> None:
+        await self.call.wait()
+
+    def untake(self, message: bytes) -> None:
+        self.call.back = message + self.call.back
+
+    def send(self, data: bytes) -> Maybe[int]:
+        return self.call.send(data)
+
+    def close(self) -> None:
+        return None
 
 
 def _accept(sock: socket.socket) -> socket.socket:

@@ -12,7 +12,6 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Final
 
 import attrs
@@ -52,19 +51,34 @@ class Port:
     calls: deque[Any] = attrs.field(factory=deque)
     rest: deque[Datagram] | None = None
     announced: bool = True
+    waits: set[trio.CancelScope] = attrs.field(factory=set)
 
-    async def receive(self, mine: deque[Any]) -> Any:
-        """Return the first of a queue, waiting for it; None once the socket is closed. Cancelled, nothing is lost."""
-        while not mine:
-            if not await self.link.read(partial(self._read, mine), bool):
+    def take(self, mine: deque[Any]) -> Any:
+        """Return the first of a queue, None if nothing has come for it; what came for others is put into theirs, and they are woken."""
+        sock = self.link.sock
+        while not mine and sock is not None:
+            try:
+                data, control, _, peer = sock.recvmsg(_MOST, _ROOM)
+            except BlockingIOError:
                 return None
-        return mine.popleft()
-
-    def _read(self, mine: deque[Any], sock: socket.socket) -> bool:
-        if not mine:
-            data, control, _, peer = sock.recvmsg(_MOST, _ROOM)
             self._route(Datagram(data, peer, _local_of(control)))
-        return True
+            if not mine:
+                self.wake()
+        return mine.popleft() if mine else None
+
+    async def wait(self) -> None:
+        """Wait until something may have come, or until woken."""
+        with trio.CancelScope() as scope:
+            self.waits.add(scope)
+            try:
+                await self.link.readable()
+            finally:
+                self.waits.discard(scope)
+
+    def wake(self) -> None:
+        """Wake all who wait, to look again."""
+        for scope in self.waits:
+            scope.cancel()
 
     def _route(self, datagram: Datagram) -> None:
         queue = self.queues.get(datagram.peer, self.rest)
@@ -86,6 +100,7 @@ class Port:
         else:
             self.queues.pop(peer, None)
         self.users -= 1
+        self.wake()
         if not self.users:
             self.link.close()
 
@@ -105,7 +120,7 @@ class Udp:
     headed: bool = False
     hung: bool = False
     ttl_hops: int | None = None
-    waits: set[trio.CancelScope] = attrs.field(factory=set)
+    last: Datagram | None = None  # that was taken: it may be given back
 
     def tree(self) -> Dir:
         words: dict[str, Callable[..., Any]] = {
@@ -119,7 +134,7 @@ class Udp:
         return Dir(
             {
                 "ctl": Ctl(words, self.settings, mode=0o600),
-                "data": Stream(self.receive, self.send, mode=0o600),
+                "data": Stream(per_open=lambda _: Data(self), mode=0o600),
                 "listen": Opened(self.listen),
                 "local": Text(self.local),
                 "remote": Text(self.remote),
@@ -225,9 +240,8 @@ class Udp:
             self.port.leave(self.peer)
             self.hung = bool(self.how)
         self.port, self.how, self.listens, self.peer, self.from_ = None, "", False, None, _NOWHERE
+        self.last = None
         self.queue.clear()
-        for scope in self.waits:
-            scope.cancel()
 
     def ttl(self, n: int) -> None:
         """Set how many routers a datagram may pass."""
@@ -259,27 +273,16 @@ class Udp:
             return None
         raise NineError(errno.ENOTCONN, "not connected")
 
-    async def receive(self) -> bytes:
-        """Return the next datagram; b"" after `hangup`. An empty one cannot be told from the end, and is left out where no header is before it."""
+    def take(self) -> bytes | None:
+        """Return the next datagram, None if there is none yet; b"" after `hangup`. An empty one cannot be told from the end, and is left out."""
         port = self._port()
-        while port:
-            datagram: Datagram | None = await self._next(port, self.queue)
-            if datagram is None:
-                break
-            if self.headed:
-                return self._header(port, datagram) + datagram.data
-            if datagram.data:
-                return datagram.data
-        return b""
-
-    async def _next(self, port: Port, queue: deque[Any]) -> Any:
-        """Return the first of a queue, waiting for it; None after `hangup`, though others go on with the socket."""
-        with trio.CancelScope() as scope:
-            self.waits.add(scope)
-            try:
-                return await port.receive(queue)
-            finally:
-                self.waits.discard(scope)
+        if port is None:
+            return b""
+        while (datagram := port.take(self.queue)) is not None:
+            if datagram.data or self.headed:
+                self.last = datagram
+                return self._header(port, datagram) + datagram.data if self.headed else bytes(datagram.data)
+        return None
 
     def _header(self, port: Port, datagram: Datagram) -> bytes:
         here = port.link.sock.getsockname() if port.link.sock else ("::", 0)
@@ -317,9 +320,10 @@ class Udp:
         port = self.port
         if port is None or not self.listens:
             raise NineError(errno.EINVAL, "not announced")
-        peer = await self._next(port, port.calls)
-        if peer is None:
-            raise NineError(errno.EPIPE, "hung up")
+        while (peer := port.take(port.calls)) is None:
+            await port.wait()
+            if self.port is not port:
+                raise NineError(errno.EPIPE, "hung up")
         queue = port.queues[peer]
         call = Udp(0, self.calls, port, queue, peer, queue[0].local if queue else _NOWHERE, "call")
         port.users += 1
@@ -329,6 +333,30 @@ class Udp:
             return call
 
         return await settled(self.calls.accept(new, how, through=self), call.close)
+
+
+@attrs.frozen
+class Data:
+    """One open `data` (mk9p.tree.Store): each datagram is one reader's."""
+
+    talk: Udp
+
+    def take(self, room: int) -> bytes | None:
+        return self.talk.take()
+
+    async def wait(self) -> None:
+        if self.talk.port:
+            await self.talk.port.wait()
+
+    def untake(self, message: bytes) -> None:
+        if self.talk.last:
+            self.talk.queue.appendleft(self.talk.last)
+
+    def send(self, data: bytes) -> Maybe[int]:
+        return self.talk.send(data)
+
+    def close(self) -> None:
+        return None
 
 
 def _hung_up() -> int:

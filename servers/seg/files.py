@@ -1,6 +1,7 @@
 """The files of segments.
 
-The bits of a segment's directory say who may use it: r to read and to map it, w to write it too. It is memory: mkdir gives others nothing, chmod does.
+The bits of a segment's directory say who may use it: r to read and to map it, w to write it too. It is memory: mkdir gives others nothing, and
+chmod does.
 """
 
 import errno

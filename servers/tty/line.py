@@ -27,6 +27,7 @@ _CHUNK: Final = 65536
 _RAW_IFLAG: Final = (
     termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP | termios.INLCR | termios.IGNCR | termios.ICRNL
 )
+FLOW: Final = termios.IXON | termios.IXOFF
 _RAW_LFLAG: Final = termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN
 IFLAG, OFLAG, CFLAG, LFLAG, ISPEED, OSPEED, CC = range(7)  # places in what tcgetattr returns
 
@@ -59,6 +60,9 @@ class Line:
     kept: bytearray = attrs.field(factory=bytearray, init=False)
     start: int = attrs.field(default=0, init=False)  # how many bytes came before those that are kept
     epoch: int = attrs.field(default=0, init=False)  # how often it hung up
+    flow: int | None = attrs.field(
+        default=None, init=False
+    )  # XON/XOFF as `x` set it; None: nobody did, and a raw line has none
     before: list[Any] | None = attrs.field(default=None, init=False)
     pumping: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     turn: trio.Lock = attrs.field(factory=trio.Lock, init=False)  # of opening and closing
@@ -121,7 +125,7 @@ class Line:
 
     def make_raw(self, fd: int, before: list[Any]) -> None:
         now = [*before[:CC], list(before[CC])]
-        now[IFLAG] &= ~_RAW_IFLAG
+        now[IFLAG] = now[IFLAG] & ~(_RAW_IFLAG | FLOW) | (self.flow or 0)
         now[OFLAG] &= ~termios.OPOST
         now[LFLAG] &= ~_RAW_LFLAG
         now[CFLAG] |= termios.CREAD
@@ -147,7 +151,7 @@ class Line:
         self.pumping.cancel()
         trio.lowlevel.notify_closing(fd)
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(_restored, fd, before)
+            await trio.to_thread.run_sync(_restored, fd, before, self.flow)
 
     async def pump(self, fd: int, scope: trio.CancelScope) -> None:
         """Read all that comes, until cancelled or hung up."""
@@ -187,13 +191,12 @@ class Line:
             self.start += excess
 
 
-def _restored(fd: int, before: list[Any] | None) -> None:
+def _restored(fd: int, before: list[Any] | None, flow: int | None) -> None:
     """Close a terminal, its modes as they were before it was raw; speed, bits and flow control stay as they were set since."""
     try:
         if before is not None:
             now = attributes(fd)
-            flow = termios.IXON | termios.IXOFF
-            now[IFLAG] = before[IFLAG] & ~flow | now[IFLAG] & flow
+            now[IFLAG] = before[IFLAG] if flow is None else before[IFLAG] & ~FLOW | flow
             now[OFLAG], now[LFLAG], now[CC] = before[OFLAG], before[LFLAG], before[CC]
             attributes(fd, now)
     except OSError:

@@ -20,12 +20,11 @@ import trio
 from mk9p.errors import NineError
 from mk9p.tree import Ctl, quote
 from mk9p.tree.words import Word, word
-from servers.tty.line import CFLAG, IFLAG, ISPEED, OSPEED, Line, attributes
+from servers.tty.line import CFLAG, FLOW, IFLAG, ISPEED, OSPEED, Line, attributes
 
 _BITS: Final = {5: termios.CS5, 6: termios.CS6, 7: termios.CS7, 8: termios.CS8}
 _SPEEDS: Final = {int(n[1:]): getattr(termios, n) for n in dir(termios) if n[0] == "B" and n[1:].isdecimal()}
 _TIOCSBRK, _TIOCCBRK = 0x5427, 0x5428
-_FLOW: Final = termios.IXON | termios.IXOFF
 _BREAK_MS: Final = 250
 _LONGEST_BREAK_MS: Final = 10_000
 _LARGEST: Final = 1 << 20
@@ -61,7 +60,7 @@ class UartCtl(Ctl):
     async def run(self, *settings: str) -> None:
         for setting in settings:
             letter, value = setting[:1].lower(), setting[1:]
-            if len(value) > 9 or not value.isalnum() and value:
+            if len(value) > 9 or (value and not value.isalnum()):
                 raise NineError(errno.EINVAL, f"unknown setting {quote(setting)}; {_USAGE}")
             if letter == "k":
                 await self.send_break(_number(value or str(_BREAK_MS)))
@@ -112,7 +111,7 @@ class UartCtl(Ctl):
             "r": partial(self.modem, termios.TIOCM_RTS),
             "s": self.stop,
             "w": partial(self.absent, "a timer"),
-            "x": lambda n: self.flags(IFLAG, _FLOW, _FLOW if n else 0),
+            "x": self.flow,
         }
 
     def flags(self, place: int, mask: int, value: int) -> None:
@@ -154,10 +153,17 @@ class UartCtl(Ctl):
     def fifo(self, n: int) -> None:
         """Set after how many bytes the receiver interrupts; 0 is after each, and the chip takes the next smaller that it has."""
         try:
-            with open(f"{self.sysfs}/rx_trig_bytes", "w") as file:
-                file.write(str(max(n, 1)))
+            fd = os.open(f"{self.sysfs}/rx_trig_bytes", os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(fd, str(max(n, 1)).encode())
+            finally:
+                os.close(fd)
         except FileNotFoundError:
             self.absent("a FIFO to set", n)
+
+    def flow(self, n: int) -> None:
+        self.flags(IFLAG, FLOW, FLOW if n else 0)
+        self.line.flow = FLOW if n else 0
 
     def limit(self, n: int) -> None:
         if not 0 < n <= _LARGEST:
@@ -187,7 +193,7 @@ class UartCtl(Ctl):
             "p": parity,
             **({} if lines is None else {"r": int(bool(lines & termios.TIOCM_RTS))}),
             "s": 2 if flags & termios.CSTOPB else 1,
-            "x": int(now[IFLAG] & _FLOW == _FLOW),
+            "x": int(now[IFLAG] & FLOW == FLOW),
         }
 
     def settings(self) -> str:

@@ -1,8 +1,8 @@
 """`make bench`: mk9p beside diod, in turn, in one run, as ratios.
 
-Each line is one kind of load. In each of the rounds every server has its turn of a fraction of a second; what is printed is the upper quartile of each
-server's rates (noise only slows down), and its ratio to the one it is compared with. Client and servers are on one core, where a wake-up costs 2 us;
-on two it costs 20 to 50, which measures the machine: those are printed too, without a gate.
+Each line is one kind of load. In each of the rounds every server has its turn of a fraction of a second; what is printed is the upper quartile of
+each server's rates (noise only slows down), and its ratio to the one it is compared with. Client and servers are on one core, where a wake-up costs
+2 us; on two it costs 20 to 50, which measures the machine: those are printed too, without a gate.
 """
 
 import argparse
@@ -150,7 +150,8 @@ def measure_client(server: Rival, rounds: int, seconds: float, cpu: int) -> int:
         verdict = "ok" if best / other >= gate else "MISSED"
         missed += verdict == "MISSED"
         print(
-            f"{f'client: {name}':26} {'mk9p':9}{best:>9.0f} {unit:4} {'p9load':6}{other:>9.0f} {unit:4} ratio {best / other:5.2f} gate {gate:>4} {verdict}"
+            f"{f'client: {name}':26} {'mk9p':9}{best:>9.0f} {unit:4} {'p9load':7}{other:>9.0f} {unit:4} ratio {best / other:5.2f}"
+            f" gate {gate:>4} {verdict}"
         )
     return missed
 

@@ -45,7 +45,7 @@ async def reads(client: Client, seconds: float) -> float:
 
 async def main(address: str, aname: str, seconds: float) -> None:
     async with connect(address, aname=aname) as client:
-        print(json.dumps({"getattr": await getattrs(client, seconds), "read": await reads(client, seconds)}))
+        print(json.dumps({"read": await reads(client, seconds), "getattr": await getattrs(client, seconds)}))
 
 
 if __name__ == "__main__":

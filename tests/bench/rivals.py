@@ -110,8 +110,6 @@ def on_socket(rival: Rival, root: Path) -> Iterator[Rival]:
             "/dev/null",
             "-L",
             "stderr",
-            "-m",
-            str(1 << 20),
             "-e",
             str(root),
             "-l",
@@ -126,6 +124,8 @@ def on_socket(rival: Rival, root: Path) -> Iterator[Rival]:
             for _ in range(500):
                 if path.exists():
                     break
+                if process.poll() is not None:
+                    raise RuntimeError(f"{argv!r} ended: {process.stderr and process.stderr.read()!r}")
                 time.sleep(0.02)
             yield Rival(f"{rival.name}-u", str(path), rival.aname, (process.pid,))
         finally:

@@ -177,9 +177,7 @@ async def test_walks_in_place(tmp_path: Path) -> None:
         assert c.relays[5].names == ("d", "e", "h", "i")
         assert await cat(talk, fid=5) == b"deep"
         # a failing one whose fid is clunked and used anew before that is known
-        await talk.raw(
-            pack(m.Twalk, 1, 5, 5, ("none",)) + pack(m.Tclunk, 2, 5) + pack(m.Twalk, 3, ON, 5, ("x",))
-        )
+        await talk.raw(pack(m.Twalk, 1, 5, 5, ("none",)) + pack(m.Tclunk, 2, 5) + pack(m.Twalk, 3, ON, 5, ("x",)))
         assert len(await replies(talk, 3)) == 3
         assert c.relays[5].names == ("x",)
         assert await cat(talk, fid=5) == b"on top"

@@ -103,7 +103,10 @@ def told(reply: Any, *, paths: bool) -> Any:
     """Return what a reply says; without `paths`, what it says but for qid.path."""
     if isinstance(reply, m.Rreaddir):
         # `..` of what is right below a mount point: its path is the mount point's here and the tree's root there
-        return [(name, qid.type, qid.path if paths and name != ".." else 0) for qid, _, _, name in unpack_dirents(reply.data)]
+        return [
+            (name, qid.type, qid.path if paths and name != ".." else 0)
+            for qid, _, _, name in unpack_dirents(reply.data)
+        ]
     values = [bytes(value) if isinstance(value, memoryview) else value for value in reply.values()]
     if not paths:
         if isinstance(reply, m.Rwalk):

@@ -49,6 +49,14 @@ async def served(root: Path) -> AsyncIterator[Client]:
         yield client
 
 
+@contextmanager
+def fails(*numbers: int) -> Iterator[None]:
+    """Expect one of these errnos."""
+    with pytest.raises(OSError) as caught:  # noqa: PT011
+        yield
+    assert caught.value.errno in numbers, caught.value
+
+
 async def refused(client: Client, path: str, text: str) -> tuple[int, str]:
     """Write what must be refused and return errno and words; `error` beside the file must say the same."""
     with pytest.raises(OSError) as caught:  # noqa: PT011  # the caller looks at the errno
@@ -125,13 +133,12 @@ async def test_a_part_is_a_window_that_cannot_be_left(root: Path) -> None:
     async with served(root) as client:
         async with await client.open("sda/p1", "r+") as part:
             await part.pwrite(b"first", 0)
-            with pytest.raises(OSError, match="past the end of p1"):
+            with fails(errno.ENOSPC):
                 await part.pwrite(b"last and more", 1024 * 512 - 4)
             assert await part.pread(100, 1024 * 512 - 4) == b"last"
             assert await part.pread(100, 1024 * 512) == await part.pread(100, 1 << 40) == b""
-            with pytest.raises(OSError) as caught:  # noqa: PT011
+            with fails(errno.ENOSPC):
                 await part.pwrite(b"x", 1024 * 512)
-            assert caught.value.errno == errno.ENOSPC
         content = (root / "dev/sda").read_bytes()
         assert content[2048 * 512 :][:5] == b"first"
         assert content[3072 * 512 - 4 :][:6] == b"last\0\0"
@@ -140,10 +147,10 @@ async def test_a_part_is_a_window_that_cannot_be_left(root: Path) -> None:
 
 async def test_the_end_of_a_disk_is_no_place_to_write(root: Path) -> None:
     async with served(root) as client, await client.open("sda/data", "r+") as data:
-        with pytest.raises(OSError, match="past the end of data"):
+        with fails(errno.ENOSPC):
             await data.pwrite(b"12345", 2 * MIB - 2)
         assert await data.pread(10, 2 * MIB - 2) == b"12"
-        with pytest.raises(OSError, match="past the end of data"):
+        with fails(errno.ENOSPC):
             await data.pwrite(b"x", 2 * MIB)
     assert (root / "dev/sda").stat().st_size == 2 * MIB
 
@@ -193,7 +200,7 @@ async def test_a_file_is_a_disk(tmp_path: Path) -> None:
         assert image.read_bytes()[512000:][:5] == bytes(5)
         await client.write("ctl", "readonly on")
         assert "readonly on" in await client.read("ctl")
-        with pytest.raises(OSError, match="Read-only file system"):
+        with fails(errno.EROFS):
             await client.write("p2", b"there")
         assert (await refused(client, "ctl", "discard 0 1"))[0] == errno.EROFS
         await client.write("ctl", "readonly off")
@@ -248,11 +255,9 @@ async def test_a_disk_that_vanishes_while_open_is_eio_at_once(root: Path) -> Non
             lambda: data.pread(10, 0),
             lambda: data.pwrite(b"x", 0),
             data.sync,
-            lambda: client.read("events/x"),
         ):
-            with pytest.raises(OSError) as caught:  # noqa: PT011
+            with fails(errno.EIO):
                 await attempt()
-            assert caught.value.errno in (errno.EIO, errno.ENOTDIR)
         assert await names(client) == ["events", "sdb", "sr0", "status"]
         async with await client.open("events") as events:
             assert (await events.pread(100, 0)).split()[2:] == [b"remove", b"sda"]
@@ -262,7 +267,7 @@ async def test_without_a_word_of_the_kernel_it_is_noticed_at_the_end(root: Path)
     async with served(root) as client, await client.open("sda/data") as data:
         shutil.rmtree(root / "sys/block/sda")
         os.truncate(root / "dev/sda", 0)  # what is gone reads as empty
-        with pytest.raises(OSError, match="sda is gone"):
+        with fails(errno.EIO):
             await data.pread(10, 0)
         with pytest.raises(FileNotFoundError):
             await client.stat("sda")
@@ -285,7 +290,7 @@ async def test_hot_plug_is_seen_and_a_new_disk_of_an_old_name_is_a_new_one(root:
             assert [line.split()[2:] for line in disks.events.lines] == [
                 [b"add", b"sdc"], [b"remove", b"sda"], [b"add", b"sda"], [b"change", b"sdb"], [b"part", b"sdc", b"p1"],
             ]  # fmt: skip
-            with pytest.raises(OSError, match="sda is gone"):
+            with fails(errno.EIO):
                 await data.pread(10, 0)
         assert "mine" not in await names(client, "sda")
         assert (await client.stat("sda/data")).length == 51200
@@ -296,23 +301,23 @@ async def test_hot_plug_is_seen_and_a_new_disk_of_an_old_name_is_a_new_one(root:
 
 async def test_what_is_no_scsi_disk_has_no_raw(root: Path) -> None:
     async with served(root) as client, await client.open("sda/raw", "r+") as raw:
-        with pytest.raises(OSError, match="write a command first"):
+        with fails(errno.EINVAL):
             await raw.pread(100, 0)
-        with pytest.raises(OSError, match="a command has 6 to 16 bytes"):
+        with fails(errno.EINVAL):
             await raw.pwrite(b"12345", 0)
         assert await raw.pwrite(bytes([0x12, 0, 0, 0, 36, 0]), 0) == 6
-        with pytest.raises(OSError) as caught:  # noqa: PT011
+        with fails(errno.ENOTTY):
             await raw.pread(36, 0)
-        assert caught.value.errno == errno.ENOTTY
-        with pytest.raises(OSError, match="write a command first"):
+        with fails(errno.EINVAL):
             await raw.pread(100, 0)
-        with pytest.raises(OSError) as caught:  # noqa: PT011
+        with fails(errno.EBUSY):
             await client.open("sda/raw", "r+")
-        assert caught.value.errno == errno.EBUSY
 
 
-async def test_the_made_up_tree_is_a_proper_one(root: Path) -> None:
-    assert len(await check_tree(lambda: tree(root=str(root)))) > 20
+async def test_the_made_up_tree_is_a_proper_one(tmp_path: Path) -> None:
+    disk(tmp_path, "sda", dos(SECTORS)[: 64 * 1024])
+    disk(tmp_path, "sr0", b"", removable="1")
+    assert len(await check_tree(lambda: tree(root=str(tmp_path)))) > 10
 
 
 @contextmanager
@@ -340,7 +345,7 @@ async def test_a_real_loop_device(tmp_path: Path) -> None:
     image = tmp_path / "disk.img"
     image.write_bytes(gpt(SECTORS, {1: (64, 999)}))
     with loop(image) as name:
-        ro = Path(f"/sys/block/{name}/ro")
+        ro = Path(f"/sys/block/{name}/ro").read_text
         async with tree() as node, mounted(node) as client:
             lines = (await client.read(f"{name}/ctl")).splitlines()
             assert lines[0] == f"inquiry loop {image}"
@@ -353,13 +358,12 @@ async def test_a_real_loop_device(tmp_path: Path) -> None:
             await client.write(f"{name}/ctl", "discard 64 1000\nflush\n")
             assert image.read_bytes()[64 * 512 : 1000 * 512] == bytes(936 * 512)
             await client.write(f"{name}/ctl", "readonly on")
-            assert ro.read_text() == "1\n"
-            with pytest.raises(OSError) as caught:  # noqa: PT011
+            assert ro() == "1\n"
+            with fails(errno.EROFS):
                 await client.write(f"{name}/data", b"x")
-            assert caught.value.errno == errno.EROFS
             await client.write(f"{name}/ctl", "readonly off")
             async with await client.open(f"{name}/data", "r+") as file:
-                with pytest.raises(OSError, match="past the end"):
+                with fails(errno.ENOSPC):
                     await file.pwrite(b"1234", SECTORS * 512 - 2)
                 assert await file.pread(100, SECTORS * 512 - 2) == b"12"
 

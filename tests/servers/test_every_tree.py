@@ -1,25 +1,112 @@
-"""What every tree must do, of every resource server that is installed."""
+"""What every resource server that is installed must do: the checks of every tree, and a line that breaks at its nth operation, for every n."""
 
 import errno
-from collections.abc import Awaitable, Callable
+import gc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from fnmatch import fnmatch
 from pathlib import Path
+from socket import AF_UNIX, SOCK_STREAM, socketpair
+from typing import Any
 
 import pytest
+import trio
 from every_tree import BUT, SERVERS, make
+from odd_tree import alone, descriptors
 
-from mk9p.auth import Principal
-from mk9p.errors import NineError
-from mk9p.testing import check_tree
-from mk9p.tree import Ctl, Dir, Handle, Lazy, Log, Node, Open, Stream, Text
+from mk9p.client import Client, connect
+from mk9p.dial import SocketLink
+from mk9p.server import Server
+from mk9p.server.closing import in_use
+from mk9p.testing import PRIVATE, Faults, FlakyLink, check_tree
+from mk9p.tree import Node
+
+ABSENT = (errno.ENODEV, errno.ENOENT, errno.EPERM, errno.ENOSYS)
 
 
 @pytest.mark.parametrize("name", SERVERS)
 async def test_a_tree_is_as_every_tree(name: str, tmp_path: Path) -> None:
     tree = make(name, tmp_path)
     try:
-        seen = await check_tree(tree, but=BUT.get(name, ()))
+        await check_tree(tree, but=BUT.get(name, ()))
     except OSError as error:
-        if error.errno not in (errno.ENODEV, errno.ENOENT, errno.EPERM, errno.ENOSYS):
+        if error.errno not in ABSENT:
             raise
         pytest.skip(f"this kernel has no {name}: {error}")
-    assert seen
+
+
+@asynccontextmanager
+async def made(tree: Any) -> AsyncIterator[Node]:
+    try:
+        if isinstance(tree, Node):
+            yield tree
+            return
+        async with tree as node:
+            yield node
+    except OSError as error:
+        if error.errno not in ABSENT:
+            raise
+        pytest.skip(f"this kernel has it not: {error}")
+
+
+async def script(client: Client, but: tuple[str, ...]) -> None:
+    """Do a little of everything: list, look, read, wait and give up, begin a conversation, say a wrong word to a ctl."""
+    paths = [stat.name for stat in await client.listdir()]
+    for inside in paths[:3]:
+        with suppress(NotADirectoryError):
+            paths += [f"{inside}/{stat.name}" for stat in (await client.listdir(inside))[:4]]
+    kinds = set()
+    for path in paths:
+        stat = await client.stat(path)
+        name = path.rpartition("/")[2]
+        kind = name if name in ("ctl", "clone", "events", "status", "wait") else stat.mode
+        if stat.is_dir or kind in kinds or any(fnmatch(path, pattern) for pattern in but):
+            continue
+        kinds.add(kind)
+        modes = ("r", "r", "w", "w", "r+", "r+", "r+", "r+")
+        async with await client.open(path, modes[(stat.mode >> 6 & 2) + bool(stat.mode & 0o400) * 4]) as file:
+            if name.endswith("ctl"):
+                with suppress(OSError):
+                    await file.write(b"no-such-word\n")
+            with trio.move_on_after(0.01):
+                if stat.mode & 0o400:
+                    await file.pread(100, 0)
+                    await file.pread(100, 100)
+
+
+@pytest.mark.parametrize("name", SERVERS)
+async def test_whenever_its_line_breaks_nothing_stays_open(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with made(make(name, tmp_path)()) as tree, trio.open_nursery() as nursery:
+        server = Server(tree)
+        await nursery.start(server.run)
+
+        async def once(faults: Faults) -> None:
+            ours, theirs = socketpair(AF_UNIX, SOCK_STREAM)
+            theirs.setblocking(False)
+            server.add(FlakyLink(SocketLink(theirs, PRIVATE), faults))
+            number = ours.detach()
+            with suppress(OSError):
+                async with connect(f"fd!{number}!{number}", uname="root") as client:
+                    await script(client, BUT.get(name, ()))
+            await alone(server)
+
+        await once(Faults(0))
+        before, tasks = descriptors(), trio.lowlevel.current_statistics().tasks_living
+        operations = 0
+        for short in (False, True):
+            at, struck = 0, True
+            while struck:
+                at += 1
+                faults = Faults(at, short)
+                await once(faults)
+                struck = faults.struck
+                gc.collect(0)
+                assert descriptors() == before, f"after {at} operations"
+                assert not in_use, f"after {at} operations"
+            operations = max(operations, at)
+        assert operations > 6
+        assert trio.lowlevel.current_statistics().tasks_living <= tasks + 32
+        assert not [record for record in caplog.records if record.levelname == "ERROR"], caplog.text
+        nursery.cancel_scope.cancel()
