@@ -9,6 +9,7 @@ asked. Everything is done there; when a stream is closed, or the connection to t
 """
 
 import errno
+import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -77,11 +78,12 @@ class NetStream(trio.abc.HalfCloseableStream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return at most `max_bytes` that have come, waiting for the first; b"" is the end. Cancelled, nothing is lost."""
-        if max_bytes is not None and max_bytes < 1:
+        room = PIECE if max_bytes is None else min(operator.index(max_bytes), PIECE)
+        if room < 1:
             raise ValueError("max_bytes must be 1 or more")
         await trio.lowlevel.checkpoint_if_cancelled()
         with self._alone("_receiving"):
-            data = await self.data.pread(min(max_bytes or PIECE, PIECE), self._at)
+            data = await self.data.pread(room, self._at)
             # One past the end: read there, a file of messages waits for the next one and does not say where the last one ended (tree/waiting.py)
             self._at += len(data) + 1
         return data

@@ -165,3 +165,46 @@ def test_a_claim_that_was_taken_over_is_not_dropped_by_its_first_owner() -> None
     second = arrive(session, 2, m.Twrite.type, 1, 0, b"")
     session.finish(first)
     assert session.claims == {1 + WRITE_SIDE: second}
+
+
+def test_what_waited_for_a_dropped_write_waits_for_the_one_before() -> None:
+    session: Session[str] = Session()
+    first, second, third = (arrive(session, tag, m.Twrite.type, 1, 0, b"") for tag in (1, 2, 3))
+    assert session.flush(9, 2) == ([], [9])
+    assert second.cleared
+    assert list(third.blockers) == [first]
+    assert list(first.followers) == [third]
+    assert session.finish(first) == ([third], [])
+
+
+def test_a_write_after_a_dropped_one_waits_for_the_one_before() -> None:
+    session: Session[str] = Session()
+    first, _ = (arrive(session, tag, m.Twrite.type, 1, 0, b"") for tag in (1, 2))
+    session.flush(9, 2)
+    third = arrive(session, 3, m.Twrite.type, 1, 0, b"")
+    assert list(third.blockers) == [first]
+    session.finish(first)
+    session.finish(third)
+    assert (session.claims, session.tags) == ({}, {})
+
+
+def test_the_bytes_of_requests_under_way_are_counted() -> None:
+    session: Session[str] = Session()
+    write = Request(1, m.Twrite.type, None, 100)
+    session.enter(write, (1, 0, b""))
+    other = Request(2, m.Twrite.type, None, 11)
+    session.enter(other, (1, 0, b""), session.blockers(m.Twrite.type, (1, 0, b"")))
+    assert session.held == 111
+    session.drop(other)
+    assert session.held == 100
+    session.finish(write)
+    assert session.held == 0
+
+
+def test_a_long_chain_of_flushes_is_answered_in_order() -> None:
+    session: Session[str] = Session()
+    read = arrive(session, 0, m.Tread.type, 1, 0, 9)
+    for tag in range(1, 5000):
+        session.flush(tag, tag - 1)
+    assert session.finish(read) == ([], list(range(1, 5000)))
+    assert session.tags == {}

@@ -132,7 +132,7 @@ async def create(
 ) -> tuple[Qid, int]:
     """Make a file in the directory that a fid stands for, and open it for writing: the fid is the open file then. Returns as `open_`.
 
-    9P2000.L opens one that is there already, and truncates it if `truncate`, unless `exclusive`; the others raise EEXIST. `flags` are more of Linux's.
+    9P2000.L opens one that is there already, and truncates it if `truncate`, unless `exclusive`; the others raise EEXIST. `flags`: more of Linux's.
     """
     if c.dialect is Dialect.L:
         flags |= linux_flags(read, True, truncate, append) | L_CREAT | (L_EXCL if exclusive else 0)

@@ -311,7 +311,9 @@ class Server:
                     self.hang_up(c, "the peer closed it")
                     return True
                 c.frames.received(count)
-                drained = count < min(len(space), BULK)  # then there is no more now, and asking again would only cost (epoll(7))
+                drained = count < min(
+                    len(space), BULK
+                )  # then there is no more now, and asking again would only cost (epoll(7))
             if (waiting := self._requests(worker, c)) is not None:
                 await self._in_hand(waiting)
                 return False

@@ -31,7 +31,7 @@ from mk9p.tree.words import join
 
 
 class Source(Protocol):
-    """What one open stream is made of; any of the three may be left to the defaults of `Pipe`."""
+    """What one open stream is made of: where its messages come from, where written ones go, and its end."""
 
     async def receive(self) -> bytes: ...
     def send(self, data: bytes) -> Maybe[int | None]: ...

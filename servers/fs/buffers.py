@@ -1,7 +1,7 @@
 """Buffers for big reads, used again when nobody looks at them any more.
 
-A fresh one of 128 KiB costs more than the read into it: it is zeroed, and its pages are faulted in anew. What is handed out is a view, and a bytearray
-of which there are views refuses to change its length: that tells whether a reply still waits to be sent.
+A fresh one of 128 KiB costs more than the read into it: it is zeroed, and its pages are faulted in anew. What is handed out is a view, and a
+bytearray of which there are views refuses to change its length: that tells whether a reply still waits to be sent.
 """
 
 from collections import deque

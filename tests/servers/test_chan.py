@@ -9,12 +9,12 @@ import pytest
 import trio
 
 from clients.chan import bell, channel
-from mk9p.auth import Policy
+from mk9p.auth import ROOT, Policy
 from mk9p.client import Client, connect, requests
 from mk9p.dial import SocketLink
 from mk9p.errors import NineError
 from mk9p.server import Server
-from mk9p.testing import PRIVATE
+from mk9p.testing import PRIVATE, check_tree
 from mk9p.tree import Change, Dir
 from servers import chan
 
@@ -423,6 +423,15 @@ async def test_a_broadcast_bell_is_heard_by_all_who_listen() -> None:
 
 
 # lives
+
+
+async def test_it_is_a_tree_as_all_are() -> None:
+    def made() -> Dir:
+        tree = chan.tree()
+        tree.mkdir("c", 0o755, ROOT)
+        return tree
+
+    assert {"clone", "c/ctl", "c/data", "c/bell", "c/error", "c/status"} <= set(await check_tree(made))
 
 
 async def test_a_named_channel_lives_until_it_is_removed() -> None:

@@ -13,9 +13,10 @@ import trio
 from trees import plant
 
 from clients.seg import map_segment, open_segment
+from mk9p.auth import ROOT
 from mk9p.client import Client, requests
 from mk9p.errors import NineError
-from mk9p.testing import mounted
+from mk9p.testing import check_tree, mounted
 from mk9p.tree import Change, Dir
 from servers import seg
 
@@ -182,7 +183,7 @@ async def test_what_is_asked_wrong() -> None:
     async with segments() as ns:
         await ns.mkdir("seg/x", 0o700)
         for path, number in (("seg/x", errno.EINVAL), ("seg/y", errno.ENOENT)):
-            with pytest.raises(OSError, match="seg/|No such") as caught:
+            with pytest.raises(OSError, match=r"seg/|No such") as caught:
                 async with map_segment(ns, path):
                     pass
             assert caught.value.errno == number
@@ -256,9 +257,8 @@ async def test_huge_pages(reserved: None) -> None:
             assert await file.pread(10, 2 * page - 3) == bytes(3)
 
 
+@pytest.mark.skipif(not os.path.exists("/sys/kernel/mm/hugepages"), reason="this kernel has no huge pages at all")
 async def test_too_few_huge_pages_are_an_error_in_words() -> None:
-    if not os.path.exists("/sys/kernel/mm/hugepages"):
-        pytest.skip("this kernel has no huge pages at all")
     async with segments() as ns:
         await ns.mkdir("seg/x", 0o700)
         await ns.write("seg/x/ctl", "hugetlb on")
@@ -281,6 +281,16 @@ async def test_a_kernel_without_huge_pages_says_so(tmp_path: Path) -> None:
 
 def listens(address: str) -> bool:
     return address in Path("/proc/net/unix").read_text()
+
+
+async def test_it_is_a_tree_as_all_are() -> None:
+    @asynccontextmanager
+    async def with_one() -> AsyncIterator[Dir]:
+        async with seg.tree() as tree:
+            tree.mkdir("x", 0o755, ROOT)
+            yield tree
+
+    assert {"x/ctl", "x/data", "x/error", "x/fd", "x/status"} <= set(await check_tree(with_one, but=["x/fd"]))
 
 
 async def test_nothing_is_left() -> None:

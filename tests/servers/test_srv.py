@@ -16,7 +16,7 @@ from mk9p.composing import namespace
 from mk9p.dial import listen
 from mk9p.errors import NineError
 from mk9p.server import Server
-from mk9p.testing import mounted
+from mk9p.testing import check_tree, mounted
 from mk9p.tree import Ctl, Dir, Log, Node, Text
 from servers import srv
 
@@ -135,6 +135,10 @@ async def test_a_service_posted_anew_is_found_anew(tmp_path: Path) -> None:
                     with pytest.raises(OSError, match="Input/output"):
                         await client.read("n/mine/name")
             nursery.cancel_scope.cancel()
+
+
+async def test_it_is_a_tree_as_all_are() -> None:
+    assert await check_tree(srv.tree) == ["ctl", "error"]
 
 
 @pytest.mark.parametrize("how", ["written", "ctl"])

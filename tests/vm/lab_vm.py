@@ -5,6 +5,7 @@ arrived in the served tree's state.
 """
 
 import json
+import math
 import os
 import queue
 import subprocess
@@ -23,7 +24,7 @@ from clients.lab import Lab
 from mk9p.auth import Policy
 from mk9p.client import Client, connect
 from mk9p.dial import Listener, listen
-from mk9p.server import Server
+from mk9p.server import Limits, Server
 from mk9p.tree import Ctl, Dir, Log
 from tests.interop.tree_interop import Everything
 
@@ -202,7 +203,7 @@ def served(home: Path, guests: Sequence[str]) -> Iterator[dict[str, Shown]]:
         async with trio.open_nursery() as nursery, _closing() as listeners:
             for guest, tree in shown.items():
                 tree.token = trio.lowlevel.current_trio_token()
-                server = Server(tree.tree())
+                server = Server(tree.tree(), limits=Limits(handshake=math.inf))  # QEMU dials long before anybody mounts
                 await nursery.start(server.run)
                 for tty in range(len(TREES)):
                     listeners.append(await listen(f"unix!{socket(home, guest, tty)}"))

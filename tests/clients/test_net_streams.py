@@ -1,0 +1,146 @@
+"""`dial` and `listen` over a kernel's /net: streams and listeners as trio's own, held to trio's own checks of them."""
+
+import errno
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+import trio.testing
+
+from clients.net import NetStream, dial, listen
+from mk9p.client import Client
+from mk9p.errors import NineError
+from mk9p.testing import mounted
+from mk9p.tree import Dir
+from servers.net import tree
+
+SOON = 60.0
+
+
+@asynccontextmanager
+async def served(version: str = "9P2000.L") -> AsyncIterator[Client]:
+    before = len(os.listdir("/proc/self/fd"))
+    with trio.fail_after(SOON):
+        async with tree() as net, mounted(Dir({"net": net}), version=version) as ns:
+            yield ns
+            assert [e.name for e in await ns.listdir("net/tcp") if e.name.isdecimal()] == []
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("version", ["9P2000.L", "9P2000"])
+async def test_they_are_streams_of_trio(version: str) -> None:
+    """Both ends in /net, through all that trio's check does: partial reads, cancellation, busy and closed streams, the end of one direction."""
+    async with served(version) as ns, await listen(ns, "tcp!127.0.0.1!0") as listener:
+
+        async def pair() -> tuple[NetStream, NetStream]:
+            made = [await dial(ns, f"tcp!{listener.address}"), await listener.accept()]
+            return made[0], made[1]
+
+        await trio.testing.check_half_closeable_stream(pair, None)
+
+
+@pytest.mark.parametrize("prefix", ["", "net/", "/net/"])
+async def test_an_echo_with_a_program_of_this_machine(prefix: str) -> None:
+    payload = os.urandom(2 << 20)
+
+    async def echo(stream: trio.SocketStream) -> None:
+        async for piece in stream:
+            await stream.send_all(piece)
+
+    async with served() as ns, trio.open_nursery() as nursery:
+        listeners = await nursery.start(trio.serve_tcp, echo, 0)
+        port = listeners[0].socket.getsockname()[1]
+        async with await dial(ns, f"{prefix}tcp!localhost!{port}") as stream:
+            assert stream.remote == f"127.0.0.1!{port}"
+            back = b""
+
+            async def send() -> None:
+                await stream.send_all(payload)
+                await stream.send_eof()
+
+            nursery.start_soon(send)
+            async for piece in stream:
+                back += piece
+            assert back == payload
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_server_in_net_serves_programs_of_this_machine() -> None:
+    async def shout(stream: NetStream) -> None:
+        async for piece in stream:
+            await stream.send_all(piece.upper())
+
+    async with served() as ns, trio.open_nursery() as nursery:
+        listener = await listen(ns, "tcp!*!0")
+        nursery.start_soon(trio.serve_listeners, shout, [listener])
+        port = int(listener.address.rpartition("!")[2])
+        for word in (b"one", b"two"):
+            async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+                await stream.send_all(word)
+                assert await stream.receive_some() == word.upper()
+        nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            await listener.aclose()
+            while [e.name for e in await ns.listdir("net/tcp") if e.name.isdecimal()]:
+                await trio.lowlevel.checkpoint()
+
+
+async def test_failures_say_what_and_where_and_leave_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    async with served() as ns:
+        with pytest.raises(ConnectionRefusedError, match=f"tcp!127.0.0.1!{port}: Connection refused"):
+            await dial(ns, f"tcp!127.0.0.1!{port}")
+        for address, number in (
+            ("tcp!127.0.0.1", errno.EINVAL),
+            ("tcp!256.256.256.256.!80", errno.EHOSTUNREACH),
+            ("il!127.0.0.1!80", errno.EINVAL),
+            ("udp!127.0.0.1!80", errno.EPROTOTYPE),
+            ("k/k9/net/tcp!127.0.0.1!80", errno.ENOENT),
+        ):
+            with pytest.raises(NineError) as caught:
+                await dial(ns, address)
+            assert caught.value.errno == number
+        async with await listen(ns, "tcp!127.0.0.1!0") as listener:
+            with pytest.raises(NineError, match="Address already in use"):
+                await listen(ns, f"tcp!{listener.address}")
+
+
+async def test_closing_a_listener_wakes_who_waits_for_calls() -> None:
+    async with served() as ns, trio.open_nursery() as nursery:
+        listener = await listen(ns, "tcp!127.0.0.1!0")
+
+        async def accept() -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await listener.accept()
+
+        nursery.start_soon(accept)
+        await trio.testing.wait_all_tasks_blocked()
+        await listener.aclose()
+
+
+async def test_a_dial_that_is_given_up_leaves_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as sock:
+        waiting = [socket.socket() for _ in range(8)]
+        for each in waiting:
+            each.setblocking(False)
+            each.connect_ex(sock.getsockname())
+        async with served() as ns:
+            with trio.move_on_after(0.1) as scope:
+                await dial(ns, f"tcp!127.0.0.1!{sock.getsockname()[1]}")
+            assert scope.cancelled_caught
+        for each in waiting:
+            each.close()
+
+
+async def test_a_connection_that_breaks_is_a_broken_resource() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        async with served() as ns, await dial(ns, f"tcp!127.0.0.1!{sock.getsockname()[1]}") as stream:
+            peer, _ = sock.accept()
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            peer.close()
+            with pytest.raises(trio.BrokenResourceError, match="reset"):
+                await stream.receive_some()

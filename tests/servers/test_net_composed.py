@@ -1,0 +1,80 @@
+"""net through the composer: a page fetched and calls taken by a client of the namespace, with the network of a kernel in it."""
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from calls import PAGE, SOON, all_of, call, descriptors, listening, numbers, web
+
+from mk9p.client import Client, connect
+from mk9p.composing import namespace
+from mk9p.dial import listen
+from mk9p.server import Server
+from mk9p.tree import Dir, Node
+from servers.net import tree
+
+
+async def serve(root: Node, address: str, task_status: trio.TaskStatus[None]) -> None:
+    """Serve a tree at an address until cancelled."""
+    listener = await listen(address)
+    try:
+        async with trio.open_nursery() as nursery:
+            server = Server(root)
+            await nursery.start(server.run)
+            nursery.start_soon(server.listen, listener)
+            task_status.started()
+    finally:
+        with trio.CancelScope(shield=True):
+            await listener.aclose()
+
+
+@asynccontextmanager
+async def composed(folder: Path, version: str) -> AsyncIterator[Client]:
+    """Give a client of a namespace that has this kernel's network at k/k1/net."""
+    before = descriptors()
+    with trio.fail_after(3 * SOON):
+        async with tree() as net, trio.open_nursery() as nursery:
+            await nursery.start(serve, Dir({"net": net}), f"unix!{folder}/k1")
+            ns = namespace(nursery)
+            ns.mount(f"unix!{folder}/k1", "/k/k1")
+            await nursery.start(serve, ns.root, f"unix!{folder}/ns")
+            async with connect(f"unix!{folder}/ns", version=version) as client:
+                yield client
+            nursery.cancel_scope.cancel()
+    assert descriptors() == before
+
+
+@pytest.mark.parametrize("version", ["9P2000.L", "9P2000"])
+async def test_a_page_and_a_call(tmp_path: Path, version: str) -> None:
+    with web() as port:
+        async with composed(tmp_path, version) as ns:
+            async with call(ns, "k/k1/net/tcp", f"connect 127.0.0.1!{port}") as c:
+                data = await c.open("data")
+                await data.pwrite(b"GET / HTTP/1.0\r\n\r\n", 0)
+                assert (await all_of(data)).endswith(PAGE)
+            async with call(ns, "k/k1/net/tcp", "announce 127.0.0.1!0") as c:
+                with trio.move_on_after(0.05) as scope:
+                    await c.listen()
+                assert scope.cancelled_caught
+                with socket.create_connection(("127.0.0.1", await c.port())) as peer:
+                    theirs = await c.listen()
+                    await (await theirs.open("data")).pwrite(b"through two servers", 0)
+                    assert peer.recv(100) == b"through two servers"
+                    await theirs.close()
+            assert await numbers(ns, "k/k1/net/tcp") == []
+
+
+async def test_the_end_of_a_client_of_the_namespace_ends_its_connections(tmp_path: Path) -> None:
+    with listening() as (sock, port):
+        async with composed(tmp_path, "9P2000.L") as ns:
+            async with connect(f"unix!{tmp_path}/ns") as other:
+                file = await other.open("k/k1/net/tcp/clone", "r+")
+                await file.pwrite(f"connect 127.0.0.1!{port}".encode(), 0)
+                peer, _ = sock.accept()
+            assert await trio.to_thread.run_sync(peer.recv, 1) == b""
+            peer.close()
+            while await numbers(ns, "k/k1/net/tcp"):
+                await trio.lowlevel.checkpoint()
