@@ -72,7 +72,9 @@ class NetStream(trio.abc.HalfCloseableStream):
     async def send_eof(self) -> None:
         """Send the end of our direction; receiving goes on."""
         with self._alone("_sending"):
-            if not self._ended:
+            if self._ended:
+                await trio.lowlevel.checkpoint()
+            else:
                 await self.ctl.pwrite(b"shutdown", 0)
                 self._ended = True
 
@@ -97,6 +99,7 @@ class NetStream(trio.abc.HalfCloseableStream):
             await self.data.aclose()
         finally:
             await self.ctl.aclose()
+        await trio.lowlevel.checkpoint()
 
 
 class NetListener(trio.abc.Listener[NetStream]):

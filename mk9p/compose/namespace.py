@@ -116,8 +116,8 @@ class Namespace:
     ) -> None:
         """Let what is at the name `new` stand at `old` too.
 
-        Raises ENOENT, or what else the tree says that `new` is in, unless that is away or the bind is to be believed; EINVAL for a union of what
-        is no directory. Waits for `new` at most a second; cancelled, nothing is bound.
+        Raises ENOENT, or what else the tree says that `new` is in, and EINVAL for a union of what is no directory, unless it is away or the bind is
+        to be believed: a union then passes over what turns out to be a file. Waits for `new` at most a second; cancelled, nothing is bound.
         """
         flags = flags or Flags()
         new, old = clean(new), clean(old)
@@ -127,7 +127,7 @@ class Namespace:
         )  # a script run again, or flags that change: it was looked at when it was bound
         qtype = there.qtype if there is not None else await self._qtype(new, who, believe=believe)
         item = attrs.evolve(item, qtype=qtype)
-        if item.qtype & QTDIR == 0 and (flags.order != "replace" or not old):
+        if not believe and item.qtype & QTDIR == 0 and (flags.order != "replace" or not old):
             raise NineError(errno.EINVAL, "inconsistent mount")
         self.table.put(old, item, flags.order)
         self._tell(item, old, flags)

@@ -95,7 +95,9 @@ class Resolver:
         async def root() -> list[Element]:
             return [Element(self.made, (("", False),))]
 
-        return await self._point_or("", root, search, busy)
+        # A bind of what was not there when it was made, and turned out to be a file, does not make the root one.
+        found = [element for element in await self._point_or("", root, search, busy) if element.node.qtype & QTDIR]
+        return found or await root()
 
     async def _from_parent(self, path: str, search: _Search, busy: Busy) -> list[Element]:
         up, _, name = path.rpartition("/")

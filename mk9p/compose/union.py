@@ -270,9 +270,7 @@ class Root(Composed):
         known = self._now(who)
         if known is not None:
             return known
-        # A bind of what was not there when it was made, and turned out to be a file, does not make the root one.
-        found = [element for element in await self.resolver.elements("", who) if element.node.qtype & QTDIR]
-        return found or [Element(self.resolver.made, (("", False),))]
+        return await self.resolver.elements("", who)
 
 
 def lexical(path: str) -> int:

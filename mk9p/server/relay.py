@@ -75,23 +75,24 @@ _XATTRWALK, _RLERROR, _TRENAMEAT, _TRENAME = m.Txattrwalk.type, m.Rlerror.type, 
 class Hop:
     """A fid that is theirs, or the crossing to it: the place where the crossing is, and the names from there."""
 
-    __slots__ = ("backend", "crossing", "names", "opened", "place", "way")
+    __slots__ = ("backend", "crossing", "names", "opened", "place", "sure", "void", "way")
 
     def __init__(self, backend: "Backend", place: Place, names: tuple[str, ...], way: Way | None = None) -> None:
         self.backend, self.place, self.names = backend, place, names
         self.way, self.crossing = way, way is not None and not way.whole
         self.opened = False
+        self.sure = True  # the answer that made it a fid is there
+        self.void = False  # that was that it is none
 
 
 class _Asked:
     """A request that was passed on and whose answer tells something of a fid.
 
-    Of a walk, `hop` is what it makes of the fid `number`, which `stays` there if that fails, by `count` names from `base`, when that was reached
-    by `names`. An open makes `hop` an open file; one that creates, and Trename, let it stand for `names` below it, or below `base`. Of a Tflush,
+    Of a walk, `hop` is what it makes of the fid `number`, which was `before`, by `count` names from `base`, when that was reached by `names`. An open makes `hop` an open file; one that creates, and Trename, let it stand for `names` below it, or below `base`. Of a Tflush,
     `number` is the tag that it flushes.
     """
 
-    __slots__ = ("base", "count", "hop", "names", "number", "stays", "type")
+    __slots__ = ("base", "before", "count", "hop", "names", "number", "type")
 
     def __init__(
         self,
@@ -101,10 +102,10 @@ class _Asked:
         base: Hop | None = None,
         names: tuple[str, ...] = (),
         count: int = 0,
-        stays: bool = False,
+        before: Hop | None = None,
     ) -> None:
         self.type, self.number, self.hop, self.base, self.names = type_, number, hop, base, names
-        self.count, self.stays = count, stays
+        self.count, self.before = count, before
 
 
 @attrs.define(eq=False)
@@ -274,11 +275,8 @@ class Backend:
             way = (*hop.names, *(name.decode() for name in names))
         except UnicodeDecodeError:
             return None
-        if newfid != fid:
-            self._is_new(newfid)
-        made = self.c.relays[newfid] = Hop(self, hop.place, way)
-        made.opened = newfid == fid and hop.opened
-        return _Asked(_WALK, newfid, made, hop, hop.names, count, newfid == fid)
+        before = hop if newfid == fid else self._before(newfid)
+        return _Asked(_WALK, newfid, self._makes(newfid, hop, way), hop, hop.names, count, before)
 
     def _stands(self, hop: Hop) -> bool:
         """Tell whether the way at a crossing is still what it was."""
@@ -287,9 +285,17 @@ class Backend:
             hop.way = way  # the mount table has changed elsewhere
         return way is hop.way
 
-    def _is_new(self, fid: int) -> None:
-        if fid in self.c.relays or fid in self.c.session.fids or fid == ROOT:
+    def _before(self, fid: int) -> Hop | None:
+        """Return what a new fid may still be, if it is not yet known here that it is none; raises EEXIST for one in use."""
+        before = self.c.relays.get(fid)
+        if fid in self.c.session.fids or fid == ROOT or (before and (before.sure or before.backend is not self)):
             raise NineError(errno.EEXIST, "fid already in use")
+        return before
+
+    def _makes(self, fid: int, hop: Hop, names: tuple[str, ...]) -> Hop:
+        made = self.c.relays[fid] = Hop(self, hop.place, names)
+        made.sure = False
+        return made
 
     def _learns(self, hop: Hop, fid: int, type_: int, buf: bytearray, start: int, end: int) -> int | _Asked | None:
         """Return what is to be known of a request that is not plain and no walk; None if it does not go over."""
@@ -305,10 +311,8 @@ class Backend:
             return _Asked(type_, fid, hop, other, (_text(buf, start + 15, end),)) if type_ == _TRENAME else type_
         if type_ == _XATTRWALK and end - start >= 17:
             newfid = _u32(buf, start + 11)[0]
-            self._is_new(newfid)
-            value = relays[newfid] = Hop(self, hop.place, hop.names)
-            value.opened = True
-            return _Asked(type_, newfid, value)
+            before = self._before(newfid)
+            return _Asked(type_, newfid, self._makes(newfid, hop, hop.names), before=before)
         return None
 
     def flush(self, tag: int, oldtag: int, frame: bytes) -> bool:
@@ -404,6 +408,8 @@ class Backend:
                 raise self._garbage(type_)
             for at in range(start + 14, end, 13):
                 _put64(buf, at, _u64(buf, at)[0] ^ self.way.identity)
+        if hop is not None:
+            hop.sure = True
         if type_ == _RLERROR or count < known.count:
             self._failed(known)
         elif hop is None or base is None:
@@ -417,12 +423,14 @@ class Backend:
 
     def _failed(self, known: _Asked) -> None:
         """Take back what a request would have made of a fid. Its number may be another fid's by now."""
-        hop, base = known.hop, known.base
+        hop, before = known.hop, known.before
         if known.type not in (_WALK, _XATTRWALK) or hop is None:
             return
-        if known.stays and base is not None:
-            hop.names, hop.opened = base.names, hop.opened or base.opened
-        elif self.c.relays.get(known.number) is hop:
+        if before is not None and not before.void:
+            hop.place, hop.names, hop.opened = before.place, before.names, hop.opened or before.opened
+            return
+        hop.void = True
+        if self.c.relays.get(known.number) is hop:
             del self.c.relays[known.number]
 
     def forsake(self) -> list[tuple[int, int]]:

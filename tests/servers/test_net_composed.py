@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from calls import PAGE, SOON, all_of, call, descriptors, listening, numbers, web
 
+from clients.net import NetStream
+from clients.net import dial as net_dial
+from clients.net import listen as net_listen
 from mk9p.client import Client, connect
 from mk9p.composing import namespace
 from mk9p.dial import listen
@@ -78,3 +82,16 @@ async def test_the_end_of_a_client_of_the_namespace_ends_its_connections(tmp_pat
             peer.close()
             while await numbers(ns, "k/k1/net/tcp"):
                 await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("version", ["9P2000.L", "9P2000"])
+async def test_streams_of_trio_through_the_namespace(tmp_path: Path, version: str) -> None:
+    async with composed(tmp_path, version) as ns:
+        async with await net_listen(ns, "k/k1/net/tcp!127.0.0.1!0") as listener:
+
+            async def pair() -> tuple[NetStream, NetStream]:
+                made = [await net_dial(ns, f"k/k1/net/tcp!{listener.address}"), await listener.accept()]
+                return made[0], made[1]
+
+            await trio.testing.check_half_closeable_stream(pair, None)
+        assert await numbers(ns, "k/k1/net/tcp") == []
