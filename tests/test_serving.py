@@ -135,7 +135,7 @@ async def test_without_names_all_are_served() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["nowhere"], "mk9p serve: no resource server 'nowhere'; there are: cmd cpu "),
+        (["nowhere"], "mk9p serve: no resource server 'nowhere'; there are: chan cmd cpu "),
         (["-l", "nonsense"], "mk9p serve: bad dial string 'nonsense'"),
         (["-l", "tcp!127.0.0.1!1!2"], "mk9p serve: "),
         (["cpu?nonsense=1"], "mk9p serve: cpu: "),

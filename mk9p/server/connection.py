@@ -22,7 +22,8 @@ from mk9p.wire import messages as m
 
 if TYPE_CHECKING:
     from mk9p.server.exchange import Exchange
-    from mk9p.server.relay import Backend, Hop
+    from mk9p.server.hops import Hop
+    from mk9p.server.relay import Backend
 
 JOIN: Final = 4096  # a buffer below is cheaper to copy than to hand to the kernel apart
 

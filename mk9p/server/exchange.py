@@ -15,7 +15,8 @@ from mk9p.auth import Principal
 from mk9p.errors import NineError, ProtocolError
 from mk9p.server.connection import Connection, Reply
 from mk9p.server.fids import Fid, Place
-from mk9p.server.relay import PAIRS, Backend, Hop
+from mk9p.server.hops import Hop
+from mk9p.server.relay import PAIRS, Backend
 from mk9p.tree import Open, settle
 from mk9p.wire import QTDIR, Dialect, codec
 from mk9p.wire import messages as m

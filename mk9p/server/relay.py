@@ -25,13 +25,12 @@ import logging
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
 
-import attrs
 import trio
 
 from mk9p.auth import Principal
 from mk9p.dial import Link, dial
 from mk9p.errors import NineError, ProtocolError
-from mk9p.server.fids import Place
+from mk9p.server.hops import Asked, Hop, Own
 from mk9p.tree import Way
 from mk9p.wire import NOFID, NOTAG, Dialect, FrameBuffer, codec, decode
 from mk9p.wire import messages as m
@@ -72,55 +71,6 @@ _WALK, _CLUNK, _RWALK, _RREADDIR, _TFLUSH = m.Twalk.type, m.Tclunk.type, m.Rwalk
 _XATTRWALK, _RLERROR, _TRENAMEAT, _TRENAME = m.Txattrwalk.type, m.Rlerror.type, m.Trenameat.type, m.Trename.type
 
 
-class Hop:
-    """A fid that is theirs, or the crossing to it: the place where the crossing is, and the names from there."""
-
-    __slots__ = ("backend", "crossing", "names", "opened", "place", "sure", "void", "way")
-
-    def __init__(self, backend: "Backend", place: Place, names: tuple[str, ...], way: Way | None = None) -> None:
-        self.backend, self.place, self.names = backend, place, names
-        self.way, self.crossing = way, way is not None and not way.whole
-        self.opened = False
-        self.sure = True  # the answer that made it a fid is there
-        self.void = False  # that was that it is none
-
-
-class _Asked:
-    """A request that was passed on and whose answer tells something of a fid.
-
-    Of a walk, `hop` is what it makes of the fid `number`, which was `before`, by `count` names from `base`, when that was reached by `names`. An open makes `hop` an open file; one that creates, and Trename, let it stand for `names` below it, or below `base`. Of a Tflush,
-    `number` is the tag that it flushes.
-    """
-
-    __slots__ = ("base", "before", "count", "hop", "names", "number", "type")
-
-    def __init__(
-        self,
-        type_: int,
-        number: int,
-        hop: Hop | None = None,
-        base: Hop | None = None,
-        names: tuple[str, ...] = (),
-        count: int = 0,
-        before: Hop | None = None,
-    ) -> None:
-        self.type, self.number, self.hop, self.base, self.names = type_, number, hop, base, names
-        self.count, self.before = count, before
-
-
-@attrs.define(eq=False)
-class _Own:
-    """A request of our own: `done` when its answer is known, `good` if it is a walk that went all the way."""
-
-    wanted: int
-    done: trio.Event = attrs.field(factory=trio.Event)
-    good: bool = False
-
-    def answered(self, type_: int, buf: bytearray, start: int) -> None:
-        self.good = type_ == _RWALK and _u16(buf, start + 7)[0] == self.wanted
-        self.done.set()
-
-
 class Backend:
     """One client's connection to one other server, as one user."""
 
@@ -130,7 +80,7 @@ class Backend:
         self.tried = trio.Event()  # making it has succeeded, or not
         self.resting = 0.0  # until when not to try again
         self.frames = FrameBuffer(c.msize)
-        self.asked: dict[int, int | _Asked | _Own] = {}  # by tag; a plain type where the answer tells us nothing
+        self.asked: dict[int, int | Asked | Own] = {}  # by tag; a plain type where the answer tells us nothing
         self.out: list[bytes | memoryview] = []
         self.run: list[int] = [0, 0]  # frames to pass on that lie side by side in the client's buffer
         self.blocked = False
@@ -177,7 +127,7 @@ class Backend:
         self.run[:] = (0, 0)
         self.blocked = False
         for known in self.asked.values():
-            if isinstance(known, _Own):
+            if isinstance(known, Own):
                 known.done.set()
 
     async def _rpc(self, link: Link, message: type[m.Message], tag: int, *fields: Any) -> m.Message:
@@ -213,11 +163,11 @@ class Backend:
         self._ask(m.Tclunk, 0, number)
         self.c.exchange.send(self.c)
 
-    def _ask(self, message: type[m.Message], wanted: int, *fields: Any) -> _Own:
+    def _ask(self, message: type[m.Message], wanted: int, *fields: Any) -> Own:
         tag = TAG
         while tag in self.asked or tag in self.c.session.tags:
             tag -= 1
-        own = self.asked[tag] = _Own(wanted)
+        own = self.asked[tag] = Own(wanted)
         self.settle(self.c.frames.buf)
         self.out.append(codec(Dialect.L, message.type).pack(tag, *fields))
         return own
@@ -230,7 +180,7 @@ class Backend:
         """Pass a request on; False if it is to be answered here. Raises EINVAL for a tag in use, EEXIST for a fid in use, EXDEV."""
         if tag in self.asked:
             raise NineError(errno.EINVAL, "tag already in use")
-        known: int | _Asked | _Own | None = type_
+        known: int | Asked = type_
         if hop.crossing and type_ != _WALK:
             if type_ != _CLUNK:
                 return False
@@ -241,13 +191,10 @@ class Backend:
         elif type_ in _LAST:
             del c.relays[fid]
         elif type_ not in _PLAIN:
-            known = (
-                self._walk(hop, fid, buf, start, end)
-                if type_ == _WALK
-                else self._learns(hop, fid, type_, buf, start, end)
-            )
-            if known is None:
+            learns = self._walk if type_ == _WALK else self._learns
+            if (some := learns(hop, fid, type_, buf, start, end)) is None:
                 return False
+            known = some
         self.asked[tag] = known
         run = self.run
         if run[1] != start:
@@ -256,7 +203,7 @@ class Backend:
         run[1] = end
         return True
 
-    def _walk(self, hop: Hop, fid: int, buf: bytearray, start: int, end: int) -> _Asked | None:
+    def _walk(self, hop: Hop, fid: int, type_: int, buf: bytearray, start: int, end: int) -> Asked | None:
         if end - start < 17:
             return None
         newfid, count = _u32(buf, start + 11)[0], _u16(buf, start + 15)[0]
@@ -276,7 +223,7 @@ class Backend:
         except UnicodeDecodeError:
             return None
         before = hop if newfid == fid else self._before(newfid)
-        return _Asked(_WALK, newfid, self._makes(newfid, hop, way), hop, hop.names, count, before)
+        return Asked(type_, newfid, self._makes(newfid, hop, way), hop, hop.names, count, before)
 
     def _stands(self, hop: Hop) -> bool:
         """Tell whether the way at a crossing is still what it was."""
@@ -297,32 +244,32 @@ class Backend:
         made.sure = False
         return made
 
-    def _learns(self, hop: Hop, fid: int, type_: int, buf: bytearray, start: int, end: int) -> int | _Asked | None:
+    def _learns(self, hop: Hop, fid: int, type_: int, buf: bytearray, start: int, end: int) -> int | Asked | None:
         """Return what is to be known of a request that is not plain and no walk; None if it does not go over."""
         relays = self.c.relays
         if type_ in _OPENS:
             names = (_text(buf, start + 11, end),) if type_ in _CREATES else ()
-            return _Asked(type_, fid, hop, names=names)
+            return Asked(type_, fid, hop, names=names)
         if type_ in PAIRS:
             number = _other(type_, buf, start, end)
             other = relays.get(number)
             if number in self.c.session.fids if other is None else other.backend is not self or other.crossing:
                 raise NineError(errno.EXDEV)
-            return _Asked(type_, fid, hop, other, (_text(buf, start + 15, end),)) if type_ == _TRENAME else type_
+            return Asked(type_, fid, hop, other, (_text(buf, start + 15, end),)) if type_ == _TRENAME else type_
         if type_ == _XATTRWALK and end - start >= 17:
             newfid = _u32(buf, start + 11)[0]
             before = self._before(newfid)
-            return _Asked(type_, newfid, self._makes(newfid, hop, hop.names), before=before)
+            return Asked(type_, newfid, self._makes(newfid, hop, hop.names), before=before)
         return None
 
     def flush(self, tag: int, oldtag: int, frame: bytes) -> bool:
         """Pass on a Tflush of something that was passed on; False if it was not. Raises EINVAL for a tag in use."""
         if tag in self.asked:
             raise NineError(errno.EINVAL, "tag already in use")
-        if self.asked.get(oldtag, None).__class__ not in (int, _Asked):
+        if self.asked.get(oldtag, None).__class__ not in (int, Asked):
             return False
         self.settle(self.c.frames.buf)
-        self.asked[tag] = _Asked(_TFLUSH, oldtag)
+        self.asked[tag] = Asked(_TFLUSH, oldtag)
         self.out.append(frame)
         return True
 
@@ -366,12 +313,12 @@ class Backend:
                 if known.__class__ is int:
                     if type_ != known + 1 and type_ != _RLERROR:  # type: ignore[operator]
                         raise self._garbage(type_)
-                elif known.__class__ is _Own:
+                elif known.__class__ is Own:
                     del asked[tag]
-                    known.answered(type_, buf, start)  # type: ignore[union-attr]
+                    known.answered(type_, buf, start)
                     continue
                 else:
-                    self._learned(known, type_, buf, start, end)  # type: ignore[arg-type]
+                    self._learned(known, type_, buf, start, end)
                 at = _PATH_AT.get(type_)
                 if at is not None:
                     if start + at + 8 > end:
@@ -392,14 +339,14 @@ class Backend:
     def _garbage(self, type_: int) -> ProtocolError:
         return ProtocolError(f"{self.way.address} sent a message of type {type_} that answers nothing")
 
-    def _learned(self, known: _Asked | None, type_: int, buf: bytearray, start: int, end: int) -> None:
+    def _learned(self, known: Asked | None, type_: int, buf: bytearray, start: int, end: int) -> None:
         """Note what an answer tells of a fid; map the qids of a walk. One that did not go all the way has made no fid."""
         if known is None or type_ not in (known.type + 1, _RLERROR):
             raise self._garbage(type_)
         hop, base = known.hop, known.base
         if known.type == _TFLUSH:
             old = self.asked.pop(known.number, None)  # it will not be answered any more
-            if old.__class__ is _Asked:
+            if old.__class__ is Asked:
                 self._failed(old)
             return
         count = 0
@@ -412,16 +359,20 @@ class Backend:
             hop.sure = True
         if type_ == _RLERROR or count < known.count:
             self._failed(known)
-        elif hop is None or base is None:
-            if hop is not None:
-                hop.opened = True
-                hop.names += known.names
+        elif hop is None:
+            pass
+        elif base is None:
+            hop.opened = True
+            hop.names += known.names
         elif known.type == _TRENAME:
             hop.place, hop.names = base.place, base.names + known.names
-        elif base.names is not known.names:  # what it was walked from was not where it seemed to be
-            hop.names = base.names + hop.names[len(known.names) :]
+        else:
+            if known.before is base:
+                hop.opened = hop.opened or base.opened
+            if base.names is not known.names:  # what it was walked from was not where it seemed to be
+                hop.names = base.names + hop.names[len(known.names) :]
 
-    def _failed(self, known: _Asked) -> None:
+    def _failed(self, known: Asked) -> None:
         """Take back what a request would have made of a fid. Its number may be another fid's by now."""
         hop, before = known.hop, known.before
         if known.type not in (_WALK, _XATTRWALK) or hop is None:
@@ -440,7 +391,7 @@ class Backend:
         for tag, known in asked.items():
             if isinstance(known, int):
                 told.append((tag, known))
-            elif isinstance(known, _Asked):
+            elif isinstance(known, Asked):
                 self._failed(known)
                 told.append((tag, known.type))
         return told

@@ -25,7 +25,7 @@ MOST: Final = 65536  # of capacity
 SIZE: Final = (
     65536  # bytes of a message: below the payload of every usual msize, so that no client cuts one in two unseen
 )
-LARGEST: Final = (1 << 20) - 25  # more than one write of the largest msize can carry for certain
+LARGEST: Final = (1 << 20) - 1  # one write of the largest msize carries no more for certain
 BYTES: Final = (
     64 << 20
 )  # that wait in one line, whatever capacity and size say: what a stranger can make a kernel hold must end somewhere
