@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Debian packages: guests (qemu, busybox, zstd, gcc for user-mode Linux, iproute2 for its network), FUSE, and for the tests the strangers
 GUESTS := qemu-system-x86 busybox-static zstd gcc libc6-dev iproute2 util-linux
 FUSE := fuse3 libfuse3-dev pkg-config gcc libc6-dev python3-dev
-STRANGERS := diod tshark
+STRANGERS := diod tshark curl dbench e2fsprogs
 
 .PHONY: setup demo test check format lint types bench clean
 .DEFAULT_GOAL := check
@@ -16,7 +16,7 @@ setup: .venv/.ready
 	@sh .ci/packages python3-venv $(GUESTS) $(FUSE)
 	@test -x $(BIN)/python || { test -n "$(PYTHON)" || { echo "mk9p: no Python 3.11 or newer: apt-get install python3" >&2; exit 1; }; $(PYTHON) -m venv .venv; }
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -U 'pip>=25.1' 2>&1 | grep -v '^WARNING' || true
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[fuse,fsspec]' --group test --group lint
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[fuse,fsspec,net]' --group test --group lint
 	@touch $@
 
 demo: setup

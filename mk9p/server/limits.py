@@ -60,10 +60,10 @@ class Limits:
         2048, 1, at="ENAMETOOLONG", reason="names from the root: the longest path of Linux, 4096 bytes, has no more"
     )
     connections: int = _limit(
-        4096,
+        1024,
         1,
         at="closed at once",
-        reason="a whole server's; each is a descriptor and 30 KiB, a thousand kernels have a few each",
+        reason="a whole server's; each is 132 KiB and a descriptor, of which a process commonly has as many",
     )
     handshake: float = _limit(
         30.0,

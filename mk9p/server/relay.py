@@ -311,14 +311,14 @@ class Backend:
                 tag = _u16(buf, start + 5)[0]
                 known = asked.get(tag)
                 if known.__class__ is int:
-                    if type_ != known + 1 and type_ != _RLERROR:  # type: ignore[operator]
+                    if type_ != known + 1 and type_ != _RLERROR:
                         raise self._garbage(type_)
                 elif known.__class__ is Own:
                     del asked[tag]
                     known.answered(type_, buf, start)
                     continue
                 else:
-                    self._learned(known, type_, buf, start, end)
+                    self._learned(known, type_, buf, start, end)  # type: ignore[arg-type]
                 at = _PATH_AT.get(type_)
                 if at is not None:
                     if start + at + 8 > end:

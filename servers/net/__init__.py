@@ -1,7 +1,7 @@
 """The network of a kernel, after Plan 9's ip(3) and ndb(8): who has it opens connections there, as if he were there.
 
-The manual is docs/files/net.md. streams.py and udp.py are the conversations, sockets.py what waits, names.py cs and dns, ndb.py ndb; interfaces.py,
-routes.py and neighbours.py are what netlink.py asks and tells the kernel.
+The manual is docs/files/net.md. streams.py and udp.py (with port.py) are conversations, sockets.py what waits, names.py cs and dns; interfaces.py,
+routes.py, neighbours.py and ndb.py are what netlink.py asks and tells the kernel.
 """
 
 import os

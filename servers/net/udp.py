@@ -3,8 +3,7 @@
 `connect` is for one other side. `announce` takes datagrams from all: each new sender is a call, which `listen` gives as a conversation of its own, as
 Plan 9's does; or, after `headers`, each datagram comes through the announcement's own `data`, with its addresses in front.
 
-The calls of an announcement share its socket (`Port`). There is no task that reads it: whoever waits reads for all, and puts what is not his own into
-the queue of whose it is. What nobody waits for stays with the kernel, and is dropped there when it is too much.
+The calls of an announcement share its socket (port.py).
 """
 
 import errno
@@ -15,94 +14,16 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import attrs
-import trio
 
 from mk9p.auth import Principal
 from mk9p.errors import NineError
 from mk9p.tree import Conversations, Ctl, Dir, Handle, Maybe, Open, Stream, Text, join
 from servers.net import address
 from servers.net.files import Opened, settled
+from servers.net.port import NOWHERE, PKTINFO, Datagram, Port, packed
 from servers.net.sockets import Socket, make, queued, take
 
 HEADER: Final = struct.Struct("!16s16s16sHH")  # Udphdr: remote, local, interface, their port, ours
-_MOST: Final = 65535
-_QUEUE: Final = 64  # datagrams kept for one conversation, and calls that nobody has listened for yet
-_PKTINFO: Final = 8  # IP_PKTINFO; ipi_ifindex, ipi_spec_dst, ipi_addr
-_ROOM: Final = 64  # for either kind of control message
-_NOWHERE: Final = bytes(16)
-
-
-@attrs.frozen
-class Datagram:
-    """What came: from whom, and to which of our addresses (16 bytes)."""
-
-    data: bytes
-    peer: Any
-    local: bytes
-
-
-@attrs.define(eq=False)
-class Port:
-    """A socket and those who share it. `rest` is for whom no queue is there; without it, he is a call."""
-
-    link: Socket
-    users: int = 1
-    queues: dict[Any, deque[Datagram]] = attrs.field(factory=dict)
-    calls: deque[Any] = attrs.field(factory=deque)
-    rest: deque[Datagram] | None = None
-    announced: bool = True
-    waits: set[trio.CancelScope] = attrs.field(factory=set)
-
-    def take(self, mine: deque[Any]) -> Any:
-        """Return the first of a queue, None if nothing has come for it; what came for others is put into theirs, and they are woken."""
-        sock = self.link.sock
-        while not mine and sock is not None:
-            try:
-                data, control, _, peer = sock.recvmsg(_MOST, _ROOM)
-            except BlockingIOError:
-                return None
-            self._route(Datagram(data, peer, _local_of(control)))
-            if not mine:
-                self.wake()
-        return mine.popleft() if mine else None
-
-    async def wait(self) -> None:
-        """Wait until something may have come, or until woken."""
-        with trio.CancelScope() as scope:
-            self.waits.add(scope)
-            try:
-                await self.link.readable()
-            finally:
-                self.waits.discard(scope)
-
-    def wake(self) -> None:
-        """Wake all who wait, to look again."""
-        for scope in self.waits:
-            scope.cancel()
-
-    def _route(self, datagram: Datagram) -> None:
-        queue = self.queues.get(datagram.peer, self.rest)
-        if queue is None:
-            if not self.announced or len(self.calls) >= _QUEUE:
-                return
-            queue = self.queues[datagram.peer] = deque()
-            self.calls.append(datagram.peer)
-        if len(queue) < _QUEUE:
-            queue.append(datagram)
-
-    def leave(self, peer: Any) -> None:
-        """Count off one user; the last one closes the socket."""
-        if peer is None:
-            self.announced, self.rest = False, None
-            for caller in self.calls:
-                self.queues.pop(caller, None)
-            self.calls.clear()
-        else:
-            self.queues.pop(peer, None)
-        self.users -= 1
-        self.wake()
-        if not self.users:
-            self.link.close()
 
 
 @attrs.define(eq=False)
@@ -114,7 +35,7 @@ class Udp:
     port: Port | None = None
     queue: deque[Datagram] = attrs.field(factory=deque)
     peer: Any = None
-    from_: bytes = _NOWHERE  # the address of ours that the call came to, from which it is answered
+    from_: bytes = NOWHERE  # the address of ours that the call came to, from which it is answered
     how: str = ""  # the word that opened it
     listens: bool = False
     headed: bool = False
@@ -156,7 +77,7 @@ class Udp:
         sock = self._socket()
         if sock is None:
             return address.UNSET
-        if self.from_ == _NOWHERE:
+        if self.from_ == NOWHERE:
             return address.show(sock.getsockname())
         return address.show((_text(self.from_), sock.getsockname()[1]))
 
@@ -189,7 +110,7 @@ class Udp:
         sock = make(family or (where.family if where else address.any_family()), socket.SOCK_DGRAM)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)  # Plan 9 has no such guard
-            sock.setsockopt(socket.IPPROTO_IP, _PKTINFO, 1)
+            sock.setsockopt(socket.IPPROTO_IP, PKTINFO, 1)
             if sock.family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
             if local:
@@ -239,7 +160,7 @@ class Udp:
         if self.port:
             self.port.leave(self.peer)
             self.hung = bool(self.how)
-        self.port, self.how, self.listens, self.peer, self.from_ = None, "", False, None, _NOWHERE
+        self.port, self.how, self.listens, self.peer, self.from_ = None, "", False, None, NOWHERE
         self.last = None
         self.queue.clear()
 
@@ -286,8 +207,8 @@ class Udp:
 
     def _header(self, port: Port, datagram: Datagram) -> bytes:
         here = port.link.sock.getsockname() if port.link.sock else ("::", 0)
-        ours = datagram.local if datagram.local != _NOWHERE else _packed(here[0])
-        return HEADER.pack(_packed(datagram.peer[0]), ours, ours, datagram.peer[1], here[1])
+        ours = datagram.local if datagram.local != NOWHERE else packed(here[0])
+        return HEADER.pack(packed(datagram.peer[0]), ours, ours, datagram.peer[1], here[1])
 
     def send(self, data: bytes) -> Maybe[int]:
         """Send one datagram, whole or not at all: EMSGSIZE for one that is too large."""
@@ -325,7 +246,7 @@ class Udp:
             if self.port is not port:
                 raise NineError(errno.EPIPE, "hung up")
         queue = port.queues[peer]
-        call = Udp(0, self.calls, port, queue, peer, queue[0].local if queue else _NOWHERE, "call")
+        call = Udp(0, self.calls, port, queue, peer, queue[0].local if queue else NOWHERE, "call")
         port.users += 1
 
         def new(number: int, who: Principal) -> Udp:
@@ -363,35 +284,17 @@ def _hung_up() -> int:
     raise NineError(errno.EPIPE, "hung up")
 
 
-def _packed(host: str) -> bytes:
-    """Return an address as 16 bytes, an IPv4 one as Plan 9 and Linux both have it: ::ffff:a.b.c.d."""
-    host = host.partition("%")[0]
-    if ":" not in host:
-        host = f"::ffff:{host}"
-    return socket.inet_pton(socket.AF_INET6, host)
-
-
 def _text(packed: bytes) -> str:
     return socket.inet_ntop(socket.AF_INET6, packed).removeprefix("::ffff:")
 
 
-def _local_of(control: list[tuple[int, int, bytes]]) -> bytes:
-    """Return to which of our addresses a datagram came."""
-    for level, kind, data in control:
-        if (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO):
-            return bytes(data[:16])
-        if (level, kind) == (socket.IPPROTO_IP, _PKTINFO):
-            return _packed(socket.inet_ntoa(data[8:12]))
-    return _NOWHERE
-
-
-def _from(family: int, packed: bytes) -> list[tuple[int, int, bytes]]:
+def _from(family: int, ours: bytes) -> list[tuple[int, int, bytes]]:
     """Return the control message that makes an address of ours a datagram's source."""
-    if packed == _NOWHERE:
+    if ours == NOWHERE:
         return []
     if family == socket.AF_INET6:
-        return [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, packed + bytes(4))]
-    return [(socket.IPPROTO_IP, _PKTINFO, struct.pack("=i4s4s", 0, packed[12:], bytes(4)))]
+        return [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, ours + bytes(4))]
+    return [(socket.IPPROTO_IP, PKTINFO, struct.pack("=i4s4s", 0, ours[12:], bytes(4)))]
 
 
 def conversations(stats: Callable[[], str]) -> Conversations:

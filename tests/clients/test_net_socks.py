@@ -47,7 +47,9 @@ class Proxy:
 def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     folder = tmp_path_factory.mktemp("served")
     with (
-        wire() as wired, serving(wired, wired.near, folder) as address, program(wired.inside(wired.far, sys.executable, "-c", SERVER, PAGE)) as web,
+        wire() as wired,
+        serving(wired, wired.near, folder) as address,
+        program(wired.inside(wired.far, sys.executable, "-c", SERVER, PAGE)) as web,
         socks(address, "127.0.0.1:0", "/") as process,
     ):
         assert web.stdout is not None

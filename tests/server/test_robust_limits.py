@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from socket import AF_UNIX, SOCK_STREAM, socket
 
 import attrs
 import pytest
@@ -288,11 +289,14 @@ def test_both_daemons_take_limits(words: tuple[str, ...], tmp_path: Path) -> Non
     assert wrong.returncode == 1
     assert "want fids=NUMBER" in wrong.stderr
     with subprocess.Popen([*command, "--limit", "msize=4242"], stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        while "listening on" not in process.stderr.readline():
-            assert process.poll() is None
-        with socket(AF_UNIX, SOCK_STREAM) as sock:
-            sock.connect(f"{tmp_path}/s")
-            sock.sendall(codec(Dialect.P9, m.Tversion.type).pack(NOTAG, 1 << 20, "9P2000.L"))
-            assert int.from_bytes(sock.recv(100)[7:11], "little") == 4242
-        process.terminate()
+        try:
+            assert process.stderr is not None
+            while "listening on" not in process.stderr.readline():
+                assert process.poll() is None
+            with socket(AF_UNIX, SOCK_STREAM) as sock:
+                sock.settimeout(10)
+                sock.connect(f"{tmp_path}/s")
+                sock.sendall(codec(Dialect.P9, m.Tversion.type).pack(NOTAG, 1 << 20, "9P2000.L"))
+                assert int.from_bytes(sock.recv(100)[7:11], "little") == 4242
+        finally:
+            process.terminate()

@@ -12,26 +12,26 @@ import trio
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from odd_tree import World
 
 from mk9p.dial import SocketLink
 from mk9p.server import Limits, Server
 from mk9p.testing import PRIVATE
+from mk9p.tree import Dir, Node, Stream, Text
 from mk9p.wire import NOFID, TABLE, Dialect, decode
 from mk9p.wire import messages as m
 
 FIDS = st.integers(0, 6)
 MAX_FIDS = 5
-WAITS = ("stream",)  # a read of it waits for ever
+WAITS: tuple[str, ...] = ("stream",)  # a read of it waits for ever
 FILES = {
     ("text",): b"text " * 5000,
     ("ctl",): b"word 1\n",
     ("few", "a"): b"a",
     ("few", "b"): b"b",
-    ("deep", "deep", "text"): b"deep\n",
+    ("deep", "er", "text"): b"deep\n",
     WAITS: b"",
 }
-DIRS = [(), ("few",), ("deep",), ("deep", "deep")]
+DIRS = [(), ("few",), ("deep",), ("deep", "er")]
 PATHS = st.sampled_from([*FILES, *DIRS, ("none",), ("few", "none"), ("text", "x"), ("few", ".."), ("..",)])
 
 
@@ -41,6 +41,23 @@ class Known:
 
     path: tuple[str, ...]
     opened: int | None = None
+
+
+def tree() -> Dir:
+    """Return the tree that the model is of."""
+
+    async def never() -> bytes:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    def file(path: tuple[str, ...]) -> Node:
+        return Stream(never, mode=0o666) if path == WAITS else Text(FILES[path], lambda text: None, mode=0o666)
+
+    def directory(path: tuple[str, ...]) -> Dir:
+        files = {each[-1]: file(each) for each in FILES if each[:-1] == path}
+        return Dir(files, {each[-1]: directory(each) for each in DIRS if each and each[:-1] == path})
+
+    return directory(())
 
 
 def where(path: tuple[str, ...], names: tuple[str, ...]) -> tuple[int, tuple[str, ...]]:
@@ -66,7 +83,7 @@ def served() -> Iterator[tuple[Server, Any]]:
     made: list[tuple[Server, trio.CancelScope, trio.lowlevel.TrioToken]] = []
 
     async def main() -> None:
-        server = Server(World().root, limits=Limits(fids=MAX_FIDS))
+        server = Server(tree(), limits=Limits(fids=MAX_FIDS))
         async with trio.open_nursery() as nursery:
             await nursery.start(server.run)
             server.add(SocketLink(theirs, PRIVATE))
