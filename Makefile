@@ -7,7 +7,7 @@ GUESTS := qemu-system-x86 busybox-static zstd gcc libc6-dev iproute2 util-linux
 FUSE := fuse3 libfuse3-dev pkg-config gcc libc6-dev python3-dev
 STRANGERS := diod tshark curl dbench e2fsprogs
 
-.PHONY: setup demo test check format lint types bench clean
+.PHONY: setup demo test check coverage format lint types bench clean
 .DEFAULT_GOAL := check
 
 setup: .venv/.ready
@@ -26,7 +26,12 @@ test: setup
 	@sh .ci/packages $(STRANGERS)
 	@$(BIN)/python -m pytest -q
 
-check: setup lint types test
+check: setup lint types coverage test
+
+# the two rooms that everything else stands on are tested to the last branch
+coverage: setup
+	@$(BIN)/python -m coverage run --branch --data-file=.venv/coverage --source=mk9p.wire,mk9p.session -m pytest -q tests/wire tests/test_session.py
+	@$(BIN)/python -m coverage report --data-file=.venv/coverage --fail-under=100
 
 format: setup
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .

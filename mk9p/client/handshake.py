@@ -19,7 +19,9 @@ from mk9p.errors import NineError, ProtocolError
 from mk9p.wire import IOHDRSZ, NOFID, NONUNAME, NOTAG, Dialect, FrameBuffer, Qid, codec
 from mk9p.wire import messages as m
 
-MSIZE: Final = (1 << 20) + IOHDRSZ  # v9fs's own most over sockets, and the header: so that 1 MiB of data goes in one message
+MSIZE: Final = (
+    1 << 20
+) + IOHDRSZ  # v9fs's own most over sockets, and the header: so that 1 MiB of data goes in one message
 LEAST: Final = 256  # an msize below that cannot even hold a stat
 REPEAT: Final = 0.5  # seconds, on a lossy link: several round trips at 9600 baud
 _FIRST: Final = 8192  # no Rversion is longer, and nothing else is expected

@@ -20,9 +20,10 @@ from mk9p.wire.const import NOTAG
 _SIZE = Struct("<I").unpack_from
 _VERSION = Struct("<IBHIH")  # size[4] type[1] tag[2] msize[4] and the length of version[s]
 _SMALLEST = 7  # size[4] type[1] tag[2]
-_ROOM = 64 * 1024  # to receive into, normally: a pipe's or socket's worth
-_CAPACITY = 2 * _ROOM  # from here on malloc uses mmap, and untouched pages cost nothing
-_MOST = 8 * _ROOM  # what a stream that keeps it full may come to: larger ones were not faster
+_ROOM = 16 * 1024  # to receive into, at least: a hundred small requests, and little to keep for a client that is silent
+_CAPACITY = 2 * _ROOM  # to begin with; a stream that keeps it full gets more
+_MOST = 32 * _ROOM  # what such a stream may come to: larger ones were not faster
+_LITTLE = 4096  # bytes that cost nothing to move
 _LONGEST_VERSION = 32
 
 
@@ -42,12 +43,16 @@ class FrameBuffer:
         self._move(0)
 
     def space(self) -> memoryview:
-        """Return where to receive: at least the rest of the frame in progress, and normally 64 KiB or more. Ends the life of earlier frames."""
+        """Return where to receive: at least the rest of the frame in progress, and half of the buffer. Ends the life of earlier frames."""
         have = self._tail - self._head
         if have == 0:
             self._head = self._tail = 0
         rest = max(0, min(_SIZE(self.buf, self._head)[0], self.limit) - have) if have >= 4 else 0
-        if len(self.buf) - self._tail < max(rest, _ROOM):
+        if len(self.buf) - self._tail < max(rest, len(self.buf) // 2):
+            if have > _LITTLE and len(self.buf) < _MOST:
+                self._wanted = 2 * len(
+                    self.buf
+                )  # large frames come one after the other: a larger buffer moves their beginnings less often
             if len(self.buf) - have < max(rest, 1) or len(self.buf) < self._wanted:
                 self._move(rest)
             elif self._head:
@@ -58,8 +63,6 @@ class FrameBuffer:
     def received(self, n: int) -> None:
         """Take note that the first `n` bytes of the last `space()` were filled."""
         self._tail += n
-        if self._tail == len(self.buf) < _MOST:
-            self._wanted = 2 * self._tail  # more was there than there was room for
 
     def next(self) -> tuple[int, int] | None:
         """Return (start, end) in `buf` of the next whole frame, size[4] included, or None. Raises ProtocolError for an impossible size."""
@@ -96,7 +99,7 @@ class FrameBuffer:
         self._sought = type
 
     def _move(self, rest: int) -> None:
-        """Go on in a new buffer that has the unread tail, and room for `rest` more and 64 KiB."""
+        """Go on in a new buffer that has the unread tail, and room for `rest` more and 16 KiB."""
         have = self._tail - self._head
         fresh = bytearray(max(self._wanted, have + rest + _ROOM))
         if have:
