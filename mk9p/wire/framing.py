@@ -22,7 +22,7 @@ _VERSION = Struct("<IBHIH")  # size[4] type[1] tag[2] msize[4] and the length of
 _SMALLEST = 7  # size[4] type[1] tag[2]
 _ROOM = 16 * 1024  # to receive into, at least: a hundred small requests, and little to keep for a client that is silent
 _CAPACITY = 2 * _ROOM  # to begin with; a stream that keeps it full gets more
-_MOST = 32 * _ROOM  # what such a stream may come to: larger ones were not faster
+_MOST = 64 * _ROOM  # what a stream of large frames may come to: then a window of 8 at 64 KiB is received at once
 _LITTLE = 4096  # bytes that cost nothing to move
 _LONGEST_VERSION = 32
 
@@ -63,6 +63,8 @@ class FrameBuffer:
     def received(self, n: int) -> None:
         """Take note that the first `n` bytes of the last `space()` were filled."""
         self._tail += n
+        if self._tail == len(self.buf) < _MOST:
+            self._wanted = 2 * self._tail  # more was there than there was room for
 
     def next(self) -> tuple[int, int] | None:
         """Return (start, end) in `buf` of the next whole frame, size[4] included, or None. Raises ProtocolError for an impossible size."""
