@@ -140,7 +140,7 @@ class Server:
         self.by_fd[link.rfd] = c
         c.exchange = self.exchange
         self.connections.add(c)
-        if link.peer.kind in _STRANGERS:
+        if link.peer.kind in _STRANGERS and not c.policy.trust:  # a private link may lie there long before it is used
             self._strangers[c] = trio.current_time() + self.limits.handshake
             self._knock.set()
         if self.deserted.is_set():

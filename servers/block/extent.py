@@ -1,8 +1,9 @@
 """`data` and the parts: a run of a disk's bytes, read and written at any offset and length.
 
-Reads that the page cache can answer are done in the call (RWF_NOWAIT, preadv2(2)); what is not there is waited for in a thread, as every write is: a
-write to a slow disk waits when too much is dirty. A short answer would mean the end of the file, so what the cache has only the beginning of is
-completed. A part cannot be left: reads end with it, writes past it are ENOSPC.
+Reads that the page cache can answer are done in the call (RWF_NOWAIT, preadv2(2)); what is not there is waited for in a thread. So are writes, which
+wait when too much is dirty, and when a page must be read before a part of it is written; kernels before 6.6 never write to a device without
+waiting. A short answer would mean the end of the file, so what the cache has only the beginning of is completed. A part cannot be left: reads
+end with it, writes past it are ENOSPC.
 
 A device that vanished reads as empty to those who have it open, and so looks like an end. So an end where there should be none makes us look whether
 the disk is still there.
@@ -66,7 +67,7 @@ class Extent(File):
 class _Opened(Handle):
     def __init__(self, file: Extent, fd: int) -> None:
         self.file, self.disk, self.fd = file, file.disk, fd
-        self.nowait = True  # the device reads without waiting, if asked
+        self.nowait = self.nowait_write = True  # the device reads, or is written, without waiting, if asked
         self.length = file.size()
 
     def room(self, offset: int, count: int) -> int:
@@ -113,7 +114,17 @@ class _Opened(Handle):
             if len(data):
                 raise NineError(errno.ENOSPC, f"past the end of {self.file.name}")
             return 0
-        return self._write(self.file.start + offset, bytes(data[:room]))
+        at = self.file.start + offset
+        if self.nowait_write:
+            try:
+                return os.pwritev(self.fd, (data[:room],), at, os.RWF_NOWAIT)
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                if error.errno != errno.EOPNOTSUPP:
+                    raise self.lost(error) from None
+                self.nowait_write = False
+        return self._write(at, bytes(data[:room]))
 
     async def _write(self, at: int, data: bytes) -> int:
         try:

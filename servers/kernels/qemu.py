@@ -3,7 +3,9 @@
 What was learned (each was measured over tens of boots):
 * `-accel tcg` outright: a /dev/kvm may be there and not run ordinary guests. `thread=single`: with one thread a CPU, kernels panic now and then
   while they patch their own text. Machine `pc`: `microvm` often hangs in its clock calibration.
-* 9P over a virtconsole (a tty, /dev/hvcN) works as it is; v9fs refuses a virtserialport, which has no read_iter.
+* A virtserialport waits when the socket behind it is full. A virtconsole does not: QEMU drops what the guest says (hw/char/virtio-console.c,
+  flush_buf), and then the conversation stands still, after megabytes of big reads. So the tree is served on a port. But v9fs refuses a port, which
+  has no read_iter, and takes a virtconsole (a tty, /dev/hvcN): the namespace comes on one.
 * The device pvpanic tells of a panic at once; `-no-reboot` makes a reboot an end, which whoever started us answers with a new start.
 """
 
@@ -25,8 +27,9 @@ if TYPE_CHECKING:
 CMDLINE: Final = (
     "quiet panic=-1 cryptomgr.notests no_timer_check console=ttyS0"  # no crypto self-tests: 0.3 s of a boot
 )
-SERVE: Final = "/dev/hvc0"
-NAMESPACE: Final = "/dev/hvc1"
+SERVE_PORT: Final = 1  # 0 is a console's
+SERVE: Final = f"/dev/vport0p{SERVE_PORT}"
+NAMESPACE: Final = "/dev/hvc0"
 MAX_CPUS: Final = 255
 REASONS: Final = {
     "guest-shutdown": "halted",
@@ -141,7 +144,7 @@ class Qemu:
                     "-chardev",
                     f"socket,id=serve,path={serve},server=on,wait=off",
                     "-device",
-                    "virtconsole,chardev=serve",
+                    f"virtserialport,chardev=serve,nr={SERVE_PORT},name=mk9p",
                 ),
                 # the composer may come and go: QEMU calls again every second
                 *(

@@ -316,7 +316,7 @@ def test_the_command(tmp_path: Path) -> None:
         here.serve()
         status, lines, said = doctor("--write", here.address)
         assert (status, said) == (0, ""), lines
-        assert lines[0] == f"{here.address}: 9P2000.L, msize 1048576"
+        assert lines[0] == f"{here.address}: 9P2000.L, msize 1048600"
         assert "0 findings" in lines[1]
         assert lines[2].startswith("mount it: mount -i -t 9p -o trans=unix,version=9p2000.L")
     assert doctor(str(tmp_path))[0] == 0

@@ -183,6 +183,9 @@ async def look(ns: Namespace, path: str) -> object:
 
 def expected(model: Model, path: str) -> object:
     try:
+        ways = [path[:at] for at in range(1, len(path)) if path[at] == "/"]
+        if any(isinstance(model.view(way)[0][0], str) for way in ways):
+            return None  # a file was bound where the way leads through: nobody gets past it
         first = model.view(path)[0][0]
     except Missing:
         return None

@@ -38,7 +38,7 @@ async def test_boots_runs_talks_and_halts(kind: str, home: Path) -> None:
         await guest.running.send(b"echo it is $((6 * 7))\n")
         await guest.until(b"it is 42")
         if kind == "qemu":
-            assert (await guest.run("test -c /dev/hvc0 -a -c /dev/hvc1"))[0] == 0
+            assert (await guest.run("test -c /dev/vport0p1 -a -c /dev/hvc0"))[0] == 0
         pid = guest.running.pid
         assert Path(f"/proc/{pid}").exists()
         await guest.running.halt()
@@ -106,7 +106,7 @@ async def test_the_guest_reaches_us(kind: str, home: Path) -> None:
     async with booted(kind, home, hostroot=False) as guest:
         listener = await listen(guest.running.listen)  # after its start, and QEMU calls again until it is there
         say = {
-            "char!/dev/hvc1": "exec 3<>/dev/hvc1; stty raw -echo <&3; printf hello >&3",
+            "char!/dev/hvc0": "exec 3<>/dev/hvc0; stty raw -echo <&3; printf hello >&3",
             "tcp!10.0.2.2!564": "printf hello | nc 10.0.2.2 564",
         }[guest.running.guest_dial]
         try:

@@ -1,4 +1,5 @@
-"""One lab for all tests of this folder: k0 is the host, k1 Debian's 6.1 under QEMU with two CPUs, k2 user-mode Linux; k3, Debian's 6.12, comes and goes.
+"""One lab for all tests of this folder: k0 is the host, k1 Debian's 6.1 under QEMU with two CPUs, k2 user-mode Linux; k3, Debian's 6.12, comes and
+goes.
 
 There are never more than three guests at once, so that two cores are enough.
 """
@@ -30,7 +31,7 @@ def guests() -> None:
     require("qemu", "uml")
 
     async def fetch(kind: str, kernel: str) -> None:
-        chosen = BACKENDS[kind]
+        chosen: backend.Backend = BACKENDS[kind]  # type: ignore[assignment]  # a mapping of both kinds
         with trio.fail_after(4 * PATIENCE):  # the first time, it is downloaded
             await chosen.prepare(backend.Spec(name="k", kernel=kernel), report=print)
 

@@ -1,11 +1,10 @@
 """What the tests on real kernels share: a lab, commands in its kernels, and a served tree that the guests mount with v9fs.
 
-A test says what it wants by `mk9p`'s own commands and files, and looks for the effect in the kernel itself: what /proc and /sys of the guest say, what
-arrived in the served tree's state.
+A test says what it wants by `mk9p`'s own commands and files, and looks for the effect in the kernel itself: what /proc and /sys of the guest say,
+what arrived in the served tree's state.
 """
 
 import json
-import math
 import os
 import queue
 import subprocess
@@ -24,7 +23,7 @@ from clients.lab import Lab
 from mk9p.auth import Policy
 from mk9p.client import Client, connect
 from mk9p.dial import Listener, listen
-from mk9p.server import Limits, Server
+from mk9p.server import Server
 from mk9p.tree import Ctl, Dir, Log
 from tests.interop.tree_interop import Everything
 
@@ -33,7 +32,7 @@ PATIENCE = 90  # s for whatever must come: an emulated kernel on a busy machine 
 OPTIONS = "msize=1048576,cache=none,noxattr,uname=root,access=any"
 SHELLS = ("bash", "busybox")
 READERS = ("cat", "head", "while", "pipe", "python")
-TREES = ("/dev/hvc2", "/dev/hvc3")  # where a guest finds the served tree: after its own tree's line, and the namespace's
+TREES = ("/dev/hvc1", "/dev/hvc2")  # where a guest finds the served tree: after the namespace's line
 
 
 def until(check: Callable[[], T], what: str, seconds: float = PATIENCE) -> T:
@@ -203,7 +202,7 @@ def served(home: Path, guests: Sequence[str]) -> Iterator[dict[str, Shown]]:
         async with trio.open_nursery() as nursery, _closing() as listeners:
             for guest, tree in shown.items():
                 tree.token = trio.lowlevel.current_trio_token()
-                server = Server(tree.tree(), limits=Limits(handshake=math.inf))  # QEMU dials long before anybody mounts
+                server = Server(tree.tree())
                 await nursery.start(server.run)
                 for tty in range(len(TREES)):
                     listeners.append(await listen(f"unix!{socket(home, guest, tty)}"))

@@ -45,7 +45,10 @@ class Machine:
         """Return the arguments of QEMU."""
 
         def node(name: str, file: Path) -> list[str]:
-            return ["-blockdev", f"driver=raw,node-name={name},file.driver=file,file.filename={file}"]
+            return [
+                "-blockdev",
+                f"driver=raw,node-name={name},discard=unmap,file.driver=file,file.discard=unmap,file.filename={file}",
+            ]
 
         def line(name: str) -> list[str]:
             return ["-chardev", f"socket,id={name},path={self.home / name},server=on,wait=off"]
@@ -70,7 +73,7 @@ class Machine:
             assert b"Error" not in said, said
 
     def listed(self, path: str) -> list[str]:
-        return self.vm.mk9p("ls", path).stdout.decode().split()
+        return [name.rstrip("/") for name in self.vm.mk9p("ls", path).stdout.decode().split()]
 
     def events(self, path: str) -> list[str]:
         """Return what an events file has by now, without numbers and times."""
@@ -134,7 +137,7 @@ def test_k2_makes_a_file_system_on_the_disk_of_k4(machine: Machine, mounted: str
     made = vm.sh(
         "k2",
         f"""set -e; test $(stat -c %s {data}) = {DISK}
-        d=$(losetup -f --show {data}); mkfs.ext4 -q $d; mkdir -p /mnt/disk; mount $d /mnt/disk; cd /mnt/disk
+        d=$(losetup -f --show --direct-io=on {data}); mkfs.ext4 -q $d; mkdir -p /mnt/disk; mount $d /mnt/disk; cd /mnt/disk
         date +%s.%N
         for n in $(seq {WRITTEN // 10}); do dd if=/dev/urandom of=file$n bs=1M count=10 2>/dev/null; done; sync
         date +%s.%N
@@ -154,6 +157,27 @@ def test_k2_makes_a_file_system_on_the_disk_of_k4(machine: Machine, mounted: str
         import hashlib
 
         assert f"{hashlib.sha256(text.stdout).hexdigest()}  file1" in sums
+
+
+def test_what_k2_had_synced_is_there_when_it_dies(machine: Machine, mounted: str) -> None:
+    vm, data = machine.vm, f"{mounted}/{BLOCK}/vda/data"
+    said = vm.sh(
+        "k2",
+        f"""set -e; d=$(losetup -f --show --direct-io=on {data}); mkfs.ext4 -q $d; mkdir -p /mnt/disk; mount $d /mnt/disk; cd /mnt/disk
+        dd if=/dev/urandom of=kept bs=1M count=8 conv=fsync 2>/dev/null; sync .; sha256sum kept
+        (dd if=/dev/zero of=lost bs=1M count=1000 >/dev/null 2>&1 &)""",
+    )
+    vm.write("kernels/k2/ctl", "kill")
+    try:
+        until(
+            lambda: "/dev/vda" not in vm.sh("k4", "ls -l /proc/[0-9]*/fd 2>/dev/null; :"), "the end of what k2 had open"
+        )
+        assert vm.sh("k4", "mount /dev/vda /mnt/disk && cd /mnt/disk && sha256sum kept; cd /; umount /mnt/disk") == said
+    finally:
+        vm.write("kernels/k2/ctl", "start")
+        until(lambda: vm.mk9p("ls", "k/k2/proc").returncode == 0, "the return of k2")
+        vm.mount("k2", mounted)
+    vm.sh("k2", insmod("uml", ("loop",)))
 
 
 def test_words_of_ctl_on_a_real_disk(machine: Machine) -> None:

@@ -16,8 +16,12 @@ from clients.lab import Lab
 from tests.kernels.guests import processes_of
 from tests.vm.lab_vm import PATIENCE, Pipe, lab_file, until, up_or_down
 
-UML = {"g1": {"backend": "uml", "kernel": "uml", "memory": "256M", "serve": ["host", "cpu"]}}
-QEMU = {"g1": {"backend": "qemu", "kernel": "6.1", "memory": "384M", "serve": ["host", "cpu"]}}
+UML: dict[str, dict[str, object]] = {
+    "g1": {"backend": "uml", "kernel": "uml", "memory": "256M", "serve": ["host", "cpu"]}
+}
+QEMU: dict[str, dict[str, object]] = {
+    "g1": {"backend": "qemu", "kernel": "6.1", "memory": "384M", "serve": ["host", "cpu"]}
+}
 
 
 @attrs.frozen
@@ -87,10 +91,14 @@ def test_down_leaves_nothing(home: Path) -> None:
         again = subprocess.run(up_or_down(lab.lab, "up"), capture_output=True, text=True, timeout=PATIENCE, check=False)
         assert (again.returncode, again.stderr.count("\n")) == (1, 1)
         assert "a lab is up" in again.stderr
-        down = subprocess.run(up_or_down(lab.lab, "down"), capture_output=True, text=True, timeout=PATIENCE, check=False)
+        down = subprocess.run(
+            up_or_down(lab.lab, "down"), capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
         assert (down.returncode, down.stderr) == (0, "")
         assert left(home, composer) == []  # when it says so, it is so
-        down = subprocess.run(up_or_down(lab.lab, "down"), capture_output=True, text=True, timeout=PATIENCE, check=False)
+        down = subprocess.run(
+            up_or_down(lab.lab, "down"), capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
         assert (down.returncode, down.stderr) == (1, "mk9p: no lab is up\n")
 
 

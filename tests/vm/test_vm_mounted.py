@@ -11,11 +11,13 @@ def test_all_kernels_processes_in_one_directory(vm: Vm, mounted: str) -> None:
     """`ps` by cat: some processes end while it looks, which is no error of the others."""
     with vm.started("run", "k1", "--", "sleep", "1234") as sleeper:
         pid = until(lambda: vm.pids("k1", "sleep 1234"), "the process in k1")[0]
-        text = vm.sh("k2", f"cd {mounted}; for k in k0 k1 k2; do ls all/proc | grep -c ^$k; done; cat all/proc/*/status; :")
+        text = vm.sh(
+            "k2", f"cd {mounted}; for k in k0 k1 k2; do ls all/proc | grep -c ^$k; done; cat all/proc/*/status; :"
+        )
         counts, statuses = text.splitlines()[:3], text.splitlines()[3:]
         assert all(int(count) > 3 for count in counts), counts
         assert any(line.split()[:1] == ["sleep"] for line in statuses)
-        assert f"sleep 1234" in vm.sh("k2", f"cat {mounted}/all/proc/k1.{pid}/args").replace("'", "")
+        assert "sleep 1234" in vm.sh("k2", f"cat {mounted}/all/proc/k1.{pid}/args").replace("'", "")
         assert sleeper.poll() is None
 
 
@@ -64,7 +66,8 @@ def test_a_command_by_hand(vm: Vm, mounted: str) -> None:
 
 def test_cpu_and_error_by_files(vm: Vm, mounted: str) -> None:
     text = vm.sh(
-        "k2", f"cd {mounted}/k/k1/cpu; (echo offline 0 > ctl) 2>&1; cat error; echo offline 1 > ctl; cat error; grep ^1 status"
+        "k2",
+        f"cd {mounted}/k/k1/cpu; (echo offline 0 > ctl) 2>&1; cat error; echo offline 1 > ctl; cat error; grep ^1 status",
     )
     try:
         assert "Operation not permitted" in text
@@ -85,7 +88,9 @@ def test_unmount_and_mount_again(vm: Vm) -> None:
         assert name == "name k2\n", turn
         vm.sh("k1", "umount /mnt/n")
     assert "9p" not in vm.sh("k1", "grep /mnt/n /proc/mounts; :")
-    assert "refused" not in vm.lab.log.read_text()  # the line is there since the boot, and may wait for its mount for ever
+    assert (
+        "refused" not in vm.lab.log.read_text()
+    )  # the line is there since the boot, and may wait for its mount for ever
 
 
 @pytest.mark.parametrize("kernel", ["k0", "k1", "k2"])

@@ -2,6 +2,7 @@
 
 import errno
 import time
+from contextlib import suppress
 
 import attrs
 import trio
@@ -19,6 +20,7 @@ class Seen:
     wrote: int = 0
     panicked: int = 0
     failed: int = 0
+    errno: int | None = 0
     others: list[int] = attrs.field(factory=list)
     slowest: int = 0
 
@@ -41,8 +43,7 @@ async def panic(address: str, seen: Seen) -> None:
                 try:
                     await ns.read("k/k1/status")
                 except OSError as error:
-                    assert error.errno == errno.EIO, error
-                    seen.failed = time.time_ns()
+                    seen.failed, seen.errno = time.time_ns(), error.errno
                     return
                 begun.set()
                 await trio.sleep(0.02)
@@ -65,10 +66,8 @@ async def panic(address: str, seen: Seen) -> None:
                 await event.wait()
             async with connect(address) as ns:
                 seen.wrote = time.time_ns()
-                try:
+                with suppress(OSError):  # the answer may never come
                     await ns.write("k/k1/ctl", "panic\n")
-                except OSError as error:
-                    assert error.errno == errno.EIO, error
 
 
 def test_a_panic_is_k1s_alone(vm: Vm, mounted: str) -> None:
@@ -90,6 +89,7 @@ def test_a_panic_is_k1s_alone(vm: Vm, mounted: str) -> None:
                 f" after the write; the slowest read of the others took {seen.slowest / 1e9:.3f} s"
             )
             assert (seen.failed - seen.panicked) / 1e9 < ALLOWED
+            assert seen.errno == errno.EIO
             # what was waiting for k1 has failed too, in k2 and here
             _, errors = stream.communicate(timeout=PATIENCE)
             assert stream.returncode == 1

@@ -45,7 +45,7 @@ def test_streams_and_status(vm: Vm, kernel: str) -> None:
 
 
 def test_arguments_are_kept_as_they_are(vm: Vm) -> None:
-    words = ["", "a b", "it's", "''", "two\nlines\n", "$x `y` \\ \"z\"", "\u00fc\t\u2713"]
+    words = ["", "a b", "it's", "''", "two\nlines\n", '$x `y` \\ "z"', "\u00fc\t\u2713"]
     done = vm.mk9p("run", "k2", "--", "sh", "-c", 'printf "%s|" "$@"', "sh", *words)
     assert done.stdout.decode() == "".join(f"{word}|" for word in words), done.stderr
 
