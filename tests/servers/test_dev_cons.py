@@ -6,7 +6,7 @@ import pty
 import subprocess
 import sys
 import termios
-from collections.abc import Awaitable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -78,12 +78,10 @@ async def test_a_full_console_takes_what_it_can_and_then_waits(root: Path, termi
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(more, b"y" * 10)
+            # The kernel may find room by itself, when it passes on what it has; whoever waits by then comes first all the same.
             await trio.testing.wait_all_tasks_blocked()
-            assert got == []
-            shown = os.read(person, taken)  # there is room again, but the first who waited comes first
-            later = handle.write(0, memoryview(b"z" * 10))
-            assert isinstance(later, Awaitable)
-            nursery.start_soon(settle, later)
+            shown = os.read(person, taken)
+            nursery.start_soon(settle, handle.write(0, memoryview(b"z" * 10)))
             shown += await seen(person, taken - len(shown))
             assert shown == b"x" * taken
     assert got == [10]
