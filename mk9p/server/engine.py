@@ -21,23 +21,21 @@ import errno
 import logging
 import os
 import select
-import types
 from collections import deque
-from collections.abc import Coroutine, Generator, Sequence
 from typing import Any, Final
 
-import attrs
 import trio
 
 from mk9p.auth import Policy
 from mk9p.dial import Link, Listener
 from mk9p.errors import NineError, ProtocolError, translate
 from mk9p.server.closing import close
-from mk9p.server.connection import Connection, Reply
+from mk9p.server.connection import Connection
 from mk9p.server.dispatch import Call, calls
 from mk9p.server.exchange import OURS, Exchange, here, theirs
 from mk9p.server.limits import MIN_MSIZE, RESERVE, Limits
 from mk9p.server.relay import PAIRS, Backend
+from mk9p.server.workers import WITH_DATA, Job, Worker, Workers
 from mk9p.session import Request
 from mk9p.tree import Node
 from mk9p.wire import Dialect, codec
@@ -48,33 +46,14 @@ log = logging.getLogger("mk9p.server")
 BATCHES: Final = 4  # times that one link is read again before the others have their turn
 BULK: Final = 16384  # bytes; who sends that much at once is probably still sending
 TURNS: Final = 16  # turns before the rest of the program has its own
-IDLE: Final = 32  # workers kept for the next request that waits
 _IN, _OUT, _GONE = select.EPOLLIN, select.EPOLLOUT, select.EPOLLHUP | select.EPOLLERR
 
 
-@attrs.define(eq=False)
-class _Worker:
-    """A task of the engine; `scope` cancels it when its request is flushed."""
-
-    scope: trio.CancelScope
-    task: Any = None
-
-
-@attrs.define(eq=False)
-class _Job:
-    """A request that waits, for its turn or in the middle: all that is needed to go on with it."""
-
-    c: Connection
-    call: Call
-    args: tuple[Any, ...]
-    work: Any = None  # its coroutine, once that waits
-    trap: Any = None  # what it waits with
-
-
-class Server:
+class Server(Workers):
     """A tree, served. `add` links by hand, or let `serve` listen; `run` does the work and ends only when it is cancelled."""
 
     def __init__(self, root: Node, *, limits: Limits | None = None) -> None:
+        super().__init__()
         self.root = root
         self.limits = limits or Limits()
         self.connections: set[Connection] = set()
@@ -87,10 +66,6 @@ class Server:
         self.by_fd: dict[int, Connection | Backend] = {}
         self.exchange = Exchange(self)
         self._turns: deque[Connection | Backend] = deque()  # links with something to do, the present one first
-        self._backlog: deque[Request] = deque()  # requests whose turn has come after they waited
-        self._leader: _Worker | None = None
-        self._idle: list[_Worker] = []
-        self._nursery: trio.Nursery | None = None
         self._strangers: dict[Connection, float] = {}  # who has not attached yet, and until when he may take his time
         self._knock = trio.Event()  # a stranger came where there was none
         self._version_call: Call = (codec(Dialect.P9, m.Tversion.type).unpack, self._version)
@@ -216,37 +191,7 @@ class Server:
             if not f.uses:
                 await close(f)
 
-    # workers: one leads, those whose request waits have it in hand, the others are idle
-
-    async def _work(self) -> None:
-        with trio.CancelScope() as scope:
-            worker = _Worker(scope, trio.lowlevel.current_task())
-            try:
-                while not scope.cancel_called:
-                    if self._backlog:
-                        await self._run_later(worker, self._backlog.popleft())
-                    elif self._leader is None:
-                        self._leader = worker
-                        await self._lead(worker)
-                    elif len(self._idle) < IDLE:
-                        self._idle.append(worker)
-                        await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.SUCCEEDED)
-                    else:
-                        break
-            finally:
-                if self._leader is worker:
-                    self._leader = None
-                if worker in self._idle:
-                    self._idle.remove(worker)
-
-    def _wake(self) -> None:
-        """See to it that another worker takes what is to be done."""
-        if self._idle:
-            trio.lowlevel.reschedule(self._idle.pop().task)
-        elif self._nursery is not None:
-            self._nursery.start_soon(self._work)
-
-    async def _lead(self, worker: _Worker) -> None:
+    async def lead(self, worker: Worker) -> None:
         """Serve links until a request of theirs waits: then this worker has it in hand, and another leads."""
         poller, by_fd, turns = self.poller, self.by_fd, self._turns
         taken = 0
@@ -284,7 +229,7 @@ class Server:
                 if taken % TURNS == 0:
                     await trio.lowlevel.checkpoint()
 
-    async def _turn(self, worker: _Worker, c: Connection) -> bool:
+    async def _turn(self, worker: Worker, c: Connection) -> bool:
         """Serve one link for a while. True: its turn is over; False: this worker leads no more."""
         try:
             if c.blocked:
@@ -338,14 +283,14 @@ class Server:
                 c.send()  # what came before it was asked for rightly
             self.hang_up(c, str(error))
 
-    def _requests(self, worker: _Worker, c: Connection) -> Request | None:
+    def _requests(self, worker: Worker, c: Connection) -> Request | None:
         """Answer the complete requests that were received; returns the first that waits, which this worker has in hand from then on."""
         waiting = self._answer(worker, c)
         if c.backends:
             self.exchange.send(c)
         return waiting
 
-    def _answer(self, worker: _Worker, c: Connection) -> Request | None:
+    def _answer(self, worker: Worker, c: Connection) -> Request | None:
         frames, session, out, relays = c.frames, c.session, c.out, c.relays
         reply: Any
         while (frame := frames.next()) is not None:
@@ -374,10 +319,10 @@ class Server:
                 args = call[0](frames.view, start + 5, end)
                 if session.claims and (blockers := self._blockers(c, type_, args)):
                     size = 0
-                    if type_ in _WITH_DATA:  # a view of the buffer, which is read into again before its turn comes
+                    if type_ in WITH_DATA:  # a view of the buffer, which is read into again before its turn comes
                         args = (*args[:-1], memoryview(bytes(args[-1])))
                         size = len(args[-1])
-                    session.enter(Request(tag, type_, _Job(c, call, args), size), args[1:], blockers)
+                    session.enter(Request(tag, type_, Job(c, call, args), size), args[1:], blockers)
                     continue
                 if (hop is not None or (relays and type_ in PAIRS)) and (away := theirs(c, type_, args)):
                     reply = here(c, type_, call, args, away)
@@ -389,7 +334,7 @@ class Server:
                     except StopIteration as done:
                         reply = done.value
                     else:
-                        return self._waits(worker, Request(tag, type_, _Job(c, call, args, reply, trap)))
+                        return self._waits(worker, Request(tag, type_, Job(c, call, args, reply, trap)))
             except OSError as error:
                 reply = c.error(tag, translate(error))
             except Exception as error:
@@ -438,106 +383,6 @@ class Server:
         if not c.versioned:
             raise NineError(errno.EPROTO, "Tversion comes first")
         raise NineError(errno.EOPNOTSUPP, f"{c.dialect.version} has no message of type {type_} that is served here")
-
-    def _bug(self, c: Connection, type_: int, tag: int, error: Exception) -> bytes:
-        if isinstance(error, OverflowError):  # the wire has unsigned numbers of 64 bits, the kernel's calls take fewer
-            return c.error(tag, NineError(errno.EINVAL, "a number is out of range"))
-        log.exception("internal error: message type %d of %s", type_, c.link.peer.address)
-        return c.error(tag, NineError(errno.EIO, "internal error"))
-
-    # requests that wait
-
-    def _waits(self, worker: _Worker, request: Request) -> Request:
-        """Let the leader have a request in hand that has just begun to wait, and another worker lead."""
-        job: _Job = request.work
-        if request.type in _WITH_DATA:
-            self.exchange.settle(job.c)
-            request.size = job.c.frames.detach()
-        job.c.session.enter(request, job.args[1:])
-        request.cancel = worker.scope.cancel
-        self._leader = None
-        self._wake()
-        return request
-
-    async def _in_hand(self, request: Request) -> None:
-        """See a request that waits to its end, and answer it."""
-        job: _Job = request.work
-        c = job.c
-        reply: Reply
-        try:
-            reply = await _rest(job.work, job.trap)
-        except trio.Cancelled:
-            self._done(c, request, None)
-            raise
-        except OSError as error:
-            reply = c.error(request.tag, translate(error))
-        except Exception as error:
-            reply = self._bug(c, request.type, request.tag, error)
-        self._done(c, request, reply)
-
-    async def _run_later(self, worker: _Worker, request: Request) -> None:
-        """Run a request whose turn has come."""
-        job: _Job = request.work
-        c = job.c
-        if request.cleared or c.dead:
-            return
-        try:
-            reply: Any
-            if not c.relays:
-                reply = job.call[1](c, *job.args)
-            elif self.exchange.late(c, request.type, request.tag, job.args):
-                reply = None
-            elif away := theirs(c, request.type, job.args):
-                reply = here(c, request.type, job.call, job.args, away)
-            else:
-                reply = job.call[1](c, *job.args)
-            if reply.__class__ is not bytes and reply is not None:
-                try:
-                    job.trap = reply.send(None)
-                except StopIteration as done:
-                    reply = done.value
-                else:
-                    job.work = reply
-        except OSError as error:
-            reply = c.error(request.tag, translate(error))
-        except Exception as error:
-            reply = self._bug(c, request.type, request.tag, error)
-        if job.work is None:
-            self._finish(request, reply)
-            return
-        request.cancel = worker.scope.cancel
-        if self._backlog or self._leader is None:
-            self._wake()
-        await self._in_hand(request)
-
-    def _done(self, c: Connection, request: Request, reply: bytes | None) -> None:
-        self._finish(request, reply)
-        c.quiet.unpark_all()
-
-    def _finish(self, request: Request, reply: bytes | None) -> None:
-        """Retire a request that had waited, send its reply, and start what waited for it."""
-        c: Connection = request.work.c
-        ready, flushes = c.session.finish(request)
-        if reply is not None:
-            c.queue(reply)
-        self._next(c, ready, flushes)
-        if c.dead:
-            return
-        if not c.blocked:
-            try:
-                self.send(c)
-            except OSError as error:
-                self.hang_up(c, str(error))
-        elif c.out_size > self.limits.unread:
-            log.warning("%s does not take its replies: %d bytes wait for it", c.link.peer.address, c.out_size)
-            self.hang_up(c, "it does not take its replies")
-
-    def _next(self, c: Connection, ready: Sequence[Request], flushes: Sequence[int]) -> None:
-        for tag in flushes:
-            c.queue(c.reply(m.Rflush, tag))
-        if ready:
-            self._backlog.extend(ready)
-            self._wake()
 
     def send(self, c: Connection) -> None:
         """Send what is queued; when the kernel takes no more, wait for writable instead of readable."""
@@ -595,7 +440,6 @@ class Server:
         return c.reply(m.Rversion, tag, c.msize, dialect.version)
 
 
-_WITH_DATA: Final = frozenset({m.Twrite.type})  # the data is the last field
 _ALWAYS: Final = frozenset({m.Tversion.type, m.Tflush.type, m.Tclunk.type})  # what makes room
 _STRANGERS: Final = frozenset(
     {"tcp", "unix", "vsock"}
@@ -606,19 +450,3 @@ def _duplex(c: Connection, fid: int) -> bool:
     """Tell whether a fid stands for an open file of which reads may wait for as long as they like, and for no write."""
     f = c.session.fids.get(fid)
     return f is not None and f.handle is not None and f.handle.duplex
-
-
-@types.coroutine
-def _rest(work: Coroutine[Any, Any, Any], trap: Any) -> Generator[Any, Any, Any]:
-    """Run the rest of a coroutine, which has begun in this task and now waits with `trap`; returns its value."""
-    while True:
-        try:
-            value = yield trap
-        except BaseException as error:
-            outcome: BaseException | None = error
-        else:
-            outcome = None
-        try:
-            trap = work.send(value) if outcome is None else work.throw(outcome)
-        except StopIteration as done:
-            return done.value

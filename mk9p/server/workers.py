@@ -1,0 +1,214 @@
+"""Workers: one task leads, those whose request waits have it in hand, the others are idle. What becomes of a request that waits is here.
+
+engine.py tells the theory.
+"""
+
+import errno
+import logging
+import types
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Coroutine, Generator, Sequence
+from typing import Any, Final
+
+import attrs
+import trio
+
+from mk9p.errors import NineError, translate
+from mk9p.server.connection import Connection, Reply
+from mk9p.server.dispatch import Call
+from mk9p.server.exchange import Exchange, here, theirs
+from mk9p.server.limits import Limits
+from mk9p.session import Request
+from mk9p.wire import messages as m
+
+log = logging.getLogger("mk9p.server")
+
+IDLE: Final = 32  # workers kept for the next request that waits
+WITH_DATA: Final = frozenset({m.Twrite.type})  # the data is the last field
+
+
+@attrs.define(eq=False)
+class Worker:
+    """A task of the engine; `scope` cancels it when its request is flushed."""
+
+    scope: trio.CancelScope
+    task: Any = None
+
+
+@attrs.define(eq=False)
+class Job:
+    """A request that waits, for its turn or in the middle: all that is needed to go on with it."""
+
+    c: Connection
+    call: Call
+    args: tuple[Any, ...]
+    work: Any = None  # its coroutine, once that waits
+    trap: Any = None  # what it waits with
+
+
+class Workers(ABC):
+    """The tasks of an engine, which says what leading is."""
+
+    limits: Limits
+    exchange: Exchange
+
+    def __init__(self) -> None:
+        self._backlog: deque[Request] = deque()  # requests whose turn has come after they waited
+        self._leader: Worker | None = None
+        self._idle: list[Worker] = []
+        self._nursery: trio.Nursery | None = None
+
+    @abstractmethod
+    async def lead(self, worker: Worker) -> None:
+        """Serve links until a request of theirs waits."""
+
+    @abstractmethod
+    def send(self, c: Connection) -> None:
+        """Send what is queued for a client. Raises OSError."""
+
+    @abstractmethod
+    def hang_up(self, c: Connection, reason: str) -> None:
+        """End a connection."""
+
+    async def _work(self) -> None:
+        with trio.CancelScope() as scope:
+            worker = Worker(scope, trio.lowlevel.current_task())
+            try:
+                while not scope.cancel_called:
+                    if self._backlog:
+                        await self._run_later(worker, self._backlog.popleft())
+                    elif self._leader is None:
+                        self._leader = worker
+                        await self.lead(worker)
+                    elif len(self._idle) < IDLE:
+                        self._idle.append(worker)
+                        await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.SUCCEEDED)
+                    else:
+                        break
+            finally:
+                if self._leader is worker:
+                    self._leader = None
+                if worker in self._idle:
+                    self._idle.remove(worker)
+
+    def _wake(self) -> None:
+        """See to it that another worker takes what is to be done."""
+        if self._idle:
+            trio.lowlevel.reschedule(self._idle.pop().task)
+        elif self._nursery is not None:
+            self._nursery.start_soon(self._work)
+
+    def _bug(self, c: Connection, type_: int, tag: int, error: Exception) -> bytes:
+        if isinstance(error, OverflowError):  # the wire has unsigned numbers of 64 bits, the kernel's calls take fewer
+            return c.error(tag, NineError(errno.EINVAL, "a number is out of range"))
+        log.exception("internal error: message type %d of %s", type_, c.link.peer.address)
+        return c.error(tag, NineError(errno.EIO, "internal error"))
+
+    def _waits(self, worker: Worker, request: Request) -> Request:
+        """Let the leader have a request in hand that has just begun to wait, and another worker lead."""
+        job: Job = request.work
+        if request.type in WITH_DATA:
+            self.exchange.settle(job.c)
+            request.size = job.c.frames.detach()
+        job.c.session.enter(request, job.args[1:])
+        request.cancel = worker.scope.cancel
+        self._leader = None
+        self._wake()
+        return request
+
+    async def _in_hand(self, request: Request) -> None:
+        """See a request that waits to its end, and answer it."""
+        job: Job = request.work
+        c = job.c
+        reply: Reply
+        try:
+            reply = await _rest(job.work, job.trap)
+        except trio.Cancelled:
+            self._done(c, request, None)
+            raise
+        except OSError as error:
+            reply = c.error(request.tag, translate(error))
+        except Exception as error:
+            reply = self._bug(c, request.type, request.tag, error)
+        self._done(c, request, reply)
+
+    async def _run_later(self, worker: Worker, request: Request) -> None:
+        """Run a request whose turn has come."""
+        job: Job = request.work
+        c = job.c
+        if request.cleared or c.dead:
+            return
+        try:
+            reply: Any
+            if not c.relays:
+                reply = job.call[1](c, *job.args)
+            elif self.exchange.late(c, request.type, request.tag, job.args):
+                reply = None
+            elif away := theirs(c, request.type, job.args):
+                reply = here(c, request.type, job.call, job.args, away)
+            else:
+                reply = job.call[1](c, *job.args)
+            if reply.__class__ is not bytes and reply is not None:
+                try:
+                    job.trap = reply.send(None)
+                except StopIteration as done:
+                    reply = done.value
+                else:
+                    job.work = reply
+        except OSError as error:
+            reply = c.error(request.tag, translate(error))
+        except Exception as error:
+            reply = self._bug(c, request.type, request.tag, error)
+        if job.work is None:
+            self._finish(request, reply)
+            return
+        request.cancel = worker.scope.cancel
+        if self._backlog or self._leader is None:
+            self._wake()
+        await self._in_hand(request)
+
+    def _done(self, c: Connection, request: Request, reply: bytes | None) -> None:
+        self._finish(request, reply)
+        c.quiet.unpark_all()
+
+    def _finish(self, request: Request, reply: bytes | None) -> None:
+        """Retire a request that had waited, send its reply, and start what waited for it."""
+        c: Connection = request.work.c
+        ready, flushes = c.session.finish(request)
+        if reply is not None:
+            c.queue(reply)
+        self._next(c, ready, flushes)
+        if c.dead:
+            return
+        if not c.blocked:
+            try:
+                self.send(c)
+            except OSError as error:
+                self.hang_up(c, str(error))
+        elif c.out_size > self.limits.unread:
+            log.warning("%s does not take its replies: %d bytes wait for it", c.link.peer.address, c.out_size)
+            self.hang_up(c, "it does not take its replies")
+
+    def _next(self, c: Connection, ready: Sequence[Request], flushes: Sequence[int]) -> None:
+        for tag in flushes:
+            c.queue(c.reply(m.Rflush, tag))
+        if ready:
+            self._backlog.extend(ready)
+            self._wake()
+
+
+@types.coroutine
+def _rest(work: Coroutine[Any, Any, Any], trap: Any) -> Generator[Any, Any, Any]:
+    """Run the rest of a coroutine, which has begun in this task and now waits with `trap`; returns its value."""
+    while True:
+        try:
+            value = yield trap
+        except BaseException as error:
+            outcome: BaseException | None = error
+        else:
+            outcome = None
+        try:
+            trap = work.send(value) if outcome is None else work.throw(outcome)
+        except StopIteration as done:
+            return done.value
