@@ -36,9 +36,11 @@ async def kernel(ns: Client, name: str) -> str:
     """Return the path of a kernel's tree; raises ENOENT that names the kernels there are."""
     if "/" in name:
         return name
-    names = [entry.name for entry in await ns.listdir("k")]
-    if name not in names:
-        raise NineError(errno.ENOENT, f"no kernel {name}; there are: {' '.join(sorted(names)) or 'none'}")
+    try:
+        await ns.walk(f"k/{name}")
+    except FileNotFoundError:
+        names = [entry.name for entry in await ns.listdir("k")]
+        raise NineError(errno.ENOENT, f"no kernel {name}; there are: {' '.join(sorted(names)) or 'none'}") from None
     return f"k/{name}"
 
 

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -176,15 +177,18 @@ def size(text: str | int) -> int:
 
 async def composer(lab: Lab, process: subprocess.Popen[bytes]) -> None:
     """Wait until the composer can be dialled; raises EIO with its last words if it ended instead."""
+    said = "the composer has ended"
     while True:
+        with suppress(OSError):  # the warden removes the log with everything else
+            said = next(
+                (line for line in reversed(lab.log.read_text(errors="replace").splitlines()) if line.strip()), said
+            )
         try:
             async with connect(lab.address):
                 return
         except OSError:
             if process.poll() is not None or not lab.run.exists():
-                raise NineError(errno.EIO, "the composer has ended") from None
-            if (words := lab.log.read_text(errors="replace")) and "Traceback" in words:
-                raise NineError(errno.EIO, words.strip().splitlines()[-1]) from None
+                raise NineError(errno.EIO, said) from None
         await trio.sleep(0.05)
 
 

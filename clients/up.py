@@ -96,7 +96,7 @@ async def _answers(ns: Client, name: str) -> None:
     with trio.fail_after(labs.PATIENCE):
         while True:
             try:
-                await ns.read(f"k/{name}/status")
+                await ns.listdir(f"k/{name}")
                 return
             except OSError:
                 await trio.sleep(0.1)

@@ -19,7 +19,7 @@ import errno
 import os
 from collections.abc import Awaitable, Callable, Iterable
 from hashlib import blake2b
-from typing import Final
+from typing import Final, TypeVar
 
 import attrs
 import trio
@@ -34,6 +34,8 @@ from mk9p.tree import Change, Handle, Lock, Node, Open, Stat, StatFs, Way
 from mk9p.tree.qids import foreign
 from mk9p.wire import L_DSYNC, L_NOATIME, L_NONBLOCK, L_SYNC, QTDIR, Dialect, Qid
 from mk9p.wire import messages as m
+
+T = TypeVar("T")
 
 CLOSING: Final = (
     1.0  # seconds that a close waits for the far end: the server that closes is shielded, and must not hang with it
@@ -66,6 +68,7 @@ class Server:
     dialler: Callable[[str], Awaitable[Link]] = attrs.field(default=dial, kw_only=True)
     deadline: float = attrs.field(default=1.0, kw_only=True)
     backoff: float = attrs.field(default=0.5, kw_only=True)
+    silence: float = attrs.field(default=10.0, kw_only=True)
     on_change: list[Callable[["Server", bool, str], None]] = attrs.field(factory=list, kw_only=True)
 
     connection: Connection | None = attrs.field(default=None, init=False)  # while it is up
@@ -147,6 +150,12 @@ class Server:
         for tell in self.on_change:
             tell(self, up, reason)
 
+    async def soon(self, answer: Awaitable[T]) -> T:
+        """Return an answer that waits for nothing at the far end; raises EIO if the server is silent."""
+        with trio.move_on_after(self.silence):
+            return await answer
+        raise NineError(errno.EIO, f"{self.name} does not answer")
+
     async def root(self, who: Principal) -> tuple[Connection, int, Qid]:
         """Return the connection, and fid (not to be clunked) and qid of the tree's root as a user sees it. Raises as `connected` and `attach`."""
         connection = await self.connected()
@@ -207,7 +216,7 @@ class Remote(Node):
             self.qtype = qid.type
             self._at = connection, root
             return self._at
-        fid, qids = await requests.walk(connection, root, self.names)
+        fid, qids = await self.server.soon(requests.walk(connection, root, self.names))
         if self._at is not None and self._at[0] is connection:  # another task was quicker
             connection.clunk_nowait(fid)
             return self._at
@@ -221,17 +230,18 @@ class Remote(Node):
     async def walk(self, name: str, who: Principal) -> "Remote":
         me = self._as(who)
         connection, fid = await me.here()
-        new, qids = await requests.walk(connection, fid, (name,))
+        new, qids = await self.server.soon(requests.walk(connection, fid, (name,)))
         return me._child(name, who, qids[0], (connection, new))
 
     async def stat(self) -> Stat:
         connection, fid = await self.here()
-        return await requests.stat(connection, fid)
+        return await self.server.soon(requests.stat(connection, fid))
 
     async def entries(self, who: Principal) -> "Iterable[tuple[str, Remote]]":
         me = self._as(who)
         connection, fid = await me.here()
-        return [(name, me._child(name, who, qid)) for name, qid, _ in await requests.entries(connection, fid)]
+        listed = await self.server.soon(requests.entries(connection, fid))
+        return [(name, me._child(name, who, qid)) for name, qid, _ in listed]
 
     async def open(self, how: Open) -> "RemoteHandle":
         me = self._as(how.who)

@@ -21,7 +21,7 @@ from mk9p.compose.remote import Remote, Server
 from mk9p.dial import Link, Listener, dial, listen
 from mk9p.errors import NineError
 from mk9p.server import Server as Engine
-from mk9p.tree import Block, Ctl, Dir, Handle, Log, Maybe, Node, Open, Text, settle
+from mk9p.tree import Block, Ctl, Dir, Handle, Log, Maybe, Node, Open, Stat, Text, settle
 
 VERSIONS = ["9P2000.L", "9P2000.u", "9P2000"]
 
@@ -397,3 +397,21 @@ async def test_garbage_is_clunked_and_the_root_is_not(tmp_path: Path) -> None:
         del nodes, tree
         assert await it.far.left() == (1, 0)
         assert await read(it.server.tree(ROOT), "text") == b"text\n"
+
+
+async def test_a_silent_server_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    class Stuck(Text):
+        async def stat(self) -> Stat:
+            await trio.sleep_forever()
+            raise AssertionError
+
+    async with lab(tmp_path) as it:
+        assert isinstance(it.far.root.children[0], dict)
+        it.far.root.children[0]["stuck"] = Stuck("x")
+        it.server.silence = 0.05
+        async with through(Dir({"k1": it.server.tree(ROOT)})) as ns:
+            names = {entry.name for entry in await ns.listdir("k1")}
+            assert {"stuck", "text"} <= names
+            with pytest.raises(NineError, match="Input/output error"):
+                await ns.stat("k1/stuck")
+            assert await ns.read("k1/text") == "text\n"

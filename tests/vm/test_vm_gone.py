@@ -66,7 +66,8 @@ def left(home: Path, composer: int) -> list[str]:
     for table in ("/proc/mounts", "/proc/net/unix"):
         lines = Path(table).read_text().splitlines()
         found += [f"{table} {line}" for line in lines if str(home) in line or names in line]
-    found += [f"file {path}" for path in home.rglob("*")]
+    for folder, folders, files in os.walk(home):  # it passes over what goes meanwhile
+        found += [f"file {folder}/{name}" for name in (*folders, *files)]
     return found
 
 
