@@ -1,10 +1,15 @@
-"""Devices of k4, a QEMU kernel with a second disk, a USB stick and a second serial line, used from k2 and seen to come and go."""
+"""Devices of k1, a QEMU kernel with a second disk, a USB stick and a second serial line, used from k2 and seen to come and go.
+
+The lab is one of its own: its k2 is killed in the end.
+"""
 
 import os
 import select
+import shutil
 import socket
 import struct
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,18 +22,19 @@ from clients import lab as labs
 from mk9p.client import Client
 from servers.kernels import images
 from tests.servers.tables import dos, gpt
-from tests.vm.lab_vm import PATIENCE, Vm, until
+from tests.vm.lab_vm import PATIENCE, Vm, lab_file, until, up_or_down
 
 MIB = 1 << 20
 DISK = 192 * MIB
-WRITTEN = 100  # MiB that k2 writes into its file system on k4's disk
+WRITTEN = 100  # MiB that k2 writes into its file system on k1's disk
 MODULES = ("virtio_blk", "xhci_pci", "usb_storage", "sd_mod", "crc32c_generic", "ext4", "loop", "e1000")
-BLOCK = "k/k4/dev/block"
+BLOCK = "k/k1/dev/block"
+MOUNT = "/mnt/n"
 
 
 @attrs.frozen
 class Machine:
-    """k4, and what its hardware is on the host."""
+    """k1, and what its hardware is on the host."""
 
     vm: Vm
     home: Path
@@ -54,7 +60,7 @@ class Machine:
             return ["-chardev", f"socket,id={name},path={self.home / name},server=on,wait=off"]
 
         return [
-            *node("disk", self.disk), "-device", "virtio-blk-pci,drive=disk,serial=k4-disk",
+            *node("disk", self.disk), "-device", "virtio-blk-pci,drive=disk,serial=k1-disk",
             *node("stick", self.stick), "-device", "qemu-xhci,id=xhci", "-device", "usb-storage,bus=xhci.0,drive=stick,id=stick",
             *line("uart"), "-device", "isa-serial,chardev=uart,index=1", *line("hmp"), "-mon", "chardev=hmp,mode=readline",
         ]  # fmt: skip
@@ -97,27 +103,29 @@ def insmod(kernel: str, names: tuple[str, ...]) -> str:
 
 
 @pytest.fixture(scope="module")
-def machine(vm: Vm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    home = tmp_path_factory.mktemp("k4")
-    machine = Machine(vm, home)
+def machine(guests: None) -> Iterator[Machine]:
+    home = Path(tempfile.mkdtemp(prefix="mk9p-", dir="/run"))  # a short name: it holds sockets
+    lab = labs.Lab(home / "lab")
+    vm, machine = Vm(lab), Machine(Vm(lab), home)
     for file, size in ((machine.disk, DISK), (machine.stick, 8 * MIB)):
         with file.open("wb") as empty:
             empty.truncate(size)
-    words = {"backend": "qemu", "kernel": "6.1", "memory": "768M", "device": machine.hardware()}
-
-    async def start(ns: Client) -> None:
-        await labs.start_kernel(ns, "k4", words)
-        await labs.serving(ns, ["k4"], print)
-
-    vm.client(start)
+    kernels: dict[str, dict[str, Any]] = {
+        "k1": {"backend": "qemu", "kernel": "6.1", "memory": "768M", "device": machine.hardware()},
+        "k2": {"backend": "uml", "kernel": "uml", "memory": "512M"},
+    }
+    file = lab_file(home / "lab.toml", kernels)
+    done = subprocess.run(up_or_down(lab, "up", "--no-mount", str(file)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
     try:
-        vm.sh("k4", insmod("6.1", MODULES))
+        vm.sh("k1", insmod("6.1", MODULES))
         vm.sh("k2", insmod("uml", ("loop",)))
-        until(lambda: {"vda", "sda"} <= set(machine.listed(BLOCK)), "the disks of k4")
+        vm.mount("k2", MOUNT)
+        until(lambda: {"vda", "sda"} <= set(machine.listed(BLOCK)), "the disks of k1")
         yield machine
     finally:
-        vm.mk9p("write", "kernels/k4/ctl", "kill")
-        until(lambda: vm.mk9p("write", "kernels/ctl", "delete k4").returncode == 0, "the end of k4")
+        lab.end()
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def test_disks_tell_what_they_are(machine: Machine) -> None:
@@ -125,15 +133,15 @@ def test_disks_tell_what_they_are(machine: Machine) -> None:
     assert status["vda"][1:5] == [str(DISK), "512", "rw", "fixed"]
     assert status["sda"][1:4] == [str(8 * MIB), "512", "rw"]
     ctl = machine.vm.cat(f"{BLOCK}/vda/ctl").splitlines()
-    assert ctl[:3] == ["inquiry disk k4-disk", f"geometry {DISK // 512} 512", f"part data 0 {DISK // 512}"]
+    assert ctl[:3] == ["inquiry disk k1-disk", f"geometry {DISK // 512} 512", f"part data 0 {DISK // 512}"]
     assert "inquiry QEMU QEMU HARDDISK" in machine.vm.cat(f"{BLOCK}/sda/ctl")
     events = machine.events(f"{BLOCK}/events")
     assert {"add vda", "add sda"} <= set(events)
 
 
-def test_k2_makes_a_file_system_on_the_disk_of_k4(machine: Machine, mounted: str) -> None:
-    """As a user of k2 would: losetup, mkfs, mount; then k4 finds all of it on its own disk."""
-    vm, data = machine.vm, f"{mounted}/{BLOCK}/vda/data"
+def test_k2_makes_a_file_system_on_the_disk_of_k1(machine: Machine) -> None:
+    """As a user of k2 would: losetup, mkfs, mount; then k1 finds all of it on its own disk."""
+    vm, data = machine.vm, f"{MOUNT}/{BLOCK}/vda/data"
     made = vm.sh(
         "k2",
         f"""set -e; test $(stat -c %s {data}) = {DISK}
@@ -147,7 +155,7 @@ def test_k2_makes_a_file_system_on_the_disk_of_k4(machine: Machine, mounted: str
     sums = made[2:]
     assert len(sums) == WRITTEN // 10
     found = vm.sh(
-        "k4",
+        "k1",
         "mkdir -p /mnt/disk && mount -o ro /dev/vda /mnt/disk && cd /mnt/disk && sha256sum file*; cd /; umount /mnt/disk",
     )
     assert found.splitlines() == sums
@@ -159,32 +167,11 @@ def test_k2_makes_a_file_system_on_the_disk_of_k4(machine: Machine, mounted: str
         assert f"{hashlib.sha256(text.stdout).hexdigest()}  file1" in sums
 
 
-def test_what_k2_had_synced_is_there_when_it_dies(machine: Machine, mounted: str) -> None:
-    vm, data = machine.vm, f"{mounted}/{BLOCK}/vda/data"
-    said = vm.sh(
-        "k2",
-        f"""set -e; d=$(losetup -f --show --direct-io=on {data}); mkfs.ext4 -q $d; mkdir -p /mnt/disk; mount $d /mnt/disk; cd /mnt/disk
-        dd if=/dev/urandom of=kept bs=1M count=8 conv=fsync 2>/dev/null; sync .; sha256sum kept
-        (dd if=/dev/zero of=lost bs=1M count=1000 >/dev/null 2>&1 &)""",
-    )
-    vm.write("kernels/k2/ctl", "kill")
-    try:
-        until(
-            lambda: "/dev/vda" not in vm.sh("k4", "ls -l /proc/[0-9]*/fd 2>/dev/null; :"), "the end of what k2 had open"
-        )
-        assert vm.sh("k4", "mount /dev/vda /mnt/disk && cd /mnt/disk && sha256sum kept; cd /; umount /mnt/disk") == said
-    finally:
-        vm.write("kernels/k2/ctl", "start")
-        until(lambda: vm.mk9p("ls", "k/k2/proc").returncode == 0, "the return of k2")
-        vm.mount("k2", mounted)
-    vm.sh("k2", insmod("uml", ("loop",)))
-
-
 def test_words_of_ctl_on_a_real_disk(machine: Machine) -> None:
     vm = machine.vm
     vm.write(f"{BLOCK}/vda/ctl", "readonly on")
     try:
-        assert vm.sh("k4", "cat /sys/block/vda/ro") == "1\n"
+        assert vm.sh("k1", "cat /sys/block/vda/ro") == "1\n"
         refused = vm.mk9p("write", f"{BLOCK}/vda/data", "x")
         assert refused.returncode == 1
         assert b"Read-only file system" in refused.stderr
@@ -199,7 +186,7 @@ def test_words_of_ctl_on_a_real_disk(machine: Machine) -> None:
 
 @pytest.mark.parametrize("table", ["gpt", "dos"])
 def test_tables_are_read_as_the_kernel_reads_them(machine: Machine, table: str) -> None:
-    """Write a table on k4's stick; its kernel's partitions and ours, read from the same bytes as a plain file, are the same."""
+    """Write a table on k1's stick; its kernel's partitions and ours, read from the same bytes as a plain file, are the same."""
     vm = machine.vm
     sectors = 8 * MIB // 512
     content = gpt(sectors, {1: (64, 999), 3: (1000, 1999), 7: (5000, sectors - 34)}) if table == "gpt" else dos(sectors)
@@ -212,7 +199,7 @@ def test_tables_are_read_as_the_kernel_reads_them(machine: Machine, table: str) 
 
     ours = [line for line in vm.client(put).splitlines() if line.startswith("part p")]
     rows = vm.sh(
-        "k4", "cd /sys/block/sda; for p in sda*; do echo $(cat $p/partition) $(cat $p/start) $(cat $p/size); done"
+        "k1", "cd /sys/block/sda; for p in sda*; do echo $(cat $p/partition) $(cat $p/start) $(cat $p/size); done"
     )
     kernel = [tuple(map(int, row.split())) for row in rows.splitlines()]
     assert ours == [f"part p{n} {start} {start + size}" for n, start, size in sorted(kernel)]
@@ -256,11 +243,11 @@ def test_raw_speaks_scsi(machine: Machine) -> None:
 
 def test_a_stick_is_pulled_out_and_plugged_in(machine: Machine) -> None:
     vm = machine.vm
-    port = next(line.split()[0] for line in vm.cat("k/k4/dev/usb/status").splitlines() if "HARDDRIVE" in line)
-    status = vm.cat(f"k/k4/dev/usb/{port}/status")
+    port = next(line.split()[0] for line in vm.cat("k/k1/dev/usb/status").splitlines() if "HARDDRIVE" in line)
+    status = vm.cat(f"k/k1/dev/usb/{port}/status")
     assert "driver usb\n" in status
     assert "usb-storage" in status.splitlines()[-1]
-    assert vm.client(lambda ns: ns.read_bytes(f"k/k4/dev/usb/{port}/raw"))[:2] == b"\x12\x01"
+    assert vm.client(lambda ns: ns.read_bytes(f"k/k1/dev/usb/{port}/raw"))[:2] == b"\x12\x01"
 
     async def pull(ns: Client) -> OSError:
         async with await ns.open(f"{BLOCK}/sda/data", "r+") as data:
@@ -273,25 +260,25 @@ def test_a_stick_is_pulled_out_and_plugged_in(machine: Machine) -> None:
                 await data.pwrite(b"x" * 512, 0)
             return caught.value
 
-    before = machine.events("k/k4/dev/usb/events"), machine.events(f"{BLOCK}/events")
+    before = machine.events("k/k1/dev/usb/events"), machine.events(f"{BLOCK}/events")
     assert vm.client(pull).errno == 5
-    until(lambda: port not in machine.listed("k/k4/dev/usb"), "the stick to go")
+    until(lambda: port not in machine.listed("k/k1/dev/usb"), "the stick to go")
     machine.monitor("device_add usb-storage,bus=xhci.0,drive=stick,id=stick")
     until(lambda: any(name.startswith("sd") for name in machine.listed(BLOCK)), "the stick to come back")
-    usb = machine.events("k/k4/dev/usb/events")[len(before[0]) :]
+    usb = machine.events("k/k1/dev/usb/events")[len(before[0]) :]
     assert f"remove {port}" in usb
     assert any(line.startswith("add ") and line.endswith("46f4:0001") for line in usb)
     assert any(line.startswith("bind ") and line.endswith("usb-storage") for line in usb)
     block = machine.events(f"{BLOCK}/events")[len(before[1]) :]
     assert "remove sda" in block
     assert any(line.startswith("add sd") for line in block)
-    assert "Traceback" not in vm.cat("kernels/k4/log")
+    assert "Traceback" not in vm.cat("kernels/k1/log")
 
 
 def test_usb_words(machine: Machine) -> None:
     vm = machine.vm
-    port = next(line.split()[0] for line in vm.cat("k/k4/dev/usb/status").splitlines() if "HARDDRIVE" in line)
-    ctl = f"k/k4/dev/usb/{port}/ctl"
+    port = next(line.split()[0] for line in vm.cat("k/k1/dev/usb/status").splitlines() if "HARDDRIVE" in line)
+    ctl = f"k/k1/dev/usb/{port}/ctl"
     vm.write(ctl, "power off")
     assert vm.cat(ctl).startswith("power off\n")
     until(lambda: not any(name.startswith("sd") for name in machine.listed(BLOCK)), "the disk to go")
@@ -299,37 +286,37 @@ def test_usb_words(machine: Machine) -> None:
     until(lambda: any(name.startswith("sd") for name in machine.listed(BLOCK)), "the disk to come back")
     vm.write(ctl, "reset\nunbind\n")
     assert "unbind" in vm.cat(ctl)
-    assert "driver -\n" in vm.cat(f"k/k4/dev/usb/{port}/status")
+    assert "driver -\n" in vm.cat(f"k/k1/dev/usb/{port}/status")
     vm.write(ctl, "bind")
     until(lambda: any(name.startswith("sd") for name in machine.listed(BLOCK)), "the disk to come back")
 
 
 def test_pci_words(machine: Machine) -> None:
     vm = machine.vm
-    slot = next(line.split()[0] for line in vm.cat("k/k4/dev/pci/status").splitlines() if line.endswith("xhci_hcd"))
-    before = len(machine.events("k/k4/dev/pci/events"))
-    ctl = f"k/k4/dev/pci/{slot}/ctl"
+    slot = next(line.split()[0] for line in vm.cat("k/k1/dev/pci/status").splitlines() if line.endswith("xhci_hcd"))
+    before = len(machine.events("k/k1/dev/pci/events"))
+    ctl = f"k/k1/dev/pci/{slot}/ctl"
     assert vm.cat(ctl) == "bind xhci_hcd\n"
-    assert "config" in machine.listed(f"k/k4/dev/pci/{slot}")
+    assert "config" in machine.listed(f"k/k1/dev/pci/{slot}")
     vm.write(ctl, "unbind")
-    assert vm.sh("k4", f"ls /sys/bus/pci/drivers/xhci_hcd | grep -c {slot}; :") == "0\n"
+    assert vm.sh("k1", f"ls /sys/bus/pci/drivers/xhci_hcd | grep -c {slot}; :") == "0\n"
     refused = vm.mk9p("write", ctl, "bind virtio-pci")
     assert refused.returncode == 1
     vm.write(ctl, "bind xhci_hcd")
     vm.write(ctl, "remove")
-    assert slot not in machine.listed("k/k4/dev/pci")
-    vm.write("k/k4/dev/pci/ctl", "rescan")
-    until(lambda: slot in machine.listed("k/k4/dev/pci"), "the controller to come back")
-    events = machine.events("k/k4/dev/pci/events")[before:]
+    assert slot not in machine.listed("k/k1/dev/pci")
+    vm.write("k/k1/dev/pci/ctl", "rescan")
+    until(lambda: slot in machine.listed("k/k1/dev/pci"), "the controller to come back")
+    events = machine.events("k/k1/dev/pci/events")[before:]
     assert [line for line in events if slot in line and "bind" not in line] == [f"remove {slot}", f"add {slot}"]
     assert f"bind {slot} xhci_hcd" in events
     assert f"unbind {slot}" in events
 
 
 def test_a_serial_line_is_shared(machine: Machine) -> None:
-    """What is said on k4's second serial line is read by two in the namespace, and what they write comes out at the other end."""
-    vm, name = machine.vm, "k/k4/dev/tty/ttyS1"
-    assert "ttyS0" in machine.listed("k/k4/dev/tty")
+    """What is said on k1's second serial line is read by two in the namespace, and what they write comes out at the other end."""
+    vm, name = machine.vm, "k/k1/dev/tty/ttyS1"
+    assert "ttyS0" in machine.listed("k/k1/dev/tty")
     with socket.socket(socket.AF_UNIX) as far:
         far.connect(str(machine.home / "uart"))
         vm.write(f"{name}ctl", "b115200 l8 pn s1 m0 d1 r1")
@@ -355,6 +342,24 @@ def test_a_serial_line_is_shared(machine: Machine) -> None:
         lines = vm.cat(f"{name}status").splitlines()
         assert lines[0].startswith("b115200 c0 d1 e0 l8 m0 pn r1 s1")
         assert "framing(0) overruns(0)" in lines[1]
-        refused = vm.mk9p("cat", "k/k4/dev/tty/ttyS0")  # the console, with a shell on it
+        refused = vm.mk9p("cat", "k/k1/dev/tty/ttyS0")  # the console, with a shell on it
         assert refused.returncode == 1
         assert os.strerror(16).encode() in refused.stderr
+
+
+def test_what_k2_had_synced_is_there_when_it_dies(machine: Machine) -> None:
+    """The last test here: k2 is killed while it writes."""
+    vm, data = machine.vm, f"{MOUNT}/{BLOCK}/vda/data"
+    said = vm.sh(
+        "k2",
+        f"""set -e; d=$(losetup -f --show --direct-io=on {data}); mkfs.ext4 -q $d; mkdir -p /mnt/disk; mount $d /mnt/disk; cd /mnt/disk
+        dd if=/dev/urandom of=kept bs=1M count=8 conv=fsync 2>/dev/null; sync .; sha256sum kept
+        setsid sh -c 'while :; do dd if=/dev/zero of=lost bs=1M count=100 conv=fsync; done' </dev/null >/dev/null 2>&1 &""",
+    )
+    vm.write("kernels/k2/ctl", "kill")
+    found = vm.sh(
+        "k1",
+        "mount /dev/vda /mnt/disk && cd /mnt/disk && sha256sum kept && dmesg | grep 'EXT4-fs (vda)'; cd /; umount /mnt/disk",
+    )
+    assert found.startswith(said)
+    assert "recovery complete" in found  # it was in the middle of it
