@@ -107,8 +107,16 @@ async def test_a_command_gets_default_signals_and_no_descriptors(cmd: Dir) -> No
     finally:
         os.close(r)
         os.close(w)
-    sets = dict(line.split(":\t") for line in status.splitlines() if line.startswith("Sig"))
-    assert int(sets["SigIgn"], 16) == int(sets["SigBlk"], 16) == int(sets["SigCgt"], 16) == 0
+    sets = {
+        key: int(value, 16)
+        for key, value in (
+            line.split(":\t") for line in status.splitlines() if line.startswith(("SigIgn", "SigBlk", "SigCgt"))
+        )
+    }
+    sets["SigIgn"] &= ~(
+        0b11 << 31
+    )  # 32 and 33 are the C library's own: make(1) leaves them ignored, and nobody can change that
+    assert set(sets.values()) == {0}
 
 
 @pytest.mark.parametrize(
