@@ -56,6 +56,7 @@ class Connection:
         self.backends: dict[object, Backend] = {}
         self.choked: set[Backend] = set()  # of these, the ones that take no more bytes: no further frame is read
         self.exchange: Exchange
+        self.more = False  # requests were received that are not answered yet, for want of room for their replies
         self.blocked = False  # the kernel takes no more bytes: wait for writable, and read nothing meanwhile
 
     def speak(self, dialect: Dialect) -> None:

@@ -245,6 +245,8 @@ class Server(Workers):
                     self.send(c)
                 if c.blocked or c.held or c.choked or c.dead:
                     return True
+                if c.more:  # there was no room for the replies to all of them, and now there is
+                    continue
                 if drained:
                     return True
                 space = c.frames.space()
@@ -263,6 +265,8 @@ class Server(Workers):
                 await self._in_hand(waiting)
                 return False
             self.send(c)
+            if c.more and not c.blocked:
+                self.again(c)
         except ProtocolError as error:
             self._out_of_frame(c, error)
         except OSError as error:
@@ -345,7 +349,9 @@ class Server(Workers):
             if c.out_size > self.limits.out:
                 self.send(c)
                 if c.blocked:
+                    c.more = True
                     return None
+        c.more = False
         return None
 
     def _admit(self, c: Connection, type_: int, tag: int, buf: bytearray, start: int) -> None:

@@ -50,9 +50,8 @@ class FrameBuffer:
         rest = max(0, min(_SIZE(self.buf, self._head)[0], self.limit) - have) if have >= 4 else 0
         if len(self.buf) - self._tail < max(rest, len(self.buf) // 2):
             if have > _LITTLE and len(self.buf) < _MOST:
-                self._wanted = 2 * len(
-                    self.buf
-                )  # large frames come one after the other: a larger buffer moves their beginnings less often
+                # Large frames come one after the other: a larger buffer moves their beginnings less often.
+                self._wanted = 2 * len(self.buf)
             if len(self.buf) - have < max(rest, 1) or len(self.buf) < self._wanted:
                 self._move(rest)
             elif self._head:

@@ -97,8 +97,10 @@ def connect(
 
 
 @asynccontextmanager
-async def talking(root: Node, dialect: Dialect = Dialect.L, **start: Any) -> AsyncIterator[Talk]:
-    async with serving(root) as server:
+async def talking(
+    root: Node, dialect: Dialect = Dialect.L, *, limits: Limits | None = None, **start: Any
+) -> AsyncIterator[Talk]:
+    async with serving(root, limits) as server:
         talk = connect(server, dialect)
         await talk.start(**start)
         yield talk

@@ -8,8 +8,9 @@ import trio
 from talk import Talk, connect, serving, talking
 
 from mk9p.errors import NineError
+from mk9p.server import Limits
 from mk9p.tree import Conversations, Ctl, Dir, Log, Stream, Text
-from mk9p.wire import NOFID, Dialect, unpack_dirents, unpack_stats
+from mk9p.wire import NOFID, Dialect, codec, unpack_dirents, unpack_stats
 from mk9p.wire import messages as m
 
 ALL = pytest.mark.parametrize("dialect", list(Dialect))
@@ -504,3 +505,23 @@ async def test_no_afid_is_needed() -> None:
     async with talking(Dir({}), Dialect.P9) as talk:
         assert error_of(await talk.rpc(m.Tauth, 1, 5, "root", "")) == "authentication not required"
         assert error_of(await talk.rpc(m.Tclunk, 1, NOFID)) == "fid unknown or out of range"
+
+
+async def test_a_kernel_that_takes_no_more_for_a_moment_leaves_no_request_behind() -> None:
+    """The link refuses one send in the middle of a batch and takes the next: what was received meanwhile is answered all the same."""
+    async with talking(Dir({"f": Text("x" * 5000)}), limits=Limits(out=1000)) as talk:
+        await talk.open(1, "f")
+        (c,) = talk.server.connections
+        real, refusals = c.link.send, [True]
+
+        def send(data: bytes) -> int:
+            if refusals:
+                refusals.pop()
+                raise BlockingIOError
+            return real(data)
+
+        c.link.send = send  # type: ignore[misc]
+        read = codec(Dialect.L, m.Tread.type).pack
+        await talk.raw(b"".join(read(tag, 1, 0, 5000) for tag in range(8)))
+        with trio.fail_after(5):
+            assert {(await talk.receive()).tag for _ in range(8)} == set(range(8))  # type: ignore[union-attr]

@@ -93,6 +93,18 @@ def test_room_is_small_at_first_and_at_least_the_rest_of_the_frame() -> None:
     assert len(frames.space()) >= 16 * KIB
 
 
+def test_a_huge_frame_is_received_where_it_begins() -> None:
+    frames = FrameBuffer(4096 * KIB)
+    frame = encode(P9, Twrite(1, 2, 0, bytes(3000 * KIB)))
+    feed(frames, frame[:5])
+    frames.space()
+    buffer = frames.buf
+    feed(frames, frame[5 : 2000 * KIB])
+    feed(frames, frame[2000 * KIB :])
+    assert frames.buf is buffer
+    assert taken(frames) == [frame]
+
+
 def test_a_stream_of_large_frames_gets_a_large_buffer() -> None:
     frames = FrameBuffer(1024 * KIB)
     frame = encode(P9, Twrite(1, 2, 0, bytes(64 * KIB)))
