@@ -97,6 +97,7 @@ async def test_whenever_its_line_breaks_nothing_stays_open(
             await alone(server)
 
         await once(Faults(0))
+        gc.collect()
         before, tasks = descriptors(), trio.lowlevel.current_statistics().tasks_living
         operations = 0
         for short in (False, True):
@@ -107,7 +108,13 @@ async def test_whenever_its_line_breaks_nothing_stays_open(
                 await once(faults)
                 struck = faults.struck
                 gc.collect(0)
-                assert descriptors() == before, f"after {at} operations"
+                with trio.move_on_after(5):
+                    while (
+                        descriptors() > before
+                    ):  # a thread that was given up closes what it has open when it comes back
+                        gc.collect()
+                        await trio.lowlevel.checkpoint()
+                assert descriptors() <= before, f"after {at} operations"
                 assert not in_use, f"after {at} operations"
             operations = max(operations, at)
         assert operations > 6
