@@ -1,6 +1,6 @@
 """What a file is: the contract (`Node`, `Handle`), and the few kinds of file that trees are made of."""
 
-from mk9p.tree.conversations import Conversation, Conversations
+from mk9p.tree.conversations import Conversation, Conversations, CtlOfNew
 from mk9p.tree.ctl import Ctl, settings
 from mk9p.tree.dirs import Dir, Lazy
 from mk9p.tree.files import Block, Content, File, Text
@@ -16,6 +16,7 @@ __all__ = [
     "Conversation",
     "Conversations",
     "Ctl",
+    "CtlOfNew",
     "Dir",
     "File",
     "Handle",

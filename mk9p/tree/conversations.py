@@ -118,14 +118,14 @@ class Conversations(Dir):
             del self.talks[number]
         return self._started(number, made, how)
 
-    def _started(self, number: int, talk: Conversation, how: Open) -> "_CtlOfNew":
+    def _started(self, number: int, talk: Conversation, how: Open) -> "CtlOfNew":
         numbered = _Numbered(self, number, talk, how.who)
         self.talks[number] = numbered
         assert isinstance(numbered.ctl, Node)
         ctl = numbered.ctl.open(how)
         assert isinstance(ctl, Handle)
         numbered.hold()
-        return _CtlOfNew(ctl, numbered)
+        return CtlOfNew(ctl, str(numbered.number), numbered.release)
 
     async def accept(
         self, new: Callable[[int, Principal], Maybe[Conversation]], how: Open, *, through: Conversation
@@ -160,17 +160,17 @@ class _Clone(File):
         return self.owner.start(self.owner.new, how)
 
 
-class _CtlOfNew(Handle):
-    """The ctl that opening clone gives: reading it tells the number; it holds its conversation."""
+class CtlOfNew(Handle):
+    """The ctl that opening clone gives: reading it tells the `name` of what is new, until it was written to; closing it calls `release`."""
 
-    def __init__(self, ctl: Handle, numbered: _Numbered) -> None:
-        self.ctl, self.numbered = ctl, numbered
-        self.number = f"{numbered.number}\n".encode()
+    def __init__(self, ctl: Handle, name: str, release: Callable[[], Maybe[None]]) -> None:
+        self.ctl, self.release = ctl, release
+        self.name = f"{name}\n".encode()
         self.wrote = False
 
     def read(self, offset: int, count: int) -> Maybe[Buffer]:
-        if not self.wrote or offset < len(self.number):
-            return self.number[offset : offset + count]
+        if not self.wrote or offset < len(self.name):
+            return self.name[offset : offset + count]
         return self.ctl.read(offset, count)
 
     def write(self, offset: int, data: memoryview) -> Maybe[int]:
@@ -182,7 +182,7 @@ class _CtlOfNew(Handle):
 
     async def close(self) -> None:
         await settle(self.ctl.close())
-        await settle(self.numbered.release())
+        await settle(self.release())
 
 
 class _CtlOfCall(Handle):

@@ -10,7 +10,7 @@ import attrs
 
 from mk9p.auth import Principal  # noqa: TC001 - the words' signatures are read
 from mk9p.errors import NineError
-from mk9p.tree import Ctl, Dir, Handle, Lazy, Log, Node, Open, Stream, Text, join, settings, settle
+from mk9p.tree import Ctl, CtlOfNew, Dir, Handle, Lazy, Log, Node, Open, Stream, Text, join, settings
 
 from . import backend, life, qemu, uml
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import trio
 
-    from mk9p.tree import Buffer, Change, Maybe, Source
+    from mk9p.tree import Maybe, Source
 
     from .console import Reader
 
@@ -291,28 +291,4 @@ class _Clone(Text):
         ctl = made.ctl.open(how)
         assert isinstance(ctl, Handle)
         made.hold()
-        return _CtlOfNew(ctl, made)
-
-
-class _CtlOfNew(Handle):
-    """The ctl that opening clone gives; it holds its kernel."""
-
-    def __init__(self, ctl: Handle, made: KernelDir) -> None:
-        self.ctl, self.made, self.wrote = ctl, made, False
-        self.name = f"{made.kernel.name}\n".encode()
-
-    def read(self, offset: int, count: int) -> Maybe[Buffer]:
-        if not self.wrote or offset < len(self.name):
-            return self.name[offset : offset + count]
-        return self.ctl.read(offset, count)
-
-    def write(self, offset: int, data: memoryview) -> Maybe[int]:
-        self.wrote = True
-        return self.ctl.write(offset, data)
-
-    def change(self, change: Change) -> Maybe[None] | None:
-        return None if change.only_truncates else super().change(change)
-
-    async def close(self) -> None:
-        await settle(self.ctl.close())
-        await settle(self.made.release())
+        return CtlOfNew(ctl, made.kernel.name, made.release)
