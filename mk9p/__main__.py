@@ -24,11 +24,14 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "tail": ("clients.files", "[-n LINES] PATH   follow a file of events"),
     "run": ("clients.run", "KERNEL [-t] -- COMMAND [ARG...]   run a command in a kernel"),
     "ps": ("clients.ps", "[KERNEL...]   the processes of all kernels"),
+    "top": ("clients.top", "[--once] [KERNEL...]   the kernels, what they are asked, and their busiest processes"),
     "console": ("clients.console", "KERNEL   attach to a kernel's console"),
     "mount": ("clients.mount", "[DIAL] DIR   mount with v9fs, or FUSE where the kernel has none"),
     "umount": ("clients.mount", "DIR   unmount"),
     "socks": ("clients.socks", "[-l HOST:PORT] KERNEL   a kernel's network as a SOCKS5 proxy on this machine"),
     "trace": ("clients.trace", "ADDR [-l DIAL] [--pcap FILE]   show the messages between clients and a server"),
+    "help": ("clients.help", "[NAME]   the manual: a page a resource server; without a name, what pages there are"),
+    "new-server": ("clients.new_server", "NAME [DIR]   make the package of a new resource server"),
     "doctor": (
         "clients.doctor",
         "[ADDR|PATH]   find what Linux's v9fs stumbles over in a tree, or in a mount's options",
@@ -53,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[:1] == ["-a"] and len(words) > 1:
         address = words[1]
         del words[:2]
-    if not words or words[0] in ("-h", "--help", "help"):
+    if not words or words[0] in ("-h", "--help"):
         print(usage())
         return 0 if words else 2
     if words[0] not in COMMANDS:

@@ -12,17 +12,17 @@ from mk9p.testing import mounted
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
-sys.path.insert(0, str(ROOT / "examples"))
+sys.path.insert(0, str(ROOT / "examples/counter"))
 
 
 def test_the_server_in_it_is_the_file_that_is_tested() -> None:
     shown = re.search(r"```python\n(import attrs\n.*?)```", README, re.DOTALL)
     assert shown is not None
-    assert shown[1] in (ROOT / "examples/counter.py").read_text()
+    assert shown[1] in (ROOT / "examples/counter/mk9p_counter/__init__.py").read_text()
 
 
 async def test_the_example_works_and_says_usage() -> None:
-    from counter import Counter
+    from mk9p_counter import Counter
 
     async with mounted(Counter().tree()) as tree:
         await tree.write("ctl", "add 2\nadd 3\n")
@@ -36,7 +36,7 @@ async def test_the_example_works_and_says_usage() -> None:
 
 
 def test_every_command_it_names_is_there() -> None:
-    named = re.findall(r"(?:^    |\| |`|ssh box )mk9p (?:-a \S+ )?([a-z]+)", README, re.MULTILINE)
+    named = re.findall(r"(?:^    |\| |`|ssh box )mk9p (?:-a \S+ )?([a-z-]+)", README, re.MULTILINE)
     assert len(named) > 10
     assert set(named) <= set(COMMANDS)
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))

@@ -6,15 +6,30 @@
 
     await check_tree(lambda: Counter().tree())
 
+    await check_page(Path("counter.md").read_text(), tree)
+
 mounted.py  a tree, served to a client of this process
 check.py    what every tree must do, whatever it is of
 faults.py   links and streams of which the nth operation fails
+manual.py   a manual page against the tree that it is of (page.py reads it)
 rude.py     a client without manners: tags used again, floods, mutated frames, hanging up in the middle
 """
 
 from mk9p.testing.check import check_tree
 from mk9p.testing.faults import Faults, FlakyLink, FlakyStream
+from mk9p.testing.manual import check_page
 from mk9p.testing.mounted import PRIVATE, joined, mounted
 from mk9p.testing.rude import Frames, rude
 
-__all__ = ["PRIVATE", "Faults", "FlakyLink", "FlakyStream", "Frames", "check_tree", "joined", "mounted", "rude"]
+__all__ = [
+    "PRIVATE",
+    "Faults",
+    "FlakyLink",
+    "FlakyStream",
+    "Frames",
+    "check_page",
+    "check_tree",
+    "joined",
+    "mounted",
+    "rude",
+]

@@ -13,6 +13,7 @@ from typing import Final
 import attrs
 import trio
 
+from mk9p.sysfs import names, text
 from mk9p.tree import Dir, Lazy, Node, Stream, Text
 from servers.tty.line import Line
 from servers.tty.uart import UartCtl
@@ -53,8 +54,8 @@ class Lines:
 
     def lines(self) -> list[str]:
         """Return the lines that there are. A serial port without a chip behind it (type 0) is none."""
-        found = [name for name in _listed(f"{self.root}/sys/class/tty") if self.place(name)]
-        return sorted(found) + sorted(f"pts{n}" for n in _listed(f"{self.root}/dev/pts") if n.isdecimal())
+        found = [name for name in names(f"{self.root}/sys/class/tty") if self.place(name)]
+        return sorted(found) + sorted(f"pts{n}" for n in names(f"{self.root}/dev/pts") if n.isdecimal())
 
     def place(self, name: str) -> str:
         """Return where a line's device file is; empty if there is no such line."""
@@ -62,12 +63,8 @@ class Lines:
             return f"{self.root}/dev/pts/{name[3:]}"
         if _LINE.fullmatch(name) is None or not os.path.exists(f"{self.root}/sys/class/tty/{name}"):
             return ""
-        try:
-            with open(f"{self.root}/sys/class/tty/{name}/type") as file:
-                if file.read().strip() == "0":
-                    return ""
-        except OSError:
-            pass  # it is no serial port
+        if text(f"{self.root}/sys/class/tty/{name}/type") == "0":
+            return ""
         return f"{self.root}/dev/{name}"
 
     def split(self, file: str) -> tuple[str, str]:
@@ -109,10 +106,3 @@ class Lines:
                 "status": Text(ctl.status),
             }
         return line.files
-
-
-def _listed(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except FileNotFoundError:
-        return []

@@ -18,6 +18,7 @@ from typing import Any, Final, Literal
 import trio
 
 from mk9p.errors import NineError
+from mk9p.sysfs import put, text
 from mk9p.tree import Ctl, quote
 from mk9p.tree.words import Word, word
 from servers.tty.line import CFLAG, FLOW, IFLAG, ISPEED, OSPEED, Line, attributes
@@ -28,7 +29,9 @@ _TIOCSBRK, _TIOCCBRK = 0x5427, 0x5428
 _BREAK_MS: Final = 250
 _LONGEST_BREAK_MS: Final = 10_000
 _LARGEST: Final = 1 << 20
-_USAGE: Final = "usage: bSPEED cN dN f h iN kMS lBITS mN n pe|po|pn qBYTES rN sN xN, several on a line"
+_USAGE: Final = (
+    "usage: bSPEED · cN · dN · eN · f · h · iN · kMS · lBITS · mN · n · pe|po|pn · qBYTES · rN · sN · wN · xN · exclusive on|off"
+)
 
 
 class UartCtl(Ctl):
@@ -153,11 +156,7 @@ class UartCtl(Ctl):
     def fifo(self, n: int) -> None:
         """Set after how many bytes the receiver interrupts; 0 is after each, and the chip takes the next smaller that it has."""
         try:
-            fd = os.open(f"{self.sysfs}/rx_trig_bytes", os.O_WRONLY | os.O_CLOEXEC)
-            try:
-                os.write(fd, str(max(n, 1)).encode())
-            finally:
-                os.close(fd)
+            put(f"{self.sysfs}/rx_trig_bytes", str(max(n, 1)))
         except FileNotFoundError:
             self.absent("a FIFO to set", n)
 
@@ -209,13 +208,9 @@ class UartCtl(Ctl):
             frame, overrun, _, _, buffer = _counters(fd)
             device = os.minor(os.fstat(fd).st_rdev)
         del letters["x"]
-        try:
-            with open(f"{self.sysfs}/type") as file:
-                kind = file.read().strip()
-            with open(f"{self.sysfs}/rx_trig_bytes") as file:
-                letters["i"] = file.read().strip()
-        except OSError:
-            kind = "0"
+        kind = text(f"{self.sysfs}/type", "0")
+        if fifo := text(f"{self.sysfs}/rx_trig_bytes"):
+            letters["i"] = fifo
         line = self.line
         signals = [
             ("cts", termios.TIOCM_CTS),
