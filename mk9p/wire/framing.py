@@ -81,6 +81,19 @@ class FrameBuffer:
         self._head = end
         return head, end
 
+    @property
+    def pending(self) -> bool:
+        """Whether anything was received that is not handed out, be it a part of a frame."""
+        return self._head < self._tail
+
+    def ahead(self) -> tuple[int, int]:
+        """Return where in `buf` lies what was received and not handed out, the last frame maybe in part; for one who takes frames apart himself."""
+        return (self._head, self._tail) if self._sought is None else (self._head, self._head)
+
+    def taken(self, end: int) -> None:
+        """Take note that what lay ahead was handed out as far as `end`, where a frame begins."""
+        self._head = end
+
     def detach(self) -> int:
         """Leave the present buffer to those who hold views into it, and go on in a fresh one that has the unread tail. Return its length."""
         held = self._tail

@@ -9,6 +9,7 @@ In generated code the fields have their own names, and everything else starts wi
 
 import linecache
 from collections.abc import Callable
+from itertools import chain
 from struct import Struct
 from typing import Any, Final
 
@@ -23,7 +24,8 @@ _LENGTH: Final = Struct("<H")
 _GLOBALS: Final[dict[str, Any]] = {
     "_new": tuple.__new__,
     "_Qid": Qid,
-    "_pack_qid": _QID.pack,
+    "_chain": chain.from_iterable,
+    "_pack_qids": tuple(Struct("<" + count * "BIQ").pack for count in range(MAXWELEM + 1)),
     "_unpack_qids": _QID.iter_unpack,
     "_pack_length": _LENGTH.pack,
     "_unpack_length": _LENGTH.unpack_from,
@@ -278,7 +280,7 @@ def _pack_qids(what: str, name: str) -> list[str]:
         f"_n_{name} = len({name})",
         f"if _n_{name} > {MAXWELEM}:",
         f"    _say.too_many({what!r}, {name!r}, _n_{name})",
-        f"_{name} = b''.join([_pack_qid(*_qid) for _qid in {name}])",
+        f"_{name} = _pack_qids[_n_{name}](*_chain({name}))",
     ]
 
 

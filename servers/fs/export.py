@@ -48,6 +48,9 @@ class Export:
             int, int | None
         ] = {}  # number of a mount -> descriptor of something on it, None: it has no handles
         self._devices: dict[int, int] = {}
+        self.memory: dict[
+            int, bool
+        ] = {}  # devices whose file system can't be asked to read without waiting, and whether it is in memory
 
     def close(self) -> None:
         """Give back what the export itself has open."""

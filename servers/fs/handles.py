@@ -36,8 +36,8 @@ class FsDirectory(Handle):
     def __init__(self, fd: int) -> None:
         self.fd = fd
 
-    async def sync(self) -> None:
-        await trio.to_thread.run_sync(os.fsync, self.fd)
+    async def sync(self, *, data: bool = False) -> None:
+        await trio.to_thread.run_sync(os.fdatasync if data else os.fsync, self.fd)
 
     def close(self) -> None:
         os.close(self.fd)
@@ -49,11 +49,12 @@ class FsFile(Handle):
     prompt = True
     truncates = True
 
-    def __init__(self, node: "FsNode", fd: int, how: Open, size: int) -> None:
+    def __init__(self, node: "FsNode", fd: int, how: Open, known: os.stat_result | None) -> None:
         self.node, self.fd, self.how = node, fd, how
-        self.size = size  # at the last look
-        self.nowait = True  # the file system reads without waiting, if asked
-        self.memory = False  # it has nothing to wait for
+        self.size, self.device = (known.st_size, known.st_dev) if known is not None else (0, -1)  # at the last look
+        memory = node.export.memory.get(self.device)
+        self.nowait = memory is None  # the file system reads without waiting, if asked
+        self.memory = memory is True  # it has nothing to wait for
         self.synchronous = bool(how.flags & os.O_DSYNC)
         self.acting = node.export.acting(how.who)
 
@@ -77,6 +78,8 @@ class FsFile(Handle):
                 raise
             self.nowait = False
             self.memory = kernel.filesystem(self.fd) in kernel.MEMORY
+            if self.device >= 0:
+                self.node.export.memory[self.device] = self.memory
             return self._read_plain(offset, count)
         if got == room:
             if room == count:
@@ -127,8 +130,8 @@ class FsFile(Handle):
     def locked(self, lock: Lock) -> Lock | None:
         return locks.locked(self.node.path, self.fd, lock)
 
-    async def sync(self) -> None:
-        await trio.to_thread.run_sync(os.fsync, self.fd)
+    async def sync(self, *, data: bool = False) -> None:
+        await trio.to_thread.run_sync(os.fdatasync if data else os.fsync, self.fd)
 
     def close(self) -> None:
         locks.forget(self.node.path, self.fd)

@@ -8,6 +8,7 @@ import errno
 import os
 import platform
 import struct
+from functools import lru_cache
 from typing import Final
 
 _libc: Final = ctypes.PyDLL(None, use_errno=True)
@@ -39,12 +40,17 @@ def _fail(name: bytes | str = "") -> OSError:
     return OSError(number, os.strerror(number), name)
 
 
+@lru_cache(maxsize=256)
+def _opening(flags: int, mode: int, resolve: int) -> bytes:
+    return _how.pack(flags | os.O_CLOEXEC | os.O_NOFOLLOW, mode, _BENEATH | resolve)
+
+
 def open_beneath(directory: int, name: bytes, flags: int, mode: int = 0, *, resolve: int = 0) -> int:
     """Open a name in the directory of a descriptor and return a descriptor; follows no link, and leaves the directory under no circumstances.
 
     `flags` are those of open(2), O_CLOEXEC comes of itself; `resolve` are more of openat2(2)'s. Raises OSError.
     """
-    how = _how.pack(flags | os.O_CLOEXEC | os.O_NOFOLLOW, mode, _BENEATH | resolve)
+    how = _opening(flags, mode, resolve)
     while True:
         fd: int = _openat2(_OPENAT2, directory, name, how, 24)
         if fd >= 0:

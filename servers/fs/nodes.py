@@ -40,6 +40,7 @@ def _held(export: Export, fd: int) -> "FsNode":
     try:
         stat = os.stat(fd)
         node = FsNode(export, export.path(stat.st_dev, stat.st_ino), stat.st_mode)
+        node._fresh = stat
     except BaseException:
         os.close(fd)
         raise
@@ -74,6 +75,7 @@ class FsNode(Node):
     _entry: "tuple[FsNode, bytes] | None" = None  # the directory and name of a file that was listed and not yet used
     _handle: tuple[int, bytes] | None = None  # what it is opened with again, after it gave its descriptor back
     _known: os.stat_result | None = None
+    _fresh: os.stat_result | None = None  # from when the descriptor was opened, for who asks in the same breath
 
     def __init__(self, export: Export, path: int, mode: int) -> None:
         self.export, self.path = export, path
@@ -93,6 +95,7 @@ class FsNode(Node):
     def at(self) -> int:
         """Return the descriptor of this file, opened again if it was given back. Raises ESTALE if the file is no more."""
         fd = self.fd
+        self._fresh = None
         if fd < 0:
             if self._handle is not None:
                 fd = kernel.open_handle(*self._handle)
@@ -116,7 +119,9 @@ class FsNode(Node):
 
     def stat(self) -> Stat:
         fd = self.fd
-        if fd >= 0:
+        if (fresh := self._fresh) is not None:
+            now, self._fresh = fresh, None
+        elif fd >= 0:
             now = os.stat(fd)
         elif self._entry is not None:
             directory, name = self._entry
@@ -304,7 +309,7 @@ class FsNode(Node):
             acting = export.identity.itself
         with acting:
             fd = export.reopen(self.at(), flags)
-        return FsFile(self, fd, how, 0 if self._known is None else self._known.st_size)
+        return FsFile(self, fd, how, self._known)
 
     def create(self, name: str, perm: int, how: Open) -> "tuple[FsNode, Handle]":
         """Make a file and open it; what is there already is opened by 9P2000.L without O_EXCL, and else EEXIST."""
@@ -321,7 +326,7 @@ class FsNode(Node):
             return node, node.open(how)
         try:
             node = _held(self.export, self.export.reopen(fd, os.O_PATH))
-            return node, FsFile(node, fd, how, 0)
+            return node, FsFile(node, fd, how, None)
         except BaseException:
             os.close(fd)
             raise

@@ -2,7 +2,8 @@
 
 Each line is one kind of load. In each of the rounds every server has its turn of a fraction of a second; what is printed is the upper quartile of
 each server's rates (noise only slows down), and its ratio to the one it is compared with. Client and servers are on one core, where a wake-up costs
-2 us; on two it costs 20 to 50, which measures the machine: those are printed too, without a gate.
+2 us; on two it costs 20 to 50, which measures the machine: those are printed too, without a gate. `relay` is one more hop that passes on bytes and
+knows nothing of 9P, in C: what a composed namespace costs if it does nothing.
 """
 
 import argparse
@@ -13,14 +14,11 @@ import statistics
 import subprocess
 import sys
 import sysconfig
-import tempfile
 from pathlib import Path
 
 import attrs
 
-from tests.bench.rivals import Rival, all_of_them
-
-HERE = Path(__file__).parent
+from tests.bench.rivals import Rival, all_of_them, compiled
 
 
 @attrs.frozen
@@ -33,19 +31,29 @@ class Load:
     bytes: bool = False
 
 
-D, P, A, C, F = "diod", "plain", "async", "composed", "fs"
+D, P, A, C, F, R = "diod", "plain", "async", "composed", "fs", "relay"
 
 LOADS = (
-    Load("getattr w=1", ("-w", "1", "getattr"), {(P, D): 1.2, (F, D): 1.05, (C, P): 0}),
-    Load("getattr w=8", ("-w", "8", "getattr"), {(P, D): 3, (F, D): 2, (A, D): 1, (C, P): 0.6}),
+    Load("getattr w=1", ("-w", "1", "getattr"), {(P, D): 1.2, (F, D): 1.05, (C, P): 0, (R, P): 0}),
+    Load("getattr w=8", ("-w", "8", "getattr"), {(P, D): 3, (F, D): 2, (A, D): 1, (C, P): 0.6, (R, P): 0}),
     Load("getattr w=32", ("-w", "32", "getattr"), {(P, D): 4, (F, D): 2, (A, D): 2}),
-    Load("read 64 B w=1", ("-w", "1", "sread"), {(P, D): 1, (F, D): 1, (C, P): 0}),
-    Load("read 64 B w=8", ("-w", "8", "sread"), {(P, D): 1, (F, D): 1, (C, P): 0.6}),
+    Load("read 64 B w=1", ("-w", "1", "sread"), {(P, D): 1, (F, D): 1, (C, P): 0, (R, P): 0}),
+    Load("read 64 B w=8", ("-w", "8", "sread"), {(P, D): 1, (F, D): 1, (C, P): 0.6, (R, P): 0}),
     Load("read 64 B w=32", ("-w", "32", "sread"), {(P, D): 5, (F, D): 4, (A, D): 2}),
     Load("walk open read clunk w=32", ("-w", "32", "cat"), {(P, D): 5, (F, D): 3}),
     Load("64 connections w=1", ("-c", "64", "-w", "1", "getattr"), {(P, D): 1.2}),
-    Load("read 64 KiB w=1", ("-w", "1", "-m", "64k", "read"), {(P, D): 1.05, (F, D): 1.05, (C, P): 0.65}, bytes=True),
-    Load("read 64 KiB w=8", ("-w", "8", "-m", "64k", "read"), {(P, D): 0.95, (F, D): 0.95, (C, P): 0.65}, bytes=True),
+    Load(
+        "read 64 KiB w=1",
+        ("-w", "1", "-m", "64k", "read"),
+        {(P, D): 1.05, (F, D): 1.05, (C, P): 0.65, (R, P): 0},
+        bytes=True,
+    ),
+    Load(
+        "read 64 KiB w=8",
+        ("-w", "8", "-m", "64k", "read"),
+        {(P, D): 0.95, (F, D): 0.95, (C, P): 0.65, (R, P): 0},
+        bytes=True,
+    ),
     Load("write 64 KiB w=8", ("-w", "8", "-m", "64k", "-z", "16m", "write"), {(P, D): 1.8, (F, D): 1.8}, bytes=True),
     Load("unix, msize 1 MiB, read w=8", ("-w", "8", "-m", "1m", "read"), {("plain-u", "diod-u"): 1.25}, bytes=True),
 )
@@ -55,14 +63,6 @@ CLIENT: dict[
     "getattr": ("/s", ("-w", "32", "getattr"), "ops_s", 0.05),
     "read": ("MB/s", ("-w", "1", "-m", "1m", "read"), "mb_s", 0.6),
 }
-
-
-def p9load() -> Path:
-    """Compile the load generator; returns where it is."""
-    where = Path(tempfile.gettempdir()) / f"p9load-{os.getuid()}"
-    if not where.exists() or where.stat().st_mtime < (HERE / "p9load.c").stat().st_mtime:
-        subprocess.run(["cc", "-O2", "-o", where, HERE / "p9load.c"], check=True)
-    return where
 
 
 def once(program: Path, rival: Rival, load: Load, seconds: float, cpu: int) -> dict[str, float]:
@@ -94,7 +94,7 @@ def upper_quartile(values: list[float]) -> float:
 
 def measure(rounds: int, seconds: float, cpu: int, only: str) -> int:
     """Measure all loads with the client on a processor; the servers are on the first. Returns how many gates were missed."""
-    program, missed = p9load(), 0
+    program, missed = compiled("p9load"), 0
     with all_of_them(0) as rivals:
         for load in LOADS:
             if only not in load.name:
@@ -143,7 +143,7 @@ def measure_client(server: Rival, rounds: int, seconds: float, cpu: int) -> int:
         found = json.loads(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
         for name, (_, arguments, figure, _) in CLIENT.items():
             ours[name].append(found[name])
-            theirs[name].append(once(p9load(), server, Load(name, arguments, {}), seconds, cpu)[figure])
+            theirs[name].append(once(compiled("p9load"), server, Load(name, arguments, {}), seconds, cpu)[figure])
     missed = 0
     for name, (unit, _, _, gate) in CLIENT.items():
         best, other = upper_quartile(ours[name]), upper_quartile(theirs[name])

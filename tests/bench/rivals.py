@@ -25,6 +25,14 @@ class Rival:
     pids: tuple[int, ...]
 
 
+def compiled(name: str) -> Path:
+    """Compile a program of this folder; returns where it is."""
+    source, where = Path(__file__).with_name(f"{name}.c"), Path(tempfile.gettempdir()) / f"{name}-{os.getuid()}"
+    if not where.exists() or where.stat().st_mtime < source.stat().st_mtime:
+        subprocess.run(["cc", "-O2", "-o", where, source], check=True)
+    return where
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
@@ -98,6 +106,16 @@ def composed(behind: Rival, cpu: int) -> Iterator[Rival]:
 
 
 @contextmanager
+def relay(behind: Rival, cpu: int) -> Iterator[Rival]:
+    """Pass on the bytes of another rival, in C (relay.c): what one more hop costs that does nothing at all."""
+    port = free_port()
+    with _process(
+        "relay", [str(compiled("relay")), str(port), behind.address.rpartition(":")[2]], port, "/", cpu
+    ) as rival:
+        yield attrs.evolve(rival, pids=(*rival.pids, *behind.pids))
+
+
+@contextmanager
 def on_socket(rival: Rival, root: Path) -> Iterator[Rival]:
     """Serve as a rival does, on a unix socket."""
     path = root.with_name(f"{root.name}.{rival.name}")
@@ -149,7 +167,7 @@ def all_of_them(cpu: int) -> Iterator[dict[str, Rival]]:
             stack.enter_context(tree("plain", cpu)),
             stack.enter_context(tree("async", cpu)),
         ]
-        rivals.append(stack.enter_context(composed(rivals[1], cpu)))
+        rivals += [stack.enter_context(composed(rivals[1], cpu)), stack.enter_context(relay(rivals[1], cpu))]
         rivals.append(stack.enter_context(served(f"fs:{root}", f"/fs/{root.name}", cpu)))
         rivals += [stack.enter_context(on_socket(rival, root)) for rival in (rivals[0], rivals[1])]
         yield {rival.name: rival for rival in rivals}

@@ -451,6 +451,44 @@ async def test_many_clients_at_once(tmp_path: Path) -> None:
         assert len(found.crossings) == 64
 
 
+async def test_requests_to_several_servers_in_one_go(tmp_path: Path) -> None:
+    async with lab(tmp_path, a_tree(), a_tree()) as found:
+        talk = await found.client()
+        await walk(talk, 0, 2, "k1")
+        await opened(talk, 10, "d", "f")
+        await opened(talk, 11, "d", "f", fid=2)
+        await opened(talk, 12, "x", fid=2)
+        whole = b"".join(pack(m.Tread, tag, 10 + tag % 3, tag % 7, 2) for tag in range(30))
+        odd = (
+            pack(m.Tread, 6, 10, 0, 5),
+            pack(m.Tread, 40, 99, 0, 5),
+            bytes((11, 0, 0, 0, 250, 41, 0, 10, 0, 0, 0)),
+            pack(m.Tgetattr, 42, 0, 1),
+        )
+        await talk.raw(whole + b"".join(odd) + pack(m.Tread, 43, 11, 0, 3))
+        got: dict[int, list[Any]] = {}
+        for _ in range(35):
+            reply: Any = await talk.receive()
+            got.setdefault(reply.tag, []).append(reply)
+        for tag in range(30):
+            content = b"on top" if tag % 3 == 2 else b"0123456789"
+            assert [bytes(r.data) for r in got[tag] if isinstance(r, m.Rread)] == [content[tag % 7 : tag % 7 + 2]]
+        errors = {tag: r.ecode for tag, rs in got.items() for r in rs if isinstance(r, m.Rlerror)}
+        assert errors == {6: errno.EINVAL, 40: errno.EBADF, 41: errno.EOPNOTSUPP}
+        assert isinstance(got[42][0], m.Rgetattr)
+        assert bytes(got[43][0].data) == b"012"
+
+
+async def test_a_frame_too_large_ends_its_conversation_alone(tmp_path: Path) -> None:
+    async with lab(tmp_path, a_tree()) as found:
+        talk, other = await found.client(msize=8192), await found.client()
+        await opened(talk, 5, "d", "f", flags=2)
+        await opened(other, 5, "d", "f")
+        await talk.raw(pack(m.Tread, 1, 5, 0, 3) + (8193).to_bytes(4, "little") + pack(m.Tread, 2, 5, 0, 3)[4:])
+        assert await talk.receive() is None
+        assert await read(other, 5) == b"0123456789"
+
+
 async def test_walks_that_cross_at_once_share_one_connection(tmp_path: Path) -> None:
     async with lab(tmp_path, a_tree()) as found:
         talk = connect(found.front)

@@ -173,6 +173,30 @@ def test_detach_keeps_what_is_not_handed_out() -> None:
     assert data == b"first"
 
 
+def test_frames_may_be_taken_by_hand() -> None:
+    frames = FrameBuffer(64 * KIB)
+    assert not frames.pending
+    assert frames.ahead() == (0, 0)
+    first, second = encode(L, Tread(1, 2, 0, 10)), encode(L, Tread(2, 2, 0, 10))
+    feed(frames, first + second + first[:5])
+    start, end = frames.ahead()
+    assert bytes(frames.view[start:end]) == first + second + first[:5]
+    frames.taken(start + len(first))
+    assert taken(frames) == [second]
+    assert frames.pending, "a part of a frame"
+    feed(frames, first[5:])
+    assert taken(frames) == [first]
+    assert not frames.pending
+
+
+def test_nothing_lies_ahead_while_a_version_is_sought() -> None:
+    frames = FrameBuffer(64 * KIB)
+    frames.resync(Tversion.type)
+    feed(frames, encode(L, Tread(1, 2, 0, 10)))
+    start, end = frames.ahead()
+    assert start == end
+
+
 def test_drop_partial() -> None:
     frames = FrameBuffer(8 * KIB)
     frame = encode(P9, Tread(1, 2, 3, 4))
