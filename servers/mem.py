@@ -14,6 +14,7 @@ import attrs
 import trio
 
 from mk9p.errors import NineError, wording
+from mk9p.sysfs import names, put, text
 from mk9p.tree import Ctl, Dir, Lazy, Node, Text
 
 Policy: TypeAlias = Literal["offline", "online", "online_kernel", "online_movable"]
@@ -64,43 +65,41 @@ class Memory:
 
     def status(self) -> str:
         """Render /proc/meminfo in bytes, then the size of a block where there are blocks."""
-        lines = _in_bytes(_text(f"{self.root}/proc/meminfo"))
+        lines = _in_bytes(text(f"{self.root}/proc/meminfo"))
         if size := self.block_size():
             lines.append(f"block_size {size}\n")
         return "".join(lines)
 
     def status_of_node(self, n: str) -> str:
         base = f"{self.nodes}/node{n}"
-        cpus, distances = _text(f"{base}/cpulist"), _text(f"{base}/distance")
-        return "".join(
-            [f"cpus {cpus or '-'}\n", f"distance {distances or '-'}\n", *_in_bytes(_text(f"{base}/meminfo"))]
-        )
+        cpus, distances = text(f"{base}/cpulist"), text(f"{base}/distance")
+        return "".join([f"cpus {cpus or '-'}\n", f"distance {distances or '-'}\n", *_in_bytes(text(f"{base}/meminfo"))])
 
     def status_of_block(self, n: str) -> str:
         base, size = f"{self.blocks}/memory{n}", self.block_size()
         values = {
             "block": n,
-            "state": _text(f"{base}/state") or "-",
-            "node": next((d[4:] for d in _names(base) if d.startswith("node")), "-"),
-            "zones": _text(f"{base}/valid_zones") or "-",
-            "removable": _text(f"{base}/removable") or "-",
+            "state": text(f"{base}/state") or "-",
+            "node": next((d[4:] for d in names(base) if d.startswith("node")), "-"),
+            "zones": text(f"{base}/valid_zones") or "-",
+            "removable": text(f"{base}/removable") or "-",
             "start": int(n) * size if size else "-",
             "size": size or "-",
         }
         return "".join(f"{key} {value}\n" for key, value in values.items())
 
     def setting_of_block(self, n: str) -> str:
-        if _text(f"{self.blocks}/memory{n}/state") != "online":
+        if text(f"{self.blocks}/memory{n}/state") != "online":
             return "offline\n"
-        return "online_movable\n" if _text(f"{self.blocks}/memory{n}/valid_zones") == "Movable" else "online\n"
+        return "online_movable\n" if text(f"{self.blocks}/memory{n}/valid_zones") == "Movable" else "online\n"
 
     def settings(self) -> str:
-        policy = _text(f"{self.blocks}/auto_online_blocks")
+        policy = text(f"{self.blocks}/auto_online_blocks")
         return f"auto_online {policy}\n" if policy else ""
 
     def block_size(self) -> int:
         """Return the size of a memory block in bytes, 0 where there are none."""
-        return int(_text(f"{self.blocks}/block_size_bytes") or "0", 16)
+        return int(text(f"{self.blocks}/block_size_bytes") or "0", 16)
 
     # what is done
 
@@ -109,7 +108,7 @@ class Memory:
         path = f"{self.blocks}/auto_online_blocks"
         if not os.path.exists(path):
             raise NineError(errno.ENODEV, "this kernel has no memory blocks")
-        _put(path, policy)
+        put(path, policy)
 
     async def switch(self, n: str, how: str) -> None:
         """Bring a block online or take it offline, in a thread: the kernel moves all that is in it first, for as long as that takes.
@@ -122,7 +121,7 @@ class Memory:
         if how == "online_movable" and now == "online":
             raise NineError(errno.EBUSY, f"block {n} is online as ordinary memory: take it offline first")
         try:
-            await trio.to_thread.run_sync(_put, f"{self.blocks}/memory{n}/state", how, abandon_on_cancel=True)
+            await trio.to_thread.run_sync(put, f"{self.blocks}/memory{n}/state", how, abandon_on_cancel=True)
         except OSError as error:
             number = error.errno or errno.EIO
             what = "taken offline" if how == "offline" else "brought online"
@@ -132,14 +131,14 @@ class Memory:
 def _numbered(base: str, prefix: str, make: Callable[[str], Node]) -> Lazy:
     """Return the children that sysfs has as `PREFIXn` in `base`, by their number."""
 
-    def names() -> list[str]:
-        found = (name.removeprefix(prefix) for name in _names(base) if name.startswith(prefix))
+    def numbers() -> list[str]:
+        found = (name.removeprefix(prefix) for name in names(base) if name.startswith(prefix))
         return sorted((name for name in found if name.isdigit()), key=int)
 
     def key(name: str) -> object:
         return True if name.isdigit() and os.path.isdir(f"{base}/{prefix}{name}") else None
 
-    return Lazy(names, make, key=key)
+    return Lazy(numbers, make, key=key)
 
 
 def _in_bytes(meminfo: str) -> list[str]:
@@ -151,28 +150,3 @@ def _in_bytes(meminfo: str) -> list[str]:
         if colon and number.isdigit():
             lines.append(f"{name.rpartition(' ')[2]} {int(number) * 1024 if unit == 'kB' else number}\n")
     return lines
-
-
-def _text(path: str) -> str:
-    """Return a file without its last newline; empty where it is missing or the kernel will not read it."""
-    try:
-        with open(path, "rb", buffering=0) as file:
-            return file.read().decode("utf-8", "replace").strip()
-    except OSError:
-        return ""
-
-
-def _names(path: str) -> list[str]:
-    try:
-        return os.listdir(path)
-    except OSError:
-        return []
-
-
-def _put(path: str, value: str) -> None:
-    """Write a setting in one write(2); raises what the kernel says."""
-    fd = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
-    try:
-        os.write(fd, value.encode())
-    finally:
-        os.close(fd)

@@ -17,6 +17,7 @@ import trio
 
 from mk9p import uevents
 from mk9p.errors import NineError, wording
+from mk9p.sysfs import link, names, put, text
 from mk9p.tree import Block, Ctl, Dir, Lazy, Log, Node, Text, join
 from mk9p.uevents import Uevent
 
@@ -30,32 +31,6 @@ async def tree(*, root: str = "/") -> AsyncIterator[Dir]:
     devices = Devices(root.rstrip("/"))
     async with uevents.told(devices.told, devices.look, root=root):
         yield devices.tree()
-
-
-def text(path: str, default: str = "-") -> str:
-    """Return what a file of sysfs says, `default` if there is none."""
-    try:
-        with open(path) as file:
-            return file.read().strip() or default
-    except OSError:
-        return default
-
-
-def put(path: str, value: str) -> None:
-    """Write to a file of sysfs, which is there or is not: none is made."""
-    fd = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
-    try:
-        os.write(fd, value.encode())
-    finally:
-        os.close(fd)
-
-
-def link(path: str) -> str:
-    """Return the last part of what a link of sysfs leads to, `-` if there is none."""
-    try:
-        return os.path.basename(os.readlink(path))
-    except OSError:
-        return "-"
 
 
 @attrs.define(eq=False)
@@ -80,10 +55,7 @@ class Devices:
         )
 
     def slots(self) -> list[str]:
-        try:
-            return sorted(filter(SLOT.fullmatch, os.listdir(f"{self.bus}/devices")))
-        except FileNotFoundError:
-            return []  # a kernel without PCI
+        return sorted(filter(SLOT.fullmatch, names(f"{self.bus}/devices")))
 
     def key(self, slot: str) -> object:
         try:
@@ -172,18 +144,18 @@ class Device:
             "class": _hex(base, "class"),
             "revision": _hex(base, "revision"),
             "driver": link(f"{base}/driver"),
-            "numa_node": text(f"{base}/numa_node"),
+            "numa_node": text(f"{base}/numa_node", "-"),
             "iommu_group": link(f"{base}/iommu_group"),
-            "irq": text(f"{base}/irq"),
+            "irq": text(f"{base}/irq", "-"),
             "enabled": "yes" if text(f"{base}/enable", "0") != "0" else "no",
-            "power": text(f"{base}/power_state"),
+            "power": text(f"{base}/power_state", "-"),
         }
         return "".join(f"{key} {value}\n" for key, value in values.items()) + "".join(self.resources())
 
     def resources(self) -> list[str]:
         """Return a line a resource that there is: `resource N START END FLAGS`, the bounds in hexadecimal and both inclusive."""
         lines = []
-        for n, line in enumerate(text(f"{self.base}/resource", "").splitlines()):
+        for n, line in enumerate(text(f"{self.base}/resource").splitlines()):
             start, end, flags = (int(field, 16) for field in line.split())
             if flags:
                 kinds = ",".join(name for bit, name in _FLAGS if flags & bit) or "-"
@@ -233,7 +205,8 @@ class Device:
     def _bind(self, driver: str) -> None:
         place = f"{self.bus}/drivers/{driver}"
         if "/" in driver or driver in (".", "..") or not os.path.isdir(place):
-            raise NineError(errno.ENOENT, f"no driver {driver}; there are: {' '.join(_listed(f'{self.bus}/drivers'))}")
+            there = " ".join(sorted(names(f"{self.bus}/drivers")))
+            raise NineError(errno.ENOENT, f"no driver {driver}; there are: {there}")
         before, override = link(f"{self.base}/driver"), text(f"{self.base}/driver_override", "(null)")
         if before == driver:
             return
@@ -262,11 +235,4 @@ class Device:
 
 def _hex(base: str, name: str) -> str:
     """Return an id without its 0x, as lspci(8) shows it."""
-    return text(f"{base}/{name}").removeprefix("0x")
-
-
-def _listed(folder: str) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))
-    except FileNotFoundError:
-        return []
+    return text(f"{base}/{name}", "-").removeprefix("0x")

@@ -18,6 +18,7 @@ import trio
 
 from mk9p import uevents
 from mk9p.errors import NineError, wording
+from mk9p.sysfs import link, names, put, text
 from mk9p.tree import Block, Ctl, Dir, Lazy, Log, Node, Text, join
 from mk9p.uevents import Uevent
 
@@ -34,32 +35,6 @@ async def tree(*, root: str = "/") -> AsyncIterator[Dir]:
     devices = Devices(root.rstrip("/"))
     async with uevents.told(devices.told, devices.look, root=root):
         yield devices.tree()
-
-
-def text(path: str, default: str = "-") -> str:
-    """Return what a file of sysfs says, `default` if there is none. A device says of itself what it likes: no newlines here."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return " ".join(file.read().split()) or default
-    except OSError:
-        return default
-
-
-def put(path: str, value: str) -> None:
-    """Write to a file of sysfs, which is there or is not: none is made."""
-    fd = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
-    try:
-        os.write(fd, value.encode())
-    finally:
-        os.close(fd)
-
-
-def link(path: str) -> str:
-    """Return the last part of what a link of sysfs leads to, `-` if there is none."""
-    try:
-        return os.path.basename(os.readlink(path))
-    except OSError:
-        return "-"
 
 
 @attrs.define(eq=False)
@@ -81,10 +56,7 @@ class Devices:
         return Dir({"status": Text(self.status), "events": self.events}, Lazy(self.names, self.device, key=self.key))
 
     def names(self) -> list[str]:
-        try:
-            return sorted(filter(NAME.fullmatch, os.listdir(f"{self.bus}/devices")))
-        except FileNotFoundError:
-            return []  # a kernel without USB
+        return sorted(filter(NAME.fullmatch, names(f"{self.bus}/devices")))
 
     def key(self, name: str) -> object:
         try:
@@ -113,9 +85,9 @@ class Devices:
         lines = []
         for name in self.names():
             base = f"{self.bus}/devices/{name}"
-            said = " ".join(word for key in ("manufacturer", "product") if (word := text(f"{base}/{key}", "")))
-            ids = f"{text(f'{base}/idVendor')}:{text(f'{base}/idProduct')}"
-            lines.append(join([name, ids, text(f"{base}/speed"), said or "-"]) + "\n")
+            words = " ".join(word for key in ("manufacturer", "product") if (word := said(f"{base}/{key}", "")))
+            ids = f"{said(f'{base}/idVendor')}:{said(f'{base}/idProduct')}"
+            lines.append(join([name, ids, said(f"{base}/speed"), words or "-"]) + "\n")
         return "".join(lines)
 
     def told(self, uevent: Uevent) -> None:
@@ -127,7 +99,7 @@ class Devices:
             if uevent.action == "add" and name not in self.seen:
                 self.seen.add(name)
                 base = f"{self.bus}/devices/{name}"
-                self.events.emit("add", name, f"{text(f'{base}/idVendor')}:{text(f'{base}/idProduct')}")
+                self.events.emit("add", name, f"{said(f'{base}/idVendor')}:{said(f'{base}/idProduct')}")
             elif uevent.action == "remove" and name in self.seen:
                 self.seen.remove(name)
                 self.events.emit("remove", name)
@@ -156,14 +128,11 @@ class Device:
     files: str
 
     def interfaces(self) -> list[str]:
-        try:
-            return sorted(i for i in os.listdir(self.base) if INTERFACE.fullmatch(i))
-        except FileNotFoundError:
-            return []
+        return sorted(filter(INTERFACE.fullmatch, names(self.base)))
 
     def settings(self) -> str:
         driver = link(f"{self.base}/driver")
-        return f"power {'on' if text(f'{self.base}/authorized', '1') != '0' else 'off'}\n" + (
+        return f"power {'on' if said(f'{self.base}/authorized', '1') != '0' else 'off'}\n" + (
             "unbind\n" if driver == "-" else join(["bind", driver]) + "\n"
         )
 
@@ -173,20 +142,20 @@ class Device:
             raise NineError(errno.ENODEV, f"{self.name} is gone")
         values = {
             "name": self.name,
-            "vendor": text(f"{base}/idVendor"),
-            "product": text(f"{base}/idProduct"),
-            "manufacturer": text(f"{base}/manufacturer"),
-            "model": text(f"{base}/product"),
-            "serial": text(f"{base}/serial"),
-            "version": text(f"{base}/version"),
-            "speed": text(f"{base}/speed"),
-            "class": text(f"{base}/bDeviceClass"),
+            "vendor": said(f"{base}/idVendor"),
+            "product": said(f"{base}/idProduct"),
+            "manufacturer": said(f"{base}/manufacturer"),
+            "model": said(f"{base}/product"),
+            "serial": said(f"{base}/serial"),
+            "version": said(f"{base}/version"),
+            "speed": said(f"{base}/speed"),
+            "class": said(f"{base}/bDeviceClass"),
             "driver": link(f"{base}/driver"),
-            "bus": text(f"{base}/busnum"),
-            "address": text(f"{base}/devnum"),
-            "configuration": text(f"{base}/bConfigurationValue"),
-            "power": "on" if text(f"{base}/authorized", "1") != "0" else "off",
-            "milliamps": text(f"{base}/bMaxPower").removesuffix("mA"),
+            "bus": said(f"{base}/busnum"),
+            "address": said(f"{base}/devnum"),
+            "configuration": said(f"{base}/bConfigurationValue"),
+            "power": "on" if said(f"{base}/authorized", "1") != "0" else "off",
+            "milliamps": said(f"{base}/bMaxPower").removesuffix("mA"),
         }
         return "".join(f"{key} {value}\n" for key, value in values.items()) + "".join(self.of_interfaces())
 
@@ -195,7 +164,7 @@ class Device:
         lines = []
         for name in self.interfaces():
             base = f"{self.base}/{name}"
-            kinds = [text(f"{base}/bInterface{what}") for what in ("Class", "SubClass", "Protocol")]
+            kinds = [said(f"{base}/bInterface{what}") for what in ("Class", "SubClass", "Protocol")]
             lines.append(join(["interface", name, *kinds, link(f"{base}/driver")]) + "\n")
         return lines
 
@@ -236,7 +205,7 @@ class Device:
     def _bind(self, driver: str) -> None:
         place = f"{self.bus}/drivers/{driver}"
         if "/" in driver or driver in (".", "..") or not os.path.isdir(place):
-            there = " ".join(_listed(f"{self.bus}/drivers"))
+            there = " ".join(sorted(names(f"{self.bus}/drivers")))
             raise NineError(errno.ENOENT, f"no driver {driver}; there are: {there}")
         if driver == _WHOLE:
             if not os.path.exists(f"{self.base}/driver"):
@@ -266,7 +235,7 @@ class Device:
             put(f"{self.base}/driver/unbind", self.name)
 
     def _reset(self) -> None:
-        numbers = [text(f"{self.base}/{name}", "") for name in ("busnum", "devnum")]
+        numbers = [said(f"{self.base}/{name}", "") for name in ("busnum", "devnum")]
         if not all(map(str.isdecimal, numbers)):
             raise NineError(errno.ENODEV, f"{self.name} is gone")
         bus, address = map(int, numbers)
@@ -277,8 +246,6 @@ class Device:
             os.close(fd)
 
 
-def _listed(folder: str) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))
-    except FileNotFoundError:
-        return []
+def said(path: str, default: str = "-") -> str:
+    """Return what a file says, on one line: a device says of itself what it likes."""
+    return " ".join(text(path).split()) or default

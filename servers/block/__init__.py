@@ -13,9 +13,10 @@ import attrs
 
 from mk9p import uevents
 from mk9p.errors import NineError
+from mk9p.sysfs import names, text
 from mk9p.tree import Dir, Lazy, Log, Node, Text, join
 from mk9p.uevents import Uevent
-from servers.block.disk import KERNEL_SECTOR, Disk, number, text
+from servers.block.disk import KERNEL_SECTOR, Disk, number
 from servers.block.files import DiskDir
 
 __all__ = ["Disks", "tree"]
@@ -69,11 +70,7 @@ class Disks:
         return f"{self.root}/sys/block/{name}"
 
     def names(self) -> list[str]:
-        try:
-            found = os.listdir(f"{self.root}/sys/block")
-        except FileNotFoundError:
-            return []  # a kernel without disks
-        return sorted(name for name in found if self.key(name) is not None)
+        return sorted(name for name in names(f"{self.root}/sys/block") if self.key(name) is not None)
 
     def key(self, name: str) -> object:
         """Return what tells this disk from an earlier one of its name; None if there is none. A drive may be empty and is there all the same."""

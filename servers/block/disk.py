@@ -15,21 +15,13 @@ import attrs
 import trio
 
 from mk9p.errors import NineError
+from mk9p.sysfs import text
 from servers.block import tables
 from servers.block.tables import Part, Table
 
 KERNEL_SECTOR: Final = 512  # the unit of `size` and `start` in sysfs, whatever the disk's own sectors are
 TAKEN: Final = frozenset({"ctl", "data", "raw", "error", ".", ".."})
 _THREADS: Final = 8  # that may wait for one disk: a dead one must not have all there are
-
-
-def text(path: str) -> str:
-    """Return what a file of sysfs says, empty if there is none."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read().strip()
-    except (FileNotFoundError, NotADirectoryError, OSError):
-        return ""
 
 
 def number(path: str, default: int = 0) -> int:

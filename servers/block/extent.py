@@ -142,7 +142,7 @@ class _Opened(Handle):
     def stat(self) -> Stat:
         return self.file.stat()
 
-    async def sync(self) -> None:
+    async def sync(self, *, data: bool = False) -> None:
         self.disk.here()
         await trio.to_thread.run_sync(os.fsync, self.fd, limiter=self.disk.threads)
 

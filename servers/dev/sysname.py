@@ -1,11 +1,11 @@
 """`sysname`: the name of this kernel (uname(2)'s nodename), through /proc/sys/kernel/hostname, which is the UTS namespace of who asks."""
 
 import errno
-import os
 
 import attrs
 
 from mk9p.errors import NineError
+from mk9p.sysfs import put
 
 LONGEST = 64  # __NEW_UTS_LEN; the proc file would cut a longer one off without a word
 
@@ -26,8 +26,4 @@ class SysName:
         name = text.strip().encode()
         if not 1 <= len(name) <= LONGEST or len(name.split()) != 1:
             raise NineError(errno.EINVAL, f"a name is one word of 1 to {LONGEST} bytes")
-        fd = os.open(self.path, os.O_WRONLY | os.O_TRUNC)
-        try:
-            os.write(fd, name + b"\n")
-        finally:
-            os.close(fd)
+        put(self.path, f"{text.strip()}\n")

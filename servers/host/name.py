@@ -5,7 +5,6 @@ through an epoll of our own, whose descriptor is readable only then.
 """
 
 import errno
-import os
 import select
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 import trio
 
 from mk9p.errors import NineError
+from mk9p.sysfs import put
 from mk9p.tree import Log
 
 LONGEST = 64  # __NEW_UTS_LEN; the proc file would cut a longer one off without a word
@@ -35,11 +35,7 @@ class HostName:
         raw = name.encode()
         if not 1 <= len(raw) <= LONGEST or len(raw.split()) != 1:
             raise NineError(errno.EINVAL, f"a name is one word of 1 to {LONGEST} bytes")
-        fd = os.open(self.path, os.O_WRONLY | os.O_TRUNC)
-        try:
-            os.write(fd, raw + b"\n")
-        finally:
-            os.close(fd)
+        put(self.path, f"{name}\n")
         self.look()
 
     def look(self) -> None:

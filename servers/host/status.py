@@ -4,6 +4,8 @@ import os
 
 import attrs
 
+from mk9p.sysfs import text
+
 
 @attrs.frozen
 class Status:
@@ -36,8 +38,4 @@ class Status:
         return self._text("proc/sys/kernel/random/boot_id")
 
     def _text(self, path: str, default: str = "-") -> str:
-        try:
-            with open(os.path.join(self.root, path)) as file:
-                return file.read().strip()
-        except FileNotFoundError:
-            return default
+        return text(os.path.join(self.root, path), default)

@@ -1,0 +1,99 @@
+"""The kernel's small files in /sys and /proc, read and written at once. For servers of devices.
+
+A few functions, since nearly every device server needs them. What is not there is no error when it is read: architectures, containers and user-mode
+Linux each lack some files, a device may go between being listed and being read, and some say ENODATA or EIO for what they cannot tell. Of what is
+written, the kernel's own word is raised. (Documentation/filesystems/sysfs.rst: one value a file, and one write is the whole value.)
+
+Such files are read often, by status files that have hundreds of them; so without Python's buffers and its fstat(2) for each.
+"""
+
+import errno
+import os
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import TypeVar
+
+import trio
+
+from mk9p.errors import NineError, wording
+
+T = TypeVar("T")
+_PAGE = 4096  # what sysfs shows at most; procfs goes on, in pieces of any size, until it says nothing more
+
+
+def text(path: str, default: str = "") -> str:
+    """Return what a file says without blanks around, `default` if that is nothing, or there is no such file, or the kernel will not tell."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return default
+    try:
+        said = os.read(fd, _PAGE)
+        while more := os.read(fd, _PAGE << 4):
+            said += more
+    except OSError:
+        return default
+    finally:
+        os.close(fd)
+    return said.decode("utf-8", "replace").strip() or default
+
+
+def put(path: str, value: str) -> None:
+    """Write a value in one write(2), to a file that is there: none is made. Raises OSError as the kernel says."""
+    fd = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+    try:
+        os.write(fd, value.encode())
+    finally:
+        os.close(fd)
+
+
+def names(path: str) -> list[str]:
+    """Return the names in a directory as the kernel orders them; none if there is no such directory. Raises OSError for any other failure."""
+    try:
+        return os.listdir(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def link(path: str, default: str = "-") -> str:
+    """Return the last part of what a link leads to (a device's driver, its IOMMU group), `default` if there is none."""
+    try:
+        return os.path.basename(os.readlink(path))
+    except OSError:
+        return default
+
+
+def settable(path: str) -> list[str]:
+    """Return the names of the files in a directory that can be written, in order; none if there is no such directory."""
+    try:
+        with os.scandir(path) as found:
+            return sorted(file.name for file in found if file.is_file() and file.stat().st_mode & 0o200)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def refused(error: OSError, what: str) -> NineError:
+    """Return what the kernel said to a `put` as `what: why`, an end of what cannot be done; of a refused permission, which one it is that lacks."""
+    number = error.errno or errno.EIO
+    why = {
+        errno.EACCES: "only root may, or CAP_DAC_OVERRIDE",  # the file's bits
+        errno.EPERM: "the kernel permits it not, without CAP_SYS_ADMIN or at all",  # what the file's owner asks for
+        errno.EROFS: "/sys is read-only here, as in a container",
+        errno.ENOENT: "it is gone",
+        errno.ENODEV: "it is gone",
+    }.get(number, wording(number))
+    return NineError(number, f"{what}: {why}")
+
+
+def threaded(function: Callable[..., T], threads: trio.CapacityLimiter) -> Callable[..., Awaitable[T]]:
+    """Return a function that runs `function` in a thread, for files that the kernel is slow with (a chip on a slow bus, a battery).
+
+    It has the same signature, so that it may be a ctl word. Cancelled, it leaves the thread to end by itself: what was begun goes on in the kernel,
+    and counts as one of `threads` until then.
+    """
+
+    @wraps(function)
+    async def waits(*args: object) -> T:
+        return await trio.to_thread.run_sync(function, *args, limiter=threads, abandon_on_cancel=True)
+
+    return waits
