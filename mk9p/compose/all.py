@@ -4,6 +4,7 @@
 one that is down, or does not answer within `PATIENCE`, is left out, so that a silent kernel costs a second and never a listing.
 Permission bits of the directories passed on the way count as if the user had walked through `k` himself: the server that serves us sees only our own.
 A kernel's name may hold dots itself: the first dot that ends the name of a kernel that is there divides.
+The kinds of device stand in a kernel's `dev`, and are parts as those beside it are: `all/block/k1.vda` is `k/k1/dev/block/vda`.
 """
 
 import errno
@@ -23,6 +24,8 @@ T = TypeVar("T")
 PATIENCE: Final = (
     1.0  # seconds: a kernel that is up answers in milliseconds, and a person at `ls` waits no longer gladly
 )
+
+DEVICES: Final = "dev"
 
 Entry: TypeAlias = tuple[str, Node]
 Kernels: TypeAlias = Callable[[Principal], Awaitable[Node]]
@@ -63,6 +66,18 @@ async def _step(node: Node, name: str, who: Principal) -> Node:
     return await settle((await _let(node, who, EXEC)).walk(name, who))
 
 
+async def _part(tree: Node, name: str, who: Principal) -> Node:
+    """Return a part of a kernel: what stands at the top of its tree, or in its `dev`."""
+    try:
+        return await _step(tree, name, who)
+    except FileNotFoundError:
+        return await _step(await _step(tree, DEVICES, who), name, who)
+
+
+async def _directories(node: Node, who: Principal) -> list[Entry]:
+    return [entry for entry in await settle((await _let(node, who, READ)).entries(who)) if entry[1].qtype & QTDIR]
+
+
 class _Made(Node):
     """A directory that this module makes up."""
 
@@ -81,9 +96,9 @@ class All(_Made):
 
     async def entries(self, who: Principal) -> Iterable[Entry]:
         async def parts(tree: Node) -> list[str]:
-            return [
-                name for name, node in await settle((await _let(tree, who, READ)).entries(who)) if node.qtype & QTDIR
-            ]
+            found = dict(await _directories(tree, who))
+            devices = await _directories(found[DEVICES], who) if DEVICES in found else ()
+            return [*found, *(name for name, _ in devices)]
 
         found = await _each(self.kernels, who, parts)
         names = dict.fromkeys(name for _, names in found for name in names)
@@ -95,7 +110,7 @@ class All(_Made):
 
             async def has(tree: Node) -> None:
                 nonlocal there
-                if (await _step(tree, name, who)).qtype & QTDIR:
+                if (await _part(tree, name, who)).qtype & QTDIR:
                     there = True
                     nursery.cancel_scope.cancel()  # one is enough: a silent kernel keeps nobody from the others
 
@@ -114,7 +129,7 @@ class Part(_Made):
 
     async def entries(self, who: Principal) -> Iterable[Entry]:
         async def listed(tree: Node) -> list[Entry]:
-            part = await _let(await _step(tree, self.part, who), who, READ)
+            part = await _let(await _part(tree, self.part, who), who, READ)
             return list(await settle(part.entries(who)))
 
         found = await _each(self.kernels, who, listed)
@@ -126,9 +141,7 @@ class Part(_Made):
         at = name.find(".")
         while at >= 0:
             if name[:at] in names:
-                node = await settle(kernels.walk(name[:at], who))
-                for step in (self.part, name[at + 1 :]):
-                    node = await _step(node, step, who)
-                return node
+                tree = await settle(kernels.walk(name[:at], who))
+                return await _step(await _part(tree, self.part, who), name[at + 1 :], who)
             at = name.find(".", at + 1)
         raise NineError(errno.ENOENT)

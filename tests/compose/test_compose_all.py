@@ -30,6 +30,19 @@ async def test_parts_of_every_kernel() -> None:
     assert await walk(ns, "all/cpu/k1.0") is await walk(ns, "k/k1/cpu/0")
 
 
+async def test_kinds_of_device_are_parts_too() -> None:
+    ns, k0, k1 = lab()
+    k0.children["dev"] = Store({"block": {"vda": {"ctl": "k0's"}}, "cons": "c"})
+    k1.children["dev"] = Store({"block": {"vda": {"ctl": "k1's"}, "sda": {"ctl": "s"}}, "tty": {"ttyS0": "t"}})
+    assert await ls(ns, "all") == ["cpu", "proc", "dev", "block", "mem", "tty"]
+    assert await ls(ns, "all/block") == ["k0.vda", "k1.vda", "k1.sda"]
+    assert await ls(ns, "all/tty") == ["k1.ttyS0"]
+    assert await read(ns, "all/block/k1.vda/ctl") == "k1's"
+    assert await walk(ns, "all/block/k1.sda") is await walk(ns, "k/k1/dev/block/sda")
+    with pytest.raises(FileNotFoundError):
+        await walk(ns, "all/tty/k0.ttyS0")
+
+
 @pytest.mark.parametrize(
     "path", ["all/none", "all/status", "all/cpu/k1.7", "all/cpu/k7.0", "all/cpu/k1", "all/cpu/0", "all/mem/k0.status"]
 )
