@@ -7,10 +7,13 @@ what offline CPUs have counted, so that its sums fall when a CPU goes.
 
 import errno
 import os
+from collections.abc import Callable, Iterable
 
 import attrs
 
+from mk9p.affinity import CpuList, Setting, handler, interrupts, keep_off, listed, new_interrupts, numbers, one_word
 from mk9p.errors import NineError, wording
+from mk9p.sysfs import names, put, text
 from mk9p.tree import Ctl, Dir, Lazy, Text
 
 _WINDOW = 0.5  # a rate is measured over half a second at least: the clock ticks every 10 ms
@@ -30,10 +33,10 @@ class Sample:
 
     @classmethod
     def now(cls, root: str) -> "Sample":
-        stat = _text(f"{root}/proc/stat")
+        stat = text(f"{root}/proc/stat")
         start = stat.find("\nintr ") + 1
         line = stat[start : stat.find("\n", start)] if start else ""
-        uptime = _text(f"{root}/proc/uptime").partition(" ")[0]
+        uptime = text(f"{root}/proc/uptime").partition(" ")[0]
         return cls(float(uptime or 0), [int(n) for n in line.split()[2:]])  # after the word `intr`, the sum of all
 
     def count(self, n: int) -> int:
@@ -78,9 +81,14 @@ class Interrupts:
         return f"{self.root}/proc/irq"
 
     def tree(self) -> Dir:
+        words: dict[str, Callable[..., object]] = {
+            "banish": self.banish,
+            "spread": self.spread_all,
+            "default": self.default,
+        }
         return Dir(
             {
-                "ctl": Ctl({"spread": self.spread_all}),
+                "ctl": Ctl(words, self.settings),
                 "status": Text(self.status),
             },
             Lazy(self.names, self.one, key=self.key),
@@ -100,7 +108,7 @@ class Interrupts:
         )
 
     def names(self) -> list[str]:
-        return sorted((name for name in _names(self.base) if name.isdigit()), key=int)
+        return sorted((name for name in names(self.base) if name.isdigit()), key=int)
 
     def key(self, name: str) -> object:
         return True if name.isdigit() and os.path.isdir(f"{self.base}/{name}") else None
@@ -118,23 +126,28 @@ class Interrupts:
     def status_of(self, n: int) -> str:
         now = self.rates.take()
         proc, sys = f"{self.base}/{n}", f"{self.root}/sys/kernel/irq/{n}"
-        spurious = dict(line.split()[:2] for line in _text(f"{proc}/spurious").split("\n") if line)
-        node = _text(f"{proc}/node")
+        spurious = dict(line.split()[:2] for line in text(f"{proc}/spurious").split("\n") if line)
+        node = text(f"{proc}/node")
         values = {
             "irq": n,
             "count": now.count(n),
             "rate": self.rates.per_second(now, n),
             "affinity": self.affinity(n) or "-",
-            "effective": _text(f"{proc}/effective_affinity_list") or "-",
+            "effective": text(f"{proc}/effective_affinity_list") or "-",
             "name": self.name(n, self.handlers()),
-            "chip": _text(f"{sys}/chip_name") or "-",
-            "hwirq": _text(f"{sys}/hwirq") or "-",
-            "type": _text(f"{sys}/type") or "-",
+            "chip": text(f"{sys}/chip_name") or "-",
+            "hwirq": text(f"{sys}/hwirq") or "-",
+            "type": text(f"{sys}/type") or "-",
             "node": node if node.isdigit() else "-",
             "unhandled": spurious.get("unhandled", "-"),
-            "percpu": _text(f"{sys}/per_cpu_count").replace(",", " ") or "-",
+            "percpu": text(f"{sys}/per_cpu_count").replace(",", " ") or "-",
         }
         return "".join(f"{key} {value}\n" for key, value in values.items())
+
+    def settings(self) -> str:
+        """Render where new interrupts may go; nothing on a kernel for one CPU."""
+        now = new_interrupts(self.root).read()
+        return f"default {listed(now)}\n" if now else ""
 
     def settings_of(self, n: int) -> str:
         now = self.affinity(n)
@@ -142,14 +155,14 @@ class Interrupts:
 
     def affinity(self, n: int) -> str:
         """Return the CPUs that an interrupt may go to, as the kernel's list; empty where the kernel knows no affinity."""
-        return _text(f"{self.base}/{n}/smp_affinity_list")
+        return text(f"{self.base}/{n}/smp_affinity_list")
 
     def handlers(self) -> dict[int, str]:
         """Return who handles each interrupt, of /proc/interrupts: for kernels without SPARSE_IRQ, which have no /sys/kernel/irq."""
         if os.path.isdir(f"{self.root}/sys/kernel/irq"):
             return {}
         found = {}
-        for line in _text(f"{self.root}/proc/interrupts").split("\n"):
+        for line in text(f"{self.root}/proc/interrupts").split("\n"):
             number, _, rest = line.partition(":")
             if number.strip().isdigit():
                 found[int(number)] = rest.rpartition("  ")[
@@ -158,25 +171,24 @@ class Interrupts:
         return found
 
     def name(self, n: int, handlers: dict[int, str]) -> str:
-        """Return who handles an interrupt, as one word: sharers joined by commas, blanks made underscores, `-` for nobody."""
-        actions = handlers.get(n) or _text(f"{self.root}/sys/kernel/irq/{n}/actions")
-        return "_".join(actions.replace(", ", ",").split()) or "-"
+        """Return who handles an interrupt, as one word; `-` for nobody."""
+        return one_word(handlers.get(n, "")) or handler(self.root, n) or "-"
 
     # what is done
 
     def move(self, n: int, cpus: str) -> None:
         """Let an interrupt go to the CPUs of a list, as the kernel writes it (`0-1,3`), and no others."""
         try:
-            _put(f"{self.base}/{n}/smp_affinity_list", cpus)
+            put(f"{self.base}/{n}/smp_affinity_list", cpus)
         except OSError as error:
             wrong = "no online CPU in" if set(cpus) <= set("0123456789,-") else "no CPU list:"
             raise self.refused(n, error, f"{wrong} {cpus}") from None
 
     def spread(self, n: int) -> None:
         """Let an interrupt go wherever a new one may go: the kernel's default mask (of `irqaffinity=`, else all)."""
-        mask = _text(f"{self.base}/default_smp_affinity")
+        mask = text(f"{self.base}/default_smp_affinity")
         try:
-            _put(f"{self.base}/{n}/smp_affinity", mask)
+            put(f"{self.base}/{n}/smp_affinity", mask)
         except OSError as error:
             raise self.refused(n, error, f"no online CPU in the default mask {mask}") from None
 
@@ -189,6 +201,53 @@ class Interrupts:
             except NineError:
                 refused.append(name)
         return f"refused {' '.join(refused)}\n" if refused else ""
+
+    def default(self, list: CpuList) -> None:  # noqa: A002  # the usage line says it
+        """Let interrupts that are set up from now on go to the CPUs of a list."""
+        setting = new_interrupts(self.root)
+        cpus = frozenset(self.chosen([list]))
+        try:
+            setting.write(cpus)
+        except OSError as error:
+            raise self.unchanged(setting, cpus, error) from None
+
+    def banish(self, *cpu: CpuList) -> None:
+        """Move all interrupts off some CPUs, new ones too. Raises, when all others have been moved, what the kernel said of those that stay."""
+        off = frozenset(self.chosen(cpu))
+        others = self.online() - off
+        if not others:
+            raise NineError(errno.EBUSY, f"no online CPU would be left beside {listed(off)}")
+        default = new_interrupts(self.root)
+        by_setting = {setting: n for n, setting in interrupts(self.root).items()}
+        refused = keep_off([default, *by_setting], off, others)
+        if (error := refused.pop(default, None)) is not None:
+            raise self.unchanged(default, off, error)
+        if refused:
+            handlers = self.handlers()
+            stay = [f"{by_setting[s]} {self.name(by_setting[s], handlers)}: {_said(e)}" for s, e in refused.items()]
+            raise NineError(next(iter(refused.values())).errno or errno.EIO, f"cannot be moved: {'; '.join(stay)}")
+
+    def online(self) -> frozenset[int]:
+        """Return the CPUs that run; CPU 0, where the kernel has no list of them."""
+        return frozenset(numbers(text(f"{self.root}/sys/devices/system/cpu/online", "0")))
+
+    def chosen(self, lists: Iterable[CpuList]) -> list[int]:
+        """Return the CPUs that a word names; raises ENODEV for the first that the kernel has no place for."""
+        possible = set(numbers(text(f"{self.root}/sys/devices/system/cpu/possible"))) or self.online()
+        found = []
+        for n in CpuList.chosen(lists):
+            if n not in possible:
+                raise NineError(errno.ENODEV, f"no CPU {n}")
+            found.append(n)
+        return found
+
+    def unchanged(self, setting: Setting, cpus: Iterable[int], error: OSError) -> NineError:
+        """Return the words for what the kernel said to a change of where new interrupts go."""
+        if error.errno == errno.ENOENT:
+            return NineError(errno.EPERM, "this kernel's interrupts cannot be moved")
+        if error.errno in (errno.EINVAL, errno.ERANGE):
+            return NineError(errno.EINVAL, f"no online CPU in {listed(cpus)}")
+        return NineError(error.errno or errno.EIO, f"where new interrupts go cannot be set: {_said(error)}")
 
     def refused(self, n: int, error: OSError, wrong: str) -> NineError:
         """Return the words for what the kernel said to a move."""
@@ -204,26 +263,5 @@ class Interrupts:
         return NineError(number, f"interrupt {n} cannot be moved: {wording(number)}")
 
 
-def _text(path: str) -> str:
-    """Return a file without blanks around; empty where it is missing or the kernel will not read it."""
-    try:
-        with open(path, "rb", buffering=0) as file:
-            return file.read().decode("utf-8", "replace").strip()
-    except OSError:
-        return ""
-
-
-def _names(path: str) -> list[str]:
-    try:
-        return os.listdir(path)
-    except OSError:
-        return []
-
-
-def _put(path: str, value: str) -> None:
-    """Write a setting in one write(2); raises what the kernel says."""
-    fd = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
-    try:
-        os.write(fd, value.encode())
-    finally:
-        os.close(fd)
+def _said(error: OSError) -> str:
+    return wording(error.errno or errno.EIO)

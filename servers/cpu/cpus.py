@@ -8,12 +8,18 @@ from functools import partial
 import attrs
 import trio
 
+from mk9p.affinity import CpuList, CpuSet, listed, numbers
 from mk9p.errors import NineError, wording
+from mk9p.sysfs import put, text
 from mk9p.tree import Ctl, Dir, Lazy, Log, Text
+from mk9p.uevents import Uevent
 from servers.cpu import sysfs
-from servers.cpu.sysfs import CpuList
+from servers.cpu.isolation import Isolation
+from servers.cpu.noise import Counts, Noise
 
 _WINDOW_TICKS = 50  # a load is measured over half a second at least: with ticks of 10 ms, less would be noise
+_DEVICE = "/devices/system/cpu/cpu"
+_ACTIONS = frozenset({"online", "offline", "add", "remove"})
 
 
 class Load:
@@ -54,10 +60,16 @@ class Cpus:
     events: Log = attrs.field(factory=Log, init=False)
     load: Load = attrs.field(init=False)
     known: set[int] = attrs.field(init=False)
+    isolation: Isolation = attrs.field(init=False)
+    noises: dict[int, Noise] = attrs.field(factory=dict, init=False)
+    changing: trio.Lock = attrs.field(factory=trio.Lock, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.load = Load(self.root)
         self.known = set(self.online_now())
+        self.isolation = Isolation(self.root)
+        for n in self.present():
+            self.noise(n)
 
     @property
     def base(self) -> str:
@@ -67,9 +79,16 @@ class Cpus:
         return f"{self.base}/cpu{n}"
 
     def tree(self) -> Dir:
+        words: dict[str, Callable[..., object]] = {
+            "online": self.online,
+            "offline": self.offline,
+            "isolate": self.isolate,
+            "join": self.join,
+            "governor": self.governor,
+        }
         return Dir(
             {
-                "ctl": Ctl({"online": self.online, "offline": self.offline, "governor": self.governor}, self.settings),
+                "ctl": Ctl(words, self.settings),
                 "status": Text(self.status),
                 "topology": Text(self.topology),
                 "events": self.events,
@@ -79,16 +98,25 @@ class Cpus:
 
     def one(self, name: str) -> Dir:
         n = int(name)
+
+        async def measure(seconds: float) -> None:
+            await self.measure(n, seconds)
+
         words: dict[str, Callable[..., object]] = {
             "online": partial(self.switch, [n], True),
             "offline": partial(self.switch, [n], False),
+            "isolate": partial(self.take, [n]),
+            "join": partial(self.give, [n]),
             "governor": lambda name: self.govern([n], name),
+            "measure": measure,
+            "reset": partial(self.reset, n),
         }
         return Dir(
             {
                 "ctl": Ctl(words, lambda: self.settings_of(n)),
                 "status": Text(lambda: self.status_of(n)),
                 "stat": Text(lambda: self.stat_of(n)),
+                "noise": Text(lambda: self.noise_of(n)),
             }
         )
 
@@ -96,24 +124,25 @@ class Cpus:
 
     def present(self) -> list[int]:
         """Return the CPUs that are there; those that run, where the kernel has no sysfs for CPUs."""
-        return sysfs.numbers(sysfs.text(f"{self.base}/present")) or list(sysfs.times(self.root))
+        return numbers(text(f"{self.base}/present")) or list(sysfs.times(self.root))
 
     def online_now(self) -> list[int]:
         """Return the CPUs that run."""
-        return sysfs.numbers(sysfs.text(f"{self.base}/online")) or list(sysfs.times(self.root))
+        return numbers(text(f"{self.base}/online")) or list(sysfs.times(self.root))
 
-    def isolated_now(self) -> list[int]:
-        return sysfs.numbers(sysfs.text(f"{self.base}/isolated"))
+    def isolated_now(self) -> CpuSet:
+        """Return the CPUs that are isolated: by us, at the boot (`isolcpus=`), or, where the kernel tells, in partitions of others."""
+        boot = frozenset(numbers(text(f"{self.base}/isolated")))
+        return boot | self.isolation.partition.everyones() | self.isolation.now()
 
     def chosen(self, lists: Iterable[CpuList]) -> list[int]:
         """Return the CPUs that a word names, each once; raises ENODEV for the first that is not there."""
         there = set(self.present())
         found: dict[int, None] = {}
-        for low, high in (r for cpus in lists for r in cpus.ranges):
-            for n in range(low, high + 1):
-                if n not in there:
-                    raise NineError(errno.ENODEV, f"no CPU {n}")
-                found[n] = None
+        for n in CpuList.chosen(lists):
+            if n not in there:
+                raise NineError(errno.ENODEV, f"no CPU {n}")
+            found[n] = None
         return list(found)
 
     # what is read
@@ -125,7 +154,7 @@ class Cpus:
     def fields(self, cpus: list[int]) -> list[list[str]]:
         """Return for each of some CPUs the fields of its line in status."""
         nodes, info, load = sysfs.nodes(self.root), sysfs.cpuinfo(self.root), self.load.percent()
-        online, isolated = set(self.online_now()), set(self.isolated_now())
+        online, isolated = set(self.online_now()), self.isolated_now()
         found = []
         for n in cpus:
             cpu, of = self.at(n), info.get(n, {})
@@ -135,7 +164,7 @@ class Cpus:
                     str(n),
                     "offline" if not up else "isolated" if n in isolated else "online",
                     str(nodes.get(n, "-")),
-                    sysfs.text(f"{cpu}/topology/core_id") or "-",
+                    text(f"{cpu}/topology/core_id") or "-",
                     sysfs.physical(cpu, of),
                     sysfs.mhz(cpu, of) if up else "-",
                     str(load.get(n, "-")),
@@ -150,17 +179,19 @@ class Cpus:
         for n in self.present():
             cpu = self.at(n)
             package, die, core = (_known(cpu, name) for name in ("physical_package_id", "die_id", "core_id"))
-            siblings = sysfs.text(f"{cpu}/topology/thread_siblings_list")
-            thread = sysfs.numbers(siblings).index(n) if siblings else "-"
+            siblings = text(f"{cpu}/topology/thread_siblings_list")
+            thread = numbers(siblings).index(n) if siblings else "-"
             fields = [n, package, die, core, thread, nodes.get(n, "-"), siblings or "-", *sysfs.caches(cpu)]
             lines.append(" ".join(map(str, fields)) + "\n")
         return "".join(lines)
 
     def settings(self) -> str:
         present, online = set(self.present()), set(self.online_now())
-        lines = [f"online {sysfs.listed(online)}\n"]
+        lines = [f"online {listed(online)}\n"]
         if off := present - online:
-            lines.append(f"offline {sysfs.listed(off)}\n")
+            lines.append(f"offline {listed(off)}\n")
+        if isolated := self.isolation.now():
+            lines.append(f"isolate {listed(isolated)}\n")
         governors = {self.governor_of(n) for n in online} - {""}
         if len(governors) == 1:
             lines.append(f"governor {governors.pop()}\n")
@@ -168,17 +199,27 @@ class Cpus:
 
     def settings_of(self, n: int) -> str:
         state = "online\n" if n in self.online_now() else "offline\n"
+        if n in self.isolation.now():
+            state += "isolate\n"
         governor = self.governor_of(n)
         return state + (f"governor {governor}\n" if governor else "")
 
-    def status_of(self, n: int) -> str:
+    async def status_of(self, n: int) -> str:
+        values = self.values_of(n)
+        if n in self.isolation.now():
+            values |= await trio.to_thread.run_sync(self.isolation.stays, n)
+        return "".join(f"{key} {value}\n" for key, value in values.items())
+
+    def values_of(self, n: int) -> dict[str, str]:
+        """Return the lines of a CPU's status; the last four are of an isolated one."""
         values = dict(zip(("cpu", "state", "node", "core", "apic", "mhz", "load"), self.fields([n])[0], strict=True))
         cpu = self.at(n)
         values["package"] = _known(cpu, "physical_package_id")
         values["die"] = _known(cpu, "die_id")
         values["governor"] = self.governor_of(n) or "-"
         values["hotplug"] = "yes" if os.path.exists(f"{cpu}/online") else "no"
-        return "".join(f"{key} {value}\n" for key, value in values.items())
+        values["tick"] = "no" if n in _list(f"{self.base}/nohz_full") else "yes"
+        return values | dict.fromkeys(("cgroup", "irqs", "threads", "tasks"), "-")
 
     def stat_of(self, n: int) -> str:
         """Render where the time of a CPU went, in ns since the boot; an offline CPU has no lines."""
@@ -186,9 +227,65 @@ class Cpus:
         return "".join(f"{name} {t * sysfs.TICK_NS}\n" for name, t in zip(sysfs.TIMES, ticks, strict=False))
 
     def governor_of(self, n: int) -> str:
-        return sysfs.text(f"{self.at(n)}/cpufreq/scaling_governor")
+        return text(f"{self.at(n)}/cpufreq/scaling_governor")
+
+    def noise(self, n: int) -> Noise:
+        """Return what is counted of a CPU; what was isolated before we came has its beginning with the kernel."""
+        if n not in self.noises:
+            kept = self.isolation.partition.noted(f"noise.{n}") if n in self.isolation.now() else ""
+            self.noises[n] = Noise(Counts.parse(kept) or Counts.now(self.root, n))
+        return self.noises[n]
+
+    def noise_of(self, n: int) -> str:
+        return self.noise(n).render(Counts.now(self.root, n))
 
     # what is done
+
+    def reset(self, n: int) -> None:
+        """Count the noise of a CPU from now on."""
+        self.noise(n).reset(Counts.now(self.root, n))
+        if n in self.isolation.now():
+            self.isolation.partition.note(f"noise.{n}", str(self.noise(n).base))
+
+    async def measure(self, n: int, seconds: float) -> None:
+        """Look for gaps on a CPU, in its cgroup if it is isolated: nobody else may run there."""
+        isolated = n in self.isolation.now()
+        await self.noise(n).measure(n, seconds, f"{self.isolation.partition.folder}/cgroup.procs" if isolated else "")
+
+    async def isolate(self, *n: CpuList) -> str | None:
+        return await self.take(self.chosen(n))
+
+    async def join(self, *n: CpuList) -> str | None:
+        return await self.give(self.chosen(n))
+
+    async def take(self, cpus: list[int]) -> str | None:
+        """Isolate CPUs; the answer names what has stayed. Raises EINVAL for one that is offline, and what Isolation does."""
+        online = self.online_now()
+        for n in cpus:
+            if n not in online:
+                raise NineError(errno.EINVAL, f"CPU {n} cannot be isolated: it is offline")
+        async with self.changing:
+            new = [n for n in cpus if n not in self.isolation.now()]
+            stays = await trio.to_thread.run_sync(self.isolation.isolate, frozenset(cpus))
+            for n in new:
+                self.reset(n)
+                self.events.emit("isolate", n)
+        return f"stays {' '.join(stays)}\n" if stays else None
+
+    async def give(self, cpus: list[int]) -> str | None:
+        """Give isolated CPUs back; the answer names what could not be put back. Raises EPERM for one that others have isolated."""
+        async with self.changing:
+            ours = self.isolation.now() | self.isolation.moved()
+            others = self.isolated_now() - ours
+            for n in cpus:
+                if n in others:
+                    words = "it was isolated at the boot (isolcpus=), or by a partition of others"
+                    raise NineError(errno.EPERM, f"CPU {n} cannot join: {words}")
+            mine = [n for n in cpus if n in ours]
+            stays = await trio.to_thread.run_sync(self.isolation.join, frozenset(mine)) if mine else []
+            for n in mine:
+                self.events.emit("join", n)
+        return f"stays {' '.join(stays)}\n" if stays else None
 
     async def online(self, *n: CpuList) -> None:
         await self.switch(self.chosen(n), True)
@@ -205,7 +302,7 @@ class Cpus:
         Nothing is done if one of them cannot be (EPERM) or none would be left (EBUSY); when the kernel refuses one, those before it stay changed.
         """
         for n in self.todo(cpus, up):
-            await _waiting(partial(sysfs.put, f"{self.at(n)}/online", "1" if up else "0"), partial(_refused, n, up))
+            await _waiting(partial(put, f"{self.at(n)}/online", "1" if up else "0"), partial(_refused, n, up))
             if not self.told:
                 (self.known.discard if up else self.known.add)(n)  # what others did went unheard
                 self.changed("online" if up else "offline", n)
@@ -229,12 +326,18 @@ class Cpus:
             base = f"{self.at(n)}/cpufreq"
 
             def refused(number: int, base: str = base) -> NineError:
-                there = sysfs.text(f"{base}/scaling_available_governors").strip()
+                there = text(f"{base}/scaling_available_governors").strip()
                 return NineError(number, f"governor {name} refused: {wording(number)}; there are: {there}")
 
-            await _waiting(partial(sysfs.put, f"{base}/scaling_governor", name), refused)
+            await _waiting(partial(put, f"{base}/scaling_governor", name), refused)
 
     # what is told
+
+    def heard(self, uevent: Uevent) -> None:
+        """Take what the kernel tells: of CPUs, and of much else."""
+        number = uevent.path.removeprefix(_DEVICE)
+        if uevent.action in _ACTIONS and number.isascii() and number.isdigit():
+            self.changed(uevent.action, int(number))
 
     def changed(self, action: str, n: int) -> None:
         """Tell of a change, once: the kernel's uevent of a CPU that is known to be so already says nothing new."""
@@ -268,6 +371,12 @@ def _refused(n: int, up: bool, number: int) -> NineError:
     return NineError(number, f"CPU {n} cannot be {what}: {wording(number)}")
 
 
+def _list(path: str) -> list[int]:
+    """Return the CPUs of a file that may also say `(null)`, for none."""
+    said = text(path)
+    return numbers(said) if said[:1].isdigit() else []
+
+
 def _known(cpu: str, name: str) -> str:
-    value = sysfs.text(f"{cpu}/topology/{name}")
+    value = text(f"{cpu}/topology/{name}")
     return value if value.isdigit() else "-"  # -1, and nothing, are "unknown"

@@ -5,10 +5,9 @@ Nothing here keeps state, and a file that is missing is an empty text: architect
 """
 
 import os
-from collections.abc import Iterable
 from typing import TypeAlias
 
-import attrs
+from mk9p.sysfs import names, text
 
 TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 """A tick of /proc/stat (USER_HZ) in ns."""
@@ -17,69 +16,6 @@ TIMES = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal", 
 """The columns of a CPU in /proc/stat."""
 
 Times: TypeAlias = dict[int, list[int]]
-
-
-def text(path: str) -> str:
-    """Return a file without its last newline; empty where it is missing or will not be read (an offline CPU's caches)."""
-    try:
-        with open(path, "rb", buffering=0) as file:
-            return file.read().decode("utf-8", "replace").removesuffix("\n")
-    except OSError:
-        return ""
-
-
-def put(path: str, value: str) -> None:
-    """Write a setting in one write(2); raises what the kernel says."""
-    fd = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
-    try:
-        os.write(fd, value.encode())
-    finally:
-        os.close(fd)
-
-
-def names(path: str) -> list[str]:
-    """Return the names in a directory; none where it is missing."""
-    try:
-        return os.listdir(path)
-    except OSError:
-        return []
-
-
-def ranges(text: str) -> tuple[tuple[int, int], ...]:
-    """Take a kernel's CPU list (`1-3,5`) apart into first and last numbers; raises ValueError for anything else."""
-    found = []
-    for part in text.split(","):
-        first, dash, last = part.partition("-")
-        if not (first.isascii() and first.isdigit()) or (dash and not (last.isascii() and last.isdigit())):
-            raise ValueError(text)
-        low, high = int(first), int(last or first)
-        if low > high:
-            raise ValueError(text)
-        found.append((low, high))
-    return tuple(found)
-
-
-@attrs.frozen
-class CpuList:
-    """Take an argument of a ctl word: a number or a CPU list as the kernel writes it. Not expanded, since `0-999999999` may be written."""
-
-    ranges: tuple[tuple[int, int], ...] = attrs.field(converter=ranges)
-
-
-def numbers(text: str) -> list[int]:
-    """Return the CPUs of a list that the kernel wrote; none for an empty one."""
-    return [n for low, high in ranges(text) for n in range(low, high + 1)] if text else []
-
-
-def listed(cpus: Iterable[int]) -> str:
-    """Return CPUs as the kernel's list: `0-1,3`."""
-    parts: list[list[int]] = []
-    for n in sorted(cpus):
-        if parts and n == parts[-1][1] + 1:
-            parts[-1][1] = n
-        else:
-            parts.append([n, n])
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
 
 
 def times(root: str) -> Times:

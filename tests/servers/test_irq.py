@@ -127,10 +127,49 @@ async def test_spread_is_the_kernels_default(irq: Node, root: Path) -> None:
     assert [(root / f"proc/irq/{n}/smp_affinity").read_text() for n in (0, 9, 24)] == ["5", "5", "5"]
 
 
+async def test_banish_moves_all_off_and_new_ones_too(irq: Node, root: Path) -> None:
+    plant(root, {"sys/devices/system/cpu/online": "0-2", "sys/devices/system/cpu/possible": "0-7"})
+    assert await read(irq, "ctl") == "default 0-2\n"
+    await write(irq, "ctl", "banish 2 0")
+    assert [affinity(root, n) for n in (0, 9, 24)] == ["1", "1", "1"]
+    assert await read(irq, "ctl") == "default 1\n"
+    await write(irq, "ctl", "banish 2")
+    assert [affinity(root, n) for n in (0, 9, 24)] == ["1", "1", "1"]
+    await write(irq, "ctl", "default 0-1\nspread")
+    assert (root / "proc/irq/default_smp_affinity").read_text() == "3"
+    assert [(root / f"proc/irq/{n}/smp_affinity").read_text() for n in (0, 9, 24)] == ["3", "3", "3"]
+    await write(irq, "ctl", await read(irq, "ctl"))
+
+
+async def test_banish_names_those_that_stay(irq: Node, root: Path) -> None:
+    """One that nobody can write to, not root either; one that is not told so, since it never goes there."""
+    plant(root, {"sys/devices/system/cpu/online": "0-2", "proc/irq/0/effective_affinity_list": "0"})
+    plant(root, {"proc/irq/9/effective_affinity_list": "", "proc/irq/24/effective_affinity_list": "0-1"})
+    for n in (0, 9):
+        (root / f"proc/irq/{n}/smp_affinity_list").unlink()
+        (root / f"proc/irq/{n}/smp_affinity_list").symlink_to("/sys/devices/system/cpu/online")
+    number, words = await refusal(irq, "ctl", "banish 0")
+    assert (number, words) == (errno.EACCES, "cannot be moved: 0 timer: permission denied")
+    assert affinity(root, 24) == "1-2"
+    assert await read(irq, "ctl") == "default 1-2\n"
+
+
+async def test_banish_is_refused_whole_where_it_cannot_be(irq: Node, root: Path) -> None:
+    plant(root, {"sys/devices/system/cpu/online": "0-2", "sys/devices/system/cpu/possible": "0-7"})
+    assert await refusal(irq, "ctl", "banish 0-7") == (errno.EBUSY, "no online CPU would be left beside 0-7")
+    assert await refusal(irq, "ctl", "banish 1 8") == (errno.ENODEV, "no CPU 8")
+    assert await refusal(irq, "ctl", "default 8") == (errno.ENODEV, "no CPU 8")
+    assert [affinity(root, n) for n in (0, 24)] == ["0\n", "0-2\n"]
+    assert await read(irq, "ctl") == "default 0-2\n"
+
+
 async def test_usage(irq: Node) -> None:
     assert await refusal(irq, "24/ctl", "affinity") == (errno.EINVAL, "usage: affinity LIST")
     assert await refusal(irq, "24/ctl", "affinity 0 1") == (errno.EINVAL, "usage: affinity LIST")
-    assert (await refusal(irq, "ctl", "banish 1"))[1] == "unknown word banish; usage: spread"
+    assert (await refusal(irq, "ctl", "melt 1"))[1] == "unknown word melt; usage: banish CPU... · spread · default LIST"
+    for line in ("banish", "banish x", "banish 3-1"):
+        assert await refusal(irq, "ctl", line) == (errno.EINVAL, "usage: banish CPU...")
+    assert await refusal(irq, "ctl", "default all") == (errno.EINVAL, "usage: default LIST")
 
 
 async def test_a_kernel_for_one_cpu_moves_nothing(tmp_path: Path) -> None:
@@ -155,6 +194,9 @@ async def test_a_kernel_for_one_cpu_moves_nothing(tmp_path: Path) -> None:
     assert await read(irq, "3/ctl") == ""
     assert await refusal(irq, "3/ctl", "affinity 0") == (errno.EPERM, "interrupt 3 cannot be moved")
     assert await refusal(irq, "3/ctl", "spread") == (errno.EPERM, "interrupt 3 cannot be moved")
+    assert await refusal(irq, "ctl", "banish 0") == (errno.EBUSY, "no online CPU would be left beside 0")
+    assert await refusal(irq, "ctl", "default 0") == (errno.EPERM, "this kernel's interrupts cannot be moved")
+    assert await read(irq, "ctl") == ""
     await write(irq, "ctl", "spread")
     assert "name hr_timer,console\nchip -\n" in await read(irq, "3/status")
 
