@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Debian packages: guests (qemu, busybox, zstd, gcc for user-mode Linux, iproute2 for its network), FUSE, and for the tests the strangers
 GUESTS := qemu-system-x86 busybox-static zstd gcc libc6-dev iproute2 util-linux
 FUSE := fuse3 libfuse3-dev pkg-config gcc libc6-dev python3-dev
-STRANGERS := diod tshark curl dbench e2fsprogs
+STRANGERS := diod tshark curl dbench e2fsprogs acpica-tools
 
 .PHONY: setup demo test check coverage format lint types bench clean
 .DEFAULT_GOAL := check

@@ -1,7 +1,7 @@
 """Commands on this kernel, after Inferno's cmd(3): `clone`, and `N/{ctl data stderr status wait}` for each command.
 
-The manual is docs/files/cmd.md. command.py is a conversation and its words, files.py its files, pipes.py our ends of a command's pipes, running.py
-its signals and its end, spawn.py how it is started.
+The manual is docs/files/cmd.md. command.py is a conversation and its words, files.py its files, pipes.py our ends of a command's pipes (locked.py:
+calls that may wait for ever), running.py its signals and its end, spawn.py how it is started.
 """
 
 import os

@@ -20,7 +20,7 @@ from mk9p.auth import Principal
 from mk9p.errors import NineError
 from mk9p.tree import Dir, Stream, Text, join, quote, settings
 from servers.cmd.files import CountedCtl, Data, Errors, Wait
-from servers.cmd.pipes import Pipe, Stderr
+from servers.cmd.pipes import Pipe, Stderr, Terminal
 from servers.cmd.running import Commands, Running
 from servers.cmd.spawn import PATH, Spec, User, spawn
 
@@ -43,8 +43,8 @@ class Command:
     starting: bool = False
     name: str = ""
     running: Running | None = None
-    stdin: Pipe | None = None
-    stdout: Pipe | None = None
+    stdin: Pipe | Terminal | None = None
+    stdout: Pipe | Terminal | None = None
     stderr: Stderr | None = None
 
     @classmethod
@@ -85,8 +85,8 @@ class Command:
         return "Done" if self.running.ended.is_set() else "Execute"
 
     @property
-    def terminal(self) -> Pipe | None:
-        return self.stdin if self.stdin is self.stdout else None
+    def terminal(self) -> Terminal | None:
+        return self.stdin if isinstance(self.stdin, Terminal) else None
 
     def status(self) -> str:
         """Render Inferno's line, and the pid: `cmd/N opens state dir arg0 pid`."""
@@ -217,7 +217,7 @@ class Command:
         finally:
             os.close(slave)
         self.commands.watch(self.running)
-        self.stdin = self.stdout = Pipe(master)
+        self.stdin = self.stdout = Terminal(master)
 
     def _spec(self, argv: tuple[str, ...], stdio: tuple[int, int, int], *, tty: bool = False) -> Spec:
         user = self.user

@@ -15,10 +15,10 @@ from mk9p.tree import Buffer, Change, Ctl, Handle, Maybe, Open, settle
 
 if TYPE_CHECKING:
     from servers.cmd.command import Command
-    from servers.cmd.pipes import Pipe
+    from servers.cmd.pipes import Pipe, Terminal
 
 
-def _begun(pipe: "Pipe | None") -> "Pipe":
+def _begun(pipe: "Pipe | Terminal | None") -> "Pipe | Terminal":
     if pipe is None:
         raise NineError(errno.EIO, "no command has been started")
     return pipe

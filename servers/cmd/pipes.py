@@ -2,23 +2,33 @@
 
 A read gives what is there, b"" at the end. A write gives how much it took, at least a byte, waiting for room: so a cancelled one took nothing, and
 none is ever half lost. Readers take turns, and writers.
+
+**Every call on a pipe may wait for as long as its other end likes**, O_NONBLOCK or not: read, write and the last close take the pipe's lock (Linux,
+fs/pipe.c), and who splices a file into a pipe holds that lock while he waits for the file (fs/splice.c). sendfile(2) does so, and with it
+busybox's `cat` of a 9P file whose read waits. RWF_NOWAIT takes the lock all the same; a socket has no such lock, but a program that opens
+/dev/stdout or /dev/stderr fails on one (ENXIO), and shell scripts do that all day. So who waits here waits without a call, and the calls are made in
+threads (locked.py): one that is stuck holds up nobody but the users of that pipe, until the holder lets go or has ended. A terminal has no
+such lock and needs no thread.
 """
 
 import errno
 import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
+import outcome
 import trio
 
 from mk9p.errors import NineError
+from servers.cmd.locked import Call, Locked
 
 PIECE: Final = 65536  # what a pipe of Linux holds
+PATIENCE: Final = 1.0  # seconds that a write which was cancelled waits for what it has taken; it takes no time but where another holds the pipe
 
 
-class Pipe:
-    """One descriptor, owned: read from it or write to it."""
+class Terminal:
+    """The master's side of a terminal, owned."""
 
     def __init__(self, fd: int) -> None:
         os.set_blocking(fd, False)
@@ -34,13 +44,13 @@ class Pipe:
                 except BlockingIOError:
                     await _unless_closed(trio.lowlevel.wait_readable, self.fd)
                 except OSError as error:
-                    if error.errno == errno.EIO:  # a terminal says its end so: nobody has the other side any more
+                    if error.errno == errno.EIO:  # it says its end so: nobody has the other side any more
                         return b""
                     raise
             return b""
 
     async def send(self, data: bytes) -> int:
-        """Write and return how many bytes were taken; raises EPIPE when the command reads no more."""
+        """Write and return how many bytes were taken; raises EPIPE after `close`."""
         async with self._writing:
             while self.fd is not None:
                 try:
@@ -57,9 +67,73 @@ class Pipe:
             self.fd = None
 
 
+class Pipe:
+    """One end of a pipe, owned: read from it or write to it."""
+
+    def __init__(self, fd: int) -> None:
+        os.set_blocking(fd, False)
+        self.end: Locked | None = Locked(fd)
+        self._turn = trio.Lock()
+        self._call: Call | None = None  # that is under way, or whose result nobody has taken yet
+
+    async def receive(self) -> bytes:
+        """Return the bytes that have come, waiting for the first; b"" at the end, and after `close`. Cancelled, it leaves them to the next."""
+        async with self._turn:
+            while self.end is not None:
+                if self._call is None:
+                    await _unless_closed(trio.lowlevel.wait_readable, self.end.fd)
+                    if self.end is None:
+                        break
+                    self._call = self.end.call(os.read, PIECE)
+                got = await self._call.result()
+                self._call = None
+                if got is not None:
+                    with suppress(BlockingIOError):
+                        return bytes(got.unwrap())
+            return b""
+
+    async def send(self, data: bytes) -> int:
+        """Write and return how many bytes were taken; raises EPIPE when the command reads no more, and after `close`."""
+        async with self._turn:
+            while self.end is not None:
+                if self._call is not None:  # of a write that was given up: what comes now must not overtake it
+                    await self._call.result()
+                    self._call = None
+                    continue
+                await _unless_closed(trio.lowlevel.wait_writable, self.end.fd)
+                if self.end is None:
+                    break
+                self._call = call = self.end.call(os.write, data)
+                got = await _almost_surely(call)
+                self._call = None
+                if got is not None:
+                    with suppress(BlockingIOError):
+                        return int(got.unwrap())
+            raise NineError(errno.EPIPE)
+
+    def close(self) -> None:
+        """Close the descriptor; who waits for it gets the end, or EPIPE. May be called again."""
+        if self.end is not None:
+            trio.lowlevel.notify_closing(self.end.fd)
+            end, self.end = self.end, None
+            end.close()
+            if self._call is not None:
+                self._call.settle(None)
+
+
 async def _unless_closed(wait: Callable[[int], Awaitable[None]], fd: int) -> None:
     with suppress(trio.ClosedResourceError):
         await wait(fd)
+
+
+async def _almost_surely(call: Call) -> outcome.Outcome[Any] | None:
+    """Return a call's result, also when cancelled meanwhile, unless it does not come in time."""
+    try:
+        return await call.result()
+    except trio.Cancelled:
+        with trio.move_on_after(PATIENCE, shield=True):
+            return await call.result()
+        raise
 
 
 class Stderr(Pipe):
@@ -81,7 +155,7 @@ class Stderr(Pipe):
 
     def ignore(self, nursery: trio.Nursery) -> None:
         """Empty the pipe from now on and keep its beginning: nobody reads."""
-        if self.fd is not None:
+        if self.end is not None:
             self._emptying = trio.CancelScope()
             nursery.start_soon(self._empty, self._emptying)
 

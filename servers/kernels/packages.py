@@ -32,7 +32,7 @@ LISTS: Final = Path("/var/lib/apt/lists")
 # The image and the modules that guests have use for: a tenth of the package.
 KEEP: Final = re.compile(
     r"^\./(boot/vmlinuz|usr/bin/linux\.uml|(usr/)?lib/.*/kernel/(fs|block|crypto|lib|arch/x86/crypto|"
-    r"net/(9p|vmw_vsock|core|802|llc|ipv4|ipv6|bridge|sched)|drivers/(virtio|block|char|acpi|input|misc|nvdimm|dax|vhost|uio|"
+    r"net/(9p|vmw_vsock|core|802|llc|ipv4|ipv6|bridge|sched)|drivers/(virtio|block|char|acpi|input|misc|nvdimm|dax|vhost|uio|i2c|hwmon|cpufreq|"
     r"net/[a-z_]+\.ko|usb/(host|storage|common|core|serial|class)|scsi/(sd_mod|scsi_mod|scsi_common|virtio_scsi))))"
 )
 

@@ -3,9 +3,9 @@
 What was learned (each was measured over tens of boots):
 * `-accel tcg` outright: a /dev/kvm may be there and not run ordinary guests. `thread=single`: with one thread a CPU, kernels panic now and then
   while they patch their own text. Machine `pc`: `microvm` often hangs in its clock calibration.
-* A virtserialport waits when the socket behind it is full. A virtconsole does not: QEMU drops what the guest says (hw/char/virtio-console.c,
-  flush_buf), and then the conversation stands still, after megabytes of big reads. So the tree is served on a port. But v9fs refuses a port, which
-  has no read_iter, and takes a virtconsole (a tty, /dev/hvcN): the namespace comes on one.
+* A virtserialport waits when the socket behind it is full. A virtconsole (a tty, /dev/hvcN) does not: QEMU drops what the guest says
+  (hw/char/virtio-console.c, flush_buf), and then the conversation stands still, after megabytes. So the tree is served on a port, and the namespace
+  comes on one. v9fs itself takes a tty and refuses a port, which has no read_iter: `mk9p mount` puts a relay between.
 * The device pvpanic tells of a panic at once; `-no-reboot` makes a reboot an end, which whoever started us answers with a new start.
 """
 
@@ -29,7 +29,8 @@ CMDLINE: Final = (
 )
 SERVE_PORT: Final = 1  # 0 is a console's
 SERVE: Final = f"/dev/vport0p{SERVE_PORT}"
-NAMESPACE: Final = "/dev/hvc0"
+NAMESPACE_PORT: Final = 2
+NAMESPACE: Final = f"/dev/vport0p{NAMESPACE_PORT}"
 MAX_CPUS: Final = 255
 REASONS: Final = {
     "guest-shutdown": "halted",
@@ -151,7 +152,7 @@ class Qemu:
                     "-chardev",
                     f"socket,id=namespace,path={namespace},reconnect=1",
                     "-device",
-                    "virtconsole,chardev=namespace",
+                    f"virtserialport,chardev=namespace,nr={NAMESPACE_PORT},name=namespace",
                 ),
             ]
             if talk is not None:

@@ -1,0 +1,167 @@
+"""power: what this kernel runs on, and how much of it it may use: supplies, power caps, frequencies. The files are those of docs/files/power.md.
+
+Everything is read from sysfs when it is asked for; kept are only the names that there were when the last event was told. All reading and setting is
+done in threads, of which there are few: a battery's controller may be slow, or dead.
+"""
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import attrs
+import trio
+
+from mk9p import uevents
+from mk9p.sysfs import names, threaded
+from mk9p.tree import Ctl, Dir, Lazy, Log, Node, Text
+from mk9p.uevents import Uevent
+from servers.power.cap import Cap
+from servers.power.cpufreq import Boost, Policy
+from servers.power.supply import Supply, brief, properties
+
+__all__ = ["Power", "tree"]
+
+T = TypeVar("T")
+CPU: Final = "devices/system/cpu"
+KINDS: Final[Mapping[str, str]] = {"supply": "class/power_supply", "cap": "class/powercap", "cpufreq": f"{CPU}/cpufreq"}
+_SUBSYSTEMS: Final = {"power_supply": "supply", "powercap": "cap"}
+_THREADS: Final = 8
+
+
+@asynccontextmanager
+async def tree(*, root: str = "/") -> AsyncIterator[Dir]:
+    """Serve the power supplies, caps and frequencies of the kernel whose /sys is below `root`."""
+    power = Power(root.rstrip("/"))
+    async with uevents.told(power.told, power.look, root=root):
+        yield power.tree()
+
+
+@attrs.define(eq=False)
+class Power:
+    """The power of one kernel."""
+
+    root: str
+    events: Log = attrs.field(factory=Log, init=False)
+    seen: set[str] = attrs.field(init=False)
+    threads: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(_THREADS), init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.seen = set(self.places())
+
+    def tree(self) -> Dir:
+        boost = Boost(f"{self.root}/sys/{CPU}")
+        ctl = Ctl({"boost": self.slow(boost.boost)}, self.slow(boost.settings))
+        return Dir(
+            {
+                "status": Text(self.slow(self.status)),
+                "events": self.events,
+                "supply": Dir(self.lazy("supply", self.supply)),
+                "cap": Dir(self.lazy("cap", self.cap)),
+                "cpufreq": Dir({"ctl": ctl}, self.lazy("cpufreq", self.policy)),
+            }
+        )
+
+    def lazy(self, kind: str, make: Callable[[str], Node]) -> Lazy:
+        return Lazy(partial(self.names, kind), make, key=partial(self.key, kind))
+
+    def slow(self, function: Callable[..., T]) -> Callable[..., Awaitable[T]]:
+        return threaded(function, self.threads)
+
+    def base(self, kind: str, name: str) -> str:
+        return f"{self.root}/sys/{KINDS[kind]}/{name}"
+
+    def names(self, kind: str) -> list[str]:
+        found = names(f"{self.root}/sys/{KINDS[kind]}")
+        if kind != "cpufreq":
+            return sorted(found)
+        policies = (name for name in found if _is_policy(name))  # beside governors, and switches
+        return sorted(policies, key=lambda name: int(name.removeprefix("policy")))
+
+    def key(self, kind: str, name: str) -> object:
+        if "/" in name or name in (".", "..") or (kind == "cpufreq" and not _is_policy(name)):
+            return None
+        try:
+            return os.stat(self.base(kind, name)).st_ino
+        except OSError:
+            return None
+
+    def places(self) -> list[str]:
+        return [f"{kind}/{name}" for kind in KINDS for name in self.names(kind)]
+
+    # the things
+
+    def supply(self, name: str) -> Node:
+        supply = Supply(name, self.base("supply", name))
+        return self.files({"set": supply.set}, supply.settings, supply.status)
+
+    def cap(self, name: str) -> Node:
+        cap = Cap(name, self.base("cap", name))
+        words: dict[str, Callable[..., Any]] = {"limit": cap.limit, "window": cap.window, "state": cap.state}
+        energy = {"energy": Text(self.slow(cap.energy), mode=0o400)} if os.path.exists(f"{cap.base}/energy_uj") else {}
+        return self.files(words, cap.settings, cap.status, energy)
+
+    def policy(self, name: str) -> Node:
+        policy = Policy(name, self.base("cpufreq", name))
+        words: dict[str, Callable[..., Any]] = {
+            "min": policy.min,
+            "max": policy.max,
+            "speed": policy.speed,
+            "preference": policy.preference,
+        }
+        return self.files(words, policy.settings, policy.status)
+
+    def files(
+        self,
+        words: Mapping[str, Callable[..., Any]],
+        settings: Callable[[], str],
+        status: Callable[[], str],
+        more: Mapping[str, Node] | None = None,
+    ) -> Dir:
+        slow = {word: self.slow(function) for word, function in words.items()}
+        return Dir({"ctl": Ctl(slow, self.slow(settings)), "status": Text(self.slow(status)), **(more or {})})
+
+    def status(self) -> str:
+        """Return a line a supply, a zone, a policy: PLACE KIND VALUE UNIT STATE NAME."""
+        makers: dict[str, Callable[[str, str], Supply | Cap | Policy]] = {
+            "supply": Supply,
+            "cap": Cap,
+            "cpufreq": Policy,
+        }
+        return "".join(
+            make(name, self.base(kind, name)).reading() for kind, make in makers.items() for name in self.names(kind)
+        )
+
+    # what is told
+
+    def told(self, uevent: Uevent) -> None:
+        """Take a uevent: supplies and zones come and go, a supply changes. Policies come and go with their CPUs, without a word of their own."""
+        if uevent.subsystem == "cpu":
+            self.look()
+            return
+        kind = _SUBSYSTEMS.get(uevent.subsystem)
+        if kind is None:
+            return
+        place = f"{kind}/{uevent.name}"
+        if uevent.action in ("add", "change") and place not in self.seen:
+            self.seen.add(place)  # of a supply the kernel does not tell that it came, only how it then is
+            self.events.emit("add", place)
+        elif uevent.action == "remove" and place in self.seen:
+            self.seen.remove(place)
+            self.events.emit("remove", place)
+        if uevent.action == "change" and (of := properties(uevent.values)).keys() - {"name", "type"}:
+            self.events.emit("change", place, *brief(of))  # one that is going tells no more than what it is
+
+    def look(self) -> None:
+        """Tell of what came and went since the last event."""
+        now = set(self.places())
+        for place in sorted(self.seen - now):
+            self.events.emit("remove", place)
+        for place in sorted(now - self.seen):
+            self.events.emit("add", place)
+        self.seen = now
+
+
+def _is_policy(name: str) -> bool:
+    return name.startswith("policy") and name.removeprefix("policy").isdecimal()

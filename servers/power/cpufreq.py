@@ -1,0 +1,123 @@
+"""One policy of cpufreq: CPUs that have their frequency together (Documentation/admin-guide/pm/cpufreq.rst). All here may block, and is for threads.
+
+Which governor it has is a word of cpu/ctl, for all CPUs at once; here are the bounds within which that chooses. Frequencies are in kHz, as the kernel
+has them.
+"""
+
+import errno
+import os
+from typing import Final, Literal
+
+import attrs
+
+from mk9p.errors import NineError
+from mk9p.sysfs import put, refused, text
+from mk9p.tree import join
+
+_STATUS: Final = {  # our key: the kernel's file
+    "cpus": "affected_cpus",
+    "driver": "scaling_driver",
+    "governor": "scaling_governor",
+    "frequency": "scaling_cur_freq",
+    "min": "scaling_min_freq",
+    "max": "scaling_max_freq",
+    "lowest": "cpuinfo_min_freq",
+    "highest": "cpuinfo_max_freq",
+    "frequencies": "scaling_available_frequencies",
+    "preference": "energy_performance_preference",
+    "preferences": "energy_performance_available_preferences",
+}
+
+
+@attrs.frozen(eq=False)
+class Policy:
+    """The policy `name`, policyN, at its directory in sysfs."""
+
+    name: str
+    base: str
+
+    def reading(self) -> str:
+        frequency, governor, driver = (
+            text(f"{self.base}/scaling_{of}", "-") for of in ("cur_freq", "governor", "driver")
+        )
+        return join([f"cpufreq/{self.name}", "cpufreq", frequency, "kHz", governor, driver]) + "\n"
+
+    def status(self) -> str:
+        if not os.path.exists(self.base):
+            raise NineError(errno.ENODEV, f"{self.name} is gone")
+        return f"name {self.name}\n" + "".join(
+            f"{key} {text(f'{self.base}/{file}', '-')}\n" for key, file in _STATUS.items()
+        )
+
+    def settings(self) -> str:
+        """Return the settings; a speed is one only under the governor that leaves it to us."""
+        files = {
+            "min": _STATUS["min"],
+            "max": _STATUS["max"],
+            "preference": _STATUS["preference"],
+            "speed": "scaling_setspeed",
+        }
+        values = {word: text(f"{self.base}/{file}") for word, file in files.items()}
+        if not values["speed"].isdecimal():  # <unsupported>
+            del values["speed"]
+        return "".join(f"{word} {value}\n" for word, value in values.items() if value)
+
+    # words
+
+    def min(self, khz: int) -> None:
+        """Go no slower. The driver takes the next frequency that it has."""
+        self._put("scaling_min_freq", str(khz), f"{self.name} cannot have min {khz}")
+
+    def max(self, khz: int) -> None:
+        """Go no faster."""
+        self._put("scaling_max_freq", str(khz), f"{self.name} cannot have max {khz}")
+
+    def speed(self, khz: int) -> None:
+        """Go at one frequency. Raises EBUSY under a governor that chooses itself."""
+        if not text(f"{self.base}/scaling_setspeed").isdecimal():
+            raise NineError(
+                errno.EBUSY, f"{self.name} is governed by {text(f'{self.base}/scaling_governor')}, not by userspace"
+            )
+        self._put("scaling_setspeed", str(khz), f"{self.name} cannot have speed {khz}")
+
+    def preference(self, name: str) -> None:
+        """Say what the hardware is to care for. Raises EINVAL with the names that there are."""
+        there = text(f"{self.base}/energy_performance_available_preferences").split()
+        if not there:
+            raise NineError(errno.EOPNOTSUPP, f"{self.name} has no preferences")
+        if name not in there:
+            raise NineError(errno.EINVAL, f"no preference {name}; there are: {' '.join(there)}")
+        self._put("energy_performance_preference", name, f"{self.name} cannot have preference {name}")
+
+    def _put(self, file: str, value: str, failure: str) -> None:
+        try:
+            put(f"{self.base}/{file}", value)
+        except OSError as error:
+            raise refused(error, failure) from None
+
+
+@attrs.frozen(eq=False)
+class Boost:
+    """Whether CPUs may go faster than they can for long: one switch for all, of cpufreq or of intel_pstate, which has it the other way round."""
+
+    base: str
+
+    def _switch(self) -> tuple[str, str]:
+        """Return the file, and what it says when boost is on; an empty name where there is none."""
+        for file, on in ((f"{self.base}/cpufreq/boost", "1"), (f"{self.base}/intel_pstate/no_turbo", "0")):
+            if os.path.exists(file):
+                return file, on
+        return "", ""
+
+    def settings(self) -> str:
+        file, on = self._switch()
+        return f"boost {'on' if text(file) == on else 'off'}\n" if file else ""
+
+    def boost(self, how: Literal["on", "off"]) -> None:
+        file, on = self._switch()
+        if not file:
+            raise NineError(errno.ENODEV, "this kernel cannot switch boost")
+        try:
+            put(file, on if how == "on" else {"1": "0", "0": "1"}[on])
+        except OSError as error:
+            raise refused(error, f"boost cannot be switched {how}") from None

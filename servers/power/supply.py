@@ -1,0 +1,79 @@
+"""One power supply: a battery, the mains, a UPS (Documentation/ABI/testing/sysfs-class-power). All here may block, and is for threads.
+
+Its `uevent` file has all that it tells, of one moment. A battery is asked through the firmware, which takes milliseconds for each value.
+"""
+
+import errno
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import attrs
+
+from mk9p.errors import NineError
+from mk9p.sysfs import put, refused, settable, text
+from mk9p.tree import join
+
+_PREFIX: Final = "POWER_SUPPLY_"
+_CHOSEN: Final = re.compile(r"\[([^]]*)\]")  # of several words, the one that holds stands in brackets
+_NOT_OURS: Final = frozenset({"uevent"})
+
+
+def properties(values: Mapping[str, str]) -> dict[str, str]:
+    """Return the properties that a uevent names, by their names in sysfs."""
+    return {key.removeprefix(_PREFIX).lower(): value for key, value in values.items() if key.startswith(_PREFIX)}
+
+
+def brief(of: Mapping[str, str]) -> list[str]:
+    """Return KIND VALUE UNIT STATE of a supply: a battery's charge in percent, of others whether they supply."""
+    kind, online = of.get("type", "-").lower(), of.get("online", "-")
+    if "capacity" in of or "status" in of:
+        return [kind, of.get("capacity", "-"), "%", of.get("status", "-").lower().replace(" ", "-")]
+    return [kind, online, "-", {"0": "offline", "-": "-"}.get(online, "online")]
+
+
+@attrs.frozen(eq=False)
+class Supply:
+    """The supply `name` at its directory in sysfs."""
+
+    name: str
+    base: str
+
+    def properties(self) -> dict[str, str]:
+        lines = text(f"{self.base}/uevent").splitlines()
+        found = properties(dict(line.split("=", 1) for line in lines if "=" in line))
+        return {"type": text(f"{self.base}/type", "-")} | found if found else {}
+
+    def reading(self) -> str:
+        of = self.properties()
+        return join([f"supply/{self.name}", *brief(of), of.get("model_name", "").strip() or "-"]) + "\n" if of else ""
+
+    def status(self) -> str:
+        of = self.properties()
+        if not of:
+            raise NineError(errno.ENODEV, f"{self.name} is gone")
+        first = {"name": self.name, "type": of["type"]}
+        return "".join(f"{key} {value.strip() or '-'}\n" for key, value in (first | of).items())
+
+    def settable(self) -> list[str]:
+        return [name for name in settable(self.base) if name not in _NOT_OURS]
+
+    def settings(self) -> str:
+        lines = []
+        for name in self.settable():
+            value = text(f"{self.base}/{name}")
+            chosen = _CHOSEN.search(value)
+            if value:
+                lines.append(join(["set", name, chosen[1] if chosen else value]) + "\n")
+        return "".join(lines)
+
+    def set(self, property: str, value: str) -> None:  # noqa: A002  # the usage line says it
+        """Set a property by its kernel's name. Raises ENOENT with the names that there are, or what the driver says."""
+        there = self.settable()
+        if property not in there:
+            names = " ".join(there) or "none"
+            raise NineError(errno.ENOENT, f"{self.name} has no {property} to set; there are: {names}")
+        try:
+            put(f"{self.base}/{property}", value)
+        except OSError as error:
+            raise refused(error, f"{property} of {self.name} cannot be {value}") from None

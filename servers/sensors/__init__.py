@@ -1,0 +1,173 @@
+"""sensors: what this kernel measures: chips of hwmon, thermal zones, and what cools them. The files are those of docs/files/sensors.md.
+
+Everything is read from sysfs when it is asked for; kept are only the names that there were when the last event was told. A value may take long to
+come, over a slow bus or from a disk, so all reading and setting is done in threads, of which there are few: a dead bus must not have all there are.
+
+A zone is also shown by hwmon, which is left out here: one thing once. What the kernel tells comes from three sides: uevents say what comes and goes
+and, where the driver does (hwmon_notify_event), that an alarm has changed; netlink's family `thermal` says which trips were crossed.
+"""
+
+import os
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final, TypeVar
+
+import attrs
+import trio
+
+from mk9p import uevents
+from mk9p.errors import NineError
+from mk9p.sysfs import link, names, text, threaded
+from mk9p.tree import Ctl, Dir, Lazy, Log, Node, Text
+from mk9p.uevents import Uevent
+from servers.sensors import thermal
+from servers.sensors.chip import Chip
+from servers.sensors.zone import Cooler, Zone
+
+__all__ = ["Sensors", "tree"]
+
+T = TypeVar("T")
+NAME: Final = re.compile(r"(hwmon|thermal_zone|cooling_device)(\d+)")
+_THREADS: Final = 8
+
+
+@asynccontextmanager
+async def tree(*, root: str = "/") -> AsyncIterator[Dir]:
+    """Serve the sensors of the kernel whose /sys is below `root`."""
+    sensors = Sensors(root.rstrip("/"))
+    heat = thermal.listen() if root == "/" else None
+    async with trio.open_nursery() as nursery, uevents.told(sensors.told, sensors.look, root=root):
+        nursery.start_soon(sensors.tell_alarms)
+        if heat is not None:
+            nursery.start_soon(thermal.follow, heat, sensors.heated, sensors.missed)
+        try:
+            yield sensors.tree()
+        finally:
+            nursery.cancel_scope.cancel()
+            if heat is not None:
+                heat.close()
+
+
+@attrs.define(eq=False)
+class Sensors:
+    """The sensors of one kernel. `alarms` are those that the kernel has told of and that were not read since."""
+
+    root: str
+    events: Log = attrs.field(factory=Log, init=False)
+    seen: set[str] = attrs.field(init=False)
+    alarms: dict[tuple[str, str], None] = attrs.field(factory=dict, init=False)
+    lot: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    threads: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(_THREADS), init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.seen = set(self.names())
+
+    def tree(self) -> Dir:
+        return Dir(
+            {"status": Text(self.slow(self.status)), "events": self.events},
+            Lazy(self.names, self.node, key=self.key),
+        )
+
+    def base(self, name: str) -> str:
+        return f"{self.root}/sys/class/{'hwmon' if name.startswith('hwmon') else 'thermal'}/{name}"
+
+    def names(self) -> list[str]:
+        """Return all that there is, chips first, each kind by its numbers."""
+        found = (
+            NAME.fullmatch(name) for kind in ("hwmon", "thermal") for name in names(f"{self.root}/sys/class/{kind}")
+        )
+        order = ("hwmon", "thermal_zone", "cooling_device")
+        there = sorted((order.index(match[1]), int(match[2]), match[0]) for match in found if match)
+        return [name for _, _, name in there if not self.is_zone(name)]
+
+    def key(self, name: str) -> object:
+        if NAME.fullmatch(name) is None or self.is_zone(name):
+            return None
+        try:
+            return os.stat(self.base(name)).st_ino
+        except OSError:
+            return None
+
+    def is_zone(self, name: str) -> bool:
+        """Tell a chip that is but a thermal zone, shown once more."""
+        return name.startswith("hwmon") and link(f"{self.base(name)}/device").startswith("thermal_zone")
+
+    def thing(self, name: str) -> Chip | Zone | Cooler:
+        base = self.base(name)
+        if name.startswith("hwmon"):
+            return Chip(name, base)
+        return Zone(name, base) if name.startswith("thermal_zone") else Cooler(name, base)
+
+    def node(self, name: str) -> Node:
+        thing = self.thing(name)
+        if isinstance(thing, Chip):
+            words: dict[str, Callable[..., Any]] = {"set": thing.set, "pwm": thing.pwm, "auto": thing.automatic}
+        elif isinstance(thing, Zone):
+            words = {"mode": thing.mode, "policy": thing.policy, "trip": thing.trip}
+        else:
+            words = {"state": thing.state}
+        slow = {word: self.slow(function) for word, function in words.items()}
+        return Dir({"ctl": Ctl(slow, self.slow(thing.settings)), "status": Text(self.slow(thing.status))})
+
+    def slow(self, function: Callable[..., T]) -> Callable[..., Awaitable[T]]:
+        return threaded(function, self.threads)
+
+    def status(self) -> str:
+        """Return a line a sensor, and a line a cooling device: NAME SENSOR KIND VALUE UNIT CHIP LABEL."""
+        lines: list[str] = []
+        for name in self.names():
+            with suppress(NineError):  # gone since it was listed
+                lines += self.thing(name).readings()
+        return "".join(lines)
+
+    # what is told
+
+    def told(self, uevent: Uevent) -> None:
+        """Take a uevent: things come and go, and alarms change."""
+        name = uevent.name
+        if uevent.subsystem not in ("hwmon", "thermal") or NAME.fullmatch(name) is None:
+            return
+        if uevent.action == "add" and name not in self.seen and not self.is_zone(name):
+            self.came(name)
+        elif uevent.action == "remove" and name in self.seen:
+            self.seen.remove(name)
+            self.events.emit("remove", name)
+        elif uevent.action == "change" and uevent.subsystem == "hwmon" and (alarm := uevent.values.get("NAME")):
+            self.alarms[name, alarm] = None
+            self.lot.unpark_all()
+
+    def came(self, name: str) -> None:
+        self.seen.add(name)
+        thing = self.thing(name)
+        self.events.emit("add", name, thing.chip if isinstance(thing, Chip) else text(f"{thing.base}/type", "-"))
+
+    def look(self) -> None:
+        """Tell of what came and went since the last event."""
+        now = self.names()
+        for name in sorted(self.seen.difference(now)):
+            self.seen.remove(name)
+            self.events.emit("remove", name)
+        for name in now:
+            if name not in self.seen:
+                self.came(name)
+
+    async def tell_alarms(self) -> None:
+        """Read the alarms that the kernel tells of, and tell what they are. One that changes faster is told of less often, with its last value."""
+        while True:
+            while not self.alarms:
+                await self.lot.park()
+            name, alarm = next(iter(self.alarms))
+            del self.alarms[name, alarm]
+            value = await self.slow(text)(f"{Chip(name, self.base(name)).place}/{alarm}", "-")
+            self.events.emit("alarm", name, alarm, value)
+
+    def heated(self, event: int, of: thermal.Attributes) -> None:
+        """Take an event of the thermal core. One that lacks what it should have, of a kernel yet to come, is passed over."""
+        with suppress(KeyError):
+            if words := thermal.words(event, of):
+                self.events.emit(*words)
+
+    def missed(self) -> None:
+        """Tell that the thermal core has said more than could be taken: how much, the kernel does not tell."""
+        self.events.emit("lost", "-")
