@@ -2,7 +2,8 @@
 
 A file in namespace(6) words says what is mounted where. With `--kernels` there is `kernels/` beside, and each of its kernels is mounted at `k/NAME`
 when it first serves its tree, and may itself reach the namespace from then on: the composer listens where the kernel's status says. A mount stays
-when its kernel goes: the branch says EIO until the kernel is back, and is then dialled again.
+when its kernel goes: the branch says EIO until the kernel is back, and is then dialled again. That a kernel has ended is known here first of all, so
+its connections end then, whatever their transport notices of it.
 """
 
 import logging
@@ -18,16 +19,19 @@ from mk9p.auth import ROOT, Policy
 from mk9p.compose.namespace import Namespace
 from mk9p.compose.posted import dial_file, is_path
 from mk9p.compose.remote import Server as Remote
-from mk9p.dial import Link, dial, listen, parse
+from mk9p.dial import Link, dial, hang_up, listen, parse
 from mk9p.errors import NineError
-from mk9p.server import Limits, Server
-from mk9p.serving import available, one_error, options, serve_tree, start_logging
+from mk9p.server import Limits, Server, Tally, stats_tree
+from mk9p.serving import STATS, available, one_error, options, serve_tree, start_logging
 from mk9p.tree import Dir, Handle, Node, Open, settle
 from mk9p.tree import split as words_of
 
 log = logging.getLogger("mk9p.compose")
 
 DEFAULT: Final = "unix!/run/mk9p/ns"
+_ENDED: Final = frozenset(
+    {"dead", "failed", "halted", "killed", "panicked", "rebooted"}
+)  # events of a kernel that is gone
 PATIENCE: Final = 5.0  # seconds for a kernel's first answer: an emulated one on a busy machine takes one or two
 
 
@@ -86,6 +90,7 @@ class Kernels:
     server: Server
     nursery: trio.Nursery
     listening: dict[str, trio.CancelScope] = attrs.field(factory=dict)
+    dialled: dict[str, str] = attrs.field(factory=dict)  # by kernel: where its present life serves
 
     async def watch(self) -> None:
         """Follow the events of `kernels/` until cancelled."""
@@ -97,6 +102,8 @@ class Kernels:
                 _, _, what, *args = words_of(line)
                 if what in ("started", "active") and args:
                     await self._came(what, args[0])
+                elif what in _ENDED and args and args[0] in self.dialled:
+                    hang_up(self.dialled.pop(args[0]))
 
     async def _came(self, what: str, name: str) -> None:
         try:
@@ -107,8 +114,10 @@ class Kernels:
             return  # deleted meanwhile
         if what == "started" and status.get("listen"):
             await self._let_in(name, status["listen"])
-        if what == "active" and status.get("dial") and not self.ns.table.points.get(f"/k/{name}"):
-            self.ns.mount(status["dial"], f"/k/{name}")
+        if what == "active" and status.get("dial"):
+            self.dialled[name] = status["dial"]
+            if not self.ns.table.points.get(f"/k/{name}"):
+                self.ns.mount(status["dial"], f"/k/{name}")
 
     async def _let_in(self, name: str, address: str) -> None:
         """Listen for one kernel on its private link; what it says of its users is believed."""
@@ -163,7 +172,8 @@ def main(arguments: Sequence[str]) -> int:
 
 async def compose(nursery: trio.Nursery, script: str, chosen: Any, kernels: Dir | None) -> None:
     """Serve a namespace until a signal comes."""
-    ns = namespace(nursery, {"kernels": kernels} if kernels else None)
+    tally = Tally()
+    ns = namespace(nursery, {STATS: stats_tree(tally), **({"kernels": kernels} if kernels else {})})
     try:
         await ns.run(script)
     except NineError as error:
@@ -179,5 +189,6 @@ async def compose(nursery: trio.Nursery, script: str, chosen: Any, kernels: Dir 
         trust=chosen.trust,
         readonly=chosen.readonly,
         limits=Limits.parse(chosen.limit),
+        tally=tally,
         ready=ready,
     )

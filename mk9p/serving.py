@@ -2,8 +2,9 @@
 
 A resource server is an entry point of the group `mk9p.servers`: a function that returns a `Dir`, or an async context manager of one where it has
 background work. It hangs at its name; `host` is the top level itself. `NAME:ARG?OPTION=VALUE&...` calls it with an argument and options, and its tree
-hangs at NAME/LAST, where LAST is the last part of the argument's path, or what the option `name` says: `fs:/srv/data` is `fs/data`. Without
-names all are served that need no argument and that this kernel has; one that this kernel has not says so in a line and is left out.
+hangs at NAME/LAST, where LAST is the last part of the argument's path, or what the option `name` says: `fs:/srv/data` is `fs/data`. `stats`, what the
+server itself counts, is always beside them. Without names all are served that need no argument and that this kernel has; one that this kernel has not
+says so in a line and is left out.
 """
 
 import argparse
@@ -22,12 +23,13 @@ import trio
 from mk9p.auth import Policy
 from mk9p.dial import Listener, listen
 from mk9p.errors import NineError
-from mk9p.server import Limits, Server
+from mk9p.server import Limits, Server, Tally, stats_tree
 from mk9p.tree import Dir, Node
 
 GROUP: Final = "mk9p.servers"
 DEFAULT: Final = "unix!/run/mk9p/serve"
 TOP: Final = "host"
+STATS: Final = "stats"  # where a server shows what it counts itself
 
 
 @attrs.frozen
@@ -65,8 +67,8 @@ def available() -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def kernel_tree(specs: Sequence[Spec] = ()) -> AsyncIterator[Dir]:
-    """Make the tree of the resource servers given, or of all that can be had here; raises ENOENT for an unknown one."""
+async def kernel_tree(specs: Sequence[Spec] = (), extra: Mapping[str, Node] | None = None) -> AsyncIterator[Dir]:
+    """Make the tree of the resource servers given, or of all that can be had here, and `extra` beside them; raises ENOENT for an unknown one."""
     known = available()
     async with AsyncExitStack() as stack:
         trees: dict[str, Node] = {}
@@ -85,7 +87,7 @@ async def kernel_tree(specs: Sequence[Spec] = ()) -> AsyncIterator[Dir]:
                     raise NineError(getattr(error, "errno", None) or errno.ENODEV, f"{spec.name}: {error}") from error
                 print(f"mk9p: without {spec.name}: {error}", file=sys.stderr)
         top = trees.pop(TOP, None)
-        yield Dir(*(top.children if isinstance(top, Dir) else ()), _nested(trees))
+        yield Dir(*(top.children if isinstance(top, Dir) else ()), _nested(trees), extra or {})
 
 
 def _needs_argument(function: Any) -> bool:
@@ -151,10 +153,11 @@ async def serve_tree(
     trust: bool = False,
     readonly: bool = False,
     limits: Limits | None = None,
+    tally: Tally | None = None,
     ready: Any = None,
 ) -> None:
     """Serve a tree on listeners until cancelled, or until SIGINT or SIGTERM; says on stderr where, once it can be dialled."""
-    server = Server(root, limits=limits)
+    server = Server(root, limits=limits, tally=tally)
     listeners: list[Listener] = []
     try:
         async with trio.open_nursery() as nursery:
@@ -221,12 +224,17 @@ def main(arguments: Sequence[str]) -> int:
     )
     chosen = parser.parse_args(arguments[1:])
     start_logging(chosen.verbose)
-    limits = Limits.parse(chosen.limit)
+    limits, tally = Limits.parse(chosen.limit), Tally()
 
     async def run() -> None:
-        async with kernel_tree([Spec.parse(text) for text in chosen.specs]) as tree:
+        async with kernel_tree([Spec.parse(text) for text in chosen.specs], {STATS: stats_tree(tally)}) as tree:
             await serve_tree(
-                tree, chosen.listen or [DEFAULT], trust=chosen.trust, readonly=chosen.readonly, limits=limits
+                tree,
+                chosen.listen or [DEFAULT],
+                trust=chosen.trust,
+                readonly=chosen.readonly,
+                limits=limits,
+                tally=tally,
             )
 
     if os.geteuid() != 0:

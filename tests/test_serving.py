@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from patience import SOON
 
 from mk9p import connect
 from mk9p.serving import Spec
@@ -121,7 +122,7 @@ def test_another_user_of_a_unix_socket_is_himself_whatever_he_says() -> None:
 async def test_only_those_asked_for_are_served() -> None:
     with serve("-l", "tcp!127.0.0.1!0", "cpu", "proc") as (address, _):
         async with connect(address) as c:
-            assert [entry.name for entry in await c.listdir()] == ["cpu", "proc"]
+            assert [entry.name for entry in await c.listdir()] == ["cpu", "proc", "stats"]
 
 
 async def test_without_names_all_are_served() -> None:
@@ -142,7 +143,7 @@ async def test_without_names_all_are_served() -> None:
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(words: list[str], said: str) -> None:
-    done = subprocess.run([*ME, "serve", *words], capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run([*ME, "serve", *words], capture_output=True, text=True, check=False, timeout=SOON)
     assert done.returncode == 1
     lines = [line for line in done.stderr.splitlines() if not line.startswith("mk9p: ")]
     assert len(lines) == 1
@@ -174,4 +175,4 @@ def test_the_server_of_a_descriptor_ends_with_it() -> None:
     ) as process:
         assert process.stdin is not None
         process.stdin.close()
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=SOON) == 0

@@ -1,6 +1,8 @@
 """The trio engine: a tree of Nodes served over links, many clients at once, all three dialects on one port."""
 
+from mk9p.server.counts import Tally
 from mk9p.server.engine import Server
 from mk9p.server.limits import Limits
+from mk9p.server.shown import stats_tree
 
-__all__ = ["Limits", "Server"]
+__all__ = ["Limits", "Server", "Tally", "stats_tree"]

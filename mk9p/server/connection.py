@@ -5,6 +5,7 @@ so small ones are joined and big ones sent from where they lie).
 """
 
 import errno
+import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +14,7 @@ import trio
 from mk9p.auth import EXEC, Policy, Principal, may
 from mk9p.dial import Link
 from mk9p.errors import NineError
+from mk9p.server.counts import Counts, Tally
 from mk9p.server.fids import Fid, Place
 from mk9p.server.limits import Limits
 from mk9p.session import Session
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from mk9p.server.hops import Hop
     from mk9p.server.relay import Backend
 
+USERS: Final = 16  # names of users kept a connection, to be shown
 JOIN: Final = 4096  # a buffer below is cheaper to copy than to hand to the kernel apart
 
 Reply = bytes | None
@@ -48,10 +51,17 @@ class Connection:
         self.calls: list[tuple[Callable[..., Any], Callable[..., Any]] | None] = [None] * 256
         self.out: list[bytes | memoryview] = []
         self.out_size = 0
+        self.gone = 0  # bytes that were in `out` and are no more
+        self.counts = Counts()
         self.quiet = trio.lowlevel.ParkingLot()  # who waits for requests to finish
         self.held = False  # no further frame is read: a Tversion waits for the requests before it
         self.dead = False
         self.greeted = False  # somebody has attached
+        self.users: dict[str, None] = {}  # who, the first few
+        self.refused = False  # and that was said
+        self.tally: Tally
+        self.number = 0  # of this connection among all that this server has had
+        self.came = time.time_ns()
         self.relays: dict[int, Hop] = {}  # fids that are another server's (relay.py)
         self.backends: dict[object, Backend] = {}
         self.choked: set[Backend] = set()  # of these, the ones that take no more bytes: no further frame is read
@@ -62,6 +72,23 @@ class Connection:
     def speak(self, dialect: Dialect) -> None:
         """Answer in a dialect from now on."""
         self.dialect, self.packers, self.versioned = dialect, _PACKERS[dialect], True
+
+    def greet(self, who: Principal) -> None:
+        """Take note that somebody has attached."""
+        self.greeted, self.refused = True, False
+        if len(self.users) < USERS:
+            self.users[who.name] = None
+
+    @property
+    def open_fids(self) -> int:
+        """How many fids it has, those of other servers included."""
+        fids = self.session.fids
+        return len(fids) + sum(number not in fids for number in self.relays)
+
+    @property
+    def in_flight(self) -> int:
+        """How many of its requests wait, here or for other servers."""
+        return len(self.session.tags) + sum(len(b.asked) for b in self.backends.values())
 
     # replies
 
@@ -105,6 +132,7 @@ class Connection:
                 self.blocked = True
                 return
             self.out_size -= count
+            self.gone += count
             if not self.out_size:
                 out.clear()
                 break
@@ -150,7 +178,7 @@ class Connection:
         if place.depth >= self.limits.depth:
             raise too_deep(self.limits)
         node = place.node.walk(name, who)
-        return place.child(name, node) if isinstance(node, Node) else self._child(place, name, node)
+        return Place(node, name, place) if isinstance(node, Node) else self._child(place, name, node)
 
     async def _step(self, place: Place, name: str, who: Principal, later: Awaitable[Stat]) -> Place:
         stat = await later

@@ -22,6 +22,8 @@ import logging
 import os
 import select
 from collections import deque
+from struct import Struct
+from time import monotonic_ns
 from typing import Any, Final
 
 import trio
@@ -29,11 +31,14 @@ import trio
 from mk9p.auth import Policy
 from mk9p.dial import Link, Listener
 from mk9p.errors import NineError, ProtocolError, translate
+from mk9p.server.blocks import forward
 from mk9p.server.closing import close
 from mk9p.server.connection import Connection
+from mk9p.server.counts import Tally
 from mk9p.server.dispatch import Call, calls
 from mk9p.server.exchange import OURS, Exchange, here, theirs
 from mk9p.server.limits import MIN_MSIZE, RESERVE, Limits
+from mk9p.server.refusals import line, origin, refuse, refuse_peer
 from mk9p.server.relay import PAIRS, Backend
 from mk9p.server.workers import WITH_DATA, Job, Worker, Workers
 from mk9p.session import Request
@@ -46,17 +51,20 @@ log = logging.getLogger("mk9p.server")
 BATCHES: Final = 4  # times that one link is read again before the others have their turn
 BULK: Final = 16384  # bytes; who sends that much at once is probably still sending
 TURNS: Final = 16  # turns before the rest of the program has its own
+_TYPE_TAG: Final = Struct("<BH").unpack_from
 _IN, _OUT, _GONE = select.EPOLLIN, select.EPOLLOUT, select.EPOLLHUP | select.EPOLLERR
 
 
 class Server(Workers):
     """A tree, served. `add` links by hand, or let `serve` listen; `run` does the work and ends only when it is cancelled."""
 
-    def __init__(self, root: Node, *, limits: Limits | None = None) -> None:
+    def __init__(self, root: Node, *, limits: Limits | None = None, tally: Tally | None = None) -> None:
         super().__init__()
         self.root = root
         self.limits = limits or Limits()
-        self.connections: set[Connection] = set()
+        self.tally = tally or Tally()
+        self.connections = self.tally.connections
+        self.woke = 0  # when the leader last had something to do, on the monotonic clock in ns
         self.deserted = trio.Event()  # set when the last client of all has left; a new one makes a new event
         self.poller = select.epoll()
         self._bell = os.eventfd(
@@ -101,9 +109,10 @@ class Server(Workers):
     def add(self, link: Link, policy: Policy | None = None) -> Connection:
         """Serve one more link; without a policy, by the rules of auth.py alone. Raises EMFILE, having closed the link, if there are too many."""
         if len(self.connections) >= self.limits.connections:
-            log.warning("%s is refused: all %d connections are in use", link.peer.address, self.limits.connections)
+            text = f"all {self.limits.connections} connections are in use"
+            refuse_peer(self.tally, link.peer, "connections", text)
             link.close()
-            raise NineError(errno.EMFILE, f"all {self.limits.connections} connections are in use")
+            raise NineError(errno.EMFILE, text)
         c = Connection(link, self.root, policy or Policy(), self.limits)
         if link.lossy:
             c.frames.resync(m.Tversion.type)
@@ -113,15 +122,16 @@ class Server(Workers):
             link.close()
             raise
         self.by_fd[link.rfd] = c
-        c.exchange = self.exchange
-        self.connections.add(c)
+        c.exchange, c.tally = self.exchange, self.tally
+        c.number = self.tally.enter(c)
         if link.peer.kind in _STRANGERS and not c.policy.trust:  # a private link may lie there long before it is used
             self._strangers[c] = trio.current_time() + self.limits.handshake
             self._knock.set()
         if self.deserted.is_set():
             self.deserted = trio.Event()
         c.calls[m.Tversion.type] = self._version_call
-        log.debug("new connection from %s", link.peer.address)
+        if log.isEnabledFor(logging.INFO):
+            log.info(line("connected", number=c.number, **origin(link.peer)))
         return c
 
     async def _watch_strangers(self) -> None:
@@ -133,9 +143,7 @@ class Server(Workers):
                 if not c.greeted:
                     await trio.sleep_until(until)
                 if self._strangers.pop(c, None) is not None and not c.greeted:
-                    log.warning(
-                        "%s is refused: it did not attach within %g s", c.link.peer.address, self.limits.handshake
-                    )
+                    refuse(c, "handshake", f"it did not attach within {self.limits.handshake:g} s")
                     self.hang_up(c, "it did not attach in time")
             await self._knock.wait()
 
@@ -143,7 +151,9 @@ class Server(Workers):
         """End a connection: cancel its requests, close its files, then its link."""
         if c.dead:
             return
-        log.debug("connection from %s ends: %s", c.link.peer.address, reason)
+        if log.isEnabledFor(logging.INFO) and not c.refused:
+            users = ",".join(c.users) or "-"
+            log.info(line("ended", number=c.number, **origin(c.link.peer), user=users, text=reason))
         self._unlink(c)
         self._cancel_all(c)
         assert self._nursery is not None
@@ -152,6 +162,7 @@ class Server(Workers):
     def _unlink(self, c: Connection) -> None:
         c.dead = True
         c.out.clear()
+        c.gone += c.out_size
         c.out_size = 0
         self._strangers.pop(c, None)
         for fd in {c.link.rfd, c.link.wfd}:
@@ -164,7 +175,7 @@ class Server(Workers):
             await self._settled(c)
             await self._close_fids(c)
         c.link.close()
-        self.connections.discard(c)
+        self.tally.leave(c)
         if not self.connections:
             self.deserted.set()
 
@@ -210,6 +221,7 @@ class Server(Workers):
                     await trio.lowlevel.wait_readable(poller.fileno())
                     events = poller.poll(0)
                     taken = 0
+                self.woke = monotonic_ns()
                 for fd, event in events:
                     if (c := by_fd.get(fd)) is not None:
                         turns.append(c)
@@ -222,48 +234,48 @@ class Server(Workers):
             elif isinstance(turns[0], Backend):
                 self.exchange.turn(turns[0])
                 turns.popleft()
-                taken += 1
-            elif await self._turn(worker, turns[0]):
+            elif (waiting := self._turn(worker, turns[0])) is not None:
+                await self._in_hand(waiting)
+            else:
                 turns.popleft()
                 taken += 1
                 if taken % TURNS == 0:
                     await trio.lowlevel.checkpoint()
 
-    async def _turn(self, worker: Worker, c: Connection) -> bool:
-        """Serve one link for a while. True: its turn is over; False: this worker leads no more."""
+    def _turn(self, worker: Worker, c: Connection) -> Request | None:
+        """Serve one link for a while. None: its turn is over; else a request waits, which this worker has in hand, and leads no more."""
+        c.counts.since = self.woke
         try:
             if c.blocked:
                 self.send(c)
             drained = False
             for _ in range(BATCHES):
                 if c.blocked or c.held or c.choked:
-                    return True
-                if (waiting := self._requests(worker, c)) is not None:
-                    await self._in_hand(waiting)
-                    return False
-                if c.out:
+                    return None
+                if c.frames.pending and (waiting := self._requests(worker, c)) is not None:
+                    return waiting
+                if c.out:  # from before a request that waits, too: then another worker led
                     self.send(c)
                 if c.blocked or c.held or c.choked or c.dead:
-                    return True
+                    return None
                 if c.more:  # there was no room for the replies to all of them, and now there is
                     continue
                 if drained:
-                    return True
+                    return None
                 space = c.frames.space()
                 try:
                     count = c.link.recv_into(space)
                 except BlockingIOError:
-                    return True
+                    return None
                 if count == 0:
                     self.hang_up(c, "the peer closed it")
-                    return True
+                    return None
                 c.frames.received(count)
                 drained = count < min(
                     len(space), BULK
                 )  # then there is no more now, and asking again would only cost (epoll(7))
             if (waiting := self._requests(worker, c)) is not None:
-                await self._in_hand(waiting)
-                return False
+                return waiting
             self.send(c)
             if c.more and not c.blocked:
                 self.again(c)
@@ -274,17 +286,18 @@ class Server(Workers):
         except Exception:
             log.exception("internal error: the connection from %s ends", c.link.peer.address)
             self.hang_up(c, "internal error")
-        return True
+        return None
 
     def _out_of_frame(self, c: Connection, error: ProtocolError) -> None:
         """End a connection whose framing is lost; on a line that may lose bytes, look for its next beginning instead."""
-        log.warning("%s broke the protocol: %s", c.link.peer.address, error)
         if c.link.lossy:
+            log.warning(line("garbled", **origin(c.link.peer), text=error))
             c.frames.drop_partial()
             c.frames.resync(m.Tversion.type)
         else:
             with contextlib.suppress(OSError):
-                c.send()  # what came before it was asked for rightly
+                self.send(c)  # what came before it was asked for rightly
+            refuse(c, "protocol", str(error))
             self.hang_up(c, str(error))
 
     def _requests(self, worker: Worker, c: Connection) -> Request | None:
@@ -295,62 +308,88 @@ class Server(Workers):
         return waiting
 
     def _answer(self, worker: Worker, c: Connection) -> Request | None:
-        frames, session, out, relays = c.frames, c.session, c.out, c.relays
+        frames, session, out, relays, runs = c.frames, c.session, c.out, c.relays, c.counts.runs
+        buf, view, most = frames.buf, frames.view, self.limits.out
         reply: Any
-        while (frame := frames.next()) is not None:
-            start, end = frame
-            buf = frames.buf
-            type_ = buf[start + 4]
-            tag = buf[start + 5] | buf[start + 6] << 8
-            call = c.calls[type_]
-            try:
-                if session.tags:
-                    self._admit(c, type_, tag, buf, start)
-                hop = None
-                if relays and end - start > 10 and type_ not in OURS:
-                    fid = int.from_bytes(buf[start + 7 : start + 11], "little")
-                    hop = relays.get(fid)
-                    if (
-                        hop is not None
-                        and not hop.backend.dead
-                        and not (session.claims and self._must_wait(c, type_, buf, start, end))
-                        and hop.backend.passes(c, hop, fid, type_, tag, buf, start, end)
-                    ):
+        kind, n, late, first, end, before = -1, 0, 0, 0, 0, 0  # a run of one kind of message (counts.py)
+        try:
+            while True:
+                if relays:
+                    if n:
+                        c.counts.run(kind, n, late, end - first, c.out_size + c.gone - before)
+                        kind, n = -1, 0
+                    forward(c)
+                if (frame := frames.next()) is None:
+                    break
+                start, end = frame
+                type_, tag = _TYPE_TAG(buf, start + 4)
+                if type_ != kind:
+                    now = c.out_size + c.gone
+                    if late:
+                        c.counts.run(kind, n, late, start - first, now - before)
+                    elif n:
+                        runs.append((kind, n, start - first, now - before))
+                    kind, n, late, first, before = type_, 0, 0, start, now
+                n += 1
+                call = c.calls[type_]
+                try:
+                    if session.tags:
+                        self._admit(c, type_, tag, buf, start)
+                    hop = None
+                    if relays and end - start > 10 and type_ not in OURS:
+                        fid = int.from_bytes(buf[start + 7 : start + 11], "little")
+                        hop = relays.get(fid)
+                        if (
+                            hop is not None
+                            and not hop.backend.dead
+                            and not (session.claims and self._must_wait(c, type_, buf, start, end))
+                            and hop.backend.passes(c, hop, fid, type_, tag, buf, start, end)
+                        ):
+                            late += 1
+                            continue
+                    if call is None:
+                        late += not self._odd(c, type_, tag, buf, start, end)
                         continue
-                if call is None:
-                    self._odd(c, type_, tag, buf, start, end)
-                    continue
-                args = call[0](frames.view, start + 5, end)
-                if session.claims and (blockers := self._blockers(c, type_, args)):
-                    size = 0
-                    if type_ in WITH_DATA:  # a view of the buffer, which is read into again before its turn comes
-                        args = (*args[:-1], memoryview(bytes(args[-1])))
-                        size = len(args[-1])
-                    session.enter(Request(tag, type_, Job(c, call, args), size), args[1:], blockers)
-                    continue
-                if (hop is not None or (relays and type_ in PAIRS)) and (away := theirs(c, type_, args)):
-                    reply = here(c, type_, call, args, away)
-                else:
-                    reply = call[1](c, *args)
-                if reply.__class__ is not bytes and reply is not None:
-                    try:
-                        trap = reply.send(None)
-                    except StopIteration as done:
-                        reply = done.value
+                    args = call[0](view, start + 5, end)
+                    if session.claims and (blockers := self._blockers(c, type_, args)):
+                        size = 0
+                        if type_ in WITH_DATA:  # a view of the buffer, which is read into again before its turn comes
+                            args = (*args[:-1], memoryview(bytes(args[-1])))
+                            size = len(args[-1])
+                        job = Job(c, call, args, since=c.counts.since)
+                        session.enter(Request(tag, type_, job, size), args[1:], blockers)
+                        late += 1
+                        continue
+                    if (hop is not None or (relays and type_ in PAIRS)) and (away := theirs(c, type_, args)):
+                        reply = here(c, type_, call, args, away)
                     else:
-                        return self._waits(worker, Request(tag, type_, Job(c, call, args, reply, trap)))
-            except OSError as error:
-                reply = c.error(tag, translate(error))
-            except Exception as error:
-                reply = self._bug(c, type_, tag, error)
-            if reply is not None:
-                out.append(reply)
-                c.out_size += len(reply)
-            if c.out_size > self.limits.out:
-                self.send(c)
-                if c.blocked:
-                    c.more = True
-                    return None
+                        reply = call[1](c, *args)
+                    if reply.__class__ is not bytes and reply is not None:
+                        try:
+                            trap = reply.send(None)
+                        except StopIteration as done:
+                            reply = done.value
+                        else:
+                            late += 1
+                            job = Job(c, call, args, reply, trap, since=c.counts.since)
+                            return self._waits(worker, Request(tag, type_, job))
+                except OSError as error:
+                    reply = self._failed(c, type_, tag, translate(error))
+                except Exception as error:
+                    reply = self._bug(c, type_, tag, error)
+                if reply is not None:
+                    out.append(reply)
+                    c.out_size += len(reply)
+                if c.out_size > most:
+                    self.send(c)
+                    if c.blocked:
+                        c.more = True
+                        return None
+        finally:
+            if late:
+                c.counts.run(kind, n, late, end - first, c.out_size + c.gone - before)
+            elif n:
+                runs.append((kind, n, end - first, c.out_size + c.gone - before))
         c.more = False
         return None
 
@@ -377,15 +416,15 @@ class Server(Workers):
     def _blockers(self, c: Connection, type_: int, args: tuple[Any, ...]) -> list[Request]:
         return c.session.blockers(type_, args[1:], type_ == m.Tread.type and _duplex(c, args[1]))
 
-    def _odd(self, c: Connection, type_: int, tag: int, buf: bytearray, start: int, end: int) -> None:
-        """Do Tflush, and refuse what no op answers."""
+    def _odd(self, c: Connection, type_: int, tag: int, buf: bytearray, start: int, end: int) -> bool:
+        """Do Tflush, and refuse what no op answers; False if the answer is still to come."""
         if type_ == m.Tflush.type and c.versioned:
             _, oldtag = codec(c.dialect, type_).unpack(buf, start + 5, end)
             if c.backends and self.exchange.flush(c, tag, oldtag, bytes(buf[start:end])):
-                return
+                return False
             ready, flushes = c.session.flush(tag, oldtag)
             self._next(c, ready, flushes)
-            return
+            return bool(flushes)
         if not c.versioned:
             raise NineError(errno.EPROTO, "Tversion comes first")
         raise NineError(errno.EOPNOTSUPP, f"{c.dialect.version} has no message of type {type_} that is served here")
@@ -394,6 +433,8 @@ class Server(Workers):
         """Send what is queued; when the kernel takes no more, wait for writable instead of readable."""
         was = c.blocked
         c.send()
+        if c.counts.runs:
+            c.counts.batch()
         if c.blocked != was:
             self.rewatch(c)
 
@@ -424,6 +465,7 @@ class Server(Workers):
     async def _version(self, c: Connection, tag: int, msize: int, version: str) -> bytes:
         """Start a conversation anew: earlier requests are cancelled, all fids clunked (version(5))."""
         if msize < MIN_MSIZE:
+            refuse(c, "version", f"msize {msize} is too small")
             raise NineError(errno.EINVAL, f"msize {msize} is too small: {MIN_MSIZE} at least")
         self.exchange.drop(c)
         if c.session.tags or c.session.fids:
@@ -438,6 +480,7 @@ class Server(Workers):
                 self.again(c)
         dialect = Dialect.of(version)
         if dialect is None:
+            refuse(c, "version", f"it speaks {version}")
             return c.reply(m.Rversion, tag, msize, "unknown")
         c.speak(dialect)
         c.msize = c.frames.limit = min(msize, self.limits.msize)

@@ -7,12 +7,14 @@ import errno
 import logging
 import select
 from collections.abc import Callable
+from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 from mk9p.auth import Principal
 from mk9p.errors import NineError, ProtocolError
+from mk9p.server.blocks import back
 from mk9p.server.connection import Connection, Reply
 from mk9p.server.fids import Fid, Place
 from mk9p.server.hops import Hop
@@ -147,7 +149,7 @@ class Exchange:
 
     def send(self, c: Connection) -> None:
         """Pass on what a batch of requests has left for other servers."""
-        for b in list(c.backends.values()):
+        for b in tuple(c.backends.values()):
             if b.link is not None and (b.out or b.run[1]):
                 self._send(b)
 
@@ -183,8 +185,7 @@ class Exchange:
                     self.lost(b, "it was closed by the other side")
                     break
                 b.frames.received(count)
-                b.replies()
-                self._tell(c)
+                back(b)
                 if count < len(space):
                     break
         except BlockingIOError:
@@ -195,8 +196,26 @@ class Exchange:
             log.exception("internal error: the fast way to %s ends", b.way.address)
             self.lost(b, str(error))
 
+    def deliver(self, c: Connection, replies: memoryview) -> None:
+        """Send a client replies from where they lie; what the kernel does not take is copied, and waits."""
+        if c.dead:
+            return
+        try:
+            if not c.out:
+                try:
+                    count = c.link.send(replies)
+                except BlockingIOError:
+                    count = 0
+                if count == len(replies):
+                    return
+                replies = replies[count:]
+            c.queue(bytes(replies))
+            self.engine.send(c)
+        except OSError as error:
+            self.engine.hang_up(c, str(error))
+
     def _tell(self, c: Connection) -> None:
-        """Send a client its replies."""
+        """Send a client what is queued for it."""
         if c.dead:
             return
         try:
@@ -238,8 +257,12 @@ class Exchange:
         log.info("the fast way to %s is gone: %s", b.way.address, reason)
         self.close(b)
         c = b.c
-        for tag, type_ in b.forsake():
-            c.queue(c.reply(m.Rflush, tag) if type_ == m.Tflush.type else c.error(tag, NineError(errno.EIO)))
+        now = monotonic_ns()
+        for tag, type_, since in b.forsake():
+            flush = type_ == m.Tflush.type
+            reply = c.reply(m.Rflush, tag) if flush else c.error(tag, NineError(errno.EIO))
+            c.counts.returned(type_, 1, not flush, len(reply), now - since)
+            c.queue(reply)
         self._tell(c)
 
     def close(self, b: Backend) -> None:

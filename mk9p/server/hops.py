@@ -31,10 +31,10 @@ class Asked:
 
     Of a walk, `hop` is what it makes of the fid `number`, which was `before`, by `count` names from `base`, when that was reached by `names`.
     An open makes `hop` an open file; one that creates, and Trename, let it stand for `names` below it, or below `base`. Of a Tflush, `number` is the
-    tag that it flushes.
+    tag that it flushes. `since`: when it came, on the monotonic clock in ns.
     """
 
-    __slots__ = ("base", "before", "count", "hop", "names", "number", "type")
+    __slots__ = ("base", "before", "count", "hop", "names", "number", "since", "type")
 
     def __init__(
         self,
@@ -48,6 +48,7 @@ class Asked:
     ) -> None:
         self.type, self.number, self.hop, self.base, self.names = type_, number, hop, base, names
         self.count, self.before = count, before
+        self.since = 0
 
 
 @attrs.define(eq=False)

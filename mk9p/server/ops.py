@@ -7,14 +7,16 @@ waits do they go on in an `async` half of their own. The others are `async def`,
 
 import errno
 from collections.abc import Awaitable
-from typing import Any
+from struct import Struct
+from typing import Any, Final
 
 from mk9p.auth import READ, WRITE, Principal, may, require_change
-from mk9p.errors import NineError
+from mk9p.errors import NineError, translate
 from mk9p.server.closing import claim_exclusive, close, close_nowait, put
 from mk9p.server.connection import JOIN, Connection, Reply, check_name, too_deep
 from mk9p.server.exchange import carry, crossed
 from mk9p.server.fids import Fid, Place, qid
+from mk9p.server.refusals import refuse
 from mk9p.server.stats import plan9_stat, plan9_wish
 from mk9p.tree import Handle, Maybe, Node, Open, Stat, settle
 from mk9p.wire import (
@@ -32,7 +34,10 @@ from mk9p.wire import (
 )
 from mk9p.wire import messages as m
 
-HOLE = 11  # size[4] type[1] tag[2] count[4], in front of the data of a Rread
+_rread: Final = Struct("<IBHI").pack  # size[4] type[1] tag[2] count[4], in front of the data
+HOLE: Final = 11  # that many bytes
+_RCLUNK: Final = Struct("<IB").pack(7, m.Rclunk.type)
+_BYTES: Final = (bytes, memoryview, bytearray)
 
 
 def auth(c: Connection, tag: int, afid: int, uname: str, aname: str, n_uname: int = NONUNAME) -> Reply:
@@ -43,6 +48,15 @@ def auth(c: Connection, tag: int, afid: int, uname: str, aname: str, n_uname: in
 async def attach(
     c: Connection, tag: int, fid: int, afid: int, uname: str, aname: str, n_uname: int = NONUNAME
 ) -> Reply:
+    try:
+        return await _attach(c, tag, fid, uname, aname, n_uname)
+    except OSError as error:
+        if not c.greeted:
+            refuse(c, "attach", f"{aname or '/'}: {translate(error)}", user=uname or str(n_uname))
+        raise
+
+
+async def _attach(c: Connection, tag: int, fid: int, uname: str, aname: str, n_uname: int) -> Reply:
     peer = c.link.peer
     who = c.policy.attach(uname, n_uname, uid=peer.uid, private=peer.private)
     place = Place(c.root, "/", None)
@@ -56,7 +70,7 @@ async def attach(
     b = await crossed(c, place, who)
     f = Fid(place, who)
     c.session.new(fid, f)
-    c.greeted = True
+    c.greet(who)
     await carry(c, fid, f, b)
     return c.reply(m.Rattach, tag, qid(place, stat))
 
@@ -70,18 +84,18 @@ def _as_root(place: Place) -> Place:
 
 def walk(c: Connection, tag: int, fid: int, newfid: int, names: tuple[str, ...]) -> Reply | Awaitable[Reply]:
     session = c.session
-    old = session.fid(fid)
+    old = session.fids.get(fid) or session.fid(fid)
     if newfid != fid and (newfid in session.fids or newfid in c.relays):
         raise NineError(errno.EEXIST, "fid already in use")
     if names and old.how is not None and newfid == fid:
         raise NineError(errno.EBADF, "walk of an open fid to itself")
-    place = old.place
+    place, who = old.place, old.who
     qids: list[Qid] = []
     try:
         for name in names:
-            if name != "..":
+            if not name or "/" in name or "\0" in name:
                 check_name(name)
-            step = c.step(place, name, old.who)
+            step = c.step(place, name, who)
             if step.__class__ is not Place:
                 return _walk(c, tag, fid, newfid, names, place, qids, step)
             stat = step.node.stat()
@@ -141,16 +155,39 @@ def _fork(c: Connection, fid: int, newfid: int, old: Fid, place: Place) -> None:
         old.place, old.attr_of = place, None
 
 
-async def start(c: Connection, f: Fid, how: Open) -> Stat:
+def start(c: Connection, f: Fid, how: Open) -> Maybe[Stat]:
     """Open what a fid stands for; raises what keeps it from that. Returns its status as it was before."""
     if f.how is not None:
         raise NineError(errno.EBADF, "fid is open already")
-    node = f.place.node
-    now = node.stat()
-    stat = now if isinstance(now, Stat) else await now
+    place = f.place
+    node = place.node
+    stat = node.stat()
+    if not isinstance(stat, Stat) or how.remove or place.holders or stat.exclusive or stat.is_dir:
+        return _start(c, f, how, stat)
+    _require(f, how, stat)
+    handle = node.open(how)
+    if isinstance(handle, Handle):
+        f.handle, f.how = handle, how
+        return stat
+    return _opening(f, how, stat, handle)
+
+
+def _require(f: Fid, how: Open, stat: Stat) -> None:
+    """Raise EACCES for an open that the bits do not allow."""
     if how.write or how.truncate or how.remove:
         require_change(how.who)
+    want = (READ if how.read else 0) | (WRITE if how.write or how.truncate else 0) | (1 if how.execute else 0)
+    if not f.place.node.guards and not may(how.who, stat.mode, stat.uid, stat.gid, want):
+        raise NineError(errno.EACCES)
+
+
+async def _start(c: Connection, f: Fid, how: Open, now: Maybe[Stat]) -> Stat:
+    """Open what takes more than a call: a directory, what is open for one only, what is told of its use, what waits."""
+    node = f.place.node
+    stat = now if isinstance(now, Stat) else await now
     if stat.is_dir:
+        if how.write or how.truncate or how.remove:
+            require_change(how.who)
         if how.write or how.truncate:
             raise NineError(errno.EISDIR)
         if node.guards:
@@ -159,20 +196,21 @@ async def start(c: Connection, f: Fid, how: Open) -> Stat:
             raise NineError(errno.EACCES)
         f.how = how
         return stat
-    want = (READ if how.read else 0) | (WRITE if how.write or how.truncate else 0) | (1 if how.execute else 0)
-    if not node.guards and not may(how.who, stat.mode, stat.uid, stat.gid, want):
-        raise NineError(errno.EACCES)
+    _require(f, how, stat)
     if how.remove:
         await may_remove(c, f.place, how.who)
     if stat.exclusive:
         claim_exclusive(node)
         f.exclusive = True
     f.hold()
+    return await _opening(f, how, stat, None)
+
+
+async def _opening(f: Fid, how: Open, stat: Stat, opening: Awaitable[Handle] | None) -> Stat:
     f.uses += 1
     f.how = how
     try:
-        handle = node.open(how)
-        f.handle = handle if isinstance(handle, Handle) else await handle
+        f.handle = await (settle(f.place.node.open(how)) if opening is None else opening)
     finally:
         if f.handle is None:
             await _unstart(f)
@@ -216,7 +254,7 @@ def _how(c: Connection, who: Principal, mode: int) -> Open:
 
 async def open_(c: Connection, tag: int, fid: int, mode: int) -> Reply:
     f = c.session.fid(fid)
-    stat = await start(c, f, _how(c, f.who, mode))
+    stat = await settle(start(c, f, _how(c, f.who, mode)))
     return c.reply(m.Ropen, tag, qid(f.place, stat), 0)
 
 
@@ -261,7 +299,7 @@ async def opened(c: Connection, f: Fid, name: str, node: Node, handle: Handle | 
 
 
 def read(c: Connection, tag: int, fid: int, offset: int, count: int) -> Reply | Awaitable[Reply]:
-    f = c.session.fid(fid)
+    f = c.session.fids.get(fid) or c.session.fid(fid)
     handle = f.handle
     if handle is None:
         if f.how is not None and f.place.node.qtype & QTDIR:
@@ -272,16 +310,16 @@ def read(c: Connection, tag: int, fid: int, offset: int, count: int) -> Reply | 
     how = f.how
     if how is None or not how.read:
         raise NineError(errno.EBADF, "fid not open for reading")
-    count = c.limit(count)
-    data = handle.read(offset, count)
-    if isinstance(data, bytes | memoryview | bytearray):
+    room = c.msize - IOHDRSZ
+    data = handle.read(offset, count if count < room else room)
+    if isinstance(data, _BYTES):
         return _data(c, tag, data)
     return _read(c, tag, f, data)
 
 
 def _data(c: Connection, tag: int, data: Any) -> Reply:
     count = len(data)
-    head = (HOLE + count).to_bytes(4, "little") + b"\x75" + tag.to_bytes(2, "little") + count.to_bytes(4, "little")
+    head: bytes = _rread(HOLE + count, m.Rread.type, tag, count)
     if count < JOIN:
         joined: bytes = head + data
         return joined
@@ -348,13 +386,14 @@ async def _write(c: Connection, tag: int, f: Fid, count: Awaitable[int]) -> Repl
 
 
 def clunk(c: Connection, tag: int, fid: int) -> Reply | Awaitable[Reply]:
-    f = c.session.fid(fid)
-    del c.session.fids[fid]
+    fids = c.session.fids
+    f = fids.get(fid) or c.session.fid(fid)
+    del fids[fid]
     if c.relays:
         c.relays.pop(fid, None)
     f.gone = True
     if f.how is None or f.uses or close_nowait(f):
-        return c.reply(m.Rclunk, tag)
+        return _RCLUNK + tag.to_bytes(2, "little")
     return _clunk(c, tag, f)
 
 

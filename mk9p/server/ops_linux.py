@@ -152,10 +152,18 @@ def _how(who: Principal, flags: int, room: int) -> Open:
     )
 
 
-async def lopen(c: Connection, tag: int, fid: int, flags: int) -> Reply:
+def lopen(c: Connection, tag: int, fid: int, flags: int) -> Reply | Awaitable[Reply]:
     # O_CREAT of a file that exists is how Linux opens for `>`; O_TRUNC it does by Tsetattr
-    f = c.session.fid(fid)
-    stat = await start(c, f, _how(f.who, flags, c.msize - IOHDRSZ))
+    f = c.session.fids.get(fid) or c.session.fid(fid)
+    stat = start(c, f, _how(f.who, flags, c.msize - IOHDRSZ))
+    return _opened(c, tag, f, stat) if isinstance(stat, Stat) else _lopen(c, tag, f, stat)
+
+
+async def _lopen(c: Connection, tag: int, f: Fid, stat: Awaitable[Stat]) -> Reply:
+    return _opened(c, tag, f, await stat)
+
+
+def _opened(c: Connection, tag: int, f: Fid, stat: Stat) -> Reply:
     return c.reply(m.Rlopen, tag, qid(f.place, stat), 0)  # iounit 0: no cap below msize, else v9fs cuts every request
 
 
@@ -289,10 +297,11 @@ async def fsync(c: Connection, tag: int, fid: int, datasync: int) -> Reply:
     if handle is None:
         if f.how is None:
             raise NineError(errno.EBADF, "fid not open")
-        return c.reply(m.Rfsync, tag)  # a made-up directory
+        await settle(f.place.node.sync(f.who, data=bool(datasync)))
+        return c.reply(m.Rfsync, tag)
     f.uses += 1
     try:
-        await settle(handle.sync())
+        await settle(handle.sync(data=bool(datasync)))
     finally:
         await put(f)
     return c.reply(m.Rfsync, tag)

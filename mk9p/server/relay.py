@@ -30,6 +30,7 @@ import trio
 from mk9p.auth import Principal
 from mk9p.dial import Link, dial
 from mk9p.errors import NineError, ProtocolError
+from mk9p.server.blocks import PLAIN
 from mk9p.server.hops import Asked, Hop, Own
 from mk9p.tree import Way
 from mk9p.wire import NOFID, NOTAG, Dialect, FrameBuffer, codec, decode
@@ -48,25 +49,10 @@ REST: Final = 30.0  # seconds after that failed, in which it is not tried again
 _u16, _u32, _u64 = Struct("<H").unpack_from, Struct("<I").unpack_from, Struct("<Q").unpack_from
 _put64 = Struct("<Q").pack_into
 
-# Requests whose first field is a fid, that name no other, and whose answers tell nothing that we must know: they go over as they are.
-_PLAIN: Final = frozenset(
-    cls.type
-    for cls in (
-        m.Tstatfs, m.Tsymlink, m.Tmknod, m.Treadlink, m.Tgetattr, m.Tsetattr, m.Treaddir, m.Tfsync, m.Tlock, m.Tgetlock, m.Tmkdir, m.Tunlinkat,
-        m.Tread, m.Twrite, m.Tstat, m.Twstat,
-    )
-)  # fmt: skip
 _OPENS: Final = frozenset(cls.type for cls in (m.Tlopen, m.Tlcreate, m.Txattrcreate, m.Topen, m.Tcreate))
 _CREATES: Final = frozenset({m.Tlcreate.type, m.Tcreate.type})
 _LAST: Final = frozenset({m.Tclunk.type, m.Tremove.type})
 PAIRS: Final = frozenset({m.Trenameat.type, m.Trename.type, m.Tlink.type})  # two fids, both there before
-# Replies with one qid, and where its path is, from the start of the frame.
-_PATH_AT: Final = {
-    cls.type: 12 for cls in (m.Rlopen, m.Rlcreate, m.Rmkdir, m.Rsymlink, m.Rmknod, m.Ropen, m.Rcreate)
-} | {
-    m.Rgetattr.type: 20,
-    m.Rstat.type: 22,
-}
 _WALK, _CLUNK, _RWALK, _RREADDIR, _TFLUSH = m.Twalk.type, m.Tclunk.type, m.Rwalk.type, m.Rreaddir.type, m.Tflush.type
 _XATTRWALK, _RLERROR, _TRENAMEAT, _TRENAME = m.Txattrwalk.type, m.Rlerror.type, m.Trenameat.type, m.Trename.type
 
@@ -80,7 +66,7 @@ class Backend:
         self.tried = trio.Event()  # making it has succeeded, or not
         self.resting = 0.0  # until when not to try again
         self.frames = FrameBuffer(c.msize)
-        self.asked: dict[int, int | Asked | Own] = {}  # by tag; a plain type where the answer tells us nothing
+        self.asked: dict[int, int | Asked | Own] = {}  # by tag; a number where the answer tells us nothing (blocks.py)
         self.out: list[bytes | memoryview] = []
         self.run: list[int] = [0, 0]  # frames to pass on that lie side by side in the client's buffer
         self.blocked = False
@@ -180,7 +166,8 @@ class Backend:
         """Pass a request on; False if it is to be answered here. Raises EINVAL for a tag in use, EEXIST for a fid in use, EXDEV."""
         if tag in self.asked:
             raise NineError(errno.EINVAL, "tag already in use")
-        known: int | Asked = type_
+        since = c.counts.since
+        known: int | Asked = since << 8 | type_
         if hop.crossing and type_ != _WALK:
             if type_ != _CLUNK:
                 return False
@@ -190,18 +177,24 @@ class Backend:
                 ours.gone = True  # a directory, so nothing is to be closed
         elif type_ in _LAST:
             del c.relays[fid]
-        elif type_ not in _PLAIN:
+        elif type_ not in PLAIN:
             learns = self._walk if type_ == _WALK else self._learns
             if (some := learns(hop, fid, type_, buf, start, end)) is None:
                 return False
-            known = some
+            if isinstance(some, Asked):
+                some.since = since
+                known = some
         self.asked[tag] = known
+        self.goes(buf, start, end)
+        return True
+
+    def goes(self, buf: bytearray, start: int, end: int) -> None:
+        """Pass on what lies in a buffer, from one frame's start to another's end."""
         run = self.run
         if run[1] != start:
             self.settle(buf)
             run[0] = start
         run[1] = end
-        return True
 
     def _walk(self, hop: Hop, fid: int, type_: int, buf: bytearray, start: int, end: int) -> Asked | None:
         if end - start < 17:
@@ -269,14 +262,15 @@ class Backend:
         if self.asked.get(oldtag, None).__class__ not in (int, Asked):
             return False
         self.settle(self.c.frames.buf)
-        self.asked[tag] = Asked(_TFLUSH, oldtag)
+        flush = self.asked[tag] = Asked(_TFLUSH, oldtag)
+        flush.since = self.c.counts.since
         self.out.append(frame)
         return True
 
     def settle(self, buf: bytearray) -> None:
         """End the run of frames that lie side by side in a buffer."""
         start, end = self.run
-        if end:
+        if start < end:
             self.out.append(memoryview(buf)[start:end])
             self.run[:] = (0, 0)
 
@@ -299,50 +293,13 @@ class Backend:
 
     # replies
 
-    def replies(self) -> None:
-        """Pass on all complete replies that were received. Raises ProtocolError for what is none; what came before it was passed on."""
-        c, frames, asked = self.c, self.frames, self.asked
-        first = last = 0
-        try:
-            while (frame := frames.next()) is not None:
-                start, end = frame
-                buf = frames.buf
-                type_ = buf[start + 4]
-                tag = _u16(buf, start + 5)[0]
-                known = asked.get(tag)
-                if known.__class__ is int:
-                    if type_ != known + 1 and type_ != _RLERROR:
-                        raise self._garbage(type_)
-                elif known.__class__ is Own:
-                    del asked[tag]
-                    known.answered(type_, buf, start)
-                    continue
-                else:
-                    self._learned(known, type_, buf, start, end)  # type: ignore[arg-type]
-                at = _PATH_AT.get(type_)
-                if at is not None:
-                    if start + at + 8 > end:
-                        raise self._garbage(type_)
-                    _put64(buf, start + at, _u64(buf, start + at)[0] ^ self.way.identity)
-                elif type_ == _RREADDIR:
-                    self._listed(buf, start, end)
-                del asked[tag]
-                if last != start:
-                    if last:
-                        c.queue(bytes(frames.view[first:last]))
-                    first = start
-                last = end
-        finally:
-            if last:
-                c.queue(bytes(frames.view[first:last]))
-
-    def _garbage(self, type_: int) -> ProtocolError:
+    def garbage(self, type_: int) -> ProtocolError:
         return ProtocolError(f"{self.way.address} sent a message of type {type_} that answers nothing")
 
-    def _learned(self, known: Asked | None, type_: int, buf: bytearray, start: int, end: int) -> None:
+    def learned(self, known: Asked | None, type_: int, buf: bytearray, start: int, end: int) -> None:
         """Note what an answer tells of a fid; map the qids of a walk. One that did not go all the way has made no fid."""
         if known is None or type_ not in (known.type + 1, _RLERROR):
-            raise self._garbage(type_)
+            raise self.garbage(type_)
         hop, base = known.hop, known.base
         if known.type == _TFLUSH:
             old = self.asked.pop(known.number, None)  # it will not be answered any more
@@ -352,7 +309,7 @@ class Backend:
         count = 0
         if type_ == _RWALK:
             if end - start < 9 or end - start != 9 + 13 * (count := _u16(buf, start + 7)[0]):
-                raise self._garbage(type_)
+                raise self.garbage(type_)
             for at in range(start + 14, end, 13):
                 _put64(buf, at, _u64(buf, at)[0] ^ self.way.identity)
         if hop is not None:
@@ -384,19 +341,19 @@ class Backend:
         if self.c.relays.get(known.number) is hop:
             del self.c.relays[known.number]
 
-    def forsake(self) -> list[tuple[int, int]]:
-        """Take all that was asked as failed; returns the tags and types of what the client is to be told of."""
+    def forsake(self) -> list[tuple[int, int, int]]:
+        """Take all that was asked as failed; returns the tags and types of what the client is to be told of, and when it came."""
         asked, self.asked = self.asked, {}
         told = []
         for tag, known in asked.items():
             if isinstance(known, int):
-                told.append((tag, known))
+                told.append((tag, known & 0xFF, known >> 8))
             elif isinstance(known, Asked):
                 self._failed(known)
-                told.append((tag, known.type))
+                told.append((tag, known.type, known.since))
         return told
 
-    def _listed(self, buf: bytearray, start: int, end: int) -> None:
+    def listed(self, buf: bytearray, start: int, end: int) -> None:
         at = start + 11
         while at + 24 <= end:
             _put64(buf, at + 5, _u64(buf, at + 5)[0] ^ self.way.identity)

@@ -8,7 +8,7 @@ import logging
 import types
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Coroutine, Generator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, Final
 
 import attrs
@@ -19,6 +19,7 @@ from mk9p.server.connection import Connection, Reply
 from mk9p.server.dispatch import Call
 from mk9p.server.exchange import Exchange, here, theirs
 from mk9p.server.limits import Limits
+from mk9p.server.refusals import refuse
 from mk9p.session import Request
 from mk9p.wire import messages as m
 
@@ -45,6 +46,8 @@ class Job:
     args: tuple[Any, ...]
     work: Any = None  # its coroutine, once that waits
     trap: Any = None  # what it waits with
+    since: int = 0  # when it was received, on the monotonic clock in ns
+    before: int = 0  # bytes that were queued for the client before the step that brought the reply
 
 
 class Workers(ABC):
@@ -99,11 +102,15 @@ class Workers(ABC):
         elif self._nursery is not None:
             self._nursery.start_soon(self._work)
 
+    def _failed(self, c: Connection, type_: int, tag: int, error: NineError) -> bytes:
+        c.counts.failed(type_)
+        return c.error(tag, error)
+
     def _bug(self, c: Connection, type_: int, tag: int, error: Exception) -> bytes:
         if isinstance(error, OverflowError):  # the wire has unsigned numbers of 64 bits, the kernel's calls take fewer
-            return c.error(tag, NineError(errno.EINVAL, "a number is out of range"))
+            return self._failed(c, type_, tag, NineError(errno.EINVAL, "a number is out of range"))
         log.exception("internal error: message type %d of %s", type_, c.link.peer.address)
-        return c.error(tag, NineError(errno.EIO, "internal error"))
+        return self._failed(c, type_, tag, NineError(errno.EIO, "internal error"))
 
     def _waits(self, worker: Worker, request: Request) -> Request:
         """Let the leader have a request in hand that has just begun to wait, and another worker lead."""
@@ -123,12 +130,12 @@ class Workers(ABC):
         c = job.c
         reply: Reply
         try:
-            reply = await _rest(job.work, job.trap)
+            reply = await _rest(job)
         except trio.Cancelled:
             self._done(c, request, None)
             raise
         except OSError as error:
-            reply = c.error(request.tag, translate(error))
+            reply = self._failed(c, request.type, request.tag, translate(error))
         except Exception as error:
             reply = self._bug(c, request.type, request.tag, error)
         self._done(c, request, reply)
@@ -139,6 +146,7 @@ class Workers(ABC):
         c = job.c
         if request.cleared or c.dead:
             return
+        job.before = c.out_size + c.gone
         try:
             reply: Any
             if not c.relays:
@@ -157,7 +165,7 @@ class Workers(ABC):
                 else:
                     job.work = reply
         except OSError as error:
-            reply = c.error(request.tag, translate(error))
+            reply = self._failed(c, request.type, request.tag, translate(error))
         except Exception as error:
             reply = self._bug(c, request.type, request.tag, error)
         if job.work is None:
@@ -174,11 +182,17 @@ class Workers(ABC):
 
     def _finish(self, request: Request, reply: bytes | None) -> None:
         """Retire a request that had waited, send its reply, and start what waited for it."""
-        c: Connection = request.work.c
+        job: Job = request.work
+        c = job.c
         ready, flushes = c.session.finish(request)
         if reply is not None:
             c.queue(reply)
+        now = c.out_size + c.gone
+        if now != job.before:  # else it was flushed, or passed on
+            c.counts.answered(request.type, now - job.before, job.since)
         self._next(c, ready, flushes)
+        if flushes:
+            c.counts.flushed(c.out_size + c.gone - now)
         if c.dead:
             return
         if not c.blocked:
@@ -187,7 +201,7 @@ class Workers(ABC):
             except OSError as error:
                 self.hang_up(c, str(error))
         elif c.out_size > self.limits.unread:
-            log.warning("%s does not take its replies: %d bytes wait for it", c.link.peer.address, c.out_size)
+            refuse(c, "unread", f"it does not take its replies: {c.out_size} bytes wait for it")
             self.hang_up(c, "it does not take its replies")
 
     def _next(self, c: Connection, ready: Sequence[Request], flushes: Sequence[int]) -> None:
@@ -199,8 +213,9 @@ class Workers(ABC):
 
 
 @types.coroutine
-def _rest(work: Coroutine[Any, Any, Any], trap: Any) -> Generator[Any, Any, Any]:
-    """Run the rest of a coroutine, which has begun in this task and now waits with `trap`; returns its value."""
+def _rest(job: Job) -> Generator[Any, Any, Any]:
+    """Run the rest of a job's coroutine, which has begun in this task and now waits; returns its value."""
+    work, trap, c = job.work, job.trap, job.c
     while True:
         try:
             value = yield trap
@@ -208,6 +223,7 @@ def _rest(work: Coroutine[Any, Any, Any], trap: Any) -> Generator[Any, Any, Any]
             outcome: BaseException | None = error
         else:
             outcome = None
+        job.before = c.out_size + c.gone
         try:
             trap = work.send(value) if outcome is None else work.throw(outcome)
         except StopIteration as done:

@@ -1,12 +1,13 @@
 """A tree with one of every kind of file, plain and `async`, at which generated frames are thrown; and what must be gone when all clients are."""
 
 import gc
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import attrs
 import trio
+from left_open import left, open_now
+from patience import SOON
 
 from mk9p.server import Server
 from mk9p.tree import Block, Conversations, Ctl, Dir, Handle, Lazy, Log, Node, Open, Stream, Text
@@ -130,17 +131,13 @@ class World:
         await trio.lowlevel.checkpoint()
 
 
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
 def tasks() -> int:
     return trio.lowlevel.current_statistics().tasks_living
 
 
 async def alone(server: Server, others: int = 0) -> None:
     """Wait until a server has buried all clients but some."""
-    with trio.fail_after(20):
+    with trio.fail_after(SOON):
         while len(server.connections) > others:
             await trio.lowlevel.checkpoint()
 
@@ -148,10 +145,10 @@ async def alone(server: Server, others: int = 0) -> None:
 @contextmanager
 def nothing_left(world: World) -> Iterator[None]:
     """Check that when all clients are gone, all of theirs is."""
-    before = descriptors()
+    before = open_now()
     yield
     gc.collect()
-    assert descriptors() == before
+    assert not left(before, open_now())
     assert not world.open_now
     assert not world.alive
     assert not world.talks.talks

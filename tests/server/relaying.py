@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 import trio
+from patience import SOON
 from talk import Talk, connect, serving
 
 from mk9p.auth import Policy, Principal
@@ -232,7 +233,7 @@ async def lab(
     tmp_path: Path, *trees: Node, fast: bool = True, flags: str = "-c", msize: int | None = None
 ) -> AsyncIterator[Lab]:
     """Serve trees, and in front of them a namespace; `fast=False`: as if they could be dialled only once."""
-    with trio.fail_after(30):
+    with trio.fail_after(SOON):
         async with trio.open_nursery() as nursery:
             hosts = [Host(nursery, f"unix!{tmp_path}/{i}", tree, msize) for i, tree in enumerate(trees)]
             ns = namespace(nursery)

@@ -348,19 +348,28 @@ async def test_a_reply_that_is_too_short(tmp_path: Path, reply: bytes, caplog: p
         assert not caplog.records
 
 
-async def choke(found: Lab, talk: Talk) -> Any:
-    """Write to a server that does not read until nothing more is taken."""
+@asynccontextmanager
+async def choking(found: Lab, talk: Talk) -> AsyncIterator[tuple[Any, list[int]]]:
+    """Write to a server that does not read until nothing more is taken; give the front's connection and the tags of all writes."""
     (c,) = (c for c in found.front.connections if 5 in c.relays)
     data = pack(m.Twrite, 3, 5, 0, bytes(60000))
-    tag = 100
-    while not c.choked:
-        frame = bytearray(data)
-        frame[5:7] = tag.to_bytes(2, "little")
-        tag += 1
-        with trio.move_on_after(1):
+    tags: list[int] = []
+    full = False
+
+    async def send() -> None:
+        while not full:
+            tags.append(100 + len(tags))
+            frame = bytearray(data)
+            frame[5:7] = tags[-1].to_bytes(2, "little")
             await talk.raw(bytes(frame))
-        await trio.lowlevel.checkpoint()
-    return c
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        while not c.choked:
+            await trio.lowlevel.checkpoint()
+        full = True
+        yield c, tags
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_server_that_does_not_read(tmp_path: Path) -> None:
@@ -379,14 +388,13 @@ async def test_a_server_that_does_not_read(tmp_path: Path) -> None:
         talk, other = await found.client(on="k1"), await found.client()
         await opened(talk, 5, "f", flags=2)
         await talk.rpc(m.Tfsync, 1, 5, 0)
-        c = await choke(found, talk)
-        for _ in range(20):
-            assert await cat(other, "d", "f") == b"0123456789"
-        (b,) = c.choked
-        assert sum(len(data) for data in b.out) < 1 << 20
-        count = len(b.asked)
-        go.set()
-        got = await replies(talk, count)
+        async with choking(found, talk) as (c, tags):
+            for _ in range(20):
+                assert await cat(other, "d", "f") == b"0123456789"
+            (b,) = c.choked
+            assert sum(len(data) for data in b.out) < 1 << 20
+            go.set()
+            got = await replies(talk, len(tags))
         assert all(isinstance(reply, m.Rwrite) for reply in got.values())
         assert not c.choked
         await walk(talk, 0, 6, "k0", "x")
@@ -405,7 +413,8 @@ async def test_a_client_that_leaves_while_its_server_does_not_read(tmp_path: Pat
         talk = await found.client(on="k1")
         await opened(talk, 5, "f", flags=2)
         await talk.rpc(m.Tfsync, 1, 5, 0)
-        await choke(found, talk)
+        async with choking(found, talk):
+            pass
         await talk.stream.aclose()
         while found.front.connections:
             await trio.lowlevel.checkpoint()

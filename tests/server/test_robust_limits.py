@@ -13,7 +13,9 @@ import attrs
 import pytest
 import trio
 import trio.testing
-from odd_tree import Deep, alone, descriptors
+from left_open import nothing_more, open_now
+from odd_tree import Deep, alone
+from patience import SOON
 from talk import Talk, connect, serving
 
 from mk9p.auth import Policy
@@ -245,11 +247,11 @@ async def test_a_connection_too_many_is_told_in_one_line_and_closed(
         talks = [Talk(await trio.open_unix_socket(f"{tmp_path}/s"), server) for _ in range(2)]
         for talk in talks:
             await talk.start()
-        before = descriptors()
+        before = open_now()
         for _ in range(3):
             async with await trio.open_unix_socket(f"{tmp_path}/s") as stream:
                 assert await stream.receive_some() == b""
-        assert descriptors() == before
+        await nothing_more(before)
         await talks.pop().stream.aclose()
         await alone(server, 1)
         again = Talk(await trio.open_unix_socket(f"{tmp_path}/s"), server)
@@ -267,7 +269,7 @@ async def test_a_connection_too_many_is_told_in_one_line_and_closed(
 async def test_a_thousand_connections() -> None:
     if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 2200:
         pytest.skip("too few descriptors: ulimit -n 2200")
-    before = descriptors()
+    before = open_now()
     async with serving(tree()) as server:
         talks = [connect(server) for _ in range(1000)]
         for talk in talks:
@@ -279,13 +281,13 @@ async def test_a_thousand_connections() -> None:
         for talk in talks:
             await talk.stream.aclose()
         await alone(server)
-    assert descriptors() == before
+    await nothing_more(before)
 
 
 @pytest.mark.parametrize("words", [("serve", "host"), ("compose",)])
 def test_both_daemons_take_limits(words: tuple[str, ...], tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mk9p", words[0], "-l", f"unix!{tmp_path}/s", *words[1:]]
-    wrong = subprocess.run([*command, "--limit", "fids=none"], capture_output=True, text=True, timeout=30)
+    wrong = subprocess.run([*command, "--limit", "fids=none"], capture_output=True, text=True, timeout=SOON)
     assert wrong.returncode == 1
     assert "want fids=NUMBER" in wrong.stderr
     with subprocess.Popen([*command, "--limit", "msize=4242"], stderr=subprocess.PIPE, text=True) as process:

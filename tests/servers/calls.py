@@ -1,6 +1,5 @@
 """Hold conversations of `net` through a client, and see that nothing stays of them."""
 
-import os
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -9,27 +8,24 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import attrs
 import trio
+from left_open import nothing_more, open_now
+from patience import SOON
 
 from mk9p.client import Client, File
 from mk9p.testing import mounted
 from servers.net import tree
 
-SOON = 20.0  # seconds that nothing here takes, but on a busy machine
 PAGE = b"<p>a page that is longer than one read of a shell</p>\n" * 2000
 
 
 @asynccontextmanager
 async def served(*, uname: str = "root", version: str = "9P2000.L") -> AsyncIterator[Client]:
     """Serve this machine's network to a client; descriptors are afterwards as they were, whatever happened."""
-    before = descriptors()
+    before = open_now()
     with trio.fail_after(3 * SOON):
         async with tree() as net, mounted(net, uname=uname, version=version) as ns:
             yield ns
-    assert descriptors() == before
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    await nothing_more(before)
 
 
 @attrs.define(eq=False)

@@ -6,6 +6,7 @@ from socket import AF_UNIX, SOCK_STREAM, socketpair
 
 import pytest
 import trio
+from patience import SOON
 
 from clients.chan import channel
 from mk9p.auth import Policy
@@ -15,8 +16,6 @@ from mk9p.server import Server
 from mk9p.testing import PRIVATE
 from mk9p.tree import Change, Dir
 from servers import chan
-
-SOON = 20.0
 
 
 @asynccontextmanager

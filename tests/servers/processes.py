@@ -10,12 +10,12 @@ from typing import Any, TypeAlias
 
 import pytest
 import trio
+from patience import SOON
 from trees import plant, read, walk
 
 from mk9p.auth import Principal
 from mk9p.tree import Dir, Node, settle
 
-SOON = 20.0  # seconds that nothing here takes, but on a busy machine
 NOBODY = Principal("nobody", pwd.getpwnam("nobody").pw_uid)
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root starts processes of other users")
 

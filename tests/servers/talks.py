@@ -7,12 +7,12 @@ from pathlib import Path
 
 import attrs
 import trio
+from left_open import nothing_more, open_now
+from patience import SOON
 from trees import walk
 
 from mk9p.auth import ROOT, Principal
 from mk9p.tree import Handle, Node, Open, settle, split
-
-SOON = 20.0  # seconds that nothing here takes, but on a busy machine
 
 
 @attrs.define(eq=False)
@@ -136,20 +136,17 @@ async def until(path: Path, content: str = "") -> None:
             await trio.lowlevel.checkpoint()
 
 
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
 def children() -> set[str]:
     return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
 
 
 @asynccontextmanager
 async def nothing_left() -> AsyncIterator[None]:
-    """Assert that descriptors and children are soon as they were: a command that was hung up takes a moment to die."""
-    before = descriptors(), children()
+    """Assert that soon no more descriptors and children are left than there were: a command that was hung up takes a moment to die."""
+    before, had = open_now(), children()
     yield
+    await nothing_more(before)
     with trio.move_on_after(SOON):
-        while (descriptors(), children()) != before:
+        while more := children() - had:
             await trio.lowlevel.checkpoint()
-    assert (descriptors(), children()) == before
+    assert not more

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from patience import SOON
 from tables import dos, gpt
 from trees import ls, mode, plant, read, write
 
@@ -336,7 +337,7 @@ def loop(image: Path) -> Iterator[str]:
 
 
 async def eventually(check: Callable[[], bool]) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(SOON):
         while not check():
             await trio.lowlevel.checkpoint()
 

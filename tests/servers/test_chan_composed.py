@@ -12,13 +12,12 @@ from pathlib import Path
 
 import pytest
 import trio
+from composed import composed
+from patience import SOON
 
 from clients.chan import bell, channel
 from mk9p.client import Client, connect
-from mk9p.composing import namespace
-from mk9p.dial import listen
-from mk9p.server import Server
-from mk9p.tree import Dir, Node
+from mk9p.tree import Dir
 from servers import chan
 
 LONG = bool(os.environ.get("MK9P_LONG"))
@@ -26,40 +25,20 @@ COUNT = 100_000 if LONG else 10_000
 TURNS = 2000
 
 
-async def serve(tree: Node, address: str, task_status: trio.TaskStatus[None]) -> None:
-    """Serve a tree at an address until cancelled."""
-    listener = await listen(address)
-    try:
-        async with trio.open_nursery() as nursery:
-            server = Server(tree)
-            await nursery.start(server.run)
-            nursery.start_soon(server.listen, listener)
-            task_status.started()
-    finally:
-        with trio.CancelScope(shield=True):
-            await listener.aclose()
-
-
 @asynccontextmanager
-async def composed(tmp_path: Path, count: int, *, version: str = "9P2000.L") -> AsyncIterator[list[Client]]:
+async def clients(tmp_path: Path, count: int, *, version: str = "9P2000.L") -> AsyncIterator[list[Client]]:
     """Compose two kernels, both with `chan`, and give clients of the namespace, each with a connection of its own."""
-    with trio.fail_after(300 if LONG else 60):
-        async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
-            ns = namespace(nursery)
-            for kernel in ("k0", "k1"):
-                await nursery.start(serve, Dir({"chan": chan.tree()}), f"unix!{tmp_path}/{kernel}")
-                ns.mount(f"unix!{tmp_path}/{kernel}", f"/k/{kernel}")
-            await nursery.start(serve, ns.root, f"unix!{tmp_path}/ns")
-            yield [
-                await stack.enter_async_context(connect(f"unix!{tmp_path}/ns", version=version)) for _ in range(count)
-            ]
-            await stack.aclose()
-            nursery.cancel_scope.cancel()
+    with trio.fail_after(10 * SOON if LONG else 4 * SOON):
+        async with (
+            composed(tmp_path, {name: Dir({"chan": chan.tree()}) for name in ("k0", "k1")}) as address,
+            AsyncExitStack() as stack,
+        ):
+            yield [await stack.enter_async_context(connect(address, version=version)) for _ in range(count)]
 
 
 async def test_no_message_is_lost_or_doubled_and_writers_keep_their_order(tmp_path: Path) -> None:
     got: list[list[tuple[int, int]]] = [[], []]
-    async with composed(tmp_path, 4) as all_:
+    async with clients(tmp_path, 4) as all_:
         await all_[0].mkdir("k/k0/chan/c")
         start = time.perf_counter()
 
@@ -93,7 +72,7 @@ async def test_no_message_is_lost_or_doubled_and_writers_keep_their_order(tmp_pa
 async def test_the_times_of_a_round_trip_and_of_a_bell(tmp_path: Path) -> None:
     """Two clients, two channels: there and back. Each way is a write and a read that waits for it, through the composer."""
     times: list[float] = []
-    async with composed(tmp_path, 2) as (a, b):
+    async with clients(tmp_path, 2) as (a, b):
         for name in ("there", "back"):
             await a.mkdir(f"k/k1/chan/{name}")
 
@@ -121,7 +100,7 @@ async def test_the_times_of_a_round_trip_and_of_a_bell(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("version", ["9P2000.L", "9P2000.u", "9P2000"])
 async def test_cancelled_reads_lose_nothing_through_the_composer(tmp_path: Path, version: str) -> None:
-    async with composed(tmp_path, 3, version=version) as (a, b, c):
+    async with clients(tmp_path, 3, version=version) as (a, b, c):
         await a.mkdir("k/k0/chan/c")
         ends = set()
         async with channel(a, "k/k0/chan/c", "w") as out, channel(c, "k/k0/chan/c", "r") as other:

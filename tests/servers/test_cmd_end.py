@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 from talks import children, ended, gone, nothing_left, opened, talk, until
-from trees import ls
+from trees import ls, read
 
 from mk9p.tree import Dir, settle, split
 from servers.cmd import tree
@@ -95,6 +95,17 @@ async def test_keep_lets_it_go_on(cmd: Dir, tmp_path: Path) -> None:
     wait = await opened(cmd, "0/wait")
     assert split((await wait.all()).decode())[4] == ""
     await wait.close()
+
+
+async def test_a_kept_one_can_be_ended(cmd: Dir) -> None:
+    async with nothing_left():
+        await (ctl := await opened(cmd, "clone", "w")).write("keep\nexec sleep 1000\n")
+        await ctl.close()
+        pid = int(split(await read(cmd, "0/status"))[5])
+        await (ctl := await opened(cmd, "0/ctl", "w")).write("unkeep")
+        await ctl.close()
+        await gone(pid)
+        assert await ls(cmd) == ["clone"]
 
 
 async def test_nothing_stays_when_the_server_ends(nursery: trio.Nursery) -> None:

@@ -1,10 +1,11 @@
-"""Conversations that begin elsewhere than at clone: at the opening of a file that waits, as `listen` of ip(3) does."""
+"""Conversations: those that begin at the opening of a file that waits, as `listen` of ip(3) does; kept ones."""
 
 import errno
 
 import attrs
 import pytest
 import trio
+from patience import SOON
 
 from mk9p.client import Client
 from mk9p.errors import NineError
@@ -106,7 +107,7 @@ async def test_while_it_waits_it_holds_it() -> None:
         await first.aclose()
         assert await names(ns) == ["clone", "0"]
         board.may.set()
-        with trio.fail_after(5):
+        with trio.fail_after(SOON):
             while not opened:
                 await trio.lowlevel.checkpoint()
         assert (board.ended, await names(ns)) == ([0], ["clone", "1"])
@@ -145,3 +146,19 @@ async def test_the_end_of_a_client_ends_both() -> None:
         files = [await ns.open("clone", "r+"), await ns.open("0/listen", "r+")]
         assert await number(ns, files[1]) == "1"
     assert sorted(board.ended) == [0, 1]
+
+
+@pytest.mark.parametrize("version", ["9P2000.L", "9P2000"])
+async def test_what_is_kept_no_longer_ends_with_its_last_file(version: str) -> None:
+    board = Board()
+    async with mounted(board.talks, version=version) as ns:
+        for _ in range(2):
+            async with await ns.open("clone", "r+") as ctl:
+                await ctl.pwrite(b"keep", 0)
+        assert (board.ended, await names(ns)) == ([], ["clone", "0", "1"])
+        await ns.write("0/ctl", "unkeep")  # the only file that is open
+        assert (board.ended, await names(ns)) == ([0], ["clone", "1"])
+        async with await ns.open("1/ctl"):
+            await ns.write("1/ctl", "unkeep")
+            assert (board.ended, await names(ns)) == ([0], ["clone", "1"])
+        assert (board.ended, await names(ns)) == ([0, 1], ["clone"])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from patience import SOON
 from trees import ls, mode, plant, read, walk, write
 
 from mk9p.auth import ROOT
@@ -60,7 +61,7 @@ async def opened(tree: Node, path: str, how: str = "r") -> Handle:
 
 
 async def next_message(handle: Handle, at: int) -> bytes:
-    with trio.fail_after(5):
+    with trio.fail_after(SOON):
         return bytes(await settle(handle.read(at, 8192)))
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from patience import SOON
 from trees import read, walk, write
 
 from mk9p.auth import ROOT
@@ -44,14 +45,14 @@ async def opened(tree: Node, path: str, how: str = "r") -> Handle:
 
 
 async def next_message(handle: Handle, at: int) -> bytes:
-    with trio.fail_after(5):
+    with trio.fail_after(SOON):
         return bytes(await settle(handle.read(at, 8192)))
 
 
 async def seen(person: int, count: int) -> bytes:
     """Return the next `count` bytes that a person sees on the terminal."""
     shown = b""
-    with trio.fail_after(5):
+    with trio.fail_after(SOON):
         while len(shown) < count:
             await trio.lowlevel.wait_readable(person)
             shown += os.read(person, count - len(shown))
@@ -75,7 +76,7 @@ async def test_a_full_console_takes_what_it_can_and_then_waits(root: Path, termi
     async def more(data: bytes) -> None:
         got.append(await settle(handle.write(0, memoryview(data))))
 
-    with trio.fail_after(5):
+    with trio.fail_after(SOON):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(more, b"y" * 10)
             # The kernel may find room by itself, when it passes on what it has; whoever waits by then comes first all the same.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from exported import exported
-from talks import descriptors
+from left_open import descriptors
 
 from mk9p.auth import ROOT
 from mk9p.tree import Open, settle

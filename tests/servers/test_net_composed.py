@@ -8,53 +8,36 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from calls import PAGE, SOON, all_of, call, descriptors, listening, numbers, web
+from calls import PAGE, SOON, all_of, call, listening, numbers, web
+from composed import composed
+from left_open import nothing_more, open_now
 
 from clients.net import NetStream
 from clients.net import dial as net_dial
 from clients.net import listen as net_listen
 from mk9p.client import Client, connect
-from mk9p.composing import namespace
-from mk9p.dial import listen
-from mk9p.server import Server
-from mk9p.tree import Dir, Node
+from mk9p.tree import Dir
 from servers.net import tree
 
 
-async def serve(root: Node, address: str, task_status: trio.TaskStatus[None]) -> None:
-    """Serve a tree at an address until cancelled."""
-    listener = await listen(address)
-    try:
-        async with trio.open_nursery() as nursery:
-            server = Server(root)
-            await nursery.start(server.run)
-            nursery.start_soon(server.listen, listener)
-            task_status.started()
-    finally:
-        with trio.CancelScope(shield=True):
-            await listener.aclose()
-
-
 @asynccontextmanager
-async def composed(folder: Path, version: str) -> AsyncIterator[Client]:
+async def used(folder: Path, version: str) -> AsyncIterator[Client]:
     """Give a client of a namespace that has this kernel's network at k/k1/net."""
-    before = descriptors()
+    before = open_now()
     with trio.fail_after(3 * SOON):
-        async with tree() as net, trio.open_nursery() as nursery:
-            await nursery.start(serve, Dir({"net": net}), f"unix!{folder}/k1")
-            ns = namespace(nursery)
-            ns.mount(f"unix!{folder}/k1", "/k/k1")
-            await nursery.start(serve, ns.root, f"unix!{folder}/ns")
-            async with connect(f"unix!{folder}/ns", version=version) as client:
-                yield client
-            nursery.cancel_scope.cancel()
-    assert descriptors() == before
+        async with (
+            tree() as net,
+            composed(folder, {"k1": Dir({"net": net})}) as address,
+            connect(address, version=version) as client,
+        ):
+            yield client
+    await nothing_more(before)
 
 
 @pytest.mark.parametrize("version", ["9P2000.L", "9P2000"])
 async def test_a_page_and_a_call(tmp_path: Path, version: str) -> None:
     with web() as port:
-        async with composed(tmp_path, version) as ns:
+        async with used(tmp_path, version) as ns:
             async with call(ns, "k/k1/net/tcp", f"connect 127.0.0.1!{port}") as c:
                 data = await c.open("data")
                 await data.pwrite(b"GET / HTTP/1.0\r\n\r\n", 0)
@@ -73,7 +56,7 @@ async def test_a_page_and_a_call(tmp_path: Path, version: str) -> None:
 
 async def test_the_end_of_a_client_of_the_namespace_ends_its_connections(tmp_path: Path) -> None:
     with listening() as (sock, port):
-        async with composed(tmp_path, "9P2000.L") as ns:
+        async with used(tmp_path, "9P2000.L") as ns:
             async with connect(f"unix!{tmp_path}/ns") as other:
                 file = await other.open("k/k1/net/tcp/clone", "r+")
                 await file.pwrite(f"connect 127.0.0.1!{port}".encode(), 0)
@@ -86,7 +69,7 @@ async def test_the_end_of_a_client_of_the_namespace_ends_its_connections(tmp_pat
 
 @pytest.mark.parametrize("version", ["9P2000.L", "9P2000"])
 async def test_streams_of_trio_through_the_namespace(tmp_path: Path, version: str) -> None:
-    async with composed(tmp_path, version) as ns:
+    async with used(tmp_path, version) as ns:
         async with await net_listen(ns, "k/k1/net/tcp!127.0.0.1!0") as listener:
 
             async def pair() -> tuple[NetStream, NetStream]:

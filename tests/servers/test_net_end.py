@@ -9,7 +9,8 @@ import struct
 import pytest
 import trio
 import trio.testing
-from calls import SOON, all_of, call, call_of, descriptors, full, listening, numbers, served
+from calls import SOON, all_of, call, call_of, full, listening, numbers, served
+from left_open import descriptors, nothing_more, open_now
 
 from mk9p.client import Client, connect
 from mk9p.errors import NineError
@@ -69,18 +70,18 @@ async def test_hangup_wakes_who_waits_for_calls(network: str) -> None:
 async def test_a_connect_that_is_given_up_leaves_nothing() -> None:
     with full() as port:
         async with served() as ns, call(ns, "tcp") as c:
-            before = descriptors()
+            before = open_now()
             with trio.move_on_after(0.05) as scope:
                 await c.order(f"connect 127.0.0.1!{port}")
             assert scope.cancelled_caught
             await c.until("Closed")
-            assert descriptors() == before
+            await nothing_more(before)
 
 
 async def test_a_connect_that_is_hung_up_fails() -> None:
     with full() as port:
         async with served() as ns, call(ns, "tcp") as c, trio.open_nursery() as nursery:
-            before, errors = descriptors(), []
+            before, errors = open_now(), []
 
             async def connecting() -> None:
                 with pytest.raises(NineError) as caught:
@@ -97,7 +98,8 @@ async def test_a_connect_that_is_hung_up_fails() -> None:
             with trio.fail_after(SOON):
                 while not errors:
                     await trio.lowlevel.checkpoint()
-            assert (errors, await c.state(), descriptors()) == ([errno.ECANCELED], "Closed", before)
+            assert (errors, await c.state()) == ([errno.ECANCELED], "Closed")
+            await nothing_more(before)
 
 
 async def test_a_reset_is_an_error_and_then_the_end() -> None:
@@ -134,7 +136,7 @@ async def test_a_cancelled_read_loses_nothing() -> None:
 
 async def test_the_end_of_a_client_ends_all_that_it_had() -> None:
     with listening() as (sock, port):
-        before = descriptors()
+        before = open_now()
         async with tree() as net:
             async with mounted(net) as ns:
                 for line in (f"connect 127.0.0.1!{port}", "announce *!0"):
@@ -150,7 +152,7 @@ async def test_the_end_of_a_client_ends_all_that_it_had() -> None:
             peer.settimeout(SOON)
             assert peer.recv(1) == b""
             peer.close()
-            assert descriptors() == before
+            await nothing_more(before)
 
 
 async def test_the_end_of_the_server_ends_what_was_kept() -> None:
@@ -170,14 +172,14 @@ async def test_the_end_of_the_server_ends_what_was_kept() -> None:
 async def test_what_waits_when_its_client_dies_is_ended() -> None:
     """A client's line breaks while it waits for a call and for a connect: nothing stays."""
     with full() as port:
-        before = descriptors()
+        before = open_now()
         async with tree() as net, trio.open_nursery() as nursery:
             server = Server(net)
             await nursery.start(server.run)
             line, other = joined(server), joined(server)
             with line, other:
                 async with connect(dialled(other), uname="root") as watcher:
-                    idle = descriptors()
+                    idle = open_now()
                     async with connect(dialled(line), uname="root") as ns, trio.open_nursery() as waiting:
                         await _wait_for_everything(ns, port, waiting)
                         with trio.fail_after(SOON):
@@ -187,9 +189,9 @@ async def test_what_waits_when_its_client_dies_is_ended() -> None:
                     with trio.fail_after(SOON):
                         while await numbers(watcher, "tcp"):
                             await trio.lowlevel.checkpoint()
-                    assert descriptors() <= idle  # the server's end of the line has gone, too
+                    await nothing_more(idle)  # the server's end of the line has gone, too
             nursery.cancel_scope.cancel()
-        assert descriptors() == before
+        await nothing_more(before)
 
 
 def dialled(sock: socket.socket) -> str:

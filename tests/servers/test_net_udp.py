@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 import trio
-from calls import SOON, call, descriptors, numbers, served
+from calls import SOON, call, numbers, served
+from left_open import descriptors
 
 from servers.net.udp import HEADER
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import trio
+from left_open import nothing_more, open_now
+from patience import SOON
 from trees import plant
 
 from clients.seg import map_segment, open_segment
@@ -19,8 +21,6 @@ from mk9p.errors import NineError
 from mk9p.testing import check_tree, mounted
 from mk9p.tree import Change, Dir
 from servers import seg
-
-SOON = 30.0
 
 
 @asynccontextmanager
@@ -294,7 +294,7 @@ async def test_it_is_a_tree_as_all_are() -> None:
 
 
 async def test_nothing_is_left() -> None:
-    before = os.listdir("/proc/self/fd")
+    before = open_now()
     async with segments() as ns:
         await made(ns)
         async with map_segment(ns, "seg/x"):
@@ -302,4 +302,4 @@ async def test_nothing_is_left() -> None:
         address = (await ns.read("seg/x/fd")).split()[1].removeprefix("unix!")
         assert listens(address)
     assert not listens(address)
-    assert os.listdir("/proc/self/fd") == before
+    await nothing_more(before)

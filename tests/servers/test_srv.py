@@ -9,32 +9,16 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from composed import composed, serving_at
+from patience import SOON
 
 from clients.srv import post
 from mk9p.client import Client, connect
 from mk9p.composing import namespace
-from mk9p.dial import listen
 from mk9p.errors import NineError
-from mk9p.server import Server
 from mk9p.testing import check_tree, mounted
-from mk9p.tree import Ctl, Dir, Log, Node, Text
+from mk9p.tree import Ctl, Dir, Log, Text
 from servers import srv
-
-SOON = 30.0
-
-
-async def serve(tree: Node, address: str, task_status: trio.TaskStatus[None]) -> None:
-    """Serve a tree at an address until cancelled."""
-    listener = await listen(address)
-    try:
-        async with trio.open_nursery() as nursery:
-            server = Server(tree)
-            await nursery.start(server.run)
-            nursery.start_soon(server.listen, listener)
-            task_status.started()
-    finally:
-        with trio.CancelScope(shield=True):
-            await listener.aclose()
 
 
 class Program:
@@ -54,17 +38,15 @@ class Program:
 @asynccontextmanager
 async def lab(tmp_path: Path, version: str = "9P2000.L") -> AsyncIterator[tuple[Client, Client, str, Program]]:
     """A kernel k1 with `srv`, a composer, a program's service. Gives clients of k1 and of the namespace, and the service's address."""
+    program, service = Program(), f"unix!{tmp_path}/program"
     with trio.fail_after(SOON):
-        async with trio.open_nursery() as nursery:
-            program, k1, service = Program(), f"unix!{tmp_path}/k1", f"unix!{tmp_path}/program"
-            ns = namespace(nursery)
-            await nursery.start(serve, Dir({"srv": srv.tree()}), k1)
-            await nursery.start(serve, program.tree(), service)
-            await nursery.start(serve, ns.root, f"unix!{tmp_path}/ns")
-            ns.mount(k1, "/k/k1")
-            async with connect(k1) as inside, connect(f"unix!{tmp_path}/ns", version=version) as outside:
-                yield inside, outside, service, program
-            nursery.cancel_scope.cancel()
+        async with (
+            serving_at(service, program.tree()),
+            composed(tmp_path, {"k1": Dir({"srv": srv.tree()})}) as address,
+            connect(f"unix!{tmp_path}/k1") as inside,
+            connect(address, version=version) as outside,
+        ):
+            yield inside, outside, service, program
 
 
 async def names(ns: Client, path: str = "") -> list[str]:
@@ -110,27 +92,20 @@ async def test_it_goes_with_its_poster(tmp_path: Path) -> None:
 
 
 async def test_a_service_posted_anew_is_found_anew(tmp_path: Path) -> None:
+    program = f"unix!{tmp_path}/program"
     with trio.fail_after(SOON):
         async with trio.open_nursery() as nursery:
             ns = namespace(nursery)
-            await nursery.start(serve, ns.root, f"unix!{tmp_path}/ns")
-            async with connect(f"unix!{tmp_path}/ns") as client:
+            async with serving_at(f"unix!{tmp_path}/ns", ns.root), connect(f"unix!{tmp_path}/ns") as client:
                 await client.write("ctl", "mount /srv/mine /n/mine")  # posted in the composer's own kernel
                 (item,) = ns.table.points["/n/mine"]
                 item.node.server.backoff = 0  # type: ignore[union-attr]  # it is dialled again at once: no waiting here
                 for name in ("first", "second"):
-                    scope = trio.CancelScope()
-
-                    async def run(
-                        name: str = name, scope: trio.CancelScope = scope, *, task_status: trio.TaskStatus[None]
-                    ) -> None:
-                        with scope:
-                            await serve(Dir({"name": Text(name)}), f"unix!{tmp_path}/program", task_status)
-
-                    await nursery.start(run)
-                    async with post(client, "srv/mine", f"unix!{tmp_path}/program"):
+                    async with (
+                        serving_at(program, Dir({"name": Text(name)})),
+                        post(client, "srv/mine", program),
+                    ):
                         assert await client.read("n/mine/name") == name
-                    scope.cancel()
                     await trio.testing.wait_all_tasks_blocked()
                     with pytest.raises(OSError, match="Input/output"):
                         await client.read("n/mine/name")

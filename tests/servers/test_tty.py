@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from patience import SOON
 from trees import plant
 
 from mk9p.client import Client
@@ -67,7 +68,7 @@ def fails(number: int) -> Iterator[None]:
 async def arrived(fd: int, count: int) -> bytes:
     """Read so many bytes at the far end."""
     got = b""
-    with trio.fail_after(10):
+    with trio.fail_after(SOON):
         while len(got) < count:
             await trio.lowlevel.wait_readable(fd)
             got += os.read(fd, count - len(got))
@@ -75,7 +76,7 @@ async def arrived(fd: int, count: int) -> bytes:
 
 
 async def until(check: Callable[[], bool]) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(SOON):
         while not check():
             await trio.lowlevel.checkpoint()
 
@@ -130,7 +131,7 @@ async def test_a_reader_that_is_too_slow_is_told_what_he_missed(tmp_path: Path, 
         for n in range(40):
             os.write(wire.fd, b"%09d\n" % n)
             assert (await field(client, "before")) is not None
-        with trio.fail_after(10):
+        with trio.fail_after(SOON):
             while int(await field(client, "before")) < 300:
                 pass
         with fails(errno.EIO):
@@ -288,7 +289,7 @@ async def test_a_break_is_sent_and_ends(tmp_path: Path, wire: Wire) -> None:
 async def test_n_drops_what_has_no_room(tmp_path: Path, wire: Wire) -> None:
     async with served(tmp_path) as client, await client.open("ttyS0", "w") as file:
         await client.write("ttyS0ctl", "n")
-        with trio.fail_after(10):
+        with trio.fail_after(SOON):
             assert await file.pwrite(bytes(1 << 20), 0) == 1 << 20
         fcntl.fcntl(wire.fd, fcntl.F_SETFL, os.O_NONBLOCK)
         got = 0

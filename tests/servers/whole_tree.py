@@ -14,7 +14,7 @@ from mk9p.auth import ROOT
 from mk9p.client import Client
 from mk9p.composing import namespace
 from mk9p.dial import listen
-from mk9p.server import Server
+from mk9p.server import Server, Tally, stats_tree
 from mk9p.serving import available
 from mk9p.testing import mounted
 from mk9p.tree import Dir, Node, Text, settle
@@ -108,4 +108,7 @@ async def composed(folder: Path) -> AsyncIterator[Client]:
 
 
 # what has a page and is no resource server, by the name of the page
-BESIDE: dict[str, Callable[[Path], AbstractAsyncContextManager[Client]]] = {"compose": composed}
+BESIDE: dict[str, Callable[[Path], AbstractAsyncContextManager[Client]]] = {
+    "compose": composed,
+    "stats": lambda folder: mounted(stats_tree(Tally())),
+}

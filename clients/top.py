@@ -1,0 +1,282 @@
+"""`mk9p top`: all kernels of the namespace as they are now, what they are asked, and their busiest processes. It uses the files, and nothing else.
+
+Every interval all kernels are looked at, side by side; a figure "a second" is a difference of two looks by the time between them. A kernel that does
+not answer in time is shown as silent, and holds up nobody else. What `top` itself asks of a kernel is in that kernel's figures.
+"""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+import trio
+
+from clients.common import with_namespace
+from mk9p.client import Client
+from mk9p.tree import split
+
+PATIENCE: Final = 5.0  # seconds for a kernel's answers: an emulated one on a busy machine takes one or two
+CLEAR: Final = "\x1b[H\x1b[J"
+
+KERNEL: Final = ("kernel", "state", "up", "load", "cpus", "cpu%", "mem", "used%", "ops/s", "err/s", "in/s", "out/s")
+PROCESS: Final = ("kernel", "pid", "user", "state", "cpu%", "size", "name")
+
+
+@attrs.frozen
+class Process:
+    """A process at one look: its time is ms of all its threads, user and kernel; its size in KiB."""
+
+    name: str
+    user: str
+    state: str
+    time: int
+    size: int
+
+
+@attrs.frozen
+class Look:
+    """A kernel as it was at one look, `at` seconds of our clock; an empty mapping is of files that it does not have."""
+
+    name: str
+    state: str
+    at: float
+    status: Mapping[str, str] = attrs.field(factory=dict)
+    memory: Mapping[str, str] = attrs.field(factory=dict)
+    stats: Mapping[str, str] = attrs.field(factory=dict)
+    busy: int | None = None  # percent, of all CPUs that are online
+    processes: Mapping[int, Process] = attrs.field(factory=dict)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run `mk9p top`."""
+    parser = argparse.ArgumentParser(prog="mk9p top")
+    parser.add_argument("-d", "--delay", type=_seconds, default=2.0, metavar="SECONDS", help="between two looks (2)")
+    parser.add_argument("-n", type=int, default=0, metavar="COUNT", help="end after so many screens; 0: never (0)")
+    parser.add_argument("--once", dest="n", action="store_const", const=1, help="as -n 1: for scripts")
+    parser.add_argument("-p", "--processes", type=int, default=10, metavar="COUNT", help="the busiest (10)")
+    parser.add_argument("--json", action="store_true", help="a line of JSON in place of each screen")
+    parser.add_argument("kernels", metavar="KERNEL", nargs="*")
+    chosen = parser.parse_args(arguments[1:])
+
+    async def work(ns: Client) -> int:
+        before = await looks(ns, chosen.kernels)
+        shown = 0
+        while not chosen.n or shown < chosen.n:
+            await trio.sleep(chosen.delay)
+            now = await looks(ns, chosen.kernels)
+            show(chosen, rows(before, now), processes(before, now)[: chosen.processes], first=not shown)
+            before, shown = now, shown + 1
+        return 0
+
+    return with_namespace(work)
+
+
+def _seconds(text: str) -> float:
+    """Read a delay; raises ValueError, which is wrong use, for one that would never end or never rest."""
+    value = float(text)
+    if not 0.01 <= value <= 86400:
+        raise ValueError(text)
+    return value
+
+
+# looking
+
+
+async def looks(ns: Client, wanted: Sequence[str]) -> dict[str, Look]:
+    """Look at kernels, or at all there are; a tree without `k` is one kernel's own. Raises FileNotFoundError for one that is not there."""
+    names = [entry.name for entry in await ns.listdir()]
+    if "k" not in names:
+        status = await values(ns, "status")
+        return {name: attrs.evolve(await look(ns, name, ""), state="up") for name in [status.get("name", "-")]}
+    there = sorted(entry.name for entry in await ns.listdir("k"))
+    for name in wanted:
+        if name not in there:
+            raise FileNotFoundError(f"no kernel {name}; there are: {' '.join(there) or 'none'}")
+    states = dict(line[:2] for line in await table(ns, "kernels/status")) if "kernels" in names else {}
+    found: dict[str, Look] = {}
+
+    async def one(name: str) -> None:
+        state = states.get(name, "up")
+        found[name] = Look(name, "silent" if state in ("up", "active") else state, trio.current_time())
+        with trio.move_on_after(PATIENCE):
+            try:
+                found[name] = attrs.evolve(await look(ns, name, f"k/{name}/"), state=state)
+            except OSError:
+                found[name] = Look(name, "away" if state in ("up", "active") else state, trio.current_time())
+
+    async with trio.open_nursery() as nursery:
+        for name in wanted or there:
+            nursery.start_soon(one, name)
+    return {name: found[name] for name in wanted or there}
+
+
+async def look(ns: Client, name: str, at: str) -> Look:
+    """Look at one kernel whose tree is at a path; what it has not is left out. Raises OSError if it is not there at all."""
+    parts = {entry.name for entry in await ns.listdir(at)}
+    loads = [int(line[6]) for line in await table(ns, f"{at}cpu/status") if line[6:7] and line[6].isdecimal()]
+    return Look(
+        name,
+        "",
+        trio.current_time(),
+        await values(ns, f"{at}status"),
+        await values(ns, f"{at}mem/status") if "mem" in parts else {},
+        await values(ns, f"{at}stats/status") if "stats" in parts else {},
+        round(sum(loads) / len(loads)) if loads else None,
+        await running(ns, f"{at}proc") if "proc" in parts else {},
+    )
+
+
+async def values(ns: Client, path: str) -> dict[str, str]:
+    """Return the `key value` lines of a file; none of one that is not there."""
+    try:
+        lines = (await ns.read(path)).splitlines()
+    except FileNotFoundError:
+        return {}
+    return {key: value for key, _, value in (line.partition(" ") for line in lines)}
+
+
+async def table(ns: Client, path: str) -> list[list[str]]:
+    """Return the words of the lines of a file; none of one that is not there."""
+    try:
+        return [split(line) for line in (await ns.read(path)).splitlines()]
+    except FileNotFoundError:
+        return []
+
+
+async def running(ns: Client, path: str) -> dict[int, Process]:
+    """Return the processes in a kernel's `proc`; one that ends meanwhile is left out."""
+    found: dict[int, Process] = {}
+
+    async def one(pid: str) -> None:
+        try:
+            words = split(await ns.read(f"{path}/{pid}/status"))
+        except (FileNotFoundError, ProcessLookupError):
+            return
+        if len(words) >= 10:
+            name, user, state, utime, stime = words[:5]
+            found[int(pid)] = Process(name, user, state, int(utime) + int(stime), int(words[9]))
+
+    async with trio.open_nursery() as nursery:
+        for entry in await ns.listdir(path):
+            if entry.name.isdecimal():
+                nursery.start_soon(one, entry.name)
+    return dict(sorted(found.items()))
+
+
+# what two looks tell
+
+
+def rows(before: Mapping[str, Look], now: Mapping[str, Look]) -> list[dict[str, Any]]:
+    """Return the figures of each kernel; None is what is not known."""
+    return [_row(before.get(name), look) for name, look in now.items()]
+
+
+def _row(before: Look | None, now: Look) -> dict[str, Any]:
+    total, free = (_number(now.memory, key) for key in ("MemTotal", "MemAvailable"))
+    uptime = _number(now.status, "uptime")
+    return {
+        "kernel": now.name,
+        "state": now.state,
+        "up": uptime and uptime // 1_000_000_000,
+        "load": now.status.get("load", "").partition(" ")[0] or None,
+        "cpus": _number(now.status, "cpus"),
+        "cpu%": now.busy,
+        "mem": total,
+        "used%": round(100 * (total - free) / total) if total and free is not None else None,
+        "ops/s": _rate(before, now, "ops"),
+        "err/s": _rate(before, now, "errors"),
+        "in/s": _rate(before, now, "in_bytes"),
+        "out/s": _rate(before, now, "out_bytes"),
+    }
+
+
+def _number(values: Mapping[str, str], key: str) -> int | None:
+    text = values.get(key, "")
+    return int(text) if text.isdecimal() else None
+
+
+def _rate(before: Look | None, now: Look, key: str) -> int | None:
+    """Return what a count grew by a second; None where it began anew meanwhile."""
+    if before is None or before.stats.get("since") != now.stats.get("since"):
+        return None
+    one, two = _number(before.stats, key), _number(now.stats, key)
+    return None if one is None or two is None else round((two - one) / max(now.at - before.at, 0.001))
+
+
+def processes(before: Mapping[str, Look], now: Mapping[str, Look]) -> list[dict[str, Any]]:
+    """Return all processes that were there at both looks, the busiest first."""
+    found = [(share, row) for look in now.values() for share, row in _busy(before.get(look.name), look)]
+    return [row for _, row in sorted(found, key=lambda pair: -pair[0])]
+
+
+def _busy(before: Look | None, now: Look) -> Iterator[tuple[float, dict[str, Any]]]:
+    for pid, process in now.processes.items():
+        old = before.processes.get(pid) if before is not None else None
+        if before is None or old is None or old.time > process.time:
+            continue  # it is new, or another one by an old number
+        share = (process.time - old.time) / 10 / max(now.at - before.at, 0.001)
+        values = (now.name, pid, process.user, process.state, round(share, 1), process.size * 1024, process.name)
+        yield share, dict(zip(PROCESS, values, strict=True))
+
+
+# showing
+
+
+def show(
+    chosen: argparse.Namespace, kernels: list[dict[str, Any]], busiest: list[dict[str, Any]], *, first: bool
+) -> None:
+    """Print one screen: over the last one on a terminal, after it elsewhere."""
+    if chosen.json:
+        import json
+
+        print(json.dumps({"kernels": kernels, "processes": busiest}), flush=True)
+        return
+    lines = [*columns(KERNEL, kernels), "", *columns(PROCESS, busiest)]
+    if sys.stdout.isatty() and chosen.n != 1:
+        width, height = shutil.get_terminal_size()
+        print(CLEAR + "\n".join(line[:width] for line in lines[: height - 1]), flush=True)
+    else:
+        print("" if first else "\n", *(line + "\n" for line in lines), sep="", end="", flush=True)
+
+
+def columns(names: Sequence[str], table: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return lines of a table: names and words to the left, numbers to the right."""
+    cells = [[name.upper() for name in names], *([_cell(name, row[name]) for name in names] for row in table)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(names))]
+    left = {"kernel", "state", "user", "name"}
+    return [
+        " ".join(
+            cell.ljust(width) if name in left else cell.rjust(width)
+            for name, cell, width in zip(names, row, widths, strict=True)
+        ).rstrip()
+        for row in cells
+    ]
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if name == "up":
+        return duration(value)
+    if name in ("mem", "size", "in/s", "out/s"):
+        return size(value)
+    return str(value)
+
+
+def duration(seconds: int) -> str:
+    """Return a time in its two largest units: `3d04h`, `2h05m`, `12m30s`."""
+    minutes, s = divmod(seconds, 60)
+    hours, mins = divmod(minutes, 60)
+    days, h = divmod(hours, 24)
+    return f"{days}d{h:02}h" if days else f"{hours}h{mins:02}m" if hours else f"{mins}m{s:02}s"
+
+
+def size(count: float) -> str:
+    """Return bytes in the largest unit that leaves a number above 1."""
+    for unit in ("", "K", "M", "G"):
+        if count < 1000:
+            return f"{count:.0f}{unit}" if unit == "" or count >= 10 else f"{count:.1f}{unit}"
+        count /= 1024
+    return f"{count:.1f}T"

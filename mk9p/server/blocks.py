@@ -1,0 +1,142 @@
+"""The tight loops of the fast way (relay.py): whole blocks of frames, to another server and back.
+
+Theory
+* What a frame costs here is what a composed namespace costs: beside it there are only the kernel's calls, two more a batch in each direction. So a
+  loop looks at one frame with one unpacking and a few lookups, and calls nothing for it. A frame that needs more than that ends the block, and the
+  engine takes it from there.
+* A plain request names one fid, and its answer tells nothing that must be known: it goes over as it is. By its tag are remembered its type, in the
+  lowest byte of a number, and above that when it came: so requests of one kind that came together are one number, and are counted as one run
+  (counts.py) going and coming.
+* Frames that lie side by side are sent from where they lie, in one call; only what the kernel does not take at once is copied.
+"""
+
+from struct import Struct
+from time import monotonic_ns
+from typing import TYPE_CHECKING, Final
+
+from mk9p.server.hops import Asked, Own
+from mk9p.wire import messages as m
+
+if TYPE_CHECKING:
+    from mk9p.server.connection import Connection
+    from mk9p.server.relay import Backend
+
+# Requests whose first field is a fid, that name no other, and whose answers tell nothing that we must know.
+PLAIN: Final = frozenset(
+    cls.type
+    for cls in (
+        m.Tstatfs, m.Tsymlink, m.Tmknod, m.Treadlink, m.Tgetattr, m.Tsetattr, m.Treaddir, m.Tfsync, m.Tlock, m.Tgetlock, m.Tmkdir, m.Tunlinkat,
+        m.Tread, m.Twrite, m.Tstat, m.Twstat,
+    )
+)  # fmt: skip
+# Replies with one qid: where its path is, from the start of the frame; 0 for all others.
+_PATH_AT: Final = [0] * 256
+for _cls in (m.Rlopen, m.Rlcreate, m.Rmkdir, m.Rsymlink, m.Rmknod, m.Ropen, m.Rcreate):
+    _PATH_AT[_cls.type] = 12
+_PATH_AT[m.Rgetattr.type], _PATH_AT[m.Rstat.type] = 20, 22
+_RREADDIR, _RLERROR = m.Rreaddir.type, m.Rlerror.type
+
+_NONE: Final[dict[int, int | Asked | Own]] = {}  # of no server
+
+_request, _reply = Struct("<IBHI").unpack_from, Struct("<IBH").unpack_from
+_get64, _put64 = Struct("<Q").unpack_from, Struct("<Q").pack_into
+
+
+def forward(c: "Connection") -> None:
+    """Pass on the plain requests with which begins what was received, as far as they may all go over at once."""
+    if c.session.tags:
+        return  # somebody waits here: what must wait for it is judged frame by frame
+    frames, relays, passed, since = c.frames, c.relays, c.counts.passed, c.counts.since << 8
+    buf, limit = frames.buf, frames.limit
+    at, tail = frames.ahead()
+    b, first, last, asked = None, at, -1, _NONE
+    kind, run, n, known = -1, at, 0, 0
+    while tail - at >= 11:
+        size, type_, tag, fid = _request(buf, at)
+        if type_ != kind:
+            if n:
+                passed(kind, n, at - run)
+            kind, run, n, known = type_, at, 0, since | type_
+            if type_ not in PLAIN:
+                break
+        if fid != last:
+            hop = relays.get(fid)
+            if hop is None or hop.crossing or hop.backend.link is None:
+                break
+            if hop.backend is not b:
+                if b is not None:
+                    b.goes(buf, first, at)
+                b, first = hop.backend, at
+                asked = b.asked
+            last = fid
+        if tag in asked or not 11 <= size <= limit or size > tail - at:
+            break
+        asked[tag] = known
+        at += size
+        n += 1
+    if n:
+        passed(kind, n, at - run)
+    if b is not None:
+        b.goes(buf, first, at)
+        frames.taken(at)
+
+
+def back(b: "Backend") -> None:
+    """Pass on all complete replies that were received. Raises ProtocolError for what is none; what came before it was passed on."""
+    frames, asked, identity, returned = b.frames, b.asked, b.way.identity, b.c.counts.returned
+    buf, limit = frames.buf, frames.limit
+    at, tail = frames.ahead()
+    now = monotonic_ns()
+    first = run = at
+    kind, right, n, bad = -1, 0, 0, 0
+    try:
+        while tail - at >= 7:
+            size, type_, tag = _reply(buf, at)
+            if not 7 <= size <= limit:
+                raise b.garbage(type_)
+            if size > tail - at:
+                break
+            known = asked.get(tag)
+            if known != kind:
+                if n:
+                    returned(kind & 0xFF, n, bad, at - run, now - (kind >> 8))
+                run, n, bad = at, 0, 0
+                if isinstance(known, int):
+                    kind, right = known, (known & 0xFF) + 1
+                elif isinstance(known, Own):
+                    kind = -1
+                    del asked[tag]
+                    known.answered(type_, buf, at)
+                    _deliver(b, first, at)
+                    first = run = at = at + size
+                    continue
+                else:
+                    kind = -1
+                    b.learned(known, type_, buf, at, at + size)
+            if kind < 0:
+                assert isinstance(known, Asked)
+                returned(known.type, 1, type_ == _RLERROR, size, now - known.since)
+            else:
+                if type_ != right:
+                    if type_ != _RLERROR:
+                        raise b.garbage(type_)
+                    bad += 1
+                n += 1
+            if path := _PATH_AT[type_]:
+                if path + 8 > size:
+                    raise b.garbage(type_)
+                _put64(buf, at + path, _get64(buf, at + path)[0] ^ identity)
+            elif type_ == _RREADDIR:
+                b.listed(buf, at, at + size)
+            del asked[tag]
+            at += size
+    finally:
+        if n:
+            returned(kind & 0xFF, n, bad, at - run, now - (kind >> 8))
+        frames.taken(at)
+        _deliver(b, first, at)
+
+
+def _deliver(b: "Backend", first: int, last: int) -> None:
+    if first < last:
+        b.c.exchange.deliver(b.c, b.frames.view[first:last])

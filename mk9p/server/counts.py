@@ -1,0 +1,258 @@
+"""What is counted of the requests that a server gets: how many, how many failed, bytes, and how long they took; by kind of message and by client.
+
+Theory
+* Each connection has tables of its own, a `Row` for each kind of message that it has sent; the server's are their sum, made when somebody looks, with
+  what clients left behind that are gone. So nothing is counted twice, and what is asked rarely costs nothing in between.
+* The fast path knows *runs*: requests of one kind that stand side by side in what was received. A request costs it a comparison and an increment of a
+  local; a run costs a tuple, a batch one reading of the clock and one call, when its replies are sent. Bytes are differences of places in buffers.
+* So the time of a request is that of its batch: from the wake-up that brought it (or the end of the batch before, where a link was read again at
+  once) to when its reply, and those of all that came with it, was given to the kernel. That is what its client waits for here, no less, since no
+  reply leaves before. Time in the kernel's queues, and in the client's, is not in it.
+* There are three *ways*, each with times of its own, or one reader of an events file would hide what all others get: `direct`, answered in the batch
+  that brought it; `waited`, for an event, a thread, another server or its turn, from when it was received; `relayed`, passed on to another server as
+  it was, whose waiting nobody here knows of. A flush that waits for what it flushes, and what was flushed, has no time.
+* A request that is answered at once is counted with its batch, one that waits or is passed on when that begins, whatever becomes of it; its reply's
+  bytes, and whether that is an error, when there is one. Bytes are those of whole messages, size[4] included: all that goes over a link, but for what
+  a peer sends that is no message.
+* Times are counted in buckets by the number of their binary digits in ns: bucket k is of times below 2**k ns, and of at least half of that. One
+  histogram then spans from ns to centuries, needs no bounds to be chosen, and is never wrong by more than a factor of two.
+"""
+
+import itertools
+import time
+from collections.abc import Iterable, Iterator
+from time import monotonic_ns
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from mk9p.wire import messages as m
+
+if TYPE_CHECKING:
+    from mk9p.server.connection import Connection
+
+BUCKETS: Final = 65  # a time of 64 binary digits is 585 years
+WAYS: Final = ("direct", "waited", "relayed")
+
+OTHER: Final = 0  # for all numbers that are no request's: so nobody can make us keep more than there are messages
+_NAMES: Final = {
+    value.type: name[1:]
+    for name, value in vars(m).items()
+    if name[0] == "T" and isinstance(value, type) and hasattr(value, "type")
+}
+
+
+def name_of(type_: int) -> str:
+    """Return what a kind of request is called: `getattr` for Tgetattr, `other` for what is none."""
+    return _NAMES.get(type_, "other")
+
+
+class Times:
+    """How often something took how long: `buckets[k]` counts times below 2**k ns, `ns` is the sum of all."""
+
+    __slots__ = ("buckets", "ns")
+
+    def __init__(self) -> None:
+        self.buckets = [0] * BUCKETS
+        self.ns = 0
+
+    def note(self, took: int, n: int = 1) -> None:
+        """Count `n` times of `took` ns."""
+        self.buckets[took.bit_length()] += n
+        self.ns += n * took
+
+    def add(self, other: "Times") -> None:
+        self.buckets = [a + b for a, b in zip(self.buckets, other.buckets, strict=True)]
+        self.ns += other.ns
+
+    @property
+    def count(self) -> int:
+        return sum(self.buckets)
+
+    def quantile(self, part: float) -> int:
+        """Return the ns that a part (0 to 1) of the times stayed below, a power of two; 0 if there are none."""
+        wanted, seen = part * self.count, 0
+        for k, n in enumerate(self.buckets):
+            seen += n
+            if n and seen >= wanted:
+                return 1 << k
+        return 0
+
+
+class Row:
+    """What was counted of one kind of message: requests, errors, bytes received and sent, and the times of each way."""
+
+    __slots__ = ("count", "direct", "errors", "received", "relayed", "sent", "waited")
+
+    def __init__(self) -> None:
+        self.count = self.errors = self.received = self.sent = 0
+        self.direct = Times()
+        self.waited: Times | None = None
+        self.relayed: Times | None = None
+
+    def add(self, other: "Row") -> None:
+        self.count += other.count
+        self.errors += other.errors
+        self.received += other.received
+        self.sent += other.sent
+        for way, times in other.ways():
+            self.times(way).add(times)
+
+    def times(self, way: str) -> Times:
+        """Return the times of a way."""
+        times: Times | None = getattr(self, way)
+        if times is None:
+            times = Times()
+            setattr(self, way, times)
+        return times
+
+    def ways(self) -> Iterator[tuple[str, Times]]:
+        """Give the ways that some requests went, and their times."""
+        for way in WAYS:
+            times = getattr(self, way)
+            if times is not None and times.count:
+                yield way, times
+
+    def at_work(self) -> Times:
+        """Return the times of all that did not wait here."""
+        total = Times()
+        total.add(self.direct)
+        if self.relayed is not None:
+            total.add(self.relayed)
+        return total
+
+
+class Counts:
+    """The tables of one connection. `since`: when what is being answered was received, on the monotonic clock in ns."""
+
+    __slots__ = ("rows", "runs", "since")
+
+    def __init__(self) -> None:
+        self.rows: list[Row | None] = [None] * 256
+        self.since = monotonic_ns()
+        # answered, and not yet sent: type, count, bytes received, bytes of the replies
+        self.runs: list[tuple[int, int, int, int]] = []
+
+    def row(self, type_: int) -> Row:
+        """Return the row of a kind of message."""
+        kind = type_ if type_ in _NAMES else OTHER
+        row = self.rows[kind]
+        if row is None:
+            row = self.rows[kind] = Row()
+        return row
+
+    # the engine's own requests
+
+    def run(self, type_: int, count: int, late: int, received: int, sent: int) -> None:
+        """Count a run in which `late` requests are not answered yet; it has `received` bytes, and the replies to the others `sent`."""
+        row = self.row(type_)
+        row.count += late
+        if count > late:
+            self.runs.append((type_, count - late, received, sent))
+        else:
+            row.received += received
+            row.sent += sent
+
+    def batch(self) -> None:
+        """Take note that all that was answered is sent."""
+        now = monotonic_ns()
+        took = now - self.since
+        self.since = now
+        bucket, rows = took.bit_length(), self.rows
+        for type_, count, received, sent in self.runs:
+            row = rows[type_] or self.row(type_)
+            row.count += count
+            row.received += received
+            row.sent += sent
+            times = row.direct
+            times.buckets[bucket] += count
+            times.ns += count * took
+        self.runs.clear()
+
+    def failed(self, type_: int) -> None:
+        """Count an error, which is the reply to a request of this kind."""
+        self.row(type_).errors += 1
+
+    def answered(self, type_: int, sent: int, since: int) -> None:
+        """Count the reply to a request that had waited since it was received, on the monotonic clock."""
+        row = self.row(type_)
+        row.sent += sent
+        row.times("waited").note(monotonic_ns() - since)
+
+    def flushed(self, sent: int) -> None:
+        """Count the bytes of replies to flushes that had to wait for what they flush."""
+        self.row(m.Tflush.type).sent += sent
+
+    # requests that are passed on (relay.py)
+
+    def passed(self, type_: int, count: int, received: int) -> None:
+        """Count requests of one kind, of `received` bytes, that were passed on to another server."""
+        row = self.rows[type_] or self.row(type_)
+        row.count += count
+        row.received += received
+
+    def returned(self, type_: int, count: int, errors: int, sent: int, took: int) -> None:
+        """Count replies of another server to requests of one kind, `errors` among them, of `sent` bytes, and that each took so many ns."""
+        row = self.rows[type_] or self.row(type_)
+        row.errors += errors
+        row.sent += sent
+        (row.relayed or row.times("relayed")).note(took, count)
+
+
+def summed(tables: Iterable[Iterable[Row | None]]) -> dict[int, Row]:
+    """Return the sum of rows by kind of message, in the order of their numbers."""
+    total: dict[int, Row] = {}
+    for rows in tables:
+        for type_, row in enumerate(rows):
+            if row is not None:
+                total.setdefault(type_, Row()).add(row)
+    return dict(sorted(total.items()))
+
+
+def overall(rows: Iterable[Row]) -> Row:
+    """Return the sum of rows of all kinds."""
+    total = Row()
+    for row in rows:
+        total.add(row)
+    return total
+
+
+@attrs.define(eq=False)
+class Tally:
+    """What a server has counted: its `connections`, and what those that are gone left. `began` and `since` (the last reset): ns since 1970."""
+
+    connections: set["Connection"] = attrs.field(factory=set)
+    accepted: int = 0
+    refused: dict[str, int] = attrs.field(factory=dict)  # by reason
+    began: int = attrs.field(factory=time.time_ns)
+    since: int = attrs.field(factory=time.time_ns)
+    _gone: Counts = attrs.field(factory=Counts)
+    _numbers: Iterator[int] = attrs.field(factory=lambda: itertools.count(1))
+
+    def enter(self, c: "Connection") -> int:
+        """Take in a new connection; returns its number."""
+        self.accepted += 1
+        self.connections.add(c)
+        return next(self._numbers)
+
+    def rows(self) -> dict[int, Row]:
+        """Return what was counted by kind of message, of all clients there ever were."""
+        return summed([self._gone.rows, *(c.counts.rows for c in self.connections)])
+
+    def leave(self, c: "Connection") -> None:
+        """Take a connection out, and keep what was counted of it."""
+        c.counts.batch()  # what could not be sent any more
+        self.connections.discard(c)
+        for type_, row in enumerate(c.counts.rows):
+            if row is not None:
+                self._gone.row(type_).add(row)
+
+    def refuse(self, reason: str) -> None:
+        """Count a connection that was refused."""
+        self.refused[reason] = self.refused.get(reason, 0) + 1
+
+    def reset(self) -> None:
+        """Begin anew with nothing counted."""
+        self.accepted, self.refused, self.since = 0, {}, time.time_ns()
+        for counts in (self._gone, *(c.counts for c in self.connections)):
+            counts.rows = [None] * 256

@@ -1,0 +1,56 @@
+"""Who was refused, from where, and why: one line a connection, of `key=value` fields that programs can take apart.
+
+    refused why=handshake from=tcp!10.0.0.7!51234 user=- text="it did not attach within 30 s"
+
+A value with blanks, quotes or anything unprintable stands between double quotes, with Python's escapes in it, so that a line is a line whatever a
+peer calls himself. `why` is one word of these: `connections`, `handshake`, `protocol`, `version`, `attach`, `unread`. Whoever had attached before is
+not refused any more, but `ended`. What was said of a connection once is not said again, so nobody fills a log over one connection.
+"""
+
+import logging
+from typing import TYPE_CHECKING
+
+from mk9p.dial import Peer
+from mk9p.server.counts import Tally
+
+if TYPE_CHECKING:
+    from mk9p.server.connection import Connection
+
+log = logging.getLogger("mk9p.server")
+
+
+def line(word: str, **fields: object) -> str:
+    """Return a word and its fields on one line; `from_` is the key `from`."""
+    return " ".join([word, *(f"{key.rstrip('_')}={_quoted(str(value))}" for key, value in fields.items())])
+
+
+def _quoted(text: str) -> str:
+    if text and text.isprintable() and not any(char in ' "=\\' for char in text):
+        return text
+    return '"' + text.encode("unicode_escape").decode().replace('"', '\\"') + '"'
+
+
+def place(peer: Peer) -> str:
+    """Return where a peer is, as one word: `tcp!10.0.0.7!51234`, `unix!pid_4321`."""
+    return f"{peer.kind}!{peer.address}".replace(" ", "_")
+
+
+def origin(peer: Peer) -> dict[str, object]:
+    """Return the fields that tell where a peer is, and who, as far as the transport knows."""
+    return {"from_": place(peer)} | ({} if peer.uid is None else {"uid": peer.uid})
+
+
+def refuse_peer(tally: Tally, peer: Peer, why: str, text: str) -> None:
+    """Count and tell that somebody is refused who is no connection yet."""
+    tally.refuse(why)
+    log.warning(line("refused", why=why, **origin(peer), user="-", text=text))
+
+
+def refuse(c: "Connection", why: str, text: str, *, user: str = "") -> None:
+    """Count and tell, once, that a connection is refused, or ended by us if somebody had attached; `user` is who he would have been."""
+    if c.refused:
+        return
+    c.refused = True
+    c.tally.refuse(why)
+    word = "ended" if c.greeted else "refused"
+    log.warning(line(word, why=why, **origin(c.link.peer), user=user or ",".join(c.users) or "-", text=text))

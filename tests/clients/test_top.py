@@ -1,0 +1,166 @@
+"""`mk9p top`: what it shows is what the files say, of one kernel and of a namespace with one that is away."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import trio
+
+from clients import top
+from clients.top import Look, Process
+from mk9p.client import connect
+from mk9p.composing import namespace
+from mk9p.dial import listen
+from mk9p.server import Server, Tally, stats_tree
+from mk9p.serving import Spec, kernel_tree
+from mk9p.tree import Dir, Node, Text
+
+ME = [sys.executable, "-m", "mk9p"]
+
+
+@asynccontextmanager
+async def served(address: str, tree: Node, tally: Tally | None = None) -> AsyncIterator[None]:
+    server = Server(tree, tally=tally)
+    listener = await listen(address)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.run)
+        nursery.start_soon(server.listen, listener)
+        yield
+        nursery.cancel_scope.cancel()
+    await listener.aclose()
+
+
+@asynccontextmanager
+async def lab(tmp_path: Path) -> AsyncIterator[str]:
+    """This kernel's own tree as k/me, one that is away as k/gone, and states as of `kernels`; gives the namespace's address."""
+    tally = Tally()
+    specs = [Spec(name) for name in ("host", "cpu", "mem", "proc")]
+    async with trio.open_nursery() as nursery, kernel_tree(specs, {"stats": stats_tree(tally)}) as tree:
+        kernels = Dir({"status": Text("sleeper ready qemu 1 1048576 none\n")})
+        ns = namespace(nursery, {"kernels": kernels})
+        await ns.run(
+            f"mount unix!{tmp_path}/me /k/me\nmount unix!{tmp_path}/gone /k/gone\nmount unix!{tmp_path}/s /k/sleeper"
+        )
+        async with (
+            served(f"unix!{tmp_path}/me", tree, tally),
+            served(f"unix!{tmp_path}/ns", ns.root),
+        ):
+            yield f"unix!{tmp_path}/ns"
+        nursery.cancel_scope.cancel()
+
+
+async def run(address: str, *words: str) -> str:
+    done = await trio.run_process(
+        [*ME, "-a", address, "top", "-d", "0.1", *words], capture_stdout=True, capture_stderr=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.decode()
+
+
+async def test_a_namespace_and_a_process_that_works(tmp_path: Path) -> None:
+    async with lab(tmp_path) as address:
+        async with trio.open_nursery() as nursery:
+            busy = await nursery.start(trio.run_process, ["sh", "-c", "while :; do :; done"])
+            told = json.loads(await run(address, "--once", "--json", "-p", "100000", "-d", "0.5"))
+            nursery.cancel_scope.cancel()
+        gone, me, sleeper = told["kernels"]
+        assert (gone["kernel"], gone["state"], gone["cpus"], gone["ops/s"]) == ("gone", "away", None, None)
+        assert (sleeper["kernel"], sleeper["state"]) == ("sleeper", "ready")
+        assert (me["kernel"], me["state"], me["cpus"]) == ("me", "up", os.cpu_count())
+        assert me["ops/s"] > 10  # those of top itself
+        assert me["in/s"] > 100
+        assert me["mem"] > 1 << 20
+        assert 0 <= me["used%"] <= 100
+        (mine,) = (row for row in told["processes"] if row["pid"] == busy.pid)
+        assert (mine["kernel"], mine["name"]) == ("me", "sh")
+        assert mine["cpu%"] > 0
+        shares = [row["cpu%"] for row in told["processes"]]
+        assert shares == sorted(shares, reverse=True)
+
+        text = await run(address, "-n", "2", "-p", "3")
+        screens = [screen.splitlines() for screen in text.split("\n\n")]
+        assert [screen[0].split() for screen in screens[::2]] == [[name.upper() for name in top.KERNEL]] * 2
+        assert [line.split()[:2] for line in screens[0][1:]] == [["gone", "away"], ["me", "up"], ["sleeper", "ready"]]
+        assert screens[1][0].split() == [name.upper() for name in top.PROCESS]
+        assert len(screens[1]) <= 4
+        assert "\x1b" not in text
+        only = json.loads(await run(address, "--once", "--json", "me"))
+        assert [row["kernel"] for row in only["kernels"]] == ["me"]
+        none = await trio.run_process([*ME, "-a", address, "top", "k9"], capture_stderr=True, check=False)
+        assert (none.returncode, none.stderr) == (1, b"mk9p top: no kernel k9; there are: gone me sleeper\n")
+
+
+@pytest.mark.parametrize("words", [("-d", "0"), ("-d", "nan"), ("-d", "x"), ("-n", "x")])
+def test_wrong_use(words: tuple[str, ...]) -> None:
+    done = subprocess.run([*ME, "top", *words], capture_output=True, check=False)
+    assert done.returncode == 2
+
+
+async def test_a_tree_that_is_one_kernels_own(tmp_path: Path) -> None:
+    status = Text("name k7\nuptime 90000000000\nload 0.50 0.2 0.1\ncpus 2\n")
+    async with served(f"unix!{tmp_path}/s", Dir({"status": status})), connect(f"unix!{tmp_path}/s") as client:
+        looks = await top.looks(client, [])
+    (row,) = top.rows(looks, looks)
+    assert (row["kernel"], row["state"], row["up"], row["load"], row["cpus"]) == ("k7", "up", 90, "0.50", 2)
+    assert (row["mem"], row["ops/s"], row["cpu%"]) == (None, None, None)
+
+
+async def test_a_silent_kernel_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(top, "PATIENCE", 2.0)
+
+    async def never() -> str:
+        await trio.sleep_forever()
+        return ""
+
+    k = Dir({"mute": Dir({"status": Text(never)}), "other": Dir({"status": Text("cpus 3\n")})})
+    async with served(f"unix!{tmp_path}/s", Dir({"k": k})), connect(f"unix!{tmp_path}/s") as client:
+        looks = await top.looks(client, [])
+    assert {name: look.state for name, look in looks.items()} == {"mute": "silent", "other": "up"}
+    assert looks["other"].status == {"cpus": "3"}
+
+
+def stats(**counts: int) -> dict[str, str]:
+    return {"since": "1"} | {key: str(value) for key, value in counts.items()}
+
+
+def test_figures_are_differences_by_the_time_between() -> None:
+    sh, cc = Process("sh", "root", "Sleep", 100, 4), Process("cc1", "me", "Running", 1000, 2048)
+    before = Look("k", "up", 10.0, stats=stats(ops=100, errors=1, in_bytes=0, out_bytes=5), processes={1: sh, 2: cc})
+    now = Look(
+        "k",
+        "up",
+        12.0,
+        stats=stats(ops=300, errors=1, in_bytes=4000, out_bytes=6),
+        processes={1: attrs.evolve(sh, time=200), 2: attrs.evolve(cc, time=3000), 3: sh},
+    )
+    (row,) = top.rows({"k": before}, {"k": now})
+    assert [row[key] for key in ("ops/s", "err/s", "in/s", "out/s")] == [100, 0, 2000, 0]
+    busy = top.processes({"k": before}, {"k": now})
+    assert [(p["pid"], p["cpu%"], p["size"]) for p in busy] == [(2, 100.0, 2 << 20), (1, 5.0, 4096)]
+    reset = attrs.evolve(now, stats=stats(ops=3) | {"since": "2"}, processes={1: attrs.evolve(sh, time=1)})
+    assert top.rows({"k": now}, {"k": reset})[0]["ops/s"] is None
+    assert top.processes({"k": now}, {"k": reset}) == []  # another process by this number
+    assert top.rows({}, {"k": now})[0]["ops/s"] is None
+
+
+def test_what_is_shown_is_aligned() -> None:
+    rows: list[dict[str, Any]] = [
+        dict.fromkeys(top.KERNEL) | {"kernel": "k1", "state": "up", "up": 273_900, "mem": 3 << 30, "ops/s": 12},
+        dict.fromkeys(top.KERNEL) | {"kernel": "longname", "state": "silent", "up": 750, "in/s": 999},
+    ]
+    assert top.columns(top.KERNEL, rows) == [
+        "KERNEL   STATE      UP LOAD CPUS CPU%  MEM USED% OPS/S ERR/S IN/S OUT/S",
+        "k1       up      3d04h    -    -    - 3.0G     -    12     -    -     -",
+        "longname silent 12m30s    -    -    -    -     -     -     -  999     -",
+    ]
+    assert [top.size(n) for n in (0, 999, 1000, 10_000, 1 << 20, 25 << 30, 1 << 50)] == [
+        *("0", "999", "1.0K", "9.8K", "1.0M", "25G", "1024.0T"),
+    ]
+    assert [top.duration(s) for s in (0, 750, 7500, 273_900)] == ["0m00s", "12m30s", "2h05m", "3d04h"]
