@@ -28,7 +28,8 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, InodeT, RequestContext
 from clients.fuse_files import Inode, Listing, Opened, attributes, entries_of, stat_some, text
 from clients.interrupts import Asked, Interrupts
 from mk9p.auth import EXEC, READ, WRITE, Principal, may
-from mk9p.compose.remote import Remote, RemoteHandle
+from mk9p.compose.opened import RemoteHandle
+from mk9p.compose.remote import Remote
 from mk9p.errors import NineError
 from mk9p.tree import Change, Handle, Node, Open, Stat, settle
 
@@ -318,7 +319,7 @@ class Fuse(pyfuse3.Operations):
     async def fsync(self, fh: int, datasync: bool) -> None:
         opened = self._open(fh)
         with _Request(self.interrupts, 0, opened.inode, opened.opener):
-            await settle(opened.handle.sync())
+            await settle(opened.handle.sync(data=datasync))
 
     async def release(self, fh: int) -> None:
         opened = self._open(fh)

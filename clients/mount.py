@@ -63,6 +63,12 @@ def mount_main(arguments: Sequence[str]) -> int:
     parser.add_argument("--aname", default="", help="the tree to attach to")
     parser.add_argument("--cache", metavar="MODE", default="none", help=" ".join(v9fs.CACHES) + " (none)")
     parser.add_argument("--readonly", action="store_true", help="refuse every change")
+    parser.add_argument(
+        "--xattr", action="store_true", help="v9fs: ask for extended attributes, which stored files have"
+    )
+    parser.add_argument(
+        "--msize", type=int, metavar="BYTES", default=v9fs.MSIZE, help="v9fs: the largest message (%(default)s)"
+    )
     parser.add_argument("--foreground", action="store_true", help="FUSE: do not return before it is unmounted")
     parser.add_argument("-v", "--verbose", action="store_true", help="show the mount command")
     parser.add_argument("dial", metavar="DIAL", nargs="?", help=f"what to mount; else $MK9P, else {DEFAULT}")
@@ -72,7 +78,9 @@ def mount_main(arguments: Sequence[str]) -> int:
     parse(address)
     if chosen.cache not in v9fs.CACHES:
         parser.error(f"unknown cache {chosen.cache!r}: there are {' '.join(v9fs.CACHES)}")
-    wish = v9fs.Wish(chosen.user, chosen.aname, chosen.cache, chosen.readonly)
+    wish = v9fs.Wish(
+        chosen.user, chosen.aname, chosen.cache, chosen.readonly, attributes=chosen.xattr, msize=chosen.msize
+    )
     directory = mountpoint(chosen.dir)
     by_kernel = chosen.v9fs or (not chosen.fuse and os.geteuid() == 0 and kernel_has_9p())
     if not by_kernel:

@@ -21,6 +21,7 @@ from mk9p.dial import Dial, FdLink, Link, dial, parse
 from mk9p.errors import NineError
 
 MSIZE: Final = 1 << 20
+_PIECE: Final = 1 << 17  # bytes that a relay carries at a time
 MODULES: Final = ("9p", "9pnet_fd", "9pnet_virtio")
 CACHES: Final = ("none", "readahead", "mmap", "loose", "fscache")
 _WORDS: Final = (6, 4)  # the first kernel that knows cache=readahead
@@ -28,12 +29,14 @@ _WORDS: Final = (6, 4)  # the first kernel that knows cache=readahead
 
 @attrs.frozen
 class Wish:
-    """What was asked for on the command line; `user` None: every user is himself."""
+    """What was asked for on the command line; `user` None: every user is himself; `attributes`: extended ones are asked for."""
 
     user: str | None = None
     aname: str = ""
     cache: str = "none"
     readonly: bool = False
+    attributes: bool = False
+    msize: int = MSIZE
 
 
 @attrs.frozen
@@ -70,9 +73,9 @@ def plan(address: str, wish: Wish, *, me: str, release: str, numeric: str | None
     options = (
         *first,
         "version=9p2000.L",
-        f"msize={MSIZE}",
+        f"msize={wish.msize}",
         f"cache={wish.cache}",
-        "noxattr",
+        *([] if wish.attributes else ["noxattr"]),
         f"uname={wish.user or me}",
         "access=any" if wish.user else "access=client",
         *([f"aname={wish.aname}"] if wish.aname else []),
@@ -119,8 +122,37 @@ async def dialled(address: str, patience: float) -> Link:
     import trio
 
     with trio.move_on_after(patience):
-        return await dial(address)
+        link = await dial(address)
+        if link.lossy:
+            await _settled(link)
+        return link
     raise NineError(errno.ETIMEDOUT, f"{address}: no answer within {patience:g} s")
+
+
+async def _settled(link: Link) -> None:
+    """Let pass what is left on a line of an earlier conversation, which v9fs would take for answers: all that comes before that to a Tversion.
+
+    It is said once: a second answer would end v9fs's own conversation.
+    """
+    from mk9p.wire import NOTAG, Dialect, FrameBuffer, codec, messages
+
+    rest = memoryview(codec(Dialect.L, messages.Tversion.type).pack(NOTAG, MSIZE, Dialect.L.version))
+    while rest:
+        try:
+            rest = rest[link.send(rest) :]
+        except BlockingIOError:
+            await link.wait_writable()
+    frames = FrameBuffer(MSIZE)
+    frames.resync(messages.Rversion.type)
+    while frames.next() is None:
+        try:
+            count = link.recv_into(frames.space())
+        except BlockingIOError:
+            await link.wait_readable()
+            continue
+        if not count:
+            raise NineError(errno.ECONNRESET, f"{link.peer.address}: the other side closed the line")
+        frames.received(count)
 
 
 def readable_by_kernel(link: Link) -> bool:
@@ -144,30 +176,64 @@ def differences(asked: Sequence[str], shown: Sequence[str]) -> list[str]:
 
 
 def relay(one: tuple[int, int], other: int) -> None:
-    """Carry bytes between two descriptors (to read, to write) and a socket, all non-blocking, until either side ends."""
+    """Carry bytes between two descriptors (to read, to write) and a socket, all non-blocking, until either side ends.
+
+    What one side does not take is not read from the other, so nothing is lost and little is kept: a side that is full holds up its own way alone.
+    """
     import select
 
-    ways = {one[0]: other, other: one[1]}  # from -> to
-    pending: dict[int, bytes] = {}  # by where it came from
+    ways = [_Way(one[0], other), _Way(other, one[1])]
+    poll = select.poll()
+    watched: dict[int, int] = {}
     while True:
-        poll = select.poll()
-        wanted: dict[int, int] = {}
-        for source, to in ways.items():
-            fd, event = (to, select.POLLOUT) if pending.get(source) else (source, select.POLLIN)
-            wanted[fd] = wanted.get(fd, 0) | event
+        wanted = dict.fromkeys((*one, other), 0)
+        for way in ways:
+            if way.left:
+                wanted[way.to] |= select.POLLOUT
+            else:
+                wanted[way.source] |= select.POLLIN
         for fd, events in wanted.items():
-            poll.register(fd, events)
+            if not events and fd in watched:
+                poll.unregister(
+                    fd
+                )  # which would tell of a hang-up again and again, and what came before it is still to be carried
+                del watched[fd]
+            elif events != watched.get(fd, 0):
+                poll.register(fd, events)
+                watched[fd] = events
         happened = dict(poll.poll())
-        for source, to in ways.items():
-            try:
-                if pending.get(source):
-                    if to in happened:
-                        pending[source] = pending[source][os.write(to, pending[source]) :]
-                elif source in happened:
-                    pending[source] = os.read(source, 1 << 16)
-                    if not pending[source]:
+        for way in ways:
+            if (way.to if way.left else way.source) in happened:
+                try:
+                    if not way.left and not way.read():
                         return
-            except BlockingIOError:
-                continue
-            except OSError:  # the kernel has unmounted, or the line is gone
-                return
+                    way.write()
+                except BlockingIOError:
+                    continue
+                except OSError:  # the kernel has unmounted, or the line is gone
+                    return
+
+
+class _Way:
+    """One way of a relay: from where, to where, and what was read and is not yet written."""
+
+    def __init__(self, source: int, to: int) -> None:
+        self.source, self.to = source, to
+        self.room = memoryview(bytearray(_PIECE))
+        self.left = self.room[:0]
+
+    def read(self) -> bool:
+        """Read what is there, up to a piece; False is the end. A virtio port gives a page at a time, and a turn of `relay` costs ten reads."""
+        room, at = self.room, 0
+        try:
+            while at < _PIECE and (count := os.readv(self.source, (room[at:],))):
+                at += count
+        except BlockingIOError:
+            if not at:
+                raise
+        self.left = room[:at]
+        return at > 0  # an end after some bytes is found again
+
+    def write(self) -> None:
+        while self.left:
+            self.left = self.left[os.write(self.to, self.left) :]

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Iterable
 
 from mk9p.auth import Principal
 from mk9p.errors import NineError
-from mk9p.tree import Buffer, Change, Handle, Maybe, Node, Open, Stat, StatFs, settle
+from mk9p.tree import Buffer, Change, Handle, Lock, Maybe, Node, Open, Stat, StatFs, settle
 
 
 class ReadOnly(Node):
@@ -16,7 +16,7 @@ class ReadOnly(Node):
 
     def __init__(self, node: Node) -> None:
         self.node: Node = node.node if isinstance(node, ReadOnly) else node
-        self.qtype, self.path = node.qtype, node.path
+        self.qtype, self.path, self.dtype, self.guards = node.qtype, node.path, node.dtype, node.guards
         self.hold, self.release = node.hold, node.release
 
     def __eq__(self, other: object) -> bool:
@@ -64,22 +64,43 @@ class ReadOnly(Node):
     def rename(self, name: str, to: Node, newname: str, who: Principal) -> Maybe[None]:
         raise NineError(errno.EROFS)
 
+    def home(self, name: str, who: Principal) -> Maybe[Node]:
+        raise NineError(errno.EROFS)
+
     def change(self, change: Change, who: Principal) -> Maybe[None]:
         raise NineError(errno.EROFS)
 
     def readlink(self) -> Maybe[str]:
         return self.node.readlink()
 
+    def born(self) -> Maybe[int | None]:
+        return self.node.born()
+
+    def xattr(self, name: str, who: Principal) -> Maybe[bytes]:
+        return self.node.xattr(name, who)
+
+    def xattrs(self, who: Principal) -> Maybe[Iterable[str]]:
+        return self.node.xattrs(who)
+
+    def set_xattr(self, name: str, value: bytes, who: Principal, *, flags: int = 0) -> Maybe[None]:
+        raise NineError(errno.EROFS)
+
+    def remove_xattr(self, name: str, who: Principal) -> Maybe[None]:
+        raise NineError(errno.EROFS)
+
     def statfs(self) -> Maybe[StatFs]:
         return self.node.statfs()
 
 
 class _ReadOnlyHandle(Handle):
-    """An open file of such a tree: a descriptor opened for reading could still be used to change the status (fchmod(2))."""
+    """An open file of such a tree: a descriptor opened for reading could still be used to change the status (fchmod(2)).
+
+    Locks are no change: they are those of the file, whichever way it was walked to.
+    """
 
     def __init__(self, handle: Handle) -> None:
         self.handle = handle
-        self.duplex = handle.duplex
+        self.duplex, self.prompt = handle.duplex, handle.prompt
 
     def read(self, offset: int, count: int) -> Maybe[Buffer]:
         return self.handle.read(offset, count)
@@ -92,6 +113,15 @@ class _ReadOnlyHandle(Handle):
 
     def change(self, change: Change) -> Maybe[None] | None:
         raise NineError(errno.EROFS)
+
+    def lock(self, lock: Lock) -> Maybe[bool]:
+        return self.handle.lock(lock)
+
+    def locked(self, lock: Lock) -> Maybe[Lock | None]:
+        return self.handle.locked(lock)
+
+    def sync(self, *, data: bool = False) -> Maybe[None]:
+        return self.handle.sync(data=data)
 
     def close(self) -> Maybe[None]:
         return self.handle.close()

@@ -1,4 +1,4 @@
-"""Another server's tree as Nodes: `Server` is the connection that comes back, `Remote` a file by its names, `RemoteHandle` an open one.
+"""Another server's tree as Nodes: `Server` is the connection that comes back, `Remote` a file by its names. opened.py has the open ones.
 
 Theory
 * A `Remote` is names on a server, as one user. Its fid is only where the names led on the present connection: when that is gone, the next use walks
@@ -10,9 +10,6 @@ Theory
   whether to believe that.
 * A flushed request is a cancelled task here, and a cancelled call of the client is flushed at the far end.
 * 9P2000.L carries no words of errors. Those of a refused ctl are fetched from the `error` beside it, so that who is here reads what he would there.
-* Where records end (tree/waiting.py) is a matter between a server and a client of 9P2000.L. Between two such nothing is to be done. To a client of
-  another dialect an empty read is the end, so a mark is swallowed: after a short answer, an empty one is asked for once more. From a server
-  of another dialect no marks come, so one is made: after a short answer, one empty one.
 """
 
 import errno
@@ -28,18 +25,16 @@ from mk9p.auth import Principal
 from mk9p.client import requests
 from mk9p.client.connection import Connection
 from mk9p.client.handshake import MSIZE, attach, open_connection
+from mk9p.compose.opened import RemoteHandle
 from mk9p.dial import Link, dial, parse
 from mk9p.errors import NineError
-from mk9p.tree import Change, Handle, Lock, Node, Open, Stat, StatFs, Way
+from mk9p.tree import Change, Node, Open, Stat, StatFs, Way, settle
 from mk9p.tree.qids import foreign
 from mk9p.wire import L_DSYNC, L_NOATIME, L_NONBLOCK, L_SYNC, QTDIR, Dialect, Qid
 from mk9p.wire import messages as m
 
 T = TypeVar("T")
 
-CLOSING: Final = (
-    1.0  # seconds that a close waits for the far end: the server that closes is shielded, and must not hang with it
-)
 _PASSED: Final = L_NONBLOCK | L_DSYNC | L_SYNC | L_NOATIME  # what of the Linux flags concerns who holds the file
 
 
@@ -243,7 +238,7 @@ class Remote(Node):
         listed = await self.server.soon(requests.entries(connection, fid))
         return [(name, me._child(name, who, qid)) for name, qid, _ in listed]
 
-    async def open(self, how: Open) -> "RemoteHandle":
+    async def open(self, how: Open) -> RemoteHandle:
         me = self._as(how.who)
         connection, fid = await me.here()
         new, _ = await requests.walk(connection, fid, ())
@@ -315,7 +310,7 @@ class Remote(Node):
         await requests.remove(connection, fid, name, directory=directory)
 
     async def rename(self, name: str, to: Node, newname: str, who: Principal) -> None:
-        me, other = self._as(who), self._beside(to, who)
+        me, other = self._as(who), self._beside(await settle(to.home(newname, who)), who)
         connection, fid, into = await me._both(other)
         await requests.rename(connection, fid, name, into, newname, same=other.names == me.names)
 
@@ -337,6 +332,16 @@ class Remote(Node):
         me = self._as(who)
         connection, fid = await me.here()
         await requests.change(connection, fid, change)
+
+    async def sync(self, who: Principal, *, data: bool = False) -> None:
+        me = self._as(who)
+        connection, fid = await me.here()
+        new, _ = await requests.walk(connection, fid, ())
+        try:
+            await requests.open_(connection, new)
+            await requests.sync(connection, new, data=data)
+        finally:
+            connection.clunk_nowait(new)
 
     async def readlink(self) -> str:
         connection, fid = await self.here()
@@ -369,54 +374,3 @@ def _group(who: Principal) -> int:
     if who.gid is not None:
         return who.gid
     return 0 if who.uid == 0 else min(who.groups, default=who.uid)
-
-
-class RemoteHandle(Handle):
-    """An open file of another server. Offsets pass as they are; it answers EIO once its connection is gone."""
-
-    truncates = True
-    duplex = True  # requests are passed on as they come, and the far end knows which must wait for which
-
-    def __init__(self, remote: Remote, connection: Connection, fid: int, iounit: int, records: bool) -> None:
-        self.remote, self.connection, self.fid, self.iounit = remote, connection, fid, iounit
-        marks = connection.dialect is Dialect.L
-        self._swallow, self._make = marks and not records, records and not marks
-        self._end = -1  # where the last answer ended, if it was short
-
-    async def read(self, offset: int, count: int) -> bytes:
-        count = min(count, self.iounit)
-        marked = offset == self._end
-        if marked and self._make:
-            self._end = -1
-            return b""
-        data = await requests.read(self.connection, self.fid, offset, count)
-        if not data and marked and self._swallow:
-            data = await requests.read(self.connection, self.fid, offset, count)
-        self._end = offset + len(data) if 0 < len(data) < count else -1
-        return data
-
-    async def write(self, offset: int, data: memoryview) -> int:
-        try:
-            return await requests.write(self.connection, self.fid, offset, data[: self.iounit])
-        except NineError as error:
-            connection, root, _ = await self.remote.server.root(self.remote.who)
-            raise await requests.in_words(connection, root, self.remote.names, error) from None
-
-    async def stat(self) -> Stat:
-        return await requests.stat(self.connection, self.fid)
-
-    async def change(self, change: Change) -> None:
-        await requests.change(self.connection, self.fid, change)
-
-    async def lock(self, lock: Lock) -> bool:
-        return await requests.lock(self.connection, self.fid, lock)
-
-    async def locked(self, lock: Lock) -> Lock | None:
-        return await requests.locked(self.connection, self.fid, lock)
-
-    async def sync(self) -> None:
-        await requests.sync(self.connection, self.fid)
-
-    async def close(self) -> None:
-        with trio.move_on_after(CLOSING):
-            await self.connection.clunk(self.fid)

@@ -7,6 +7,9 @@ Rules:
   Such a node does not see what is mounted below it later.
 * Listing merges the elements in order, each name once, then adds mount points that no element has a file for. It asks no mounted server below.
 * Creation goes to the first element with `-c`; removing, renaming to the first that has the name; status is that of the first that answers.
+* A file is renamed within its element. Where that would hide it behind an earlier element's file, or it would have to go to another server, the
+  answer is EXDEV: then mv(1) copies, through the same rules.
+* Attributes are those of the first element; fsync(2) is for all that may have changed.
 * qid.path is the lexical place of a mount point, since its server may be down; another directory keeps the path of the file it shows.
 """
 
@@ -177,6 +180,9 @@ class Composed(Node):
     def statfs(self) -> Maybe[StatFs]:
         return self._first(lambda node: node.statfs())
 
+    def born(self) -> Maybe[int | None]:
+        return self._first(lambda node: node.born())
+
     async def _first(self, ask: Callable[[Node], Maybe[T]]) -> T:
         """Return the answer of the first element that has one; raises the first error if none has."""
         failed: OSError | None = None
@@ -192,6 +198,29 @@ class Composed(Node):
 
     async def change(self, change: Change, who: Principal) -> None:
         await settle((await self._found(who))[0].node.change(change, who))
+
+    async def xattr(self, name: str, who: Principal) -> bytes:
+        return await settle((await self._found(who))[0].node.xattr(name, who))
+
+    async def xattrs(self, who: Principal) -> Iterable[str]:
+        return await settle((await self._found(who))[0].node.xattrs(who))
+
+    async def set_xattr(self, name: str, value: bytes, who: Principal, *, flags: int = 0) -> None:
+        await settle((await self._found(who))[0].node.set_xattr(name, value, who, flags=flags))
+
+    async def remove_xattr(self, name: str, who: Principal) -> None:
+        await settle((await self._found(who))[0].node.remove_xattr(name, who))
+
+    async def sync(self, who: Principal, *, data: bool = False) -> None:
+        failed: OSError | None = None
+        for element in await self._found(who):
+            if not isinstance(element.node, ReadOnly):
+                try:
+                    await settle(element.node.sync(who, data=data))
+                except OSError as error:
+                    failed = failed or error
+        if failed is not None:
+            raise failed
 
     # -- making and taking away
 
@@ -215,6 +244,10 @@ class Composed(Node):
         elements = await self._found(who)
         if self.resolver.special(elements, self.at, name):
             raise NineError(errno.EEXIST)
+        return self._created_in(elements)
+
+    @staticmethod
+    def _created_in(elements: list[Element]) -> Node:
         for element in elements:
             if element.create:
                 return element.node
@@ -223,23 +256,31 @@ class Composed(Node):
         raise NineError(errno.EPERM, _FORBIDDEN)
 
     async def remove(self, name: str, who: Principal, *, directory: bool | None = None) -> None:
-        await settle((await self._holder(name, who)).remove(name, who, directory=directory))
+        holder = await self._holder(await self._found(who), name, who)
+        await settle(holder.remove(name, who, directory=directory))
 
     async def rename(self, name: str, to: Node, newname: str, who: Principal) -> None:
-        node = await self._holder(name, who)
-        if isinstance(to, Composed):
-            there = await to._found(who)
-            if self.resolver.special(there, to.at, newname):
-                raise NineError(errno.EBUSY, "mount point")
-            # within its own element a file moves freely; into another directory it goes as a new file would
-            to = node if to.at == self.at else await to._creator(newname, who)
+        elements = await self._found(who)
+        node = await self._holder(elements, name, who)
+        if isinstance(to, Composed) and to.at == self.at:
+            self._no_point(elements, newname)
+            await self._seen(elements, node, newname, who)
+            to = node
+        else:
+            to = await settle(to.home(newname, who))
         await settle(node.rename(name, to, newname, who))
 
-    async def _holder(self, name: str, who: Principal) -> Node:
-        """Return the first element's node that has a file; raises ENOENT, or EBUSY for a mount point."""
+    async def home(self, name: str, who: Principal) -> Node:
+        """Return the node that a new file goes to; raises EBUSY for a mount point, EROFS, EPERM, EXDEV where it would be hidden there."""
         elements = await self._found(who)
-        if self.resolver.special(elements, self.at, name):
-            raise NineError(errno.EBUSY, "mount point")
+        self._no_point(elements, name)
+        node = self._created_in(elements)
+        await self._seen(elements, node, name, who)
+        return await settle(node.home(name, who))
+
+    async def _holder(self, elements: list[Element], name: str, who: Principal) -> Node:
+        """Return the first element's node that has a file; raises ENOENT, or EBUSY for a mount point."""
+        self._no_point(elements, name)
         if len(elements) == 1:
             return elements[0].node
         failed: OSError | None = None
@@ -251,6 +292,21 @@ class Composed(Node):
             else:
                 return element.node
         raise failed or NineError(errno.ENOENT)
+
+    def _no_point(self, elements: list[Element], name: str) -> None:
+        if self.resolver.special(elements, self.at, name):
+            raise NineError(errno.EBUSY, "mount point")
+
+    async def _seen(self, elements: list[Element], node: Node, name: str, who: Principal) -> None:
+        """Raise EXDEV if a file of that name in an element's node would be hidden by one of an earlier element."""
+        for element in elements:
+            if element.node is node:
+                return
+            try:
+                await settle(element.node.walk(name, who))
+            except OSError:
+                continue  # it has none, or is down and hides nothing now
+            raise NineError(errno.EXDEV, "an earlier part of the union has a file of that name")
 
 
 class Root(Composed):

@@ -1,8 +1,8 @@
 """`Conversations`: a directory with `clone` and a numbered directory for each conversation (Plan 9's ip(3), Inferno's cmd(3)).
 
 Opening `clone` starts a conversation and gives its ctl, whose reading tells the number. The conversation lives while any file of it is open, or
-`keep` was written to its ctl, and is taken down completely when the last one is closed: counted here, so that no author forgets one. A number is
-used again when it is free, the lowest first, as Plan 9 does.
+`keep` was written to its ctl and `unkeep` was not, and is taken down completely when the last one is closed: counted here, so that no author forgets
+one. A number is used again when it is free, the lowest first, as Plan 9 does.
 
 A conversation may also begin at the opening of another file: of `listen` (ip(3)), which waits for a call and gives the ctl of that. `accept` does it.
 """
@@ -48,9 +48,14 @@ class _Numbered(Dir):
         self.ctl = self.walk("ctl", who)
         if isinstance(self.ctl, Ctl):
             self.ctl.words.setdefault("keep", word("keep", self.keep))
+            self.ctl.words.setdefault("unkeep", word("unkeep", self.unkeep))
 
     def keep(self) -> None:
         self.kept = True
+
+    def unkeep(self) -> None:
+        """Let it end with its last file again: the ctl that this was written to, if no other is open."""
+        self.kept = False
 
     def hold(self) -> None:
         self.users += 1

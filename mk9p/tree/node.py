@@ -194,8 +194,8 @@ class Handle:
         """Return a lock of another that would be in the way of this one, None if there is none."""
         raise NineError(errno.EOPNOTSUPP, "made-up files have no locks")
 
-    def sync(self) -> Maybe[None]:
-        """Put what was written where it survives (fsync(2))."""
+    def sync(self, *, data: bool = False) -> Maybe[None]:
+        """Put what was written where it survives (fsync(2)); of `data` only the contents, and what finds them again (fdatasync(2))."""
         return None
 
     def close(self) -> Maybe[None]:
@@ -266,6 +266,14 @@ class Node:
         if change.only_truncates and self.qtype != QTDIR:
             return None
         raise NineError(errno.EPERM)
+
+    def home(self, name: str, who: Principal) -> Maybe["Node"]:
+        """Return the directory that a file moved here as `name` goes to: this one, but for a union of several."""
+        return self
+
+    def sync(self, who: Principal, *, data: bool = False) -> Maybe[None]:
+        """Put the directory's names where they survive. Files, and directories that `guard` themselves, are asked through their Handle instead."""
+        return None
 
     def readlink(self) -> Maybe[str]:
         raise NineError(errno.EINVAL)

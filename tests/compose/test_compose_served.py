@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 from helpers_compose import Store, ls
+from patience import SOON
 
 from mk9p.client import Client, connect
 from mk9p.compose.namespace import Namespace
@@ -79,7 +80,7 @@ async def lab(tmp_path: Path) -> AsyncIterator[tuple[Namespace, Kernel, Kernel, 
 @asynccontextmanager
 async def used(tmp_path: Path, version: str = "9P2000.L") -> AsyncIterator[tuple[Client, Namespace, Kernel, Kernel]]:
     async with lab(tmp_path) as (ns, k0, k1, address), connect(address, version=version) as client:
-        with trio.fail_after(20):
+        with trio.fail_after(SOON):
             yield client, ns, k0, k1
 
 

@@ -14,6 +14,7 @@ import attrs
 import pytest
 import trio
 import trio.testing
+from patience import SOON
 
 from mk9p.auth import ROOT, Principal
 from mk9p.client import Client, connect
@@ -384,7 +385,7 @@ async def test_what_changes_a_real_file_system(tmp_path: Path) -> None:
             gc.collect()
             await trio.testing.wait_all_tasks_blocked(0.01)
         server.close()
-    _, said = process.communicate(timeout=10)
+    _, said = process.communicate(timeout=SOON)
     assert "unclunked fid " not in said, said
 
 

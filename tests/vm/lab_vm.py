@@ -25,14 +25,15 @@ from mk9p.client import Client, connect
 from mk9p.dial import Listener, listen
 from mk9p.server import Server
 from mk9p.tree import Ctl, Dir, Log
+from servers.kernels import images
 from tests.interop.tree_interop import Everything
 
 T = TypeVar("T")
 PATIENCE = 90  # s for whatever must come: an emulated kernel on a busy machine takes seconds for what takes others milliseconds
-OPTIONS = "msize=1048576,cache=none,noxattr,uname=root,access=any"
+OPTIONS = "msize=1048576,cache=none,uname=root,access=any"
 SHELLS = ("bash", "busybox")
 READERS = ("cat", "head", "while", "pipe", "python")
-TREES = ("/dev/hvc1", "/dev/hvc2")  # where a guest finds the served tree: after the namespace's line
+TREES = ("/dev/hvc0", "/dev/hvc1")  # where a guest finds the served tree
 
 
 def until(check: Callable[[], T], what: str, seconds: float = PATIENCE) -> T:
@@ -109,12 +110,17 @@ class Vm:
         found = self.sh(kernel, f"grep -las '{pattern}' /proc/[0-9]*/cmdline; :")
         return [path.split("/")[2] for path in found.split()]
 
-    def mount(self, kernel: str, where: str, *, line: str = "", version: str = "9p2000.L") -> None:
-        """Mount with v9fs in a kernel what is behind a line of its: the namespace, or a tty."""
+    def mount(
+        self, kernel: str, where: str, *, line: str = "", version: str = "9p2000.L", attributes: bool = False
+    ) -> None:
+        """Mount with v9fs in a kernel what is behind a line of its: the namespace, or a tty; `attributes`: extended ones are asked for."""
         kind, *rest = (line or self.field(f"kernels/{kernel}/status", "guest_dial")).split("!")
-        options = f"version={version},{OPTIONS}"
+        options = f"version={version},{OPTIONS}" + ("" if attributes else ",noxattr")
         if kind == "tcp":
             script = f"mount -t 9p -o trans=tcp,port={rest[1]},{options} {rest[0]} {where}"
+        elif "vport" in rest[-1]:  # which is not for v9fs itself: a relay is needed
+            words = ["--v9fs", "--user", "root", *(["--xattr"] if attributes else []), f"'char!{rest[-1]}'", where]
+            script = f"{sys.executable} -m mk9p mount {' '.join(words)}"
         else:
             # in a subshell: a session's leader would get the tty as its controlling one, and the mount would be hung up with its end
             script = (
@@ -164,6 +170,13 @@ class Shown:
     def emit(self, log: str, what: str) -> None:
         """Emit an event from another thread than the server's."""
         self.token.run_sync_soon(self.logs[log].emit, what)
+
+
+def insmod(kernel: str, names: tuple[str, ...]) -> str:
+    """Return the script that loads modules of a kernel; they are read where the host has them, for a guest's / is the host's."""
+    image: Any = trio.run(images.get, kernel)
+    paths = [str(image.modules[name]) for name in image.closure(names)]
+    return "; ".join(f"/run/guest/busybox insmod {path} 2>/dev/null" for path in paths) + "; :"
 
 
 UP = """

@@ -20,9 +20,8 @@ import trio
 
 from clients import lab as labs
 from mk9p.client import Client
-from servers.kernels import images
 from tests.servers.tables import dos, gpt
-from tests.vm.lab_vm import PATIENCE, Vm, lab_file, until, up_or_down
+from tests.vm.lab_vm import PATIENCE, Vm, insmod, lab_file, until, up_or_down
 
 MIB = 1 << 20
 DISK = 192 * MIB
@@ -93,13 +92,6 @@ class Machine:
             return text
 
         return [line.split(" ", 2)[2] for line in self.vm.client(read).splitlines()]
-
-
-def insmod(kernel: str, names: tuple[str, ...]) -> str:
-    """Return the script that loads modules of a kernel; they are read where the host has them, for a guest's / is the host's."""
-    image: Any = trio.run(images.get, kernel)
-    paths = [str(image.modules[name]) for name in image.closure(names)]
-    return "; ".join(f"/run/guest/busybox insmod {path} 2>/dev/null" for path in paths) + "; :"
 
 
 @pytest.fixture(scope="module")

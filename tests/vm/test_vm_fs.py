@@ -5,6 +5,7 @@ What fails is in lists here, with its reason in docs/fs.md; a case that is in a 
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -21,7 +22,6 @@ from servers.fs import tree
 from tests.kernels.guests import Guest, booted, require
 
 HERE = Path(__file__).parent
-OPTIONS = "version=9p2000.L,msize=1048576,uname=root,access=client"
 PATIENCE = 600
 # What a mount cannot do, or does otherwise; docs/fs.md says why.
 OTHERWISE = {
@@ -37,11 +37,12 @@ OTHERWISE = {
     "flock/exclusive-of-read-only",
     "lock/one-process-two-fds",
 }
+CACHES = ("none", "mmap", "loose")
 MORE = {
-    "none": {"mmap/shared-write"},
-    "mmap": set[str](),
-    "loose": {"lseek/data-of-sparse"},
-}  # by the mount's cache option
+    ("uml", "none"): {"mmap/shared-write"},
+    ("uml", "loose"): {"lseek/data-of-sparse"},
+    ("6.12", "none"): {"mmap/shared-write"},
+}  # by the kernel and the mount's cache option
 
 
 @pytest.fixture
@@ -68,18 +69,20 @@ class Mounted:
         return output
 
     async def mount(self, cache: str) -> None:
-        kind, *rest = self.guest.running.guest_dial.split("!")
-        assert kind == "tcp"
         await self.sh(
-            f"mkdir -p {self.where}; umount {self.where} 2>/dev/null;"
-            f"mount -t 9p -o trans=tcp,port={rest[1]},{OPTIONS},cache={cache} {rest[0]} {self.where}"
+            f"mkdir -p {self.where}; cd /; umount {self.where} 2>/dev/null;"
+            f"{sys.executable} -m mk9p mount --v9fs --xattr --cache {cache} '{self.guest.running.guest_dial}' {self.where}"
         )
 
 
 @asynccontextmanager
-async def exported(host: Path, home: Path) -> AsyncIterator[Mounted]:
-    """Boot user-mode Linux, and serve it a directory on the host's end of its private network."""
-    async with booted("uml", home, memory=512 << 20) as guest, tree(str(host)) as root, trio.open_nursery() as nursery:
+async def exported(host: Path, home: Path, kind: str, kernel: str) -> AsyncIterator[Mounted]:
+    """Boot a guest, and serve it a directory on the host's end of its line."""
+    async with (
+        booted(kind, home, seconds=PATIENCE, kernel=kernel, memory=512 << 20) as guest,
+        tree(str(host)) as root,
+        trio.open_nursery() as nursery,
+    ):
         server = Server(root)
         await nursery.start(server.run)
         listener = await listen(guest.running.listen)
@@ -109,10 +112,12 @@ def judge(output: str) -> dict[str, str]:
     }
 
 
-async def test_posix_fsx_and_dbench_on_a_mount(host: Path, home: Path) -> None:
-    require("uml")
-    async with exported(host, home) as mounted:
-        for cache, more in MORE.items():
+@pytest.mark.parametrize(("kind", "kernel"), [("uml", "uml"), ("qemu", "6.12")])
+async def test_posix_fsx_and_dbench_on_a_mount(host: Path, home: Path, kind: str, kernel: str) -> None:
+    """On 6.1 over tcp, on 6.12 over a virtio port and a relay."""
+    require(kind)
+    async with exported(host, home, kind, kernel) as mounted:
+        for cache in CACHES:
             await mounted.mount(cache)
             output = await mounted.sh(
                 f"mkdir {mounted.where}/p; python3 {HERE}/posix_cases.py {mounted.where}/p 2>&1; rm -rf {mounted.where}/p"
@@ -128,6 +133,6 @@ async def test_posix_fsx_and_dbench_on_a_mount(host: Path, home: Path) -> None:
                 )
                 assert "Throughput" in said, said
                 print(said)
-            assert set(failed) == OTHERWISE | more, (cache, failed)
+            assert set(failed) == OTHERWISE | MORE.get((kernel, cache), set()), (cache, failed)
         await mounted.sh(f"rm -rf {mounted.where}/*; umount {mounted.where}")
         assert os.listdir(host) == []

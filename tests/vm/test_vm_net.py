@@ -17,8 +17,7 @@ import pytest
 from clients import lab as labs
 from clients.net import dial
 from mk9p.client import Client
-from tests.vm.lab_vm import PATIENCE, Pipe, Vm, until
-from tests.vm.test_vm_devices import insmod
+from tests.vm.lab_vm import PATIENCE, Pipe, Vm, insmod, until
 
 PAGE = b"".join(b"line %d of a page of the host\n" % number for number in range(3000))
 NET = "k/k5/net"

@@ -1,0 +1,75 @@
+"""`RemoteHandle`: an open file of another server.
+
+* Offsets pass as they are. It answers EIO once its connection is gone: nobody knows what its offset or its conversation was.
+* Where records end (tree/waiting.py) is a matter between a server and a client of 9P2000.L. Between two such nothing is to be done. To a client of
+  another dialect an empty read is the end, so a mark is swallowed: after a short answer, an empty one is asked for once more. From a server
+  of another dialect no marks come, so one is made: after a short answer, one empty one.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from mk9p.client import requests
+from mk9p.client.connection import Connection
+from mk9p.errors import NineError
+from mk9p.tree import Change, Handle, Lock, Stat
+from mk9p.wire import Dialect
+
+if TYPE_CHECKING:
+    from mk9p.compose.remote import Remote
+
+CLOSING: Final = (
+    1.0  # seconds that a close waits for the far end: the server that closes is shielded, and must not hang with it
+)
+
+
+class RemoteHandle(Handle):
+    """An open file of another server. Offsets pass as they are; it answers EIO once its connection is gone."""
+
+    truncates = True
+    duplex = True  # requests are passed on as they come, and the far end knows which must wait for which
+
+    def __init__(self, remote: "Remote", connection: Connection, fid: int, iounit: int, records: bool) -> None:
+        self.remote, self.connection, self.fid, self.iounit = remote, connection, fid, iounit
+        marks = connection.dialect is Dialect.L
+        self._swallow, self._make = marks and not records, records and not marks
+        self._end = -1  # where the last answer ended, if it was short
+
+    async def read(self, offset: int, count: int) -> bytes:
+        count = min(count, self.iounit)
+        marked = offset == self._end
+        if marked and self._make:
+            self._end = -1
+            return b""
+        data = await requests.read(self.connection, self.fid, offset, count)
+        if not data and marked and self._swallow:
+            data = await requests.read(self.connection, self.fid, offset, count)
+        self._end = offset + len(data) if 0 < len(data) < count else -1
+        return data
+
+    async def write(self, offset: int, data: memoryview) -> int:
+        try:
+            return await requests.write(self.connection, self.fid, offset, data[: self.iounit])
+        except NineError as error:
+            connection, root, _ = await self.remote.server.root(self.remote.who)
+            raise await requests.in_words(connection, root, self.remote.names, error) from None
+
+    async def stat(self) -> Stat:
+        return await requests.stat(self.connection, self.fid)
+
+    async def change(self, change: Change) -> None:
+        await requests.change(self.connection, self.fid, change)
+
+    async def lock(self, lock: Lock) -> bool:
+        return await requests.lock(self.connection, self.fid, lock)
+
+    async def locked(self, lock: Lock) -> Lock | None:
+        return await requests.locked(self.connection, self.fid, lock)
+
+    async def sync(self, *, data: bool = False) -> None:
+        await requests.sync(self.connection, self.fid, data=data)
+
+    async def close(self) -> None:
+        with trio.move_on_after(CLOSING):
+            await self.connection.clunk(self.fid)
