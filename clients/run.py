@@ -81,7 +81,7 @@ async def run(
                 async with trio.open_nursery() as nursery:
                     feeder = trio.CancelScope()
                     nursery.start_soon(_feed, data, ctl, feeder)
-                    nursery.start_soon(_forward, ctl, nursery.cancel_scope, terminal)
+                    nursery.start_soon(_forward, ctl, terminal)
                     async with trio.open_nursery() as outputs:
                         outputs.start_soon(_drain, output, 1, ctl)
                         outputs.start_soon(_drain, errors, 2, ctl)
@@ -127,20 +127,33 @@ def _gone(error: OSError) -> bool:
     return error.errno in (errno.EPIPE, errno.EBADF, errno.ESRCH, errno.EINVAL, errno.EIO)
 
 
-async def _forward(ctl: File, everything: trio.CancelScope, terminal: bool) -> None:
-    """Send the signals that we get to the command; a change of our window's size, its size."""
+async def _forward(ctl: File, terminal: bool) -> None:
+    """Send the signals that we get to the command; a change of our window's size, its size.
+
+    Whoever asks for the end twice while the kernel does not answer is let go: raises ETIMEDOUT.
+    """
+    unanswered = 0
+
+    async def send(words: str) -> None:
+        nonlocal unanswered
+        unanswered += 1
+        try:
+            await ctl.pwrite(words.encode(), 0)
+        except OSError as error:
+            if not _gone(error):
+                raise
+        unanswered -= 1
+
     with trio.open_signal_receiver(*FORWARDED, signal.SIGWINCH) as signals:
-        async for number in signals:
-            try:
-                if number == signal.SIGWINCH:
-                    if terminal:
-                        size = os.get_terminal_size()
-                        await ctl.pwrite(f"size {size.lines} {size.columns}".encode(), 0)
-                else:
-                    await ctl.pwrite(f"kill {signal.Signals(number).name}".encode(), 0)
-            except OSError as error:
-                if not _gone(error):
-                    raise
+        async with trio.open_nursery() as nursery:
+            async for number in signals:
+                if number != signal.SIGWINCH:
+                    if unanswered:
+                        raise NineError(errno.ETIMEDOUT, "the kernel does not answer; the command may go on there")
+                    nursery.start_soon(send, f"kill {signal.Signals(number).name}")
+                elif terminal:
+                    size = os.get_terminal_size()
+                    nursery.start_soon(send, f"size {size.lines} {size.columns}")
 
 
 @contextmanager

@@ -160,11 +160,11 @@ class Client:
         """
         if isinstance(data, str):
             data = data.encode(errors="surrogateescape")
-        try:
-            async with await self.open(path, "w") as file:
+        async with await self.open(path, "w") as file:
+            try:
                 await file.write(data)
-        except NineError as error:
-            raise await requests.in_words(self.connection, self.root, split(path), error) from None
+            except NineError as error:
+                raise await requests.in_words(self.connection, self.root, split(path), error) from None
 
     def lines(self, path: str) -> Lines[str]:
         """Return the lines of a file as they come, for `async for line in ns.lines("events")`: str, without the newline.

@@ -9,6 +9,8 @@ Rules
   is put back here: at once, or, if the call was cancelled, when it is known whether the fid was made, and then it is clunked first.
 * A fid is not clunked while a cancelled request that names it may still be at work: a server need not order the two.
 * When the connection ends, for whatever reason, every call under way and every later one raises EIO with the reason.
+* A serial line or a port does not tell that nobody is at its other end any more. There, when an answer is due and nothing came for a while, a flush
+  of a tag that is not used is sent, which every server answers at once (flush(5)); if that is not answered either, the connection ends.
 
 Pipelining: `call` sends and `Call.reply` waits, so that one task may have several requests under way. That is safe for requests that do not depend on
 each other (reads at offsets). Twalk, Topen and Tread of one fid in one go are safe only with servers that keep them in order, as mk9p's own does and
@@ -32,6 +34,7 @@ from mk9p.wire import IOHDRSZ, NOFID, NOTAG, TABLE, Dialect, FrameBuffer, codec
 from mk9p.wire import messages as m
 
 LEAVING: Final = 1.0  # seconds that closing waits for the server
+SILENCE: Final = 15.0  # seconds, twice, before a silent line is given up: an emulated kernel on a busy machine was seen to say nothing for five
 
 
 class Connection:
@@ -58,11 +61,14 @@ class Connection:
         self._leaving = trio.lowlevel.ParkingLot()
         self._garbage: deque[int] = deque()
         self._token = trio.lowlevel.current_trio_token()
+        self._heard = 0  # how often something was received
 
     def start(self, nursery: trio.Nursery) -> None:
         """Let the reader and the writer run in a nursery; they end with the connection, and never raise but for our own bugs."""
         nursery.start_soon(self._reader)
         nursery.start_soon(self._writer)
+        if self.link.lossy:
+            nursery.start_soon(self._listener)
 
     # Calls
 
@@ -256,6 +262,7 @@ class Connection:
                     self.end("it was closed by the other side")
                     return
                 frames.received(count)
+                self._heard += 1
         except ProtocolError as error:
             self.end(f"it broke the protocol: {error}")
         except trio.ClosedResourceError:
@@ -264,6 +271,19 @@ class Connection:
             self.end(error.strerror or str(error))
         finally:
             self.end("it was given up here")
+
+    async def _listener(self) -> None:
+        """End the connection when its line has gone silent."""
+        while self.gone is None:
+            heard = self._heard
+            with trio.move_on_after(SILENCE):
+                await self.closed.wait()
+            if not self._calls or self._heard != heard:
+                continue
+            with trio.move_on_after(SILENCE), suppress(NineError):
+                await self.rpc(m.Tflush, NOTAG)
+            if self._heard == heard:
+                self.end(f"nothing came from it for {2 * SILENCE:g} s")
 
     def _reply(self, buf: bytearray, start: int, end: int) -> None:
         number = buf[start + 4]

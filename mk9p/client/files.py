@@ -78,10 +78,10 @@ class File:
         self._check()
         await requests.change(self.connection, self.fid, Change(length=length))
 
-    async def sync(self) -> None:
-        """Put what was written where it survives (fsync(2))."""
+    async def sync(self, *, data: bool = False) -> None:
+        """Put what was written where it survives (fsync(2)), of `data` only the contents (fdatasync(2))."""
         self._check()
-        await requests.sync(self.connection, self.fid)
+        await requests.sync(self.connection, self.fid, data=data)
 
     # Reading
 

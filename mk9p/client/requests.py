@@ -171,20 +171,23 @@ async def write(c: Connection, fid: int, offset: int, data: bytes | bytearray | 
 
 
 async def in_words(c: Connection, root: int, names: Sequence[str], error: NineError) -> NineError:
-    """Return the error of a write to a file, walked to from `root`, with the words that are in the `error` beside it, if it is a ctl.
+    """Return the error of a write to a file, walked to from `root`, with the words that are in the `error` beside it, if it takes commands.
 
-    9P2000.L sends only an errno; the other dialects have the words in the error itself, and then nothing is asked.
+    9P2000.L sends only an errno; the other dialects have the words in the error itself, and then nothing is asked. A ctl need not be called so
+    (net's iproute and iprouteerror); a file of somebody's disk that is called `error` has a version, and nothing to do with it.
     """
-    if c.dialect is not Dialect.L or c.gone is not None or not names or not names[-1].endswith("ctl"):
+    if c.dialect is not Dialect.L or c.gone is not None or not names:
         return error
     try:
-        fid, _ = await walk(c, root, (*names[:-1], error_name(names[-1])))
+        fid, qids = await walk(c, root, (*names[:-1], error_name(names[-1])))
         try:
+            if qids[-1].version:
+                return error
             _, iounit = await open_(c, fid)
             words = (await read(c, fid, 0, min(iounit, _WORDS))).decode(errors="replace").strip()
         finally:
             c.clunk_nowait(fid)
-    except OSError:  # a ctl without one
+    except OSError:  # it has none
         return error
     return NineError(error.errno, words) if words else error
 
@@ -351,10 +354,13 @@ async def _kind(c: Connection, fid: int) -> int:
     return int(wire.mode) & ~0o777
 
 
-async def sync(c: Connection, fid: int) -> None:
-    """Put what was written to an open file where it survives; in 9P2000 that is a wstat that changes nothing (stat(5))."""
+async def sync(c: Connection, fid: int, *, data: bool = False) -> None:
+    """Put what was written to an open file where it survives; in 9P2000 that is a wstat that changes nothing (stat(5)).
+
+    `data`: the contents are enough (fdatasync(2)).
+    """
     if c.dialect is Dialect.L:
-        await c.rpc(m.Tfsync, fid, 0)
+        await c.rpc(m.Tfsync, fid, int(data))
     else:
         await c.rpc(m.Twstat, fid, untouched())
 

@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
+from patience import SOON
 
 from mk9p.client import Client, Connection, connect
 from mk9p.dial import Peer, SocketLink
@@ -36,7 +37,7 @@ class Hand:
     _buffer: bytearray = attrs.field(factory=bytearray)
 
     async def bytes(self, count: int) -> bytes:
-        with trio.fail_after(5):
+        with trio.fail_after(SOON):
             while len(self._buffer) < count:
                 data = await self.stream.receive_some()
                 assert data, "the client hung up"
@@ -125,7 +126,7 @@ def diod(root: "os.PathLike[str]") -> Iterator[str]:
     try:
         yield f"fd!{number}!{number}"
     finally:
-        _, said = process.communicate(timeout=10)
+        _, said = process.communicate(timeout=SOON)
         assert process.returncode == 0, (process.returncode, said)
         # It tells when a fid was left: all but the root, which a closed connection takes with it, must have been clunked.
         assert "unclunked fid " not in said, said

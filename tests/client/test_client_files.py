@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -157,6 +158,37 @@ async def test_lines_of_a_file_that_ends(version: str) -> None:
             assert [line async for line in f] == [b"no newline"]
         assert [line async for line in ns.lines("odd")] == ["\udcff"]
         assert await left(server) == (1, 0)
+
+
+def refuse(text: str) -> None:
+    raise NineError(errno.ENOSPC)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_what_takes_commands_need_not_be_called_ctl(version: str) -> None:
+    of_a_disk = Text("what went wrong yesterday\n")
+    of_a_disk._stat = attrs.evolve(of_a_disk._stat, version=7)
+    files = {"route": Ctl({"add": lambda n: None}), "log": Text("", refuse), "logerror": of_a_disk}
+    async with served(Dir(files), version) as (ns, server):
+        with pytest.raises(NineError, match=r"^unknown word drop; usage: add N$"):
+            await ns.write("route", "drop 1")
+        for _ in range(2):
+            with pytest.raises(OSError, match="No space left on device") as caught:
+                await ns.write("log", "x")
+            assert caught.value.errno == errno.ENOSPC
+        assert await left(server) == (1, 0)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_words_are_of_this_write_and_not_of_one_before(version: str) -> None:
+    """A ctl that cannot be opened has said nothing of that."""
+    ctl = Ctl({"add": lambda n: None}, mode=0o666)
+    async with served(Dir({"ctl": ctl}), version, uname="none") as (ns, _):
+        with pytest.raises(NineError, match="usage: add N"):
+            await ns.write("ctl", "add")
+        ctl._stat = attrs.evolve(ctl._stat, mode=0o100600)
+        with pytest.raises(NineError, match=r"(?i)^permission denied$"):
+            await ns.write("ctl", "add 1")
 
 
 @pytest.mark.parametrize("version", VERSIONS)
