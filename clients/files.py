@@ -14,7 +14,7 @@ import trio
 from clients.common import out, pieces, say, with_namespace
 from mk9p.client import Client
 from mk9p.errors import NineError
-from mk9p.server.stats import group_name, user_name
+from mk9p.server.wirestat import group_name, user_name
 from mk9p.tree import Stat
 
 PIECE: Final = 1 << 20

@@ -17,6 +17,7 @@ SNAPLEN: Final = 0x40000
 _MAGIC: Final = 0xA1B23C4D
 _RAW_IP: Final = 101
 _FIN, _SYN, _PSH, _ACK = 0x01, 0x02, 0x08, 0x10
+_SCALE: Final = bytes((1, 3, 3, 14))  # a window of 1 GiB (RFC 7323): much may be sent before anything comes back
 _EPHEMERAL: Final = 49152  # ports from here on are clients' (RFC 6335)
 
 
@@ -79,8 +80,9 @@ class Flow:
         if not from_client:
             ports, hosts = ports[::-1], server + client
         seq, ack = self._next[from_client], self._next[not from_client] if flags & _ACK else 0
-        tcp = struct.pack(">HHIIBBHHH", *ports, seq, ack, 5 << 4, flags, 65535, 0, 0)
-        ip = struct.pack(">BBHHHBBH", 0x45, 0, 40 + len(data), 0, 0x4000, 64, 6, 0) + hosts
+        options = _SCALE if flags & _SYN else b""
+        tcp = struct.pack(">HHIIBBHHH", *ports, seq, ack, (20 + len(options)) << 2, flags, 65535, 0, 0) + options
+        ip = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(tcp) + len(data), 0, 0x4000, 64, 6, 0) + hosts
         total = sum(struct.unpack(">10H", ip))
         total = (total & 0xFFFF) + (total >> 16)
         checksum = ~(total + (total >> 16)) & 0xFFFF

@@ -6,6 +6,8 @@ Rules
   finished and claims a fid that it names; requests that only use a fid go side by side. So `Twalk`, `Topen`, `Tread`, `Tclunk` may be sent in one
   go, and 32 walks from one directory run at once. (With a task for each request and no such table, Twalk+Topen in one go failed in 182 of 400
   runs: a scheduler is free to run the second first.)
+* A request that claims a fid also waits until those that only use it have begun: for all that they still wait for. Else the clunk of a directory
+  would overtake a walk from it that waits for its new fid to be free.
 * Writes are ordered among themselves, and reads wait for earlier writes, unless the open file is *duplex*: a stream has two independent ways,
   and a write that waits for its reader to make room must not keep that reader waiting. For this a fid's write side is a fid of its own.
 * A clunk does not wait for reads that wait: the fid is gone from the table at once, the open file is closed when its last request is finished
@@ -83,6 +85,7 @@ class Request:
         "size",
         "tag",
         "type",
+        "uses",
         "work",
     )
 
@@ -93,6 +96,7 @@ class Request:
         self.size = size  # bytes that are kept for it
         self.number = 0  # in order of arrival
         self.claims: list[int] = []
+        self.uses: list[int] = []  # the fids that it only uses, while it waits
         self.blockers: dict[Request, None] = {}  # earlier requests that must finish first
         self.followers: dict[Request, None] = {}  # later ones that wait for this
         self.flushed_by: list[Request] = []
@@ -103,12 +107,13 @@ class Request:
 class Session(Generic[F]):
     """The tables of one conversation. `fids` maps numbers to whatever the server keeps for a fid."""
 
-    __slots__ = ("claims", "entered", "fids", "held", "max_fids", "max_requests", "tags")
+    __slots__ = ("claims", "entered", "fids", "held", "max_fids", "max_requests", "tags", "users")
 
     def __init__(self, *, max_fids: int = MAX_FIDS, max_requests: int = MAX_REQUESTS) -> None:
         self.fids: dict[int, F] = {}
         self.tags: dict[int, Request] = {}
         self.claims: dict[int, Request] = {}  # fid, or write side -> the last unfinished request that claims it
+        self.users: dict[int, dict[Request, None]] = {}  # fid -> the requests that wait and will use it
         self.entered = 0
         self.held = 0  # bytes that are kept for requests under way
         self.max_fids, self.max_requests = max_fids, max_requests
@@ -142,7 +147,9 @@ class Session(Generic[F]):
         keys = [args[i] for i in (*uses, *claims)] + [args[i] + WRITE_SIDE for i in write_claims]
         if not (duplex and type_ == m.Tread.type):
             keys += [args[i] + WRITE_SIDE for i in write_uses]
-        found = (self.claims.get(key) for key in keys)
+        found = [self.claims.get(key) for key in keys]
+        if self.users:
+            found += [blocker for i in claims for user in self.users.get(args[i], ()) for blocker in user.blockers]
         return list(dict.fromkeys(request for request in found if request is not None))
 
     def enter(self, request: Request, args: Sequence[Any], blockers: Sequence[Request] = ()) -> None:
@@ -150,13 +157,17 @@ class Session(Generic[F]):
         self.entered = request.number = self.entered + 1
         self.tags[request.tag] = request
         self.held += request.size
-        _, claims, _, write_claims = ORDER.get(request.type, _NONE)
+        uses, claims, _, write_claims = ORDER.get(request.type, _NONE)
         request.claims = [args[i] for i in claims] + [args[i] + WRITE_SIDE for i in write_claims]
         for key in request.claims:
             self.claims[key] = request
         request.blockers = dict.fromkeys(blockers)
         for blocker in blockers:
             blocker.followers[request] = None
+        if blockers:
+            request.uses = [args[i] for i in uses]
+            for fid in request.uses:
+                self.users.setdefault(fid, {})[request] = None
 
     def finish(self, request: Request) -> tuple[list[Request], list[int]]:
         """Retire a request. Return the ones that may run now, in order of arrival, and the tags of the flushes to answer after it, in order."""
@@ -165,11 +176,13 @@ class Session(Generic[F]):
         for key in request.claims:
             if self.claims.get(key) is request:
                 del self.claims[key]
+        self._begins(request)
         ready = []
-        for follower in request.followers:
+        for follower in sorted(request.followers, key=_arrival):
             del follower.blockers[request]
             if not follower.blockers:
                 ready.append(follower)
+                self._begins(follower)
         flushes: list[int] = []
         todo = request.flushed_by[::-1]
         while todo:  # no recursion: a peer may flush flushes of flushes, as many as it has tags
@@ -178,6 +191,15 @@ class Session(Generic[F]):
             flushes.append(flush.tag)
             todo += flush.flushed_by[::-1]
         return ready, flushes
+
+    def _begins(self, request: Request) -> None:
+        """Forget that a request waits and will use fids: it begins now, or never will."""
+        uses, request.uses = request.uses, []
+        for fid in uses:
+            users = self.users.get(fid, {})
+            users.pop(request, None)
+            if not users:
+                self.users.pop(fid, None)
 
     def flush(self, tag: int, oldtag: int) -> tuple[list[Request], list[int]]:
         """Do a Tflush: cancel what runs, drop what waits. Return as `finish` does; where the old request still runs, its end answers the flush."""
@@ -210,3 +232,7 @@ class Session(Generic[F]):
                 follower.blockers[blocker] = blocker.followers[follower] = None
         ready, tags = self.finish(request)
         return ready, [*tags, *flushes]
+
+
+def _arrival(request: Request) -> int:
+    return request.number

@@ -13,6 +13,10 @@ waits leave nothing open and lose nothing. Nothing is logged about a link that w
 """
 
 import errno
+import socket
+from contextlib import suppress
+from functools import partial
+from typing import Final
 
 import trio
 
@@ -24,7 +28,22 @@ from mk9p.dial.tcp import dial_tcp, listen_tcp
 from mk9p.dial.unix import dial_unix, listen_unix
 from mk9p.dial.vsock import dial_vsock, listen_vsock
 
-__all__ = ["NETWORKS", "PORT", "Dial", "FdLink", "Link", "Listener", "Peer", "SocketLink", "dial", "listen", "parse"]
+__all__ = [
+    "NETWORKS",
+    "PORT",
+    "Dial",
+    "FdLink",
+    "Link",
+    "Listener",
+    "Peer",
+    "SocketLink",
+    "dial",
+    "hang_up",
+    "listen",
+    "parse",
+]
+
+_dialled: Final[dict[str, set[SocketLink]]] = {}  # those that are open, by their dial strings
 
 
 async def dial(address: str) -> Link:
@@ -33,6 +52,31 @@ async def dial(address: str) -> Link:
     Waits as long as the transport does: put a timeout around it. Raises NineError with the kernel's errno: EINVAL for a string that cannot be
     dialled, EHOSTUNREACH for an unknown host, ENOENT for a path, device or command that is not there, ECONNREFUSED if nobody listens.
     """
+    link = await _dial(address)
+    if isinstance(link, SocketLink):
+        _dialled.setdefault(address, set()).add(link)
+        link.on_close.append(partial(_closed, address, link))
+    return link
+
+
+def hang_up(address: str) -> None:
+    """End all links of this process that were dialled at a dial string, as if the other end had closed them.
+
+    For one who knows that nobody is there any more, when the transport has not heard: TCP notices a kernel that was killed only by its silence.
+    """
+    for link in _dialled.get(address, ()):
+        with suppress(OSError):  # it was closed by the other end
+            link.sock.shutdown(socket.SHUT_RDWR)
+
+
+def _closed(address: str, link: SocketLink) -> None:
+    links = _dialled[address]
+    links.remove(link)
+    if not links:
+        del _dialled[address]
+
+
+async def _dial(address: str) -> FdLink | SocketLink:
     where = parse(address)
     await trio.lowlevel.checkpoint()
     try:

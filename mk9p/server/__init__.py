@@ -3,6 +3,6 @@
 from mk9p.server.counts import Tally
 from mk9p.server.engine import Server
 from mk9p.server.limits import Limits
-from mk9p.server.shown import stats_tree
+from mk9p.server.stats import stats_tree
 
 __all__ = ["Limits", "Server", "Tally", "stats_tree"]

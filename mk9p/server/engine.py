@@ -1,61 +1,38 @@
-"""The trio engine: many links, one epoll, and as few trio calls as there can be.
+"""The server: its connections, from their coming to their end. How their requests are served is told in leader.py.
 
-Theory
-* One task, the *leader*, waits for all links at once: trio waits on the descriptor of an epoll of our own. One wake-up takes all complete requests
-  of a link, answers them in order, and sends all replies in one go. A task, a lock, a scope or a nursery for each request would cost more than the
-  request (5 to 12 us each); so would a wait for each.
-* An op that returns a coroutine is run by the leader itself, at once, by hand. If it never waits, nothing else happened. If it does wait, the
-  leader becomes that request's task and a *follower* takes the lead, where the batch was left; so a task switch is paid for only by what really
-  waits. Which requests may go on meanwhile, and in which order, is the session's table.
-* Every worker task has one cancel scope for its whole life. A Tflush cancels the worker that has the request, which then ends; a new one is started
-  when one is needed. So there is no scope for each request either.
-* A client that does not read is not read from: when the kernel takes no more, its link waits for writable and nothing else. What a connection can
-  have queued is bounded by the replies to one buffer of requests, and by those that waited; all bounds are in limits.py.
-* Reads of files that wait leave places free for everything else: a client with thousands of blocked event readers can still write to a ctl.
-* An exception that is neither an OSError nor a number too large for the kernel is our bug: logged with the request, answered `internal error`, and
-  serving goes on.
+Nobody stays who does not attach in time, breaks the protocol, or does not take his replies; whoever goes, for whatever reason, has his requests
+cancelled and his files closed before his link is.
 """
 
 import contextlib
 import errno
 import logging
-import os
-import select
-from collections import deque
-from struct import Struct
-from time import monotonic_ns
-from typing import Any, Final
+from typing import Final
 
 import trio
 
 from mk9p.auth import Policy
 from mk9p.dial import Link, Listener
-from mk9p.errors import NineError, ProtocolError, translate
-from mk9p.server.blocks import forward
+from mk9p.errors import NineError
 from mk9p.server.closing import close
 from mk9p.server.connection import Connection
 from mk9p.server.counts import Tally
 from mk9p.server.dispatch import Call, calls
-from mk9p.server.exchange import OURS, Exchange, here, theirs
-from mk9p.server.limits import MIN_MSIZE, RESERVE, Limits
+from mk9p.server.leader import Leader
+from mk9p.server.limits import MIN_MSIZE, Limits
 from mk9p.server.refusals import line, origin, refuse, refuse_peer
-from mk9p.server.relay import PAIRS, Backend
-from mk9p.server.workers import WITH_DATA, Job, Worker, Workers
-from mk9p.session import Request
 from mk9p.tree import Node
 from mk9p.wire import Dialect, codec
 from mk9p.wire import messages as m
 
 log = logging.getLogger("mk9p.server")
 
-BATCHES: Final = 4  # times that one link is read again before the others have their turn
-BULK: Final = 16384  # bytes; who sends that much at once is probably still sending
-TURNS: Final = 16  # turns before the rest of the program has its own
-_TYPE_TAG: Final = Struct("<BH").unpack_from
-_IN, _OUT, _GONE = select.EPOLLIN, select.EPOLLOUT, select.EPOLLHUP | select.EPOLLERR
+_STRANGERS: Final = frozenset(
+    {"tcp", "unix", "vsock"}
+)  # whoever has another kind of link was given it, and may be silent
 
 
-class Server(Workers):
+class Server(Leader):
     """A tree, served. `add` links by hand, or let `serve` listen; `run` does the work and ends only when it is cancelled."""
 
     def __init__(self, root: Node, *, limits: Limits | None = None, tally: Tally | None = None) -> None:
@@ -64,16 +41,7 @@ class Server(Workers):
         self.limits = limits or Limits()
         self.tally = tally or Tally()
         self.connections = self.tally.connections
-        self.woke = 0  # when the leader last had something to do, on the monotonic clock in ns
         self.deserted = trio.Event()  # set when the last client of all has left; a new one makes a new event
-        self.poller = select.epoll()
-        self._bell = os.eventfd(
-            0, os.EFD_NONBLOCK | os.EFD_CLOEXEC
-        )  # wakes a leader that waits, when a link has a turn without being readable
-        self.poller.register(self._bell, _IN)
-        self.by_fd: dict[int, Connection | Backend] = {}
-        self.exchange = Exchange(self)
-        self._turns: deque[Connection | Backend] = deque()  # links with something to do, the present one first
         self._strangers: dict[Connection, float] = {}  # who has not attached yet, and until when he may take his time
         self._knock = trio.Event()  # a stranger came where there was none
         self._version_call: Call = (codec(Dialect.P9, m.Tversion.type).unpack, self._version)
@@ -96,8 +64,7 @@ class Server(Workers):
                 c.link.close()
                 with trio.CancelScope(shield=True):
                     await self._close_fids(c)
-            self.poller.close()
-            os.close(self._bell)
+            self.close()
 
     async def listen(self, listener: Listener, policy: Policy | None = None) -> None:
         """Serve all who come to a listener, until cancelled."""
@@ -117,11 +84,10 @@ class Server(Workers):
         if link.lossy:
             c.frames.resync(m.Tversion.type)
         try:
-            self.poller.register(link.rfd, _IN)
+            self.watch(c)
         except OSError:
             link.close()
             raise
-        self.by_fd[link.rfd] = c
         c.exchange, c.tally = self.exchange, self.tally
         c.number = self.tally.enter(c)
         if link.peer.kind in _STRANGERS and not c.policy.trust:  # a private link may lie there long before it is used
@@ -165,9 +131,7 @@ class Server(Workers):
         c.gone += c.out_size
         c.out_size = 0
         self._strangers.pop(c, None)
-        for fd in {c.link.rfd, c.link.wfd}:
-            if self.by_fd.pop(fd, None) is not None:
-                self.poller.unregister(fd)
+        self.unwatch(c)
         self.exchange.drop(c)
 
     async def _bury(self, c: Connection) -> None:
@@ -202,264 +166,6 @@ class Server(Workers):
             if not f.uses:
                 await close(f)
 
-    async def lead(self, worker: Worker) -> None:
-        """Serve links until a request of theirs waits: then this worker has it in hand, and another leads."""
-        poller, by_fd, turns = self.poller, self.by_fd, self._turns
-        taken = 0
-        while self._leader is worker:
-            if self._backlog:
-                self._leader = None  # its requests came before all that is still to be received
-                return
-            if not turns:
-                events = poller.poll(0)
-                if not events:
-                    # A client or a kernel on this very processor that was just sent to is often ready to send as soon as it has its turn. To let it
-                    # have it costs less than a microsecond, to go back to trio ten times that.
-                    os.sched_yield()
-                    events = poller.poll(0)
-                if not events:
-                    await trio.lowlevel.wait_readable(poller.fileno())
-                    events = poller.poll(0)
-                    taken = 0
-                self.woke = monotonic_ns()
-                for fd, event in events:
-                    if (c := by_fd.get(fd)) is not None:
-                        turns.append(c)
-                        if event & _GONE and isinstance(c, Connection) and (c.choked or c.held):
-                            self.hang_up(c, "the peer closed it")  # nobody would read that
-                    elif fd == self._bell:
-                        os.eventfd_read(fd)
-            elif turns[0].dead:
-                turns.popleft()
-            elif isinstance(turns[0], Backend):
-                self.exchange.turn(turns[0])
-                turns.popleft()
-            elif (waiting := self._turn(worker, turns[0])) is not None:
-                await self._in_hand(waiting)
-            else:
-                turns.popleft()
-                taken += 1
-                if taken % TURNS == 0:
-                    await trio.lowlevel.checkpoint()
-
-    def _turn(self, worker: Worker, c: Connection) -> Request | None:
-        """Serve one link for a while. None: its turn is over; else a request waits, which this worker has in hand, and leads no more."""
-        c.counts.since = self.woke
-        try:
-            if c.blocked:
-                self.send(c)
-            drained = False
-            for _ in range(BATCHES):
-                if c.blocked or c.held or c.choked:
-                    return None
-                if c.frames.pending and (waiting := self._requests(worker, c)) is not None:
-                    return waiting
-                if c.out:  # from before a request that waits, too: then another worker led
-                    self.send(c)
-                if c.blocked or c.held or c.choked or c.dead:
-                    return None
-                if c.more:  # there was no room for the replies to all of them, and now there is
-                    continue
-                if drained:
-                    return None
-                space = c.frames.space()
-                try:
-                    count = c.link.recv_into(space)
-                except BlockingIOError:
-                    return None
-                if count == 0:
-                    self.hang_up(c, "the peer closed it")
-                    return None
-                c.frames.received(count)
-                drained = count < min(
-                    len(space), BULK
-                )  # then there is no more now, and asking again would only cost (epoll(7))
-            if (waiting := self._requests(worker, c)) is not None:
-                return waiting
-            self.send(c)
-            if c.more and not c.blocked:
-                self.again(c)
-        except ProtocolError as error:
-            self._out_of_frame(c, error)
-        except OSError as error:
-            self.hang_up(c, str(error))
-        except Exception:
-            log.exception("internal error: the connection from %s ends", c.link.peer.address)
-            self.hang_up(c, "internal error")
-        return None
-
-    def _out_of_frame(self, c: Connection, error: ProtocolError) -> None:
-        """End a connection whose framing is lost; on a line that may lose bytes, look for its next beginning instead."""
-        if c.link.lossy:
-            log.warning(line("garbled", **origin(c.link.peer), text=error))
-            c.frames.drop_partial()
-            c.frames.resync(m.Tversion.type)
-        else:
-            with contextlib.suppress(OSError):
-                self.send(c)  # what came before it was asked for rightly
-            refuse(c, "protocol", str(error))
-            self.hang_up(c, str(error))
-
-    def _requests(self, worker: Worker, c: Connection) -> Request | None:
-        """Answer the complete requests that were received; returns the first that waits, which this worker has in hand from then on."""
-        waiting = self._answer(worker, c)
-        if c.backends:
-            self.exchange.send(c)
-        return waiting
-
-    def _answer(self, worker: Worker, c: Connection) -> Request | None:
-        frames, session, out, relays, runs = c.frames, c.session, c.out, c.relays, c.counts.runs
-        buf, view, most = frames.buf, frames.view, self.limits.out
-        reply: Any
-        kind, n, late, first, end, before = -1, 0, 0, 0, 0, 0  # a run of one kind of message (counts.py)
-        try:
-            while True:
-                if relays:
-                    if n:
-                        c.counts.run(kind, n, late, end - first, c.out_size + c.gone - before)
-                        kind, n = -1, 0
-                    forward(c)
-                if (frame := frames.next()) is None:
-                    break
-                start, end = frame
-                type_, tag = _TYPE_TAG(buf, start + 4)
-                if type_ != kind:
-                    now = c.out_size + c.gone
-                    if late:
-                        c.counts.run(kind, n, late, start - first, now - before)
-                    elif n:
-                        runs.append((kind, n, start - first, now - before))
-                    kind, n, late, first, before = type_, 0, 0, start, now
-                n += 1
-                call = c.calls[type_]
-                try:
-                    if session.tags:
-                        self._admit(c, type_, tag, buf, start)
-                    hop = None
-                    if relays and end - start > 10 and type_ not in OURS:
-                        fid = int.from_bytes(buf[start + 7 : start + 11], "little")
-                        hop = relays.get(fid)
-                        if (
-                            hop is not None
-                            and not hop.backend.dead
-                            and not (session.claims and self._must_wait(c, type_, buf, start, end))
-                            and hop.backend.passes(c, hop, fid, type_, tag, buf, start, end)
-                        ):
-                            late += 1
-                            continue
-                    if call is None:
-                        late += not self._odd(c, type_, tag, buf, start, end)
-                        continue
-                    args = call[0](view, start + 5, end)
-                    if session.claims and (blockers := self._blockers(c, type_, args)):
-                        size = 0
-                        if type_ in WITH_DATA:  # a view of the buffer, which is read into again before its turn comes
-                            args = (*args[:-1], memoryview(bytes(args[-1])))
-                            size = len(args[-1])
-                        job = Job(c, call, args, since=c.counts.since)
-                        session.enter(Request(tag, type_, job, size), args[1:], blockers)
-                        late += 1
-                        continue
-                    if (hop is not None or (relays and type_ in PAIRS)) and (away := theirs(c, type_, args)):
-                        reply = here(c, type_, call, args, away)
-                    else:
-                        reply = call[1](c, *args)
-                    if reply.__class__ is not bytes and reply is not None:
-                        try:
-                            trap = reply.send(None)
-                        except StopIteration as done:
-                            reply = done.value
-                        else:
-                            late += 1
-                            job = Job(c, call, args, reply, trap, since=c.counts.since)
-                            return self._waits(worker, Request(tag, type_, job))
-                except OSError as error:
-                    reply = self._failed(c, type_, tag, translate(error))
-                except Exception as error:
-                    reply = self._bug(c, type_, tag, error)
-                if reply is not None:
-                    out.append(reply)
-                    c.out_size += len(reply)
-                if c.out_size > most:
-                    self.send(c)
-                    if c.blocked:
-                        c.more = True
-                        return None
-        finally:
-            if late:
-                c.counts.run(kind, n, late, end - first, c.out_size + c.gone - before)
-            elif n:
-                runs.append((kind, n, end - first, c.out_size + c.gone - before))
-        c.more = False
-        return None
-
-    def _admit(self, c: Connection, type_: int, tag: int, buf: bytearray, start: int) -> None:
-        """Refuse a request, where others wait already, whose tag is one of theirs or for which there is no place."""
-        session = c.session
-        if tag in session.tags:
-            raise NineError(errno.EINVAL, "tag already in use")
-        if type_ == m.Twrite.type and session.held > self.limits.held:
-            raise NineError(errno.EAGAIN, f"writes of {session.held} bytes are waiting already")
-        over = len(session.tags) - session.max_requests
-        if over < 0 or type_ in _ALWAYS:
-            return
-        if over >= RESERVE or (
-            type_ == m.Tread.type and _duplex(c, int.from_bytes(buf[start + 7 : start + 11], "little"))
-        ):
-            raise NineError(errno.EAGAIN, f"{len(session.tags)} requests of this connection are waiting already")
-
-    def _must_wait(self, c: Connection, type_: int, buf: bytearray, start: int, end: int) -> bool:
-        """Tell whether a request that could be passed on must wait for one that is ours."""
-        call = c.calls[type_]
-        return call is not None and bool(self._blockers(c, type_, call[0](buf, start + 5, end)))
-
-    def _blockers(self, c: Connection, type_: int, args: tuple[Any, ...]) -> list[Request]:
-        return c.session.blockers(type_, args[1:], type_ == m.Tread.type and _duplex(c, args[1]))
-
-    def _odd(self, c: Connection, type_: int, tag: int, buf: bytearray, start: int, end: int) -> bool:
-        """Do Tflush, and refuse what no op answers; False if the answer is still to come."""
-        if type_ == m.Tflush.type and c.versioned:
-            _, oldtag = codec(c.dialect, type_).unpack(buf, start + 5, end)
-            if c.backends and self.exchange.flush(c, tag, oldtag, bytes(buf[start:end])):
-                return False
-            ready, flushes = c.session.flush(tag, oldtag)
-            self._next(c, ready, flushes)
-            return bool(flushes)
-        if not c.versioned:
-            raise NineError(errno.EPROTO, "Tversion comes first")
-        raise NineError(errno.EOPNOTSUPP, f"{c.dialect.version} has no message of type {type_} that is served here")
-
-    def send(self, c: Connection) -> None:
-        """Send what is queued; when the kernel takes no more, wait for writable instead of readable."""
-        was = c.blocked
-        c.send()
-        if c.counts.runs:
-            c.counts.batch()
-        if c.blocked != was:
-            self.rewatch(c)
-
-    def again(self, c: Connection) -> None:
-        """Read a link again that was not read for a while: its next requests may have been received already."""
-        if not c.dead:
-            self.rewatch(c)
-            self._turns.append(c)
-            os.eventfd_write(self._bell, 1)
-
-    def rewatch(self, c: Connection) -> None:
-        link = c.link
-        idle = c.blocked or c.held or bool(c.choked)
-        for b in c.backends.values():
-            self.exchange.mind(b)
-        if link.rfd == link.wfd:
-            self.poller.modify(link.rfd, _OUT if c.blocked else 0 if idle else _IN)
-            return
-        self.poller.modify(link.rfd, 0 if idle else _IN)
-        if c.blocked and link.wfd not in self.by_fd:
-            self.by_fd[link.wfd] = c
-            self.poller.register(link.wfd, _OUT)
-        elif not c.blocked and self.by_fd.pop(link.wfd, None) is not None:
-            self.poller.unregister(link.wfd)
-
     # Tversion
 
     async def _version(self, c: Connection, tag: int, msize: int, version: str) -> bytes:
@@ -487,15 +193,3 @@ class Server(Workers):
         c.calls = [*calls(dialect)]
         c.calls[m.Tversion.type] = self._version_call
         return c.reply(m.Rversion, tag, c.msize, dialect.version)
-
-
-_ALWAYS: Final = frozenset({m.Tversion.type, m.Tflush.type, m.Tclunk.type})  # what makes room
-_STRANGERS: Final = frozenset(
-    {"tcp", "unix", "vsock"}
-)  # whoever has another kind of link was given it, and may be silent
-
-
-def _duplex(c: Connection, fid: int) -> bool:
-    """Tell whether a fid stands for an open file of which reads may wait for as long as they like, and for no write."""
-    f = c.session.fids.get(fid)
-    return f is not None and f.handle is not None and f.handle.duplex

@@ -24,7 +24,7 @@ from mk9p.wire import QTDIR, Dialect, codec
 from mk9p.wire import messages as m
 
 if TYPE_CHECKING:
-    from mk9p.server.engine import Server
+    from mk9p.server.leader import Leader
 
 log = logging.getLogger("mk9p.server")
 
@@ -123,7 +123,7 @@ async def _bring(c: Connection, number: int) -> Fid | None:
 class Exchange:
     """The engine's relays: their links are in its epoll."""
 
-    def __init__(self, engine: "Server") -> None:
+    def __init__(self, engine: "Leader") -> None:
         self.engine = engine
 
     def watch(self, b: Backend) -> None:

@@ -2,7 +2,7 @@
 
 An op is called with its connection and the fields of the message, tag first. It returns a complete reply, or None if it queued one itself, or an
 awaitable of either. The ones a client does most (read, write, clunk, getattr) are `def` and answer in the call when the tree does; only where it
-waits do they go on in an `async` half of their own. The others are `async def`, which costs little where nothing waits (engine.py).
+waits do they go on in an `async` half of their own. The others are `async def`, which costs little where nothing waits (leader.py).
 """
 
 import errno
@@ -10,15 +10,16 @@ from collections.abc import Awaitable
 from struct import Struct
 from typing import Any, Final
 
-from mk9p.auth import READ, WRITE, Principal, may, require_change
+from mk9p.auth import Principal, require_change
 from mk9p.errors import NineError, translate
-from mk9p.server.closing import claim_exclusive, close, close_nowait, put
-from mk9p.server.connection import JOIN, Connection, Reply, check_name, too_deep
+from mk9p.server.closing import close, close_nowait, put
+from mk9p.server.connection import JOIN, Connection, Reply, check_name
 from mk9p.server.exchange import carry, crossed
 from mk9p.server.fids import Fid, Place, qid
+from mk9p.server.permitted import changed, made, may_remove, opened, start, status
 from mk9p.server.refusals import refuse
-from mk9p.server.stats import plan9_stat, plan9_wish
-from mk9p.tree import Handle, Maybe, Node, Open, Stat, settle
+from mk9p.server.wirestat import plan9_stat, plan9_wish
+from mk9p.tree import Maybe, Open, Stat, settle
 from mk9p.wire import (
     DMDIR,
     IOHDRSZ,
@@ -155,89 +156,6 @@ def _fork(c: Connection, fid: int, newfid: int, old: Fid, place: Place) -> None:
         old.place, old.attr_of = place, None
 
 
-def start(c: Connection, f: Fid, how: Open) -> Maybe[Stat]:
-    """Open what a fid stands for; raises what keeps it from that. Returns its status as it was before."""
-    if f.how is not None:
-        raise NineError(errno.EBADF, "fid is open already")
-    place = f.place
-    node = place.node
-    stat = node.stat()
-    if not isinstance(stat, Stat) or how.remove or place.holders or stat.exclusive or stat.is_dir:
-        return _start(c, f, how, stat)
-    _require(f, how, stat)
-    handle = node.open(how)
-    if isinstance(handle, Handle):
-        f.handle, f.how = handle, how
-        return stat
-    return _opening(f, how, stat, handle)
-
-
-def _require(f: Fid, how: Open, stat: Stat) -> None:
-    """Raise EACCES for an open that the bits do not allow."""
-    if how.write or how.truncate or how.remove:
-        require_change(how.who)
-    want = (READ if how.read else 0) | (WRITE if how.write or how.truncate else 0) | (1 if how.execute else 0)
-    if not f.place.node.guards and not may(how.who, stat.mode, stat.uid, stat.gid, want):
-        raise NineError(errno.EACCES)
-
-
-async def _start(c: Connection, f: Fid, how: Open, now: Maybe[Stat]) -> Stat:
-    """Open what takes more than a call: a directory, what is open for one only, what is told of its use, what waits."""
-    node = f.place.node
-    stat = now if isinstance(now, Stat) else await now
-    if stat.is_dir:
-        if how.write or how.truncate or how.remove:
-            require_change(how.who)
-        if how.write or how.truncate:
-            raise NineError(errno.EISDIR)
-        if node.guards:
-            f.directory = await settle(node.open(how))
-        elif not may(how.who, stat.mode, stat.uid, stat.gid, READ):
-            raise NineError(errno.EACCES)
-        f.how = how
-        return stat
-    _require(f, how, stat)
-    if how.remove:
-        await may_remove(c, f.place, how.who)
-    if stat.exclusive:
-        claim_exclusive(node)
-        f.exclusive = True
-    f.hold()
-    return await _opening(f, how, stat, None)
-
-
-async def _opening(f: Fid, how: Open, stat: Stat, opening: Awaitable[Handle] | None) -> Stat:
-    f.uses += 1
-    f.how = how
-    try:
-        f.handle = await (settle(f.place.node.open(how)) if opening is None else opening)
-    finally:
-        if f.handle is None:
-            await _unstart(f)
-        elif f.gone:
-            await put(f)
-        else:
-            f.uses -= 1
-    return stat
-
-
-async def _unstart(f: Fid) -> None:
-    """Undo what `start` did when opening failed or was flushed."""
-    f.uses -= 1
-    await close(f)
-    f.how, f.closed, f.exclusive = None, f.gone, False
-
-
-async def may_remove(c: Connection, place: Place, who: Principal) -> None:
-    """Raise EACCES unless `who` may write the directory that a place is in."""
-    require_change(who)
-    if place.parent.node.guards:
-        return
-    stat = await c.stat(place.parent)
-    if not may(who, stat.mode, stat.uid, stat.gid, WRITE):
-        raise NineError(errno.EACCES)
-
-
 def _how(c: Connection, who: Principal, mode: int) -> Open:
     access = mode & 3
     return Open(
@@ -270,32 +188,6 @@ async def create(c: Connection, tag: int, fid: int, name: str, perm: int, mode: 
     else:
         node, handle = await made(c, f, name, f.place.node.create, perm & 0o777, how)
     return c.reply(m.Rcreate, tag, await opened(c, f, name, node, handle, how), 0)
-
-
-async def made(c: Connection, f: Fid, name: str, make: Any, *args: Any) -> Any:
-    """Make a file in the directory that a fid stands for; raises EEXIST, EACCES, ENOTDIR, or what the directory says."""
-    check_name(name)
-    require_change(f.who)
-    stat = await c.stat(f.place)
-    if not stat.is_dir:
-        raise NineError(errno.ENOTDIR)
-    if f.how is not None and make == f.place.node.create:
-        raise NineError(errno.EBADF, "create in an open fid")
-    if name in (".", ".."):
-        raise NineError(errno.EEXIST)
-    if f.place.depth >= c.limits.depth:
-        raise too_deep(c.limits)
-    if not f.place.node.guards and not may(f.who, stat.mode, stat.uid, stat.gid, WRITE | 1):
-        raise NineError(errno.EACCES)
-    return await settle(make(name, *args))
-
-
-async def opened(c: Connection, f: Fid, name: str, node: Node, handle: Handle | None, how: Open) -> Qid:
-    """Let a fid stand for the file that was just made in its directory, open as it was asked for; returns its qid."""
-    f.place, f.attr_of = f.place.child(name, node), None
-    f.hold()
-    f.handle, f.how = handle, how
-    return qid(f.place, await c.stat(f.place))
 
 
 def read(c: Connection, tag: int, fid: int, offset: int, count: int) -> Reply | Awaitable[Reply]:
@@ -425,13 +317,6 @@ async def stat_(c: Connection, tag: int, fid: int) -> Reply:
     return c.reply(m.Rstat, tag, plan9_stat(f.place, await status(c, f)))
 
 
-async def status(c: Connection, f: Fid) -> Stat:
-    """Return the status of an open file, or of what a fid stands for."""
-    if f.handle is not None and (open_stat := f.handle.stat()) is not None:
-        return await settle(open_stat)
-    return await c.stat(f.place)
-
-
 async def wstat(c: Connection, tag: int, fid: int, wish: WireStat) -> Reply:
     """stat(5): all or nothing; values of all ones are to be left; all of them so is a sync."""
     f = c.session.fid(fid)
@@ -449,22 +334,3 @@ async def wstat(c: Connection, tag: int, fid: int, wish: WireStat) -> Reply:
     if change is not None:
         await changed(c, f, change)
     return c.reply(m.Rwstat, tag)
-
-
-async def changed(c: Connection, f: Fid, change: Any) -> None:
-    """Change what a fid stands for, if its user may: contents need write permission, the rest is its owner's."""
-    require_change(f.who)
-    f.attr_of = None
-    handle = f.handle
-    if change.length is not None and handle is not None and handle.truncates and f.how is not None and f.how.write:
-        await settle(handle.change(change))
-        return
-    if f.place.node.guards:
-        await settle(f.place.node.change(change, f.who))
-        return
-    stat = await c.stat(f.place)
-    if f.who.uid not in (0, stat.uid):
-        only_contents = change.mode is None and change.uid is None and change.gid is None
-        if not only_contents or not may(f.who, stat.mode, stat.uid, stat.gid, WRITE):
-            raise NineError(errno.EPERM)
-    await settle(f.place.node.change(change, f.who))

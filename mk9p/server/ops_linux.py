@@ -13,8 +13,8 @@ from mk9p.errors import NineError
 from mk9p.server.closing import put
 from mk9p.server.connection import Connection, Reply, check_name, too_deep
 from mk9p.server.fids import Fid, qid
-from mk9p.server.ops import changed, made, opened, start, status
-from mk9p.server.stats import NS
+from mk9p.server.permitted import changed, made, opened, start, status
+from mk9p.server.wirestat import NS
 from mk9p.tree import Change, Open, Stat, settle
 from mk9p.wire import (
     AT_REMOVEDIR,

@@ -1,100 +1,101 @@
-"""Stat as the dialects say it: Plan 9's stat entry (stat(5)), and the wish of a Twstat as a Change."""
+"""`stats`: what a server has counted (counts.py), as files. They are those of docs/files/stats.md.
 
-import stat as st
-from functools import lru_cache
-from typing import Final
+Numbers of all clients together are for everybody; who the clients are, and what each does, is root's alone to read.
+"""
 
-from mk9p.server.fids import Place, qid
-from mk9p.tree import Change, Stat
-from mk9p.wire import (
-    DMAPPEND,
-    DMDEVICE,
-    DMDIR,
-    DMEXCL,
-    DMNAMEDPIPE,
-    DMSETGID,
-    DMSETUID,
-    DMSOCKET,
-    DMSYMLINK,
-    WireStat,
-)
+from typing import TYPE_CHECKING, Final
 
-NS: Final = 1_000_000_000
-_ALL32: Final = 0xFFFFFFFF
-_ALL64: Final = 0xFFFFFFFFFFFFFFFF
+from mk9p.server.counts import Row, Tally, Times, name_of, overall
+from mk9p.server.prometheus import exposition
+from mk9p.server.refusals import place
+from mk9p.tree import Ctl, Dir, File, Handle, Maybe, Open, Text, join
+
+if TYPE_CHECKING:
+    from mk9p.server.connection import Connection
+
+PARTS: Final = (0.5, 0.99, 1)  # the median, what one of a hundred exceeds, and the most
 
 
-@lru_cache(maxsize=1024)
-def user_name(uid: int) -> str:
-    """Return the name of a user, or the number in decimal if it has none."""
-    import pwd
-
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
-
-
-@lru_cache(maxsize=1024)
-def group_name(gid: int) -> str:
-    """Return the name of a group, or the number in decimal if it has none."""
-    import grp
-
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return str(gid)
-
-
-def plan9_mode(stat: Stat) -> int:
-    """Return the mode of a stat entry: permission bits, and Plan 9's and 9P2000.u's marks for the rest."""
-    kind = st.S_IFMT(stat.mode)
-    mode = stat.mode & 0o777
-    mode |= {
-        st.S_IFDIR: DMDIR,
-        st.S_IFLNK: DMSYMLINK,
-        st.S_IFBLK: DMDEVICE,
-        st.S_IFCHR: DMDEVICE,
-        st.S_IFIFO: DMNAMEDPIPE,
-    }.get(kind, 0)
-    mode |= DMSOCKET if kind == st.S_IFSOCK else 0
-    mode |= DMEXCL if stat.exclusive else 0
-    mode |= DMAPPEND if stat.append else 0
-    mode |= DMSETUID if stat.mode & st.S_ISUID else 0
-    return mode | (DMSETGID if stat.mode & st.S_ISGID else 0)
-
-
-def plan9_stat(place: Place, stat: Stat) -> WireStat:
-    """Return the stat entry of what is at a place."""
-    user, group = stat.user or user_name(stat.uid), stat.group or group_name(stat.gid)
-    return WireStat(
-        0,
-        0,
-        qid(place, stat),
-        plan9_mode(stat),
-        stat.atime // NS & _ALL32,
-        stat.mtime // NS & _ALL32,
-        0 if stat.is_dir else stat.length,
-        place.name,
-        user,
-        group,
-        user,
-        "",
-        stat.uid,
-        stat.gid,
-        stat.uid,
+def stats_tree(tally: Tally) -> Dir:
+    """Return the directory that shows what a server counts; the server itself is made with the same tally."""
+    return Dir(
+        {
+            "ctl": Ctl({"reset": tally.reset}),
+            "status": Text(lambda: status(tally)),
+            "messages": Text(lambda: messages(tally)),
+            "latency": Text(lambda: latency(tally)),
+            "clients": Text(lambda: clients(tally), mode=0o400),
+            "prometheus": Exposition(tally),
+        }
     )
 
 
-def plan9_wish(wish: WireStat) -> tuple[Change | None, str | None]:
-    """Return what a Twstat asks for, as a Change (None: nothing) and a new name (None: the old)."""
-    mode = None if wish.mode == _ALL32 else wish.mode & 0o777
-    change = Change(
-        mode=mode,
-        uid=None if wish.n_uid == _ALL32 else wish.n_uid,
-        gid=None if wish.n_gid == _ALL32 else wish.n_gid,
-        length=None if wish.length == _ALL64 else wish.length,
-        atime=None if wish.atime == _ALL32 else wish.atime * NS,
-        mtime=None if wish.mtime == _ALL32 else wish.mtime * NS,
+def status(tally: Tally) -> str:
+    """Return `key value` lines of all clients together."""
+    total = overall(tally.rows().values())
+    values = {
+        "began": tally.began,
+        "since": tally.since,
+        "connections": len(tally.connections),
+        "accepted": tally.accepted,
+        "refused": sum(tally.refused.values()),
+        "fids": sum(c.open_fids for c in tally.connections),
+        "in_flight": sum(c.in_flight for c in tally.connections),
+        "ops": total.count,
+        "errors": total.errors,
+        "in_bytes": total.received,
+        "out_bytes": total.sent,
+    }
+    return "".join(f"{key} {value}\n" for key, value in values.items())
+
+
+def messages(tally: Tally) -> str:
+    """Return a line a kind of message: NAME count errors in_bytes out_bytes p50_ns p99_ns max_ns."""
+    return "".join(join([name_of(type_), *figures(row)]) + "\n" for type_, row in tally.rows().items())
+
+
+def figures(row: Row) -> list[object]:
+    """Return what a line tells of a row: counts, and of the times of what did not wait here the upper bounds."""
+    times = row.at_work()
+    return [row.count, row.errors, row.received, row.sent, *(times.quantile(part) for part in PARTS)]
+
+
+def latency(tally: Tally) -> str:
+    """Return a line a kind of message and way: NAME WAY count sum_ns UPPER:COUNT..."""
+    return "".join(
+        join([name_of(type_), way, times.count, times.ns, *buckets(times)]) + "\n"
+        for type_, row in tally.rows().items()
+        for way, times in row.ways()
     )
-    return (None if change == Change() else change), (wish.name or None)
+
+
+def buckets(times: Times) -> list[str]:
+    """Return the buckets that hold something: how many ns their times are below, and how many they are."""
+    return [f"{1 << k}:{n}" for k, n in enumerate(times.buckets) if n]
+
+
+def clients(tally: Tally) -> str:
+    """Return a line a connection, in the order in which they came."""
+    return "".join(join(client(c)) + "\n" for c in sorted(tally.connections, key=lambda c: c.number))
+
+
+def client(c: "Connection") -> list[object]:
+    """Return the fields of a connection's line."""
+    total = overall(row for row in c.counts.rows if row is not None)
+    dialect = c.dialect.version if c.versioned else "-"
+    users = "".join(char if char.isprintable() else "_" for char in ",".join(c.users)) or "-"
+    return [
+        *(c.number, place(c.link.peer), users, dialect, c.msize, c.came, c.open_fids, c.in_flight),
+        *figures(total),
+    ]
+
+
+class Exposition(File):
+    """`prometheus`: rendered at open for who opens it, since what is told of each client is root's alone."""
+
+    def __init__(self, tally: Tally) -> None:
+        super().__init__(0o444)
+        self.tally = tally
+
+    def open(self, how: Open) -> Maybe[Handle]:
+        return Text(lambda: exposition(self.tally, clients=how.who.uid == 0)).open(how)

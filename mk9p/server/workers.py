@@ -1,6 +1,6 @@
 """Workers: one task leads, those whose request waits have it in hand, the others are idle. What becomes of a request that waits is here.
 
-engine.py tells the theory.
+leader.py tells the theory.
 """
 
 import errno
