@@ -246,8 +246,10 @@ class Backend:
         if type_ in PAIRS:
             number = _other(type_, buf, start, end)
             other = relays.get(number)
-            if number in self.c.session.fids if other is None else other.backend is not self or other.crossing:
+            if number in self.c.session.fids if other is None else other.backend is not self:
                 raise NineError(errno.EXDEV)
+            if other is not None and other.crossing:
+                return None  # what may be made at a mount point is the mount table's to say
             return Asked(type_, fid, hop, other, (_text(buf, start + 15, end),)) if type_ == _TRENAME else type_
         if type_ == _XATTRWALK and end - start >= 17:
             newfid = _u32(buf, start + 11)[0]

@@ -3,7 +3,7 @@
 Rules:
 * A cache entry is complete or absent: it is made beside its place, under a lock that another process may hold, and renamed into it.
 * A metapackage (`linux-image-amd64`) is resolved when it is fetched: packages with an ABI number in their name vanish from the mirrors.
-* What was fetched once is used from then on, without a network.
+* What was fetched once is used from then on, without a network; only what an older mk9p unpacked, and so kept less of, is fetched again if it can be.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ KEEP: Final = re.compile(
     r"net/(9p|vmw_vsock|core|802|llc|ipv4|ipv6|bridge|sched)|drivers/(virtio|block|char|acpi|input|misc|nvdimm|dax|vhost|uio|i2c|hwmon|cpufreq|"
     r"net/[a-z_]+\.ko|usb/(host|storage|common|core|serial|class)|scsi/(sd_mod|scsi_mod|scsi_common|virtio_scsi))))"
 )
+KEPT: Final = ".kept"  # in an entry: the KEEP that it was unpacked by
 
 
 def cache() -> Path:
@@ -84,9 +85,26 @@ async def fetch(
             await trio.to_thread.run_sync(_unpack, deb, part, tools.need("dpkg"))
             deb.unlink()
             await trio.to_thread.run_sync(finish, part, name)
-            part.rename(place)
+            (part / KEPT).write_text(KEEP.pattern)
+            _exchange(part, place)
+        except NineError as error:
+            if not _older(place):
+                raise
+            report(f"{place} is of an older mk9p, and stays so: {error}")
         finally:
             shutil.rmtree(part, ignore_errors=True)
+
+
+def _exchange(part: Path, place: Path) -> None:
+    """Let a finished folder take its place, and remove what an older mk9p had there."""
+    if place.exists():
+        old = place.with_name(f".{place.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        place.rename(old)
+        part.rename(place)
+        shutil.rmtree(old)
+    else:
+        part.rename(place)
 
 
 async def _download(package: str, folder: Path, report: Callable[[str], None]) -> tuple[Path, str]:
@@ -120,8 +138,15 @@ async def _download(package: str, folder: Path, report: Callable[[str], None]) -
     )
 
 
-def _there(place: Path) -> bool:
+def _older(place: Path) -> bool:
     return place.exists()
+
+
+def _there(place: Path) -> bool:
+    try:
+        return (place / KEPT).read_text() == KEEP.pattern
+    except OSError:
+        return False
 
 
 def _deb(folder: Path) -> Path | None:

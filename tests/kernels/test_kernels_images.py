@@ -24,6 +24,7 @@ update) touch {updated};;
 download) [ -e {updated} ] || {{ echo "E: 404 Not Found" >&2; exit 100; }}; cp {deb} .;;
 esac
 """
+NOTHING = "#!/bin/sh\n[ $1 = update ] || { echo 'E: Unable to locate package' >&2; exit 1; }\n"
 APT_CACHE = "#!/bin/sh\necho linux-image-new; echo '  Depends: linux-image-9.9.0-1-new'\n"
 
 
@@ -87,9 +88,7 @@ async def test_old_lists_are_renewed_once(mirror: Path) -> None:
 
 
 async def test_what_cannot_be_had_leaves_nothing(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (mirror.parent / "bin/apt-get").write_text(
-        "#!/bin/sh\n[ $1 = update ] || { echo 'E: Unable to locate package' >&2; exit 1; }\n"
-    )
+    (mirror.parent / "bin/apt-get").write_text(NOTHING)
     with pytest.raises(NineError, match="Unable to locate package") as caught:
         await images.get("linux-image-new")
     assert caught.value.errno == errno.ENOENT
@@ -107,6 +106,24 @@ async def test_a_cancelled_fetch_leaves_nothing(mirror: Path) -> None:
         nursery.cancel_scope.cancel()
     file.close()
     assert [path.name for path in (mirror.parent / "cache").iterdir()] == [".linux-image-new.lock"]
+
+
+async def test_what_an_older_mk9p_unpacked_is_fetched_again_if_it_can_be(mirror: Path) -> None:
+    (mirror.parent / "updated").touch()
+    got = await images.get("linux-image-new")
+    place = mirror.parent / "cache/linux-image-new"
+    (place / packages.KEPT).write_text("less")
+    nine = got.modules["9p"]
+    nine.unlink()
+    assert "9p" in (await images.get("linux-image-new")).modules
+    assert mirror.read_text().count("download") == 2
+    (place / packages.KEPT).write_text("less")
+    nine.unlink()
+    (mirror.parent / "bin/apt-get").write_text(NOTHING)
+    said: list[str] = []
+    assert set((await images.get("linux-image-new", report=said.append)).modules) == {"9pnet"}
+    assert "is of an older mk9p, and stays so" in said[-1]
+    assert {path.name for path in (mirror.parent / "cache").iterdir()} == {".linux-image-new.lock", "linux-image-new"}
 
 
 @pytest.mark.parametrize("kernel", ["", "..", "a b", "-x"])

@@ -290,6 +290,12 @@ async def test_two_fids(tmp_path: Path) -> None:
             assert reply.type == cls.type + 1, reply
         assert await cat(talk, "d", "x2") == b"on top"
         assert await cat(talk, "l") == b"0123456789"
+        # and back
+        for cls, *fields in ((m.Trenameat, 5, "x2", ON, "x3"), (m.Trename, 8, ON, "x4")):
+            reply = await talk.rpc(cls, 1, *fields)
+            assert reply.type == cls.type + 1, reply
+        assert await cat(talk, "x3") == b"on top"
+        assert await cat(talk, "x4") == b"0123456789"
         c = await the_only(found)
         assert {5, 6, 7, 8} <= set(c.relays)
         assert not {5, 6, 7, 8} & set(c.session.fids)
