@@ -208,3 +208,53 @@ def test_a_long_chain_of_flushes_is_answered_in_order() -> None:
         session.flush(tag, tag - 1)
     assert session.finish(read) == ([], list(range(1, 5000)))
     assert session.tags == {}
+
+
+def test_a_claim_waits_until_those_that_use_the_fid_have_begun() -> None:
+    session: Session[str] = Session()
+    slow = arrive(session, 1, m.Twalk.type, 0, 5, ("slow",))
+    clunk = arrive(session, 2, m.Tclunk.type, 5)
+    walk = arrive(session, 3, m.Twalk.type, 3, 5, ("x",))  # waits for its new fid
+    link = arrive(session, 4, m.Tlink.type, 3, 5, "x")
+    other = arrive(session, 5, m.Tgetattr.type, 3, 0)  # goes beside them
+    last = arrive(session, 6, m.Tclunk.type, 3)
+    assert not other.blockers
+    assert list(last.blockers) == [clunk, walk]
+    assert session.finish(slow)[0] == [clunk]
+    assert session.finish(clunk)[0] == [walk]
+    assert arrive(session, 7, m.Tremove.type, 4).blockers == {}
+    assert session.finish(walk)[0] == [link, last]
+    assert not session.users
+
+
+def test_a_claim_does_not_wait_for_those_that_have_begun() -> None:
+    session: Session[str] = Session()
+    write = arrive(session, 1, m.Twrite.type, 1, 0, b"")
+    read = arrive(session, 2, m.Tread.type, 1, 0, 9)
+    assert session.finish(write)[0] == [read]
+    assert not arrive(session, 3, m.Tclunk.type, 1).blockers
+
+
+def test_what_uses_a_fid_twice_and_what_was_dropped_hold_up_nobody() -> None:
+    session: Session[str] = Session()
+    make = arrive(session, 1, m.Twalk.type, 0, 5, ("slow",))
+    twice = arrive(session, 2, m.Trenameat.type, 5, "a", 5, "b")
+    dropped = arrive(session, 3, m.Tlink.type, 4, 5, "x")
+    clunk = arrive(session, 4, m.Tclunk.type, 4)
+    assert list(clunk.blockers) == [make]
+    assert session.flush(5, 3) == ([], [5])
+    assert dropped.cleared
+    assert not arrive(session, 6, m.Tremove.type, 4).blockers.keys() - {clunk}
+    assert session.finish(make)[0] == [twice, clunk]
+    assert not session.users
+
+
+def test_what_may_run_at_once_runs_in_the_order_of_arrival_also_when_one_before_was_dropped() -> None:
+    session: Session[str] = Session()
+    first = arrive(session, 1, m.Topen.type, 1, 0)
+    between = arrive(session, 2, m.Topen.type, 1, 0)
+    user = arrive(session, 3, m.Tgetattr.type, 1, 0)
+    late = Request(4, m.Tclunk.type, None)
+    session.enter(late, (9,), [first, between])
+    assert session.drop(between) == ([], [])
+    assert session.finish(first)[0] == [user, late]

@@ -2,11 +2,14 @@
 
 import errno
 import os
+import threading
 from pathlib import Path
 
 import pytest
+import trio
 
-from mk9p.sysfs import link, names, put, text
+from mk9p.sysfs import link, names, put, refused, settable, text, threaded
+from mk9p.tree.words import word
 
 
 def test_text_is_without_blanks_around(tmp_path: Path) -> None:
@@ -89,3 +92,56 @@ def test_link(tmp_path: Path) -> None:
     assert link(f"{tmp_path}/none") == "-"
     assert link(f"{tmp_path}/none", "") == ""
     assert link(str(tmp_path)) == "-"
+
+
+def test_settable(tmp_path: Path) -> None:
+    for name, mode in (("b", 0o644), ("a", 0o200), ("c", 0o444)):
+        (tmp_path / name).touch()
+        (tmp_path / name).chmod(mode)
+    (tmp_path / "d").mkdir()
+    assert settable(str(tmp_path)) == ["a", "b"]
+    assert settable(f"{tmp_path}/none") == settable(f"{tmp_path}/a") == []
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.EACCES, "it cannot be 5: only root may, or CAP_DAC_OVERRIDE"),
+        (errno.EPERM, "it cannot be 5: the kernel permits it not, without CAP_SYS_ADMIN or at all"),
+        (errno.EROFS, "it cannot be 5: /sys is read-only here, as in a container"),
+        (errno.ENODEV, "it cannot be 5: it is gone"),
+        (errno.EINVAL, "it cannot be 5: Invalid argument"),
+    ],
+)
+def test_a_refusal_says_what_and_why(number: int, words: str) -> None:
+    error = refused(OSError(number, "x"), "it cannot be 5")
+    assert (error.errno, str(error)) == (number, words)
+
+
+async def test_a_threaded_function_has_its_signature_and_is_left_when_it_is_cancelled() -> None:
+    began, go = trio.Event(), threading.Event()
+    token = trio.lowlevel.current_trio_token()
+
+    class Slow:
+        def limit(self, name: str, uw: int = 0) -> str:
+            if name == "wait":
+                token.run_sync_soon(began.set)
+                assert go.wait(60)
+            return f"{name} {uw} {threading.current_thread() is threading.main_thread()}"
+
+    threads = trio.CapacityLimiter(1)
+    limit = threaded(Slow().limit, threads)
+    assert word("limit", limit).usage == "limit NAME [UW]"
+    assert await limit("a", 5) == "a 5 False"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(limit, "wait")
+        await began.wait()
+        nursery.cancel_scope.cancel()
+    assert threads.borrowed_tokens == 1  # until it comes back
+    go.set()
+    assert await limit("b") == "b 0 False"
+
+
+async def test_what_a_threaded_function_raises_is_raised() -> None:
+    with pytest.raises(FileNotFoundError):
+        await threaded(put, trio.CapacityLimiter(1))("/none/such", "1")

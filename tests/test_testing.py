@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from patience import SOON
 
 from mk9p.auth import Principal
 from mk9p.errors import NineError
 from mk9p.testing import Faults, FlakyStream, check_tree
-from mk9p.tree import Block, Change, Conversations, Ctl, Dir, Handle, Log, Maybe, Node, Open, Stream, Text
+from mk9p.testing.check import MOST
+from mk9p.tree import Block, Buffer, Change, Conversations, Ctl, Dir, Handle, Log, Maybe, Node, Open, Stream, Text
 
 
 class Careless(Text):
@@ -60,6 +62,55 @@ class Pieces(Handle):
         return (f"{next(self.numbers):20}" * 100)[offset : offset + count].encode()
 
 
+numbers = itertools.count()  # of files, each with another name
+
+
+class Stopping(Text):
+    """A file that ends too early when it is read in small pieces."""
+
+    def open(self, how: Open) -> Maybe[Handle]:
+        handle = super().open(how)
+        assert isinstance(handle, Handle)
+        return StoppingHandle(handle)
+
+
+class StoppingHandle(Handle):
+    def __init__(self, handle: Handle) -> None:
+        self.handle = handle
+
+    def read(self, offset: int, count: int) -> Maybe[Buffer]:
+        return b"" if count < 5000 and offset > 1000 else self.handle.read(offset, count)
+
+
+class Slow(Text):
+    """A file that takes long, and says something else each time."""
+
+    def __init__(self) -> None:
+        super().__init__(self.render)
+
+    async def render(self) -> str:
+        for _ in range(20_000):
+            await trio.lowlevel.checkpoint()
+        return f"{next(numbers)}\n"
+
+
+class Full:
+    """A reader of messages that fill its reads: there is no end of a record between them."""
+
+    def __init__(self) -> None:
+        self.messages = [bytes([n]) * (1 << 16) for n in range(12)]
+
+    async def receive(self) -> bytes:
+        if not self.messages:
+            await trio.sleep_forever()
+        return self.messages.pop(0)
+
+    send: Any = None
+
+    def close(self) -> None:
+        return None
+
+
 class Losing:
     """A reader that forgets what came when it is cancelled."""
 
@@ -102,13 +153,28 @@ async def test_a_good_tree_passes() -> None:
     assert "error" in seen
 
 
-numbers = itertools.count()  # of files, each with another name
+async def test_large_and_slow_trees_pass() -> None:
+    data = bytes(range(251)) * 4000
+    assert len(data) > 3 * MOST
+    files = {
+        "stream": Stream(per_open=lambda how: Full(), mode=0o444),
+        "text": Text(data),
+        "disk": Block(lambda count, offset: data[offset : offset + count], size=lambda: len(data), mode=0o444),
+        "zero": Block(lambda count, offset: bytes(count), mode=0o444),
+        "slow": Slow(),
+    }
+    with trio.fail_after(SOON):
+        assert await check_tree(lambda: Dir(files)) == list(files)
+
+
 BAD: dict[str, tuple[Callable[[], Node], str]] = {
     "bits": (lambda: Dir({"f": Careless("x", mode=0o600)}), "`none` opens it"),
     "truncation": (lambda: Dir({"f": Stubborn("x", lambda text: None)}), "size=0"),
     "kinds": (lambda: Forgetful({}), "tell different"),
     "names": (lambda: Dir({f"f{next(numbers)}": Text("x")}), "other instance|No such file"),
     "pieces": (lambda: Dir({"f": Changing("x")}), "in pieces"),
+    "stopping": (lambda: Dir({"f": Stopping("x" * 9000)}), "in pieces"),
+    "stopping, large": (lambda: Dir({"f": Stopping("x" * (4 * MOST))}), "in pieces"),
     "losing": (lambda: Dir({"f": Stream(per_open=lambda how: Losing(), mode=0o444)}), "lost"),
 }
 
@@ -116,7 +182,7 @@ BAD: dict[str, tuple[Callable[[], Node], str]] = {
 @pytest.mark.parametrize("name", BAD)
 async def test_what_is_wrong_is_found(name: str) -> None:
     make, words = BAD[name]
-    with trio.fail_after(20):
+    with trio.fail_after(SOON):
         with pytest.raises((AssertionError, OSError, BaseExceptionGroup)) as found:
             await check_tree(make)
     error: BaseException = found.value

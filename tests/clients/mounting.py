@@ -12,11 +12,12 @@ from pathlib import Path
 
 import attrs
 import pytest
+from patience import SOON
 
 from clients import mount
 
 TREE = str(Path(__file__).with_name("mount_tree.py"))
-PATIENCE = 20.0
+PATIENCE = SOON
 
 
 def need_fuse() -> None:
@@ -103,7 +104,7 @@ class Place:
             yield child
         finally:
             child.kill()
-            child.communicate(timeout=5)  # no `with`: that would wait for ever for one that cannot be killed
+            child.communicate(timeout=SOON)  # no `with`: that would wait for ever for one that cannot be killed
 
     def processes(self) -> list[int]:
         """Return the processes that serve the mount."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import SOON
 
 pytest.importorskip("fsspec", reason="fsspec is not installed")
 
@@ -278,7 +279,7 @@ def test_many_threads_and_a_lost_connection(fs: Any) -> None:
 
 
 def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
+    end = time.monotonic() + SOON
     while not true():
         assert time.monotonic() < end
         threading.Event().wait(0.01)
@@ -291,7 +292,7 @@ def test_an_interrupted_read_is_flushed(fs: Any, address: str) -> None:
     process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE)
     until(lambda: fs.cat_file("/waiting") == b"1\n")
     process.send_signal(2)
-    _, said = process.communicate(timeout=10)
+    _, said = process.communicate(timeout=SOON)
     assert b"KeyboardInterrupt" in said
     until(lambda: fs.cat_file("/waiting") == b"0\n")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from mount_tree import DISK, NOBODY
 from mounting import Place, blocked, mk9p, need_fuse, place, until
+from patience import SOON
 
 from clients import mount
 
@@ -130,7 +131,7 @@ def test_a_killed_reader_is_gone_at_once(there: Place, number: signal.Signals) -
         reader.stdout.readline()
         until(lambda: blocked(reader.pid))
         reader.send_signal(number)
-        assert reader.wait(5) == -number
+        assert reader.wait(SOON) == -number
 
 
 def test_a_killed_reader_that_did_not_open_the_file_is_found(there: Place) -> None:
@@ -139,7 +140,7 @@ def test_a_killed_reader_that_did_not_open_the_file_is_found(there: Place) -> No
         reader = int(shell.stdout.readline())
         until(lambda: blocked(reader))
         os.kill(reader, signal.SIGTERM)
-        shell.communicate(timeout=5)  # to its end: nobody has the pipe any more
+        shell.communicate(timeout=SOON)  # to its end: nobody has the pipe any more
         assert shell.returncode == 0
 
 
@@ -160,7 +161,7 @@ except InterruptedError:
         reader.stdout.readline()
         until(lambda: blocked(reader.pid))
         reader.send_signal(signal.SIGUSR1)
-        assert reader.communicate(timeout=5)[0] == "ended\n"
+        assert reader.communicate(timeout=SOON)[0] == "ended\n"
 
 
 def test_a_server_that_died_and_came_back(fresh: Place) -> None:
@@ -168,7 +169,7 @@ def test_a_server_that_died_and_came_back(fresh: Place) -> None:
     with fresh.started("cat", "events") as reader:
         until(lambda: blocked(reader.pid))
         fresh.kill()
-        assert "Input/output error" in reader.communicate(timeout=5)[1]
+        assert "Input/output error" in reader.communicate(timeout=SOON)[1]
     assert "Input/output error" in fresh.error("cat mnt/name", inside=False)
     assert "Input/output error" in fresh.error("ls mnt/sub", inside=False)
     fresh.serve()
@@ -198,7 +199,7 @@ def test_umount_of_what_is_in_use(fresh: Place) -> None:
         assert fresh.out("cat name") == "k1\n"
         assert mk9p("umount", "--lazy", str(fresh.dir)).returncode == 0
         assert fresh.processes() == []
-        reader.wait(5)
+        reader.wait(SOON)
 
 
 def test_sigterm_unmounts(fresh: Place) -> None:
@@ -215,7 +216,7 @@ def test_foreground_stays_until_it_is_told(fresh: Place) -> None:
         until(lambda: mount.mounted_at(str(fresh.dir)))
         assert fresh.out("cat name") == "k1\n"
         child.send_signal(signal.SIGINT)
-        assert child.communicate(timeout=10)[1] == ""
+        assert child.communicate(timeout=SOON)[1] == ""
         assert child.returncode == 0
     assert mount.mounted_at(str(fresh.dir)) is None
 
@@ -256,7 +257,7 @@ def test_without_pyfuse3_it_says_what_to_install(fresh: Place) -> None:
         [sys.executable, "-c", program, "mount", "--fuse", fresh.address, str(fresh.dir)],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=SOON,
     )
     assert done.returncode == 1
     assert "pip install 'mk9p[fuse]'" in done.stderr

@@ -4,11 +4,16 @@ import errno
 import os
 import socket
 import threading
+from pathlib import Path
 
 import pytest
+import trio
+from patience import SOON
 
-from clients.v9fs import Wish, differences, numeric_host, plan, relay
+from clients.v9fs import MSIZE, Wish, dialled, differences, numeric_host, plan, relay
 from mk9p.errors import NineError
+from mk9p.wire import NOTAG, Dialect, codec
+from mk9p.wire import messages as m
 
 COMMON = (
     "version=9p2000.L",
@@ -70,6 +75,11 @@ def test_a_user_for_all() -> None:
     assert "access=client" not in options
 
 
+def test_extended_attributes_are_asked_for_where_wanted() -> None:
+    assert "noxattr" in plan("unix!/s", Wish(), me="root", release="6.1").options
+    assert "noxattr" not in plan("unix!/s", Wish(attributes=True), me="root", release="6.1").options
+
+
 def test_caches() -> None:
     assert "cache=readahead" in plan("unix!/s", Wish(cache="readahead"), me="root", release="6.4.0").options
     for wish, release in ((Wish(cache="readahead"), "6.1.0-56-amd64"), (Wish(cache="most"), "6.12")):
@@ -124,3 +134,29 @@ def test_the_relay_carries_both_ways_and_ends_with_either() -> None:
     assert not thread.is_alive()
     for sock in (line, far, near):
         sock.close()
+
+
+async def test_answers_of_an_earlier_conversation_are_not_taken_for_the_kernels(tmp_path: Path) -> None:
+    listener = trio.socket.socket(trio.socket.AF_UNIX)
+    await listener.bind(str(tmp_path / "line"))
+    listener.listen()
+    stale = codec(Dialect.L, m.Rread.type).pack(7, b"x" * 3000)
+    version = codec(Dialect.L, m.Rversion.type).pack(NOTAG, MSIZE, "9P2000.L")
+
+    async def serve() -> None:
+        stream, _ = await listener.accept()
+        with stream:
+            await stream.send(stale[1000:] + stale)
+            asked = codec(Dialect.L, m.Tversion.type).pack(NOTAG, MSIZE, "9P2000.L")
+            assert await stream.recv(4096) == asked
+            await stream.send(stale + version)
+            assert await stream.recv(4096) == b"and now the kernel's own"
+
+    with listener, trio.fail_after(SOON):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            link = await dialled(f"char!{tmp_path}/line", 10)
+            with pytest.raises(BlockingIOError):
+                link.recv_into(memoryview(bytearray(100)))
+            link.send(b"and now the kernel's own")
+            link.close()

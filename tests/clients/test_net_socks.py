@@ -11,6 +11,7 @@ from pathlib import Path
 import attrs
 import pytest
 from netns import Wire, program, serving, wire
+from patience import SOON
 
 PAGE = "a page of the far side\n" * 1000
 SERVER = """
@@ -101,7 +102,7 @@ def test_much_in_both_directions(proxy: Proxy) -> None:
 
 
 def ask(proxy: Proxy, *pieces: bytes) -> socket.socket:
-    sock = socket.create_connection(("127.0.0.1", proxy.port), timeout=30)
+    sock = socket.create_connection(("127.0.0.1", proxy.port), timeout=SOON)
     for piece in pieces:
         sock.sendall(piece)
     return sock
@@ -158,7 +159,7 @@ def test_each_direction_ends_by_itself(proxy: Proxy) -> None:
 )
 def test_what_it_refuses_to_be(proxy: Proxy, listen: str, kernel: str, status: int, words: str) -> None:
     with socks(proxy.address, listen, kernel) as process:
-        said = process.communicate(timeout=20)[1].decode()
+        said = process.communicate(timeout=SOON)[1].decode()
     assert (process.returncode, words in said) == (status, True), said
     assert len(said.splitlines()) <= 2
 
@@ -169,7 +170,7 @@ def test_it_ends_when_the_namespace_is_gone(proxy: Proxy, tmp_path: Path) -> Non
         assert process.stderr is not None
         assert b"listening" in process.stderr.readline()
     with process:
-        said = process.communicate(timeout=20)[1].decode()
+        said = process.communicate(timeout=SOON)[1].decode()
     assert process.returncode == 1
     assert said.startswith("mk9p socks: the namespace is gone")
     assert len(said.splitlines()) == 1

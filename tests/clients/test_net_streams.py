@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 import trio.testing
+from left_open import nothing_more, open_now
+from patience import SOON
 
 from clients.net import NetStream, dial, listen
 from mk9p.client import Client
@@ -17,17 +19,15 @@ from mk9p.testing import mounted
 from mk9p.tree import Dir
 from servers.net import tree
 
-SOON = 60.0
-
 
 @asynccontextmanager
 async def served(version: str = "9P2000.L") -> AsyncIterator[Client]:
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_now()
     with trio.fail_after(SOON):
         async with tree() as net, mounted(Dir({"net": net}), version=version) as ns:
             yield ns
             assert [e.name for e in await ns.listdir("net/tcp") if e.name.isdecimal()] == []
-    assert len(os.listdir("/proc/self/fd")) == before
+    await nothing_more(before)
 
 
 @pytest.mark.parametrize("version", ["9P2000.L", "9P2000"])

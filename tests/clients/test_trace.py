@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import trio
+from patience import SOON
 
 from clients.trace import Watch, in_words, trace
 from mk9p import connect
@@ -60,7 +61,7 @@ async def traced(tmp_path: Path, **options: Any) -> AsyncIterator[tuple[str, lis
 
 async def ended(lines: list[str]) -> None:
     """Wait until the trace has seen the end of a connection."""
-    with trio.fail_after(5):
+    with trio.fail_after(SOON):
         while not any("closed" in line for line in lines):
             await trio.lowlevel.checkpoint()
 
@@ -95,8 +96,12 @@ async def test_each_message_is_a_line(tmp_path: Path, version: str) -> None:
 
 async def test_a_flush_frees_its_tag(tmp_path: Path) -> None:
     async with traced(tmp_path) as (address, lines), connect(address) as ns:
-        with trio.move_on_after(0.05):
-            await ns.read("wait")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ns.read, "wait")
+            with trio.fail_after(SOON):
+                while not any("Tread" in line for line in lines):
+                    await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
         assert await ns.read("text") == "made up\n"
         asked = next(line for line in lines if "Tflush" in line)
         read = [line for line in lines if "Tread" in line and lines.index(line) < lines.index(asked)][-1]

@@ -106,7 +106,7 @@ async def lab(path: Path, version: str = "9P2000.L") -> AsyncIterator[Lab]:
     far = Far(path)
     async with trio.open_nursery() as nursery:
         await nursery.start(far.run)
-        server = Server(far.address, nursery, name="k1", version=version)
+        server = Server(far.address, nursery, name="k1", version=version, deadline=SOON)
         server.many = False  # the general way is what is tested here; the fast way has its own tests
         told: list[tuple[bool, str]] = []
         server.on_change.append(lambda _, up, why: told.append((up, why)))
@@ -211,8 +211,8 @@ async def test_each_user_comes_as_himself(tmp_path: Path) -> None:
 
 async def test_paths_tell_servers_apart_and_stay(tmp_path: Path) -> None:
     async with lab(tmp_path) as it:
-        other = Server(it.far.address, it.nursery, name="k2")
-        again = Server(it.far.address, it.nursery, name="k1")
+        other = Server(it.far.address, it.nursery, name="k2", deadline=SOON)
+        again = Server(it.far.address, it.nursery, name="k1", deadline=SOON)
         paths = [(await s.tree(ROOT).walk("text", ROOT)).path for s in (it.server, other, again)]
         assert paths[0] == paths[2] != paths[1]
         listed = dict(await it.server.tree(ROOT).entries(ROOT))
@@ -284,7 +284,7 @@ async def test_one_dial_serves_all_who_ask_and_a_failure_is_kept_for_a_while(
 
     async with aclosing(listener), trio.open_nursery() as nursery:
         nursery.start_soon(hang_up)
-        server = Server(listener.address, nursery, name="k1", backoff=0.5)
+        server = Server(listener.address, nursery, name="k1", backoff=0.5, deadline=SOON)
         tree = server.tree(ROOT)
 
         async def fails() -> None:
@@ -342,7 +342,7 @@ async def test_what_changes_a_real_file_system(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("text")
     async with trio.open_nursery() as nursery:
         number = ours.detach()
-        server = Server(f"fd!{number}!{number}", nursery, aname=str(tmp_path), name="disk")
+        server = Server(f"fd!{number}!{number}", nursery, aname=str(tmp_path), name="disk", deadline=SOON)
         async with through(Dir({"mnt": server.tree(ROOT), "other": Dir({})})) as ns:
             await ns.mkdir("mnt/d", 0o750)
             assert (tmp_path / "d").stat().st_mode & 0o7777 == 0o750
@@ -400,7 +400,9 @@ async def test_garbage_is_clunked_and_the_root_is_not(tmp_path: Path) -> None:
         assert await read(it.server.tree(ROOT), "text") == b"text\n"
 
 
-async def test_a_silent_server_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+async def test_a_silent_server_is_not_waited_for_for_ever(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
     class Stuck(Text):
         async def stat(self) -> Stat:
             await trio.sleep_forever()
@@ -409,7 +411,6 @@ async def test_a_silent_server_is_not_waited_for_for_ever(tmp_path: Path) -> Non
     async with lab(tmp_path) as it:
         assert isinstance(it.far.root.children[0], dict)
         it.far.root.children[0]["stuck"] = Stuck("x")
-        it.server.silence = 0.05
         async with through(Dir({"k1": it.server.tree(ROOT)})) as ns:
             names = {entry.name for entry in await ns.listdir("k1")}
             assert {"stuck", "text"} <= names

@@ -1,6 +1,7 @@
 """What the tests of links share."""
 
 import trio
+from patience import SOON
 
 from mk9p.dial import Link, Listener, dial
 
@@ -15,7 +16,7 @@ async def receive(link: Link, count: int) -> bytes:
     """Receive exactly `count` bytes, or fewer at the end."""
     buf = bytearray(count)
     got = 0
-    with trio.fail_after(10):
+    with trio.fail_after(SOON):
         while got < count:
             try:
                 more = link.recv_into(memoryview(buf)[got:])
@@ -29,7 +30,7 @@ async def receive(link: Link, count: int) -> bytes:
 
 
 async def send_all(link: Link, data: bytes) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(SOON):
         while data:
             try:
                 data = data[link.send(data) :]

@@ -16,6 +16,7 @@ import pytest
 import trio
 import trio.testing
 from helpers_dial import ended, receive, send_all, talk
+from patience import SOON
 
 from mk9p.dial import FdLink, Peer, SocketLink, dial, files, lines, listen
 from mk9p.dial.link import IOV_MAX
@@ -222,7 +223,7 @@ async def test_char_listener_opens_the_line_again(terminal: tuple[int, str], mon
     listener = await listen(f"char!{name}")
     assert (listener.address, listener.kind, listener.loopback) == (f"char!{name}", "char", False)
     for word in (b"one", b"two"):
-        with trio.fail_after(5):
+        with trio.fail_after(SOON):
             link = await listener.accept()
         assert link.lossy
         os.write(master, word)
@@ -231,7 +232,7 @@ async def test_char_listener_opens_the_line_again(terminal: tuple[int, str], mon
             await listener.accept()
         assert scope.cancelled_caught
         link.close()
-    with trio.fail_after(5):
+    with trio.fail_after(SOON):
         link = await listener.accept()
     await listener.aclose()
     os.write(master, b"still")
@@ -274,7 +275,7 @@ async def test_char_that_is_a_unix_socket_and_goes_and_comes_back(
         await listener.accept()
     assert scope.cancelled_caught
     emulator = await listen(f"unix!{path}")
-    with trio.fail_after(5):
+    with trio.fail_after(SOON):
         link = await listener.accept()
         other = await emulator.accept()
     await talk(link, other)
@@ -358,7 +359,7 @@ async def test_exec_that_does_not_want_to_end_is_killed(monkeypatch: pytest.Monk
     link = await dial("exec!sh -c \"trap '' TERM; echo deaf; exec sleep 1000\"")
     assert await receive(link, 5) == b"deaf\n"
     link.close()
-    with trio.fail_after(10):
+    with trio.fail_after(SOON):
         await reaped(link.peer.pid)
 
 

@@ -14,6 +14,7 @@ import pytest
 import trio
 import trio.testing
 from helpers_dial import ended, pair, receive, send_all, talk
+from patience import SOON
 
 from mk9p.dial import SocketLink, dial, listen
 from mk9p.dial.link import IOV_MAX
@@ -219,7 +220,7 @@ async def test_a_full_table_of_descriptors_does_not_end_the_listener(tmp_path: P
     os.close(holes)
     resource.setrlimit(resource.RLIMIT_NOFILE, (holes, hard))
     try:
-        with trio.fail_after(10):
+        with trio.fail_after(SOON):
             other = await listener.accept()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -15,6 +15,7 @@ from pathlib import Path
 import py9p_found
 import pytest
 import trio
+from patience import SOON
 from peers import Diod, Served
 from tree_interop import Everything
 
@@ -51,7 +52,7 @@ def served() -> Iterator[Served]:
 
     thread = threading.Thread(target=run, name="served")
     thread.start()
-    found = ready.get(timeout=30)
+    found = ready.get(timeout=SOON)
     if isinstance(found, BaseException):
         raise found
     port, token, over = found

@@ -29,7 +29,7 @@ def dissect(tshark: str, capture: Path) -> list[Dissected]:
         for proto in packet.iter("proto"):
             name = proto.get("name")
             if name == "9p":
-                found.append(_message(proto, source == "10.0.0.1"))
+                found.append(_message(proto, source != "10.0.0.1"))
             elif name == "_ws.malformed":
                 found[-1] = attrs.evolve(found[-1], complaints=(*found[-1].complaints, "malformed"))
             else:

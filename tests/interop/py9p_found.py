@@ -16,6 +16,7 @@ from pathlib import Path, PurePath
 from typing import Final
 
 import attrs
+from patience import SOON
 
 PY9P: Final = "py9p==1.0.8"
 P9FS: Final = "p9fs==0.0.4"
@@ -66,7 +67,7 @@ def _pythons_2() -> Iterator[str]:
 
 def _said(command: Sequence[str]) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SOON, check=True)
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.strip()

@@ -1,26 +1,16 @@
-"""Traffic of a real server, recorded between it and its client, and written as a capture file that tshark reads: no interface, no privileges.
+"""Traffic of a real server, recorded between it and its client, and written as a capture file that tshark reads (mk9p.pcap)."""
 
-The capture is made up around the bytes: IPv4 and TCP headers without checksums (tshark checks none unless told to), raw IP as link type, a segment
-for each piece that came, split and joined as the relay saw it, so that tshark must put messages together as from a real line.
-"""
-
-import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from socket import AF_UNIX, SOCK_STREAM, inet_aton, socketpair
-from typing import Final
+from socket import AF_UNIX, SOCK_STREAM, socketpair
 
 import attrs
 import trio
 
 from mk9p.dial import Peer, SocketLink
+from mk9p.pcap import Capture
 from mk9p.server import Server
-
-PORT: Final = 564  # where tshark looks for 9P
-SEGMENT: Final = 16000  # below what an IP packet holds
-_CLIENT, _SERVER = inet_aton("10.0.0.1"), inet_aton("10.0.0.2")
-_RAW_IP: Final = 101
 
 
 @attrs.define(eq=False)
@@ -40,27 +30,12 @@ class Recording:
         return found
 
     def write(self, path: Path) -> None:
-        """Write the capture file."""
+        """Write the capture file: segments as the relay saw the pieces, so that tshark must put messages together as from a real line."""
         with path.open("wb") as file:
-            file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 0x40000, _RAW_IP))
-            next_byte = {True: 1, False: 1}
-            number = 0
-            for side, piece in self.pieces:
-                for at in range(0, len(piece), SEGMENT):
-                    part = piece[at : at + SEGMENT]
-                    packet = _packet(side, next_byte[side], next_byte[not side], part)
-                    file.write(struct.pack("<IIII", 1_700_000_000, number, len(packet), len(packet)) + packet)
-                    next_byte[side] += len(part)
-                    number += 1
-
-
-def _packet(from_client: bool, seq: int, ack: int, data: bytes) -> bytes:
-    ports, hosts = (40000, PORT), (_CLIENT, _SERVER)
-    if not from_client:
-        ports, hosts = ports[::-1], hosts[::-1]
-    tcp = struct.pack(">HHIIBBHHH", *ports, seq, ack, 5 << 4, 0x18, 65535, 0, 0)  # PSH and ACK
-    ip = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(tcp) + len(data), 0, 0x4000, 64, 6, 0) + hosts[0] + hosts[1]
-    return ip + tcp + data
+            flow = Capture(file).flow(now=0)
+            for number, (side, piece) in enumerate(self.pieces):
+                flow.write(side, piece, now=1000 * number)
+            flow.close(now=1000 * len(self.pieces))
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from patience import SOON
 from peers import Diod, Served
 from tree_interop import BIG, DISK, MANY, TOP
 
@@ -27,7 +28,7 @@ MSIZES = [4096, 8192, 65536, 1 << 20]
 def run(command: str, served: Served, *words: str, uid: int = 0) -> "subprocess.CompletedProcess[bytes]":
     """Run diodls or diodcat on our server."""
     options = ["-s", served.host_port, "-a", "", "-u", str(uid), "-t", "60"]
-    return subprocess.run([command, *options, *words], capture_output=True, timeout=60)
+    return subprocess.run([command, *options, *words], capture_output=True, timeout=SOON)
 
 
 # diod's clients
@@ -218,7 +219,7 @@ async def test_a_cancelled_call_is_flushed_and_the_connection_goes_on(diod: Diod
         assert scope.cancelled_caught
         assert await c.read("file") == "still there\n"
         # diod does not interrupt open(2), so it answers the flush only now; what it opened must be closed again by our client.
-        with trio.fail_after(10):
+        with trio.fail_after(SOON):
             while has_reader(fifo):
                 assert await c.read("file") == "still there\n"
         assert await c.read("file") == "still there\n"

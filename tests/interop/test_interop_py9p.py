@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import SOON
 from peers import Served
 from py9p_found import Python
 from tree_interop import BIG, MANY, TOP
@@ -30,7 +31,7 @@ def client(
 ) -> list[Any]:
     """Give orders to py9p's client; return the msize that was agreed on and what each order brought, an error as its words in a tuple."""
     process = py9p.popen(HERE / "py9p_client.py", "127.0.0.1", str(served.port), str(dotu), str(msize), uname)
-    out, err = process.communicate(json.dumps(orders).encode(), timeout=60)
+    out, err = process.communicate(json.dumps(orders).encode(), timeout=SOON)
     assert process.returncode == 0, err.decode()
     return [
         answer["ok"] if "ok" in answer else (answer["error"],) for answer in json.loads(out.splitlines()[-1])
@@ -127,11 +128,11 @@ def py9p_server(py9p: Python, request: pytest.FixtureRequest) -> Iterator[tuple[
     try:
         assert process.stdout is not None
         port = process.stdout.readline().strip().decode()
-        assert port, process.communicate(timeout=10)[1].decode()
+        assert port, process.communicate(timeout=SOON)[1].decode()
         yield f"tcp!127.0.0.1!{port}", Dialect(request.param)
     finally:
         try:
-            _, said = process.communicate(timeout=10)  # closes its stdin: it ends
+            _, said = process.communicate(timeout=SOON)  # closes its stdin: it ends
         except subprocess.TimeoutExpired:
             process.kill()
             raise

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from patience import SOON
 from peers import Served
 from tree_interop import BIG, DISK, MANY, TOP
 
@@ -25,7 +26,7 @@ def py9p() -> Any:
 @pytest.fixture
 def client(py9p: Any, served: Served) -> Iterator[Any]:
     """Connect and attach as root, fid 0 being the root."""
-    with py9p.Client.connect_tcp("127.0.0.1", served.port, timeout=30) as client:
+    with py9p.Client.connect_tcp("127.0.0.1", served.port, timeout=SOON) as client:
         agreed = client.negotiate()
         assert (agreed.version, agreed.msize) == ("9P2000", 8192)
         assert client.attach(0, uname="root").type == 0x80
@@ -141,7 +142,7 @@ def test_errors_are_exceptions_in_our_words(py9p: Any, client: Any, served: Serv
     client.walk(0, 1, "many")
     says("Is a directory", client.open, 1, OWRITE)
     says("Operation not permitted", client.create, 1, "new", 0o666, OWRITE)
-    with py9p.Client.connect_tcp("127.0.0.1", served.port, timeout=30) as other:
+    with py9p.Client.connect_tcp("127.0.0.1", served.port, timeout=SOON) as other:
         other.negotiate()
         other.attach(0, uname="nobody")
         other.walk(0, 1, "secret")

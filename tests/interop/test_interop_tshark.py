@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import pytest
 import trio
+import trio.testing
 from dissect import Dissected, dissect
 from every_message import everything, never
 from recording import Recording, recorded
@@ -150,9 +151,15 @@ async def test_what_our_client_says_is_understood(tshark: str, tmp_path: Path, d
         await c.remove("shelf/old")
         async with await c.open("events") as events:
             await events.read(1000)
-            with trio.move_on_after(0.05):
+
+            async def read_on() -> None:
                 while True:
-                    await events.read(1000)  # until nothing more comes: then it waits, and is flushed
+                    await events.read(1000)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(read_on)
+                await trio.testing.wait_all_tasks_blocked()  # nothing more comes: it waits, and is flushed
+                nursery.cancel_scope.cancel()
 
     async def converse(fd: int) -> None:
         async with connect(f"fd!{fd}!{fd}", version=dialect.version, uname="root", msize=65536) as c:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import attrs
 import pytest
 import trio
+from patience import SOON
 
 from servers.kernels import backend, qemu, uml
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
 
 BACKENDS = {"qemu": qemu.Qemu(), "uml": uml.Uml()}
-BOOT = 60  # s; 2 to 5 on an idle machine
+BOOT = 180  # s; 2 to 5 on an idle machine
 
 
 @attrs.define(eq=False)
@@ -53,13 +54,14 @@ class Guest:
 
 
 @asynccontextmanager
-async def booted(kind: str, directory: Path, **settings: object) -> AsyncIterator[Guest]:
-    """Boot a guest with an agent and the host's /, and kill it at the end if it still runs."""
+async def booted(kind: str, directory: Path, *, seconds: float = BOOT, **settings: object) -> AsyncIterator[Guest]:
+    """Boot a guest with an agent and the host's /, and kill it at the end if it still runs; fails if all takes longer than `seconds`."""
     chosen = BACKENDS[kind]
-    spec = backend.Spec(name="t1", kernel=chosen.kernel, serve=None, agent=True, **settings)  # type: ignore[arg-type]
+    settings = {"kernel": chosen.kernel, **settings}
+    spec = backend.Spec(name="t1", serve=None, agent=True, **settings)  # type: ignore[arg-type]
     with trio.fail_after(4 * BOOT):  # the first time, the kernel is downloaded
         await chosen.prepare(spec, report=print)
-    with trio.fail_after(BOOT):
+    with trio.fail_after(seconds):
         guest = Guest(await chosen.start(spec, directory / "t1"))
         try:
             async with trio.open_nursery() as nursery:
@@ -119,7 +121,7 @@ def watched(pids: Iterable[int]) -> Iterator[list[int]]:
 
 async def ended(descriptors: Iterable[int]) -> None:
     """Wait until all that is watched has ended."""
-    with trio.fail_after(20):
+    with trio.fail_after(SOON):
         for descriptor in descriptors:
             await trio.lowlevel.wait_readable(descriptor)
 

@@ -38,7 +38,7 @@ async def test_boots_runs_talks_and_halts(kind: str, home: Path) -> None:
         await guest.running.send(b"echo it is $((6 * 7))\n")
         await guest.until(b"it is 42")
         if kind == "qemu":
-            assert (await guest.run("test -c /dev/vport0p1 -a -c /dev/hvc0"))[0] == 0
+            assert (await guest.run("test -c /dev/vport0p1 -a -c /dev/vport0p2"))[0] == 0
         pid = guest.running.pid
         assert Path(f"/proc/{pid}").exists()
         await guest.running.halt()
@@ -61,7 +61,7 @@ async def test_a_panic_is_noticed_at_once(kind: str, home: Path) -> None:
         took = time.monotonic() - before
     assert guest.reason == "panicked"
     assert b"sysrq triggered crash" in guest.said
-    assert took < 1 or os.getloadavg()[0] > 2 * (os.cpu_count() or 1), f"{took:.1f} s"
+    assert took < 10, f"{took:.1f} s"  # tenths of one on an idle machine; whatever else would notice it takes a minute
 
 
 async def test_a_reboot_is_told_from_an_end(home: Path) -> None:
@@ -106,7 +106,7 @@ async def test_the_guest_reaches_us(kind: str, home: Path) -> None:
     async with booted(kind, home, hostroot=False) as guest:
         listener = await listen(guest.running.listen)  # after its start, and QEMU calls again until it is there
         say = {
-            "char!/dev/hvc0": "exec 3<>/dev/hvc0; stty raw -echo <&3; printf hello >&3",
+            "char!/dev/vport0p2": "exec 3<>/dev/vport0p2; printf hello >&3",
             "tcp!10.0.2.2!564": "printf hello | nc 10.0.2.2 564",
         }[guest.running.guest_dial]
         try:

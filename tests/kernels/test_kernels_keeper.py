@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from patience import SOON
 
 from mk9p.errors import NineError
 from servers.kernels import keeper
@@ -55,7 +56,7 @@ async def test_a_crowd_dies_as_one(tmp_path: Path) -> None:
     crowd = "for i in 1 2 3; do setsid sleep 1000 & done; wait"  # each in a session of its own
     held = await keeper.keep(tmp_path / "d", ["sh", "-c", crowd], crowd=True)
     children = Path(f"/proc/{held.pid}/task/{held.pid}/children")
-    with trio.fail_after(10):
+    with trio.fail_after(SOON):
         while not (inside := children.read_text().split()):
             await trio.lowlevel.checkpoint()
         namespace = os.readlink(f"/proc/{inside[0]}/ns/pid")

@@ -10,6 +10,7 @@ import attrs
 import pytest
 import trio
 import trio.testing
+from patience import SOON
 
 from mk9p.auth import ROOT
 from mk9p.errors import NineError
@@ -129,7 +130,7 @@ class Lab:
         await self.write(f"{name}/ctl", "start\n")
         await self.guest.says.send(b"noise mk9p: list")
         await self.guest.says.send(b"ening on char!/dev/hvc0\r\n")
-        with trio.fail_after(10):
+        with trio.fail_after(SOON):
             await self.kernel(name).ready()
 
     def happened(self, name: str = "k1") -> list[str]:
@@ -231,7 +232,7 @@ async def test_how_it_ended(reason: str, booted: bool, state: str, tmp_path: Pat
             await one.write("k1/ctl", "start")
         waiting = await one.open("k1/wait")
         one.guest.end(reason)
-        with trio.fail_after(10):
+        with trio.fail_after(SOON):
             assert await settle(waiting.read(0, 100)) == f"{reason}\n".encode()
         assert one.kernel().state == state
         assert f"reason {reason}\n" in await one.read("k1/status")
@@ -255,7 +256,7 @@ async def test_a_kernel_whose_serving_fails_is_silent_at_once(tmp_path: Path) ->
         for _ in range(2):
             await one.guest.says.send(b"ImportError\r\nmk9p: serve ended wi")
             await one.guest.says.send(b"th status 1\r\n")
-        with trio.fail_after(10), pytest.raises(TimeoutError, match="serve has ended in it"):
+        with trio.fail_after(SOON), pytest.raises(TimeoutError, match="serve has ended in it"):
             await one.kernel().ready()
         assert one.happened().count("silent") == 1
 
@@ -346,7 +347,7 @@ async def test_the_console(tmp_path: Path) -> None:
         await one.write("k1/console", "ls\n")
         assert one.guest.typed == b"ls\n"
         one.guest.end("halted")
-        with trio.fail_after(10):
+        with trio.fail_after(SOON):
             await one.kernel().ended(0)
         assert await one.read("k1/log") == "noise mk9p: listening on char!/dev/hvc0\r\n"
         first, second = await one.open("k1/console"), await one.open("k1/console")

@@ -6,6 +6,7 @@ from collections.abc import Awaitable
 import pytest
 import trio
 import trio.testing
+from patience import SOON
 
 from mk9p.auth import ROOT
 from mk9p.errors import NineError
@@ -96,7 +97,7 @@ async def test_a_cancelled_read_takes_nothing_and_wakes_the_next(first: bool) ->
             scope.cancel()
         box.send(b"message")
         scope.cancel()
-        with trio.fail_after(5):
+        with trio.fail_after(SOON):
             while not got:
                 await trio.lowlevel.checkpoint()
     assert got == [b"message"]
