@@ -29,9 +29,7 @@ _TIOCSBRK, _TIOCCBRK = 0x5427, 0x5428
 _BREAK_MS: Final = 250
 _LONGEST_BREAK_MS: Final = 10_000
 _LARGEST: Final = 1 << 20
-_USAGE: Final = (
-    "usage: bSPEED · cN · dN · eN · f · h · iN · kMS · lBITS · mN · n · pe|po|pn · qBYTES · rN · sN · wN · xN · exclusive on|off"
-)
+_USAGE: Final = "usage: bSPEED · cN · dN · eN · f · h · iN · kMS · lBITS · mN · n · pe|po|pn · qBYTES · rN · sN · wN · xN · exclusive on|off"
 
 
 class UartCtl(Ctl):

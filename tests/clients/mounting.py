@@ -62,7 +62,8 @@ class Place:
         self.address = f"unix!{self.top}/s"
         self.server = subprocess.Popen([sys.executable, TREE, self.address], stderr=subprocess.PIPE, text=True)
         assert self.server.stderr is not None
-        assert "listening" in self.server.stderr.readline()
+        said = self.server.stderr.readline()
+        assert "listening" in said, said + self.server.stderr.read()
 
     def kill(self) -> None:
         assert self.server is not None
