@@ -75,7 +75,7 @@ async def test_a_silent_line_is_given_up(autojump_clock: trio.testing.MockClock)
         assert refused.value.errno == errno.EIO
         assert "nothing came from it for 30 s" in str(refused.value)
         assert 2 * SILENCE <= trio.current_time() - began <= 3 * SILENCE
-        assert far.got == [m.Tversion.type, m.Tclunk.type, m.Tflush.type]
+        assert far.got[:3] == [m.Tversion.type, m.Tclunk.type, m.Tflush.type]
 
 
 async def test_one_that_lives_is_kept_however_long_an_answer_takes(autojump_clock: trio.testing.MockClock) -> None:
