@@ -1,5 +1,6 @@
 """The checks of every tree find what is wrong with one; lines that break do so when they are told to."""
 
+import errno
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -165,6 +166,21 @@ async def test_large_and_slow_trees_pass() -> None:
     }
     with trio.fail_after(SOON):
         assert await check_tree(lambda: Dir(files)) == list(files)
+
+
+async def test_what_goes_while_it_is_looked_at_passes() -> None:
+    class Going(Dir):
+        """A directory whose file is gone when it has been looked at a few times."""
+
+        def walk(self, name: str, who: Principal) -> Maybe[Node]:
+            if name == "f" and not next(left, 0):
+                raise NineError(errno.ENOENT)
+            return super().walk(name, who)
+
+    for looks in range(1, 30):
+        left = iter([1] * looks)
+        seen = await check_tree(lambda: Dir({"1": Going({"f": Text("x"), "g": Text("y")})}))
+        assert "1/g" in seen
 
 
 BAD: dict[str, tuple[Callable[[], Node], str]] = {

@@ -315,8 +315,8 @@ class Connection:
             self.free_fid(call.fids[0])
         flushed = self._flushes.pop(call.tag, None)
         if flushed is not None:
+            self._free_tag(call.tag)  # first: what is clunked now may find out that the line is broken, and end all
             self._flushed(flushed, isinstance(result, outcome.Value))
-            self._free_tag(call.tag)
         elif call.left:
             call.answered = True
             if not any(flushed is call for flushed in self._flushes.values()):

@@ -11,7 +11,7 @@
 
 import errno
 import os
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Final
 
 import attrs
@@ -19,6 +19,7 @@ import attrs
 from mk9p.affinity import CpuSet, listed, numbers
 from mk9p.errors import NineError, wording
 from mk9p.sysfs import names, put, text
+from servers.cpu.awake import awake
 
 NAME: Final = "mk9p.isolated"
 PLACE: Final = "/run/mk9p/cgroup2"
@@ -103,7 +104,8 @@ class Partition:
         try:
             put(f"{folder}/cpuset.cpus", listed(cpus))
             if not was:
-                self._become()
+                with nullcontext() if self.root else awake(cpus, folder):
+                    self._become()
             if self.cpus() != cpus:
                 said = text(f"{folder}/cpuset.cpus.partition")  # isolated invalid (REASON)
                 reason = said.partition("(")[2].rstrip(")") or said

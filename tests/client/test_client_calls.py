@@ -1,12 +1,14 @@
 """What a connection does with tags, fids, cancelled calls and its own end, against a server played by hand."""
 
 import errno
+import socket
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
 from helpers_client import DIR, FILE, by_hand
+from patience import SOON
 
 from mk9p.client import Connection, requests
 from mk9p.errors import NineError
@@ -336,6 +338,20 @@ async def test_closing_waits_for_clunks_and_flushes(autojump_clock: trio.testing
         await hand.say(m.Rflush(flush.tag))
         await c.closed.wait()
         assert trio.current_time() < 1
+
+
+async def test_a_line_that_breaks_at_what_follows_a_flush_ends_the_connection_only() -> None:
+    """The Rflush is there to be read, and nobody reads the clunk that it lets go on."""
+    async with by_hand() as (c, hand), trio.open_nursery() as nursery:
+        scope = await cancelled(nursery, c.rpc, m.Tremove, 5)
+        await hand.next(m.Tremove)
+        scope.cancel()
+        flush = await hand.next(m.Tflush)
+        hand.stream.socket.shutdown(socket.SHUT_RD)
+        await hand.say(m.Rflush(flush.tag))
+        with trio.fail_after(SOON):
+            await c.closed.wait()
+        assert c.gone == "Broken pipe"
 
 
 async def test_closing_does_not_wait_for_ever(autojump_clock: trio.testing.MockClock) -> None:

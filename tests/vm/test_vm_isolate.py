@@ -23,6 +23,8 @@ from tests.vm.lab_vm import Vm, lab_file, until, up_or_down
 from tests.vm.test_vm_devices import insmod
 
 SECONDS = 10
+WINDOWS = 3  # an idle CPU has left its tick behind by then: on a busy host a 6.1 was seen that kept it for one of them
+COUNTED = ("interrupts", "softirqs", "switches")
 QUIETER = 10  # times
 CGROUPS = "/sys/fs/cgroup"
 OURS = f"{CGROUPS}/mk9p.isolated"
@@ -80,6 +82,13 @@ class Machine:
     def noise(self, cpu: int) -> dict[str, int]:
         lines = (line.split() for line in self.vm.cat(f"k/k1/cpu/{cpu}/noise").splitlines())
         return {key: int(value) for key, value in lines if value != "-"}
+
+    def noises_of(self, *cpus: int) -> dict[int, dict[str, int]]:
+        """Return what comes to some CPUs in the next seconds."""
+        for cpu in cpus:
+            self.word("reset", f"{cpu}/")
+        self.sh(f"sleep {SECONDS}")
+        return {cpu: self.noise(cpu) for cpu in cpus}
 
 
 @pytest.fixture(scope="module", params=["6.1", "6.12"])
@@ -319,20 +328,20 @@ def test_an_isolated_cpu_is_quiet_beside_a_busy_one(machine: Machine) -> None:
                 start("taskset", "-c", str(cpu))
             start()
             until(lambda: len(machine.vm.pids("k1", "do /bin/true")) >= 5, "five busy neighbours")
-            for cpu in ("2/", "3/"):
-                machine.word("reset", cpu)
-            machine.sh(f"sleep {SECONDS}")
-            noises = {cpu: machine.noise(cpu) for cpu in (3, 2)}
+            for _ in range(WINDOWS):
+                noises = machine.noises_of(2, 3)
+                for key in ("since_ns", *COUNTED):
+                    print(f"{machine.kernel} {key}: CPU 3 {noises[3][key]}, CPU 2 {noises[2][key]}")
+                quiet = [key for key in COUNTED if noises[3][key] * QUIETER <= noises[2][key]]
+                if len(quiet) == len(COUNTED):
+                    break
             for cpu in ("2/", "3/"):
                 machine.word("measure 2", cpu)
             gaps = {cpu: machine.noise(cpu) for cpu in (3, 2)}
         finally:
             machine.word("join 3")
-    for key in ("since_ns", "interrupts", "softirqs", "switches"):
-        print(f"{machine.kernel} {key}: CPU 3 {noises[3][key]}, CPU 2 {noises[2][key]}")
     for key in ("gap_ns", "step_ns"):
         print(f"{machine.kernel} {key}: CPU 3 {gaps[3][key]}, CPU 2 {gaps[2][key]}")
-    for key in ("interrupts", "softirqs", "switches"):
-        assert noises[3][key] * QUIETER <= noises[2][key], key
+    assert quiet == list(COUNTED)
     # The gap is no more than printed: one thread of QEMU emulates all four CPUs in turn, so that each is away for as long as the others have theirs.
     assert all(gaps[cpu]["measured_ns"] == 2_000_000_000 and gaps[cpu]["gap_ns"] > gaps[cpu]["step_ns"] for cpu in gaps)
