@@ -68,11 +68,16 @@ def listen() -> socket.socket | None:
     return sock
 
 
-async def follow(sock: socket.socket, take: Callable[[Uevent], None], lost: Callable[[], None]) -> None:
-    """Call `take(uevent)` for each that the kernel tells, and `lost()` after a gap. Ends by cancellation only."""
+async def follow(
+    sock: socket.socket, take: Callable[[bytes], None], lost: Callable[[], None], *, largest: int = _LARGEST
+) -> None:
+    """Call `take(message)` for each that the kernel sends to a netlink socket, and `lost()` after a gap. Ends by cancellation only.
+
+    `largest` is the most bytes that a message of this kind of netlink has (netlink(7)).
+    """
     while True:
         try:
-            message, (sender, _) = sock.recvfrom(_LARGEST)
+            message, (sender, _) = sock.recvfrom(largest)
         except BlockingIOError:
             await trio.lowlevel.wait_readable(sock)
         except OSError as error:
@@ -80,8 +85,8 @@ async def follow(sock: socket.socket, take: Callable[[Uevent], None], lost: Call
                 raise
             lost()
         else:
-            if sender == 0 and (uevent := parse(message)) is not None:
-                take(uevent)
+            if sender == 0:  # the kernel; any other process may send here too
+                take(message)
             await trio.lowlevel.checkpoint()  # a flood of them is not to stop the server
 
 
@@ -92,8 +97,13 @@ async def told(take: Callable[[Uevent], None], lost: Callable[[], None], *, root
     if sock is None:
         yield False
         return
+
+    def each(message: bytes) -> None:
+        if (uevent := parse(message)) is not None:
+            take(uevent)
+
     with sock:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(follow, sock, take, lost)
+            nursery.start_soon(follow, sock, each, lost)
             yield True
             nursery.cancel_scope.cancel()

@@ -7,20 +7,17 @@ The kernel drops messages for a receiver whose buffer is full and says ENOBUFS. 
 next one and told as `lost COUNT`, as any gap is. (Uevents of kinds that are not told count there too: nobody can know what the lost ones were.)
 """
 
-import errno
 import os
 import socket
 
-import trio
-
 from mk9p.tree import Log
+from mk9p.uevents import follow
 
 NETLINK_KOBJECT_UEVENT = 15
 KERNEL_GROUP = 1
 SO_RCVBUFFORCE = 33
 TOLD = frozenset({"add", "remove", "move"})
 BUFFER = 1 << 20  # hundreds of messages: a hub full of USB devices coming at once
-LARGEST = 8192  # UEVENT_BUFFER_SIZE is 2048, and some drivers' headers more
 
 
 class Uevents:
@@ -46,19 +43,11 @@ class Uevents:
     async def run(self) -> None:
         """Tell of devices until cancelled."""
         with self.socket:
-            while True:
-                try:
-                    message, (sender, _) = self.socket.recvfrom(LARGEST)
-                except BlockingIOError:
-                    await trio.lowlevel.wait_readable(self.socket)
-                except OSError as error:
-                    if error.errno != errno.ENOBUFS:
-                        raise
-                    self.deaf = True
-                else:
-                    if sender == 0:  # the kernel; any other process may send here too
-                        self.take(message)
-                    await trio.lowlevel.checkpoint()  # a flood of them is not to stop the server
+            await follow(self.socket, self.take, self.missed)
+
+    def missed(self) -> None:
+        """Take note of a gap: how many are in it, the next one tells."""
+        self.deaf = True
 
     def take(self, message: bytes) -> None:
         """Tell of one message, and before it of those that were lost."""

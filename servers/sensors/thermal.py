@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
-import trio
+from mk9p import uevents
 
 Attributes: TypeAlias = Mapping[int, bytes]
 
@@ -98,16 +98,9 @@ def listen() -> socket.socket | None:
 
 async def follow(sock: socket.socket, take: Callable[[int, Attributes], None], lost: Callable[[], None]) -> None:
     """Call `take(event, attributes)` for each that the kernel tells, and `lost()` after a gap. Ends by cancellation only."""
-    while True:
-        try:
-            message, (sender, _) = sock.recvfrom(_LARGEST)
-        except BlockingIOError:
-            await trio.lowlevel.wait_readable(sock)
-        except OSError as error:
-            if error.errno != errno.ENOBUFS:
-                raise
-            lost()
-        else:
-            if sender == 0 and len(message) >= _HEADERS:
-                take(message[16], attributes(message[_HEADERS:]))
-            await trio.lowlevel.checkpoint()
+
+    def each(message: bytes) -> None:
+        if len(message) >= _HEADERS:
+            take(message[16], attributes(message[_HEADERS:]))
+
+    await uevents.follow(sock, each, lost, largest=_LARGEST)
