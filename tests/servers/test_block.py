@@ -12,7 +12,7 @@ import pytest
 import trio
 from patience import SOON
 from tables import dos, gpt
-from trees import ls, mode, plant, read, write
+from trees import fails, ls, mode, plant, read, write
 
 from mk9p.client import Client
 from mk9p.testing import check_tree, mounted
@@ -48,14 +48,6 @@ def root(tmp_path: Path) -> Path:
 async def served(root: Path) -> AsyncIterator[Client]:
     async with tree(root=str(root)) as node, mounted(node) as client:
         yield client
-
-
-@contextmanager
-def fails(*numbers: int) -> Iterator[None]:
-    """Expect one of these errnos."""
-    with pytest.raises(OSError) as caught:  # noqa: PT011
-        yield
-    assert caught.value.errno in numbers, caught.value
 
 
 async def refused(client: Client, path: str, text: str) -> tuple[int, str]:

@@ -2,12 +2,12 @@
 
 import errno
 import os
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from trees import plant
+from trees import fails, plant
 
 from mk9p.client import Client
 from mk9p.testing import check_tree, mounted
@@ -52,13 +52,6 @@ def root(tmp_path: Path) -> Path:
 async def served(root: Path) -> AsyncIterator[Client]:
     async with tree(root=str(root)) as node, mounted(node) as client:
         yield client
-
-
-@contextmanager
-def fails(number: int) -> Iterator[None]:
-    with pytest.raises(OSError) as caught:  # noqa: PT011
-        yield
-    assert caught.value.errno == number, caught.value
 
 
 async def test_there_is_a_directory_for_each_slot(root: Path) -> None:

@@ -1,14 +1,14 @@
 """power: on a made-up machine. What a real kernel says is in tests/vm/test_vm_sensors.py, but for caps, which no guest has."""
 
 import errno
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import sensing
 from sensing import CPU, POLICY, SUPPLY, ZONE
-from trees import plant
+from trees import fails, plant
 
 from mk9p.client import Client
 from mk9p.testing import check_tree, mounted
@@ -28,13 +28,6 @@ def root(tmp_path: Path) -> Path:
 async def served(root: Path) -> AsyncIterator[Client]:
     async with tree(root=str(root)) as node, mounted(node) as client:
         yield client
-
-
-@contextmanager
-def fails(number: int) -> Iterator[None]:
-    with pytest.raises(OSError) as caught:  # noqa: PT011
-        yield
-    assert caught.value.errno == number, caught.value
 
 
 async def refused(client: Client, place: str, line: str, number: int, words: str) -> None:

@@ -9,13 +9,13 @@ import sys
 import termios
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trio
 from patience import SOON
-from trees import plant
+from trees import fails, plant
 
 from mk9p.client import Client
 from mk9p.testing import check_tree, mounted
@@ -56,13 +56,6 @@ def wire(tmp_path: Path) -> Iterator[Wire]:
 async def served(root: Path) -> AsyncIterator[Client]:
     async with tree(root=str(root)) as node, mounted(node) as client:
         yield client
-
-
-@contextmanager
-def fails(number: int) -> Iterator[None]:
-    with pytest.raises(OSError) as caught:  # noqa: PT011
-        yield
-    assert caught.value.errno == number, caught.value
 
 
 async def arrived(fd: int, count: int) -> bytes:

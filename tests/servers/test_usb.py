@@ -1,12 +1,12 @@
 """usb: on a made-up bus with a hub and a stick. (The real one: tests/vm.)"""
 
 import errno
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from trees import plant
+from trees import fails, plant
 
 from mk9p.client import Client
 from mk9p.testing import check_tree, mounted
@@ -58,13 +58,6 @@ def root(tmp_path: Path) -> Path:
 async def served(root: Path) -> AsyncIterator[Client]:
     async with tree(root=str(root)) as node, mounted(node) as client:
         yield client
-
-
-@contextmanager
-def fails(number: int) -> Iterator[None]:
-    with pytest.raises(OSError) as caught:  # noqa: PT011
-        yield
-    assert caught.value.errno == number, caught.value
 
 
 async def test_devices_are_there_by_bus_and_port(root: Path) -> None:

@@ -1,6 +1,10 @@
 """Use a resource server's tree in this process, without the wire: walk a path, read all, write, list."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from mk9p.auth import ROOT, Principal
 from mk9p.tree import Handle, Node, Open, settle
@@ -51,3 +55,11 @@ def plant(root: Path, files: dict[str, str]) -> None:
     for path, content in files.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(content + "\n")
+
+
+@contextmanager
+def fails(*numbers: int) -> Iterator[None]:
+    """Expect one of these errnos."""
+    with pytest.raises(OSError) as caught:  # noqa: PT011
+        yield
+    assert caught.value.errno in numbers, caught.value
