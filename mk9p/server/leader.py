@@ -31,6 +31,7 @@ import trio
 from mk9p.errors import NineError, ProtocolError, translate
 from mk9p.server.blocks import forward
 from mk9p.server.connection import Connection
+from mk9p.server.courtesy import Courtesy
 from mk9p.server.exchange import OURS, Exchange, here, theirs
 from mk9p.server.limits import RESERVE
 from mk9p.server.refusals import line, origin, refuse
@@ -57,6 +58,7 @@ class Leader(Workers):
         super().__init__()
         self.woke = 0  # when the leader last had something to do, on the monotonic clock in ns
         self.poller = select.epoll()
+        self._courtesy = Courtesy(self.poller)
         self._bell = os.eventfd(
             0, os.EFD_NONBLOCK | os.EFD_CLOEXEC
         )  # wakes a leader that waits, when a link has a turn without being readable
@@ -125,12 +127,7 @@ class Leader(Workers):
                 self._leader = None  # its requests came before all that is still to be received
                 return
             if not turns:
-                events = poller.poll(0)
-                if not events:
-                    # A client or a kernel on this very processor that was just sent to is often ready to send as soon as it has its turn. To let it
-                    # have it costs less than a microsecond, to go back to trio ten times that.
-                    os.sched_yield()
-                    events = poller.poll(0)
+                events = self._courtesy.events()
                 if not events:
                     await trio.lowlevel.wait_readable(poller.fileno())
                     events = poller.poll(0)
