@@ -4,6 +4,7 @@
 A Linux socket has its options inherited by what it accepts, so TCP's are set once on the listener.
 """
 
+import contextlib
 import errno
 import logging
 import socket
@@ -44,7 +45,7 @@ async def _dial_tcp_one(dial: Dial, family: int, where: Any) -> SocketLink:
         if sock.getsockname() == sock.getpeername():
             raise dial.refuse(errno.ECONNREFUSED)
         _tcp_options(sock)
-        return SocketLink(sock, _tcp_peer(sock, dial.netns is None))
+        return _tcp_link(sock, dial.netns is None)
     except BaseException:
         sock.close()
         raise
@@ -73,7 +74,7 @@ async def listen_tcp(dial: Dial) -> SocketListener:
     here = dial.netns is None
 
     def link(accepted: socket.socket, _: object) -> SocketLink:
-        return SocketLink(accepted, _tcp_peer(accepted, here))
+        return _tcp_link(accepted, here)
 
     address = attrs.evolve(dial, rest=f"{host}!{real}").address
     return SocketListener(sock, link, address=address, kind="tcp", loopback=here and _is_loopback(bound))
@@ -119,10 +120,14 @@ def _tcp_options(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 10_000)
 
 
-def _tcp_peer(sock: socket.socket, here: bool) -> Peer:
+def _tcp_link(sock: socket.socket, here: bool) -> SocketLink:
     host, port, *_ = sock.getpeername()
+    if _is_loopback(host):
+        # Nothing is lost there and nothing shared, so there is nothing to find out: bbr, where it is the default, paces itself to half of what goes.
+        with contextlib.suppress(PermissionError):  # the administrator allows others only (tcp(7))
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
     loopback = here and _is_loopback(host) and _is_loopback(sock.getsockname()[0])
-    return Peer("tcp", f"{host.removeprefix('::ffff:')}!{port}", loopback=loopback)
+    return SocketLink(sock, Peer("tcp", f"{host.removeprefix('::ffff:')}!{port}", loopback=loopback))
 
 
 def _is_loopback(host: str) -> bool:

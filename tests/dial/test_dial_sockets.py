@@ -47,6 +47,7 @@ async def test_tcp(host: str, peer: str) -> None:
         assert link.lossy is False
         assert link.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert link.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert link.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0") == b"reno"
         assert link.rfd == link.wfd == link.sock.fileno()
     await talk(one, other)
     one.close()

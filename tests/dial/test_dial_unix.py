@@ -10,7 +10,7 @@ import trio
 import trio.testing
 from helpers_dial import ended, pair, talk
 
-from mk9p.dial import dial, listen
+from mk9p.dial import SocketLink, dial, listen
 from mk9p.errors import NineError
 
 NOBODY = 65534
@@ -35,6 +35,9 @@ async def test_unix(tmp_path: Path) -> None:
         assert (link.peer.kind, link.peer.private, link.peer.loopback) == ("unix", True, True)
         assert (link.peer.uid, link.peer.gid, link.peer.pid) == (os.getuid(), os.getgid(), os.getpid())
         assert link.peer.address == f"pid {os.getpid()}"
+        assert isinstance(link, SocketLink)
+        most = int(Path("/proc/sys/net/core/wmem_max").read_text())
+        assert link.sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 2 * min(1 << 20, most)
     await talk(one, other)
     one.close()
     assert await ended(other)
