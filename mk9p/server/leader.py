@@ -45,7 +45,7 @@ log = logging.getLogger("mk9p.server")
 
 BATCHES: Final = 4  # times that one link is read again before the others have their turn
 BULK: Final = 16384  # bytes; who sends that much at once is probably still sending
-TURNS: Final = 16  # turns before the rest of the program has its own
+SHARE: Final = 1_000_000  # ns that links have, and the one that is served then its turn, before the rest of the program has its own
 _TYPE_TAG: Final = Struct("<BH").unpack_from
 _ALWAYS: Final = frozenset({m.Tversion.type, m.Tflush.type, m.Tclunk.type})  # what makes room
 _IN, _OUT, _GONE = select.EPOLLIN, select.EPOLLOUT, select.EPOLLHUP | select.EPOLLERR
@@ -121,7 +121,7 @@ class Leader(Workers):
     async def lead(self, worker: Worker) -> None:
         """Serve links until a request of theirs waits: then this worker has it in hand, and another leads."""
         poller, by_fd, turns = self.poller, self.by_fd, self._turns
-        taken = 0
+        due = monotonic_ns() + SHARE
         while self._leader is worker:
             if self._backlog:
                 self._leader = None  # its requests came before all that is still to be received
@@ -131,7 +131,7 @@ class Leader(Workers):
                 if not events:
                     await trio.lowlevel.wait_readable(poller.fileno())
                     events = poller.poll(0)
-                    taken = 0
+                    due = monotonic_ns() + SHARE
                 self.woke = monotonic_ns()
                 for fd, event in events:
                     if (c := by_fd.get(fd)) is not None:
@@ -140,18 +140,18 @@ class Leader(Workers):
                             self.hang_up(c, "the peer closed it")  # nobody would read that
                     elif fd == self._bell:
                         os.eventfd_read(fd)
-            elif turns[0].dead:
+            elif (link := turns[0]).dead:
                 turns.popleft()
-            elif isinstance(turns[0], Backend):
-                self.exchange.turn(turns[0])
+            elif isinstance(link, Backend):
+                self.exchange.turn(link)
                 turns.popleft()
-            elif (waiting := self._turn(worker, turns[0])) is not None:
+            elif (waiting := self._turn(worker, link)) is not None:
                 await self._in_hand(waiting)
             else:
                 turns.popleft()
-                taken += 1
-                if taken % TURNS == 0:
+                if link.counts.since > due:
                     await trio.lowlevel.checkpoint()
+                    due = monotonic_ns() + SHARE
 
     def _turn(self, worker: Worker, c: Connection) -> Request | None:
         """Serve one link for a while. None: its turn is over; else a request waits, which this worker has in hand, and leads no more."""

@@ -47,6 +47,7 @@ class FrameBuffer:
         have = self._tail - self._head
         if have == 0:
             self._head = self._tail = 0
+            return self.view
         rest = max(0, min(_SIZE(self.buf, self._head)[0], self.limit) - have) if have >= 4 else 0
         if len(self.buf) - self._tail < max(rest, len(self.buf) // 2):
             if have > _LITTLE and len(self.buf) < _MOST:
