@@ -5,8 +5,8 @@ each server's rates (noise only slows down), and its ratio to the one it is comp
 2 us; on two it costs 20 to 50, which measures the machine: those are printed too, without a gate. `relay` is one more hop that passes on bytes and
 knows nothing of 9P, in C: what a composed namespace costs if it does nothing. `-u` behind a hop's name: its other side is a unix socket.
 
-All of them are in a network namespace of their own, where TCP's congestion control is cubic, which is Linux's: bbr, the default of some machines, paces
-a sender on the loopback to half of what goes, or does not, by how a connection began.
+All of them are in a network namespace of their own, where TCP's congestion control is cubic, which is Linux's: bbr, the default of some machines,
+paces a sender on the loopback to half of what goes, or does not, by how a connection began.
 """
 
 import argparse

@@ -14,6 +14,7 @@ from mk9p.dial import SocketLink, dial, listen
 from mk9p.errors import NineError
 
 NOBODY = 65534
+WMEM_MAX = int(Path("/proc/sys/net/core/wmem_max").read_text())
 
 
 @pytest.fixture
@@ -36,8 +37,7 @@ async def test_unix(tmp_path: Path) -> None:
         assert (link.peer.uid, link.peer.gid, link.peer.pid) == (os.getuid(), os.getgid(), os.getpid())
         assert link.peer.address == f"pid {os.getpid()}"
         assert isinstance(link, SocketLink)
-        most = int(Path("/proc/sys/net/core/wmem_max").read_text())
-        assert link.sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 2 * min(1 << 20, most)
+        assert link.sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 2 * min(1 << 20, WMEM_MAX)
     await talk(one, other)
     one.close()
     assert await ended(other)
