@@ -19,7 +19,7 @@ from mk9p.dial.link import Peer, SocketLink
 from mk9p.dial.sockets import SocketListener, connect
 
 _LONGEST: Final = 107  # bytes: sun_path without its final NUL
-_WINDOW: Final = 1 << 20  # bytes that the kernel holds for the reader, if net.core.wmem_max lets it: a window of 8 replies at 128 KiB
+_WINDOW: Final = 1 << 20  # bytes that the kernel holds for the reader: a window of 8 replies at 128 KiB
 
 
 async def dial_unix(dial: Dial) -> SocketLink:
@@ -119,5 +119,6 @@ def _remove(path: str | None, own: tuple[int, int] | None) -> None:
 def _unix_link(sock: socket.socket, _: object) -> SocketLink:
     pid, uid, gid = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     # What is sent is held by the sender's buffer alone, whose default of 208 KiB three large replies fill; TCP's grow as they are needed.
+    # net.core.wmem_max may say less.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _WINDOW)
     return SocketLink(sock, Peer("unix", f"pid {pid}", uid, gid, pid, private=True, loopback=True))
