@@ -1,5 +1,5 @@
 /*
- * relay PORT SERVERPORT: a relay of bytes, which knows nothing of 9P.
+ * relay PORT SERVER: a relay of bytes, which knows nothing of 9P. SERVER: a port of the loopback, or the path of a unix socket.
  *
  * What a composed namespace is measured against beside the server itself: one more hop on one processor costs
  * the kernel's calls and two more changes of process whatever is done with the bytes, and this does nothing.
@@ -11,8 +11,10 @@
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 enum { FDS = 4096, SIZE = 1 << 20 };
@@ -25,6 +27,18 @@ static int loopback(int port, int listening) {
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     if (listening ? bind(fd, (void *)&a, sizeof a) || listen(fd, 64) : connect(fd, (void *)&a, sizeof a)) {
+        perror("relay");
+        exit(1);
+    }
+    return fd;
+}
+
+static int server(const char *where) {
+    if (*where != '/') return loopback(atoi(where), 0);
+    struct sockaddr_un a = { .sun_family = AF_UNIX };
+    strncpy(a.sun_path, where, sizeof a.sun_path - 1);
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    if (connect(fd, (void *)&a, sizeof a)) {
         perror("relay");
         exit(1);
     }
@@ -50,7 +64,7 @@ static void pass(int fd) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 3) return fputs("usage: relay PORT SERVERPORT\n", stderr), 2;
+    if (argc != 3) return fputs("usage: relay PORT SERVER\n", stderr), 2;
     int listener = loopback(atoi(argv[1]), 1), epoll = epoll_create1(0), one = 1;
     watch(epoll, listener);
     for (;;) {
@@ -61,13 +75,13 @@ int main(int argc, char **argv) {
                 pass(events[i].data.fd);
                 continue;
             }
-            int client = accept(listener, NULL, NULL), server = loopback(atoi(argv[2]), 0);
-            if (client < 0 || client >= FDS || server >= FDS) return 1;
+            int client = accept(listener, NULL, NULL), behind = server(argv[2]);
+            if (client < 0 || client >= FDS || behind >= FDS) return 1;
             setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-            other[client] = server;
-            other[server] = client;
+            other[client] = behind;
+            other[behind] = client;
             watch(epoll, client);
-            watch(epoll, server);
+            watch(epoll, behind);
         }
     }
 }

@@ -93,25 +93,24 @@ def served(what: str, aname: str, cpu: int) -> Iterator[Rival]:
 
 
 @contextmanager
-def composed(behind: Rival, cpu: int) -> Iterator[Rival]:
+def composed(name: str, behind: Rival, cpu: int) -> Iterator[Rival]:
     """Serve a namespace in which another rival is mounted."""
     port = free_port()
     host, _, other = behind.address.rpartition(":")
     with tempfile.NamedTemporaryFile("w") as script:
-        script.write(f"mount tcp!{host}!{other} /k/x\n")
+        script.write(f"mount {f'tcp!{host}!{other}' if host else f'unix!{other}'} /k/x\n")
         script.flush()
         argv = [sys.executable, "-m", "mk9p", "compose", "--trust", "-l", f"tcp!127.0.0.1!{port}", script.name]
-        with _process("composed", argv, port, "/k/x", cpu) as rival:
+        with _process(name, argv, port, "/k/x", cpu) as rival:
             yield attrs.evolve(rival, pids=(*rival.pids, *behind.pids))
 
 
 @contextmanager
-def relay(behind: Rival, cpu: int) -> Iterator[Rival]:
+def relay(name: str, behind: Rival, cpu: int) -> Iterator[Rival]:
     """Pass on the bytes of another rival, in C (relay.c): what one more hop costs that does nothing at all."""
     port = free_port()
-    with _process(
-        "relay", [str(compiled("relay")), str(port), behind.address.rpartition(":")[2]], port, "/", cpu
-    ) as rival:
+    argv = [str(compiled("relay")), str(port), behind.address.rpartition(":")[2]]
+    with _process(name, argv, port, "/", cpu) as rival:
         yield attrs.evolve(rival, pids=(*rival.pids, *behind.pids))
 
 
@@ -167,7 +166,9 @@ def all_of_them(cpu: int) -> Iterator[dict[str, Rival]]:
             stack.enter_context(tree("plain", cpu)),
             stack.enter_context(tree("async", cpu)),
         ]
-        rivals += [stack.enter_context(composed(rivals[1], cpu)), stack.enter_context(relay(rivals[1], cpu))]
-        rivals.append(stack.enter_context(served(f"fs:{root}", f"/fs/{root.name}", cpu)))
         rivals += [stack.enter_context(on_socket(rival, root)) for rival in (rivals[0], rivals[1])]
+        for end, behind in (("", rivals[1]), ("-u", rivals[-1])):
+            rivals.append(stack.enter_context(composed(f"composed{end}", behind, cpu)))
+            rivals.append(stack.enter_context(relay(f"relay{end}", behind, cpu)))
+        rivals.append(stack.enter_context(served(f"fs:{root}", f"/fs/{root.name}", cpu)))
         yield {rival.name: rival for rival in rivals}
