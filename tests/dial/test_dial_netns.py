@@ -42,12 +42,14 @@ async def test_sockets_stay_in_their_namespace(netns: str) -> None:
     here = await _namespaces()
     assert len(here) == 1
     for host in ("127.0.0.1", "localhost", "*"):
-        listener = await listen(f"{netns}/tcp!{host}!0")
-        port = listener.address.rpartition("!")[2]
-        assert listener.address == f"{netns}/tcp!{host}!{port}"
-        assert listener.loopback is False
-        with pytest.raises(ConnectionRefusedError):
-            await dial(f"tcp!127.0.0.1!{port}")
+        with socket.socket() as outside:  # has the port there and does not listen, so nobody else does
+            outside.bind(("127.0.0.1", 0))
+            port = outside.getsockname()[1]
+            listener = await listen(f"{netns}/tcp!{host}!{port}")
+            assert listener.address == f"{netns}/tcp!{host}!{port}"
+            assert listener.loopback is False
+            with pytest.raises(ConnectionRefusedError):
+                await dial(f"tcp!127.0.0.1!{port}")
         one = await dial(listener.address)
         other = await listener.accept()
         for link in (one, other):
