@@ -362,7 +362,10 @@ class Fuse(pyfuse3.Operations):
         del self.opened[fh]
 
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
-        pass
+        listing = self.opened[fh]
+        assert isinstance(listing, Listing)
+        with _Request(self.interrupts, 0, listing.inode.number):
+            await listing.inode.node.sync(listing.who, data=datasync)
 
 
 @lru_cache(maxsize=1024)

@@ -13,14 +13,18 @@ import errno
 import os
 import stat as st
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from mk9p.dial import Dial, FdLink, Link, dial, parse
-from mk9p.errors import NineError
+from mk9p.errors import NineError, ProtocolError
+
+if TYPE_CHECKING:
+    from mk9p.wire import FrameBuffer
 
 MSIZE: Final = 1 << 20
+_FLUSHED: Final = 2.0  # s for the answer to a flush: an emulated kernel on a busy machine takes a part of one
 _PIECE: Final = 1 << 17  # bytes that a relay carries at a time
 MODULES: Final = ("9p", "9pnet_fd", "9pnet_virtio")
 CACHES: Final = ("none", "readahead", "mmap", "loose", "fscache")
@@ -130,21 +134,55 @@ async def dialled(address: str, patience: float) -> Link:
 
 
 async def _settled(link: Link) -> None:
-    """Let pass what is left on a line of an earlier conversation, which v9fs would take for answers: all that comes before that to a Tversion.
+    """Let pass what is left on a line of an earlier conversation, which v9fs would take for answers.
 
-    It is said once: a second answer would end v9fs's own conversation.
+    A Tversion is said until it is answered: the first may be taken for the rest of what somebody said who was killed in the middle of a frame. Each
+    is answered, and a second answer would end v9fs's own conversation: so the end is the answer to a flush of no tag, which is sent after the last.
     """
+    import trio
+
+    from mk9p.client.handshake import REPEAT
     from mk9p.wire import NOTAG, Dialect, FrameBuffer, codec, messages
 
-    rest = memoryview(codec(Dialect.L, messages.Tversion.type).pack(NOTAG, MSIZE, Dialect.L.version))
+    tag = int.from_bytes(os.urandom(2)) % NOTAG  # an answer to somebody else's has hardly the same
+    version = codec(Dialect.L, messages.Tversion.type).pack(NOTAG, MSIZE, Dialect.L.version)
+    flush = codec(Dialect.L, messages.Tflush.type).pack(tag, NOTAG)
+    frames = FrameBuffer(MSIZE)
+    while True:
+        await _send(link, version)
+        frames.resync(messages.Rversion.type)
+        with trio.move_on_after(REPEAT) as scope:
+            await _answered(link, frames, messages.Rversion.type, NOTAG)
+        if scope.cancelled_caught:
+            continue
+        await _send(link, flush)
+        with trio.move_on_after(_FLUSHED):  # else it was not an answer that came, but what looked like one
+            await _answered(link, frames, messages.Rflush.type, tag)
+            return
+
+
+async def _send(link: Link, data: bytes) -> None:
+    rest = memoryview(data)
     while rest:
         try:
             rest = rest[link.send(rest) :]
         except BlockingIOError:
             await link.wait_writable()
-    frames = FrameBuffer(MSIZE)
-    frames.resync(messages.Rversion.type)
-    while frames.next() is None:
+
+
+async def _answered(link: Link, frames: "FrameBuffer", number: int, tag: int) -> None:
+    """Receive until an answer has come. Raises ECONNRESET; what is out of frame never is one."""
+    while True:
+        try:
+            while (frame := frames.next()) is not None:
+                start, _ = frame
+                if (
+                    frames.buf[start + 4] == number
+                    and int.from_bytes(frames.buf[start + 5 : start + 7], "little") == tag
+                ):
+                    return
+        except ProtocolError:
+            frames.drop_partial()
         try:
             count = link.recv_into(frames.space())
         except BlockingIOError:

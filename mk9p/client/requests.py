@@ -56,6 +56,7 @@ REFUSED: Final = (errno.EOPNOTSUPP, errno.ENOSYS)  # what says that a server has
 _WORDS: Final = 8192  # bytes of an error's words
 
 Entry = tuple[str, Qid, Stat | None]
+Listed = tuple[str, Qid, Stat | None, int]  # and the kind, as readdir(3) has it in d_type
 
 
 async def walk(c: Connection, fid: int, names: Sequence[str]) -> tuple[int, list[Qid]]:
@@ -194,6 +195,11 @@ async def in_words(c: Connection, root: int, names: Sequence[str], error: NineEr
 
 async def entries(c: Connection, fid: int) -> list[Entry]:
     """Return name, qid and, but for 9P2000.L, status of everything in the directory that a fid stands for."""
+    return [(name, qid, stat) for name, qid, stat, _ in await listing(c, fid)]
+
+
+async def listing(c: Connection, fid: int) -> list[Listed]:
+    """Return as `entries` does, and the kind of each (DT_FIFO ... of readdir(3)), DT_UNKNOWN where the server does not say."""
     new, _ = await walk(c, fid, ())
     try:
         _, iounit = await open_(c, new)
@@ -202,25 +208,27 @@ async def entries(c: Connection, fid: int) -> list[Entry]:
         c.clunk_nowait(new)
 
 
-async def _read_linux(c: Connection, fid: int, iounit: int) -> list[Entry]:
-    found: list[Entry] = []
+async def _read_linux(c: Connection, fid: int, iounit: int) -> list[Listed]:
+    found: list[Listed] = []
     offset = 0
     while True:
         (data,) = await c.rpc(m.Treaddir, fid, offset, iounit)
         if not data:
             return found
-        for qid, offset, _, name in unpack_dirents(data):  # noqa: B007  # the offset of the last is where to go on
+        for qid, offset, kind, name in unpack_dirents(data):  # noqa: B007  # the offset of the last is where to go on
             if name not in (".", ".."):
-                found.append((name, qid, None))
+                found.append((name, qid, None, kind))
 
 
-async def _read_plan9(c: Connection, fid: int, iounit: int) -> list[Entry]:
-    found: list[Entry] = []
+async def _read_plan9(c: Connection, fid: int, iounit: int) -> list[Listed]:
+    found: list[Listed] = []
     offset = 0
     while data := await read(c, fid, offset, iounit):
         offset += len(data)
         stats = [wire for wire in unpack_stats(c.dialect, data) if wire.name not in (".", "..")]
-        found += [(wire.name, wire.qid, of_wire(wire, wire.name)) for wire in stats]
+        for wire in stats:
+            stat = of_wire(wire, wire.name)
+            found.append((wire.name, wire.qid, stat, st.S_IFMT(stat.mode) >> 12))
     return found
 
 

@@ -9,6 +9,7 @@ Theory
 * The user of each request is attached by his own name and number on the one connection, when he first comes. The server at the other end decides
   whether to believe that.
 * A flushed request is a cancelled task here, and a cancelled call of the client is flushed at the far end.
+* A listing's nodes say of what kind they are (`dtype`) as the server does, for `find -type` and `ls -F` go by that and ask no file.
 * 9P2000.L carries no words of errors. Those of a refused ctl are fetched from the `error` beside it, so that who is here reads what he would there.
 """
 
@@ -181,8 +182,10 @@ class Remote(Node):
         who: Principal,
         qid: Qid | None = None,
         at: tuple[Connection, int] | None = None,
+        *,
+        dtype: int | None = None,
     ) -> None:
-        self.server, self.names, self.who = server, names, who
+        self.server, self.names, self.who, self.dtype = server, names, who, dtype
         self.qtype = QTDIR if qid is None else qid.type  # nothing else is mounted
         # The root's path is told by its place: what is there shall be one file before, while and after the server is there.
         self.path = None if qid is None else foreign(server.identity, qid.path)
@@ -219,8 +222,16 @@ class Remote(Node):
         self._at = connection, fid
         return self._at
 
-    def _child(self, name: str, who: Principal, qid: Qid, at: tuple[Connection, int] | None = None) -> "Remote":
-        return Remote(self.server, (*self.names, name), who, qid, at)
+    def _child(
+        self,
+        name: str,
+        who: Principal,
+        qid: Qid,
+        at: tuple[Connection, int] | None = None,
+        *,
+        dtype: int | None = None,
+    ) -> "Remote":
+        return Remote(self.server, (*self.names, name), who, qid, at, dtype=dtype)
 
     async def walk(self, name: str, who: Principal) -> "Remote":
         me = self._as(who)
@@ -235,8 +246,8 @@ class Remote(Node):
     async def entries(self, who: Principal) -> "Iterable[tuple[str, Remote]]":
         me = self._as(who)
         connection, fid = await me.here()
-        listed = await self.server.soon(requests.entries(connection, fid))
-        return [(name, me._child(name, who, qid)) for name, qid, _ in listed]
+        listed = await self.server.soon(requests.listing(connection, fid))
+        return [(name, me._child(name, who, qid, dtype=kind)) for name, qid, _, kind in listed]
 
     async def open(self, how: Open) -> RemoteHandle:
         me = self._as(how.who)

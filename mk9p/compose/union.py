@@ -41,8 +41,10 @@ class Composed(Node):
         who: Principal = NONE,
         elements: list[Element] | None = None,
         qtype: int = QTDIR,
+        *,
+        dtype: int | None = None,
     ) -> None:
-        self.resolver, self.at, self.who, self.qtype = resolver, path, who, qtype
+        self.resolver, self.at, self.who, self.qtype, self.dtype = resolver, path, who, qtype, dtype
         self.generation = -1
         self._way: Way | None = None
         self.elements = elements
@@ -158,13 +160,16 @@ class Composed(Node):
     def _entry(self, elements: list[Element], name: str, own: Node | None, who: Principal) -> Node:
         """Return the node that a listing shows for a mount point, or for a directory that leads to one."""
         points = self.resolver.table.points
-        qtype = QTDIR
+        qtype, dtype = QTDIR, None
         for place in self.resolver.special(elements, self.at, name):
             if place in points:
                 first = points[place][0]
-                qtype = own.qtype if first.kind == "under" and own is not None else first.qtype
+                if first.kind == "under" and own is not None:
+                    qtype, dtype = own.qtype, own.dtype
+                else:
+                    qtype = first.qtype
                 break
-        return Composed(self.resolver, f"{self.at}/{name}", who, qtype=qtype)
+        return Composed(self.resolver, f"{self.at}/{name}", who, qtype=qtype, dtype=dtype)
 
     # -- the file itself
 

@@ -4,7 +4,8 @@
 and for everybody else who inherited it. So what was there is put back when the link closes; a process killed meanwhile leaves it set, and no call
 gets around that. Terminals have their termios put back likewise.
 
-A character line has no beginning: there may be bytes from before it was opened, or from a conversation that died. So it is marked lossy.
+A character line has no beginning: there may be bytes from before it was opened, or from a conversation that died, in the middle of a frame too, and
+nobody hangs up. So it is marked lossy, under whatever name it comes: a terminal, a virtio port, the socket that QEMU has for one. A pipe ends.
 """
 
 import errno
@@ -20,13 +21,17 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any, Final
 
+import attrs
 import trio
 
 from mk9p.dial.address import Dial
 from mk9p.dial.link import FdLink, Peer, SocketLink
 from mk9p.dial.unix import connect_unix
 
+STARTS: Final = 16  # commands that may be under way to their start at once
 GRACE: Final = 2.0  # s that a command has to end by itself once it is told to; ssh takes a few ms
+
+_starting: Final = trio.lowlevel.RunVar[trio.CapacityLimiter]("mk9p commands being started")
 
 
 # fd
@@ -52,7 +57,8 @@ def open_fds(dial: Dial) -> FdLink | SocketLink:
     peer = Peer("fd", f"{rfd}!{wfd}", private=True, loopback=True)
     if rfd == wfd and stat.S_ISSOCK(os.fstat(rfd).st_mode):
         return SocketLink(socket.socket(fileno=rfd), peer, on_close=[*restore])
-    return FdLink(rfd, wfd, peer=peer, on_close=[*restore])
+    lossy = any(stat.S_ISCHR(os.fstat(fd).st_mode) for fd in (rfd, wfd))
+    return FdLink(rfd, wfd, peer=peer, lossy=lossy, on_close=[*restore])
 
 
 def _check_waits(dial: Dial, fd: int) -> None:
@@ -145,7 +151,8 @@ async def dial_exec(dial: Dial) -> FdLink:
         raise dial.refuse(errno.EINVAL, f"{error}: quote as in sh") from None
     if not words:
         raise dial.refuse(errno.EINVAL, "want exec!COMMAND")
-    # Two pipes and no socketpair: bash takes a socket as its standard input for rshd's and reads ~/.bashrc.
+    # Two pipes and no socketpair: bash takes a socket as its standard input for rshd's and reads ~/.bashrc. O_NONBLOCK is ours alone: the ends of a
+    # pipe are two open files.
     with ExitStack() as theirs, ExitStack() as ours:
         stdin, wfd = os.pipe2(os.O_CLOEXEC)
         theirs.callback(os.close, stdin)
@@ -155,14 +162,63 @@ async def dial_exec(dial: Dial) -> FdLink:
         ours.callback(os.close, rfd)
         os.set_blocking(rfd, False)
         os.set_blocking(wfd, False)
+        start = _Start(words, stdin, stdout, theirs.pop_all())
         try:
-            # Cancelled before it begins, or not at all.
-            process = await trio.to_thread.run_sync(partial(subprocess.Popen, words, stdin=stdin, stdout=stdout))
+            process = await trio.to_thread.run_sync(start.run, abandon_on_cancel=True, limiter=_limiter())
         except FileNotFoundError:
             raise dial.refuse(errno.ENOENT, f"no such command {words[0]!r}") from None
+        except trio.Cancelled:
+            start.give_up()
+            raise
         ours.pop_all()
     peer = Peer("exec", f"pid {process.pid}", pid=process.pid, private=True, loopback=True)
     return FdLink(rfd, wfd, peer=peer, on_close=[partial(_end, process)])
+
+
+@attrs.define(eq=False)
+class _Start:
+    """The start of a command in a thread, which may be given up at any time: execve(2) reads the program, and its file system may never answer."""
+
+    words: list[str]
+    stdin: int
+    stdout: int
+    ends: ExitStack  # closes these
+    _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
+    _begun: bool = attrs.field(default=False, init=False)
+    _given_up: bool = attrs.field(default=False, init=False)
+    _process: "subprocess.Popen[bytes] | None" = attrs.field(default=None, init=False)
+
+    def run(self) -> "subprocess.Popen[bytes]":
+        with self._lock:
+            if self._given_up:
+                raise ProcessLookupError
+            self._begun = True
+        with self.ends:
+            # With vfork(2) all threads would wait for execve, for the interpreter is locked meanwhile; and the program may be a file that this very
+            # process serves. A group to be, our own, makes it fork(2).
+            process = subprocess.Popen(self.words, stdin=self.stdin, stdout=self.stdout, group=os.getegid())
+        with self._lock:
+            self._process = process
+            if self._given_up:
+                _end(process)
+        return process
+
+    def give_up(self) -> None:
+        with self._lock:
+            self._given_up = True
+            if not self._begun:
+                self.ends.close()
+            if self._process is not None:
+                _end(self._process)
+
+
+def _limiter() -> trio.CapacityLimiter:
+    """Return what bounds the commands that are being started: one that never is keeps its thread."""
+    try:
+        return _starting.get()
+    except LookupError:
+        _starting.set(limiter := trio.CapacityLimiter(STARTS))
+        return limiter
 
 
 def _end(process: "subprocess.Popen[Any]") -> None:

@@ -5,8 +5,9 @@ Theory
   loop looks at one frame with one unpacking and a few lookups, and calls nothing for it. A frame that needs more than that ends the block, and the
   engine takes it from there.
 * A plain request names one fid, and its answer tells nothing that must be known: it goes over as it is. By its tag are remembered its type, in the
-  lowest byte of a number, and above that when it came: so requests of one kind that came together are one number, and are counted as one run
-  (counts.py) going and coming.
+  lowest byte of a number, above that whom it was passed on to, in 24 bits, and above these when it came: so requests of one kind that came together
+  are one number, and are counted as one run (counts.py) going and coming. Whose a number is, is looked at once a run.
+* A client's tags are in one table, whichever of its servers they were passed on to: to find that a tag is in use elsewhere costs no frame anything.
 * Frames that lie side by side are sent from where they lie, in one call; only what the kernel does not take at once is copied.
 """
 
@@ -14,7 +15,7 @@ from struct import Struct
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Final
 
-from mk9p.server.hops import Asked, Own
+from mk9p.server.hops import WHEN, WHOSE, Asked, Own
 from mk9p.wire import messages as m
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ for _cls in (m.Rlopen, m.Rlcreate, m.Rmkdir, m.Rsymlink, m.Rmknod, m.Ropen, m.Rc
 _PATH_AT[m.Rgetattr.type], _PATH_AT[m.Rstat.type] = 20, 22
 _RREADDIR, _RLERROR = m.Rreaddir.type, m.Rlerror.type
 
-_NONE: Final[dict[int, int | Asked | Own]] = {}  # of no server
-
 _request, _reply = Struct("<IBHI").unpack_from, Struct("<IBH").unpack_from
 _get64, _put64 = Struct("<Q").unpack_from, Struct("<Q").pack_into
 
@@ -46,28 +45,30 @@ def forward(c: "Connection") -> None:
     """Pass on the plain requests with which begins what was received, as far as they may all go over at once."""
     if c.session.tags:
         return  # somebody waits here: what must wait for it is judged frame by frame
-    frames, relays, passed, since = c.frames, c.relays, c.counts.passed, c.counts.since << 8
+    frames, relays, asked, counts = c.frames, c.relays, c.asked, c.counts
     buf, limit = frames.buf, frames.limit
     at, tail = frames.ahead()
-    b, first, last, asked = None, at, -1, _NONE
+    b, first, last, mark, since = None, at, -1, 0, counts.since << WHEN
     kind, run, n, known = -1, at, 0, 0
     while tail - at >= 11:
         size, type_, tag, fid = _request(buf, at)
         if type_ != kind:
             if n:
-                passed(kind, n, at - run)
+                counts.passed(kind, n, at - run)
             kind, run, n, known = type_, at, 0, since | type_
             if type_ not in PLAIN:
                 break
         if fid != last:
             hop = relays.get(fid)
-            if hop is None or hop.crossing or hop.backend.link is None:
+            if hop is None or hop.crossing or (there := hop.backend).link is None:
                 break
-            if hop.backend is not b:
+            if there is not b:
                 if b is not None:
                     b.goes(buf, first, at)
-                b, first = hop.backend, at
-                asked = b.asked
+                b, first = there, at
+                if b.mark != mark:
+                    since += b.mark - mark
+                    mark, known = b.mark, since | type_
             last = fid
         if tag in asked or not 11 <= size <= limit or size > tail - at:
             break
@@ -75,7 +76,7 @@ def forward(c: "Connection") -> None:
         at += size
         n += 1
     if n:
-        passed(kind, n, at - run)
+        counts.passed(kind, n, at - run)
     if b is not None:
         b.goes(buf, first, at)
         frames.taken(at)
@@ -83,7 +84,8 @@ def forward(c: "Connection") -> None:
 
 def back(b: "Backend") -> None:
     """Pass on all complete replies that were received. Raises ProtocolError for what is none; what came before it was passed on."""
-    frames, asked, identity, returned = b.frames, b.asked, b.way.identity, b.c.counts.returned
+    frames, asked, identity, counts = b.frames, b.asked, b.way.identity, b.c.counts
+    base = b.mark - 1
     buf, limit = frames.buf, frames.limit
     at, tail = frames.ahead()
     now = monotonic_ns()
@@ -99,11 +101,11 @@ def back(b: "Backend") -> None:
             known = asked.get(tag)
             if known != kind:
                 if n:
-                    returned(kind & 0xFF, n, bad, at - run, now - (kind >> 8))
+                    counts.returned(kind & 0xFF, n, bad, at - run, now - (kind >> WHEN))
                 run, n, bad = at, 0, 0
                 if isinstance(known, int):
-                    kind, right = known, (known & 0xFF) + 1
-                elif isinstance(known, Own):
+                    kind, right = known, (known & WHOSE) - base
+                elif isinstance(known, Own) and known.backend is b:
                     kind = -1
                     del asked[tag]
                     known.answered(type_, buf, at)
@@ -115,10 +117,10 @@ def back(b: "Backend") -> None:
                     b.learned(known, type_, buf, at, at + size)
             if kind < 0:
                 assert isinstance(known, Asked)
-                returned(known.type, 1, type_ == _RLERROR, size, now - known.since)
+                counts.returned(known.type, 1, type_ == _RLERROR, size, now - known.since)
             else:
                 if type_ != right:
-                    if type_ != _RLERROR:
+                    if type_ != _RLERROR or not 0 < right < 256:  # the tag may be one of another server's
                         raise b.garbage(type_)
                     bad += 1
                 n += 1
@@ -132,7 +134,7 @@ def back(b: "Backend") -> None:
             at += size
     finally:
         if n:
-            returned(kind & 0xFF, n, bad, at - run, now - (kind >> 8))
+            counts.returned(kind & 0xFF, n, bad, at - run, now - (kind >> WHEN))
         frames.taken(at)
         _deliver(b, first, at)
 

@@ -14,6 +14,7 @@ import trio
 from mk9p.auth import EXEC, Policy, Principal, may
 from mk9p.dial import Link
 from mk9p.errors import NineError
+from mk9p.server.beginning import Beginning
 from mk9p.server.counts import Counts, Tally
 from mk9p.server.fids import Fid, Place
 from mk9p.server.limits import Limits
@@ -24,7 +25,7 @@ from mk9p.wire import messages as m
 
 if TYPE_CHECKING:
     from mk9p.server.exchange import Exchange
-    from mk9p.server.hops import Hop
+    from mk9p.server.hops import Asked, Hop, Own
     from mk9p.server.relay import Backend
 
 USERS: Final = 16  # names of users kept a connection, to be shown
@@ -44,6 +45,7 @@ class Connection:
         self.link, self.root, self.policy, self.limits = link, root, policy, limits
         self.session: Session[Fid] = Session(max_fids=limits.fids, max_requests=limits.requests)
         self.frames = FrameBuffer(limits.msize)
+        self.beginning = Beginning(self.frames) if link.lossy else None
         self.msize = limits.msize
         self.dialect = Dialect.P9
         self.versioned = False
@@ -64,6 +66,7 @@ class Connection:
         self.came = time.time_ns()
         self.relays: dict[int, Hop] = {}  # fids that are another server's (relay.py)
         self.backends: dict[object, Backend] = {}
+        self.asked: dict[int, int | Asked | Own] = {}  # what was passed on, by tag (blocks.py)
         self.choked: set[Backend] = set()  # of these, the ones that take no more bytes: no further frame is read
         self.exchange: Exchange
         self.more = False  # requests were received that are not answered yet, for want of room for their replies
@@ -88,7 +91,7 @@ class Connection:
     @property
     def in_flight(self) -> int:
         """How many of its requests wait, here or for other servers."""
-        return len(self.session.tags) + sum(len(b.asked) for b in self.backends.values())
+        return len(self.session.tags) + len(self.asked)
 
     # replies
 

@@ -66,10 +66,11 @@ class Server(Leader):
                     await self._close_fids(c)
             self.close()
 
-    async def listen(self, listener: Listener, policy: Policy | None = None) -> None:
-        """Serve all who come to a listener, until cancelled."""
+    async def listen(self, listener: Listener, policy: Policy | None = None, *, lossy: bool = False) -> None:
+        """Serve all who come to a listener, until cancelled; `lossy`: their links do not tell when who is at the other end changes."""
         while True:
             link = await listener.accept()
+            link.lossy = link.lossy or lossy
             with contextlib.suppress(NineError):
                 self.add(link, policy)
 

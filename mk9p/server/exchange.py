@@ -17,7 +17,7 @@ from mk9p.errors import NineError, ProtocolError
 from mk9p.server.blocks import back
 from mk9p.server.connection import Connection, Reply
 from mk9p.server.fids import Fid, Place
-from mk9p.server.hops import Hop
+from mk9p.server.hops import Hop, Own
 from mk9p.server.relay import PAIRS, Backend
 from mk9p.tree import Open, settle
 from mk9p.wire import QTDIR, Dialect, codec
@@ -223,6 +223,11 @@ class Exchange:
         except OSError as error:
             self.engine.hang_up(c, str(error))
 
+    def refuse(self, c: Connection, tag: int) -> None:
+        """Raise EINVAL if a tag is that of a request that was passed on; those of our own requests are not the client's, and never meet it."""
+        if not isinstance(c.asked.get(tag), Own | None):
+            raise NineError(errno.EINVAL, "tag already in use")
+
     def flush(self, c: Connection, tag: int, oldtag: int, frame: bytes) -> bool:
         """Pass on a Tflush of a request that was passed on; False if it was not."""
         return any(b.flush(tag, oldtag, frame) for b in c.backends.values())
@@ -278,3 +283,4 @@ class Exchange:
             self.close(b)
         c.backends.clear()
         c.relays.clear()
+        c.asked.clear()

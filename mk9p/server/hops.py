@@ -1,6 +1,6 @@
 """What the fast way to another server (relay.py) keeps: fids that are there, and requests that were sent."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
@@ -11,6 +11,10 @@ from mk9p.wire import messages as m
 
 if TYPE_CHECKING:
     from mk9p.server.relay import Backend
+
+# A request whose answer tells nothing is a number: its type, whom it was passed on to (`Backend.mark`), and when it came (blocks.py).
+WHOSE: Final = 0xFFFFFFFF  # the type, and whom it was passed on to
+WHEN: Final = 32  # where the time begins, in ns
 
 
 class Hop:
@@ -27,17 +31,18 @@ class Hop:
 
 
 class Asked:
-    """A request that was passed on and whose answer tells something of a fid.
+    """A request that was passed on to `backend` and whose answer tells something of a fid.
 
     Of a walk, `hop` is what it makes of the fid `number`, which was `before`, by `count` names from `base`, when that was reached by `names`.
     An open makes `hop` an open file; one that creates, and Trename, let it stand for `names` below it, or below `base`. Of a Tflush, `number` is the
-    tag that it flushes. `since`: when it came, on the monotonic clock in ns.
+    tag that it flushes, and `old` what that was then. `since`: when it came, on the monotonic clock in ns.
     """
 
-    __slots__ = ("base", "before", "count", "hop", "names", "number", "since", "type")
+    __slots__ = ("backend", "base", "before", "count", "hop", "names", "number", "old", "since", "type")
 
     def __init__(
         self,
+        backend: "Backend",
         type_: int,
         number: int,
         hop: Hop | None = None,
@@ -45,7 +50,9 @@ class Asked:
         names: tuple[str, ...] = (),
         count: int = 0,
         before: Hop | None = None,
+        old: "int | Asked | None" = None,
     ) -> None:
+        self.backend, self.old = backend, old
         self.type, self.number, self.hop, self.base, self.names = type_, number, hop, base, names
         self.count, self.before = count, before
         self.since = 0
@@ -55,6 +62,7 @@ class Asked:
 class Own:
     """A request of our own: `done` when its answer is known, `good` if it is a walk that went all the way."""
 
+    backend: "Backend"
     wanted: int
     done: trio.Event = attrs.field(factory=trio.Event)
     good: bool = False

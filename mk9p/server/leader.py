@@ -29,6 +29,7 @@ from typing import Any, Final
 import trio
 
 from mk9p.errors import NineError, ProtocolError, translate
+from mk9p.server.beginning import Beginning
 from mk9p.server.blocks import forward
 from mk9p.server.connection import Connection
 from mk9p.server.courtesy import Courtesy
@@ -184,6 +185,10 @@ class Leader(Workers):
                     self.hang_up(c, "the peer closed it")
                     return None
                 c.frames.received(count)
+                if c.beginning is not None and (size := c.beginning.came(space[:count])):
+                    assert self._nursery is not None
+                    self._nursery.start_soon(self._begin, c, c.beginning, size)
+                    return None
                 left = True
                 # then there is no more now, and asking again would only cost (epoll(7))
                 drained = count < BULK and count < len(space)
@@ -200,6 +205,13 @@ class Leader(Workers):
             log.exception("internal error: the connection from %s ends", c.link.peer.address)
             self.hang_up(c, "internal error")
         return None
+
+    async def _begin(self, c: Connection, beginning: Beginning, size: int) -> None:
+        """Begin anew with a Tversion that came in the middle of a frame, if nothing comes after it."""
+        if await beginning.silence() and not c.dead:
+            log.warning(line("garbled", **origin(c.link.peer), text="half a frame, and a new conversation"))
+            beginning.begin(size)
+            self.again(c)
 
     def _out_of_frame(self, c: Connection, error: ProtocolError) -> None:
         """End a connection whose framing is lost; on a line that may lose bytes, look for its next beginning instead."""
@@ -221,7 +233,7 @@ class Leader(Workers):
         return waiting
 
     def _answer(self, worker: Worker, c: Connection) -> Request | None:
-        frames, session, out, relays, runs = c.frames, c.session, c.out, c.relays, c.counts.runs
+        frames, session, out, relays, asked, runs = c.frames, c.session, c.out, c.relays, c.asked, c.counts.runs
         buf, view, most = frames.buf, frames.view, self.limits.out
         reply: Any
         kind, n, late, first, end, before = -1, 0, 0, 0, 0, 0  # a run of one kind of message (counts.py)
@@ -248,6 +260,8 @@ class Leader(Workers):
                 try:
                     if session.tags:
                         self._admit(c, type_, tag, buf, start)
+                    if asked and tag in asked:
+                        self.exchange.refuse(c, tag)
                     hop = None
                     if relays and end - start > 10 and type_ not in OURS:
                         fid = int.from_bytes(buf[start + 7 : start + 11], "little")

@@ -14,6 +14,7 @@ Rules
   beside it) is done here, with a fid of ours for as long as that takes, made by its names.
 * What an answer tells of a fid is noted when it is there: requests that came after it may have been passed on long before.
 * qid.path is mapped as `tree/qids.foreign` does, in place, in the few replies that have one. Nothing else is changed.
+* A tag is one request's, wherever that is answered: what was passed on is in one table for all of a client's servers.
 * Order, permissions, exclusive use, flush, and the end of a client's files are kept by the server that has them: it knows this client as itself.
 * When the connection breaks, what was asked is answered EIO, files that were open stay dead, and every other fid is made ours again when it is next
   used, by its names: then the general way dials anew. A clunk always succeeds.
@@ -22,6 +23,7 @@ Rules
 
 import errno
 import logging
+from itertools import count
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,7 +33,7 @@ from mk9p.auth import Principal
 from mk9p.dial import Link, dial
 from mk9p.errors import NineError, ProtocolError
 from mk9p.server.blocks import PLAIN
-from mk9p.server.hops import Asked, Hop, Own
+from mk9p.server.hops import WHEN, WHOSE, Asked, Hop, Own
 from mk9p.tree import Way
 from mk9p.wire import NOFID, NOTAG, Dialect, FrameBuffer, codec, decode
 from mk9p.wire import messages as m
@@ -58,7 +60,7 @@ _XATTRWALK, _RLERROR, _TRENAMEAT, _TRENAME = m.Txattrwalk.type, m.Rlerror.type, 
 
 
 class Backend:
-    """One client's connection to one other server, as one user."""
+    """One client's connection to one other server, as one user. `mark` tells it from the client's others, in the numbers of blocks.py."""
 
     def __init__(self, c: "Connection", way: Way, who: Principal) -> None:
         self.c, self.way, self.who = c, way, who
@@ -66,7 +68,9 @@ class Backend:
         self.tried = trio.Event()  # making it has succeeded, or not
         self.resting = 0.0  # until when not to try again
         self.frames = FrameBuffer(c.msize)
-        self.asked: dict[int, int | Asked | Own] = {}  # by tag; a number where the answer tells us nothing (blocks.py)
+        self.asked = c.asked  # by tag; a number where the answer tells us nothing (blocks.py)
+        marks = {b.mark for b in c.backends.values()}
+        self.mark: int = next(mark for mark in count(0, 256) if mark not in marks)
         self.out: list[bytes | memoryview] = []
         self.run: list[int] = [0, 0]  # frames to pass on that lie side by side in the client's buffer
         self.blocked = False
@@ -113,7 +117,7 @@ class Backend:
         self.run[:] = (0, 0)
         self.blocked = False
         for known in self.asked.values():
-            if isinstance(known, Own):
+            if isinstance(known, Own) and known.backend is self:
                 known.done.set()
 
     async def _rpc(self, link: Link, message: type[m.Message], tag: int, *fields: Any) -> m.Message:
@@ -153,7 +157,7 @@ class Backend:
         tag = TAG
         while tag in self.asked or tag in self.c.session.tags:
             tag -= 1
-        own = self.asked[tag] = Own(wanted)
+        own = self.asked[tag] = Own(self, wanted)
         self.settle(self.c.frames.buf)
         self.out.append(codec(Dialect.L, message.type).pack(tag, *fields))
         return own
@@ -167,7 +171,7 @@ class Backend:
         if tag in self.asked:
             raise NineError(errno.EINVAL, "tag already in use")
         since = c.counts.since
-        known: int | Asked = since << 8 | type_
+        known: int | Asked = since << WHEN | self.mark | type_
         if hop.crossing and type_ != _WALK:
             if type_ != _CLUNK:
                 return False
@@ -216,7 +220,7 @@ class Backend:
         except UnicodeDecodeError:
             return None
         before = hop if newfid == fid else self._before(newfid)
-        return Asked(type_, newfid, self._makes(newfid, hop, way), hop, hop.names, count, before)
+        return Asked(self, type_, newfid, self._makes(newfid, hop, way), hop, hop.names, count, before)
 
     def _stands(self, hop: Hop) -> bool:
         """Tell whether the way at a crossing is still what it was."""
@@ -242,7 +246,7 @@ class Backend:
         relays = self.c.relays
         if type_ in _OPENS:
             names = (_text(buf, start + 11, end),) if type_ in _CREATES else ()
-            return Asked(type_, fid, hop, names=names)
+            return Asked(self, type_, fid, hop, names=names)
         if type_ in PAIRS:
             number = _other(type_, buf, start, end)
             other = relays.get(number)
@@ -250,21 +254,24 @@ class Backend:
                 raise NineError(errno.EXDEV)
             if other is not None and other.crossing:
                 return None  # what may be made at a mount point is the mount table's to say
-            return Asked(type_, fid, hop, other, (_text(buf, start + 15, end),)) if type_ == _TRENAME else type_
+            if type_ != _TRENAME:
+                return type_
+            return Asked(self, type_, fid, hop, other, (_text(buf, start + 15, end),))
         if type_ == _XATTRWALK and end - start >= 17:
             newfid = _u32(buf, start + 11)[0]
             before = self._before(newfid)
-            return Asked(type_, newfid, self._makes(newfid, hop, hop.names), before=before)
+            return Asked(self, type_, newfid, self._makes(newfid, hop, hop.names), before=before)
         return None
 
     def flush(self, tag: int, oldtag: int, frame: bytes) -> bool:
-        """Pass on a Tflush of something that was passed on; False if it was not. Raises EINVAL for a tag in use."""
+        """Pass on a Tflush of something that was passed on here; False if it was not. Raises EINVAL for a tag in use."""
         if tag in self.asked:
             raise NineError(errno.EINVAL, "tag already in use")
-        if self.asked.get(oldtag, None).__class__ not in (int, Asked):
+        old = self.asked.get(oldtag)
+        if old is None or isinstance(old, Own) or not self._mine(old):
             return False
         self.settle(self.c.frames.buf)
-        flush = self.asked[tag] = Asked(_TFLUSH, oldtag)
+        flush = self.asked[tag] = Asked(self, _TFLUSH, oldtag, old=old)
         flush.since = self.c.counts.since
         self.out.append(frame)
         return True
@@ -298,15 +305,21 @@ class Backend:
     def garbage(self, type_: int) -> ProtocolError:
         return ProtocolError(f"{self.way.address} sent a message of type {type_} that answers nothing")
 
-    def learned(self, known: Asked | None, type_: int, buf: bytearray, start: int, end: int) -> None:
+    def _mine(self, known: int | Asked | Own) -> bool:
+        """Tell whether a request was passed on to this server, or is our own to it."""
+        return (known & WHOSE & ~0xFF) == self.mark if isinstance(known, int) else known.backend is self
+
+    def learned(self, known: Asked | Own | None, type_: int, buf: bytearray, start: int, end: int) -> None:
         """Note what an answer tells of a fid; map the qids of a walk. One that did not go all the way has made no fid."""
-        if known is None or type_ not in (known.type + 1, _RLERROR):
+        if not isinstance(known, Asked) or known.backend is not self or type_ not in (known.type + 1, _RLERROR):
             raise self.garbage(type_)
         hop, base = known.hop, known.base
         if known.type == _TFLUSH:
-            old = self.asked.pop(known.number, None)  # it will not be answered any more
-            if old.__class__ is Asked:
-                self._failed(old)
+            old, known.old = known.old, None  # or flushes of flushes would be kept, one by the other
+            if old is not None and self.asked.get(known.number) is old:  # it will not be answered any more
+                del self.asked[known.number]
+                if isinstance(old, Asked):
+                    self._failed(old)
             return
         count = 0
         if type_ == _RWALK:
@@ -344,12 +357,12 @@ class Backend:
             del self.c.relays[known.number]
 
     def forsake(self) -> list[tuple[int, int, int]]:
-        """Take all that was asked as failed; returns the tags and types of what the client is to be told of, and when it came."""
-        asked, self.asked = self.asked, {}
+        """Take all that was asked here as failed; returns the tags and types of what the client is to be told of, and when it came."""
         told = []
-        for tag, known in asked.items():
+        for tag, known in [item for item in self.asked.items() if self._mine(item[1])]:
+            del self.asked[tag]
             if isinstance(known, int):
-                told.append((tag, known & 0xFF, known >> 8))
+                told.append((tag, known & 0xFF, known >> WHEN))
             elif isinstance(known, Asked):
                 self._failed(known)
                 told.append((tag, known.type, known.since))

@@ -74,7 +74,7 @@ async def spawn(spec: Spec) -> tuple[int, int]:
     """Start a program and return its pid and a pidfd, when the program runs.
 
     It leads a session and a process group of its own, with no descriptor but the three, default signals and umask 022. Raises the error of the call
-    that failed, after its child is gone; when cancelled, the child is killed and waited for.
+    that failed, after its child is gone; when cancelled, the child is killed, and its end is not waited for here.
     """
     programs = spec.programs()
     report, tell = os.pipe2(os.O_CLOEXEC)
@@ -90,10 +90,13 @@ async def spawn(spec: Spec) -> tuple[int, int]:
             number, what = said.split()
             raise NineError(int(number), f"{_blamed(spec, what)}: {wording(int(number))}")
         return pid, pidfd
-    except BaseException:
+    except BaseException as error:
         if pid > 0:
             os.kill(pid, signal.SIGKILL)  # our child, not waited for: the number is still its own
-            os.waitpid(pid, 0)  # noqa: ASYNC222  # killed: this takes a moment, and must be done also when cancelled
+            if pidfd >= 0 and isinstance(error, trio.Cancelled):
+                trio.lowlevel.spawn_system_task(_reap, pid, pidfd)
+                raise
+            os.waitpid(pid, 0)  # noqa: ASYNC222  # it has ended, or has only begun: this takes a moment
         if pidfd >= 0:
             os.close(pidfd)
         raise
@@ -101,6 +104,15 @@ async def spawn(spec: Spec) -> tuple[int, int]:
         os.close(report)
         if tell >= 0:
             os.close(tell)
+
+
+async def _reap(pid: int, pidfd: int) -> None:
+    """Wait for the end of a child that was killed in its exec. If its program lies in a mount whose server does not answer, that may be never."""
+    try:
+        await trio.lowlevel.wait_readable(pidfd)
+        os.waitpid(pid, 0)  # noqa: ASYNC222  # it has ended
+    finally:
+        os.close(pidfd)
 
 
 def _blamed(spec: Spec, what: str) -> str:

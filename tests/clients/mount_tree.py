@@ -1,14 +1,30 @@
 """A made-up tree for the tests of mounting, served by a process that can be killed: `python mount_tree.py DIAL`."""
 
+import errno
 import sys
 
 import trio
 
+from mk9p.auth import Principal
+from mk9p.errors import NineError
 from mk9p.serving import serve_tree
 from mk9p.tree import Block, Ctl, Dir, Log, Text
 
 DISK = bytes(range(256)) * 12_000  # three messages of the largest size, nearly
 NOBODY = 65534
+
+
+class Kept(Dir):
+    """A directory that tells how often it was put where it survives, and what of it; the third time it fails."""
+
+    def __init__(self) -> None:
+        super().__init__({"asked": Text(lambda: " ".join(self.asked))}, mode=0o777)
+        self.asked: list[str] = []
+
+    def sync(self, who: Principal, *, data: bool = False) -> None:
+        self.asked.append(f"{who.uid}:{'data' if data else 'all'}")
+        if len(self.asked) > 2:
+            raise NineError(errno.EIO)
 
 
 def tree() -> Dir:
@@ -31,6 +47,7 @@ def tree() -> Dir:
     theirs.owned(NOBODY, NOBODY)
     return Dir(
         {
+            "kept": Kept(),
             "name": Text("k1\n"),
             "long": Text("".join(f"line {n}\n" for n in range(100_000))),
             "ctl": Ctl({"color": paint, "emit": emit}, read=lambda: f"color {color[0]}\n"),

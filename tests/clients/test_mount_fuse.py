@@ -52,6 +52,17 @@ def test_files_of_no_length_are_read_to_their_end(there: Place) -> None:
     assert there.out("dd if=name bs=1 2>/dev/null") == "k1\n"
 
 
+def test_a_directory_is_put_where_it_survives(there: Place) -> None:
+    script = "import os; fd = os.open('kept', os.O_RDONLY); os.{}(fd); print(open('kept/asked').read())"
+    assert there.out(f'{sys.executable} -c "{script.format("fsync")}"') == "0:all\n"
+    # as the user who asks
+    assert (
+        there.sh(f'{sys.executable} -c "{script.format("fdatasync")}"', user=NOBODY).stdout == f"0:all {NOBODY}:data\n"
+    )
+    assert "Input/output error" in there.error(f'{sys.executable} -c "{script.format("fsync")}"')
+    there.out("sync name sub")  # made-up ones have nothing to keep
+
+
 def test_commands_are_written_and_answer_at_once(there: Place) -> None:
     assert there.out("echo color blue > ctl; cat ctl") == "color blue\n"
     assert there.out("echo color green >> ctl; cat ctl") == "color green\n"

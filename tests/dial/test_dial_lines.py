@@ -3,6 +3,7 @@
 import errno
 import os
 import pty
+import signal
 import socket
 import subprocess
 import sys
@@ -217,6 +218,13 @@ async def test_char_terminal_is_a_raw_line_and_gets_its_mode_back(terminal: tupl
     other.close()
 
 
+async def test_fd_of_a_terminal_is_no_less_a_line(terminal: tuple[int, str]) -> None:
+    fd = os.open(terminal[1], os.O_RDWR | os.O_NOCTTY)
+    link = await dial(f"fd!{fd}!{fd}")
+    assert link.lossy is True
+    link.close()
+
+
 async def test_char_listener_opens_the_line_again(terminal: tuple[int, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lines, "RETRY", 0.01)
     master, name = terminal
@@ -361,6 +369,33 @@ async def test_exec_that_does_not_want_to_end_is_killed(monkeypatch: pytest.Monk
     link.close()
     with trio.fail_after(SOON):
         await reaped(link.peer.pid)
+
+
+async def test_exec_that_takes_and_gives_nothing_blocks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "GRACE", 0.05)
+    link = await dial("exec!sleep 1000")
+    pid = link.peer.pid or 0
+    assert not os.get_blocking(link.rfd)
+    assert not os.get_blocking(link.wfd)
+    for theirs in (0, 1):  # and what is ours is not the command's, who would not expect it
+        info = await trio.Path(f"/proc/{pid}/fdinfo/{theirs}").read_text()
+        assert not int(info.split("flags:")[1].split()[0], 8) & os.O_NONBLOCK
+    with pytest.raises(BlockingIOError):
+        link.recv_into(memoryview(bytearray(1)))
+    assert 0 < link.send(b"x" * 10_000_000) < 10_000_000
+    with pytest.raises(BlockingIOError):
+        link.send(b"x")
+    with pytest.raises(BlockingIOError):
+        link.sendmsg([b"x", b"y"])
+    os.kill(pid, signal.SIGSTOP)  # now it takes no signals either
+    async with trio.open_nursery() as nursery:
+        for wait in (link.wait_readable, link.wait_writable):
+            nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    link.close()
+    with trio.fail_after(SOON):
+        await reaped(pid)
 
 
 async def test_exec_closed_outside_trio_run() -> None:

@@ -242,7 +242,9 @@ class Frames:
         return decode(Dialect.L, frame)
 
 
-async def polite(stream: trio.SocketStream, requests: Frames, until: type[m.Message]) -> Any:
+async def polite(
+    stream: trio.SocketStream, requests: Frames, until: type[m.Message] | tuple[type[m.Message], ...]
+) -> Any:
     """Answer as a server of one file for each name would; returns the first request of a type."""
     while True:
         q: Any = await requests.next()

@@ -1,0 +1,96 @@
+"""exec! and `cmd` of a program that lies in a mount: of the tree that the process itself serves, and of a server that never answers.
+
+execve(2) waits for the file system then, and nothing else may. The process is one of its own, for if it does wait it never ends.
+"""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from mounting import PATIENCE, Place, need_fuse, place
+
+SCRIPT = r"""
+import os, sys, trio
+from mk9p.dial import dial, listen
+from mk9p.server import Server
+from mk9p.tree import Dir, Stream, Text
+from servers.cmd.spawn import Spec, spawn
+
+class Never:
+    async def receive(self):
+        print("asked", flush=True)
+        await trio.sleep_forever()
+    def send(self, data): pass
+    def close(self): pass
+
+async def dialled(program):
+    link = await dial(f"exec!{program}")
+    await link.wait_readable()
+    buf = memoryview(bytearray(99))
+    print(bytes(buf[:link.recv_into(buf)]).decode(), end="")
+    link.close()
+
+async def spawned(program):
+    out, end = os.pipe()
+    pid, pidfd = await spawn(Spec((program,), {}, "/", (0, end, 2)))
+    os.close(end)
+    await trio.lowlevel.wait_readable(out)
+    print(os.read(out, 99).decode(), end="")
+    await trio.lowlevel.wait_readable(pidfd)
+    os.waitpid(pid, 0)
+
+async def main():
+    tree = {"prog": Text("#!/bin/sh\necho hello\n", mode=0o755), "never": Stream(per_open=lambda how: Never(), mode=0o755)}
+    server = Server(Dir(tree))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.run)
+        listener = await listen(sys.argv[1])
+        nursery.start_soon(server.listen, listener)
+        print("listening", flush=True)
+        await trio.to_thread.run_sync(sys.stdin.readline)
+        with trio.move_on_after(float(sys.argv[3])) as scope:
+            await {"dialled": dialled, "spawned": spawned}[sys.argv[4]](sys.argv[2])
+        print("given up" if scope.cancelled_caught else "done")
+        nursery.cancel_scope.cancel()
+
+trio.run(main)
+print("ended")
+"""
+
+
+@contextmanager
+def serving(place: Place, program: str, seconds: float, how: str) -> Iterator[subprocess.Popen[str]]:
+    """Start the process, and mount what it serves; it starts the program at the first line of its input."""
+    place.address = f"unix!{place.top}/s"
+    words = [sys.executable, "-c", SCRIPT, place.address, f"{place.dir}/{program}", str(seconds), how]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "listening\n"
+            place.mount()
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def there() -> Iterator[Place]:
+    need_fuse()
+    with place() as made:
+        yield made
+
+
+@pytest.mark.parametrize("how", ["dialled", "spawned"])
+def test_a_program_that_the_process_itself_serves(there: Place, how: str) -> None:
+    with serving(there, "prog", PATIENCE, how) as process:
+        said, _ = process.communicate("\n", timeout=PATIENCE)
+        assert (process.returncode, said) == (0, "hello\ndone\nended\n")
+
+
+@pytest.mark.parametrize("how", ["dialled", "spawned"])
+def test_a_program_whose_file_system_never_answers_is_given_up(there: Place, how: str) -> None:
+    with serving(there, "never", 1, how) as process:
+        said, _ = process.communicate("\n", timeout=PATIENCE)
+        assert (process.returncode, said) == (0, "asked\ngiven up\nended\n")
