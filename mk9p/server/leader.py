@@ -242,7 +242,7 @@ class Leader(Workers):
                 if relays:
                     if n:
                         c.counts.run(kind, n, late, end - first, c.out_size + c.gone - before)
-                        kind, n = -1, 0
+                        kind, n, late = -1, 0, 0
                     forward(c)
                 if (frame := frames.next()) is None:
                     break

@@ -4,10 +4,12 @@ import errno
 import random
 import time
 from collections import Counter
+from pathlib import Path
 
 import attrs
 import trio
 from odd_tree import alone
+from relaying import ON, a_tree, lab
 from talk import Talk, connect, serving
 
 from mk9p.server import Limits, Server, Tally
@@ -337,6 +339,38 @@ async def test_a_server_counts_into_the_tally_that_it_was_given() -> None:
         assert [list(c.users) for c in tally.connections] == [["root"]]
         await wire.talk.stream.aclose()
         nursery.cancel_scope.cancel()
+
+
+async def test_what_is_passed_on_is_counted_to_the_last_byte(tmp_path: Path) -> None:
+    async with lab(tmp_path, a_tree()) as found:
+        wire = Wire(await found.client())
+        await wire.rpc(wire.frame(m.Twalk, 1, ON, 5, ("d", "f")), wire.frame(m.Tlopen, 2, 5, 0))
+        tally = found.front.tally
+        tally.reset()
+        for each in (wire.asked, wire.sent, wire.received):
+            each.clear()
+        random.seed(7)
+        for _ in range(50):
+            frames = []
+            for tag in range(1, 30):
+                fid = random.choice((0, ON, 5))
+                frames.append(
+                    random.choice(
+                        (
+                            wire.frame(m.Tgetattr, tag, fid, 0x7FF),
+                            wire.frame(m.Tread, tag, 5, 0, 99),
+                            wire.frame(m.Twalk, tag, fid, 1000 + tag, ()),
+                            wire.frame(m.Twalk, tag, fid, 1000 + tag, ("nothing",)),
+                            wire.frame(m.Tstatfs, tag, fid),
+                        )
+                    )
+                )
+            replies = await wire.rpc(*frames)
+            made = [n for n, frame in enumerate(frames, 1) if frame[4] == m.Twalk.type and frame[15:17] == b"\0\0"]
+            assert len(replies) == len(frames)
+            if made:
+                await wire.rpc(*(wire.frame(m.Tclunk, n, 1000 + n) for n in made))
+        wire.same(tally.rows())
 
 
 def test_relayed_requests_are_a_way_of_their_own() -> None:
