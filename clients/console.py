@@ -1,6 +1,7 @@
 """`mk9p console KERNEL`: attach to a kernel's console: its history, then what comes; what is typed goes to it. Ctrl-] detaches."""
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -11,13 +12,15 @@ import trio
 from clients.common import out, pieces, with_namespace
 from clients.run import _plain, _raw
 from mk9p.client import Client, File
+from mk9p.errors import NineError
 
 DETACH: Final = b"\x1d"
+_ABOUT: Final = "Attach to a kernel's console: its history, then what comes; what is typed goes to it. Ctrl-] detaches."
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run `mk9p console`."""
-    parser = argparse.ArgumentParser(prog="mk9p console", description=__doc__)
+    parser = argparse.ArgumentParser(prog="mk9p console", description=_ABOUT)
     parser.add_argument("kernel", metavar="KERNEL", help="a name in kernels/, or the path of a console")
     chosen = parser.parse_args(arguments[1:])
     path = chosen.kernel if "/" in chosen.kernel else f"kernels/{chosen.kernel}/console"
@@ -26,10 +29,14 @@ def main(arguments: Sequence[str]) -> int:
 
 async def attach(ns: Client, path: str) -> int:
     """Show a console and type on it until the detach key, the end of the standard input, or the end of the console."""
+    try:
+        opened = await ns.open(path, "r+")
+    except FileNotFoundError:
+        raise NineError(errno.ENOENT, await _none(ns, path)) from None
     terminal = os.isatty(0)
     if terminal:
         print(f"{path}: Ctrl-] detaches\r", file=sys.stderr)
-    async with await ns.open(path, "r+") as console:
+    async with opened as console:
         with _raw() if terminal else _plain():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_type, console, nursery.cancel_scope, terminal)
@@ -37,6 +44,17 @@ async def attach(ns: Client, path: str) -> int:
                     out(data)
                 nursery.cancel_scope.cancel()
     return 0
+
+
+async def _none(ns: Client, path: str) -> str:
+    """Say which consoles there are."""
+    try:
+        names = [entry.name for entry in await ns.listdir("kernels") if entry.is_dir]
+    except FileNotFoundError:
+        return (
+            f"no console {path}, and no kernels/ in this namespace, which `mk9p up` and `mk9p compose --kernels` have"
+        )
+    return f"no console {path}; there are those of: {' '.join(sorted(names)) or 'none'}"
 
 
 async def _type(console: File, everything: trio.CancelScope, terminal: bool) -> None:

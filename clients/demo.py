@@ -62,7 +62,9 @@ STEPS: Final = (
 
 def main(arguments: Sequence[str]) -> int:
     """Run the demo; `--keep` leaves the lab up."""
-    parser = argparse.ArgumentParser(prog="mk9p demo")
+    parser = argparse.ArgumentParser(
+        prog="mk9p demo", description="Start two kernels, show a short session with them, end them."
+    )
     parser.add_argument("--keep", action="store_true", help="leave the lab up, as `mk9p up` does")
     chosen = parser.parse_args(arguments[1:])
     lab = labs.Lab()
@@ -80,10 +82,13 @@ def main(arguments: Sequence[str]) -> int:
     else:
         print("The lab is down again and has left nothing behind. To have it up and go on by hand:\n")
         here = Path(sys.argv[0])
-        print(
-            f"  {here} up        start it again\n  cd {lab.mount}     and use ls, cat, echo; or {here} ls, cat, write, run, ps, console, tail"
-        )
-        print(f"  {here} down      end it and leave nothing behind")
+        hints = {
+            f"{here} up": "start it again",
+            f"cd {lab.mount}": f"and use ls, cat, echo; or {here.resolve()} ls, cat, write, run, ps, console, tail",
+            f"{here} down": "end it and leave nothing behind",
+        }
+        for command, what in hints.items():
+            print(f"  {command:<{max(map(len, hints))}}  {what}")
     return 0 if all(seen) else 1
 
 

@@ -6,13 +6,16 @@ import os
 import stat as st
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from typing import Any, Final
 
 import trio
 
 from clients.common import out, pieces, say, with_namespace
-from mk9p.client import Client
+from mk9p.client import Client, File
+from mk9p.client.client import split
+from mk9p.client.requests import in_words
 from mk9p.errors import NineError
 from mk9p.server.wirestat import group_name, user_name
 from mk9p.tree import Stat
@@ -22,7 +25,11 @@ PIECE: Final = 1 << 20
 
 def main(arguments: Sequence[str]) -> int:
     """Run one of the file commands."""
-    parser = argparse.ArgumentParser(prog=f"mk9p {arguments[0]}")
+    parser = argparse.ArgumentParser(
+        prog=f"mk9p {arguments[0]}",
+        description=_ABOUT[arguments[0]],
+        epilog="Which tree: `mk9p -a DIAL COMMAND`, else $MK9P, else the namespace of `mk9p up`.",
+    )
     command = _COMMANDS[arguments[0]](parser)
     chosen = parser.parse_args(arguments[1:])
     return with_namespace(lambda ns: command(ns, chosen))
@@ -76,7 +83,7 @@ def print_json(value: object) -> None:
 
 def _ls(parser: argparse.ArgumentParser) -> Command:
     parser.add_argument("-l", "--long", action="store_true", help="modes, owners, lengths and times too")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="as JSON: for scripts")
     parser.add_argument("paths", metavar="PATH", nargs="*", default=["/"])
 
     async def command(ns: Client, chosen: argparse.Namespace) -> int:
@@ -125,7 +132,7 @@ def _write(parser: argparse.ArgumentParser) -> Command:
                 return
             async with await ns.open(path, "w") as file:
                 while data := await trio.to_thread.run_sync(os.read, 0, PIECE):
-                    await file.write(data)
+                    await _put(ns, path, file, data)
 
         return await each([chosen.path], work)
 
@@ -133,7 +140,7 @@ def _write(parser: argparse.ArgumentParser) -> Command:
 
 
 def _stat(parser: argparse.ArgumentParser) -> Command:
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="as JSON: for scripts")
     parser.add_argument("paths", metavar="PATH", nargs="+")
 
     async def command(ns: Client, chosen: argparse.Namespace) -> int:
@@ -187,34 +194,65 @@ def _cp(parser: argparse.ArgumentParser) -> Command:
         source, destination = chosen.source, chosen.destination
         if not (source.startswith(":") or destination.startswith(":")):
             raise NineError(errno.EINVAL, "neither path is in the namespace: write it as :PATH")
-        if destination.startswith(":"):
-            async with await ns.open(destination[1:], "w") as to:
-                if source.startswith(":"):
-                    async with await ns.open(source[1:]) as file:
-                        async for data in pieces(file):
-                            await to.write(data)
-                else:
-                    async with await trio.open_file(source, "rb") as local:
-                        while data := await local.read(PIECE):
-                            await to.write(data)
-            return 0
-        async with await ns.open(source[1:]) as file, await trio.open_file(destination, "wb") as local:
-            async for data in pieces(file):
-                await local.write(data)
+        async with AsyncExitStack() as stack:
+            # The source is opened first: where there is none, nothing is emptied for it.
+            if source.startswith(":"):
+                with _naming(source):
+                    content = pieces(await stack.enter_async_context(await ns.open(source[1:])))
+            else:
+                content = _pieces_here(await stack.enter_async_context(await trio.open_file(source, "rb")))
+            if destination.startswith(":"):
+                with _naming(destination):
+                    path = destination[1:]
+                    to = await stack.enter_async_context(await ns.open(path, "w"))
+                    async for data in content:
+                        await _put(ns, path, to, data)
+            else:
+                local = await stack.enter_async_context(await trio.open_file(destination, "wb"))
+                async for data in content:
+                    await local.write(data)
         return 0
 
     return command
 
 
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Say of an error which path it is about, as those of files here do."""
+    try:
+        yield
+    except NineError as error:
+        raise NineError(error.errno, f"{path}: {error}") from None
+
+
+async def _put(ns: Client, path: str, file: File, data: bytes) -> None:
+    """Write to an open file; what a ctl refuses is told in its words."""
+    try:
+        await file.write(data)
+    except NineError as error:
+        raise await in_words(ns.connection, ns.root, split(path), error) from None
+
+
+async def _pieces_here(file: Any) -> AsyncIterator[bytes]:
+    while data := await file.read(PIECE):
+        yield data
+
+
 def _tail(parser: argparse.ArgumentParser) -> Command:
     parser.add_argument(
-        "-n", type=int, default=10, metavar="LINES", help="how many of the lines that are kept to begin with (10)"
+        "-n",
+        type=int,
+        default=10,
+        metavar="LINES",
+        help="how many of the lines that are kept to begin with (10); 0: all",
     )
     parser.add_argument("path", metavar="PATH")
 
     async def command(ns: Client, chosen: argparse.Namespace) -> int:
         kept: list[bytes] = []
-        async with await ns.open(chosen.path) as file:
+        with _naming(chosen.path):
+            opened = await ns.open(chosen.path)
+        async with opened as file:
             first = True
             async for data in pieces(file):
                 kept = data.splitlines(keepends=True)
@@ -225,6 +263,15 @@ def _tail(parser: argparse.ArgumentParser) -> Command:
     return command
 
 
+_ABOUT: Final = {
+    "ls": "List directories, the top one if none is named; a directory's name ends with /.",
+    "cat": "Show files; one that waits, as events does, is followed until it ends.",
+    "write": "Write a line, or the standard input, into a file.",
+    "stat": "Show what files are: as `ls -l`, then the qid's type, version and path.",
+    "tree": "List a whole tree, the namespace's if no PATH is named.",
+    "cp": "Copy a file.",
+    "tail": "Show the last lines of a file that waits, as events does, and then what comes.",
+}
 _COMMANDS: Final[dict[str, Callable[[argparse.ArgumentParser], Command]]] = {
     "ls": _ls,
     "cat": _cat,

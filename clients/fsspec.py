@@ -4,10 +4,11 @@
     9p+unix://%2Frun%2Fmk9p%2Fns/PATH    over a unix socket, whose path is percent-encoded
     9p:///PATH                       in the namespace of `mk9p up` ($MK9P), or in `address=`, any dial string
 
+* `p9://` and `p9+unix://` are the same. A URL's scheme begins with a letter (RFC 3986), and pandas takes what does not for a path of this machine.
 * A file that has a length is stored: it is read in blocks, through fsspec's caches. One of length 0 is made up: it is read whole when it is opened,
   and of a stream that is what it has to say first.
 * What is written goes out at `flush` and `close`, or when a block is full. So the lines printed into a ctl are one write, as with `echo`.
-* Errors are the OSError classes that a local tree would raise; that of a ctl has the words of the `error` beside it.
+* Errors are the OSError classes that a local tree would raise, with the path; that of a ctl has the words of the `error` beside it.
 * Listings are not cached: the trees change by themselves. A connection that was lost is dialled again by the next call; open files are lost with it.
 * There are no transactions, and symbolic links are not followed.
 """
@@ -22,7 +23,7 @@ import trio
 from fsspec.spec import AbstractFileSystem  # type: ignore[import-untyped]
 from fsspec.utils import stringify_path  # type: ignore[import-untyped]
 
-from clients.fsspec_files import BLOCK, NineFile, RawFile, copied, described, opened, part, there, touched
+from clients.fsspec_files import BLOCK, NineFile, RawFile, about, copied, described, opened, part, there, touched
 from clients.portal import Portal, portal
 from mk9p.client import Client, connect
 from mk9p.client.client import split
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 class NineFileSystem(AbstractFileSystem):  # type: ignore[misc]
     """A 9P server's tree. `address` is a dial string, `$MK9P` or the namespace of `mk9p up` if left out; the rest is as for `mk9p.connect`."""
 
-    protocol: ClassVar[tuple[str, ...]] = ("9p", "9p+unix")
+    protocol: ClassVar[tuple[str, ...]] = ("9p", "9p+unix", "p9", "p9+unix")
     root_marker = "/"
 
     def __init__(
@@ -58,10 +59,14 @@ class NineFileSystem(AbstractFileSystem):  # type: ignore[misc]
     # The connection
 
     def _call(self, work: "Callable[..., Awaitable[Any]]", *args: Any) -> Any:
-        """Run `work(client, *args)` in the loop, on a connection that is there."""
+        """Run `work(client, *args)` in the loop, on a connection that is there; an error says which path it is about, the first in `args`."""
 
         async def run() -> Any:
-            return await work(await self._connected(), *args)
+            client = await self._connected()
+            try:
+                return await work(client, *args)
+            except NineError as error:
+                raise about(next((each for each in args if isinstance(each, str)), None), error) from None
 
         return self._door().call(run)
 
@@ -109,7 +114,7 @@ class NineFileSystem(AbstractFileSystem):  # type: ignore[misc]
         place = rest.partition("/")[0] if mark else ""
         if not place:
             return {}
-        if scheme == "9p+unix":
+        if scheme.endswith("+unix"):
             return {"address": f"unix!{unquote(place)}"}
         where = urlsplit(f"//{place}")
         address = {"address": f"tcp!{where.hostname}!{where.port or 564}"}
@@ -214,20 +219,24 @@ class NineFileSystem(AbstractFileSystem):  # type: ignore[misc]
         path = self._strip_protocol(path)
         if exist_ok and self.isdir(path):
             return
-        self.mkdir(path)
+        try:
+            self.mkdir(path)
+        except FileExistsError:  # another was quicker, as of several threads that write one data set
+            if not exist_ok or not self.isdir(path):
+                raise
 
     def rmdir(self, path: str) -> None:
         """Remove an empty directory."""
         path = self._strip_protocol(path)
         if not self.isdir(path):
-            raise NineError(errno.ENOTDIR if self.exists(path) else errno.ENOENT)
+            raise about(path, NineError(errno.ENOTDIR if self.exists(path) else errno.ENOENT))
         self._call(Client.remove, path)
 
     def rm_file(self, path: str) -> None:
         """Remove a file."""
         path = self._strip_protocol(path)
         if self.isdir(path):
-            raise NineError(errno.EISDIR)
+            raise about(path, NineError(errno.EISDIR))
         self._call(Client.remove, path)
 
     def rm(self, path: Any, recursive: bool = False, maxdepth: int | None = None) -> None:

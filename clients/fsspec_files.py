@@ -107,6 +107,12 @@ class RawFile(io.RawIOBase):
                 return
 
 
+def about(path: str | None, error: NineError) -> NineError:
+    """Return an error that says which path it is about, as a local tree's do."""
+    error.filename = path
+    return error
+
+
 # What is done in the loop
 
 

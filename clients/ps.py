@@ -1,6 +1,7 @@
 """`mk9p ps`: the processes of all kernels, from `all/proc`."""
 
 import argparse
+import errno
 from collections.abc import Sequence
 
 import trio
@@ -8,6 +9,7 @@ import trio
 from clients.common import say, with_namespace
 from clients.files import print_json
 from mk9p.client import Client
+from mk9p.errors import NineError
 from mk9p.tree import split
 
 FIELDS = ("kernel", "pid", "user", "state", "name")
@@ -15,13 +17,17 @@ FIELDS = ("kernel", "pid", "user", "state", "name")
 
 def main(arguments: Sequence[str]) -> int:
     """Run `mk9p ps [KERNEL...]`."""
-    parser = argparse.ArgumentParser(prog="mk9p ps")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("kernels", metavar="KERNEL", nargs="*")
+    parser = argparse.ArgumentParser(prog="mk9p ps", description="List the processes of all kernels, or of these.")
+    parser.add_argument("--json", action="store_true", help="as JSON: for scripts")
+    parser.add_argument("kernels", metavar="KERNEL", nargs="*", help="a name in k/")
     chosen = parser.parse_args(arguments[1:])
 
     async def work(ns: Client) -> int:
-        kernels = chosen.kernels or sorted(entry.name for entry in await ns.listdir("k"))
+        there = sorted(entry.name for entry in await ns.listdir("k"))
+        for name in chosen.kernels:
+            if name not in there:
+                raise NineError(errno.ENOENT, f"no kernel {name}; there are: {' '.join(there) or 'none'}")
+        kernels = chosen.kernels or there
         rows: dict[str, list[tuple[str, ...]]] = {}
         failed: list[str] = []
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import trio
 
@@ -16,22 +16,38 @@ from mk9p.serving import one_error
 
 _SHOWN = {"progress", "started", "active", "panicked", "ended", "failed", "dead", "silent"}
 
+_FILE: Final = """FILE has a table a kernel; its lines are words of kernels/NAME/ctl (`mk9p help kernels`), `kernel` is what `load` takes:
+
+  [k1]
+  backend = "qemu"
+  kernel = "6.1"
+  cpus = 2
+  memory = "768M"
+"""
+
 
 def main(arguments: Sequence[str]) -> int:
     """Run `mk9p up` or `mk9p down`."""
     if arguments[0] == "down":
-        argparse.ArgumentParser(prog="mk9p down").parse_args(arguments[1:])
+        argparse.ArgumentParser(
+            prog="mk9p down", description="End what `mk9p up` started, and leave nothing."
+        ).parse_args(arguments[1:])
         lab = labs.Lab()
         if not lab.end():
             say("no lab is up")
             return 1
         print("mk9p: down; nothing is left")
         return 0
-    parser = argparse.ArgumentParser(prog="mk9p up")
+    parser = argparse.ArgumentParser(
+        prog="mk9p up",
+        description="Start kernels and their namespace.",
+        epilog=_FILE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("-f", "--foreground", action="store_true", help="stay; Ctrl-C ends the lab")
     parser.add_argument("--no-mount", action="store_true", help="do not mount the namespace on this machine")
     parser.add_argument(
-        "file", metavar="FILE", nargs="?", help="a lab in TOML; none: two kernels, k1 by QEMU and k2 by UML"
+        "file", metavar="FILE", nargs="?", help="a lab in TOML; none: two kernels, k1 by QEMU and k2 by user-mode Linux"
     )
     chosen = parser.parse_args(arguments[1:])
     lab = labs.Lab()

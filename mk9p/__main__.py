@@ -22,7 +22,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "tree": ("clients.files", "[PATH] [-d DEPTH]   list a whole tree"),
     "cp": ("clients.files", "SOURCE DESTINATION   copy a file; `:PATH` is in the namespace, other paths are here"),
     "tail": ("clients.files", "[-n LINES] PATH   follow a file of events"),
-    "run": ("clients.run", "KERNEL [-t] -- COMMAND [ARG...]   run a command in a kernel"),
+    "run": ("clients.run", "[-t] KERNEL -- COMMAND [ARG...]   run a command in a kernel"),
     "ps": ("clients.ps", "[KERNEL...]   the processes of all kernels"),
     "top": ("clients.top", "[--once] [KERNEL...]   the kernels, what they are asked, and their busiest processes"),
     "console": ("clients.console", "KERNEL   attach to a kernel's console"),
@@ -45,7 +45,11 @@ def usage() -> str:
     for name, (_, words) in COMMANDS.items():
         form, _, what = words.partition("   ")
         lines.append(f"  {f'{name} {form}':<62} {what}")
-    lines += ["", "-a, else $MK9P, else the namespace of `mk9p up`, says which tree the file commands work on."]
+    lines += [
+        "",
+        "-a, else $MK9P, else the namespace of `mk9p up`, says which tree the file commands work on.",
+        "`mk9p COMMAND --help` tells a command's options, `mk9p help` what the files are; `mk9p --version` is its own.",
+    ]
     return "\n".join(lines)
 
 
@@ -53,14 +57,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     address = None
-    if words[:1] == ["-a"] and len(words) > 1:
+    if words[:1] == ["-a"]:
+        if len(words) < 3:
+            print("mk9p: -a wants a dial string and a command: mk9p -a 'unix!/run/mk9p/ns' ls", file=sys.stderr)
+            return 2
         address = words[1]
         del words[:2]
     if not words or words[0] in ("-h", "--help"):
         print(usage())
         return 0 if words else 2
+    if words[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"mk9p {version('mk9p')}")
+        return 0
     if words[0] not in COMMANDS:
-        print(f"mk9p: no command {words[0]!r}\n{usage()}", file=sys.stderr)
+        from difflib import get_close_matches
+
+        near = " ".join(get_close_matches(words[0], COMMANDS))
+        hint = f"near it: {near}" if near else "`mk9p --help` lists them"
+        print(f"mk9p: no command {words[0]!r}; {hint}", file=sys.stderr)
         return 2
     if address is not None:
         import os
@@ -68,7 +84,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ["MK9P"] = address
     try:
         status: int = import_module(COMMANDS[words[0]][0]).main(words)
+        print(end="", flush=True)
     except OSError as error:
+        if type(error) is BrokenPipeError:  # one of this kernel's, no server's: nobody reads what is printed
+            sys.stdout = None  # else it is flushed once more, and that told
+            return 128 + 13
         print(
             f"mk9p {words[0]}: {error if not error.filename else f'{error.filename}: {error.strerror}'}",
             file=sys.stderr,

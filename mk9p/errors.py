@@ -113,7 +113,7 @@ class NineError(OSError):
     """Say an error that the peer is to see: an errno, and words for people.
 
     `NineError(errno.EBUSY)` takes the table's wording; `NineError(errno.EINVAL, "usage: online N...")` says more. `.errno` is Linux's number,
-    `.ename` the words. The object is also an instance of Python's own class for that errno.
+    `.ename` the words. The object is also an instance of Python's own class for that errno. `.filename` may be set, as on any OSError.
     """
 
     errno: int
@@ -133,10 +133,10 @@ class NineError(OSError):
         self.ename = ename or wording(number)
 
     def __str__(self) -> str:
-        return self.ename
+        return self.ename if self.filename is None else f"{self.ename}: {self.filename!r}"
 
     def __reduce__(self) -> Any:
-        return (NineError, (self.errno, self.ename))
+        return (NineError, (self.errno, self.ename), {"filename": self.filename})
 
 
 class ProtocolError(Exception):

@@ -84,8 +84,10 @@ async def kernel_tree(specs: Sequence[Spec] = (), extra: Mapping[str, Node] | No
                 trees[spec.place] = await _make(stack, function, spec)
             except (OSError, ImportError) as error:
                 if specs:
-                    raise NineError(getattr(error, "errno", None) or errno.ENODEV, f"{spec.name}: {error}") from error
-                print(f"mk9p: without {spec.name}: {error}", file=sys.stderr)
+                    raise NineError(
+                        getattr(error, "errno", None) or errno.ENODEV, f"{spec.name}: {_words(error)}"
+                    ) from error
+                print(f"mk9p: without {spec.name}: {_words(error)}", file=sys.stderr)
         top = trees.pop(TOP, None)
         yield Dir(*(top.children if isinstance(top, Dir) else ()), _nested(trees), extra or {})
 
@@ -102,13 +104,38 @@ def _needs_argument(function: Any) -> bool:
 async def _make(stack: AsyncExitStack, function: Any, spec: Spec) -> Node:
     named = spec.argument is not None
     options = {key: value for key, value in spec.options.items() if not (named and key == "name")}
-    try:
-        made = function(*((spec.argument,) if named else ()), **options)
-    except TypeError as error:
-        raise NineError(errno.EINVAL, str(error)) from None
+    if wrong := _misused(function, spec, options):
+        raise NineError(errno.EINVAL, wrong)
+    made = function(*((spec.argument,) if named else ()), **options)
     tree = await stack.enter_async_context(made) if hasattr(made, "__aenter__") else made
     assert isinstance(tree, Node)
     return tree
+
+
+def _misused(function: Any, spec: Spec, options: Mapping[str, str]) -> str:
+    """Return what is wrong with an argument or with options that a resource server does not take, or with none where it needs one."""
+    import inspect
+
+    taken = inspect.signature(function).parameters.values()
+    first = next((p.name for p in taken if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)), None)
+    if spec.argument is not None and first is None:
+        return f"it takes no argument: say {spec.name} alone"
+    if spec.argument is None and first not in options and _needs_argument(function):
+        return f"it wants an argument, {spec.name}:{(first or '').upper()}"
+    known = [p.name for p in taken if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if spec.argument is not None:
+        known = [name for name in known if name != first]
+    unknown = next((option for option in options if option not in known), None)
+    if unknown is None or any(p.kind is p.VAR_KEYWORD for p in taken):
+        return ""
+    return f"no option {unknown!r}; there are: {' '.join(known) or 'none'}"
+
+
+def _words(error: Exception) -> str:
+    """Return an error in words, without its number."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename or repr('')}: {error.strerror}"
+    return str(error)
 
 
 def _nested(trees: Mapping[str, Node]) -> dict[str, Node]:

@@ -1,5 +1,6 @@
 """The manual, docs/files: each page against the tree that it is of (mk9p/testing/manual.py tells what is held), and that there is one for each."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,14 @@ def test_each_page_is_of_a_server_and_begins_with_its_name() -> None:
     assert {path.stem for path in PAGES.glob("*.md")} == names
     for name in names:
         assert page(name).startswith(f"# {name}\n\n## NAME\n{name} \u2013 ")
+
+
+def test_what_is_to_be_typed_is_not_taken_for_history_by_a_shell() -> None:
+    for path in (*PAGES.glob("*.md"), PAGES.parent.parent / "README.md"):
+        for line in path.read_text().splitlines():
+            typed = [line[2:]] if line.startswith("$ ") else re.findall(r"`((?:echo|mk9p) [^`]*)`", line)
+            for command in typed:
+                assert not re.search(r"![^\s=(]", re.sub("'[^']*'", "", command)), f"{path.name}: {command}"
 
 
 OFFLINE = "- `offline` take it out of use; what is in it is moved elsewhere first, which may take long: `echo offline > mem/block/33/ctl`\n"

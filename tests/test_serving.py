@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -139,7 +140,11 @@ async def test_without_names_all_are_served() -> None:
         (["nowhere"], "mk9p serve: no resource server 'nowhere'; there are: chan cmd cpu "),
         (["-l", "nonsense"], "mk9p serve: bad dial string 'nonsense'"),
         (["-l", "tcp!127.0.0.1!1!2"], "mk9p serve: "),
-        (["cpu?nonsense=1"], "mk9p serve: cpu: "),
+        (["cpu?nonsense=1"], "mk9p serve: cpu: no option 'nonsense'; there are: root"),
+        (["fs:/?nonsense=1"], "mk9p serve: fs: no option 'nonsense'; there are: ro xdev descriptors"),
+        (["cpu:0"], "mk9p serve: cpu: it takes no argument: say cpu alone"),
+        (["fs"], "mk9p serve: fs: it wants an argument, fs:PATH"),
+        (["fs:/nowhere/at/all"], "mk9p serve: fs: /nowhere/at/all: No such file or directory"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(words: list[str], said: str) -> None:
@@ -151,10 +156,22 @@ def test_what_is_wrong_is_said_in_one_line(words: list[str], said: str) -> None:
 
 
 def test_wrong_use_is_told_and_is_status_2() -> None:
-    for words in ([], ["nosuchcommand"], ["ls", "--nosuchoption"]):
+    for words, said in (
+        ([], "usage: mk9p [-a DIAL] COMMAND"),
+        (["ls", "--nosuchoption"], "usage: mk9p ls "),
+        (["nosuchcommand"], "mk9p: no command 'nosuchcommand'; `mk9p --help` lists them\n"),
+        (["mont"], "mk9p: no command 'mont'; near it: mount umount\n"),
+        (["-a"], "mk9p: -a wants a dial string and a command: "),
+        (["-a", "ls"], "mk9p: -a wants a dial string and a command: "),
+    ):
         done = subprocess.run([*ME, *words], capture_output=True, text=True, check=False)
         assert done.returncode == 2
-        assert "usage: mk9p" in done.stdout + done.stderr
+        assert (done.stdout + done.stderr).startswith(said)
+
+
+def test_it_tells_its_version() -> None:
+    done = subprocess.run([*ME, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"mk9p {version('mk9p')}\n"
 
 
 @pytest.mark.parametrize(

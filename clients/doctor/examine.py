@@ -1,7 +1,8 @@
 """The walk over a tree: breadth first, bounded in depth, files and bytes, and never held up for longer than a second by one file.
 
-Nothing is changed: files are opened for reading only, and those whose opening or reading means something are left alone by their names. What comes
-and goes meanwhile (processes, conversations) is no finding: a file is gone if its directory no longer lists it.
+Nothing is changed: files are opened for reading only, and those whose opening or reading means something are left alone by their names, which in
+`all` of a composed namespace have the kernel's before them (`all/cmd/k1.clone`). What comes and goes meanwhile (processes, conversations) is no
+finding: a file is gone if its directory no longer lists it.
 """
 
 import errno
@@ -71,7 +72,7 @@ class Examination:
             except (OSError, TooSlow) as error:
                 if not path:
                     raise
-                if not self._may_not(error):
+                if not self._may_not(error) and await self._listed(path):
                     self._note(path, "list", str(error))
                 continue
             self.findings += of_names(shown(path), [name for name, _ in names])
@@ -127,14 +128,14 @@ class Examination:
             again = await self._soon(self.source.look(path))
             if content is not None and again is not None and again.stat is not None:
                 self.findings += of_content(name, first.stat, content, again.stat)
-            if self.write and first.stat.mode & 0o222 and not first.stat.length and path[-1] not in self.skip:
+            if self.write and first.stat.mode & 0o222 and not first.stat.length and not called(path, self.skip):
                 await self._truncate(path)
         return kind == st.S_IFDIR
 
     async def _content(self, path: Names, look: Look) -> Content | None:
         stat = look.stat
-        made_up = stat is not None and not stat.length and path[-1] in SKIPPED_IF_MADE_UP
-        if stat is None or stat.exclusive or not stat.mode & 0o444 or path[-1] in self.skip or made_up:
+        made_up = stat is not None and not stat.length and called(path, SKIPPED_IF_MADE_UP)
+        if stat is None or stat.exclusive or not stat.mode & 0o444 or called(path, self.skip) or made_up:
             return None
         try:
             return await self._soon(self.source.content(path, stat.length, self.bounds.bytes))
@@ -163,10 +164,10 @@ class Examination:
         if look.stat.nlink > 1 and before.stat.nlink > 1 and st.S_ISREG(look.stat.mode):
             return
         try:
-            mine, theirs, mine_again = [await self._print(each) for each in (path, other, path)]
+            mine, theirs, *again = [await self._print(each) for each in (path, other, path, other)]
         except (OSError, TooSlow):
             return
-        if mine == mine_again != theirs:
+        if again == [mine, theirs] and mine != theirs:  # else it changes by itself
             self._note(path, "qid", f"path {look.walked.path:#x} is also that of {shown(other)}, another file")
 
     async def _print(self, path: Names) -> object:
@@ -202,6 +203,12 @@ class Examination:
 
     def _note(self, path: Names, kind: str, words: str) -> None:
         self.findings.append(Finding(shown(path), kind, words))
+
+
+def called(path: Names, names: frozenset[str]) -> bool:
+    """Tell whether a file has one of these names, by itself or behind another and a dot."""
+    name = path[-1]
+    return name in names or any(name.endswith(f".{each}") for each in names)
 
 
 def shown(path: Names) -> str:

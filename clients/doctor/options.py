@@ -92,5 +92,5 @@ def mount_line(address: str, directory: str = "DIR", *, aname: str = "") -> str:
         numeric=v9fs.numeric_host(address),
     )
     if plan.dialled:  # the kernel cannot dial it: it is handed a descriptor
-        return shlex.join(["mk9p", "mount", address, directory])
+        return shlex.join(["mk9p", "mount", *(["--aname", aname] if aname else []), address, directory])
     return shlex.join(["mount", *plan.arguments(directory)])

@@ -93,11 +93,11 @@ class Client:
 
     # Files
 
-    async def open(self, path: str, mode: str = "r", *, perm: int = 0o666) -> File:
+    async def open(self, path: str, mode: str = "r", *, perm: int | None = None) -> File:
         """Open a file: `r`, `w`, `a`, `x`, each also with `+`, as Python's own, but always for bytes.
 
-        `w` and `a` make a file that is not there, with permission bits `perm`; a directory that makes none raises ENOENT then. Raises NineError;
-        ValueError for another mode.
+        `w` and `a` make a file that is not there, with permission bits `perm`, else 0666 without this process's umask; a directory that makes none
+        raises ENOENT then. Raises NineError; ValueError for another mode.
         """
         if mode.replace("b", "") not in _MODES:
             raise ValueError(f"mode {mode!r}: want one of {', '.join(_MODES)}")
@@ -126,14 +126,21 @@ class Client:
             file.position = (await file.stat()).length
         return file
 
-    async def create(self, path: str, perm: int = 0o666, *, read: bool = False) -> File:
-        """Make a file with permission bits `perm` and open it for writing, and reading if `read`. Raises EEXIST if it is there."""
+    async def create(self, path: str, perm: int | None = None, *, read: bool = False) -> File:
+        """Make a file and open it for writing, and reading if `read`. Raises EEXIST if it is there.
+
+        Its permission bits are `perm`, else 0666 without this process's umask.
+        """
         return await self._create(split(path), perm, read, False, exclusive=True)
 
-    async def _create(self, names: tuple[str, ...], perm: int, read: bool, append: bool, *, exclusive: bool) -> File:
+    async def _create(
+        self, names: tuple[str, ...], perm: int | None, read: bool, append: bool, *, exclusive: bool
+    ) -> File:
         if not names:
             raise NineError(errno.EEXIST)
         c = self.connection
+        if perm is None:
+            perm = 0o666 & ~umask()
         fid, _ = await requests.walk(c, self.root, names[:-1])
         try:
             qid, iounit = await requests.create(
@@ -224,10 +231,11 @@ class Client:
                 except OSError:
                     stats[i] = Stat(_KINDS.get(qid.type & (QTDIR | QTSYMLINK), st.S_IFREG), name=name, qid=qid)
 
-    async def mkdir(self, path: str, perm: int = 0o777) -> None:
-        """Make a directory with permission bits `perm`."""
+    async def mkdir(self, path: str, perm: int | None = None) -> None:
+        """Make a directory with permission bits `perm`, else 0777 without this process's umask."""
         *parents, name = split(path) or ("/",)
-        await self._at(tuple(parents), lambda fid: requests.mkdir(self.connection, fid, name, perm, gid=os.getegid()))
+        bits = 0o777 & ~umask() if perm is None else perm
+        await self._at(tuple(parents), lambda fid: requests.mkdir(self.connection, fid, name, bits, gid=os.getegid()))
 
     async def remove(self, path: str) -> None:
         """Remove a file or an empty directory."""
@@ -253,6 +261,15 @@ _KINDS: Final[dict[int, Any]] = {QTDIR: st.S_IFDIR, QTSYMLINK: st.S_IFLNK}
 def split(path: str) -> tuple[str, ...]:
     """Return the names of a path."""
     return tuple(name for name in path.split("/") if name and name != ".")
+
+
+def umask() -> int:
+    """Return this process's umask(2). A server applies its own to nothing: what a new file may be is said by who makes it."""
+    with suppress(OSError, StopIteration), open("/proc/self/status", "rb") as status:
+        return int(next(line for line in status if line.startswith(b"Umask:")).split()[1], 8)
+    was = os.umask(0o077)  # no /proc: for a moment it is another's, for all threads
+    os.umask(was)
+    return was
 
 
 def _line(line: bytes) -> str:

@@ -86,8 +86,10 @@ class Limits:
             try:
                 value = number(text)
             except ValueError:
-                raise NineError(errno.EINVAL, f"limit {setting!r}: want {name}=NUMBER") from None
-            if not field.metadata["least"] <= value < float("inf"):
+                value = float("nan")
+            if not value < float("inf"):
+                raise NineError(errno.EINVAL, f"limit {setting!r}: want {name}=NUMBER")
+            if value < field.metadata["least"]:
                 raise NineError(errno.EINVAL, f"limit {setting!r}: {field.metadata['least']} at least")
             values[name] = value
         return cls(**values)

@@ -73,6 +73,23 @@ async def test_changes(tmp_path: Path) -> None:
             assert sorted(os.listdir(tmp_path)) == ["new"]
 
 
+async def test_what_is_made_has_no_more_permissions_than_the_umask_leaves(tmp_path: Path) -> None:
+    with diod(tmp_path) as address:
+        was = os.umask(0o027)
+        try:
+            async with connect(address, aname=str(tmp_path)) as ns:
+                await ns.write("written", "text")
+                async with await ns.open("opened", "x"), await ns.create("created"), await ns.create("said", 0o606):
+                    pass
+                await ns.mkdir("d")
+                await ns.mkdir("e", 0o705)
+        finally:
+            os.umask(was)
+    with os.scandir(tmp_path) as entries:
+        found = {entry.name: entry.stat().st_mode & 0o777 for entry in entries}
+    assert found == {"written": 0o640, "opened": 0o640, "created": 0o640, "said": 0o606, "d": 0o750, "e": 0o705}
+
+
 async def test_requests_of_linux(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("text")
     with diod(tmp_path) as address:

@@ -6,6 +6,7 @@ The server runs in a process of its own, so that nothing of its loop can help th
 import csv
 import errno
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -59,11 +60,14 @@ def url(address: str, path: str) -> str:
 def test_urls(address: str) -> None:
     assert fsspec.get_filesystem_class("9p") is NineFileSystem
     assert fsspec.get_filesystem_class("9p+unix") is NineFileSystem
+    assert fsspec.get_filesystem_class("p9") is NineFileSystem
     for given, kwargs, path in (
         ("9p://box/k/k0", {"address": "tcp!box!564"}, "/k/k0"),
         ("9p://glenda@box:5640/", {"address": "tcp!box!5640", "uname": "glenda"}, "/"),
         ("9p://[::1]:564//a/./b/", {"address": "tcp!::1!564"}, "/a/b"),
         ("9p+unix://%2Frun%2Fmk9p%2Fns/a#b?c", {"address": "unix!/run/mk9p/ns"}, "/a#b?c"),
+        ("p9+unix://%2Frun%2Fmk9p%2Fns/a", {"address": "unix!/run/mk9p/ns"}, "/a"),
+        ("p9://host/a", {"address": "tcp!host!564"}, "/a"),
         ("9p:///x", {}, "/x"),
         ("x/y", {}, "/x/y"),
     ):
@@ -93,6 +97,17 @@ def test_open_by_url(fs: Any, address: str) -> None:
     ]
     with fsspec.open("9p:///text", address=address) as file:
         assert file.read() == b"made up\n"
+
+
+def test_pandas_reads_and_writes(fs: Any, address: str) -> None:
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    table = pandas.DataFrame({"a": range(1000), "b": [f"x{n}" for n in range(1000)]})
+    where = url(address, "/top/files/table.csv").replace("9p+unix", "p9+unix")
+    table.to_csv(where, index=False)
+    assert fs.size("/top/files/table.csv") > 1000
+    assert pandas.read_csv(where).equals(table)
+    options = {"address": address}
+    assert pandas.read_csv("p9:///top/files/table.csv", storage_options=options).equals(table)
 
 
 def test_the_example_of_the_readme(address: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -255,6 +270,17 @@ def test_errors_are_those_of_a_local_tree(fs: Any, address: str) -> None:
     ):
         with pytest.raises(error):
             do()
+    for path, do in (
+        ("/no/no", lambda: fs.info("/no/no")),
+        ("/top/files", lambda: fs.open("/top/files")),
+        ("/text", lambda: fs.pipe_file("/text", b"x")),
+        ("/no", lambda: fs.rmdir("/no")),
+        ("/top/files", lambda: fs.rm_file("/top/files")),
+    ):
+        with pytest.raises(NineError) as caught:
+            do()
+        again = pickle.loads(pickle.dumps(caught.value))
+        assert (caught.value.filename, str(again)) == (path, f"{caught.value.strerror}: '{path}'")
     nobody = NineFileSystem(f"{address}-nobody", skip_instance_cache=True)
     with pytest.raises(FileNotFoundError, match="-nobody: "):
         nobody.ls("/")
@@ -283,6 +309,28 @@ def until(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < end
         threading.Event().wait(0.01)
+
+
+def test_threads_that_need_the_same_directories(fs: Any) -> None:
+    """As pyarrow writes a data set of partitions: a directory that all of them need is made by one, and is in nobody's way."""
+    start = threading.Barrier(8)
+    failed: list[OSError] = []
+
+    def make(n: int) -> None:
+        for turn in range(10):
+            start.wait(SOON)
+            try:
+                fs.mkdir(f"/top/files/set{turn}/below/part{n}")
+            except OSError as error:
+                failed.append(error)
+
+    threads = [threading.Thread(target=make, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert len(fs.glob("/top/files/set*/below/part*")) == 80
 
 
 def test_an_interrupted_read_is_flushed(fs: Any, address: str) -> None:

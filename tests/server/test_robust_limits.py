@@ -87,6 +87,7 @@ def test_limits_are_set_by_name() -> None:
         with pytest.raises(NineError) as error:
             Limits.parse([bad])
         assert error.value.errno == errno.EINVAL
+        assert ("at least" in str(error.value)) == (bad in ("fids=0", "msize=100")), error.value
 
 
 async def test_a_fid_too_many_is_refused() -> None:
