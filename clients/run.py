@@ -1,4 +1,4 @@
-"""`mk9p run KERNEL [-t] -- COMMAND [ARG...]`: a command in a kernel, through the files of its `cmd`.
+"""`mk9p run [-t] KERNEL -- COMMAND [ARG...]`: a command in a kernel, through the files of its `cmd`.
 
 Standard input, output and error are this process's; signals that it gets go to the command; its exit status is the command's (128 + N if a signal N
 ended it, as in sh). With `-t` the command has a terminal of the size of ours, which is raw meanwhile.
@@ -26,16 +26,22 @@ PIECE: Final = 1 << 16
 
 def main(arguments: Sequence[str]) -> int:
     """Run `mk9p run`."""
-    parser = argparse.ArgumentParser(prog="mk9p run")
+    parser = argparse.ArgumentParser(
+        prog="mk9p run",
+        usage="mk9p run [-t] [-d DIR] [-e NAME=VALUE]... KERNEL -- COMMAND [ARG...]",
+        description="Run a command in a kernel: its input, output, signals and exit status are this process's.",
+    )
     parser.add_argument("-t", "--terminal", action="store_true", help="give the command a terminal")
     parser.add_argument("-d", "--dir", help="where to run it (/)")
-    parser.add_argument("-e", "--env", metavar="NAME=VALUE", action="append", default=[])
+    parser.add_argument(
+        "-e", "--env", metavar="NAME=VALUE", action="append", default=[], help="a variable of its environment"
+    )
     parser.add_argument("kernel", metavar="KERNEL", help="a name in k/, or the path of a kernel's tree")
-    parser.add_argument("command", metavar="COMMAND", nargs=argparse.REMAINDER)
+    parser.add_argument("command", metavar="COMMAND", nargs=argparse.REMAINDER, help="the program and its arguments")
     chosen = parser.parse_args(arguments[1:])
     command = chosen.command[1:] if chosen.command[:1] == ["--"] else chosen.command
     if not command:
-        parser.error("no command")
+        parser.error("no command: say it after --")
     settings = [join(["env", *chosen.env])] if chosen.env else []
     settings += [join(["dir", chosen.dir])] if chosen.dir else []
 

@@ -20,21 +20,21 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "write": ("clients.files", "PATH [TEXT...]   write text, or the standard input, into a file"),
     "stat": ("clients.files", "PATH...   show what files are"),
     "tree": ("clients.files", "[PATH] [-d DEPTH]   list a whole tree"),
-    "cp": ("clients.files", "SOURCE DESTINATION   copy a file; `:PATH` is in the namespace, other paths are here"),
+    "cp": ("clients.files", "SOURCE DESTINATION   copy a file; `:PATH` is in the namespace, others are here"),
     "tail": ("clients.files", "[-n LINES] PATH   follow a file of events"),
     "run": ("clients.run", "[-t] KERNEL -- COMMAND [ARG...]   run a command in a kernel"),
     "ps": ("clients.ps", "[KERNEL...]   the processes of all kernels"),
-    "top": ("clients.top", "[--once] [KERNEL...]   the kernels, what they are asked, and their busiest processes"),
+    "top": ("clients.top", "[--once] [KERNEL...]   the kernels, what they are asked, their busiest processes"),
     "console": ("clients.console", "KERNEL   attach to a kernel's console"),
     "mount": ("clients.mount", "[DIAL] DIR   mount with v9fs, or FUSE where the kernel has none"),
     "umount": ("clients.mount", "DIR   unmount"),
     "socks": ("clients.socks", "[-l HOST:PORT] KERNEL   a kernel's network as a SOCKS5 proxy on this machine"),
     "trace": ("clients.trace", "ADDR [-l DIAL] [--pcap FILE]   show the messages between clients and a server"),
-    "help": ("clients.help", "[NAME]   the manual: a page a resource server; without a name, what pages there are"),
+    "help": ("clients.help", "[NAME]   the manual: a page a resource server; or what pages there are"),
     "new-server": ("clients.new_server", "NAME [DIR]   make the package of a new resource server"),
     "doctor": (
         "clients.doctor",
-        "[ADDR|PATH]   find what Linux's v9fs stumbles over in a tree, or in a mount's options",
+        "[ADDR|PATH]   find what v9fs stumbles over, in a tree or a mount's options",
     ),
 }
 
@@ -44,11 +44,12 @@ def usage() -> str:
     lines = ["usage: mk9p [-a DIAL] COMMAND ...", ""]
     for name, (_, words) in COMMANDS.items():
         form, _, what = words.partition("   ")
-        lines.append(f"  {f'{name} {form}':<62} {what}")
+        form = f"{name} {form}"
+        lines += [f"  {form:<27} {what}"] if len(form) < 28 else [f"  {form}", f"{'':30}{what}"]
     lines += [
         "",
-        "-a, else $MK9P, else the namespace of `mk9p up`, says which tree the file commands work on.",
-        "`mk9p COMMAND --help` tells a command's options, `mk9p help` what the files are; `mk9p --version` is its own.",
+        "-a, else $MK9P, else the namespace of `mk9p up`, is the tree that file commands work on.",
+        "`mk9p COMMAND --help` tells a command's options, `mk9p help` what the files are.",
     ]
     return "\n".join(lines)
 

@@ -9,7 +9,7 @@ from typing import Final, Protocol, TypeVar
 import trio
 
 from clients.doctor.judge import Content, Finding, Look
-from mk9p.client import Client, requests
+from mk9p.client import Client, requests, stored
 from mk9p.errors import NineError
 from mk9p.tree import Change, Stat
 from mk9p.wire import (
@@ -72,7 +72,7 @@ class Served:
         if self.connection.msize < LEAST_MSIZE:
             found.append(Finding("/", "msize", f"{self.connection.msize}: Linux mounts nothing below {LEAST_MSIZE}"))
         try:
-            await requests.statfs(self.connection, self.client.root)
+            await stored.statfs(self.connection, self.client.root)
         except NineError as error:
             if error.errno != errno.ENOSYS:  # then the kernel makes something up
                 found.append(Finding("/", "statfs", f"{error}: df fails; ENOSYS would not"))

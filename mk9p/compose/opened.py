@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from mk9p.client import requests
+from mk9p.client import requests, stored
 from mk9p.client.connection import Connection
 from mk9p.errors import NineError
 from mk9p.tree import Change, Handle, Lock, Stat
@@ -62,10 +62,10 @@ class RemoteHandle(Handle):
         await requests.change(self.connection, self.fid, change)
 
     async def lock(self, lock: Lock) -> bool:
-        return await requests.lock(self.connection, self.fid, lock)
+        return await stored.lock(self.connection, self.fid, lock)
 
     async def locked(self, lock: Lock) -> Lock | None:
-        return await requests.locked(self.connection, self.fid, lock)
+        return await stored.locked(self.connection, self.fid, lock)
 
     async def sync(self, *, data: bool = False) -> None:
         await requests.sync(self.connection, self.fid, data=data)

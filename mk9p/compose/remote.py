@@ -23,7 +23,7 @@ import attrs
 import trio
 
 from mk9p.auth import Principal
-from mk9p.client import requests
+from mk9p.client import requests, stored
 from mk9p.client.connection import Connection
 from mk9p.client.handshake import MSIZE, attach, open_connection
 from mk9p.compose.opened import RemoteHandle
@@ -360,12 +360,12 @@ class Remote(Node):
 
     async def statfs(self) -> StatFs:
         connection, fid = await self.here()
-        return await requests.statfs(connection, fid)
+        return await stored.statfs(connection, fid)
 
     async def xattr(self, name: str, who: Principal) -> bytes:
         me = self._as(who)
         connection, fid = await me.here()
-        return await requests.xattr(connection, fid, name)
+        return await stored.xattr(connection, fid, name)
 
     async def xattrs(self, who: Principal) -> list[str]:
         names = await self.xattr("", who)
@@ -374,7 +374,7 @@ class Remote(Node):
     async def set_xattr(self, name: str, value: bytes, who: Principal, *, flags: int = 0) -> None:
         me = self._as(who)
         connection, fid = await me.here()
-        await requests.set_xattr(connection, fid, name, value, flags)
+        await stored.set_xattr(connection, fid, name, value, flags)
 
     async def remove_xattr(self, name: str, who: Principal) -> None:
         await self.set_xattr(name, b"", who, flags=os.XATTR_REPLACE)

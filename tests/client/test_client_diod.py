@@ -9,7 +9,7 @@ import trio
 from helpers_client import diod
 
 from mk9p import connect
-from mk9p.client import requests
+from mk9p.client import requests, stored
 from mk9p.errors import NineError
 from mk9p.tree import Change
 
@@ -106,7 +106,7 @@ async def test_requests_of_linux(tmp_path: Path) -> None:
             with pytest.raises(NotADirectoryError):
                 await requests.remove(c, root, "g", directory=True)
             await requests.remove(c, root, "g", directory=False)
-            assert (await requests.statfs(c, root)).bsize == os.statvfs(tmp_path).f_bsize
+            assert (await stored.statfs(c, root)).bsize == os.statvfs(tmp_path).f_bsize
             await c.clunk(fid)
             await c.clunk(file)
 

@@ -1,0 +1,66 @@
+"""What 9P2000.L alone can ask of a stored file: extended attributes, byte-range locks, the status of its file system. Else as requests.py."""
+
+import errno
+
+from mk9p.client.connection import Connection
+from mk9p.client.requests import read, walk, write
+from mk9p.errors import NineError
+from mk9p.tree import Lock, StatFs
+from mk9p.wire import LOCK_BLOCKED, LOCK_SUCCESS, LOCK_TYPE_UNLCK, Dialect
+from mk9p.wire import messages as m
+
+
+async def xattr(c: Connection, fid: int, name: str) -> bytes:
+    """Return the value of an extended attribute, or with no name all names, each ended by a NUL. Raises EOPNOTSUPP where there are none."""
+    if c.dialect is not Dialect.L:
+        raise NineError(errno.EOPNOTSUPP)
+    new = c.new_fid()
+    (size,) = await c.rpc(m.Txattrwalk, fid, new, name)
+    try:
+        value = b""
+        while len(value) < size and (data := await read(c, new, len(value), min(size - len(value), c.iounit))):
+            value += data
+        return value
+    finally:
+        c.clunk_nowait(new)
+
+
+async def set_xattr(c: Connection, fid: int, name: str, value: bytes, flags: int) -> None:
+    """Set an extended attribute; no value with XATTR_REPLACE removes it, as Linux's own client does."""
+    if c.dialect is not Dialect.L:
+        raise NineError(errno.EOPNOTSUPP)
+    new, _ = await walk(c, fid, ())
+    try:
+        await c.rpc(m.Txattrcreate, new, name, len(value), flags)
+        at = 0
+        while at < len(value):
+            at += await write(c, new, at, value[at : at + c.iounit])
+    except BaseException:
+        c.clunk_nowait(new)
+        raise
+    await c.clunk(new)
+
+
+async def lock(c: Connection, fid: int, wish: Lock) -> bool:
+    """Set or remove a lock of an open file; False if another's is in the way."""
+    if c.dialect is not Dialect.L:
+        raise NineError(errno.EOPNOTSUPP)
+    (status,) = await c.rpc(m.Tlock, fid, wish.kind, 0, wish.start, wish.length, wish.process, wish.client)
+    if status not in (LOCK_SUCCESS, LOCK_BLOCKED):
+        raise NineError(errno.ENOLCK)
+    return bool(status == LOCK_SUCCESS)
+
+
+async def locked(c: Connection, fid: int, wish: Lock) -> Lock | None:
+    """Return the lock that is in the way of one."""
+    if c.dialect is not Dialect.L:
+        raise NineError(errno.EOPNOTSUPP)
+    found = Lock(*await c.rpc(m.Tgetlock, fid, wish.kind, wish.start, wish.length, wish.process, wish.client))
+    return None if found.kind == LOCK_TYPE_UNLCK else found
+
+
+async def statfs(c: Connection, fid: int) -> StatFs:
+    """Return the file system's status; without 9P2000.L, that of made-up files."""
+    if c.dialect is not Dialect.L:
+        return StatFs()
+    return StatFs(*await c.rpc(m.Tstatfs, fid))
