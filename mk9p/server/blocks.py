@@ -41,10 +41,10 @@ _request, _reply = Struct("<IBHI").unpack_from, Struct("<IBH").unpack_from
 _get64, _put64 = Struct("<Q").unpack_from, Struct("<Q").pack_into
 
 
-def forward(c: "Connection") -> None:
-    """Pass on the plain requests with which begins what was received, as far as they may all go over at once."""
+def forward(c: "Connection") -> bool:
+    """Pass on the plain requests with which begins what was received, as far as they may all go over at once; True if nothing is left."""
     if c.session.tags:
-        return  # somebody waits here: what must wait for it is judged frame by frame
+        return False  # somebody waits here: what must wait for it is judged frame by frame
     frames, relays, asked, counts = c.frames, c.relays, c.asked, c.counts
     buf, limit = frames.buf, frames.limit
     at, tail = frames.ahead()
@@ -80,6 +80,7 @@ def forward(c: "Connection") -> None:
     if b is not None:
         b.goes(buf, first, at)
         frames.taken(at)
+    return at == tail
 
 
 def back(b: "Backend") -> None:

@@ -2,11 +2,12 @@
 
 Theory
 * A client or a server on this very processor that was just sent to is often ready to answer as soon as it has its turn: a composer and what is
-  composed, on one CPU of a small kernel, are. To let it have it costs less than a microsecond and no wake-up, to wait properly ten times that.
-* Where nobody here is about to answer, because they are on other CPUs, it is vain. Where a program that computes has this CPU too it is ruinous:
-  sched_yield(2) goes to the end of the queue, and whole slices of milliseconds pass, where who waits properly is woken at once.
-* So it is done as long as it pays. When it brought nothing a few times in a row, or took long once, it is not tried again for some waits, and for
-  twice as many each time that this comes to nothing too.
+  composed, on one CPU of a small kernel, are. To let it have it costs less than a microsecond and no wake-up; to wait properly takes ten times that,
+  which it would have to wait for.
+* Where nobody else has this CPU it is vain. Where a program that computes has it too it is ruinous: sched_yield(2) goes to the end of the queue, and
+  whole slices of milliseconds pass, where who waits properly is woken at once.
+* So it is done as long as it pays, which the time that it takes tells. When it took no longer than it does alone a few times in a row, or too long
+  once, it is not tried again for some waits, and for twice as many each time that this comes to nothing too.
 """
 
 import os
@@ -16,6 +17,7 @@ from time import monotonic_ns
 from typing import Final
 
 LONG: Final = 500_000  # ns; more than who answers needs, and less than the scheduler's slices
+ALONE: Final = 3  # times what it takes where nobody else has the processor, which is measured at the beginning
 VAIN: Final = 4  # times in a row
 LEAST: Final = 64  # waits without trying again
 MOST: Final = 4096  # the same; if each takes 50 us, and one try a slice of 4 ms, that is a fiftieth of the time
@@ -24,12 +26,18 @@ MOST: Final = 4096  # the same; if each takes 50 us, and one try a slice of 4 ms
 class Courtesy:
     """Asks a poller for events, and others to make some."""
 
-    __slots__ = ("_give_way", "_next", "_poll", "_rest", "_vain")
+    __slots__ = ("_alone", "_clock", "_give_way", "_next", "_poll", "_rest", "_vain")
 
-    def __init__(self, poller: select.epoll, give_way: Callable[[], None] = os.sched_yield) -> None:
-        self._poll, self._give_way = poller.poll, give_way
+    def __init__(
+        self,
+        poller: select.epoll,
+        give_way: Callable[[], None] = os.sched_yield,
+        clock: Callable[[], int] = monotonic_ns,
+    ) -> None:
+        self._poll, self._give_way, self._clock = poller.poll, give_way, clock
         self._vain = self._rest = 0
         self._next = LEAST
+        self._alone = ALONE * min(self._turns()[1] for _ in range(8))
 
     def events(self) -> list[tuple[int, int]]:
         """Return what is ready now, or is after others had their turn; maybe nothing."""
@@ -39,18 +47,25 @@ class Courtesy:
         if self._rest:
             self._rest -= 1
             return events
-        began = monotonic_ns()
-        self._give_way()
-        events = self._poll(0)
-        if not events:  # between two who answer each other, who waits for neither had his turn first
-            self._give_way()
-            events = self._poll(0)
-        long = monotonic_ns() - began > LONG
-        if events and not long:
+        events, took = self._turns()
+        if took < LONG and (events or took > self._alone):
             self._vain, self._next = 0, LEAST
-        elif long or self._vain == VAIN:
+        elif took >= LONG or self._vain == VAIN:
             self._rest, self._vain = self._next, 0
             self._next = min(2 * self._next, MOST)
         else:
             self._vain += 1
         return events
+
+    def _turns(self) -> tuple[list[tuple[int, int]], int]:
+        """Let others have their turn, twice if nothing came of the first; returns what is ready then, and the ns that it took.
+
+        Between two who answer each other, one who waits for neither had his turn first.
+        """
+        began = self._clock()
+        self._give_way()
+        events = self._poll(0)
+        if not events:
+            self._give_way()
+            events = self._poll(0)
+        return events, self._clock() - began

@@ -227,6 +227,9 @@ class Leader(Workers):
 
     def _requests(self, worker: Worker, c: Connection) -> Request | None:
         """Answer the complete requests that were received; returns the first that waits, which this worker has in hand from then on."""
+        if c.relays and forward(c):
+            self.exchange.send(c)
+            return None
         waiting = self._answer(worker, c)
         if c.backends:
             self.exchange.send(c)
