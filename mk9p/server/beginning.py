@@ -58,7 +58,7 @@ class Beginning:
     def begin(self, size: int) -> None:
         """Forget the frame in progress, but for the last `size` bytes."""
         _, end = self.frames.ahead()
-        self.frames.taken(end - size)
+        self.frames.head = end - size
 
 
 def _is_version(data: bytes) -> bool:

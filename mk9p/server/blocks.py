@@ -79,7 +79,7 @@ def forward(c: "Connection") -> bool:
         counts.passed(kind, n, at - run)
     if b is not None:
         b.goes(buf, first, at)
-        frames.taken(at)
+        frames.head = at
     return at == tail
 
 
@@ -136,7 +136,7 @@ def back(b: "Backend") -> None:
     finally:
         if n:
             counts.returned(kind & 0xFF, n, bad, at - run, now - (kind >> WHEN))
-        frames.taken(at)
+        frames.head = at
         _deliver(b, first, at)
 
 

@@ -47,7 +47,7 @@ log = logging.getLogger("mk9p.server")
 BATCHES: Final = 4  # times that one link is read again before the others have their turn
 BULK: Final = 16384  # bytes; who sends that much at once is probably still sending
 SHARE: Final = 1_000_000  # ns that links have, and the one that is served then its turn, before the rest of the program has its own
-_TYPE_TAG: Final = Struct("<BH").unpack_from
+_SIZE_TYPE_TAG: Final = Struct("<IBH").unpack_from
 _ALWAYS: Final = frozenset({m.Tversion.type, m.Tflush.type, m.Tclunk.type})  # what makes room
 _IN, _OUT, _GONE = select.EPOLLIN, select.EPOLLOUT, select.EPOLLHUP | select.EPOLLERR
 
@@ -240,6 +240,7 @@ class Leader(Workers):
         buf, view, most = frames.buf, frames.view, self.limits.out
         reply: Any
         kind, n, late, first, end, before = -1, 0, 0, 0, 0, 0  # a run of one kind of message (counts.py)
+        _, tail = frames.ahead()
         try:
             while True:
                 if relays:
@@ -247,10 +248,15 @@ class Leader(Workers):
                         c.counts.run(kind, n, late, end - first, c.out_size + c.gone - before)
                         kind, n, late = -1, 0, 0
                     forward(c)
-                if (frame := frames.next()) is None:
+                start = frames.head
+                if tail - start < 7:
                     break
-                start, end = frame
-                type_, tag = _TYPE_TAG(buf, start + 4)
+                size, type_, tag = _SIZE_TYPE_TAG(buf, start)
+                if not 7 <= size <= frames.limit:
+                    raise frames.impossible(size)
+                if size > tail - start:
+                    break
+                frames.head = end = start + size
                 if type_ != kind:
                     now = c.out_size + c.gone
                     if late:

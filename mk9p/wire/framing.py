@@ -34,8 +34,8 @@ class FrameBuffer:
     limit: int
     buf: bytearray = attrs.field(init=False, repr=False)
     view: memoryview = attrs.field(init=False, repr=False)
-    _head: int = attrs.field(init=False, default=0)  # the first byte not handed out
-    _tail: int = attrs.field(init=False, default=0)  # the first byte not received
+    head: int = attrs.field(init=False, default=0)  # the first byte not handed out
+    tail: int = attrs.field(init=False, default=0)  # the first byte not received
     _wanted: int = attrs.field(init=False, default=_CAPACITY)  # how large the next buffer shall be at least
     _sought: int | None = attrs.field(init=False, default=None)  # by resync
 
@@ -44,66 +44,71 @@ class FrameBuffer:
 
     def space(self) -> memoryview:
         """Return where to receive: at least the rest of the frame in progress, and half of the buffer. Ends the life of earlier frames."""
-        have = self._tail - self._head
+        have = self.tail - self.head
         if have == 0:
-            self._head = self._tail = 0
+            self.head = self.tail = 0
             return self.view
-        rest = max(0, min(_SIZE(self.buf, self._head)[0], self.limit) - have) if have >= 4 else 0
-        if len(self.buf) - self._tail < max(rest, len(self.buf) // 2):
+        rest = max(0, min(_SIZE(self.buf, self.head)[0], self.limit) - have) if have >= 4 else 0
+        if len(self.buf) - self.tail < max(rest, len(self.buf) // 2):
             if have > _LITTLE and len(self.buf) < _MOST:
                 # Large frames come one after the other: a larger buffer moves their beginnings less often.
                 self._wanted = 2 * len(self.buf)
             if len(self.buf) - have < max(rest, 1) or len(self.buf) < self._wanted:
                 self._move(rest)
-            elif self._head:
-                self.view[:have] = self.view[self._head : self._tail]
-                self._head, self._tail = 0, have
-        return self.view[self._tail :]
+            elif self.head:
+                self.view[:have] = self.view[self.head : self.tail]
+                self.head, self.tail = 0, have
+        return self.view[self.tail :]
 
     def received(self, n: int) -> None:
         """Take note that the first `n` bytes of the last `space()` were filled."""
-        self._tail += n
-        if self._tail == len(self.buf) < _MOST:
-            self._wanted = 2 * self._tail  # more was there than there was room for
+        self.tail += n
+        if self.tail == len(self.buf) < _MOST:
+            self._wanted = 2 * self.tail  # more was there than there was room for
 
     def next(self) -> tuple[int, int] | None:
         """Return (start, end) in `buf` of the next whole frame, size[4] included, or None. Raises ProtocolError for an impossible size."""
         if self._sought is not None and not self._find(self._sought):
             return None
-        head = self._head
-        if self._tail - head < 4:
+        head = self.head
+        if self.tail - head < 4:
             return None
         size: int = _SIZE(self.buf, head)[0]
         if size < _SMALLEST or size > self.limit:
-            raise ProtocolError(f"a frame of {size} bytes, where {_SMALLEST} to {self.limit} are allowed")
+            raise self.impossible(size)
         end = head + size
-        if end > self._tail:
+        if end > self.tail:
             return None
-        self._head = end
+        self.head = end
         return head, end
 
     @property
     def pending(self) -> bool:
         """Whether anything was received that is not handed out, be it a part of a frame."""
-        return self._head < self._tail
+        return self.head < self.tail
+
+    def impossible(self, size: int) -> ProtocolError:
+        """Return the error of a frame of a size that none can have."""
+        return ProtocolError(f"a frame of {size} bytes, where {_SMALLEST} to {self.limit} are allowed")
 
     def ahead(self) -> tuple[int, int]:
-        """Return where in `buf` lies what was received and not handed out, the last frame maybe in part; for one who takes frames apart himself."""
-        return (self._head, self._tail) if self._sought is None else (self._head, self._head)
+        """Return where in `buf` lies what was received and not handed out, the last frame maybe in part.
 
-    def taken(self, end: int) -> None:
-        """Take note that what lay ahead was handed out as far as `end`, where a frame begins."""
-        self._head = end
+        For one who takes frames apart himself, and sets `head` to behind each that he took.
+        """
+        if self._sought is not None and not self._find(self._sought):
+            return self.head, self.head
+        return self.head, self.tail
 
     def detach(self) -> int:
         """Leave the present buffer to those who hold views into it, and go on in a fresh one that has the unread tail. Return its length."""
-        held = self._tail
+        held = self.tail
         self._move(0)
         return held
 
     def drop_partial(self) -> None:
         """Forget what `next()` has not handed out: after it said None, the frame whose rest will not come."""
-        self._tail = self._head
+        self.tail = self.head
 
     def resync(self, type: int) -> None:  # noqa: A002
         """Discard bytes until a version message of this type number (100 or 101) begins, which `next()` then hands out.
@@ -115,30 +120,30 @@ class FrameBuffer:
 
     def _move(self, rest: int) -> None:
         """Go on in a new buffer that has the unread tail, and room for `rest` more and 16 KiB."""
-        have = self._tail - self._head
+        have = self.tail - self.head
         fresh = bytearray(max(self._wanted, have + rest + _ROOM))
         if have:
-            fresh[:have] = self.view[self._head : self._tail]
+            fresh[:have] = self.view[self.head : self.tail]
         self.buf, self.view = fresh, memoryview(fresh)
-        self._head, self._tail = 0, have
+        self.head, self.tail = 0, have
 
     def _find(self, sought: int) -> bool:
         """Skip to what may be the version message; True, and the search is over, when it is there as a whole."""
         mark = bytes((sought, *NOTAG.to_bytes(2, "little")))
-        at = self._head + 4
-        while (at := self.buf.find(mark, at, self._tail)) >= 0:
+        at = self.head + 4
+        while (at := self.buf.find(mark, at, self.tail)) >= 0:
             plausible = self._is_version(at - 4)
             if plausible is not False:
-                self._head = at - 4
+                self.head = at - 4
                 self._sought = None if plausible else sought
                 return plausible is True
             at += 1
-        self._head = max(self._head, self._tail - _SMALLEST + 1)
+        self.head = max(self.head, self.tail - _SMALLEST + 1)
         return False
 
     def _is_version(self, start: int) -> bool | None:
         """Tell whether a version message starts here; None while too little of it is there to tell."""
-        have = self._tail - start
+        have = self.tail - start
         size: int = _SIZE(self.buf, start)[0]
         if not _VERSION.size < size <= _VERSION.size + _LONGEST_VERSION:
             return False

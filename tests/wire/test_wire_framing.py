@@ -181,7 +181,7 @@ def test_frames_may_be_taken_by_hand() -> None:
     feed(frames, first + second + first[:5])
     start, end = frames.ahead()
     assert bytes(frames.view[start:end]) == first + second + first[:5]
-    frames.taken(start + len(first))
+    frames.head = start + len(first)
     assert taken(frames) == [second]
     assert frames.pending, "a part of a frame"
     feed(frames, first[5:])
@@ -195,6 +195,13 @@ def test_nothing_lies_ahead_while_a_version_is_sought() -> None:
     feed(frames, encode(L, Tread(1, 2, 0, 10)))
     start, end = frames.ahead()
     assert start == end
+    version = encode(L, Tversion(NOTAG, 8192, "9P2000.L"))
+    feed(frames, version[:9])
+    start, end = frames.ahead()
+    assert start == end
+    feed(frames, version[9:])
+    start, end = frames.ahead()
+    assert bytes(frames.view[start:end]) == version
 
 
 def test_drop_partial() -> None:
