@@ -31,12 +31,14 @@ from mk9p.wire import (
     Dialect,
     Qid,
     WireStat,
+    codec,
     pack_stat,
 )
 from mk9p.wire import messages as m
 
 _rread: Final = Struct("<IBHI").pack  # size[4] type[1] tag[2] count[4], in front of the data
 HOLE: Final = 11  # that many bytes
+_rwalk: Final = codec(Dialect.P9, m.Rwalk.type).pack  # the same in all dialects
 _RCLUNK: Final = Struct("<IB").pack(7, m.Rclunk.type)
 _BYTES: Final = (bytes, memoryview, bytearray)
 
@@ -107,9 +109,9 @@ def walk(c: Connection, tag: int, fid: int, newfid: int, names: tuple[str, ...])
     except OSError:
         if not qids:
             raise
-        return c.reply(m.Rwalk, tag, qids)  # walk(5): as far as it went, and newfid is not made
+        return _rwalk(tag, qids)  # walk(5): as far as it went, and newfid is not made
     _fork(c, fid, newfid, old, place)
-    return c.reply(m.Rwalk, tag, qids)
+    return _rwalk(tag, qids)
 
 
 async def _walk(
@@ -139,12 +141,12 @@ async def _walk(
     except OSError:
         if not qids:
             raise
-        return c.reply(m.Rwalk, tag, qids)
+        return _rwalk(tag, qids)
     b = await crossed(c, place, old.who) if place.node.way is not None else None
     _fork(c, fid, newfid, old, place)
     if b is not None:
         await carry(c, newfid, c.session.fid(newfid), b)
-    return c.reply(m.Rwalk, tag, qids)
+    return _rwalk(tag, qids)
 
 
 def _fork(c: Connection, fid: int, newfid: int, old: Fid, place: Place) -> None:

@@ -33,11 +33,14 @@ from mk9p.wire import (
     SETATTR_MTIME_SET,
     SETATTR_SIZE,
     SETATTR_UID,
+    Dialect,
     Qid,
+    codec,
     pack_dirents,
 )
 from mk9p.wire import messages as m
 
+_rlopen: Final = codec(Dialect.L, m.Rlopen.type).pack
 _HEAD: Final = 7  # size[4] type[1] tag[2]
 _PREFIX: Final = struct.pack("<IB", 160, m.Rgetattr.type)
 
@@ -164,7 +167,7 @@ async def _lopen(c: Connection, tag: int, f: Fid, stat: Awaitable[Stat]) -> Repl
 
 
 def _opened(c: Connection, tag: int, f: Fid, stat: Stat) -> Reply:
-    return c.reply(m.Rlopen, tag, qid(f.place, stat), 0)  # iounit 0: no cap below msize, else v9fs cuts every request
+    return _rlopen(tag, qid(f.place, stat), 0)  # iounit 0: no cap below msize, else v9fs cuts every request
 
 
 def _with(who: Principal, gid: int) -> Principal:
