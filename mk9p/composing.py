@@ -3,13 +3,13 @@
 A file in namespace(6) words says what is mounted where. With `--kernels` there is `kernels/` beside, and each of its kernels is mounted at `k/NAME`
 when it first serves its tree, and may itself reach the namespace from then on: the composer listens where the kernel's status says. A mount stays
 when its kernel goes: the branch says EIO until the kernel is back, and is then dialled again. That a kernel has ended is known here first of all, so
-its connections end then, whatever their transport notices of it.
+its connections end then, whatever their transport notices of it. What is forgotten (`delete`, rmdir) has no branch any more.
 """
 
 import logging
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 import attrs
@@ -91,6 +91,7 @@ class Kernels:
     nursery: trio.Nursery
     listening: dict[str, trio.CancelScope] = attrs.field(factory=dict)
     dialled: dict[str, str] = attrs.field(factory=dict)  # by kernel: where its present life serves
+    mounted: dict[str, str] = attrs.field(factory=dict)  # by kernel: what we mounted for it
 
     async def watch(self) -> None:
         """Follow the events of `kernels/` until cancelled."""
@@ -104,6 +105,9 @@ class Kernels:
                     await self._came(what, args[0])
                 elif what in _ENDED and args and args[0] in self.dialled:
                     hang_up(self.dialled.pop(args[0]))
+                elif what == "deleted" and args and args[0] in self.mounted:
+                    with suppress(NineError):  # somebody has unmounted it
+                        self.ns.unmount(f"/k/{args[0]}", self.mounted.pop(args[0]))
 
     async def _came(self, what: str, name: str) -> None:
         try:
@@ -118,6 +122,7 @@ class Kernels:
             self.dialled[name] = status["dial"]
             if not self.ns.table.points.get(f"/k/{name}"):
                 self.ns.mount(status["dial"], f"/k/{name}")
+                self.mounted[name] = status["dial"]
 
     async def _let_in(self, name: str, address: str) -> None:
         """Listen for one kernel on its private link; what it says of its users is believed."""

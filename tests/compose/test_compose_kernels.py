@@ -78,3 +78,30 @@ async def test_an_ordinary_event_ends_nothing(tmp_path: Path) -> None:
             one.events.emit("set", "k1", "cpus", 2)
             await trio.testing.wait_all_tasks_blocked(0.01)
             assert await name.read() == b"k1\n"
+
+
+@pytest.mark.parametrize("unmounted", [False, True])
+async def test_a_kernel_that_is_forgotten_has_no_branch(tmp_path: Path, unmounted: bool) -> None:
+    async with lab(tmp_path) as one:
+        for _ in range(2):
+            one.events.emit("active", "k1", "somewhere")
+            await one.mounted()
+            if unmounted:
+                one.ns.unmount("/k/k1")
+            one.events.emit("dead", "k1")
+            one.events.emit("deleted", "k1")
+            with trio.fail_after(SOON):
+                while one.ns.table.points.get("/k/k1"):
+                    await trio.lowlevel.checkpoint()
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            with pytest.raises(FileNotFoundError):
+                await one.outside.read("k/k1/name")
+
+
+async def test_what_others_mounted_for_it_stays(tmp_path: Path) -> None:
+    async with lab(tmp_path) as one:
+        one.ns.mount(f"unix!{tmp_path}/k1", "/k/k1")
+        one.events.emit("active", "k1", "somewhere")
+        one.events.emit("deleted", "k1")
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert await one.outside.read("k/k1/name") == "k1\n"
