@@ -2,10 +2,11 @@
 PYTHON ?= $(shell for p in /usr/bin/python3 python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
-# Debian packages: guests (qemu, busybox, zstd, gcc for user-mode Linux, iproute2 for its network), FUSE, and for the tests the strangers
+# Debian packages: guests (qemu, busybox, zstd, gcc for user-mode Linux, iproute2 for its network), FUSE, and for the tests the strangers, and the
+# names of services that net/cs asks for
 GUESTS := qemu-system-x86 busybox-static zstd gcc libc6-dev iproute2 util-linux
 FUSE := fuse3 libfuse3-dev pkg-config gcc libc6-dev python3-dev
-STRANGERS := diod tshark curl dbench e2fsprogs acpica-tools
+STRANGERS := diod tshark curl dbench e2fsprogs acpica-tools netbase
 
 .PHONY: setup demo test check coverage format lint types bench clean
 .DEFAULT_GOAL := check

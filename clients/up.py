@@ -124,4 +124,4 @@ def print_hints(lab: labs.Lab, *, mounted: bool) -> None:
     if mounted:
         print(f"  ls {lab.mount}/k/k1; cat {lab.mount}/k/k1/cpu/status; echo offline 1 > {lab.mount}/k/k1/cpu/ctl")
     print("  mk9p ls k/k1 · mk9p ps · mk9p run k1 -- uname -a · mk9p console k1 · mk9p tail kernels/events")
-    print("  mk9p down        ends it and leaves nothing behind")
+    print("  mk9p down        ends it and leaves nothing behind", flush=True)  # with -f it stays

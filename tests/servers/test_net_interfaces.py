@@ -203,7 +203,7 @@ async def test_failures_have_their_errno_and_words(net: Client, wired: Wire) -> 
     wired.ip(wired.near, "route", "add", "unreachable", "198.51.100.0/24")
     assert await failure(net, "198.51.100.1!9") == (errno.EHOSTUNREACH, "No route to host")
     # Nobody answers at a hardware address that does not exist; the kernel asks once and again, not for two minutes
-    run(*wired.inside(wired.near, "sysctl", "-qw", "net.ipv4.tcp_syn_retries=1"))
+    run(*wired.inside(wired.near, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/tcp_syn_retries"))
     wired.ip(wired.near, "neigh", "add", "10.77.0.66", "lladdr", "02:00:00:00:00:66", "dev", "wire")
     assert await failure(net, "10.77.0.66!9") == (errno.ETIMEDOUT, "Connection timed out")
 
