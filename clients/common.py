@@ -3,7 +3,7 @@
 import errno
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
@@ -40,8 +40,13 @@ async def kernel(ns: Client, name: str) -> str:
         await ns.walk(f"k/{name}")
     except FileNotFoundError:
         names = [entry.name for entry in await ns.listdir("k")]
-        raise NineError(errno.ENOENT, f"no kernel {name}; there are: {' '.join(sorted(names)) or 'none'}") from None
+        raise no_kernel(name, names) from None
     return f"k/{name}"
+
+
+def no_kernel(name: str, there: Iterable[str]) -> NineError:
+    """Return the ENOENT that names the kernels there are."""
+    return NineError(errno.ENOENT, f"no kernel {name}; there are: {' '.join(sorted(there)) or 'none'}")
 
 
 async def pieces(file: File) -> AsyncIterator[bytes]:

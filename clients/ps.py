@@ -1,15 +1,13 @@
 """`mk9p ps`: the processes of all kernels, from `all/proc`."""
 
 import argparse
-import errno
 from collections.abc import Sequence
 
 import trio
 
-from clients.common import say, with_namespace
+from clients.common import no_kernel, say, with_namespace
 from clients.files import print_json
 from mk9p.client import Client
-from mk9p.errors import NineError
 from mk9p.tree import split
 
 FIELDS = ("kernel", "pid", "user", "state", "name")
@@ -26,7 +24,7 @@ def main(arguments: Sequence[str]) -> int:
         there = sorted(entry.name for entry in await ns.listdir("k"))
         for name in chosen.kernels:
             if name not in there:
-                raise NineError(errno.ENOENT, f"no kernel {name}; there are: {' '.join(there) or 'none'}")
+                raise no_kernel(name, there)
         kernels = chosen.kernels or there
         rows: dict[str, list[tuple[str, ...]]] = {}
         failed: list[str] = []

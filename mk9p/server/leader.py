@@ -243,10 +243,9 @@ class Leader(Workers):
         _, tail = frames.ahead()
         try:
             while True:
-                if relays:
-                    if n:
-                        c.counts.run(kind, n, late, end - first, c.out_size + c.gone - before)
-                        kind, n, late = -1, 0, 0
+                if relays and n:  # with the first frame it was tried already
+                    c.counts.run(kind, n, late, end - first, c.out_size + c.gone - before)
+                    kind, n, late = -1, 0, 0
                     forward(c)
                 start = frames.head
                 if tail - start < 7:

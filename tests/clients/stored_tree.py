@@ -1,10 +1,15 @@
-"""A server for the tests of clients: files stored in memory, and some that are made up. `python stored_tree.py DIAL` serves it until it is ended."""
+"""A server for the tests of clients: files stored in memory, and some that are made up. `python stored_tree.py DIAL` serves it until it is ended;
+`serving_stored` has that done.
+"""
 
 import errno
 import stat as st
+import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import attrs
 import trio
@@ -14,6 +19,19 @@ from mk9p.errors import NineError
 from mk9p.serving import serve_tree
 from mk9p.tree import Buffer, Change, Ctl, Dir, Handle, Node, Open, Stat, Stream, Text
 from mk9p.wire import QTDIR
+
+
+@contextmanager
+def serving_stored(folder: Path) -> Iterator[str]:
+    """Serve the tree from a process of its own, and give where: at a socket in a folder."""
+    where = f"unix!{folder / 'socket'}"
+    with subprocess.Popen([sys.executable, __file__, where], stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        try:
+            assert b"listening" in process.stderr.readline()
+            yield where
+        finally:
+            process.terminate()
 
 
 @attrs.define

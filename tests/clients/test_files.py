@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 from patience import SOON
-
-SERVER = Path(__file__).with_name("stored_tree.py")
+from stored_tree import serving_stored
 
 Run = Callable[..., tuple[int, str]]
 
@@ -17,20 +16,14 @@ Run = Callable[..., tuple[int, str]]
 @pytest.fixture(scope="module")
 def mk9p(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """Serve the tree of stored_tree.py, and give what runs a command on it: its exit status, and what it says."""
-    where = f"unix!{tmp_path_factory.mktemp('served') / 'socket'}"
+    with serving_stored(tmp_path_factory.mktemp("served")) as where:
 
-    def run(*words: str, stdin: str = "", stdout: int = subprocess.PIPE) -> tuple[int, str]:
-        command = [sys.executable, "-m", "mk9p", "-a", where, *words]
-        done = subprocess.run(command, input=stdin, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=SOON)
-        return done.returncode, (done.stdout or "") + done.stderr
+        def run(*words: str, stdin: str = "", stdout: int = subprocess.PIPE) -> tuple[int, str]:
+            command = [sys.executable, "-m", "mk9p", "-a", where, *words]
+            done = subprocess.run(command, input=stdin, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=SOON)
+            return done.returncode, (done.stdout or "") + done.stderr
 
-    with subprocess.Popen([sys.executable, SERVER, where], stderr=subprocess.PIPE) as process:
-        assert process.stderr is not None
-        try:
-            assert b"listening" in process.stderr.readline()
-            yield run
-        finally:
-            process.terminate()
+        yield run
 
 
 def test_what_a_ctl_refuses_is_told_in_its_words_wherever_it_came_from(mk9p: Run, tmp_path: Path) -> None:

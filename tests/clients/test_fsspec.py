@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from patience import SOON
+from stored_tree import serving_stored
 
 pytest.importorskip("fsspec", reason="fsspec is not installed")
 
@@ -27,20 +28,12 @@ import fsspec
 from clients.fsspec import NineFileSystem
 from mk9p.errors import NineError
 
-SERVER = Path(__file__).with_name("stored_tree.py")
-
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Serve the tree of stored_tree.py, and give where."""
-    where = f"unix!{tmp_path_factory.mktemp('served') / 'socket'}"
-    with subprocess.Popen([sys.executable, SERVER, where], stderr=subprocess.PIPE) as process:
-        assert process.stderr is not None
-        try:
-            assert b"listening" in process.stderr.readline()
-            yield where
-        finally:
-            process.terminate()
+    with serving_stored(tmp_path_factory.mktemp("served")) as where:
+        yield where
 
 
 @pytest.fixture

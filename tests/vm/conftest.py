@@ -6,7 +6,6 @@ There are never more than three guests at once, so that two cores are enough.
 
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +15,10 @@ import attrs
 import pytest
 import trio
 
-from clients import lab as labs
 from mk9p.errors import NineError
 from servers.kernels import backend
 from tests.kernels.guests import BACKENDS, require
-from tests.vm.lab_vm import PATIENCE, Shown, Vm, devices, lab_file, served, up_or_down
+from tests.vm.lab_vm import PATIENCE, Shown, Vm, devices, lab_up, served
 
 
 @pytest.fixture(scope="session")
@@ -61,18 +59,12 @@ def place(guests: None) -> Iterator[Place]:
 @pytest.fixture(scope="session")
 def vm(place: Place) -> Iterator[Vm]:
     """Give the lab, up."""
-    lab = labs.Lab(place.path / "lab")
     kernels: dict[str, dict[str, Any]] = {
         "k1": {"backend": "qemu", "kernel": "6.1", "cpus": 2, "memory": "768M", "device": devices(place.path, "k1")},
         "k2": {"backend": "uml", "kernel": "uml", "memory": "512M"},
     }
-    file = lab_file(place.path / "lab.toml", kernels)
-    done = subprocess.run(up_or_down(lab, "up", "--no-mount", str(file)), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    try:
-        yield Vm(lab)
-    finally:
-        lab.end()
+    with lab_up(place.path, kernels) as vm:
+        yield vm
 
 
 @pytest.fixture(scope="session")

@@ -205,6 +205,19 @@ def lab_file(path: Path, kernels: dict[str, dict[str, Any]]) -> Path:
 
 
 @contextmanager
+def lab_up(home: Path, kernels: dict[str, dict[str, Any]]) -> Iterator[Vm]:
+    """Have a lab of these kernels up in a folder, whose name is short since it holds sockets."""
+    lab = Lab(home / "lab")
+    file = lab_file(home / "lab.toml", kernels)
+    done = subprocess.run(up_or_down(lab, "up", "--no-mount", str(file)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    try:
+        yield Vm(lab)
+    finally:
+        lab.end()
+
+
+@contextmanager
 def served(home: Path, guests: Sequence[str]) -> Iterator[dict[str, Shown]]:
     """Serve a tree to each guest, on sockets that its QEMU dials (`devices`); the server runs in a thread."""
     shown = {guest: Shown() for guest in guests}

@@ -8,7 +8,6 @@ import errno
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,9 +19,8 @@ import attrs
 import pytest
 import trio
 
-from clients import lab as labs
 from mk9p.client import Client, connect
-from tests.vm.lab_vm import PATIENCE, Vm, lab_file, until, up_or_down
+from tests.vm.lab_vm import PATIENCE, Vm, lab_up, until
 
 SIZE = 32  # MiB that are written at most before the relay is killed
 ROUNDS = 8  # a relay is killed that often at most: it is nearly always in the middle of a frame
@@ -33,18 +31,14 @@ HALF = "half a frame"
 @pytest.fixture(scope="module")
 def lab(guests: None) -> Iterator[Vm]:
     home = Path(tempfile.mkdtemp(prefix="mk9p-", dir="/run"))  # a short name: it holds sockets
-    lab = labs.Lab(home / "lab")
     kernels: dict[str, dict[str, Any]] = {
         "k1": {"backend": "qemu", "kernel": "6.1", "memory": "512M", "serve": ["host", "cmd"]},
         "k2": {"backend": "uml", "kernel": "uml", "memory": "256M", "serve": ["host", "cmd"]},
     }
-    file = lab_file(home / "lab.toml", kernels)
-    done = subprocess.run(up_or_down(lab, "up", "--no-mount", str(file)), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
     try:
-        yield Vm(lab)
+        with lab_up(home, kernels) as lab:
+            yield lab
     finally:
-        lab.end()
         shutil.rmtree(home, ignore_errors=True)
 
 
