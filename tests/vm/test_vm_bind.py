@@ -8,7 +8,6 @@ the owner's own directory. The lab is one of its own.
 import hashlib
 import re
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +16,7 @@ from typing import Any
 import attrs
 import pytest
 
-from clients import lab as labs
-from tests.vm.lab_vm import PATIENCE, Pipe, Vm, lab_file, up_or_down
+from tests.vm.lab_vm import PATIENCE, Pipe, Vm, lab_up
 
 N = "/mnt/n"
 WRITTEN = 64  # MiB that k1 writes through its mount
@@ -28,22 +26,17 @@ SERVE = ["host", "cmd", "fs:/srv"]
 @pytest.fixture(scope="module")
 def lab(guests: None) -> Iterator[Vm]:
     home = Path(tempfile.mkdtemp(prefix="mk9p-", dir="/run"))  # a short name: it holds sockets
-    lab = labs.Lab(home / "lab")
-    vm = Vm(lab)
     kernels: dict[str, dict[str, Any]] = {
         "k1": {"backend": "qemu", "kernel": "6.1", "memory": "768M", "serve": SERVE},
         "k2": {"backend": "uml", "kernel": "uml", "memory": "512M", "serve": SERVE},
     }
-    file = lab_file(home / "lab.toml", kernels)
-    done = subprocess.run(up_or_down(lab, "up", "--no-mount", str(file)), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
     try:
-        for kernel in kernels:
-            vm.sh(kernel, "mkdir -p /srv/home/sub /srv/base /srv/other")
-            vm.mount(kernel, N, attributes=True)
-        yield vm
+        with lab_up(home, kernels) as vm:
+            for kernel in kernels:
+                vm.sh(kernel, "mkdir -p /srv/home/sub /srv/base /srv/other")
+                vm.mount(kernel, N, attributes=True)
+            yield vm
     finally:
-        lab.end()
         shutil.rmtree(home, ignore_errors=True)
 
 
