@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Collection
 
 from mk9p.errors import NineError
+from mk9p.ktext import split_lines
 
 
 def in_background(work: Callable[[Callable[[], None]], None], *, keep: Collection[int] = ()) -> None:
@@ -78,7 +79,7 @@ def log_to_syslog() -> None:
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             level = syslog.LOG_ERR if record.levelno >= logging.ERROR else syslog.LOG_WARNING
-            for line in self.format(record).splitlines():
+            for line in split_lines(self.format(record)):
                 syslog.syslog(level, line)
 
     syslog.openlog("mk9p", syslog.LOG_PID, syslog.LOG_DAEMON)

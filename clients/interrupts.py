@@ -20,6 +20,8 @@ from typing import Final
 
 import trio
 
+from mk9p.ktext import split_lines, split_words
+
 LOOK: Final = 0.25  # seconds between two looks, and that a request may take before it is looked at
 AGAIN: Final = 20  # looks between two searches for a thread that was not found
 _MOST: Final = 1 << 16  # no descriptor's number is higher; what is may be a pointer
@@ -87,7 +89,7 @@ def search(inode: int, opener: int, taken: set[int]) -> int:
 
 def interrupted(tid: int) -> bool:
     """Tell whether a thread waits for a FUSE answer and may not be woken by signals any more."""
-    return _read(f"/proc/{tid}/stat").rpartition(b")")[2].split()[:1] == [b"D"] and _waits(tid)
+    return split_words(_read(f"/proc/{tid}/stat").rpartition(b")")[2])[:1] == [b"D"] and _waits(tid)
 
 
 def _waits(tid: int) -> bool:
@@ -98,13 +100,13 @@ def _waits(tid: int) -> bool:
 
 def _descriptors(tid: int) -> Iterator[int]:
     """Give what may be descriptors in the first arguments of the call that a thread waits in: read(fd, ...), sendfile(out, in, ...)."""
-    for word in _read(f"/proc/{tid}/syscall").split()[1:3]:
+    for word in split_words(_read(f"/proc/{tid}/syscall"))[1:3]:
         if word.startswith(b"0x") and (fd := int(word, 16)) < _MOST:
             yield fd
 
 
 def _inode(tid: int, fd: int) -> int:
-    for line in _read(f"/proc/{tid}/fdinfo/{fd}").splitlines():
+    for line in split_lines(_read(f"/proc/{tid}/fdinfo/{fd}")):
         name, _, value = line.partition(b":")
         if name == b"ino":
             return int(value)

@@ -31,6 +31,7 @@ import trio
 
 from mk9p.client import Client, connect
 from mk9p.errors import NineError
+from mk9p.ktext import split_lines
 from mk9p.tree import join, split
 
 RUN: Final = Path("/run/mk9p")
@@ -181,7 +182,7 @@ async def composer(lab: Lab, process: subprocess.Popen[bytes]) -> None:
     while True:
         with suppress(OSError):  # the warden removes the log with everything else
             said = next(
-                (line for line in reversed(lab.log.read_text(errors="replace").splitlines()) if line.strip()), said
+                (line for line in reversed(split_lines(lab.log.read_text(errors="replace"))) if line.strip()), said
             )
         try:
             async with connect(lab.address):

@@ -20,6 +20,7 @@ import trio
 
 from clients import v9fs
 from clients.background import in_background
+from mk9p import ktext
 from mk9p.auth import Principal
 from mk9p.client.client import DEFAULT
 from mk9p.dial import parse
@@ -109,23 +110,11 @@ def mountpoint(directory: str) -> str:
 
 def mounts() -> list[Mounted]:
     """Return all that is mounted in this namespace, later ones last."""
-    found = []
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            words, _, more = line.partition(" - ")
-            _, _, device, _, directory, options = words.split()[:6]
-            kind, source, inner = more.split()
-            found.append(
-                Mounted(device, _plain(directory), kind, _plain(source), (*options.split(","), *inner.split(",")))
-            )
-    return found
-
-
-def _plain(word: str) -> str:
-    r"""Undo the kernel's \040 for characters that would divide words."""
-    for number in (" ", "\t", "\n", "#"):
-        word = word.replace(f"\\{ord(number):03o}", number)
-    return word.replace("\\134", "\\")
+    with open("/proc/self/mountinfo", "rb") as file:
+        return [
+            Mounted(m.device, m.target, m.kind, m.source, (*m.options.split(","), *m.inner.split(",")))
+            for m in ktext.mounts(file.read())
+        ]
 
 
 def mounted_at(path: str) -> Mounted | None:
@@ -143,7 +132,7 @@ def kernel_has_9p() -> bool:
         except FileNotFoundError:
             break
     with open("/proc/filesystems", encoding="ascii") as file:
-        return any(line.split()[-1:] == ["9p"] for line in file)
+        return any(ktext.split_words(line)[-1:] == ["9p"] for line in file)
 
 
 # v9fs
@@ -218,9 +207,9 @@ def _command(command: list[str], about: str, *, pass_fds: Sequence[int] = ()) ->
     except FileNotFoundError:
         raise NineError(errno.ENOENT, f"no program {command[0]!r} is installed") from None
     if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().splitlines()
+        said = ktext.split_lines(ktext.trim(done.stderr.decode(errors="replace")))
         line = next((line for line in said if ":" in line), f"{command[0]} failed with status {done.returncode}")
-        number = next((n for n in (errno.EBUSY, errno.EPERM) if os.strerror(n).split()[-1] in line), errno.EIO)
+        number = next((n for n in (errno.EBUSY, errno.EPERM) if os.strerror(n).rpartition(" ")[2] in line), errno.EIO)
         raise NineError(number, f"{about}: {line}")
 
 

@@ -18,6 +18,7 @@ import trio
 
 from mk9p.client import Client, File
 from mk9p.errors import NineError
+from mk9p.ktext import split_lines
 from mk9p.tree import Buffer
 
 PIECE: Final = 1 << 18
@@ -182,7 +183,7 @@ async def translate(ns: Client, net: str, question: str) -> list[tuple[str, str]
         except OSError as error:
             raise NineError(error.errno or errno.EIO, f"{net}/{question}: {error}") from None
     found = []
-    for line in answer.splitlines():
+    for line in split_lines(answer):
         clone, _, where = line.partition(" ")
         network = clone.split("/")[-2]
         if network != "udp":

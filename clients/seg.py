@@ -19,6 +19,7 @@ import trio
 from mk9p.client import Client, File
 from mk9p.dial import SocketLink, dial
 from mk9p.errors import NineError
+from mk9p.ktext import split_words, trim, whole
 
 PATIENCE = 10.0  # seconds that the server may take to hand out a descriptor
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
@@ -80,8 +81,8 @@ async def open_segment(ns: Client, path: str) -> AsyncIterator[Segment]:
 
 
 async def _mapped(ns: Client, path: str) -> mmap.mmap:
-    boot, address, name = (await ns.read(f"{path}/fd")).split()
-    if boot != (await trio.Path(BOOT_ID).read_text()).strip():
+    boot, address, name = split_words(await ns.read(f"{path}/fd"))
+    if boot != trim(whole(BOOT_ID)):
         raise NineError(errno.EXDEV, f"{path} is in another kernel's memory: it can be read and written, not mapped")
     try:
         link = await dial(address)

@@ -15,6 +15,7 @@ import trio
 
 from clients.common import with_namespace
 from mk9p.client import Client
+from mk9p.ktext import split_lines
 from mk9p.tree import split
 
 PATIENCE: Final = 5.0  # seconds for a kernel's answers: an emulated one on a busy machine takes one or two
@@ -131,7 +132,7 @@ async def look(ns: Client, name: str, at: str) -> Look:
 async def values(ns: Client, path: str) -> dict[str, str]:
     """Return the `key value` lines of a file; none of one that is not there."""
     try:
-        lines = (await ns.read(path)).splitlines()
+        lines = split_lines(await ns.read(path))
     except FileNotFoundError:
         return {}
     return {key: value for key, _, value in (line.partition(" ") for line in lines)}
@@ -140,7 +141,7 @@ async def values(ns: Client, path: str) -> dict[str, str]:
 async def table(ns: Client, path: str) -> list[list[str]]:
     """Return the words of the lines of a file; none of one that is not there."""
     try:
-        return [split(line) for line in (await ns.read(path)).splitlines()]
+        return [split(line) for line in split_lines(await ns.read(path))]
     except FileNotFoundError:
         return []
 

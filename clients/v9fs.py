@@ -19,6 +19,7 @@ import attrs
 
 from mk9p.dial import Dial, FdLink, Link, dial, parse
 from mk9p.errors import NineError, ProtocolError
+from mk9p.ktext import split_words
 
 if TYPE_CHECKING:
     from mk9p.wire import FrameBuffer
@@ -102,7 +103,7 @@ def _transport(where: Dial, numeric: str | None) -> tuple[tuple[str, ...], str, 
 def _number(release: str) -> tuple[int, ...]:
     """Return major and minor of a kernel's release: 6.1.0-56-amd64 is (6, 1)."""
     major, _, rest = release.partition(".")
-    minor = "".join(c if c.isdecimal() else " " for c in rest).split()[:1]
+    minor = split_words("".join(c if c.isdecimal() else " " for c in rest))[:1]
     return int(major), int(minor[0]) if minor else 0
 
 

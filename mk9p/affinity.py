@@ -14,6 +14,7 @@ from typing import Final, TypeAlias
 
 import attrs
 
+from mk9p.ktext import split_words
 from mk9p.sysfs import names, put, text
 
 CpuSet: TypeAlias = frozenset[int]
@@ -127,7 +128,7 @@ def handler(root: str, n: int) -> str:
 
 def one_word(name: str) -> str:
     """Return names that the kernel shows, which may hold blanks, as one word."""
-    return "_".join(name.replace(", ", ",").split())
+    return "_".join(split_words(name.replace(", ", ",")))
 
 
 def away(cpus: CpuSet, off: CpuSet, others: CpuSet) -> CpuSet:

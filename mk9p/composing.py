@@ -21,6 +21,7 @@ from mk9p.compose.posted import dial_file, is_path
 from mk9p.compose.remote import Server as Remote
 from mk9p.dial import Link, dial, hang_up, listen, parse
 from mk9p.errors import NineError
+from mk9p.ktext import split_lines
 from mk9p.server import Limits, Server, Tally, stats_tree
 from mk9p.serving import STATS, available, one_error, options, serve_tree, start_logging
 from mk9p.tree import Dir, Handle, Node, Open, settle
@@ -99,7 +100,7 @@ class Kernels:
         offset = 0
         while data := bytes(await settle(events.read(offset, 1 << 16))):
             offset += len(data)
-            for line in data.decode().splitlines():
+            for line in split_lines(data.decode()):
                 _, _, what, *args = words_of(line)
                 if what in ("started", "active") and args:
                     await self._came(what, args[0])
@@ -112,7 +113,7 @@ class Kernels:
     async def _came(self, what: str, name: str) -> None:
         try:
             status = dict(
-                line.partition(" ")[::2] for line in (await read_text(self.tree, f"{name}/status")).splitlines()
+                line.partition(" ")[::2] for line in split_lines(await read_text(self.tree, f"{name}/status"))
             )
         except FileNotFoundError:
             return  # deleted meanwhile

@@ -16,6 +16,7 @@ from typing import TypeVar
 import trio
 
 from mk9p.errors import NineError, wording
+from mk9p.ktext import trim
 
 T = TypeVar("T")
 _PAGE = 4096  # what sysfs shows at most; procfs goes on, in pieces of any size, until it says nothing more
@@ -35,7 +36,7 @@ def text(path: str, default: str = "") -> str:
         return default
     finally:
         os.close(fd)
-    return said.decode("utf-8", "replace").strip() or default
+    return trim(said).decode("utf-8", "replace") or default
 
 
 def put(path: str, value: str) -> None:

@@ -13,6 +13,7 @@ import attrs
 
 from mk9p.affinity import CpuList, Setting, handler, interrupts, keep_off, listed, new_interrupts, numbers, one_word
 from mk9p.errors import NineError, wording
+from mk9p.ktext import split_words, trim
 from mk9p.sysfs import names, put, text
 from mk9p.tree import Ctl, Dir, Lazy, Text
 
@@ -37,7 +38,7 @@ class Sample:
         start = stat.find("\nintr ") + 1
         line = stat[start : stat.find("\n", start)] if start else ""
         uptime = text(f"{root}/proc/uptime").partition(" ")[0]
-        return cls(float(uptime or 0), [int(n) for n in line.split()[2:]])  # after the word `intr`, the sum of all
+        return cls(float(uptime or 0), [int(n) for n in split_words(line)[2:]])  # after the word `intr`, the sum of all
 
     def count(self, n: int) -> int:
         return self.counts[n] if n < len(self.counts) else 0
@@ -126,7 +127,7 @@ class Interrupts:
     def status_of(self, n: int) -> str:
         now = self.rates.take()
         proc, sys = f"{self.base}/{n}", f"{self.root}/sys/kernel/irq/{n}"
-        spurious = dict(line.split()[:2] for line in text(f"{proc}/spurious").split("\n") if line)
+        spurious = dict(split_words(line)[:2] for line in text(f"{proc}/spurious").split("\n") if line)
         node = text(f"{proc}/node")
         values = {
             "irq": n,
@@ -164,7 +165,7 @@ class Interrupts:
         found = {}
         for line in text(f"{self.root}/proc/interrupts").split("\n"):
             number, _, rest = line.partition(":")
-            if number.strip().isdigit():
+            if trim(number).isdigit():
                 found[int(number)] = rest.rpartition("  ")[
                     2
                 ]  # two blanks stand before the handlers and in no name of one

@@ -14,6 +14,7 @@ import attrs
 import trio
 
 from mk9p.errors import NineError, wording
+from mk9p.ktext import trim
 from mk9p.sysfs import names, put, text
 from mk9p.tree import Ctl, Dir, Lazy, Node, Text
 
@@ -146,7 +147,7 @@ def _in_bytes(meminfo: str) -> list[str]:
     lines = []
     for line in meminfo.split("\n"):
         name, colon, value = line.partition(":")
-        number, _, unit = value.strip().partition(" ")
+        number, _, unit = trim(value).partition(" ")
         if colon and number.isdigit():
             lines.append(f"{name.rpartition(' ')[2]} {int(number) * 1024 if unit == 'kB' else number}\n")
     return lines

@@ -17,6 +17,7 @@ import trio
 
 from mk9p import uevents
 from mk9p.errors import NineError, wording
+from mk9p.ktext import split_lines, split_words
 from mk9p.sysfs import link, names, put, text
 from mk9p.tree import Block, Ctl, Dir, Lazy, Log, Node, Text, join
 from mk9p.uevents import Uevent
@@ -155,8 +156,8 @@ class Device:
     def resources(self) -> list[str]:
         """Return a line a resource that there is: `resource N START END FLAGS`, the bounds in hexadecimal and both inclusive."""
         lines = []
-        for n, line in enumerate(text(f"{self.base}/resource").splitlines()):
-            start, end, flags = (int(field, 16) for field in line.split())
+        for n, line in enumerate(split_lines(text(f"{self.base}/resource"))):
+            start, end, flags = (int(field, 16) for field in split_words(line))
             if flags:
                 kinds = ",".join(name for bit, name in _FLAGS if flags & bit) or "-"
                 lines.append(f"resource {n} {start:#x} {end:#x} {kinds}\n")

@@ -17,6 +17,7 @@ import attrs
 from mk9p.auth import Principal
 from mk9p.dial import Link, dial, parse
 from mk9p.errors import NineError, translate
+from mk9p.ktext import split_words, trim
 from mk9p.tree import Buffer, Change, Ctl, Dir, Handle, Maybe, Node, Open, Stat, StreamHandle, Text
 from mk9p.tree.files import decoded
 
@@ -106,7 +107,7 @@ class Service(Node):
 
     def say(self, line: str) -> None:
         """Take a line that was written: `keep`, or the dial string, once."""
-        words = line.split()
+        words = split_words(line)
         if not words:
             return
         if words == ["keep"]:
@@ -114,10 +115,10 @@ class Service(Node):
             return
         if self.address:
             raise NineError(errno.EBUSY, f"{self.address} is posted as {self.name}: remove it first")
-        where = parse(line.strip())
+        where = parse(trim(line))
         if where.network not in NETWORKS:
             raise where.refuse(errno.EINVAL, f"want what can be dialled again: {' '.join(NETWORKS)}")
-        self.address = line.strip()
+        self.address = trim(line)
 
 
 class _Words(Handle):

@@ -18,6 +18,7 @@ import trio
 
 from mk9p import uevents
 from mk9p.errors import NineError, wording
+from mk9p.ktext import split_words
 from mk9p.sysfs import link, names, put, text
 from mk9p.tree import Block, Ctl, Dir, Lazy, Log, Node, Text, join
 from mk9p.uevents import Uevent
@@ -248,4 +249,4 @@ class Device:
 
 def said(path: str, default: str = "-") -> str:
     """Return what a file says, on one line: a device says of itself what it likes."""
-    return " ".join(text(path).split()) or default
+    return " ".join(split_words(text(path))) or default

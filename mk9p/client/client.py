@@ -19,6 +19,7 @@ from mk9p.client.connection import Connection
 from mk9p.client.files import File, Lines
 from mk9p.client.handshake import MSIZE, attach, open_connection
 from mk9p.errors import NineError
+from mk9p.ktext import field
 from mk9p.tree import Buffer, Stat
 from mk9p.wire import QTDIR, QTSYMLINK, Qid
 
@@ -265,8 +266,8 @@ def split(path: str) -> tuple[str, ...]:
 
 def umask() -> int:
     """Return this process's umask(2). A server applies its own to nothing: what a new file may be is said by who makes it."""
-    with suppress(OSError, StopIteration), open("/proc/self/status", "rb") as status:
-        return int(next(line for line in status if line.startswith(b"Umask:")).split()[1], 8)
+    with suppress(OSError, ValueError), open("/proc/self/status", "rb") as status:
+        return int(field(status.read(), b"Umask"), 8)
     was = os.umask(0o077)  # no /proc: for a moment it is another's, for all threads
     os.umask(was)
     return was

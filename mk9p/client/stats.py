@@ -6,6 +6,7 @@ A 9P2000 server gives its owners by name alone. The number is then one that nobo
 import stat as st
 from typing import Any, Final
 
+from mk9p.ktext import split_words
 from mk9p.tree import Stat
 from mk9p.wire import (
     DMAPPEND,
@@ -64,7 +65,7 @@ def of_wire(wire: WireStat, name: str) -> Stat:
     """Return what a stat entry says; the name is its own unless one is given."""
     kind = next((kind for bit, kind in _KINDS if wire.mode & bit), st.S_IFREG)
     rdev = 0
-    if kind == st.S_IFCHR and (words := wire.extension.split())[:1] in (["b"], ["c"]) and len(words) == 3:
+    if kind == st.S_IFCHR and (words := split_words(wire.extension))[:1] in (["b"], ["c"]) and len(words) == 3:
         import os
 
         kind = st.S_IFBLK if words[0] == "b" else kind

@@ -23,6 +23,7 @@ from mk9p.compose.resolve import Resolver
 from mk9p.compose.table import Flags, Item, Table, clean
 from mk9p.compose.union import Root
 from mk9p.errors import NineError, translate
+from mk9p.ktext import split_lines
 from mk9p.tree import Ctl, Dir, Log, Node, Text, settle, split
 from mk9p.tree.words import Word, run
 from mk9p.wire import QTDIR
@@ -145,7 +146,7 @@ class Namespace:
     async def run(self, script: str, *, who: Principal = ROOT) -> None:
         """Run a script of namespace(6): a command a line, `#` begins a comment. The first line that fails ends it; the error tells its number."""
         words = self._words(believe=True)
-        for number, line in enumerate(script.splitlines(), 1):
+        for number, line in enumerate(split_lines(script), 1):
             try:
                 await settle(run(words, uncomment(line), who))
             except OSError as error:

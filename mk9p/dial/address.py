@@ -92,4 +92,4 @@ def parse(address: str) -> Dial:
 
 
 def _line(text: str) -> str:
-    return " ".join(text.splitlines()) if "\n" in text or "\r" in text else text
+    return " ".join(text.replace("\r", "\n").split("\n")) if "\n" in text or "\r" in text else text

@@ -72,7 +72,7 @@ class _Function:
         """Return the function; tracebacks and debuggers find its source by its file name."""
         filename = f"<wire {self.what} {self.dialect.version} {name}>"
         text = "\n".join(self.lines) + "\n"
-        linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
+        linecache.cache[filename] = (len(text), None, [f"{line}\n" for line in text.split("\n")], filename)
         exec(compile(text, filename, "exec"), self.names)
         function: Callable[..., Any] = self.names[name]
         return function

@@ -13,6 +13,7 @@ import attrs
 
 from mk9p import uevents
 from mk9p.errors import NineError
+from mk9p.ktext import split_lines
 from mk9p.sysfs import names, text
 from mk9p.tree import Dir, Lazy, Log, Node, Text, join
 from mk9p.uevents import Uevent
@@ -92,7 +93,7 @@ class Disks:
 
     def disk(self, name: str) -> Disk:
         base = self.sysfs(name)
-        uevent = dict(line.partition("=")[::2] for line in text(f"{base}/uevent").splitlines())
+        uevent = dict(line.partition("=")[::2] for line in split_lines(text(f"{base}/uevent")))
         device = uevent.get("DEVNAME") or name.replace("!", "/")
         disk = self.disks[name] = Disk(name, f"{self.root}/dev/{device}", os.path.realpath(base))
         return disk

@@ -9,6 +9,7 @@ import trio
 
 from mk9p.auth import Principal
 from mk9p.errors import NineError
+from mk9p.ktext import split_words
 from mk9p.tree import Ctl, Dir, Lazy, Maybe, Node, join
 from servers.block import device
 from servers.block.disk import TAKEN, Disk
@@ -42,7 +43,7 @@ class Words:
         await disk.study()
         disk.look()
         disk.here()
-        lines: list[list[object]] = [["inquiry", *disk.inquiry().split()], ["geometry", disk.sectors, disk.sector]]
+        lines: list[list[object]] = [["inquiry", *split_words(disk.inquiry())], ["geometry", disk.sectors, disk.sector]]
         lines += [["part", "data", 0, disk.sectors]]
         lines += [["part", part.name, part.start, part.end] for part in disk.parts().values()]
         lines += [["readonly", "on" if disk.readonly else "off"]]
@@ -95,7 +96,7 @@ class Words:
         await self._do(partial(device.discard, start=start * disk.sector, length=(end - start) * disk.sector))
 
     def inquiry(self, *what: str) -> None:
-        self._same("inquiry", " ".join(what), " ".join(self.disk.inquiry().split()))
+        self._same("inquiry", " ".join(what), " ".join(split_words(self.disk.inquiry())))
 
     def geometry(self, sectors: int, secsize: int) -> None:
         self._same("geometry", f"{sectors} {secsize}", f"{self.disk.look() // self.disk.sector} {self.disk.sector}")

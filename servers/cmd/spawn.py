@@ -21,6 +21,7 @@ import attrs
 import trio
 
 from mk9p.errors import NineError, wording
+from mk9p.ktext import split_words
 
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -87,7 +88,7 @@ async def spawn(spec: Spec) -> tuple[int, int]:
         await trio.lowlevel.wait_readable(report)
         said = os.read(report, 64).decode()
         if said:
-            number, what = said.split()
+            number, what = split_words(said)
             raise NineError(int(number), f"{_blamed(spec, what)}: {wording(int(number))}")
         return pid, pidfd
     except BaseException as error:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from mk9p.ktext import split_words
 from mk9p.sysfs import put, text
 
 TICKS: Final = 3  # of 10 ms, at work: some ticks of any kernel
@@ -41,4 +42,4 @@ def awake(cpus: Iterable[int], group: str) -> Iterator[None]:
 
 def _worked(pid: int) -> int:
     """Return the ticks for which a process was at work (proc(5), stat, utime)."""
-    return int(text(f"/proc/{pid}/stat").rpartition(")")[2].split()[11])
+    return int(split_words(text(f"/proc/{pid}/stat").rpartition(")")[2])[11])

@@ -326,7 +326,7 @@ class Cpus:
             base = f"{self.at(n)}/cpufreq"
 
             def refused(number: int, base: str = base) -> NineError:
-                there = text(f"{base}/scaling_available_governors").strip()
+                there = text(f"{base}/scaling_available_governors")
                 return NineError(number, f"governor {name} refused: {wording(number)}; there are: {there}")
 
             await _waiting(partial(put, f"{base}/scaling_governor", name), refused)

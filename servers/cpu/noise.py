@@ -21,6 +21,7 @@ import attrs
 import trio
 
 from mk9p.errors import NineError, wording
+from mk9p.ktext import split_words, trim
 from mk9p.sysfs import text
 
 LONGEST: Final = 3600.0  # seconds; who measures for longer measures again, the worst is kept
@@ -75,7 +76,7 @@ class Counts:
     @classmethod
     def parse(cls, line: str) -> "Counts | None":
         """Return what `str` wrote; None for an empty line."""
-        values = [int(word) if word.isdigit() else None for word in line.split()]
+        values = [int(word) if word.isdigit() else None for word in split_words(line)]
         return cls(values[0] or 0, *values[1:]) if len(values) == 4 else None
 
     def __str__(self) -> str:
@@ -123,11 +124,11 @@ class Noise:
         finally:
             self.busy = False
         if done.returncode != 0:
-            said = done.stderr.decode(errors="replace").strip()
+            said = trim(done.stderr.decode(errors="replace"))
             number = int(said) if said.isdigit() else errno.EIO
             raise NineError(number, f"CPU {n} cannot be measured: {wording(number)}")
         if self.base is base:  # else it was reset meanwhile
-            gap, step = map(int, done.stdout.split())
+            gap, step = map(int, split_words(done.stdout))
             self.measured += round(seconds * 1e9)
             self.gap, self.step = max(gap, self.gap or 0), min(step, self.step or step)
 
@@ -135,7 +136,7 @@ class Noise:
 def _column(table: str, n: int) -> int | None:
     """Return the sum of a CPU's column of /proc/interrupts or /proc/softirqs; None if it has none. Lines of fewer columns count no CPU's."""
     head, *lines = table.split("\n")
-    cpus = head.split()
+    cpus = split_words(head)
     if f"CPU{n}" not in cpus:
         return None
     at, total = cpus.index(f"CPU{n}") + 1, 0
@@ -149,7 +150,7 @@ def _column(table: str, n: int) -> int | None:
 def _timeslices(schedstat: str, n: int) -> int | None:
     for line in schedstat.split("\n"):
         if line.startswith(f"cpu{n} "):
-            return int(line.split()[9])
+            return int(split_words(line)[9])
     return None
 
 

@@ -18,6 +18,7 @@ import attrs
 
 from mk9p.affinity import CpuSet, listed, numbers
 from mk9p.errors import NineError, wording
+from mk9p.ktext import split_words, unescaped
 from mk9p.sysfs import names, put, text
 from servers.cpu.awake import awake
 
@@ -40,7 +41,7 @@ class Partition:
         for line in text(f"{self.root}/proc/mounts").split("\n"):
             fields = line.split(" ")
             if len(fields) > 2 and fields[2] == "cgroup2":
-                return self.root + fields[1]
+                return self.root + unescaped(fields[1])
         return ""
 
     @property
@@ -72,7 +73,7 @@ class Partition:
 
     def threads(self) -> frozenset[int]:
         """Return the threads that were put on isolated CPUs."""
-        return frozenset(map(int, text(f"{self.folder}/cgroup.threads").split()))
+        return frozenset(map(int, split_words(text(f"{self.folder}/cgroup.threads"))))
 
     # making and removing
 
@@ -81,9 +82,9 @@ class Partition:
         top = self.top() or self._mount()
         there = os.path.isdir(f"{top}/{NAME}")
         try:
-            if "cpuset" not in text(f"{top}/cgroup.controllers").split():
+            if "cpuset" not in split_words(text(f"{top}/cgroup.controllers")):
                 raise NineError(errno.EOPNOTSUPP, f"CPUs cannot be isolated: {self._lack(top)}")
-            ours = "cpuset" not in text(f"{top}/cgroup.subtree_control").split()
+            ours = "cpuset" not in split_words(text(f"{top}/cgroup.subtree_control"))
             if ours:
                 put(f"{top}/cgroup.subtree_control", "+cpuset")
             with suppress(FileExistsError):
@@ -128,7 +129,7 @@ class Partition:
         """Remove the cgroup; whatever runs in it goes to the top. Raises EBUSY when somebody has made cgroups in it."""
         top, folder = self.top(), self.folder
         ours = self.noted("subtree")
-        for pid in text(f"{folder}/cgroup.procs").split():
+        for pid in split_words(text(f"{folder}/cgroup.procs")):
             with suppress(ProcessLookupError):
                 put(f"{top}/cgroup.procs", pid)
         with suppress(FileNotFoundError):

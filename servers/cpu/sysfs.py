@@ -7,6 +7,7 @@ Nothing here keeps state, and a file that is missing is an empty text: architect
 import os
 from typing import TypeAlias
 
+from mk9p.ktext import split_words, trim
 from mk9p.sysfs import names, text
 
 TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
@@ -24,7 +25,7 @@ def times(root: str) -> Times:
     for line in text(f"{root}/proc/stat").split("\n"):
         if not line.startswith("cpu"):
             break  # the lines of the CPUs come first; that of the interrupts may be long
-        name, *ticks = line.split()
+        name, *ticks = split_words(line)
         if name != "cpu":
             found[int(name[3:])] = [int(t) for t in ticks]
     return found
@@ -37,7 +38,7 @@ def cpuinfo(root: str) -> dict[int, dict[str, str]]:
     for line in text(f"{root}/proc/cpuinfo").split("\n"):
         if line.startswith(("processor", "apicid", "cpu MHz", "hart")):
             key, _, value = line.partition(":")
-            key, value = key.rstrip(), value.strip()
+            key, value = trim(key), trim(value)
             if key == "processor" and value.isdigit():
                 of = found[int(value)] = {}
             else:

@@ -13,6 +13,7 @@ from typing import Final
 import attrs
 
 from mk9p.affinity import CpuSet, away, numbers
+from mk9p.ktext import field, split_words
 from mk9p.sysfs import names, text
 
 _KERNEL: Final = 0x00200000  # PF_KTHREAD
@@ -45,11 +46,11 @@ def threads(root: str) -> list[Thread]:
         for tid in names(f"{root}/proc/{pid}/task"):
             base = f"{root}/proc/{pid}/task/{tid}"
             head, _, tail = text(f"{base}/stat").rpartition(")")
-            fields, status = tail.split(), text(f"{base}/status")
-            cpus = status.partition("\nCpus_allowed_list:")[2].partition("\n")[0].strip()
+            fields, status = split_words(tail), text(f"{base}/status")
+            cpus = field(status, "Cpus_allowed_list")
             if len(fields) > 19 and cpus:  # else it has just ended
                 flags = int(fields[6])
-                name = "_".join(head.partition("(")[2].split()) or "-"
+                name = "_".join(split_words(head.partition("(")[2])) or "-"
                 found.append(
                     Thread(
                         int(tid),

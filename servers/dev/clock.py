@@ -7,6 +7,7 @@ import errno
 import time
 
 from mk9p.errors import NineError
+from mk9p.ktext import split_words
 
 NS = 1_000_000_000
 
@@ -22,7 +23,7 @@ def parse_time(text: str) -> int:
 
     Of a line as read the nanoseconds count, and the ticks mean nothing.
     """
-    fields = text.split()
+    fields = split_words(text)
     if len(fields) not in (1, 2, 4) or not all(field.isdecimal() for field in fields):
         raise NineError(errno.EINVAL, "usage: SECONDS [NANOSECONDS]")
     return int(fields[0]) * NS if len(fields) == 1 else int(fields[1])

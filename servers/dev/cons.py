@@ -24,6 +24,7 @@ from typing import Any, Literal
 import trio
 
 from mk9p.errors import NineError
+from mk9p.ktext import split_words
 from mk9p.tree import Buffer, Change, Ctl, Handle, Maybe, Open, Stat, settle
 
 HISTORY = 256
@@ -79,7 +80,7 @@ class Console:
                     stat = file.read()
             except (FileNotFoundError, ProcessLookupError):
                 continue  # ended since it was listed
-            name, fields = stat.partition(b"(")[2].rpartition(b")")[0], stat.rpartition(b")")[2].split()
+            name, fields = stat.partition(b"(")[2].rpartition(b")")[0], split_words(stat.rpartition(b")")[2])
             if int(fields[4]) & 0xFFFFFFFF == device:
                 return f"{name.decode(errors='replace')} (process {pid})"
         return None

@@ -11,6 +11,7 @@ when a reader's first read comes late, the first record is read at the open and 
 
 import errno
 import os
+import re
 import time
 from collections import deque
 
@@ -20,6 +21,7 @@ from mk9p.errors import NineError
 from mk9p.tree import Open
 
 RECORD = 8192  # CONSOLE_EXT_LOG_MAX: what the kernel advises as buffer; a shorter one than the record gets EINVAL
+_LINE = re.compile(rb"[^\n]*\n|[^\n]+")
 
 
 class Records:
@@ -70,7 +72,7 @@ class Records:
         Returns how many bytes were taken: if a line fails after others were written, those count and the error comes with the next write.
         """
         taken = 0
-        for line in data.splitlines(keepends=True):
+        for line in _LINE.findall(data):
             try:
                 if line.strip():
                     os.write(self.fd, line)

@@ -5,6 +5,7 @@ import errno
 import attrs
 
 from mk9p.errors import NineError
+from mk9p.ktext import split_words, trim
 from mk9p.sysfs import put
 
 LONGEST = 64  # __NEW_UTS_LEN; the proc file would cut a longer one off without a word
@@ -22,8 +23,8 @@ class SysName:
             return file.read()
 
     def write(self, text: str) -> None:
-        """Set the name; raises EINVAL for one that is empty, longer than 64 bytes, or has white space in it."""
-        name = text.strip().encode()
-        if not 1 <= len(name) <= LONGEST or len(name.split()) != 1:
+        """Set the name; raises EINVAL for one that is empty, longer than 64 bytes, or has white space or control characters in it."""
+        name = trim(text).encode()
+        if not 1 <= len(name) <= LONGEST or len(split_words(name)) != 1 or not name.decode().isprintable():
             raise NineError(errno.EINVAL, f"a name is one word of 1 to {LONGEST} bytes")
-        put(self.path, f"{text.strip()}\n")
+        put(self.path, f"{trim(text)}\n")

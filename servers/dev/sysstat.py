@@ -12,6 +12,8 @@ import os
 
 import attrs
 
+from mk9p.ktext import split_lines, split_words, trim, whole
+
 
 @attrs.frozen
 class SysStat:
@@ -27,11 +29,13 @@ class SysStat:
         for line in self._lines("proc/stat"):
             name, _, rest = line.partition(" ")
             if name.startswith("cpu") and name[3:].isdecimal():
-                times[int(name[3:])] = [int(field) * tick for field in rest.split()]
+                times[int(name[3:])] = [int(field) * tick for field in split_words(rest)]
             elif name == "ctxt":
-                switches = rest.strip()
+                switches = trim(rest)
         if self._possible() == "0":
-            faults = next((line.split()[1] for line in self._lines("proc/vmstat") if line.startswith("pgfault ")), "-")
+            faults = next(
+                (split_words(line)[1] for line in self._lines("proc/vmstat") if line.startswith("pgfault ")), "-"
+            )
         else:
             switches = faults = "-"
         interrupts, purges = self._interrupts()
@@ -44,8 +48,7 @@ class SysStat:
         return "".join(lines)
 
     def _lines(self, path: str) -> list[str]:
-        with open(os.path.join(self.root, path)) as file:
-            return file.read().splitlines()
+        return split_lines(whole(os.path.join(self.root, path)))
 
     def _possible(self) -> str:
         """Return the CPUs that there can ever be; a kernel without SMP (user-mode Linux) has no such file, and CPU 0."""
@@ -60,7 +63,7 @@ class SysStat:
         The head of the table names the CPUs of its columns; a line with fewer numbers (ERR, MIS) counts no CPU's.
         """
         head, *lines = self._lines("proc/interrupts")
-        cpus = [int(name.removeprefix("CPU")) for name in head.split()]
+        cpus = [int(name.removeprefix("CPU")) for name in split_words(head)]
         total = [0] * len(cpus)
         purges: dict[int, int] = {}
         for line in lines:
@@ -70,6 +73,6 @@ class SysStat:
                 continue
             counts = [int(field) for field in fields]
             total = [a + b for a, b in zip(total, counts, strict=True)]
-            if name.strip() == "TLB":
+            if trim(name) == "TLB":
                 purges = dict(zip(cpus, counts, strict=True))
         return dict(zip(cpus, total, strict=True)), purges

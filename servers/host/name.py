@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import trio
 
 from mk9p.errors import NineError
+from mk9p.ktext import split_words, trim, whole
 from mk9p.sysfs import put
 from mk9p.tree import Log
 
@@ -27,13 +28,12 @@ class HostName:
 
     def get(self) -> str:
         """Return the name."""
-        with open(self.path) as file:
-            return file.read().strip()
+        return trim(whole(self.path))
 
     def set(self, name: str) -> None:
-        """Set the name; raises EINVAL for one that is empty, longer than 64 bytes, or has white space in it."""
+        """Set the name; raises EINVAL for one that is empty, longer than 64 bytes, or has white space or control characters in it."""
         raw = name.encode()
-        if not 1 <= len(raw) <= LONGEST or len(raw.split()) != 1:
+        if not 1 <= len(raw) <= LONGEST or len(split_words(raw)) != 1 or not name.isprintable():
             raise NineError(errno.EINVAL, f"a name is one word of 1 to {LONGEST} bytes")
         put(self.path, f"{name}\n")
         self.look()

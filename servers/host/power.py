@@ -16,6 +16,7 @@ import attrs
 import trio
 
 from mk9p.errors import NineError
+from mk9p.ktext import trim
 
 _REBOOT = 0x01234567  # LINUX_REBOOT_CMD_RESTART
 _POWER_OFF = 0x4321FEDC  # LINUX_REBOOT_CMD_POWER_OFF
@@ -70,7 +71,7 @@ def booted_by_systemd() -> bool:
 async def _systemctl(job: str) -> None:
     done = await trio.run_process(["systemctl", job], check=False, capture_stdout=True, capture_stderr=True)
     if done.returncode:
-        raise NineError(errno.EIO, done.stderr.decode(errors="replace").strip() or f"systemctl {job} failed")
+        raise NineError(errno.EIO, trim(done.stderr.decode(errors="replace")) or f"systemctl {job} failed")
 
 
 def _reboot(command: int) -> None:

@@ -4,6 +4,7 @@ import os
 
 import attrs
 
+from mk9p.ktext import split_lines, split_words
 from mk9p.sysfs import text
 
 
@@ -18,8 +19,8 @@ class Status:
         kernel = "proc/sys/kernel/"
         seconds, _, hundredths = self._text("proc/uptime").partition(" ")[0].partition(".")
         uptime = str(int(seconds) * 10**9 + int(hundredths) * 10**7) if hundredths else "-"
-        cpus = sum(line.startswith("cpu") and line[3:4].isdecimal() for line in self._text("proc/stat").splitlines())
-        total = next((line for line in self._text("proc/meminfo").splitlines() if line.startswith("MemTotal:")), "")
+        cpus = sum(line.startswith("cpu") and line[3:4].isdecimal() for line in split_lines(self._text("proc/stat")))
+        total = next((line for line in split_lines(self._text("proc/meminfo")) if line.startswith("MemTotal:")), "")
         values = {
             "name": self._text(kernel + "hostname"),
             "boot": self.boot(),
@@ -27,9 +28,9 @@ class Status:
             "version": self._text(kernel + "version"),
             "arch": self._text(kernel + "arch", os.uname().machine),  # the file is there since Linux 6.1
             "uptime": uptime,
-            "load": " ".join(self._text("proc/loadavg").split()[:3]),
+            "load": " ".join(split_words(self._text("proc/loadavg"))[:3]),
             "cpus": str(cpus or "-"),
-            "memory": str(int(total.split()[1]) * 1024) if total else "-",
+            "memory": str(int(split_words(total)[1]) * 1024) if total else "-",
         }
         return "".join(f"{key} {value}\n" for key, value in values.items())
 

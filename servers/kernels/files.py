@@ -10,6 +10,7 @@ import attrs
 
 from mk9p.auth import Principal  # noqa: TC001 - the words' signatures are read
 from mk9p.errors import NineError
+from mk9p.ktext import split_words
 from mk9p.tree import Ctl, CtlOfNew, Dir, Handle, Lazy, Log, Node, Open, Stream, Text, join, settings
 
 from . import backend, life, qemu, uml
@@ -228,7 +229,7 @@ class Words:
             "guest_dial": running.guest_dial if running else "",
             "started": kernel.started,
             "ends": kernel.ends,
-            "reason": " ".join(kernel.reason.split()),
+            "reason": " ".join(split_words(kernel.reason)),
         }
         return "".join(f"{key} {value}".rstrip() + "\n" for key, value in fields.items())
 

@@ -8,6 +8,7 @@ import attrs
 import trio
 
 from mk9p.errors import NineError
+from mk9p.ktext import split_lines, trim
 
 from . import backend
 
@@ -65,7 +66,7 @@ class Guest:
             return reason
         if status == 137:
             return "killed"
-        words = self._words.decode(errors="replace").strip().splitlines()
+        words = split_lines(trim(self._words.decode(errors="replace")))
         return words[-1] if words else f"ended with status {status}"
 
     async def halt(self) -> None:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from mk9p.errors import NineError
+from mk9p.ktext import split_lines
 
 from . import tools
 
@@ -129,7 +130,7 @@ async def _download(package: str, folder: Path, report: Callable[[str], None]) -
             break
         update = True  # the lists name a version that the mirror has replaced
     why = next(
-        (line.strip() for line in got.stderr.decode(errors="replace").splitlines() if line.startswith("E:")),
+        (line.strip() for line in split_lines(got.stderr.decode(errors="replace")) if line.startswith("E:")),
         "no such package",
     )
     raise NineError(

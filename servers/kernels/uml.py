@@ -23,6 +23,7 @@ import attrs
 import trio
 
 from mk9p.errors import NineError
+from mk9p.ktext import split_words
 
 from . import agent, backend, channel, guest, images, initramfs, keeper, packages, tools
 
@@ -80,7 +81,9 @@ class Uml:
         with channel.Channels() as pairs:
             console = pairs.open()
             talk = pairs.open() if spec.agent else None
-            words = f"{CMDLINE.format(console=console.number)} mk9p.net={GUEST} {spec.parameters(directory)}".split()
+            words = split_words(
+                f"{CMDLINE.format(console=console.number)} mk9p.net={GUEST} {spec.parameters(directory)}"
+            )
             if talk is not None:
                 words += [f"ssl0=fd:{talk.number},fd:{talk.number}", "mk9p.agent=/dev/ttyS0"]
             if spec.hostroot:

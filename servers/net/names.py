@@ -12,6 +12,7 @@ from typing import Any, Final
 import trio
 
 from mk9p.errors import NineError
+from mk9p.ktext import split_words, trim
 from mk9p.tree import Buffer, Change, Handle, Maybe
 from servers.net import address
 from servers.net.files import Opened
@@ -33,7 +34,7 @@ class Question(Handle):
     async def write(self, offset: int, data: memoryview) -> int:
         self.lines, self.end, count = [], offset + len(data), len(data)
         try:
-            question = bytes(data).decode().strip()
+            question = trim(bytes(data).decode())
         except UnicodeDecodeError:
             raise NineError(errno.EINVAL, "text is not UTF-8") from None
         found = self.ask(question)
@@ -73,7 +74,7 @@ def cs() -> Opened:
         for name in names:
             found = await _look(threads, None if host == "*" else host, service, type=_NETWORKS[name])
             for _, _, _, _, where in found:
-                answers.append(f"/net/{name}/clone " + (f"{where[1]}" if host == "*" else address.show(where).strip()))
+                answers.append(f"/net/{name}/clone " + (f"{where[1]}" if host == "*" else trim(address.show(where))))
         return list(dict.fromkeys(answers))
 
     return Opened(lambda how: Question(ask))
@@ -84,7 +85,7 @@ def dns() -> Opened:
     threads = trio.CapacityLimiter(_THREADS)
 
     async def ask(question: str) -> list[str]:
-        words = question.split()
+        words = split_words(question)
         kind = words[1].lower() if len(words) == 2 else ""
         if not kind:
             raise NineError(errno.EINVAL, "usage: NAME TYPE")

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from mk9p.errors import NineError
+from mk9p.ktext import split_lines, split_words, whole
 from servers.net.interfaces import addresses
 from servers.net.routes import default
 
@@ -27,10 +28,10 @@ def _resolvers(file: Path) -> list[str]:
     """Return what resolv.conf(5) says."""
     lines: list[str] = []
     try:
-        conf = file.read_text()
+        conf = whole(file)
     except FileNotFoundError:
         return lines
-    for words in (line.split() for line in conf.splitlines()):
+    for words in map(split_words, split_lines(conf)):
         if words[:1] == ["nameserver"]:
             lines += [f"dns={server}" for server in words[1:2]]
         elif words[:1] in (["search"], ["domain"]):

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from mk9p.ktext import split_lines, split_words, whole
+
 
 def counters(root: str, *groups: str) -> str:
     """Render the counters of some groups, as Tcp or TcpExt, one a line; of a group that this kernel has not, nothing."""
@@ -16,16 +18,16 @@ def counters(root: str, *groups: str) -> str:
 
 def _of(net: Path, group: str) -> Iterator[tuple[str, str]]:
     for file in ("snmp", "netstat"):
-        rows = [line.split() for line in _lines(net / file) if line.startswith(f"{group}:")]
+        rows = [split_words(line) for line in _lines(net / file) if line.startswith(f"{group}:")]
         for names, values in zip(rows[::2], rows[1::2], strict=False):
             yield from zip(names[1:], values[1:], strict=False)
-    for name, value in (line.split() for line in _lines(net / "snmp6") if line.startswith(group)):
+    for name, value in (split_words(line) for line in _lines(net / "snmp6") if line.startswith(group)):
         if group.endswith("6"):
             yield name, value
 
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text().splitlines()
+        return split_lines(whole(path))
     except FileNotFoundError:
         return []

@@ -11,6 +11,7 @@ from typing import Final, Literal
 import attrs
 
 from mk9p.errors import NineError
+from mk9p.ktext import split_words
 from mk9p.sysfs import put, refused, text
 from mk9p.tree import join
 
@@ -82,7 +83,7 @@ class Policy:
 
     def preference(self, name: str) -> None:
         """Say what the hardware is to care for. Raises EINVAL with the names that there are."""
-        there = text(f"{self.base}/energy_performance_available_preferences").split()
+        there = split_words(text(f"{self.base}/energy_performance_available_preferences"))
         if not there:
             raise NineError(errno.EOPNOTSUPP, f"{self.name} has no preferences")
         if name not in there:

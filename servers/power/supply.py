@@ -11,6 +11,7 @@ from typing import Final
 import attrs
 
 from mk9p.errors import NineError
+from mk9p.ktext import split_lines, trim
 from mk9p.sysfs import put, refused, settable, text
 from mk9p.tree import join
 
@@ -40,20 +41,20 @@ class Supply:
     base: str
 
     def properties(self) -> dict[str, str]:
-        lines = text(f"{self.base}/uevent").splitlines()
-        found = properties(dict(line.split("=", 1) for line in lines if "=" in line))
+        said = split_lines(text(f"{self.base}/uevent"))
+        found = properties(dict(line.split("=", 1) for line in said if "=" in line))
         return {"type": text(f"{self.base}/type", "-")} | found if found else {}
 
     def reading(self) -> str:
         of = self.properties()
-        return join([f"supply/{self.name}", *brief(of), of.get("model_name", "").strip() or "-"]) + "\n" if of else ""
+        return join([f"supply/{self.name}", *brief(of), trim(of.get("model_name", "")) or "-"]) + "\n" if of else ""
 
     def status(self) -> str:
         of = self.properties()
         if not of:
             raise NineError(errno.ENODEV, f"{self.name} is gone")
         first = {"name": self.name, "type": of["type"]}
-        return "".join(f"{key} {value.strip() or '-'}\n" for key, value in (first | of).items())
+        return "".join(f"{key} {trim(value) or '-'}\n" for key, value in (first | of).items())
 
     def settable(self) -> list[str]:
         return [name for name in settable(self.base) if name not in _NOT_OURS]

@@ -18,8 +18,9 @@ import attrs
 from mk9p import signals
 from mk9p.auth import ROOT, WRITE, Principal, may
 from mk9p.errors import NineError
+from mk9p.ktext import field, mounts, split_lines, trim
 from mk9p.tree import settings
-from servers.proc.procfs import Pid, Times, exited, field_of, guard_of, read_at
+from servers.proc.procfs import Pid, Times, exited, guard_of, read_at
 from servers.proc.texts import POLICIES
 
 _URGENT = ("fifo", "rr")
@@ -47,8 +48,8 @@ class Control:
         """Render the present settings as lines that could be written back."""
         with self.pid.directory() as directory:
             times = Times.parse(read_at(directory, "stat"))
-            cpus = field_of(read_at(directory, "status"), "Cpus_allowed_list")
-            groups = os.fsdecode(read_at(directory, "cgroup")).splitlines()
+            cpus = field(read_at(directory, "status"), b"Cpus_allowed_list").decode()
+            groups = split_lines(os.fsdecode(read_at(directory, "cgroup")))
         policy = times.field(41)
         lines = settings({"nice": times.field(19), "wired": cpus})
         lines += f"sched {POLICIES[policy] if policy < len(POLICIES) else policy} {times.field(40)}\n"
@@ -75,7 +76,7 @@ class Control:
 
     def note(self, who: Principal, text: str) -> None:
         """Send the signal that is told by name, note or number."""
-        self.send(who, signals.number(text.strip()))
+        self.send(who, signals.number(trim(text)))
 
     def kill(self, who: Principal) -> None:
         self.send(who, signal.SIGKILL)
@@ -171,9 +172,8 @@ def cpu_list(text: str) -> set[int]:
 
 def cgroup_mount(proc: str) -> str:
     """Return where cgroups of version 2 are mounted; raises ENODEV if nowhere."""
-    with open(f"{proc}/self/mounts", encoding="utf-8", errors="surrogateescape") as mounts:
-        for line in mounts:
-            _, target, kind, *_ = line.split(" ")
-            if kind == "cgroup2":
-                return target
+    with open(f"{proc}/self/mountinfo", "rb") as file:
+        for mount in mounts(file.read()):
+            if mount.kind == "cgroup2":
+                return mount.target
     raise NineError(errno.ENODEV, "no cgroups of version 2 are mounted")

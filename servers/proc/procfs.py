@@ -18,6 +18,7 @@ import attrs
 import trio
 
 from mk9p.errors import NineError
+from mk9p.ktext import field, split_words
 
 TICK_MS: Final = 1000 // os.sysconf("SC_CLK_TCK")  # a clock tick of /proc/N/stat; Linux shows 100 a second everywhere
 _SLOW: Final = 8  # threads for reads that a stuck process can hold up (its mmap lock, memory that lies on a dead FUSE)
@@ -52,7 +53,7 @@ class Times:
     @classmethod
     def parse(cls, line: bytes) -> "Times":
         end = line.rindex(b")")  # a name may hold blanks and brackets
-        return cls(line[line.index(b"(") + 1 : end], line[end + 2 :].split())
+        return cls(line[line.index(b"(") + 1 : end], line[end + 2 :].split(b" "))
 
     def field(self, number: int) -> int:
         """Return a number, 0 where an older kernel (or a made-up tree) ends earlier."""
@@ -182,18 +183,9 @@ def guard_of(directory: int) -> tuple[int, int]:
     try:
         status = os.stat("environ", dir_fd=directory)
         if status.st_uid:
-            line = field_of(read_at(directory, "status"), "Uid").split()
+            line = split_words(field(read_at(directory, "status"), b"Uid"))
             if len(set(line)) != 1 or int(line[0]) != status.st_uid:
                 return 0, 0
     except (FileNotFoundError, ProcessLookupError):
         raise exited() from None
     return status.st_uid, status.st_gid
-
-
-def field_of(status: bytes, key: str) -> str:
-    """Return the value of a `Key: value` line of /proc/N/status; empty if there is none."""
-    for line in status.splitlines():
-        name, _, value = line.partition(b":")
-        if name == key.encode():
-            return value.strip().decode()
-    return ""

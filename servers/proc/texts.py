@@ -8,8 +8,9 @@ import os
 import time
 from typing import Final
 
+from mk9p.ktext import field, mounts
 from mk9p.tree import join, quote
-from servers.proc.procfs import TICK_MS, Pid, Times, field_of, read_at
+from servers.proc.procfs import TICK_MS, Pid, Times, read_at
 
 STATES: Final = {
     "R": "Running",  # on a CPU or waiting for one: Linux does not say which
@@ -112,9 +113,9 @@ def fd(directory: int) -> bytes:
                 info = read_at(directory, f"fdinfo/{name}")
             except FileNotFoundError:
                 continue  # closed meanwhile
-            flags = int(field_of(info, "flags"), 8)
+            flags = int(field(info, b"flags"), 8)
             mode = "-" if flags & _O_PATH else ("r", "w", "rw", "-")[flags & 3]
-            lines.append(f"{name} {quote(target)} {mode} {field_of(info, 'pos')}\n")
+            lines.append(f"{name} {quote(target)} {mode} {field(info, b'pos').decode()}\n")
     finally:
         os.close(table)
     return _bytes("".join(lines))
@@ -128,20 +129,10 @@ def ns(directory: int) -> bytes:
         for kind in sorted(os.listdir(spaces)):
             number = os.readlink(kind, dir_fd=spaces).partition("[")[2].rstrip("]")
             lines.append(f"namespace {kind} {number}\n")
-        mounts = os.fsdecode(read_at(directory, "mountinfo"))
+        seen = list(mounts(read_at(directory, "mountinfo")))
     except FileNotFoundError:
         return b""  # a zombie has left its namespaces
     finally:
         os.close(spaces)
-    for entry in mounts.splitlines():
-        before, _, after = entry.partition(" - ")
-        target, options = (_unescaped(word) for word in before.split(" ")[4:6])
-        kind, source = (_unescaped(word) for word in after.split(" ")[:2])
-        lines.append(f"mount {join([source, target, kind, options])}\n")
+    lines += [f"mount {join([m.source, m.target, m.kind, m.options])}\n" for m in seen]
     return _bytes("".join(lines))
-
-
-def _unescaped(word: str) -> str:
-    """Return a word of mountinfo with its octal escapes undone: \\040 is a blank."""
-    parts = word.split("\\")
-    return parts[0] + "".join(chr(int(part[:3], 8)) + part[3:] for part in parts[1:])

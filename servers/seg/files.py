@@ -12,6 +12,7 @@ import attrs
 
 from mk9p.auth import READ, WRITE, Principal, may
 from mk9p.errors import NineError
+from mk9p.ktext import trim, whole
 from mk9p.tree import Block, Buffer, Change, Ctl, Dir, Node, Stat, Text, settings
 from servers.seg.memory import Memory
 
@@ -145,5 +146,4 @@ class Segments(Dir):
 
 
 def _boot_id(root: str) -> str:
-    with open(f"{root}/proc/sys/kernel/random/boot_id") as file:
-        return file.read().strip()
+    return trim(whole(f"{root}/proc/sys/kernel/random/boot_id"))

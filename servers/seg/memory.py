@@ -14,6 +14,7 @@ import os
 from typing import Final
 
 from mk9p.errors import NineError
+from mk9p.ktext import split_lines, split_words, trim, whole
 from mk9p.tree import Buffer
 
 _SEALS: Final = (
@@ -107,10 +108,10 @@ class Memory:
 
 def _meminfo(root: str) -> dict[str, str]:
     try:
-        with open(f"{root}/proc/meminfo") as file:
-            return {key: value.strip() for key, _, value in (line.partition(":") for line in file)}
+        said = whole(f"{root}/proc/meminfo")
     except OSError:
         return {}
+    return {key: trim(value) for key, _, value in (line.partition(":") for line in split_lines(said))}
 
 
 def huge_page(root: str) -> int:
@@ -118,7 +119,7 @@ def huge_page(root: str) -> int:
     size = _meminfo(root).get("Hugepagesize")
     if size is None:
         raise NineError(errno.ENODEV, "this kernel has no huge pages")
-    return int(size.split()[0]) * 1024
+    return int(split_words(size)[0]) * 1024
 
 
 def _free(root: str) -> str:

@@ -8,6 +8,7 @@ from typing import Final, Literal
 import attrs
 
 from mk9p.errors import NineError
+from mk9p.ktext import split_words
 from mk9p.sysfs import link, names, put, refused, text
 from mk9p.tree import join
 
@@ -65,7 +66,7 @@ class Zone:
 
     def policy(self, name: str) -> None:
         """Choose who decides how much is cooled. Raises EINVAL with the names that there are."""
-        there = text(f"{self.base}/available_policies").split()
+        there = split_words(text(f"{self.base}/available_policies"))
         if name not in there:
             raise NineError(errno.EINVAL, f"no policy {name}; there are: {' '.join(there)}")
         self._put("policy", name, f"{self.name} cannot have policy {name}")

@@ -2,6 +2,8 @@
 
 import os
 
+from mk9p.ktext import split_words
+
 
 def user(device: int, root: str) -> str | None:
     """Return in words the process that has the terminal of this device number as its controlling one, or open; None if nobody has. May block.
@@ -13,7 +15,7 @@ def user(device: int, root: str) -> str | None:
         try:
             with open(os.path.join(proc, pid, "stat"), "rb") as file:
                 stat = file.read()
-            controlling = int(stat.rpartition(b")")[2].split()[4]) & 0xFFFFFFFF  # tty_nr, proc_pid_stat(5)
+            controlling = int(split_words(stat.rpartition(b")")[2])[4]) & 0xFFFFFFFF  # tty_nr, proc_pid_stat(5)
             if controlling == device or _has_open(os.path.join(proc, pid, "fd"), device):
                 return f"{stat.partition(b'(')[2].rpartition(b')')[0].decode(errors='replace')} (process {pid})"
         except (FileNotFoundError, ProcessLookupError, PermissionError, IndexError):

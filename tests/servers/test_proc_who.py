@@ -149,3 +149,30 @@ async def test_the_guard_of_a_made_up_process(tmp_path: Path) -> None:
     plant_process(tmp_path, 50, start=1, uid=0)  # a set-uid program runs in it now
     with pytest.raises(PermissionError):
         await settle(handle.read(0, 100))
+
+
+NAMED = """
+import ctypes, os, sys
+nobody, name = int(sys.argv[1]), sys.argv[2]
+os.setresgid(nobody, nobody, nobody)
+os.setresuid(nobody, nobody, 0)
+libc = ctypes.CDLL(None)
+PR_SET_DUMPABLE, PR_SET_NAME = 4, 15
+assert libc.prctl(PR_SET_DUMPABLE, 1) == 0
+assert libc.prctl(PR_SET_NAME, name.encode()) == 0
+print(flush=True)
+sys.stdin.readline()
+"""
+
+
+@root_only
+@pytest.mark.parametrize("odd", ["\r", "\v", "\f", "\x85", "\u2028"], ids=ascii)
+async def test_no_name_of_a_process_says_whose_it_is(proc: Dir, start: Start, odd: str) -> None:
+    uid = str(NOBODY.uid)
+    named = start(sys.executable, "-c", NAMED, uid, f"x{odd}Uid:{uid}")
+    assert heard(named) == "\n"
+    assert await stat(proc, f"{named.pid}/environ") == (0o400, 0)
+    with pytest.raises(PermissionError):
+        await read(proc, f"{named.pid}/environ", NOBODY)
+    with pytest.raises(PermissionError):
+        await write(proc, f"{named.pid}/ctl", "stop", NOBODY)
