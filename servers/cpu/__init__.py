@@ -8,6 +8,8 @@ thread, since the kernel may take a long time over it.
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import trio
+
 from mk9p import uevents
 from mk9p.tree import Dir
 from servers.cpu.cpus import Cpus
@@ -19,6 +21,10 @@ __all__ = ["tree"]
 async def tree(*, root: str = "/") -> AsyncIterator[Dir]:
     """Serve the CPUs of the kernel whose /sys and /proc are below `root`; a made-up root gets no events of the real kernel."""
     cpus = Cpus(root.rstrip("/"))
-    async with uevents.told(cpus.heard, cpus.look, root=root) as cpus.told:
-        cpus.look()  # what changed before somebody listened
+    async with uevents.told(cpus.heard, cpus.look, root=root) as cpus.told, trio.open_nursery() as nursery:
+        # what changed before somebody listened
+        cpus.look()
+        cpus.came.set()
+        nursery.start_soon(cpus.settle_what_comes)
         yield cpus.tree()
+        nursery.cancel_scope.cancel()

@@ -63,6 +63,7 @@ class Cpus:
     isolation: Isolation = attrs.field(init=False)
     noises: dict[int, Noise] = attrs.field(factory=dict, init=False)
     changing: trio.Lock = attrs.field(factory=trio.Lock, init=False)
+    came: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.load = Load(self.root)
@@ -306,6 +307,20 @@ class Cpus:
             if not self.told:
                 (self.known.discard if up else self.known.add)(n)  # what others did went unheard
                 self.changed("online" if up else "offline", n)
+        if up:
+            await self.settle()
+
+    async def settle(self) -> None:
+        """Let the threads have the CPUs that came online, where the kernel does not see to it."""
+        async with self.changing:
+            await trio.to_thread.run_sync(self.isolation.settle)
+
+    async def settle_what_comes(self) -> None:
+        """Do that whenever anybody brings a CPU online, until cancelled."""
+        while True:
+            await self.came.wait()
+            self.came = trio.Event()
+            await self.settle()
 
     def todo(self, cpus: list[int], up: bool) -> list[int]:
         online = set(self.online_now())
@@ -343,6 +358,7 @@ class Cpus:
         """Tell of a change, once: the kernel's uevent of a CPU that is known to be so already says nothing new."""
         if action == "online" and n not in self.known:
             self.known.add(n)
+            self.came.set()
         elif action == "offline" and n in self.known:
             self.known.remove(n)
         elif action in ("online", "offline"):

@@ -20,8 +20,18 @@ from servers.cpu.threads import Thread, kept, put_right, threads
 
 _KEPT = "kept"
 _OFF = "off"
+_ONLINE = "online"
 _WORKQUEUES = "sys/devices/virtual/workqueue"
 _NET = "sys/class/net"
+
+
+@attrs.frozen
+class Kept:
+    """What the kernel remembers for us: where everything `could` go, off which CPUs it was moved, and which were `online` at the last change."""
+
+    could: dict[str, CpuSet]
+    off: CpuSet
+    online: CpuSet
 
 
 @attrs.frozen
@@ -37,10 +47,13 @@ class Isolation:
 
     def moved(self) -> CpuSet:
         """Return the CPUs that things were moved off: those of `now`, unless somebody has taken the partition away meanwhile."""
-        return self._kept()[1]
+        return self._kept().off
 
     def online(self) -> CpuSet:
         return frozenset(numbers(text(f"{self.root}/sys/devices/system/cpu/online", "0")))
+
+    def present(self) -> CpuSet:
+        return frozenset(numbers(text(f"{self.root}/sys/devices/system/cpu/present", "0")))
 
     def settings(self) -> list[Setting]:
         """Return all settings of where something may go; that of new interrupts first."""
@@ -64,24 +77,24 @@ class Isolation:
 
         Raises, with all as it was: EBUSY if none would be left or the kernel refuses the partition, EOPNOTSUPP if it cannot have one.
         """
-        was, online = self.now(), self.online()
-        now = was | self.moved() | cpus
+        was, online, before = self.now(), self.online(), self._kept()
+        now = was | before.off | cpus
         if online <= now:
             raise NineError(errno.EBUSY, f"CPU {listed(cpus)} cannot be isolated: none would be left for the rest")
         self.partition.require_free(cpus)
         self.partition.make()
-        before, moved = self._kept()
-        could = self._unchanged(before, moved, online)
+        could = self._unchanged(before, before.off)
         settings, found, mine = self.settings(), threads(self.root), self.partition.threads()
-        could = {**{s.path: cpus for s in settings if (cpus := s.read())}, **kept(found, mine, was, online), **could}
+        bound, noted = kept(found, mine, was, before.online), self.partition.noted(_KEPT)
+        could = {**{s.path: cpus for s in settings if (cpus := s.read())}, **bound, **could}
         try:
             self._keep(could, now)
             if now != was:
                 self.partition.hold(now)
         except OSError:
             with suppress(OSError):  # it is the first error that is to be told
-                if before:
-                    self._keep(before, moved)
+                if noted:
+                    self.partition.note(_KEPT, noted)
                 else:
                     self.partition.remove()
             self._put_right(found, mine, was, could)
@@ -92,15 +105,16 @@ class Isolation:
 
     def join(self, cpus: CpuSet) -> list[str]:
         """Give CPUs back, and return what could not be put back as it was."""
-        kept_before, moved = self._kept()
-        was, online = moved | self.now(), self.online()
+        before, online = self._kept(), self.online()
+        was = before.off | self.now()
         now = was - cpus
-        could = self._unchanged(kept_before, was, online)
+        could = self._unchanged(before, was)
         found, mine = threads(self.root), self.partition.threads()
         new = new_interrupts(self.root)
-        came = {s.path for s in interrupts(self.root).values()} - kept_before.keys()
+        came = {s.path for s in interrupts(self.root).values()} - before.could.keys()
         if new.path in could:  # what came meanwhile got what new interrupts then got
-            could = self._unchanged(could | dict.fromkeys(came, could[new.path]), was, online)
+            came_with = attrs.evolve(before, could=could | dict.fromkeys(came, could[new.path]))
+            could = self._unchanged(came_with, was)
         refused = []
         for setting in self.settings():
             if setting.path in could and setting.read() != (then := away(could[setting.path], now, online)):
@@ -108,7 +122,7 @@ class Isolation:
                     setting.write(then)
                 except OSError:
                     refused.append(self._name(setting))
-        could = {**kept(found, mine, was, online), **could}
+        could = {**kept(found, mine, was, before.online), **could}
         if now:
             self.partition.hold(now)
             self._keep(could, now)
@@ -116,8 +130,33 @@ class Isolation:
             self.partition.release()
         self._put_right(found, mine, now, could)
         if not now:
-            self.partition.remove()
+            self._leave(could)
         return refused
+
+    def settle(self) -> None:
+        """Give the threads the CPUs that came online since the last change, where the kernel does not (threads.py). It is no error if none came."""
+        if not self.partition.noted(_KEPT):
+            return
+        before = self._kept()
+        was = before.off | self.now()
+        could = self._unchanged(before, was)
+        found, mine = threads(self.root), self.partition.threads()
+        could = {**kept(found, mine, was, before.online), **could}
+        self._put_right(found, mine, was, could)
+        if was:
+            self._keep(could, was)
+        else:
+            self._leave(could)
+
+    def _leave(self, could: dict[str, CpuSet]) -> None:
+        """Remove the cgroup, or keep it as a memory, without CPUs, while a CPU is offline that free threads will have to be given."""
+        found = threads(self.root)
+        bound = {t.key: could[t.key] for t in found if t.key in could}
+        lacks = not self.root and any(self.present() - t.cpus for t in found if not t.bound and t.key not in bound)
+        if lacks and self.present() - self.online():
+            self._keep(bound, frozenset())
+        else:
+            self.partition.remove()
 
     def stays(self, n: int) -> dict[str, str]:
         """Return what may still come to an isolated CPU: interrupts, kernel threads, tasks that are not in its cgroup; `-` for none."""
@@ -133,25 +172,27 @@ class Isolation:
 
     def _put_right(self, found: list[Thread], mine: frozenset[int], now: CpuSet, could: dict[str, CpuSet]) -> None:
         if not self.root:  # the threads of a made-up /proc are not to be had
-            put_right(found, mine, now, self.online(), could)
+            put_right(found, mine, now, self.online(), self.present(), could)
 
-    def _unchanged(self, could: dict[str, CpuSet], was: CpuSet, online: CpuSet) -> dict[str, CpuSet]:
+    def _unchanged(self, before: Kept, was: CpuSet) -> dict[str, CpuSet]:
         """Return of what was kept that which is still as it was left when the CPUs of `was` were isolated; what others changed is theirs."""
         now = {s.path: s.read() for s in self.settings()} | {t.key: t.cpus for t in threads(self.root)}
+        seen = before.online & self.online()
         return {
             key: cpus
-            for key, cpus in could.items()
-            if key in now and now[key] & online == away(cpus, was, online) & online
+            for key, cpus in before.could.items()
+            if key in now and now[key] & seen == away(cpus, was, before.online) & seen
         }
 
-    def _kept(self) -> tuple[dict[str, CpuSet], CpuSet]:
-        """Return where everything could go before, and the CPUs that it was moved off."""
+    def _kept(self) -> Kept:
         lines = [line.rpartition(" ") for line in self.partition.noted(_KEPT).split("\n") if line]
         found = {key: frozenset(numbers(cpus)) for key, _, cpus in lines}
-        return found, found.pop(_OFF, frozenset())
+        off, online = found.pop(_OFF, frozenset()), found.pop(_ONLINE, frozenset())
+        return Kept(found, off, online or self.online())
 
     def _keep(self, could: dict[str, CpuSet], off: CpuSet) -> None:
-        self.partition.note(_KEPT, "".join(f"{key} {listed(cpus)}\n" for key, cpus in {_OFF: off, **could}.items()))
+        said = {_OFF: off, _ONLINE: self.online(), **could}
+        self.partition.note(_KEPT, "".join(f"{key} {listed(cpus)}\n" for key, cpus in said.items()))
 
     def _name(self, setting: Setting) -> str:
         number = setting.path.split("/")[2]

@@ -1,7 +1,10 @@
 """The threads of the kernel and where each may run: what a partition does not keep, and what no partition can move.
 
 Up to Linux 6.1 every change of a partition forgets which CPUs a thread was bound to: it may then go wherever its cgroup may. Later kernels
-remember (`user_cpus_ptr`). So the threads are looked at before a change, and whoever is not as he should be after it is put right.
+remember (`user_cpus_ptr`). Such a change also leaves every thread the CPUs that are online at that moment, and no others: a CPU that comes online
+later is nobody's, until reboot. So the threads are looked at before a change and when a CPU has come, and each that is not as it should be is put
+right. A thread is *free* if nobody bound it: it could use all the CPUs that were online at the last change and not isolated. One that its user has
+bound to exactly those since then is taken for free, for nothing tells them apart.
 
 Kernel threads with PF_NO_SETAFFINITY are bound by the kernel, for good; all others are moved like any task. (sched_setaffinity(2), proc_pid_stat(5))
 """
@@ -65,7 +68,10 @@ def threads(root: str) -> list[Thread]:
 
 
 def kept(found: list[Thread], mine: frozenset[int], was: CpuSet, online: CpuSet) -> dict[str, CpuSet]:
-    """Return where those threads may run that may not run on every CPU that is not isolated, or may on one that is. `mine` are left out."""
+    """Return where those threads may run that are not free: that may not run on every CPU that was online and not isolated, or may on one that was.
+
+    `was` and `online` are as at the last change. `mine` are left out.
+    """
     return {
         t.key: t.cpus
         for t in found
@@ -74,11 +80,16 @@ def kept(found: list[Thread], mine: frozenset[int], was: CpuSet, online: CpuSet)
 
 
 def put_right(
-    found: list[Thread], mine: frozenset[int], now: CpuSet, online: CpuSet, could: Mapping[str, CpuSet]
+    found: list[Thread],
+    mine: frozenset[int],
+    now: CpuSet,
+    online: CpuSet,
+    present: CpuSet,
+    could: Mapping[str, CpuSet],
 ) -> None:
     """Let threads run where they should after a change: those of `mine` on CPUs of `now`, all others off them, as far as they could there.
 
-    `found` are the threads as they were before.
+    `found` are the threads as they were before; who is not in `could` is free, and may use all that are `present`.
     """
     for thread in found:
         if thread.bound:
@@ -88,7 +99,7 @@ def put_right(
         elif thread.key in could:
             then = away(could[thread.key], now, online)
         else:
-            continue
+            then = present - now
         try:
             if then and os.sched_getaffinity(thread.tid) & online != then & online:
                 os.sched_setaffinity(thread.tid, then)

@@ -197,6 +197,37 @@ def machine_events(machine: Machine) -> list[str]:
     return [line.split(" ", 2)[2] for line in machine.vm.client(read).splitlines()]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("offline 2", "isolate 1", "online 2", "join 1"),
+        ("isolate 1", "offline 1", "join 1", "online 1"),
+        ("offline 2-3", "isolate 1", "join 1", "online 2", "isolate 1", "online 3", "join 1"),
+    ],
+    ids=" ".join,
+)
+def test_a_cpu_that_was_offline_meanwhile_is_everybodys_again(machine: Machine, words: tuple[str, ...]) -> None:
+    with machine.vm.started("run", "k1", "--", "taskset", "-c", "0,3", "sleep", "2006"):
+        bound = until(lambda: machine.vm.pids("k1", "sleep 2006"), "a sleeper")[0]
+        before = machine.snapshot()
+        for word in words:
+            machine.word(word)
+        assert machine.vm.cat("k/k1/cpu/ctl") == "online 0-3\n"
+        same(before, machine.snapshot())
+        seen = f"grep -h Cpus_allowed_list /proc/1/status /proc/self/status /proc/{bound}/status"
+        assert machine.sh(seen).split()[1::2] == ["0-3", "0-3", "0,3"]
+        machine.sh(f"test ! -e {OURS}")
+
+
+def test_a_cpu_that_others_bring_online_is_everybodys_too(machine: Machine) -> None:
+    before = machine.snapshot()
+    for word in ("offline 2", "isolate 1", "join 1"):
+        machine.word(word)
+    machine.sh("echo 1 >/sys/devices/system/cpu/cpu2/online")
+    until(lambda: machine.sh("grep Cpus_allowed_list /proc/1/status").endswith("0-3"), "the CPU for everybody")
+    same(before, machine.snapshot())
+
+
 def test_who_is_put_there_has_it_for_himself(machine: Machine) -> None:
     machine.word("isolate 3")
     try:
