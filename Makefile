@@ -8,17 +8,29 @@ GUESTS := qemu-system-x86 busybox-static zstd gcc libc6-dev iproute2 util-linux
 FUSE := fuse3 libfuse3-dev pkg-config gcc libc6-dev python3-dev
 STRANGERS := diod tshark curl dbench e2fsprogs acpica-tools netbase
 
-.PHONY: setup demo test check coverage format lint types bench clean
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
+PINNED := $(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+	--no-annotate --custom-compile-command 'make requirements' pyproject.toml
+
+.PHONY: setup demo test check coverage format lint types bench requirements clean
 .DEFAULT_GOAL := check
 
 setup: .venv/.ready
 
-.venv/.ready: pyproject.toml .ci/packages
+.venv/.ready: pyproject.toml .ci/packages .ci/build.txt .ci/requirements.txt
 	@sh .ci/packages python3-venv $(GUESTS) $(FUSE)
 	@test -x $(BIN)/python || { test -n "$(PYTHON)" || { echo "mk9p: no Python 3.11 or newer: apt-get install python3" >&2; exit 1; }; $(PYTHON) -m venv .venv; }
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -U 'pip>=25.1' 2>&1 | grep -v '^WARNING' || true
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[fuse,fsspec,net]' --group test --group lint
+	@$(PIP) --require-hashes -r .ci/build.txt
+	@$(PIP) --require-hashes --no-build-isolation -r .ci/requirements.txt
+	@$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
+
+# .ci/*.txt: every Python package that is installed here, with its version and its hashes. This takes the newest that pyproject.toml allows.
+requirements: setup
+	@$(PIP) --require-hashes -r .ci/pins.txt
+	@$(PINNED) --group build -o .ci/build.txt
+	@$(PINNED) --group pins -o .ci/pins.txt
+	@$(PINNED) --extra fuse --extra fsspec --extra net --group test --group lint -o .ci/requirements.txt
 
 demo: setup
 	@$(BIN)/mk9p demo
