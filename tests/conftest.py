@@ -1,6 +1,7 @@
 """What all tests share: helpers that stand beside a test are imported by their names, and the long mode."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.guard import guarded
+from tests.leftovers import Seen
+
+# A program started by nohup, or in the background of a script, ignores these, and so would all that the tests start.
+for _signal in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+    if signal.getsignal(_signal) is signal.SIG_IGN:
+        signal.signal(_signal, signal.default_int_handler if _signal is signal.SIGINT else signal.SIG_DFL)
 
 for folder in ("server", "servers"):
     sys.path.insert(0, str(Path(__file__).parent / folder))
@@ -27,3 +34,18 @@ def long(request: pytest.FixtureRequest) -> bool:
 def _nothing_outlives_the_run() -> Iterator[None]:
     with guarded():
         yield
+
+
+@pytest.fixture
+def open_too() -> bool:
+    """Whether a test may leave no descriptor open either; a folder's conftest says so."""
+    return False
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(tmp_path_factory: pytest.TempPathFactory, open_too: bool) -> Iterator[None]:
+    """Fail a test that leaves something behind (leftovers.py), and end that, so that it is no other test's trouble."""
+    seen = Seen(tmp_path_factory.getbasetemp(), open_too)
+    yield
+    left = seen.left()
+    assert not left, f"left behind: {'; '.join(left)}"

@@ -11,6 +11,7 @@ import pytest
 from patience import SOON
 
 from tests.guard import WORD
+from tests.leftovers import Seen
 
 # A run that starts what outlives its starter: one in a session of its own, and its child; it says their numbers, and waits.
 RUN = """
@@ -69,3 +70,26 @@ def test_this_run_is_guarded() -> None:
         if b"tests/guard.py\0" in words and os.environ[WORD].encode() in words:
             return
     raise AssertionError("there is no guard")
+
+
+def test_what_a_test_leaves_is_told_and_ended(tmp_path: Path) -> None:
+    seen = Seen(tmp_path, open_too=True)
+    assert seen.left() == []
+    child = os.posix_spawn("/bin/sleep", ["sleep", "1000"], {})
+    fd = os.open("/dev/null", os.O_RDONLY)
+    assert sorted(seen.left()) == [f"child {child}: sleep 1000 ", f"descriptor {fd}: /dev/null"]
+    assert gone(child)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+    assert seen.left() == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_a_mount_that_a_test_leaves_is_taken_away(tmp_path: Path) -> None:
+    seen = Seen(tmp_path)
+    place = tmp_path / "m"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", place], check=True)
+    assert seen.left() == [f"mount {place}: tmpfs"]
+    assert not place.is_mount()
+    assert seen.left() == []

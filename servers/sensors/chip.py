@@ -74,7 +74,7 @@ class Chip:
     # what is read
 
     def readings(self) -> list[str]:
-        """Return a line a sensor: `NAME SENSOR KIND VALUE UNIT CHIP LABEL`."""
+        """Return a line a sensor: `NAME SENSOR KIND VALUE UNIT CHIP LABEL`. One that the chip says is at fault measures nothing."""
         place, chip, names = self.place, self.chip, self.attributes()
         lines = []
         for name in names:
@@ -86,7 +86,9 @@ class Chip:
                 continue
             kind, unit = KINDS[sensor.rstrip("0123456789")]
             label = text(f"{place}/{sensor}_label", "-") if f"{sensor}_label" in names else "-"
-            lines.append(join([self.name, sensor, kind, text(f"{place}/{name}", "-"), unit, chip, label]) + "\n")
+            fault = f"{sensor}_fault" in names and text(f"{place}/{sensor}_fault") not in ("", "0")
+            value = "-" if fault else text(f"{place}/{name}", "-")
+            lines.append(join([self.name, sensor, kind, value, unit, chip, label]) + "\n")
         return lines
 
     def status(self) -> str:

@@ -6,23 +6,13 @@ leaks is open at every moment.
 """
 
 import gc
-import os
 
 import trio
 from patience import SOON
 
+from tests.leftovers import descriptors as open_now
+
 Opened = dict[int, str]
-
-
-def open_now() -> Opened:
-    """Return the open descriptors with what each is, as the kernel names it."""
-    found = {}
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
-        except FileNotFoundError:  # the listing's own
-            continue
-    return found
 
 
 def descriptors() -> int:

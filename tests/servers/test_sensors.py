@@ -63,6 +63,14 @@ async def test_a_value_that_is_not_to_be_had_is_a_dash(root: Path) -> None:
         assert "hwmon0 fan1 fan - rpm nct6775 -\n" in await client.read("status")
 
 
+@pytest.mark.parametrize(("fault", "value"), [("0", "41500"), ("1", "-"), ("", "41500")])
+async def test_a_sensor_at_fault_measures_nothing(root: Path, fault: str, value: str) -> None:
+    (root / HWMON / "hwmon0/temp1_fault").write_text(fault)
+    async with served(root) as client:
+        assert f"hwmon0 temp1 temp {value} mC nct6775 'CPU Die'\n" in await client.read("status")
+        assert f"temp1_fault {fault or '-'}\n" in await client.read("hwmon0/status")
+
+
 async def test_status_of_a_chip_has_what_everybody_may_read(root: Path) -> None:
     async with served(root) as client:
         status = await client.read("hwmon0/status")
