@@ -15,7 +15,7 @@ from mk9p.affinity import CpuList, Setting, handler, interrupts, keep_off, liste
 from mk9p.errors import NineError, wording
 from mk9p.ktext import split_words, trim
 from mk9p.sysfs import names, put, text
-from mk9p.tree import Ctl, Dir, Lazy, Text
+from mk9p.tree import Ctl, Dir, Lazy, Text, fields
 
 _WINDOW = 0.5  # a rate is measured over half a second at least: the clock ticks every 10 ms
 
@@ -143,7 +143,7 @@ class Interrupts:
             "unhandled": spurious.get("unhandled", "-"),
             "percpu": text(f"{sys}/per_cpu_count").replace(",", " ") or "-",
         }
-        return "".join(f"{key} {value}\n" for key, value in values.items())
+        return fields(values)
 
     def settings(self) -> str:
         """Render where new interrupts may go; nothing on a kernel for one CPU."""

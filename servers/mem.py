@@ -16,7 +16,7 @@ import trio
 from mk9p.errors import NineError, wording
 from mk9p.ktext import trim
 from mk9p.sysfs import names, put, text
-from mk9p.tree import Ctl, Dir, Lazy, Node, Text
+from mk9p.tree import Ctl, Dir, Lazy, Node, Text, fields
 
 Policy: TypeAlias = Literal["offline", "online", "online_kernel", "online_movable"]
 
@@ -87,7 +87,7 @@ class Memory:
             "start": int(n) * size if size else "-",
             "size": size or "-",
         }
-        return "".join(f"{key} {value}\n" for key, value in values.items())
+        return fields(values)
 
     def setting_of_block(self, n: str) -> str:
         if text(f"{self.blocks}/memory{n}/state") != "online":

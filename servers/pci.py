@@ -13,13 +13,13 @@ from functools import partial
 from typing import Any, Final
 
 import attrs
-import trio
 
 from mk9p import uevents
-from mk9p.errors import NineError, wording
+from mk9p.devices import Present, changing, driver_of, identity, rebind, release
+from mk9p.errors import NineError
 from mk9p.ktext import split_lines, split_words
 from mk9p.sysfs import link, names, put, text
-from mk9p.tree import Block, Ctl, Dir, Lazy, Log, Node, Text, join
+from mk9p.tree import Block, Ctl, Dir, Lazy, Log, Node, Text, fields, join
 from mk9p.uevents import Uevent
 
 SLOT: Final = re.compile(r"[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
@@ -30,7 +30,7 @@ _FLAGS: Final = ((0x100, "io"), (0x200, "mem"), (0x2000, "prefetch"), (0x100000,
 async def tree(*, root: str = "/") -> AsyncIterator[Dir]:
     """Serve the PCI devices of the kernel whose /sys is below `root`."""
     devices = Devices(root.rstrip("/"))
-    async with uevents.told(devices.told, devices.look, root=root):
+    async with uevents.told(devices.told, devices.present.look, root=root):
         yield devices.tree()
 
 
@@ -40,10 +40,10 @@ class Devices:
 
     root: str
     events: Log = attrs.field(factory=Log, init=False)
-    seen: set[str] = attrs.field(init=False)
+    present: Present = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.seen = set(self.slots())
+        self.present = Present(self.slots, self.events)
 
     @property
     def bus(self) -> str:
@@ -59,10 +59,7 @@ class Devices:
         return sorted(filter(SLOT.fullmatch, names(f"{self.bus}/devices")))
 
     def key(self, slot: str) -> object:
-        try:
-            return os.stat(f"{self.bus}/devices/{slot}").st_ino if SLOT.fullmatch(slot) else None
-        except OSError:
-            return None
+        return identity(f"{self.bus}/devices/{slot}") if SLOT.fullmatch(slot) else None
 
     def device(self, slot: str) -> Node:
         base = f"{self.bus}/devices/{slot}"
@@ -83,7 +80,7 @@ class Devices:
 
     async def rescan(self) -> None:
         """Look for devices on all buses."""
-        await trio.to_thread.run_sync(put, f"{self.bus}/rescan", "1")
+        await changing(partial(put, f"{self.bus}/rescan", "1"), "the buses cannot be looked at")
 
     def status(self) -> str:
         """Return a line a device: SLOT VENDOR:DEVICE CLASS DRIVER."""
@@ -99,25 +96,14 @@ class Devices:
         if uevent.subsystem != "pci" or SLOT.fullmatch(uevent.name) is None:
             return
         slot = uevent.name
-        if uevent.action == "add" and slot not in self.seen:
-            self.seen.add(slot)
-            self.events.emit("add", slot)
-        elif uevent.action == "remove" and slot in self.seen:
-            self.seen.remove(slot)
-            self.events.emit("remove", slot)
+        if uevent.action == "add":
+            self.present.came(slot)
+        elif uevent.action == "remove":
+            self.present.went(slot)
         elif uevent.action == "bind":
             self.events.emit("bind", slot, uevent.values.get("DRIVER") or link(f"{self.bus}/devices/{slot}/driver"))
         elif uevent.action == "unbind":
             self.events.emit("unbind", slot)
-
-    def look(self) -> None:
-        """Tell of the devices that came and went since the last event."""
-        now = set(self.slots())
-        for slot in sorted(self.seen - now):
-            self.events.emit("remove", slot)
-        for slot in sorted(now - self.seen):
-            self.events.emit("add", slot)
-        self.seen = now
 
 
 @attrs.frozen(eq=False)
@@ -151,7 +137,7 @@ class Device:
             "enabled": "yes" if text(f"{base}/enable", "0") != "0" else "no",
             "power": text(f"{base}/power_state", "-"),
         }
-        return "".join(f"{key} {value}\n" for key, value in values.items()) + "".join(self.resources())
+        return fields(values) + "".join(self.resources())
 
     def resources(self) -> list[str]:
         """Return a line a resource that there is: `resource N START END FLAGS`, the bounds in hexadecimal and both inclusive."""
@@ -180,47 +166,24 @@ class Device:
 
     async def bind(self, driver: str) -> None:
         """Give the device to a driver, whatever ids the driver knows; if it refuses, the device has its old driver again."""
-        await self.do(partial(self._bind, driver), f"{self.slot} cannot be bound to {driver}")
+        await changing(partial(self._bind, driver), f"{self.slot} cannot be bound to {driver}")
 
     async def unbind(self) -> None:
         """Take the device from its driver; it is no error if it has none."""
-        await self.do(self._unbind, f"{self.slot} cannot be unbound")
+        await changing(partial(release, self.slot, self.base), f"{self.slot} cannot be unbound")
 
     async def reset(self) -> None:
         """Reset this function alone, where it can be; its driver goes on afterwards if it can."""
-        await self.do(self._reset, f"{self.slot} cannot be reset")
+        await changing(self._reset, f"{self.slot} cannot be reset")
 
     async def remove(self) -> None:
         """Forget the device, as if it was pulled out; `rescan` above finds it again."""
-        await self.do(lambda: put(f"{self.base}/remove", "1"), f"{self.slot} cannot be removed")
-
-    async def do(self, work: Callable[[], Any], failure: str) -> None:
-        try:
-            await trio.to_thread.run_sync(work)
-        except NineError:
-            raise
-        except OSError as error:
-            number = error.errno or errno.EIO
-            raise NineError(number, f"{failure}: {wording(number)}") from None
+        await changing(partial(put, f"{self.base}/remove", "1"), f"{self.slot} cannot be removed")
 
     def _bind(self, driver: str) -> None:
-        place = f"{self.bus}/drivers/{driver}"
-        if "/" in driver or driver in (".", "..") or not os.path.isdir(place):
-            there = " ".join(sorted(names(f"{self.bus}/drivers")))
-            raise NineError(errno.ENOENT, f"no driver {driver}; there are: {there}")
-        before, override = link(f"{self.base}/driver"), text(f"{self.base}/driver_override", "(null)")
-        if before == driver:
-            return
-        put(f"{self.base}/driver_override", driver)
+        place, override = driver_of(self.bus, driver), text(f"{self.base}/driver_override", "(null)")
         try:
-            self._unbind()
-            try:
-                put(f"{place}/bind", self.slot)
-            except OSError:
-                if before != "-":
-                    put(f"{self.base}/driver_override", before)
-                    put(f"{self.bus}/drivers/{before}/bind", self.slot)
-                raise
+            rebind(self.slot, self.base, place, partial(put, f"{self.base}/driver_override"))
         finally:
             put(f"{self.base}/driver_override", "\n" if override == "(null)" else override)
 
@@ -228,10 +191,6 @@ class Device:
         if not os.path.exists(f"{self.base}/reset"):
             raise NineError(errno.EOPNOTSUPP, f"{self.slot} cannot be reset alone")
         put(f"{self.base}/reset", "1")
-
-    def _unbind(self) -> None:
-        if os.path.exists(f"{self.base}/driver"):
-            put(f"{self.base}/driver/unbind", self.slot)
 
 
 def _hex(base: str, name: str) -> str:

@@ -14,13 +14,13 @@ from functools import partial
 from typing import Any, Final, Literal
 
 import attrs
-import trio
 
 from mk9p import uevents
-from mk9p.errors import NineError, wording
+from mk9p.devices import Present, changing, driver_of, identity, rebind, release
+from mk9p.errors import NineError
 from mk9p.ktext import split_words
 from mk9p.sysfs import link, names, put, text
-from mk9p.tree import Block, Ctl, Dir, Lazy, Log, Node, Text, join
+from mk9p.tree import Block, Ctl, Dir, Lazy, Log, Node, Text, fields, join
 from mk9p.uevents import Uevent
 
 NAME: Final = re.compile(r"usb\d+|\d+-\d+(\.\d+)*")
@@ -34,7 +34,7 @@ _WHOLE: Final = "usb"  # the driver of a device as a whole, which configures it
 async def tree(*, root: str = "/") -> AsyncIterator[Dir]:
     """Serve the USB devices of the kernel whose /sys and /dev are below `root`."""
     devices = Devices(root.rstrip("/"))
-    async with uevents.told(devices.told, devices.look, root=root):
+    async with uevents.told(devices.told, devices.present.look, root=root):
         yield devices.tree()
 
 
@@ -44,10 +44,10 @@ class Devices:
 
     root: str
     events: Log = attrs.field(factory=Log, init=False)
-    seen: set[str] = attrs.field(init=False)
+    present: Present = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.seen = set(self.names())
+        self.present = Present(self.names, self.events, lambda name: [self.ids(name)])
 
     @property
     def bus(self) -> str:
@@ -60,10 +60,11 @@ class Devices:
         return sorted(filter(NAME.fullmatch, names(f"{self.bus}/devices")))
 
     def key(self, name: str) -> object:
-        try:
-            return os.stat(f"{self.bus}/devices/{name}").st_ino if NAME.fullmatch(name) else None
-        except OSError:
-            return None
+        return identity(f"{self.bus}/devices/{name}") if NAME.fullmatch(name) else None
+
+    def ids(self, name: str) -> str:
+        base = f"{self.bus}/devices/{name}"
+        return f"{said(f'{base}/idVendor')}:{said(f'{base}/idProduct')}"
 
     def device(self, name: str) -> Node:
         device = Device(name, f"{self.bus}/devices/{name}", self.bus, f"{self.root}/dev/bus/usb")
@@ -87,8 +88,7 @@ class Devices:
         for name in self.names():
             base = f"{self.bus}/devices/{name}"
             words = " ".join(word for key in ("manufacturer", "product") if (word := said(f"{base}/{key}", "")))
-            ids = f"{said(f'{base}/idVendor')}:{said(f'{base}/idProduct')}"
-            lines.append(join([name, ids, said(f"{base}/speed"), words or "-"]) + "\n")
+            lines.append(join([name, self.ids(name), said(f"{base}/speed"), words or "-"]) + "\n")
         return "".join(lines)
 
     def told(self, uevent: Uevent) -> None:
@@ -97,26 +97,14 @@ class Devices:
             return
         name = uevent.name
         if uevent.values.get("DEVTYPE") == "usb_device":
-            if uevent.action == "add" and name not in self.seen:
-                self.seen.add(name)
-                base = f"{self.bus}/devices/{name}"
-                self.events.emit("add", name, f"{said(f'{base}/idVendor')}:{said(f'{base}/idProduct')}")
-            elif uevent.action == "remove" and name in self.seen:
-                self.seen.remove(name)
-                self.events.emit("remove", name)
+            if uevent.action == "add":
+                self.present.came(name)
+            elif uevent.action == "remove":
+                self.present.went(name)
         if uevent.action == "bind":
             self.events.emit("bind", name, uevent.values.get("DRIVER") or link(f"{self.bus}/devices/{name}/driver"))
         elif uevent.action == "unbind":
             self.events.emit("unbind", name)
-
-    def look(self) -> None:
-        """Tell of the devices that came and went since the last event."""
-        now = set(self.names())
-        for name in sorted(self.seen - now):
-            self.events.emit("remove", name)
-        for name in sorted(now - self.seen):
-            self.events.emit("add", name, "-")
-        self.seen = now
 
 
 @attrs.frozen(eq=False)
@@ -158,7 +146,7 @@ class Device:
             "power": "on" if said(f"{base}/authorized", "1") != "0" else "off",
             "milliamps": said(f"{base}/bMaxPower").removesuffix("mA"),
         }
-        return "".join(f"{key} {value}\n" for key, value in values.items()) + "".join(self.of_interfaces())
+        return fields(values) + "".join(self.of_interfaces())
 
     def of_interfaces(self) -> list[str]:
         """Return a line an interface: `interface NAME CLASS SUBCLASS PROTOCOL DRIVER`."""
@@ -178,36 +166,23 @@ class Device:
 
     async def bind(self, driver: str = _WHOLE) -> None:
         """Give the device to `usb`, which configures it and finds drivers, or each of its interfaces to another driver."""
-        await self.do(partial(self._bind, driver), f"{self.name} cannot be bound to {driver}")
+        await changing(partial(self._bind, driver), f"{self.name} cannot be bound to {driver}")
 
     async def unbind(self) -> None:
         """Take the device from all its drivers; it is no error if it has none."""
-        await self.do(self._unbind, f"{self.name} cannot be unbound")
+        await changing(partial(release, self.name, self.base), f"{self.name} cannot be unbound")
 
     async def reset(self) -> None:
         """Reset the port, and set the device up again as it was."""
-        await self.do(self._reset, f"{self.name} cannot be reset")
+        await changing(self._reset, f"{self.name} cannot be reset")
 
     async def power(self, how: Literal["on", "off"]) -> None:
         """Let the device be used, or not: without it, it has no configuration, and may draw no more than 100 mA."""
-        await self.do(
-            lambda: put(f"{self.base}/authorized", "1" if how == "on" else "0"), f"{self.name} cannot be switched {how}"
-        )
-
-    async def do(self, work: Callable[[], Any], failure: str) -> None:
-        try:
-            await trio.to_thread.run_sync(work)
-        except NineError:
-            raise
-        except OSError as error:
-            number = error.errno or errno.EIO
-            raise NineError(number, f"{failure}: {wording(number)}") from None
+        authorize = partial(put, f"{self.base}/authorized", "1" if how == "on" else "0")
+        await changing(authorize, f"{self.name} cannot be switched {how}")
 
     def _bind(self, driver: str) -> None:
-        place = f"{self.bus}/drivers/{driver}"
-        if "/" in driver or driver in (".", "..") or not os.path.isdir(place):
-            there = " ".join(sorted(names(f"{self.bus}/drivers")))
-            raise NineError(errno.ENOENT, f"no driver {driver}; there are: {there}")
+        place = driver_of(self.bus, driver)
         if driver == _WHOLE:
             if not os.path.exists(f"{self.base}/driver"):
                 put(f"{place}/bind", self.name)
@@ -215,25 +190,7 @@ class Device:
         if not self.interfaces():
             raise NineError(errno.ENODEV, f"{self.name} has no interfaces: bind it to {_WHOLE} first")
         for name in self.interfaces():
-            self._rebind(name, driver, place)
-
-    def _rebind(self, name: str, driver: str, place: str) -> None:
-        """Give an interface to a driver; if it refuses, the interface has its old one again."""
-        before = link(f"{self.base}/{name}/driver")
-        if before == driver:
-            return
-        if before != "-":
-            put(f"{self.base}/{name}/driver/unbind", name)
-        try:
-            put(f"{place}/bind", name)
-        except OSError:
-            if before != "-":
-                put(f"{self.bus}/drivers/{before}/bind", name)
-            raise
-
-    def _unbind(self) -> None:
-        if os.path.exists(f"{self.base}/driver"):
-            put(f"{self.base}/driver/unbind", self.name)
+            rebind(name, f"{self.base}/{name}", place)
 
     def _reset(self) -> None:
         numbers = [said(f"{self.base}/{name}", "") for name in ("busnum", "devnum")]

@@ -18,6 +18,7 @@ LEVELS = {
     "mk9p.affinity": 3,
     "mk9p.dial": 3,
     "mk9p.sysfs": 3,
+    "mk9p.devices": 3,
     "mk9p.uevents": 3,
     "mk9p.pcap": 3,
     "mk9p.server": 4,

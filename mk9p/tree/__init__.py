@@ -6,7 +6,7 @@ from mk9p.tree.dirs import Dir, Lazy
 from mk9p.tree.files import Block, Content, File, Text
 from mk9p.tree.node import Buffer, Change, Handle, Lock, Maybe, Node, Open, Stat, StatFs, Way, settle
 from mk9p.tree.waiting import Log, Source, Store, Stream, StreamHandle, Waiters
-from mk9p.tree.words import join, quote, split
+from mk9p.tree.words import fields, join, quote, split
 
 __all__ = [
     "Block",
@@ -35,6 +35,7 @@ __all__ = [
     "Text",
     "Waiters",
     "Way",
+    "fields",
     "join",
     "quote",
     "settings",

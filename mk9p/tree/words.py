@@ -79,6 +79,11 @@ def join(words: Sequence[object]) -> str:
     return " ".join(quote(str(word)) for word in words)
 
 
+def fields(values: Mapping[str, object]) -> str:
+    """Return `key value` lines; a key without a value has its line too."""
+    return "".join(f"{key} {value}".rstrip(" ") + "\n" for key, value in values.items())
+
+
 @attrs.frozen
 class _Parameter:
     name: str
@@ -171,4 +176,4 @@ def run(commands: Mapping[str, Word], line: str, who: Principal) -> Any:
     return command.call(words[1:], who)
 
 
-__all__ = ["Word", "join", "quote", "run", "split", "table", "word"]
+__all__ = ["Word", "fields", "join", "quote", "run", "split", "table", "word"]

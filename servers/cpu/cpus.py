@@ -11,7 +11,7 @@ import trio
 from mk9p.affinity import CpuList, CpuSet, listed, numbers
 from mk9p.errors import NineError, wording
 from mk9p.sysfs import put, text
-from mk9p.tree import Ctl, Dir, Lazy, Log, Text
+from mk9p.tree import Ctl, Dir, Lazy, Log, Text, fields
 from mk9p.uevents import Uevent
 from servers.cpu import sysfs
 from servers.cpu.isolation import Isolation
@@ -209,7 +209,7 @@ class Cpus:
         values = self.values_of(n)
         if n in self.isolation.now():
             values |= await trio.to_thread.run_sync(self.isolation.stays, n)
-        return "".join(f"{key} {value}\n" for key, value in values.items())
+        return fields(values)
 
     def values_of(self, n: int) -> dict[str, str]:
         """Return the lines of a CPU's status; the last four are of an isolated one."""

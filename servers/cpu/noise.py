@@ -23,6 +23,7 @@ import trio
 from mk9p.errors import NineError, wording
 from mk9p.ktext import split_words, trim
 from mk9p.sysfs import text
+from mk9p.tree import fields
 
 LONGEST: Final = 3600.0  # seconds; who measures for longer measures again, the worst is kept
 
@@ -103,7 +104,7 @@ class Noise:
             "gap_ns": _told(self.gap),
             "step_ns": _told(self.step),
         }
-        return "".join(f"{key} {value}\n" for key, value in values.items())
+        return fields(values)
 
     def reset(self, base: Counts) -> None:
         self.base, self.measured, self.gap, self.step = base, 0, None, None

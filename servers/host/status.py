@@ -6,6 +6,7 @@ import attrs
 
 from mk9p.ktext import split_lines, split_words
 from mk9p.sysfs import text
+from mk9p.tree import fields
 
 
 @attrs.frozen
@@ -32,7 +33,7 @@ class Status:
             "cpus": str(cpus or "-"),
             "memory": str(int(split_words(total)[1]) * 1024) if total else "-",
         }
-        return "".join(f"{key} {value}\n" for key, value in values.items())
+        return fields(values)
 
     def boot(self) -> str:
         """Return the boot's id: another one each time the kernel starts (random(4))."""

@@ -14,6 +14,7 @@ import attrs
 import trio
 
 from mk9p import uevents
+from mk9p.devices import Present, identity
 from mk9p.sysfs import names, threaded
 from mk9p.tree import Ctl, Dir, Lazy, Log, Node, Text
 from mk9p.uevents import Uevent
@@ -34,7 +35,7 @@ _THREADS: Final = 8
 async def tree(*, root: str = "/") -> AsyncIterator[Dir]:
     """Serve the power supplies, caps and frequencies of the kernel whose /sys is below `root`."""
     power = Power(root.rstrip("/"))
-    async with uevents.told(power.told, power.look, root=root):
+    async with uevents.told(power.told, power.present.look, root=root):
         yield power.tree()
 
 
@@ -44,11 +45,11 @@ class Power:
 
     root: str
     events: Log = attrs.field(factory=Log, init=False)
-    seen: set[str] = attrs.field(init=False)
+    present: Present = attrs.field(init=False)
     threads: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(_THREADS), init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.seen = set(self.places())
+        self.present = Present(self.places, self.events)
 
     def tree(self) -> Dir:
         boost = Boost(f"{self.root}/sys/{CPU}")
@@ -82,10 +83,7 @@ class Power:
     def key(self, kind: str, name: str) -> object:
         if "/" in name or name in (".", "..") or (kind == "cpufreq" and not _is_policy(name)):
             return None
-        try:
-            return os.stat(self.base(kind, name)).st_ino
-        except OSError:
-            return None
+        return identity(self.base(kind, name))
 
     def places(self) -> list[str]:
         return [f"{kind}/{name}" for kind in KINDS for name in self.names(kind)]
@@ -138,29 +136,19 @@ class Power:
     def told(self, uevent: Uevent) -> None:
         """Take a uevent: supplies and zones come and go, a supply changes. Policies come and go with their CPUs, without a word of their own."""
         if uevent.subsystem == "cpu":
-            self.look()
+            self.present.look()
             return
         kind = _SUBSYSTEMS.get(uevent.subsystem)
         if kind is None:
             return
         place = f"{kind}/{uevent.name}"
-        if uevent.action in ("add", "change") and place not in self.seen:
-            self.seen.add(place)  # of a supply the kernel does not tell that it came, only how it then is
-            self.events.emit("add", place)
-        elif uevent.action == "remove" and place in self.seen:
-            self.seen.remove(place)
-            self.events.emit("remove", place)
+        if uevent.action in ("add", "change"):
+            # of a supply the kernel does not tell that it came, only how it then is
+            self.present.came(place)
+        elif uevent.action == "remove":
+            self.present.went(place)
         if uevent.action == "change" and (of := properties(uevent.values)).keys() - {"name", "type"}:
             self.events.emit("change", place, *brief(of))  # one that is going tells no more than what it is
-
-    def look(self) -> None:
-        """Tell of what came and went since the last event."""
-        now = set(self.places())
-        for place in sorted(self.seen - now):
-            self.events.emit("remove", place)
-        for place in sorted(now - self.seen):
-            self.events.emit("add", place)
-        self.seen = now
 
 
 def _is_policy(name: str) -> bool:

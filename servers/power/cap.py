@@ -12,8 +12,9 @@ from typing import Final, Literal
 
 import attrs
 
+from mk9p.devices import change
 from mk9p.errors import NineError
-from mk9p.sysfs import names, put, refused, text
+from mk9p.sysfs import names, text
 from mk9p.tree import join
 
 _LIMIT: Final = re.compile(r"constraint_(\d+)_power_limit_uw")
@@ -72,19 +73,17 @@ class Cap:
 
     def limit(self, constraint: str, uw: int) -> None:
         """Set how many microwatts are allowed."""
-        self._put(f"{self._of(constraint)}_power_limit_uw", uw, f"the limit {constraint} of {self.name} cannot be {uw}")
+        change(f"{self._of(constraint)}_power_limit_uw", uw, f"the limit {constraint} of {self.name} cannot be {uw}")
 
     def window(self, constraint: str, us: int) -> None:
         """Set over how many microseconds the limit is the mean."""
-        self._put(
-            f"{self._of(constraint)}_time_window_us", us, f"the window {constraint} of {self.name} cannot be {us}"
-        )
+        change(f"{self._of(constraint)}_time_window_us", us, f"the window {constraint} of {self.name} cannot be {us}")
 
     def state(self, how: Literal["enabled", "disabled"]) -> None:
         """Have the limits hold, or not."""
         if not os.path.exists(f"{self.base}/enabled"):
             raise NineError(errno.EOPNOTSUPP, f"{self.name} cannot be {how}")
-        self._put(f"{self.base}/enabled", int(how == "enabled"), f"{self.name} cannot be {how}")
+        change(f"{self.base}/enabled", int(how == "enabled"), f"{self.name} cannot be {how}")
 
     def _of(self, constraint: str) -> str:
         there = self.constraints()
@@ -93,9 +92,3 @@ class Cap:
                 errno.ENOENT, f"{self.name} has no limit {constraint}; there are: {' '.join(there) or 'none'}"
             )
         return there[constraint]
-
-    def _put(self, file: str, value: int, failure: str) -> None:
-        try:
-            put(file, str(value))
-        except OSError as error:
-            raise refused(error, failure) from None

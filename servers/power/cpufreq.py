@@ -10,10 +10,11 @@ from typing import Final, Literal
 
 import attrs
 
+from mk9p.devices import change
 from mk9p.errors import NineError
 from mk9p.ktext import split_words
-from mk9p.sysfs import put, refused, text
-from mk9p.tree import join
+from mk9p.sysfs import text
+from mk9p.tree import fields, join
 
 _STATUS: Final = {  # our key: the kernel's file
     "cpus": "affected_cpus",
@@ -46,9 +47,7 @@ class Policy:
     def status(self) -> str:
         if not os.path.exists(self.base):
             raise NineError(errno.ENODEV, f"{self.name} is gone")
-        return f"name {self.name}\n" + "".join(
-            f"{key} {text(f'{self.base}/{file}', '-')}\n" for key, file in _STATUS.items()
-        )
+        return fields({"name": self.name} | {key: text(f"{self.base}/{file}", "-") for key, file in _STATUS.items()})
 
     def settings(self) -> str:
         """Return the settings; a speed is one only under the governor that leaves it to us."""
@@ -67,11 +66,11 @@ class Policy:
 
     def min(self, khz: int) -> None:
         """Go no slower. The driver takes the next frequency that it has."""
-        self._put("scaling_min_freq", str(khz), f"{self.name} cannot have min {khz}")
+        change(f"{self.base}/scaling_min_freq", str(khz), f"{self.name} cannot have min {khz}")
 
     def max(self, khz: int) -> None:
         """Go no faster."""
-        self._put("scaling_max_freq", str(khz), f"{self.name} cannot have max {khz}")
+        change(f"{self.base}/scaling_max_freq", str(khz), f"{self.name} cannot have max {khz}")
 
     def speed(self, khz: int) -> None:
         """Go at one frequency. Raises EBUSY under a governor that chooses itself."""
@@ -79,7 +78,7 @@ class Policy:
             raise NineError(
                 errno.EBUSY, f"{self.name} is governed by {text(f'{self.base}/scaling_governor')}, not by userspace"
             )
-        self._put("scaling_setspeed", str(khz), f"{self.name} cannot have speed {khz}")
+        change(f"{self.base}/scaling_setspeed", str(khz), f"{self.name} cannot have speed {khz}")
 
     def preference(self, name: str) -> None:
         """Say what the hardware is to care for. Raises EINVAL with the names that there are."""
@@ -88,13 +87,7 @@ class Policy:
             raise NineError(errno.EOPNOTSUPP, f"{self.name} has no preferences")
         if name not in there:
             raise NineError(errno.EINVAL, f"no preference {name}; there are: {' '.join(there)}")
-        self._put("energy_performance_preference", name, f"{self.name} cannot have preference {name}")
-
-    def _put(self, file: str, value: str, failure: str) -> None:
-        try:
-            put(f"{self.base}/{file}", value)
-        except OSError as error:
-            raise refused(error, failure) from None
+        change(f"{self.base}/energy_performance_preference", name, f"{self.name} cannot have preference {name}")
 
 
 @attrs.frozen(eq=False)
@@ -118,7 +111,5 @@ class Boost:
         file, on = self._switch()
         if not file:
             raise NineError(errno.ENODEV, "this kernel cannot switch boost")
-        try:
-            put(file, on if how == "on" else {"1": "0", "0": "1"}[on])
-        except OSError as error:
-            raise refused(error, f"boost cannot be switched {how}") from None
+        value = on if how == "on" else {"1": "0", "0": "1"}[on]
+        change(file, value, f"boost cannot be switched {how}")

@@ -10,10 +10,11 @@ from typing import Final
 
 import attrs
 
+from mk9p.devices import change
 from mk9p.errors import NineError
 from mk9p.ktext import split_lines, trim
-from mk9p.sysfs import put, refused, settable, text
-from mk9p.tree import join
+from mk9p.sysfs import settable, text
+from mk9p.tree import fields, join
 
 _PREFIX: Final = "POWER_SUPPLY_"
 _CHOSEN: Final = re.compile(r"\[([^]]*)\]")  # of several words, the one that holds stands in brackets
@@ -54,7 +55,7 @@ class Supply:
         if not of:
             raise NineError(errno.ENODEV, f"{self.name} is gone")
         first = {"name": self.name, "type": of["type"]}
-        return "".join(f"{key} {trim(value) or '-'}\n" for key, value in (first | of).items())
+        return fields({key: trim(value) or "-" for key, value in (first | of).items()})
 
     def settable(self) -> list[str]:
         return [name for name in settable(self.base) if name not in _NOT_OURS]
@@ -74,7 +75,4 @@ class Supply:
         if property not in there:
             names = " ".join(there) or "none"
             raise NineError(errno.ENOENT, f"{self.name} has no {property} to set; there are: {names}")
-        try:
-            put(f"{self.base}/{property}", value)
-        except OSError as error:
-            raise refused(error, f"{property} of {self.name} cannot be {value}") from None
+        change(f"{self.base}/{property}", value, f"{property} of {self.name} cannot be {value}")

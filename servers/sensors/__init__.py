@@ -7,7 +7,6 @@ A zone is also shown by hwmon, which is left out here: one thing once. What the 
 and, where the driver does (hwmon_notify_event), that an alarm has changed; netlink's family `thermal` says which trips were crossed.
 """
 
-import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -17,6 +16,7 @@ import attrs
 import trio
 
 from mk9p import uevents
+from mk9p.devices import Present, identity
 from mk9p.errors import NineError
 from mk9p.sysfs import link, names, text, threaded
 from mk9p.tree import Ctl, Dir, Lazy, Log, Node, Text
@@ -37,7 +37,7 @@ async def tree(*, root: str = "/") -> AsyncIterator[Dir]:
     """Serve the sensors of the kernel whose /sys is below `root`."""
     sensors = Sensors(root.rstrip("/"))
     heat = thermal.listen() if root == "/" else None
-    async with trio.open_nursery() as nursery, uevents.told(sensors.told, sensors.look, root=root):
+    async with trio.open_nursery() as nursery, uevents.told(sensors.told, sensors.present.look, root=root):
         nursery.start_soon(sensors.tell_alarms)
         if heat is not None:
             nursery.start_soon(thermal.follow, heat, sensors.heated, sensors.missed)
@@ -55,13 +55,13 @@ class Sensors:
 
     root: str
     events: Log = attrs.field(factory=Log, init=False)
-    seen: set[str] = attrs.field(init=False)
+    present: Present = attrs.field(init=False)
     alarms: dict[tuple[str, str], None] = attrs.field(factory=dict, init=False)
     lot: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     threads: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(_THREADS), init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.seen = set(self.names())
+        self.present = Present(self.names, self.events, lambda name: [self.kind(name)])
 
     def tree(self) -> Dir:
         return Dir(
@@ -84,10 +84,7 @@ class Sensors:
     def key(self, name: str) -> object:
         if NAME.fullmatch(name) is None or self.is_zone(name):
             return None
-        try:
-            return os.stat(self.base(name)).st_ino
-        except OSError:
-            return None
+        return identity(self.base(name))
 
     def is_zone(self, name: str) -> bool:
         """Tell a chip that is but a thermal zone, shown once more."""
@@ -128,29 +125,17 @@ class Sensors:
         name = uevent.name
         if uevent.subsystem not in ("hwmon", "thermal") or NAME.fullmatch(name) is None:
             return
-        if uevent.action == "add" and name not in self.seen and not self.is_zone(name):
-            self.came(name)
-        elif uevent.action == "remove" and name in self.seen:
-            self.seen.remove(name)
-            self.events.emit("remove", name)
+        if uevent.action == "add" and not self.is_zone(name):
+            self.present.came(name)
+        elif uevent.action == "remove":
+            self.present.went(name)
         elif uevent.action == "change" and uevent.subsystem == "hwmon" and (alarm := uevent.values.get("NAME")):
             self.alarms[name, alarm] = None
             self.lot.unpark_all()
 
-    def came(self, name: str) -> None:
-        self.seen.add(name)
+    def kind(self, name: str) -> str:
         thing = self.thing(name)
-        self.events.emit("add", name, thing.chip if isinstance(thing, Chip) else text(f"{thing.base}/type", "-"))
-
-    def look(self) -> None:
-        """Tell of what came and went since the last event."""
-        now = self.names()
-        for name in sorted(self.seen.difference(now)):
-            self.seen.remove(name)
-            self.events.emit("remove", name)
-        for name in now:
-            if name not in self.seen:
-                self.came(name)
+        return thing.chip if isinstance(thing, Chip) else text(f"{thing.base}/type", "-")
 
     async def tell_alarms(self) -> None:
         """Read the alarms that the kernel tells of, and tell what they are. One that changes faster is told of less often, with its last value."""

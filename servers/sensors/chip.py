@@ -14,9 +14,10 @@ from typing import Final
 
 import attrs
 
+from mk9p.devices import change
 from mk9p.errors import NineError
-from mk9p.sysfs import link, put, refused, settable, text
-from mk9p.tree import join
+from mk9p.sysfs import link, settable, text
+from mk9p.tree import fields, join
 
 KINDS: Final = {  # the kernel's word: ours, and the unit
     "temp": ("temp", "mC"),
@@ -95,9 +96,7 @@ class Chip:
         names, place = self.attributes(), self.place
         device = f"{self.base}/device"
         head = {"name": self.name, "chip": self.chip, "device": link(device), "driver": link(f"{device}/driver")}
-        return "".join(f"{key} {value}\n" for key, value in head.items()) + "".join(
-            f"{name} {text(f'{place}/{name}', '-')}\n" for name in names
-        )
+        return fields(head | {name: text(f"{place}/{name}", "-") for name in names})
 
     def settings(self) -> str:
         """Return what can be set as it is set now. How fast a fan goes that the chip governs is not a setting."""
@@ -151,10 +150,7 @@ class Chip:
             raise NineError(errno.ENOENT, f"{self.name} has no pwm{n}")
 
     def _put(self, attribute: str, value: str) -> None:
-        try:
-            put(f"{self.place}/{attribute}", value)
-        except OSError as error:
-            raise refused(error, f"{attribute} of {self.name} cannot be {value}") from None
+        change(f"{self.place}/{attribute}", value, f"{attribute} of {self.name} cannot be {value}")
 
 
 def _public(file: "os.DirEntry[str]") -> bool:

@@ -7,10 +7,11 @@ from typing import Final, Literal
 
 import attrs
 
+from mk9p.devices import change
 from mk9p.errors import NineError
 from mk9p.ktext import split_words
-from mk9p.sysfs import link, names, put, refused, text
-from mk9p.tree import join
+from mk9p.sysfs import link, names, text
+from mk9p.tree import fields, join
 
 _TRIP: Final = re.compile(r"trip_point_(\d+)_type")
 _CDEV: Final = re.compile(r"cdev(\d+)")
@@ -40,7 +41,7 @@ class Zone:
         base = _there(self.name, self.base)
         values = {key: text(f"{base}/{key}", "-") for key in ("type", "temp", "mode", "policy")}
         values["policies"] = text(f"{base}/available_policies", "-")
-        lines = [f"name {self.name}\n", *(f"{key} {value}\n" for key, value in values.items())]
+        lines = [fields({"name": self.name, **values})]
         for n in self.trips():
             kind, temp, hyst = (text(f"{base}/trip_point_{n}_{what}", "-") for what in ("type", "temp", "hyst"))
             lines.append(f"trip {n} {kind} {temp} {hyst}\n")
@@ -62,14 +63,14 @@ class Zone:
 
     def mode(self, how: Literal["enabled", "disabled"]) -> None:
         """Have the kernel watch the zone and cool it, or leave it alone."""
-        self._put("mode", how, f"{self.name} cannot be {how}")
+        change(f"{self.base}/mode", how, f"{self.name} cannot be {how}")
 
     def policy(self, name: str) -> None:
         """Choose who decides how much is cooled. Raises EINVAL with the names that there are."""
         there = split_words(text(f"{self.base}/available_policies"))
         if name not in there:
             raise NineError(errno.EINVAL, f"no policy {name}; there are: {' '.join(there)}")
-        self._put("policy", name, f"{self.name} cannot have policy {name}")
+        change(f"{self.base}/policy", name, f"{self.name} cannot have policy {name}")
 
     def trip(self, n: int, temp: int, hyst: int | None = None) -> None:
         """Set where trip `n` is, in millidegrees, and how far below it is over. Raises ENOENT for a trip that the zone does not have."""
@@ -81,13 +82,7 @@ class Zone:
                 continue
             if not os.path.exists(f"{self.base}/{file}") or not os.stat(f"{self.base}/{file}").st_mode & 0o200:
                 raise NineError(errno.EOPNOTSUPP, f"the {what} of trip {n} of {self.name} is fixed")
-            self._put(file, str(value), f"the {what} of trip {n} of {self.name} cannot be {value}")
-
-    def _put(self, file: str, value: str, failure: str) -> None:
-        try:
-            put(f"{self.base}/{file}", value)
-        except OSError as error:
-            raise refused(error, failure) from None
+            change(f"{self.base}/{file}", value, f"the {what} of trip {n} of {self.name} cannot be {value}")
 
 
 @attrs.frozen(eq=False)
@@ -104,7 +99,7 @@ class Cooler:
     def status(self) -> str:
         base = _there(self.name, self.base)
         values = {"type": "type", "state": "cur_state", "max": "max_state"}
-        return f"name {self.name}\n" + "".join(f"{key} {text(f'{base}/{file}', '-')}\n" for key, file in values.items())
+        return fields({"name": self.name} | {key: text(f"{base}/{file}", "-") for key, file in values.items()})
 
     def settings(self) -> str:
         state = text(f"{self.base}/cur_state")
@@ -115,10 +110,7 @@ class Cooler:
         most = text(f"{_there(self.name, self.base)}/max_state")
         if most.isdecimal() and not 0 <= n <= int(most):
             raise NineError(errno.EINVAL, f"{self.name} has states 0 to {most}")
-        try:
-            put(f"{self.base}/cur_state", str(n))
-        except OSError as error:
-            raise refused(error, f"{self.name} cannot be in state {n}") from None
+        change(f"{self.base}/cur_state", n, f"{self.name} cannot be in state {n}")
 
 
 def _there(name: str, base: str) -> str:

@@ -132,7 +132,7 @@ async def test_what_the_kernel_tells_becomes_events(root: Path) -> None:
     told("add", "not:a:slot")
     devices.told(Uevent("add", f"/devices/{NET}", {"SUBSYSTEM": "net"}))
     plant(root, {f"{BUS}/devices/0000:00:05.0/vendor": "0x1"})
-    devices.look()
+    devices.present.look()
     assert [line.split(b" ", 2)[2].decode() for line in devices.events.lines] == [
         f"remove {NET}\n", f"add {NET}\n", f"bind {NET} e1000\n", f"unbind {NET}\n", "add 0000:00:05.0\n",
     ]  # fmt: skip

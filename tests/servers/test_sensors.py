@@ -173,7 +173,7 @@ async def test_what_the_kernel_tells_becomes_events(root: Path) -> None:
     told("change", "thermal_zone0", "thermal", NAME="x86_pkg_temp", TEMP="1")  # policy user_space, every second
     told("add", "0-0048", "i2c")
     plant(root, {f"{THERMAL}/cooling_device1/type": "Processor", f"{HWMON}/hwmon0/temp1_max_alarm": "1"})
-    sensors.look()
+    sensors.present.look()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(sensors.tell_alarms)
         told("change", "hwmon0", "hwmon", NAME="temp1_max_alarm")

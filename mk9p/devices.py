@@ -1,0 +1,110 @@
+"""What servers of devices have in common: what comes and goes, what is changed and how the kernel refuses it, and which driver has what.
+
+A device is a directory in sysfs, and its name is the kernel's. Nothing here keeps more of it than that it was there.
+"""
+
+import errno
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import attrs
+import trio
+
+from mk9p.errors import NineError
+from mk9p.sysfs import link, names, put, refused
+from mk9p.tree import Log
+
+
+@attrs.define(eq=False)
+class Present:
+    """Hold what there was of a kind when the last event was told. `names` gives what there is now; `words` says more of one that came."""
+
+    names: Callable[[], Iterable[str]]
+    events: Log
+    words: Callable[[str], Iterable[object]] = lambda _: ()
+    seen: set[str] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.seen = set(self.names())
+
+    def came(self, name: str) -> None:
+        """Tell that a device is there, once."""
+        if name not in self.seen:
+            self.seen.add(name)
+            self.events.emit("add", name, *self.words(name))
+
+    def went(self, name: str) -> None:
+        """Tell that a device is gone, once."""
+        if name in self.seen:
+            self.seen.remove(name)
+            self.events.emit("remove", name)
+
+    def look(self) -> None:
+        """Tell of all that came and went since the last event: some was not heard."""
+        now = list(self.names())
+        for name in sorted(self.seen.difference(now)):
+            self.went(name)
+        for name in now:
+            self.came(name)
+
+
+def identity(path: str) -> object:
+    """Return what tells the device at a directory of sysfs from an earlier one of its name; None if there is none."""
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return None
+
+
+def change(path: str, value: object, failure: str) -> None:
+    """Write a value to a file of the kernel; raises what it refuses as `failure: why`."""
+    try:
+        put(path, str(value))
+    except OSError as error:
+        raise refused(error, failure) from None
+
+
+async def changing(work: Callable[[], Any], failure: str) -> None:
+    """Do in a thread what the kernel may take seconds over; raises what it refuses as `failure: why`. Cancelled, it waits: half done is worse."""
+    try:
+        await trio.to_thread.run_sync(work)
+    except NineError:
+        raise
+    except OSError as error:
+        raise refused(error, failure) from None
+
+
+def rebind(name: str, place: str, driver: str, override: Callable[[str], None] | None = None) -> None:
+    """Give the device `name` at `place` to the driver whose directory is `driver`; if that refuses, the device has its old driver again.
+
+    `override` says to the kernel which driver may have it, whatever ids the driver knows. Raises OSError as the kernel says.
+    """
+    before = link(f"{place}/driver")
+    drivers, wanted = os.path.split(driver)
+    if before == wanted:
+        return
+    allow = override or (lambda _: None)
+    allow(wanted)
+    release(name, place)
+    try:
+        put(f"{driver}/bind", name)
+    except OSError:
+        if before != "-":
+            allow(before)
+            put(f"{drivers}/{before}/bind", name)
+        raise
+
+
+def release(name: str, place: str) -> None:
+    """Take a device from its driver; it is no error if it has none. Raises OSError as the kernel says."""
+    if os.path.exists(f"{place}/driver"):
+        put(f"{place}/driver/unbind", name)
+
+
+def driver_of(bus: str, name: str) -> str:
+    """Return the directory of a driver; raises ENOENT with the drivers that there are."""
+    place = f"{bus}/drivers/{name}"
+    if "/" in name or name in (".", "..") or not os.path.isdir(place):
+        raise NineError(errno.ENOENT, f"no driver {name}; there are: {' '.join(sorted(names(f'{bus}/drivers')))}")
+    return place
