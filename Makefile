@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 PINNED := $(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--no-annotate --custom-compile-command 'make requirements' pyproject.toml
 
-.PHONY: setup demo test check coverage format lint types bench requirements clean
+.PHONY: setup demo test soak check coverage format lint types bench requirements clean
 .DEFAULT_GOAL := check
 
 setup: .venv/.ready
@@ -38,6 +38,11 @@ demo: setup
 test: setup
 	@sh .ci/packages $(STRANGERS)
 	@$(BIN)/python -m pytest -q
+
+# the same tests with as many frames, kills and kinds of nonsense as it takes to be sure: an hour or more
+soak: setup
+	@sh .ci/packages $(STRANGERS)
+	@MK9P_LONG=1 $(BIN)/python -m pytest -q
 
 check: setup lint types coverage test
 
