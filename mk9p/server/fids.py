@@ -29,6 +29,16 @@ class Place:
     def child(self, name: str, node: Node) -> "Place":
         return Place(node, name, self)
 
+    @property
+    def way(self) -> str:
+        """Return the names that were walked from the root, as a path."""
+        names: list[str] = []
+        place = self
+        while place.parent is not place:
+            names.append(place.name)
+            place = place.parent
+        return "/" + "/".join(reversed(names))
+
     def entry_path(self, name: str, node: Node) -> int:
         """Return the qid.path of a child without walking to it."""
         return node.path if node.path is not None else qids.child(self.path, name)
