@@ -3,7 +3,6 @@
 import errno
 import logging
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -47,7 +46,7 @@ class Lamp:
         raise self.error
 
     def tree(self) -> Dir:
-        words: dict[str, Callable[..., Any]] = {"now": lambda: self.fail(), "later": lambda: self.fail_later()}
+        words = {"now": lambda: self.fail(), "later": lambda: self.fail_later()}
         return Dir(
             {
                 "lamp": Dir({"ctl": Ctl(words), "text": Text(self.fail), "slow": Text(self.fail_later)}),
