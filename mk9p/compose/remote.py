@@ -320,7 +320,8 @@ class Remote(Node):
         connection, fid = await me.here()
         await requests.remove(connection, fid, name, directory=directory)
 
-    async def rename(self, name: str, to: Node, newname: str, who: Principal) -> None:
+    async def rename(self, name: str, to: Node, newname: str, who: Principal, *, replace: bool = True) -> None:
+        # 9P2000.L has no word for `replace`: whoever asks for it has looked for the name before
         me, other = self._as(who), self._beside(await settle(to.home(newname, who)), who)
         connection, fid, into = await me._both(other)
         await requests.rename(connection, fid, name, into, newname, same=other.names == me.names)

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from mk9p.auth import Principal
 from mk9p.tree import Handle, Node, Open, Stat, qids
-from mk9p.wire import QTEXCL, Qid
+from mk9p.wire import QTAPPEND, QTEXCL, Qid
 
 _qid: Final = tuple.__new__  # what Qid() does, without its checks: one is made for each name walked
 
@@ -88,4 +88,6 @@ class Fid:
 def qid(place: Place, stat: Stat) -> Qid:
     """Return the qid of what is at a place."""
     type_ = place.node.qtype
-    return _qid(Qid, (type_ | QTEXCL if stat.exclusive else type_, stat.version, place.path))
+    if stat.exclusive or stat.append:
+        type_ |= (QTEXCL if stat.exclusive else 0) | (QTAPPEND if stat.append else 0)
+    return _qid(Qid, (type_, stat.version, place.path))
