@@ -74,13 +74,13 @@ async def entry_of(dialect: Dialect, place: Place, stat: Stat) -> WireStat:
 
 
 async def _extension(place: Place, stat: Stat) -> str:
-    """Return what 9P2000.u says besides: a link's target, a device's number. The links of the others are counted, as Linux reads it."""
+    """Return what 9P2000.u says besides: a link's target, a device's number, and as Linux and QEMU do, how many names a file has."""
     kind = st.S_IFMT(stat.mode)
     if kind == st.S_IFLNK:
         return await settle(place.node.readlink())
     if kind in (st.S_IFBLK, st.S_IFCHR):
         return f"{'b' if kind == st.S_IFBLK else 'c'} {os.major(stat.rdev)} {os.minor(stat.rdev)}"
-    return f"HARDLINKCOUNT {stat.nlink}" if kind in (st.S_IFREG, st.S_IFDIR) else ""
+    return f"HARDLINKCOUNT {stat.nlink}" if kind == st.S_IFREG and stat.nlink > 1 else ""
 
 
 def plan9_stat(place: Place, stat: Stat, extension: str = "") -> WireStat:
