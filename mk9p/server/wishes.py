@@ -6,6 +6,7 @@ dialect has no meaning for stays as it is, if it is not asked for.
 """
 
 import errno
+import stat as st
 import time
 from typing import Final
 
@@ -132,7 +133,7 @@ def _mode(change: Change, dialect: Dialect, wanted: int, stat: Stat, who: Princi
         for name, bit in (("exclusive", DMEXCL), ("append", DMAPPEND))
         if (wanted ^ present) & bit
     }
-    if marked and not marks:
+    if marked and not (marks and st.S_ISREG(stat.mode)):
         raise _prohibited("exclusive use and append-only are not changed here")
     return attrs.evolve(change, mode=None if mode == before else mode, **marked)
 
