@@ -43,7 +43,7 @@ UNTOUCHED: Final = WireStat(
     _ALL32,
 )
 # 9P2000 has not the last two, and they are untouched there.
-_FIXED: Final = ("type", "dev", "qid", "uid", "muid", "extension", "n_muid")
+_FIXED: Final = ("type", "dev", "qid", "uid", "extension", "n_muid")
 
 
 def wish_of(
@@ -58,6 +58,9 @@ def wish_of(
         value = getattr(wire, field)
         if value not in (getattr(UNTOUCHED, field), getattr(shown, field)):
             raise _prohibited(f"{field} is not changed by it")
+    # Linux says the user of its mount with every new name
+    if wire.muid not in ("", shown.muid, who.name) and not wire.name:
+        raise _prohibited("muid is not changed by it")
     change = Change(
         uid=None if wire.n_uid in (_ALL32, stat.uid) else wire.n_uid,
         gid=_group(wire, shown, stat, who),
