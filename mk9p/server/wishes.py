@@ -59,7 +59,7 @@ def wish_of(
         if value not in (getattr(UNTOUCHED, field), getattr(shown, field)):
             raise _prohibited(f"{field} is not changed by it")
     # Linux says the user of its mount with every new name
-    if wire.muid not in ("", shown.muid, who.name) and not wire.name:
+    if wire.muid not in ("", shown.muid) and not wire.name:
         raise _prohibited("muid is not changed by it")
     change = Change(
         uid=None if wire.n_uid in (_ALL32, stat.uid) else wire.n_uid,
