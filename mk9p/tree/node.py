@@ -9,9 +9,10 @@ Any method may be `def` or `async def` (`Maybe[T]` is a T or an awaitable of one
 the work is done at once. An `async def` may wait as long as it likes; when its request is flushed, or its client gone, it is cancelled as any
 trio task, and must then have lost nothing that a later call could return. `settle()` awaits either kind.
 
-What a method may raise: `NineError`, or any `OSError` (translated at the server's one door). Anything else is logged as our bug and answered
-`internal error`. The default of every method is the right refusal, so that a kind of file says only what it can do. The refusals are EPERM or
-ENOTDIR and not EOPNOTSUPP, since v9fs answers that by trying older messages, one after the other.
+What a method may raise: `NineError`, any `OSError`, or `ValueError`, which is EINVAL with its words; `errors.translate` says how a peer sees
+them. Anything else is logged as our bug and answered `internal error`. The default of every method is the right refusal, so that a kind of
+file says only what it can do. The refusals are EPERM or ENOTDIR and not EOPNOTSUPP, since v9fs answers that by trying older messages, one
+after the other.
 
 Permission bits, DMEXCL, read-only listeners and the walk of `..` are the server's business: a Node is only asked what it was found to be allowed.
 A Node that `guards` itself knows better than the bits, and is asked whatever they say.
