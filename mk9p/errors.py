@@ -1,7 +1,7 @@
 """What can go wrong, by fate, and the one table of errno and wording.
 
 Three fates (h11 `_util.py` shows the split):
-* `NineError`: the peer sees it, as Rerror or Rlerror, and the conversation goes on.
+* `NineError`: the peer sees it, as Rerror or Rlerror, and the conversation goes on. So do a server's own ValueError and OSError (`translate`).
 * `ProtocolError`: the peer broke the framing; its connection dies, nobody else's.
 * anything else: our bug; logged with the request, answered `internal error`, serving goes on.
 
@@ -103,8 +103,29 @@ TABLE: Final[tuple[tuple[int, str, tuple[str, ...]], ...]] = (
     (_errno.ECANCELED, "Operation canceled", ()),
 )
 
+INTERNAL: Final = "internal error"  # with EIO: what a peer sees of our bugs
+
 _WORDING: Final = {number: wording for number, wording, _ in TABLE}
 _ERRNO: Final = {word: number for number, wording, more in TABLE for word in (wording, *more)}
+
+# The number that a class of Python's means where an error has none, as in `PermissionError("only its owner may")`.
+_NUMBERS: Final[dict[type[OSError], int]] = {
+    PermissionError: _errno.EACCES,
+    FileNotFoundError: _errno.ENOENT,
+    FileExistsError: _errno.EEXIST,
+    NotADirectoryError: _errno.ENOTDIR,
+    IsADirectoryError: _errno.EISDIR,
+    TimeoutError: _errno.ETIMEDOUT,
+    BlockingIOError: _errno.EAGAIN,
+    InterruptedError: _errno.EINTR,
+    ProcessLookupError: _errno.ESRCH,
+    ChildProcessError: _errno.ECHILD,
+    BrokenPipeError: _errno.EPIPE,
+    ConnectionAbortedError: _errno.ECONNABORTED,
+    ConnectionRefusedError: _errno.ECONNREFUSED,
+    ConnectionResetError: _errno.ECONNRESET,
+}
+_MOST: Final = 4096  # above Linux's MAX_ERRNO
 
 _CLASSES: dict[type[OSError], type["NineError"]] = {}
 
@@ -158,6 +179,27 @@ def from_ename(ename: str) -> NineError:
     return NineError(number, ename)
 
 
-def translate(error: OSError) -> NineError:
-    """Return any OSError as the error that a peer may see; its words are the table's, never a path of this machine."""
-    return error if isinstance(error, NineError) else NineError(error.errno or _errno.EIO)
+def translate(error: OSError | ValueError) -> NineError:
+    """Return an error of a server's own as the one that a peer may see.
+
+    The words that an author gave go over: a ValueError is EINVAL with its text, `OSError(EIO, "device gone")` is EIO with those.
+    An error of the kernel has the table's words. The paths that an OSError holds are this machine's, and are never told.
+    Where there is no number, the class tells it; a number that Linux has not is EIO.
+    """
+    if isinstance(error, NineError):
+        return error
+    if isinstance(error, ValueError):
+        return NineError(_errno.EINVAL, _on_one_line(str(error)))
+    number, words = error.errno, error.strerror
+    if number is None:
+        number = next((n for python, n in _NUMBERS.items() if isinstance(error, python)), _errno.EIO)
+        words = str(error.args[0]) if len(error.args) == 1 else None
+    if not 0 < number < _MOST:
+        number = _errno.EIO
+    said = _on_one_line(words) if isinstance(words, str) and words != os.strerror(number) else None
+    return NineError(number, said)
+
+
+def _on_one_line(text: str) -> str | None:
+    """Return text as an error's words: one line of UTF-8, None if nothing is left."""
+    return " ".join(text.encode(errors="backslashreplace").decode().split("\n")).strip() or None

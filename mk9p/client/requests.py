@@ -5,6 +5,7 @@ returns is its caller's to clunk; one that it made and did not return is clunked
 """
 
 import errno
+import os
 import stat as st
 import time
 from collections.abc import Sequence
@@ -17,7 +18,14 @@ from mk9p.tree import Change, Stat
 from mk9p.tree.dirs import error_name
 from mk9p.wire import (
     AT_REMOVEDIR,
+    DMDEVICE,
     DMDIR,
+    DMLINK,
+    DMNAMEDPIPE,
+    DMSETGID,
+    DMSETUID,
+    DMSETVTX,
+    DMSOCKET,
     DMSYMLINK,
     GETATTR_BASIC,
     L_APPEND,
@@ -28,6 +36,7 @@ from mk9p.wire import (
     L_TRUNC,
     L_WRONLY,
     MAXWELEM,
+    OAPPEND,
     OEXEC,
     ORDWR,
     OREAD,
@@ -50,6 +59,13 @@ from mk9p.wire import messages as m
 
 NS: Final = 1_000_000_000
 REFUSED: Final = (errno.EOPNOTSUPP, errno.ENOSYS)  # what says that a server has no such message
+_SPECIAL: Final = {
+    st.S_IFBLK: DMDEVICE,
+    st.S_IFCHR: DMDEVICE,
+    st.S_IFIFO: DMNAMEDPIPE,
+    st.S_IFSOCK: DMSOCKET,
+}
+_MODES: Final = DMSETUID | DMSETGID | DMSETVTX
 _WORDS: Final = 8192  # bytes of an error's words
 
 Entry = tuple[str, Qid, Stat | None]
@@ -110,7 +126,7 @@ async def open_(
     if c.dialect is Dialect.L:
         qid, iounit = await c.rpc(m.Tlopen, fid, linux_flags(read, write, truncate, append) | flags)
     else:
-        mode = (OEXEC if execute else plan9_mode(read, write)) | (OTRUNC if truncate else 0)
+        mode = (OEXEC if execute else plan9_mode(read, write)) | (OTRUNC if truncate else 0) | _append(c, append)
         qid, iounit = await c.rpc(m.Topen, fid, mode)
     return qid, _iounit(c, iounit)
 
@@ -136,7 +152,8 @@ async def create(
         flags |= linux_flags(read, True, truncate, append) | L_CREAT | (L_EXCL if exclusive else 0)
         qid, iounit = await c.rpc(m.Tlcreate, fid, name, flags, st.S_IFREG | perm, gid)
     else:
-        qid, iounit = await c.rpc(m.Tcreate, fid, name, perm, plan9_mode(read, True))
+        mode = plan9_mode(read, True) | _append(c, append)
+        qid, iounit = await c.rpc(m.Tcreate, fid, name, perm_of_mode(c.dialect, perm), mode)
     return qid, _iounit(c, iounit)
 
 
@@ -149,6 +166,10 @@ def linux_flags(read: bool, write: bool, truncate: bool, append: bool) -> int:
 def plan9_mode(read: bool, write: bool) -> int:
     """Return the mode of Topen and Tcreate."""
     return (ORDWR if read else OWRITE) if write else OREAD
+
+
+def _append(c: Connection, append: bool) -> int:
+    return OAPPEND if append and c.dialect is Dialect.U else 0
 
 
 def _iounit(c: Connection, iounit: int) -> int:
@@ -234,7 +255,7 @@ async def mkdir(c: Connection, fid: int, name: str, perm: int, *, gid: int = 0) 
     if c.dialect is Dialect.L:
         (qid,) = await c.rpc(m.Tmkdir, fid, name, perm & 0o7777, gid)
         return qid  # type: ignore[no-any-return]
-    return await _make(c, fid, name, DMDIR | perm & 0o777, "")
+    return await _make(c, fid, name, DMDIR | perm_of_mode(c.dialect, perm), "")
 
 
 async def symlink(c: Connection, fid: int, name: str, target: str, *, gid: int = 0) -> Qid:
@@ -257,10 +278,26 @@ async def _make(c: Connection, fid: int, name: str, perm: int, extension: str) -
 
 
 async def link(c: Connection, dfid: int, fid: int, name: str) -> None:
-    """Make a second name of a file; only 9P2000.L can: EPERM."""
-    if c.dialect is not Dialect.L:
+    """Make a second name of a file; 9P2000 has none: EPERM."""
+    if c.dialect is Dialect.L:
+        await c.rpc(m.Tlink, dfid, fid, name)
+        return
+    if c.dialect is Dialect.P9:
         raise NineError(errno.EPERM)
-    await c.rpc(m.Tlink, dfid, fid, name)
+    await _make(c, dfid, name, DMLINK, str(fid))
+
+
+async def mknod(c: Connection, fid: int, name: str, mode: int, rdev: int, *, gid: int = 0) -> Qid:
+    """Make a file of any kind, as mknod(2); 9P2000 has plain ones alone: EPERM for others."""
+    if c.dialect is Dialect.L:
+        (qid,) = await c.rpc(m.Tmknod, fid, name, mode, os.major(rdev), os.minor(rdev), gid)
+        return qid  # type: ignore[no-any-return]
+    kind, extension = _SPECIAL.get(st.S_IFMT(mode), 0), ""
+    if kind and c.dialect is Dialect.P9:
+        raise NineError(errno.EPERM)
+    if kind == DMDEVICE:
+        extension = f"{'b' if st.S_ISBLK(mode) else 'c'} {os.major(rdev)} {os.minor(rdev)}"
+    return await _make(c, fid, name, kind | perm_of_mode(c.dialect, mode), extension)
 
 
 async def readlink(c: Connection, fid: int) -> str:
@@ -322,7 +359,7 @@ async def change(c: Connection, fid: int, wish: Change) -> None:
             m.Twstat,
             fid,
             untouched(
-                mode=None if wish.mode is None else perm_of_mode(wish.mode) | await _kind(c, fid),
+                mode=None if wish.mode is None else perm_of_mode(c.dialect, wish.mode) | await _kind(c, fid),
                 length=wish.length,
                 atime=None if wish.atime is None else now if wish.atime < 0 else wish.atime // NS,
                 mtime=None if wish.mtime is None else now if wish.mtime < 0 else wish.mtime // NS,
@@ -356,7 +393,7 @@ async def change(c: Connection, fid: int, wish: Change) -> None:
 async def _kind(c: Connection, fid: int) -> int:
     """Return the bits of a Plan 9 mode that say what the file is: a wstat must repeat them (stat(5))."""
     (wire,) = await c.rpc(m.Tstat, fid)
-    return int(wire.mode) & ~0o777
+    return int(wire.mode) & ~0o777 & (-1 if c.dialect is Dialect.P9 else ~_MODES)
 
 
 async def sync(c: Connection, fid: int, *, data: bool = False) -> None:

@@ -3,9 +3,11 @@
 A 9P2000 server gives its owners by name alone. The number is then one that nobody has, so that no bits for an owner are given to anybody by mistake.
 """
 
+import errno
 import stat as st
 from typing import Any, Final
 
+from mk9p.errors import NineError
 from mk9p.ktext import split_words
 from mk9p.tree import Stat
 from mk9p.wire import (
@@ -22,6 +24,7 @@ from mk9p.wire import (
     NONUNAME,
     QTAPPEND,
     QTEXCL,
+    Dialect,
     Qid,
     WireStat,
 )
@@ -94,9 +97,15 @@ def of_wire(wire: WireStat, name: str) -> Stat:
     )
 
 
-def perm_of_mode(mode: int) -> int:
-    """Return the permission bits of a Linux mode as a stat entry has them."""
-    return mode & 0o777
+def perm_of_mode(dialect: Dialect, mode: int) -> int:
+    """Return the permission bits of a Linux mode as Plan 9 has them; raises EPERM for those that 9P2000 has not: setuid, setgid, sticky."""
+    perm = mode & 0o777
+    if mode & 0o7000:
+        if dialect is Dialect.P9:
+            raise NineError(errno.EPERM, "9P2000 has no setuid, setgid and sticky bits")
+        for bit, extra in _EXTRA:
+            perm |= bit if mode & extra else 0
+    return perm
 
 
 _ALL16: Final = 0xFFFF

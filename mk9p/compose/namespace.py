@@ -215,7 +215,7 @@ class Namespace:
             (bind, "bind [-abcr] NEW OLD"),
             (unmount, "unmount [NEW] OLD"),
         ]
-        return {f.__name__: Command(f.__name__, f, (), asks_who=True, text=usage) for f, usage in functions}
+        return {f.__name__: Command(f.__name__, f, (), text=usage) for f, usage in functions}
 
 
 def uncomment(line: str) -> str:

@@ -61,7 +61,7 @@ class ReadOnly(Node):
     def remove(self, name: str, who: Principal, *, directory: bool | None = None) -> Maybe[None]:
         raise NineError(errno.EROFS)
 
-    def rename(self, name: str, to: Node, newname: str, who: Principal) -> Maybe[None]:
+    def rename(self, name: str, to: Node, newname: str, who: Principal, *, replace: bool = True) -> Maybe[None]:
         raise NineError(errno.EROFS)
 
     def home(self, name: str, who: Principal) -> Maybe[Node]:

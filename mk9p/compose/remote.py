@@ -31,8 +31,7 @@ from mk9p.dial import Link, dial, parse
 from mk9p.errors import NineError
 from mk9p.tree import Change, Node, Open, Stat, StatFs, Way, settle
 from mk9p.tree.qids import foreign
-from mk9p.wire import L_DSYNC, L_NOATIME, L_NONBLOCK, L_SYNC, QTDIR, Dialect, Qid
-from mk9p.wire import messages as m
+from mk9p.wire import L_DSYNC, L_NOATIME, L_NONBLOCK, L_SYNC, QTDIR, Qid
 
 T = TypeVar("T")
 
@@ -305,10 +304,7 @@ class Remote(Node):
     async def mknod(self, name: str, mode: int, rdev: int, who: Principal) -> "Remote":
         me = self._as(who)
         connection, fid = await me.here()
-        if connection.dialect is not Dialect.L:
-            raise NineError(errno.EPERM)
-        (qid,) = await connection.rpc(m.Tmknod, fid, name, mode, os.major(rdev), os.minor(rdev), _group(who))
-        return me._child(name, who, qid)
+        return me._child(name, who, await requests.mknod(connection, fid, name, mode, rdev, gid=_group(who)))
 
     async def link(self, name: str, target: Node, who: Principal) -> None:
         me, other = self._as(who), self._beside(target, who)
@@ -320,7 +316,8 @@ class Remote(Node):
         connection, fid = await me.here()
         await requests.remove(connection, fid, name, directory=directory)
 
-    async def rename(self, name: str, to: Node, newname: str, who: Principal) -> None:
+    async def rename(self, name: str, to: Node, newname: str, who: Principal, *, replace: bool = True) -> None:
+        # 9P2000.L has no word for `replace`: whoever asks for it has looked for the name before
         me, other = self._as(who), self._beside(await settle(to.home(newname, who)), who)
         connection, fid, into = await me._both(other)
         await requests.rename(connection, fid, name, into, newname, same=other.names == me.names)

@@ -264,7 +264,7 @@ class Composed(Node):
         holder = await self._holder(await self._found(who), name, who)
         await settle(holder.remove(name, who, directory=directory))
 
-    async def rename(self, name: str, to: Node, newname: str, who: Principal) -> None:
+    async def rename(self, name: str, to: Node, newname: str, who: Principal, *, replace: bool = True) -> None:
         elements = await self._found(who)
         node = await self._holder(elements, name, who)
         if isinstance(to, Composed) and to.at == self.at:
@@ -273,7 +273,7 @@ class Composed(Node):
             to = node
         else:
             to = await settle(to.home(newname, who))
-        await settle(node.rename(name, to, newname, who))
+        await settle(node.rename(name, to, newname, who, replace=replace))
 
     async def home(self, name: str, who: Principal) -> Node:
         """Return the node that a new file goes to; raises EBUSY for a mount point, EROFS, EPERM, EXDEV where it would be hidden there."""

@@ -61,6 +61,7 @@ class Connection:
         self.greeted = False  # somebody has attached
         self.users: dict[str, None] = {}  # who, the first few
         self.refused = False  # and that was said
+        self.told: set[object] = set()  # what the log says of its requests (failures.py)
         self.tally: Tally
         self.number = 0  # of this connection among all that this server has had
         self.came = time.time_ns()

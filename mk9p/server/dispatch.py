@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Final
 
-from mk9p.server import ops, ops_linux, ops_stored
+from mk9p.server import ops, ops_create, ops_linux, ops_stored, ops_wstat
 from mk9p.wire import Dialect, codec
 from mk9p.wire import messages as m
 
@@ -16,9 +16,9 @@ _BASE: Final[dict[int, Callable[..., Any]]] = {
     m.Tclunk.type: ops.clunk,
     m.Tremove.type: ops.remove,
     m.Topen.type: ops.open_,
-    m.Tcreate.type: ops.create,
-    m.Tstat.type: ops.stat_,
-    m.Twstat.type: ops.wstat,  # v9fs falls back to it even under .L
+    m.Tcreate.type: ops_create.create,
+    m.Tstat.type: ops_wstat.stat_,
+    m.Twstat.type: ops_wstat.wstat,  # v9fs falls back to it even under .L
 }
 
 _LINUX: Final[dict[int, Callable[..., Any]]] = {

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from mk9p.auth import Principal
 from mk9p.tree import Handle, Node, Open, Stat, qids
-from mk9p.wire import QTEXCL, Qid
+from mk9p.wire import QTAPPEND, QTEXCL, Qid
 
 _qid: Final = tuple.__new__  # what Qid() does, without its checks: one is made for each name walked
 
@@ -28,6 +28,16 @@ class Place:
 
     def child(self, name: str, node: Node) -> "Place":
         return Place(node, name, self)
+
+    @property
+    def way(self) -> str:
+        """Return the names that were walked from the root, as a path."""
+        names: list[str] = []
+        place = self
+        while place.parent is not place:
+            names.append(place.name)
+            place = place.parent
+        return "/" + "/".join(reversed(names))
 
     def entry_path(self, name: str, node: Node) -> int:
         """Return the qid.path of a child without walking to it."""
@@ -78,4 +88,6 @@ class Fid:
 def qid(place: Place, stat: Stat) -> Qid:
     """Return the qid of what is at a place."""
     type_ = place.node.qtype
-    return _qid(Qid, (type_ | QTEXCL if stat.exclusive else type_, stat.version, place.path))
+    if stat.exclusive or stat.append:
+        type_ |= (QTEXCL if stat.exclusive else 0) | (QTAPPEND if stat.append else 0)
+    return _qid(Qid, (type_, stat.version, place.path))

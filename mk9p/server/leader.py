@@ -12,8 +12,7 @@ Theory
 * A client that does not read is not read from: when the kernel takes no more, its link waits for writable and nothing else. What a connection can
   have queued is bounded by the replies to one buffer of requests, and by those that waited; all bounds are in limits.py.
 * Reads of files that wait leave places free for everything else: a client with thousands of blocked event readers can still write to a ctl.
-* An exception that is neither an OSError nor a number too large for the kernel is our bug: logged with the request, answered `internal error`, and
-  serving goes on.
+* What an op raises is answered in failures.py, and serving goes on.
 """
 
 import contextlib
@@ -28,12 +27,13 @@ from typing import Any, Final
 
 import trio
 
-from mk9p.errors import NineError, ProtocolError, translate
+from mk9p.errors import NineError, ProtocolError
 from mk9p.server.beginning import Beginning
 from mk9p.server.blocks import forward
 from mk9p.server.connection import Connection
 from mk9p.server.courtesy import Courtesy
 from mk9p.server.exchange import OURS, Exchange, here, theirs
+from mk9p.server.failures import HELD, failure, held
 from mk9p.server.limits import RESERVE
 from mk9p.server.refusals import line, origin, refuse
 from mk9p.server.relay import PAIRS, Backend
@@ -58,6 +58,7 @@ class Leader(Workers):
     def __init__(self) -> None:
         super().__init__()
         self.woke = 0  # when the leader last had something to do, on the monotonic clock in ns
+        self._seen = 0  # and when it last looked at the clock
         self.poller = select.epoll()
         self._courtesy = Courtesy(self.poller)
         self._bell = os.eventfd(
@@ -133,7 +134,7 @@ class Leader(Workers):
                     await trio.lowlevel.wait_readable(poller.fileno())
                     events = poller.poll(0)
                     due = monotonic_ns() + SHARE
-                self.woke = monotonic_ns()
+                self.woke = self._seen = monotonic_ns()
                 for fd, event in events:
                     if (c := by_fd.get(fd)) is not None:
                         turns.append(c)
@@ -152,7 +153,8 @@ class Leader(Workers):
                 turns.popleft()
                 if link.counts.since > due:
                     await trio.lowlevel.checkpoint()
-                    due = monotonic_ns() + SHARE
+                    self._seen = monotonic_ns()
+                    due = self._seen + SHARE
 
     def _turn(self, worker: Worker, c: Connection) -> Request | None:
         """Serve one link for a while. None: its turn is over; else a request waits, which this worker has in hand, and leads no more."""
@@ -308,10 +310,8 @@ class Leader(Workers):
                             late += 1
                             job = Job(c, call, args, reply, trap, since=c.counts.since)
                             return self._waits(worker, Request(tag, type_, job))
-                except OSError as error:
-                    reply = self._failed(c, type_, tag, translate(error))
                 except Exception as error:
-                    reply = self._bug(c, type_, tag, error)
+                    reply = failure(c, type_, tag, int.from_bytes(buf[start + 7 : start + 11], "little"), error)
                 if reply is not None:
                     out.append(reply)
                     c.out_size += len(reply)
@@ -325,6 +325,10 @@ class Leader(Workers):
                 c.counts.run(kind, n, late, end - first, c.out_size + c.gone - before)
             elif n:
                 runs.append((kind, n, end - first, c.out_size + c.gone - before))
+            now = monotonic_ns()
+            if n and now - self._seen > HELD:
+                held(c, kind, int.from_bytes(buf[first + 7 : first + 11], "little"), now - self._seen, n)
+            self._seen = now
         c.more = False
         return None
 

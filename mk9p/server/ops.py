@@ -10,27 +10,23 @@ from collections.abc import Awaitable
 from struct import Struct
 from typing import Any, Final
 
-from mk9p.auth import Principal, require_change
 from mk9p.errors import NineError, translate
 from mk9p.server.closing import close, close_nowait, put
 from mk9p.server.connection import JOIN, Connection, Reply, check_name
 from mk9p.server.exchange import carry, crossed
 from mk9p.server.fids import Fid, Place, qid
-from mk9p.server.permitted import changed, made, may_remove, opened, start, status
+from mk9p.server.modes import opening
+from mk9p.server.permitted import may_remove, start
 from mk9p.server.refusals import refuse
-from mk9p.server.wirestat import plan9_stat, plan9_wish
-from mk9p.tree import Maybe, Open, Stat, settle
+from mk9p.server.wirestat import entry_of
+from mk9p.tree import Maybe, Stat, settle
 from mk9p.wire import (
-    DMDIR,
     IOHDRSZ,
+    NOFID,
     NONUNAME,
-    OEXEC,
-    ORCLOSE,
-    OTRUNC,
     QTDIR,
     Dialect,
     Qid,
-    WireStat,
     codec,
     pack_stat,
 )
@@ -52,6 +48,8 @@ async def attach(
     c: Connection, tag: int, fid: int, afid: int, uname: str, aname: str, n_uname: int = NONUNAME
 ) -> Reply:
     try:
+        if afid != NOFID:  # Tauth makes none here, and no other fid is one
+            raise NineError(errno.EBADF, "unknown fid")
         return await _attach(c, tag, fid, uname, aname, n_uname)
     except OSError as error:
         if not c.greeted:
@@ -158,38 +156,10 @@ def _fork(c: Connection, fid: int, newfid: int, old: Fid, place: Place) -> None:
         old.place, old.attr_of = place, None
 
 
-def _how(c: Connection, who: Principal, mode: int) -> Open:
-    access = mode & 3
-    return Open(
-        who,
-        read=access in (0, 2, OEXEC),
-        write=access in (1, 2),
-        truncate=bool(mode & OTRUNC),
-        execute=access == OEXEC,
-        remove=bool(mode & ORCLOSE),
-        records=c.dialect is Dialect.L,
-        room=c.msize - IOHDRSZ,
-    )
-
-
 async def open_(c: Connection, tag: int, fid: int, mode: int) -> Reply:
     f = c.session.fid(fid)
-    stat = await settle(start(c, f, _how(c, f.who, mode)))
+    stat = await settle(start(c, f, opening(c, f.who, mode)))
     return c.reply(m.Ropen, tag, qid(f.place, stat), 0)
-
-
-async def create(c: Connection, tag: int, fid: int, name: str, perm: int, mode: int, extension: str = "") -> Reply:
-    f = c.session.fid(fid)
-    how = _how(c, f.who, mode)
-    if perm & DMDIR:
-        node, handle = await made(c, f, name, f.place.node.mkdir, perm & 0o777, f.who), None
-    elif perm & 0x02000000:  # DMSYMLINK of 9P2000.u
-        node, handle = await made(c, f, name, f.place.node.symlink, extension, f.who), None
-    elif perm & 0x00F00000:
-        raise NineError(errno.EPERM, "devices, pipes and sockets cannot be made here")
-    else:
-        node, handle = await made(c, f, name, f.place.node.create, perm & 0o777, how)
-    return c.reply(m.Rcreate, tag, await opened(c, f, name, node, handle, how), 0)
 
 
 def read(c: Connection, tag: int, fid: int, offset: int, count: int) -> Reply | Awaitable[Reply]:
@@ -244,11 +214,11 @@ async def _read_dir(c: Connection, tag: int, f: Fid, offset: int, count: int) ->
         name, node = entries[0]
         try:
             stat = await settle(node.stat())
+            wire = await entry_of(c.dialect, f.place.child(name, node), stat)
         except OSError:
             entries.pop(0)  # gone since it was listed, or on a server that is down: the rest is still there
             continue
-        place = f.place.child(name, node)
-        entry = pack_stat(c.dialect, plan9_stat(place, stat))
+        entry = pack_stat(c.dialect, wire)
         if size + len(entry) > count:
             if not out:
                 raise NineError(errno.EINVAL, "count is too small for the next directory entry")
@@ -312,27 +282,3 @@ async def remove(c: Connection, tag: int, fid: int) -> Reply:
         if not f.uses:
             await close(f)
     return c.reply(m.Rremove, tag)
-
-
-async def stat_(c: Connection, tag: int, fid: int) -> Reply:
-    f = c.session.fid(fid)
-    return c.reply(m.Rstat, tag, plan9_stat(f.place, await status(c, f)))
-
-
-async def wstat(c: Connection, tag: int, fid: int, wish: WireStat) -> Reply:
-    """stat(5): all or nothing; values of all ones are to be left; all of them so is a sync."""
-    f = c.session.fid(fid)
-    require_change(f.who)
-    change, name = plan9_wish(wish)
-    if change is None and name is None:
-        if (handle := f.handle or f.directory) is not None:
-            await settle(handle.sync())
-        return c.reply(m.Rwstat, tag)
-    if name is not None and name != f.place.name:
-        check_name(name)
-        await may_remove(c, f.place, f.who)
-        await settle(f.place.parent.node.rename(f.place.name, f.place.parent.node, name, f.who))
-        f.place = f.place.parent.child(name, f.place.node)
-    if change is not None:
-        await changed(c, f, change)
-    return c.reply(m.Rwstat, tag)

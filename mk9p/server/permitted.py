@@ -117,7 +117,7 @@ async def made(c: Connection, f: Fid, name: str, make: Any, *args: Any) -> Any:
     if f.how is not None and make == f.place.node.create:
         raise NineError(errno.EBADF, "create in an open fid")
     if name in (".", ".."):
-        raise NineError(errno.EEXIST)
+        raise NineError(errno.EINVAL, "illegal name")
     if f.place.depth >= c.limits.depth:
         raise too_deep(c.limits)
     if not f.place.node.guards and not may(f.who, stat.mode, stat.uid, stat.gid, WRITE | 1):
@@ -126,11 +126,23 @@ async def made(c: Connection, f: Fid, name: str, make: Any, *args: Any) -> Any:
 
 
 async def opened(c: Connection, f: Fid, name: str, node: Node, handle: Handle | None, how: Open) -> Qid:
-    """Let a fid stand for the file that was just made in its directory, open as it was asked for; returns its qid."""
-    f.place, f.attr_of = f.place.child(name, node), None
+    """Let a fid stand for the file that was just made in its directory, open as it was asked for; returns its qid.
+
+    Raises EBUSY if it was there, is for one at a time, and somebody has it; then the handle is closed.
+    """
+    place = f.place.child(name, node)
+    stat = await c.stat(place)
+    if stat.exclusive and handle is not None:
+        try:
+            claim_exclusive(node)
+        except NineError:
+            await settle(handle.close())
+            raise
+        f.exclusive = True
+    f.place, f.attr_of = place, None
     f.hold()
     f.handle, f.how = handle, how
-    return qid(f.place, await c.stat(f.place))
+    return qid(place, stat)
 
 
 async def changed(c: Connection, f: Fid, change: Any) -> None:

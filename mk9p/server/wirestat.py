@@ -1,11 +1,12 @@
-"""Stat as the dialects say it: Plan 9's stat entry (stat(5)), and the wish of a Twstat as a Change."""
+"""Stat as 9P2000 and 9P2000.u say it: the stat entry (stat(5)). What a Twstat wishes is read in wishes.py."""
 
+import os
 import stat as st
 from functools import lru_cache
 from typing import Final
 
 from mk9p.server.fids import Place, qid
-from mk9p.tree import Change, Stat
+from mk9p.tree import Stat, settle
 from mk9p.wire import (
     DMAPPEND,
     DMDEVICE,
@@ -14,14 +15,16 @@ from mk9p.wire import (
     DMNAMEDPIPE,
     DMSETGID,
     DMSETUID,
+    DMSETVTX,
     DMSOCKET,
     DMSYMLINK,
+    Dialect,
     WireStat,
 )
 
 NS: Final = 1_000_000_000
 _ALL32: Final = 0xFFFFFFFF
-_ALL64: Final = 0xFFFFFFFFFFFFFFFF
+SPECIAL: Final = ((DMSETUID, st.S_ISUID), (DMSETGID, st.S_ISGID), (DMSETVTX, st.S_ISVTX))
 
 
 @lru_cache(maxsize=1024)
@@ -60,12 +63,28 @@ def plan9_mode(stat: Stat) -> int:
     mode |= DMSOCKET if kind == st.S_IFSOCK else 0
     mode |= DMEXCL if stat.exclusive else 0
     mode |= DMAPPEND if stat.append else 0
-    mode |= DMSETUID if stat.mode & st.S_ISUID else 0
-    return mode | (DMSETGID if stat.mode & st.S_ISGID else 0)
+    for bit, special in SPECIAL:
+        mode |= bit if stat.mode & special else 0
+    return mode
 
 
-def plan9_stat(place: Place, stat: Stat) -> WireStat:
-    """Return the stat entry of what is at a place."""
+async def entry_of(dialect: Dialect, place: Place, stat: Stat) -> WireStat:
+    """Return the stat entry of what is at a place, as a dialect has it."""
+    return plan9_stat(place, stat, "" if dialect is Dialect.P9 else await _extension(place, stat))
+
+
+async def _extension(place: Place, stat: Stat) -> str:
+    """Return what 9P2000.u says besides: a link's target, a device's number, and as Linux and QEMU do, how many names a file has."""
+    kind = st.S_IFMT(stat.mode)
+    if kind == st.S_IFLNK:
+        return await settle(place.node.readlink())
+    if kind in (st.S_IFBLK, st.S_IFCHR):
+        return f"{'b' if kind == st.S_IFBLK else 'c'} {os.major(stat.rdev)} {os.minor(stat.rdev)}"
+    return f"HARDLINKCOUNT {stat.nlink}" if kind == st.S_IFREG and stat.nlink > 1 else ""
+
+
+def plan9_stat(place: Place, stat: Stat, extension: str = "") -> WireStat:
+    """Return the stat entry of what is at a place, with 9P2000.u's `extension`."""
     user, group = stat.user or user_name(stat.uid), stat.group or group_name(stat.gid)
     return WireStat(
         0,
@@ -79,22 +98,8 @@ def plan9_stat(place: Place, stat: Stat) -> WireStat:
         user,
         group,
         user,
-        "",
+        extension,
         stat.uid,
         stat.gid,
         stat.uid,
     )
-
-
-def plan9_wish(wish: WireStat) -> tuple[Change | None, str | None]:
-    """Return what a Twstat asks for, as a Change (None: nothing) and a new name (None: the old)."""
-    mode = None if wish.mode == _ALL32 else wish.mode & 0o777
-    change = Change(
-        mode=mode,
-        uid=None if wish.n_uid == _ALL32 else wish.n_uid,
-        gid=None if wish.n_gid == _ALL32 else wish.n_gid,
-        length=None if wish.length == _ALL64 else wish.length,
-        atime=None if wish.atime == _ALL32 else wish.atime * NS,
-        mtime=None if wish.mtime == _ALL32 else wish.mtime * NS,
-    )
-    return (None if change == Change() else change), (wish.name or None)

@@ -3,27 +3,24 @@
 leader.py tells the theory.
 """
 
-import errno
-import logging
 import types
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Generator, Sequence
+from time import monotonic_ns
 from typing import Any, Final
 
 import attrs
 import trio
 
-from mk9p.errors import NineError, translate
 from mk9p.server.connection import Connection, Reply
 from mk9p.server.dispatch import Call
 from mk9p.server.exchange import Exchange, here, theirs
+from mk9p.server.failures import HELD, failure, held
 from mk9p.server.limits import Limits
 from mk9p.server.refusals import refuse
 from mk9p.session import Request
 from mk9p.wire import messages as m
-
-log = logging.getLogger("mk9p.server")
 
 IDLE: Final = 32  # workers kept for the next request that waits
 WITH_DATA: Final = frozenset({m.Twrite.type})  # the data is the last field
@@ -102,16 +99,6 @@ class Workers(ABC):
         elif self._nursery is not None:
             self._nursery.start_soon(self._work)
 
-    def _failed(self, c: Connection, type_: int, tag: int, error: NineError) -> bytes:
-        c.counts.failed(type_)
-        return c.error(tag, error)
-
-    def _bug(self, c: Connection, type_: int, tag: int, error: Exception) -> bytes:
-        if isinstance(error, OverflowError):  # the wire has unsigned numbers of 64 bits, the kernel's calls take fewer
-            return self._failed(c, type_, tag, NineError(errno.EINVAL, "a number is out of range"))
-        log.exception("internal error: message type %d of %s", type_, c.link.peer.address)
-        return self._failed(c, type_, tag, NineError(errno.EIO, "internal error"))
-
     def _waits(self, worker: Worker, request: Request) -> Request:
         """Let the leader have a request in hand that has just begun to wait, and another worker lead."""
         job: Job = request.work
@@ -130,14 +117,12 @@ class Workers(ABC):
         c = job.c
         reply: Reply
         try:
-            reply = await _rest(job)
+            reply = await _rest(request)
         except trio.Cancelled:
             self._done(c, request, None)
             raise
-        except OSError as error:
-            reply = self._failed(c, request.type, request.tag, translate(error))
         except Exception as error:
-            reply = self._bug(c, request.type, request.tag, error)
+            reply = failure(c, request.type, request.tag, job.args[1], error)
         self._done(c, request, reply)
 
     async def _run_later(self, worker: Worker, request: Request) -> None:
@@ -147,6 +132,7 @@ class Workers(ABC):
         if request.cleared or c.dead:
             return
         job.before = c.out_size + c.gone
+        began = monotonic_ns()
         try:
             reply: Any
             if not c.relays:
@@ -164,10 +150,10 @@ class Workers(ABC):
                     reply = done.value
                 else:
                     job.work = reply
-        except OSError as error:
-            reply = self._failed(c, request.type, request.tag, translate(error))
         except Exception as error:
-            reply = self._bug(c, request.type, request.tag, error)
+            reply = failure(c, request.type, request.tag, job.args[1], error)
+        if (ns := monotonic_ns() - began) > HELD:
+            held(c, request.type, job.args[1], ns)
         if job.work is None:
             self._finish(request, reply)
             return
@@ -213,8 +199,9 @@ class Workers(ABC):
 
 
 @types.coroutine
-def _rest(job: Job) -> Generator[Any, Any, Any]:
-    """Run the rest of a job's coroutine, which has begun in this task and now waits; returns its value."""
+def _rest(request: Request) -> Generator[Any, Any, Any]:
+    """Run the rest of a request's coroutine, which has begun in this task and now waits; returns its value."""
+    job: Job = request.work
     work, trap, c = job.work, job.trap, job.c
     while True:
         try:
@@ -224,7 +211,11 @@ def _rest(job: Job) -> Generator[Any, Any, Any]:
         else:
             outcome = None
         job.before = c.out_size + c.gone
+        began = monotonic_ns()
         try:
             trap = work.send(value) if outcome is None else work.throw(outcome)
         except StopIteration as done:
             return done.value
+        finally:
+            if (ns := monotonic_ns() - began) > HELD:
+                held(c, request.type, job.args[1], ns)

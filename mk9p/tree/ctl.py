@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from mk9p.auth import Principal
-from mk9p.errors import NineError, translate
+from mk9p.errors import INTERNAL, NineError, translate
 from mk9p.tree.files import Content, File, Text, decoded
 from mk9p.tree.node import Buffer, Handle, Maybe, Open
 from mk9p.tree.words import Word, lines, run, table
@@ -56,7 +56,7 @@ class Ctl(File):
 
 
 class LastError(File):
-    """The `error` beside a ctl: each user reads his own."""
+    """The `error` beside a ctl: each user reads their own."""
 
     def __init__(self, ctl: Ctl) -> None:
         super().__init__(0o444)
@@ -88,8 +88,9 @@ class _CtlHandle(Handle):
         for at, line in enumerate(whole):
             try:
                 result = run(self.ctl.words, line, self.who)
-            except OSError as error:
-                raise self._failed(error, offset) from None
+            except Exception as error:
+                self._failed(error, offset)
+                raise
             if isinstance(result, Awaitable):
                 return self._write(result, whole[at + 1 :], answers, offset, len(data))
             if result is not None:
@@ -105,15 +106,16 @@ class _CtlHandle(Handle):
                 if not rest:
                     break
                 result = run(self.ctl.words, rest.pop(0), self.who)
-        except OSError as error:
-            raise self._failed(error, offset) from None
+        except Exception as error:
+            self._failed(error, offset)
+            raise
         return self._done(answers, offset, count)
 
-    def _failed(self, error: OSError, offset: int) -> NineError:
-        said = translate(error)
-        self.ctl.remember(self.who, said.ename)
-        self.answer, self.base = said.ename.encode() + b"\n", offset
-        return said
+    def _failed(self, error: Exception, offset: int) -> None:
+        """Keep the words of an error that goes on to the server, which answers a ValueError or OSError with them, and another as our bug."""
+        words = translate(error).ename if isinstance(error, OSError | ValueError) else INTERNAL
+        self.ctl.remember(self.who, words)
+        self.answer, self.base = words.encode() + b"\n", offset
 
     def _done(self, answers: list[str], offset: int, count: int) -> int:
         self.ctl.remember(self.who, "")

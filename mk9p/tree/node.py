@@ -9,9 +9,10 @@ Any method may be `def` or `async def` (`Maybe[T]` is a T or an awaitable of one
 the work is done at once. An `async def` may wait as long as it likes; when its request is flushed, or its client gone, it is cancelled as any
 trio task, and must then have lost nothing that a later call could return. `settle()` awaits either kind.
 
-What a method may raise: `NineError`, or any `OSError` (translated at the server's one door). Anything else is logged as our bug and answered
-`internal error`. The default of every method is the right refusal, so that a kind of file says only what it can do. The refusals are EPERM or
-ENOTDIR and not EOPNOTSUPP, since v9fs answers that by trying older messages, one after the other.
+What a method may raise: `NineError`, any `OSError`, or `ValueError`, which is EINVAL with its words; `errors.translate` says how a peer sees
+them. Anything else is logged as our bug and answered `internal error`. The default of every method is the right refusal, so that a kind of
+file says only what it can do. The refusals are EPERM or ENOTDIR and not EOPNOTSUPP, since v9fs answers that by trying older messages, one
+after the other.
 
 Permission bits, DMEXCL, read-only listeners and the walk of `..` are the server's business: a Node is only asked what it was found to be allowed.
 A Node that `guards` itself knows better than the bits, and is asked whatever they say.
@@ -20,7 +21,7 @@ A Node that `guards` itself knows better than the bits, and is asked whatever th
 import errno
 import stat as st
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 import attrs
 
@@ -73,6 +74,9 @@ class Stat:
         return st.S_ISDIR(self.mode)
 
 
+NOW: Final = -1
+
+
 @attrs.frozen
 class Change:
     """Say what a Tsetattr or Twstat asks to change; None is to be left as it is. Times are ns, or -1 for now."""
@@ -83,11 +87,14 @@ class Change:
     length: int | None = None
     atime: int | None = None
     mtime: int | None = None
+    exclusive: bool | None = None
+    """DMEXCL. It comes only to a node with `marks`, as `append`, DMAPPEND."""
+    append: bool | None = None
 
     @property
     def only_truncates(self) -> bool:
         """Tell the change that `echo x > file` makes: length 0, and times that follow from it."""
-        return self.length == 0 and self.mode is None and self.uid is None and self.gid is None
+        return self == Change(length=0, atime=self.atime, mtime=self.mtime)
 
 
 @attrs.frozen
@@ -214,6 +221,8 @@ class Node:
     """A listing's type of entry (DT_ of readdir(3)), where qid.type does not tell it: a device, a pipe."""
     guards: bool = False
     """Who may do what is decided by the methods, from more than the bits (access lists, capabilities). Then a directory is opened, too."""
+    marks: bool = False
+    """Exclusive use and append-only are kept, for a file and for what is made in a directory. A node with them equals another of the same file."""
     way: Way | None = None
     """Where the file really is, if that is another 9P server."""
     hold: Callable[[], None] | None = None
@@ -257,9 +266,16 @@ class Node:
         """Remove the child `name`; `directory` says what it must be (unlinkat(2)), None that it does not matter (remove(5))."""
         raise NineError(errno.EPERM)
 
-    def rename(self, name: str, to: "Node", newname: str, who: Principal) -> Maybe[None]:
-        """Move the child `name` to `newname` in the directory `to`; EXDEV if that is not ours."""
+    def rename(self, name: str, to: "Node", newname: str, who: Principal, *, replace: bool = True) -> Maybe[None]:
+        """Move the child `name` to `newname` in the directory `to`; EXDEV if that is not ours.
+
+        A file of the new name goes; without `replace` it raises EEXIST, where the move can tell in one step. Who asks so has looked before.
+        """
         raise NineError(errno.EPERM)
+
+    def give(self, gid: int) -> Maybe[None]:
+        """Give what was just made to the group of its directory, whatever groups its maker is in (open(5)). Files without such groups leave it."""
+        return None
 
     def change(self, change: Change, who: Principal) -> Maybe[None]:
         """Change the status. Every file that is not stored takes the truncation that `echo x > file` sends as no change at all."""

@@ -4,21 +4,23 @@ A ctl word is a plain method. Its parameters say what the word takes; how a word
 
     def online(self, *n: int)                      usage: online N...
     def load(self, kernel: str, initrd: str = "")  usage: load KERNEL [INITRD]
-    def readonly(self, how: Literal["on", "off"])  usage: readonly on|off
+    def readonly(self, on: bool)                   usage: readonly on|off
+    def mode(self, m: Literal["ro", "rw"] = "rw")  usage: mode [ro|rw]
 
-A parameter annotated `Principal` is given the user who wrote, and is no word. Other annotations are called with the word and raise ValueError
-if it will not do. (The precedents: Inferno's `Cmdtab`, lib9p's parse.c.)
+A parameter annotated `Principal` is given the user who wrote, and is no word. What other annotations mean is in kinds.py; one that says nothing which
+a word could be checked against is refused when the command is described. (The precedents: Inferno's `Cmdtab`, lib9p's parse.c.)
 """
 
 import errno
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import attrs
 
 from mk9p.auth import Principal
 from mk9p.errors import NineError
+from mk9p.tree.kinds import Kind, kind
 
 
 def split(line: str) -> list[str]:
@@ -87,13 +89,13 @@ def fields(values: Mapping[str, object]) -> str:
 @attrs.frozen
 class _Parameter:
     name: str
-    convert: Callable[[str], Any]
+    kind: Kind | None  # None: it is given the user who wrote
     optional: bool
     many: bool
-    choices: tuple[str, ...] = ()
+    none: bool = False  # it has no default: None stands for a word that was left out
 
     def usage(self) -> str:
-        text = "|".join(self.choices) or self.name.rstrip("_").upper()
+        text = (self.kind and self.kind.shown) or self.name.rstrip("_").upper()
         if self.many:
             return f"[{text}...]" if self.optional else f"{text}..."
         return f"[{text}]" if self.optional else text
@@ -106,32 +108,32 @@ class Word:
     name: str
     function: Callable[..., Any]
     parameters: tuple[_Parameter, ...]
-    asks_who: bool
 
     @property
     def usage(self) -> str:
-        return " ".join([self.name, *(p.usage() for p in self.parameters)])
+        return " ".join([self.name, *(p.usage() for p in self.parameters if p.kind is not None)])
 
     def call(self, words: Sequence[str], who: Principal) -> Any:
         """Call the function with converted words; raises EINVAL with the usage if they do not fit. May return an awaitable."""
-        values: list[Any] = [who] if self.asks_who else []
+        values: list[Any] = []
         at = 0
         for parameter in self.parameters:
+            if parameter.kind is None:
+                values.append(who)
+                continue
             some = words[at:] if parameter.many else words[at : at + 1]
             if not some and not parameter.optional:
                 raise self.wrong()
-            values += [self._convert(parameter, word) for word in some]
+            values += [self._convert(parameter.kind, word) for word in some] or ([None] if parameter.none else [])
             at += len(some)
         if at < len(words):
             raise self.wrong()
         return self.function(*values)
 
-    def _convert(self, parameter: _Parameter, word: str) -> Any:
-        if parameter.choices and word not in parameter.choices:
-            raise self.wrong()
+    def _convert(self, kind: Kind, word: str) -> Any:
         try:
-            return parameter.convert(word)
-        except ValueError:
+            return kind.convert(word)
+        except (ValueError, ArithmeticError):  # the latter from decimal
             raise self.wrong() from None
 
     def wrong(self) -> NineError:
@@ -139,23 +141,37 @@ class Word:
 
 
 def word(name: str, function: Callable[..., Any]) -> Word:
-    """Describe a command by the signature of its function (`*args` means one or more; give `*args: T | None` for none or more)."""
+    """Describe a command by the signature of its function (`*args` means one or more; give `*args: T | None` for none or more).
+
+    Raises TypeError for a signature that words cannot be checked against (tree/kinds.py). A parameter that can be given by its keyword alone keeps
+    its default.
+    """
+    try:
+        signature = inspect.signature(function, eval_str=True)
+    except ValueError:
+        raise TypeError(f"ctl word {name!r}: {function!r} tells no signature") from None
     parameters: list[_Parameter] = []
-    asks_who = False
-    for p in inspect.signature(function, eval_str=True).parameters.values():
-        kind = str if p.annotation is inspect.Parameter.empty else p.annotation
-        if kind is Principal:
-            asks_who = True
+    for p in signature.parameters.values():
+        if p.kind is p.KEYWORD_ONLY and p.default is not p.empty:
             continue
-        many = p.kind is inspect.Parameter.VAR_POSITIONAL
-        optional = p.default is not inspect.Parameter.empty
-        args = get_args(kind)
-        if args and type(None) in args and get_origin(kind) is not Literal:
-            kind, optional = next(a for a in args if a is not type(None)), True
-        choices = tuple(str(c) for c in get_args(kind)) if get_origin(kind) is Literal else ()
-        convert: Callable[[str], Any] = str if choices else kind
-        parameters.append(_Parameter(p.name, convert, optional, many, choices))
-    return Word(name, function, tuple(parameters), asks_who)
+        try:
+            parameters.append(_parameter(p, after=parameters))
+        except TypeError as error:
+            raise TypeError(f"ctl word {name!r}, parameter {p.name!r}: {error}") from None
+    return Word(name, function, tuple(parameters))
+
+
+def _parameter(p: inspect.Parameter, after: Sequence[_Parameter]) -> _Parameter:
+    if p.kind in (p.KEYWORD_ONLY, p.VAR_KEYWORD):
+        raise TypeError("a word is not given by keyword")
+    many = p.kind is p.VAR_POSITIONAL
+    if p.annotation is Principal:
+        if many or any(other.optional for other in after):
+            raise TypeError("a Principal stands before what may be left out")
+        return _Parameter(p.name, None, False, False)
+    takes = kind(p.annotation)
+    default = p.default is not p.empty
+    return _Parameter(p.name, takes, takes.optional or default, many, none=takes.optional and not default and not many)
 
 
 def table(words: Mapping[str, Callable[..., Any]]) -> dict[str, Word]:

@@ -44,7 +44,9 @@ OWRITE = 1
 ORDWR = 2
 OEXEC = 3
 OTRUNC = 0x10
+OCEXEC = 0x20
 ORCLOSE = 0x40
+OAPPEND = 0x80  # 9P2000.u, as Linux has it
 OEXCL = 0x1000
 
 # Tlopen.flags, Tlcreate.flags: those of Linux on x86, whatever the machine

@@ -120,6 +120,7 @@ class FsFile(Handle):
         if length is not None:
             if length >= _MOST:
                 raise NineError(errno.EINVAL)
+            self.node.require_length(length)
             with self.acting:
                 os.ftruncate(self.fd, length)
         self.node.change_status(change, self.how.who)

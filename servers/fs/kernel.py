@@ -70,6 +70,21 @@ def _timespec(ns: int | None) -> tuple[int, int]:
     return (0, OMIT) if ns is None else (0, NOW) if ns == -1 else divmod(ns, _NS)
 
 
+def rename(directory: int, name: bytes, there: int, newname: bytes) -> None:
+    """Rename where the new name is free; raises FileExistsError where it is not (renameat2(2), RENAME_NOREPLACE)."""
+    if _libc.renameat2(ctypes.c_int(directory), name, ctypes.c_int(there), newname, ctypes.c_uint(1)) == 0:
+        return
+    if ctypes.get_errno() != errno.EINVAL:
+        raise _fail(newname)
+    # a file system that cannot do both in one step, such as NFS
+    try:
+        os.stat(newname, dir_fd=there, follow_symlinks=False)
+    except FileNotFoundError:
+        os.rename(name, newname, src_dir_fd=directory, dst_dir_fd=there)
+    else:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), newname)
+
+
 def filesystem(fd: int) -> int:
     """Return the f_type of the file system of a descriptor (statfs(2))."""
     buffer = ctypes.create_string_buffer(256)

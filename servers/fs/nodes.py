@@ -11,11 +11,13 @@ import stat as st
 from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 
+import trio
+
 from mk9p.auth import EXEC, Principal, may
 from mk9p.errors import NineError
 from mk9p.tree import Change, Handle, Node, Open, Stat, StatFs
 from mk9p.wire import L_DSYNC, L_NOATIME, L_SYNC, QTDIR, QTSYMLINK
-from servers.fs import kernel
+from servers.fs import kernel, marks
 from servers.fs.export import Export
 from servers.fs.handles import FsDirectory, FsFile
 from servers.fs.names import from_host, to_host
@@ -76,6 +78,7 @@ class FsNode(Node):
     _handle: tuple[int, bytes] | None = None  # what it is opened with again, after it gave its descriptor back
     _known: os.stat_result | None = None
     _fresh: os.stat_result | None = None  # from when the descriptor was opened, for who asks in the same breath
+    marks = True
 
     def __init__(self, export: Export, path: int, mode: int) -> None:
         self.export, self.path = export, path
@@ -91,6 +94,12 @@ class FsNode(Node):
     def __del__(self) -> None:
         if self.fd >= 0:
             self.export.drop(self.fd)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FsNode) and other.path == self.path
+
+    def __hash__(self) -> int:
+        return self.path
 
     def at(self) -> int:
         """Return the descriptor of this file, opened again if it was given back. Raises ESTALE if the file is no more."""
@@ -138,9 +147,13 @@ class FsNode(Node):
         ):
             return self._stat
         self._known = now
-        mtime, size = now.st_mtime_ns, now.st_size
+        mode, mtime, size = now.st_mode, now.st_mtime_ns, now.st_size
+        exclusive = append = False
+        if mode & marks.HINT == marks.HINTED and (mark := marks.read(self._in_proc())) is not None:
+            mode &= ~st.S_ISVTX
+            exclusive, append = mark
         self._stat = stat = Stat(
-            now.st_mode,
+            mode,
             now.st_uid,
             now.st_gid,
             size,
@@ -152,6 +165,8 @@ class FsNode(Node):
             now.st_rdev,
             now.st_blksize,
             now.st_blocks,
+            exclusive,
+            append,
         )
         return stat
 
@@ -187,6 +202,7 @@ class FsNode(Node):
             if self.qtype == QTDIR:
                 raise NineError(errno.EISDIR)
             self._require_regular()
+            self.require_length(change.length)
             with self.export.acting(who):
                 fd = self.export.reopen(self.at(), os.O_WRONLY)
                 try:
@@ -201,14 +217,37 @@ class FsNode(Node):
         name = str(fd)
         if change.mode is not None and self.qtype == QTSYMLINK:
             raise NineError(errno.EOPNOTSUPP, "a symbolic link has no mode of its own")
+        now = self.stat()
         with export.acting(who):
             if change.uid is not None or change.gid is not None:
                 uid, gid = change.uid, change.gid
                 os.chown(name, -1 if uid is None else uid, -1 if gid is None else gid, dir_fd=export.proc)
-            if change.mode is not None:
-                os.chmod(name, change.mode, dir_fd=export.proc)
+            if change.exclusive is not None or change.append is not None:
+                marks.change(name, self._in_proc(), export.proc, now, change)
+            elif change.mode is not None:
+                os.chmod(name, change.mode | (st.S_ISVTX if now.exclusive or now.append else 0), dir_fd=export.proc)
             if change.atime is not None or change.mtime is not None:
                 kernel.set_times(export.proc, name.encode(), change.atime, change.mtime)
+
+    def require_length(self, length: int) -> None:
+        """Raise EPERM for a length that cuts off what was appended to an append-only file."""
+        now = self.stat()
+        if now.append and length < now.length:
+            raise NineError(errno.EPERM, "the file is append-only")
+
+    def give(self, gid: int) -> None:
+        if not self.export.identity.alone:
+            os.chown(str(self.at()), -1, gid, dir_fd=self.export.proc)
+
+    async def sync(self, who: Principal, *, data: bool = False) -> None:
+        if self.qtype != QTDIR and (self.qtype == QTSYMLINK or self.dtype is not None):
+            return
+        with self.export.acting(who):
+            fd = self.export.reopen(self.at(), os.O_RDONLY)
+        try:
+            await trio.to_thread.run_sync(os.fdatasync if data else os.fsync, fd)
+        finally:
+            os.close(fd)
 
     def _require_regular(self) -> None:
         if self.qtype == QTSYMLINK:
@@ -299,6 +338,10 @@ class FsNode(Node):
                 return FsDirectory(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.at()))
         self._require_regular()
         flags = _flags(how) | (os.O_TRUNC if how.truncate else 0)
+        if (how.write or how.truncate) and self.stat().append:
+            if how.truncate and how.records:
+                raise NineError(errno.EPERM, "the file is append-only")
+            flags = flags & ~os.O_TRUNC | os.O_APPEND  # open(5): the open succeeds, and nothing is truncated
         if how.write or how.truncate:
             export.require(how.who)
         acting = export.acting(how.who)
@@ -381,10 +424,13 @@ class FsNode(Node):
                     raise
                 os.rmdir(raw, dir_fd=at)
 
-    def rename(self, name: str, to: Node, newname: str, who: Principal) -> None:
+    def rename(self, name: str, to: Node, newname: str, who: Principal, *, replace: bool = True) -> None:
         old, new = _name(name), _name(newname)
         if not isinstance(to, FsNode) or to.export is not self.export:
             raise NineError(errno.EXDEV)
         at, there = self.at(), to.at()
         with self.export.changing(who):
-            os.rename(old, new, src_dir_fd=at, dst_dir_fd=there)
+            if replace:
+                os.rename(old, new, src_dir_fd=at, dst_dir_fd=there)
+            else:
+                kernel.rename(at, old, there, new)

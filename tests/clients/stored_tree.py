@@ -119,7 +119,7 @@ class Folder(Node):
             raise NineError(errno.ENOTEMPTY)
         del self.names[name]
 
-    def rename(self, name: str, to: Node, newname: str, who: Principal) -> None:
+    def rename(self, name: str, to: Node, newname: str, who: Principal, *, replace: bool = True) -> None:
         if not isinstance(to, Folder):
             raise NineError(errno.EXDEV)
         to.names[newname] = self.walk(name, who)

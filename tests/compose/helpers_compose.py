@@ -60,7 +60,7 @@ class Store(Node):
         if self.children.pop(name, None) is None:
             raise NineError(errno.ENOENT)
 
-    def rename(self, name: str, to: Node, newname: str, who: Principal) -> None:
+    def rename(self, name: str, to: Node, newname: str, who: Principal, *, replace: bool = True) -> None:
         if not isinstance(to, Store):
             raise NineError(errno.EXDEV)
         to.children[newname] = self.children.pop(name)

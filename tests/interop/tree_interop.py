@@ -188,7 +188,7 @@ class Shelf(Node):
             raise NineError(errno.ENOTDIR if directory else errno.EISDIR)
         del self.names[name]
 
-    def rename(self, name: str, to: Node, newname: str, who: Principal) -> None:
+    def rename(self, name: str, to: Node, newname: str, who: Principal, *, replace: bool = True) -> None:
         if not isinstance(to, Shelf):
             raise NineError(errno.EXDEV)
         to.names[newname] = self.names.pop(name)

@@ -97,7 +97,7 @@ class Store(Node):
             raise NineError(errno.ENOTDIR if directory else errno.EISDIR)
         del self.children[name]
 
-    def rename(self, name: str, to: Node, newname: str, who: Principal) -> None:
+    def rename(self, name: str, to: Node, newname: str, who: Principal, *, replace: bool = True) -> None:
         if not isinstance(to, Store):
             raise NineError(errno.EXDEV)
         child = self.walk(name, who)

@@ -535,6 +535,17 @@ async def test_a_hung_up_clone_that_is_being_made_is_not_kept() -> None:
         assert talks.talks == {}
 
 
+@ALL
+@pytest.mark.parametrize("afid", [0, 5, 7, NOFID - 1])
+async def test_an_afid_that_nobody_made_is_refused(dialect: Dialect, afid: int) -> None:
+    async with talking(Dir({"f": Text("hello")}), dialect) as talk:
+        await talk.rpc(m.Twalk, 1, 0, 5, ())
+        more = () if dialect is Dialect.P9 else (0,)
+        assert error_of(await talk.rpc(m.Tattach, 1, 9, afid, "root", "", *more)) in (errno.EBADF, "unknown fid")
+        assert error_of(await talk.rpc(m.Tclunk, 1, 9)) in (errno.EBADF, "fid unknown or out of range")
+        assert isinstance(await talk.rpc(m.Tattach, 1, 9, NOFID, "root", "", *more), m.Rattach)
+
+
 async def test_no_afid_is_needed() -> None:
     async with talking(Dir({}), Dialect.P9) as talk:
         assert error_of(await talk.rpc(m.Tauth, 1, 5, "root", "")) == "authentication not required"

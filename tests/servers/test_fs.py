@@ -32,6 +32,7 @@ async def test_what_is_there_is_read_and_listed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("version", ["9P2000.L", "9P2000.u", "9P2000"])
 async def test_files_are_made_written_renamed_and_removed(tmp_path: Path, version: str) -> None:
+    os.chmod(tmp_path, 0o755)  # 9P2000 gives nobody more than they have in the directory
     async with tree(str(tmp_path)) as root, mounted(root, version=version) as client:
         await client.mkdir("d", 0o750)
         assert st.S_IMODE((tmp_path / "d").stat().st_mode) == 0o750

@@ -1,0 +1,66 @@
+"""A request that failed, and one that held up everybody: how it is answered, and what the log says of it.
+
+The three fates (errors.py) are told apart here, once. What an author raised with words of their own (`ValueError("n must be positive")`,
+`OSError(EIO, "device gone")`) goes to the client, and the log tells whom it befell and where, once for each file of a connection, so that nobody
+fills a log over one connection. What is a bug of ours, or of a server's, is logged with where it came from and answered `internal error`.
+
+    failed path=/counter/ctl user=glenda request=write error=ValueError text="n must be positive"
+    held path=/lamp/ctl user=glenda request=write ms=1500 requests=1
+
+`held`: the program did nothing else for so long. A file of this server keeps it waiting in a call (`time.sleep`, a slow device), which belongs in a
+thread (`trio.to_thread.run_sync`). Of several `requests` of one kind that came together the first is named.
+"""
+
+import errno
+import logging
+from typing import TYPE_CHECKING, Final
+
+from mk9p.errors import INTERNAL, NineError, translate
+from mk9p.server.counts import name_of
+from mk9p.server.refusals import line, place
+
+if TYPE_CHECKING:
+    from mk9p.server.connection import Connection
+
+log = logging.getLogger("mk9p.server")
+
+HELD: Final = 100_000_000  # ns: what a person begins to notice, and more than answering a full buffer takes
+_TOLD: Final = 64  # failures told of a connection
+
+
+def failure(c: "Connection", type_: int, tag: int, fid: int, error: Exception) -> bytes:
+    """Return the reply to a request that failed; `fid` is the first that it names, and need not be known."""
+    c.counts.failed(type_)
+    if isinstance(error, OverflowError):  # the wire has unsigned numbers of 64 bits, the kernel's calls take fewer
+        return c.error(tag, NineError(errno.EINVAL, "a number is out of range"))
+    if not isinstance(error, OSError | ValueError):
+        where = line(INTERNAL, **_where(c, type_, fid), from_=place(c.link.peer))
+        log.error(where, exc_info=error)
+        return c.error(tag, NineError(errno.EIO, INTERNAL))
+    said = translate(error)
+    if isinstance(error, ValueError) or (said is not error and said.ename != _plain(said)):
+        _tell(c, "failed", type_, fid, error=type(error).__name__, text=said.ename)
+    return c.error(tag, said)
+
+
+def _plain(said: NineError) -> str:
+    return NineError(said.errno).ename
+
+
+def held(c: "Connection", type_: int, fid: int, ns: int, requests: int = 1) -> None:
+    """Tell that answering took `ns`, in which nothing else was done."""
+    _tell(c, "held", type_, fid, ms=ns // 1_000_000, requests=requests)
+
+
+def _tell(c: "Connection", word: str, type_: int, fid: int, **fields: object) -> None:
+    where = _where(c, type_, fid)
+    what = word, where["path"], type_
+    if what not in c.told and len(c.told) < _TOLD:
+        c.told.add(what)
+        log.warning(line(word, **where, **fields))
+
+
+def _where(c: "Connection", type_: int, fid: int) -> dict[str, object]:
+    f = c.session.fids.get(fid)
+    path = "-" if f is None else f.place.way
+    return {"path": path, "user": "-" if f is None else f.who.name, "request": name_of(type_)}

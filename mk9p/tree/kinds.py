@@ -1,0 +1,107 @@
+"""What a parameter of a command takes: the kind that its annotation says, how a word becomes one, and how usage shows it.
+
+Understood are `str`, `int`, `float`, `bool`, `Literal`, an `Enum`, any of these `| None` (then the word may be left out), and a
+class or function that takes one word and raises ValueError if it will not do. Everything else is refused when the command is
+described, since no word could be checked against it: `list("abc")` takes any text and means nothing.
+"""
+
+import enum
+import inspect
+import math
+import re
+import types
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Literal, Union, get_args, get_origin
+
+import attrs
+
+_INT: Final = re.compile(r"[+-]?[0-9]+")
+_FLOAT: Final = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_BOOL: Final = {"on": True, "off": False, "yes": True, "no": False, "true": True, "false": False, "1": True, "0": False}
+_KNOWN: Final = (
+    "str, int, float, bool, Literal, an Enum, one of these | None, or what takes one word and raises ValueError"
+)
+
+
+@attrs.frozen
+class Kind:
+    """Say how a word becomes a value: `convert` raises ValueError for one that will not do. `shown` is for usage; empty: the parameter's name."""
+
+    convert: Callable[[str], Any]
+    shown: str = ""
+    optional: bool = False
+
+
+def kind(annotation: Any) -> Kind:
+    """Return the kind that an annotation says; raises TypeError for one that a word cannot be checked against."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        rest = [a for a in get_args(annotation) if a is not types.NoneType]
+        if len(rest) != 1:
+            raise TypeError(f"{annotation} says several kinds, and a word could be any of them; want {_KNOWN}")
+        return attrs.evolve(kind(rest[0]), optional=True)
+    if annotation in (inspect.Parameter.empty, str):
+        return Kind(str)
+    if annotation is bool:
+        return Kind(_bool, "on|off")
+    if annotation is int:
+        return Kind(_int)
+    if annotation is float:
+        return Kind(_float)
+    if get_origin(annotation) is Literal:
+        return _choice({str(value): value for value in get_args(annotation)})
+    if isinstance(annotation, enum.EnumMeta):
+        members: Iterable[Any] = annotation
+        return _choice({m.value if isinstance(m.value, str) else m.name: m for m in members})
+    if not _takes_a_word(annotation):
+        raise TypeError(f"{annotation} says nothing that a word can be checked against; want {_KNOWN}")
+    return Kind(annotation)
+
+
+def _takes_a_word(annotation: Any) -> bool:
+    if get_origin(annotation) is not None or not callable(annotation) or annotation in (object, type, Any):
+        return False
+    if isinstance(annotation, type) and issubclass(annotation, Iterable) and not issubclass(annotation, str):
+        return _made_of_text(annotation)
+    try:
+        inspect.signature(annotation).bind("")
+    except TypeError:
+        return False
+    except ValueError:
+        return True  # written in C, and tells nothing of itself
+    return True
+
+
+def _made_of_text(container: type) -> bool:
+    """Tell whether a class that can be iterated over is more than a container of any letters: a network of addresses is."""
+    return container.__module__ not in ("builtins", "collections", "array")
+
+
+def _choice(values: dict[str, Any]) -> Kind:
+    if not values:
+        raise TypeError("an Enum without members leaves no choice")
+
+    def convert(word: str) -> Any:
+        if word not in values:
+            raise ValueError(word)
+        return values[word]
+
+    return Kind(convert, "|".join(values))
+
+
+def _bool(word: str) -> bool:
+    value = _BOOL.get(word.lower())
+    if value is None:
+        raise ValueError(word)
+    return value
+
+
+def _int(word: str) -> int:
+    if not _INT.fullmatch(word):  # int() takes blanks, underscores and the digits of all scripts, too
+        raise ValueError(word)
+    return int(word)
+
+
+def _float(word: str) -> float:
+    if not _FLOAT.fullmatch(word) or not math.isfinite(value := float(word)):
+        raise ValueError(word)
+    return value
