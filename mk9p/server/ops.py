@@ -59,7 +59,7 @@ async def attach(
 
 async def _attach(c: Connection, tag: int, fid: int, uname: str, aname: str, n_uname: int) -> Reply:
     peer = c.link.peer
-    who = c.policy.attach(uname, n_uname, uid=peer.uid, private=peer.private)
+    who = c.policy.attach(uname, n_uname, uid=peer.uid, gid=peer.gid, groups=peer.groups, private=peer.private)
     place = Place(c.root, "/", None)
     for name in aname.split("/"):
         if name and name != ".":

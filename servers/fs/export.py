@@ -9,19 +9,21 @@ no handle (other file systems than the usual, or a server that is not root) keep
 A descriptor for the path is turned into one for the content, or into a name that chmod and link take, through /proc/self/fd.
 """
 
+import contextlib
 import errno
 import os
 import resource
 import stat as st
 import weakref
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from mk9p.auth import Principal
 from mk9p.errors import NineError
 from mk9p.tree.qids import child
 from servers.fs import kernel
-from servers.fs.identity import Identity, Nobody
+from servers.fs.identity import Identity, Nobody, numbered
 
 if TYPE_CHECKING:
     from servers.fs.nodes import FsNode
@@ -65,13 +67,23 @@ class Export:
 
     # who
 
-    def acting(self, who: Principal) -> Nobody:
-        return self.identity.of(who)
+    def acting(self, who: Principal, *about: int) -> Nobody:
+        """Return the context of what a user does with the files of these descriptors."""
+        return self.identity.of(who) if numbered(who) else self.identity.of(who, *map(os.stat, about))
 
-    def changing(self, who: Principal) -> Nobody:
-        """Return the context of a change; raises EROFS, or EPERM where this server cannot be that user."""
+    def changing(self, who: Principal, *about: int, names: Iterable[tuple[int, bytes]] = ()) -> Nobody:
+        """Return the context of a change to the files of these descriptors, and to `names` in directories.
+
+        Raises EROFS, or EPERM where this server cannot be that user.
+        """
         self.require(who)
-        return self.identity.making(who)
+        if numbered(who):
+            return self.identity.making(who)
+        stats = [os.stat(fd) for fd in about]
+        for directory, name in names:
+            with contextlib.suppress(OSError):  # what is not there has no owner, and the change says it better
+                stats.append(os.stat(name, dir_fd=directory, follow_symlinks=False))
+        return self.identity.making(who, *stats)
 
     def require(self, who: Principal) -> None:
         """Raise EROFS if nothing may be changed, EPERM if this server cannot be the user who asks."""

@@ -56,7 +56,7 @@ class FsFile(Handle):
         self.nowait = memory is None  # the file system reads without waiting, if asked
         self.memory = memory is True  # it has nothing to wait for
         self.synchronous = bool(how.flags & os.O_DSYNC)
-        self.acting = node.export.acting(how.who)
+        self.acting = node.export.acting(how.who, fd)
 
     def read(self, offset: int, count: int) -> Maybe[Buffer]:
         if not self.nowait:

@@ -203,8 +203,9 @@ class FsNode(Node):
                 raise NineError(errno.EISDIR)
             self._require_regular()
             self.require_length(change.length)
-            with self.export.acting(who):
-                fd = self.export.reopen(self.at(), os.O_WRONLY)
+            at = self.at()
+            with self.export.acting(who, at):
+                fd = self.export.reopen(at, os.O_WRONLY)
                 try:
                     os.ftruncate(fd, change.length)
                 finally:
@@ -218,7 +219,7 @@ class FsNode(Node):
         if change.mode is not None and self.qtype == QTSYMLINK:
             raise NineError(errno.EOPNOTSUPP, "a symbolic link has no mode of its own")
         now = self.stat()
-        with export.acting(who):
+        with export.acting(who, fd):
             if change.uid is not None or change.gid is not None:
                 uid, gid = change.uid, change.gid
                 os.chown(name, -1 if uid is None else uid, -1 if gid is None else gid, dir_fd=export.proc)
@@ -272,13 +273,13 @@ class FsNode(Node):
 
     def _look(self, raw: bytes, who: Principal) -> int:
         fd = self.at()
-        with self.export.acting(who):
+        with self.export.acting(who, fd):
             return self.export.look(fd, raw)
 
     def entries(self, who: Principal) -> Iterable[tuple[str, Node]]:
-        export = self.export
-        with export.acting(who):
-            fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.at())
+        export, at = self.export, self.at()
+        with export.acting(who, at):
+            fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=at)
         found: list[tuple[str, Node]] = []
         try:
             device = os.stat(fd).st_dev
@@ -309,24 +310,24 @@ class FsNode(Node):
 
     def xattr(self, name: str, who: Principal) -> bytes:
         path = self._in_proc()
-        with self.export.acting(who):
+        with self.export.acting(who, self.fd):
             return os.getxattr(path, to_host(name))
 
     def xattrs(self, who: Principal) -> list[str]:
         path = self._in_proc()
-        with self.export.acting(who):
+        with self.export.acting(who, self.fd):
             return [from_host(name) for name in os.listxattr(path)]
 
     def set_xattr(self, name: str, value: bytes, who: Principal, *, flags: int = 0) -> None:
         path = self._in_proc()
         self.export.require(who)
-        with self.export.acting(who):
+        with self.export.acting(who, self.fd):
             os.setxattr(path, to_host(name), value, flags)
 
     def remove_xattr(self, name: str, who: Principal) -> None:
         path = self._in_proc()
         self.export.require(who)
-        with self.export.acting(who):
+        with self.export.acting(who, self.fd):
             os.removexattr(path, to_host(name))
 
     # open files
@@ -334,7 +335,7 @@ class FsNode(Node):
     def open(self, how: Open) -> Handle:
         export = self.export
         if self.qtype == QTDIR:
-            with export.acting(how.who):
+            with export.acting(how.who, self.at()):
                 return FsDirectory(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.at()))
         self._require_regular()
         flags = _flags(how) | (os.O_TRUNC if how.truncate else 0)
@@ -344,7 +345,7 @@ class FsNode(Node):
             flags = flags & ~os.O_TRUNC | os.O_APPEND  # open(5): the open succeeds, and nothing is truncated
         if how.write or how.truncate:
             export.require(how.who)
-        acting = export.acting(how.who)
+        acting = export.acting(how.who, self.at())
         if how.execute:  # reading what may be executed and not be read; Linux has no such opening, so the bits decide
             stat = self.stat()
             if not may(how.who, stat.mode, stat.uid, stat.gid, EXEC):
@@ -377,7 +378,7 @@ class FsNode(Node):
     def _make(self, make: Callable[[int], T], who: Principal) -> T:
         """Call a function that makes a file in this directory, as a user, with the mode as it was asked for: the client has applied its umask."""
         at = self.at()
-        with self.export.changing(who):
+        with self.export.changing(who, at):
             before = os.umask(0)
             try:
                 return make(at)
@@ -408,12 +409,12 @@ class FsNode(Node):
         if not isinstance(target, FsNode) or target.export is not export:
             raise NineError(errno.EXDEV)
         fd, at = target.at(), self.at()
-        with export.changing(who):
+        with export.changing(who, fd, at):
             os.link(str(fd), raw, src_dir_fd=export.proc, dst_dir_fd=at, follow_symlinks=True)
 
     def remove(self, name: str, who: Principal, *, directory: bool | None = None) -> None:
         raw, at = _name(name), self.at()
-        with self.export.changing(who):
+        with self.export.changing(who, at, names=((at, raw),)):
             if directory:
                 os.rmdir(raw, dir_fd=at)
                 return
@@ -429,7 +430,7 @@ class FsNode(Node):
         if not isinstance(to, FsNode) or to.export is not self.export:
             raise NineError(errno.EXDEV)
         at, there = self.at(), to.at()
-        with self.export.changing(who):
+        with self.export.changing(who, at, there, names=((at, old), (there, new))):
             if replace:
                 os.rename(old, new, src_dir_fd=at, dst_dir_fd=there)
             else:
