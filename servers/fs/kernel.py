@@ -11,6 +11,8 @@ import struct
 from functools import lru_cache
 from typing import Final
 
+from mk9p.tree import NOW
+
 _libc: Final = ctypes.PyDLL(None, use_errno=True)
 _OPENAT2: Final = 437  # on every architecture
 NO_XDEV: Final = 0x01  # RESOLVE_NO_XDEV
@@ -20,8 +22,8 @@ _STATX: Final = {"x86_64": 332, "i386": 383, "i686": 383, "armv7l": 397, "ppc64l
     platform.machine(), 291
 )
 _BTIME: Final = 0x800  # STATX_BTIME
-NOW: Final = (1 << 30) - 1  # UTIME_NOW
-OMIT: Final = (1 << 30) - 2  # UTIME_OMIT
+_NOW: Final = (1 << 30) - 1  # UTIME_NOW
+_OMIT: Final = (1 << 30) - 2  # UTIME_OMIT
 _NS: Final = 1_000_000_000
 _HANDLE: Final = 128  # MAX_HANDLE_SZ
 MEMORY: Final = (0x01021994, 0x858458F6)  # f_type of tmpfs and ramfs, whose files are read at once
@@ -60,14 +62,14 @@ def open_beneath(directory: int, name: bytes, flags: int, mode: int = 0, *, reso
 
 
 def set_times(directory: int, name: bytes, atime: int | None, mtime: int | None) -> None:
-    """Set times in ns, -1 for now, None to leave, of what a name stands for, links followed. Raises OSError."""
+    """Set times in ns, NOW, None to leave, of what a name stands for, links followed. Raises OSError."""
     times = _times.pack(*_timespec(atime), *_timespec(mtime))
     if _libc.utimensat(ctypes.c_int(directory), name, times, 0) < 0:
         raise _fail(name)
 
 
 def _timespec(ns: int | None) -> tuple[int, int]:
-    return (0, OMIT) if ns is None else (0, NOW) if ns == -1 else divmod(ns, _NS)
+    return (0, _OMIT) if ns is None else (0, _NOW) if ns == NOW else divmod(ns, _NS)
 
 
 def rename(directory: int, name: bytes, there: int, newname: bytes) -> None:

@@ -11,7 +11,7 @@ import pytest
 from exported import also, exported
 
 from mk9p.auth import NONE, ROOT, Principal
-from mk9p.tree import Change, Open, settle
+from mk9p.tree import NOW, Change, Open, settle
 from mk9p.wire import messages as m
 from servers.fs import nodes
 from servers.fs.export import Export
@@ -148,7 +148,7 @@ async def test_bits_groups_and_sticky_directories_count(shared: tuple[Path, node
     for change in (Change(mode=0o777), Change(uid=4202), Change(mtime=1), Change(length=0)):
         with pytest.raises(PermissionError):
             private.change(change, BOB)
-    group.change(Change(length=0, mtime=-1, atime=-1), BOB)  # who may write may also say now
+    group.change(Change(length=0, mtime=NOW, atime=NOW), BOB)  # who may write may also say now
     path.chmod(0o1777)
     with pytest.raises(PermissionError):
         root.remove("private", BOB)
