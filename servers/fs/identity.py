@@ -22,6 +22,7 @@ import errno
 import os
 import platform
 import struct
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import islice
 from typing import Final
@@ -139,8 +140,8 @@ class Identity:
         """The context for what the server does on its own account."""
         return _NOBODY
 
-    def of(self, who: Principal, *about: os.stat_result) -> Nobody:
-        """Return the context for what a user does with what is there, `about` which files; whoever is `numbered` needs them not.
+    def of(self, who: Principal, owners: Sequence[tuple[int, int]] = ()) -> Nobody:
+        """Return the context for what a user does with what is there, which has these owners and groups; of no use for a user who is `numbered`.
 
         Raises EPERM where this user namespace has not the numbers.
         """
@@ -148,16 +149,16 @@ class Identity:
             return _NOBODY
         if numbered(who):
             return self._users(who.uid, who.gid if who.gid in who.groups else min(who.groups), who.groups)
-        uid = who.uid if who.uid != NO_ID else _other(self.uids, {now.st_uid for now in about})
-        return self._users(uid, _other(self.gids, {now.st_gid for now in about}), who.groups)
+        uid = who.uid if who.uid != NO_ID else _other(self.uids, {uid for uid, _ in owners})
+        return self._users(uid, _other(self.gids, {gid for _, gid in owners}), who.groups)
 
-    def making(self, who: Principal, *about: os.stat_result) -> Nobody:
+    def making(self, who: Principal, owners: Sequence[tuple[int, int]] = ()) -> Nobody:
         """Return the context for what a user makes, which gets the group that they named. Takes and raises what `of` does."""
         if self.alone:
             return _NOBODY
         if who.uid == 0:
             return Group(who.gid) if who.gid is not None and who.gid < NO_ID else _NOBODY
-        return self.of(who, *about)
+        return self.of(who, owners)
 
 
 def numbered(who: Principal) -> bool:
