@@ -23,7 +23,7 @@ from servers.fs.handles import FsDirectory, FsFile, flags_of
 from servers.fs.names import entry_name, from_host, to_host
 
 _SPECIAL: Final = "devices, pipes and sockets are used where they are, and not opened through here"
-_DEVICE: Final = "a device is this kernel's to whoever finds it here, so none is made through here"
+_DEVICE: Final = "devices are used where they are, and not made through here"
 _MADE: Final = (st.S_IFREG, st.S_IFIFO, st.S_IFSOCK)
 
 T = TypeVar("T")
