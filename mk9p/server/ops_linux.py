@@ -13,6 +13,7 @@ from mk9p.errors import NineError
 from mk9p.server.closing import put
 from mk9p.server.connection import Connection, Reply, check_name, too_deep
 from mk9p.server.fids import Fid, qid
+from mk9p.server.named import renamed, require_named
 from mk9p.server.permitted import changed, made, opened, start, status
 from mk9p.server.wirestat import NS
 from mk9p.tree import NOW, Change, Open, Stat, settle
@@ -222,8 +223,12 @@ async def link(c: Connection, tag: int, dfid: int, fid: int, name: str) -> Reply
 
 async def rename(c: Connection, tag: int, fid: int, dfid: int, name: str) -> Reply:
     f, d = c.session.fid(fid), c.session.fid(dfid)
-    await _move(c, f.place.parent, f.place.name, d, name, f)
-    f.place, f.attr_of = d.place.child(name, f.place.node), None
+    old = f.place
+    if old.parent is old:
+        raise NineError(errno.EBUSY, "the root has no name")
+    await require_named(old, f.who)
+    await _move(c, old.parent, old.name, d, name, f)
+    await renamed(c.session.fids, old, d.place, name)
     return c.reply(m.Rrename, tag)
 
 

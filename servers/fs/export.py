@@ -119,7 +119,7 @@ class Export:
         return os.open(str(fd), flags | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK, dir_fd=self.proc)
 
     def reading(self, fd: int) -> int:
-        """Return a descriptor that was opened. Of a readonly export not even the times of access are changed, if this server may say so."""
+        """Return a descriptor that was opened as a user. Of a readonly export not even times of access are changed, if this server may say so."""
         if self.readonly:
             with contextlib.suppress(PermissionError):
                 fcntl.fcntl(fd, fcntl.F_SETFL, os.O_NOATIME | fcntl.fcntl(fd, fcntl.F_GETFL))

@@ -238,7 +238,7 @@ class FsNode(Node):
             return None
         at = self.at()
         with self.export.acting(who, at):
-            return self.export.reading(self.export.reopen(at, os.O_RDONLY))
+            return self.export.reopen(at, os.O_RDONLY)
 
     def require_regular(self) -> None:
         if self.qtype == QTSYMLINK:
@@ -334,7 +334,8 @@ class FsNode(Node):
         """Open this directory as a user. It is opened by itself and not by `.` in it: reading it takes no right to search it."""
         export, at = self.export, self.at()
         with export.acting(who, at):
-            return export.reading(export.reopen(at, os.O_RDONLY | os.O_DIRECTORY))
+            fd = export.reopen(at, os.O_RDONLY | os.O_DIRECTORY)
+        return export.reading(fd)
 
     def open(self, how: Open) -> Maybe[Handle]:
         export = self.export
