@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plan9 import served
+from plan9 import Plan9, served
 
 from mk9p.wire import OEXEC, ORCLOSE, OTRUNC, Dialect
 from mk9p.wire import messages as m
