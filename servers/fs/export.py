@@ -27,7 +27,7 @@ from mk9p.auth import Principal
 from mk9p.errors import NineError
 from mk9p.tree.qids import child
 from servers.fs import kernel
-from servers.fs.identity import Identity, Nobody, numbered
+from servers.fs.identity import ITSELF, Identity, Nobody, numbered
 
 if TYPE_CHECKING:
     from servers.fs.nodes import FsNode
@@ -79,6 +79,8 @@ class Export:
 
     def acting(self, who: Principal, *about: int) -> Nobody:
         """Return the context of what a user does with the files of these descriptors."""
+        if who.uid == 0:
+            return ITSELF
         if numbered(who):
             return self.identity.of(who)
         return self.identity.of(who, [(now.st_uid, now.st_gid) for now in map(os.stat, about)])
@@ -118,12 +120,11 @@ class Export:
         """Open the very file that a descriptor is for."""
         return os.open(str(fd), flags | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK, dir_fd=self.proc)
 
-    def reading(self, fd: int) -> int:
-        """Return a descriptor that was opened as a user. Of a readonly export not even times of access are changed, if this server may say so."""
-        if self.readonly:
-            with contextlib.suppress(PermissionError):
-                fcntl.fcntl(fd, fcntl.F_SETFL, os.O_NOATIME | fcntl.fcntl(fd, fcntl.F_GETFL))
-        return fd
+    @staticmethod
+    def keep_times(fd: int) -> None:
+        """Let reading by a descriptor, which was opened as a user, change no time of access, if this server may say so: in a readonly export."""
+        with contextlib.suppress(PermissionError):
+            fcntl.fcntl(fd, fcntl.F_SETFL, os.O_NOATIME | fcntl.fcntl(fd, fcntl.F_GETFL))
 
     # what may wait
 

@@ -111,7 +111,8 @@ class Own:
         return self.uid == 0 and self.effective & 0xC0 == 0xC0
 
 
-_NOBODY: Final = Nobody()
+ITSELF: Final = Nobody()
+"""The context for what the server does on its own account."""
 _SPARE: Final = 8  # numbers that are nobody's: more than the files of one operation have owners
 
 
@@ -135,18 +136,13 @@ class Identity:
     def _user(self, uid: int, gid: int, groups: frozenset[int]) -> User:
         return User(uid, gid, groups, self.own)
 
-    @property
-    def itself(self) -> Nobody:
-        """The context for what the server does on its own account."""
-        return _NOBODY
-
     def of(self, who: Principal, owners: Sequence[tuple[int, int]] = ()) -> Nobody:
         """Return the context for what a user does with what is there, which has these owners and groups; of no use for a user who is `numbered`.
 
         Raises EPERM where this user namespace has not the numbers.
         """
         if who.uid == 0 or self.alone:
-            return _NOBODY
+            return ITSELF
         if numbered(who):
             return self._users(who.uid, who.gid if who.gid in who.groups else min(who.groups), who.groups)
         uid = who.uid if who.uid != NO_ID else _other(self.uids, {uid for uid, _ in owners})
@@ -155,9 +151,9 @@ class Identity:
     def making(self, who: Principal, owners: Sequence[tuple[int, int]] = ()) -> Nobody:
         """Return the context for what a user makes, which gets the group that they named. Takes and raises what `of` does."""
         if self.alone:
-            return _NOBODY
+            return ITSELF
         if who.uid == 0:
-            return Group(who.gid) if who.gid is not None and who.gid < NO_ID else _NOBODY
+            return Group(who.gid) if who.gid is not None and who.gid < NO_ID else ITSELF
         return self.of(who, owners)
 
 

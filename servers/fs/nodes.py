@@ -47,7 +47,8 @@ def held(export: Export, fd: int, kind: "type[FsNode] | None" = None) -> "FsNode
     except BaseException:
         os.close(fd)
         raise
-    node.hold_by(fd)
+    node.fd = fd
+    export.keep(fd, node)
     return node
 
 
@@ -206,6 +207,8 @@ class FsNode(Node):
     def readlink(self) -> Maybe[str]:
         if self.qtype != QTSYMLINK:
             raise NineError(errno.EINVAL)
+        if self.export.readonly:
+            return from_host(kernel.read_link(self.at()))
         return from_host(os.readlink(b"", dir_fd=self.at()))
 
     def change(self, change: Change, who: Principal) -> Maybe[None]:
@@ -335,7 +338,9 @@ class FsNode(Node):
         export, at = self.export, self.at()
         with export.acting(who, at):
             fd = export.reopen(at, os.O_RDONLY | os.O_DIRECTORY)
-        return export.reading(fd)
+        if export.readonly:
+            export.keep_times(fd)
+        return fd
 
     def open(self, how: Open) -> Maybe[Handle]:
         export = self.export
@@ -353,7 +358,9 @@ class FsNode(Node):
             if how.execute:  # Linux has no such opening but in execve(2): who may execute and not read gets no contents
                 kernel.require_executable(export.proc, str(at).encode())
             fd = export.reopen(at, flags)
-        return self.files(self, export.reading(fd), how, self._known)
+        if export.readonly:
+            export.keep_times(fd)
+        return self.files(self, fd, how, self._known)
 
     def create(self, name: str, perm: int, how: Open) -> Maybe[tuple["Node", Handle]]:
         """Make a file and open it; what is there already is opened by 9P2000.L without O_EXCL, and else EEXIST."""

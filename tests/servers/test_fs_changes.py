@@ -253,12 +253,16 @@ async def test_reading_a_readonly_export_changes_no_time(tmp_path: Path) -> None
     (tmp_path / "d").mkdir()
     (tmp_path / "d/f").write_text("f")
     (tmp_path / "d/f").chmod(0o444)
-    for name in ("d/f", "d"):
-        os.utime(tmp_path / name, (1000, 2000))  # read before it was written: Linux would note the next read
+    (tmp_path / "d/s").symlink_to("f")
+    for name in ("d/f", "d/s", "d"):
+        os.utime(
+            tmp_path / name, (1000, 2000), follow_symlinks=False
+        )  # read before it was written: Linux would note the next read
     async with served(tmp_path, Dialect.L, ro="on") as files:
         daemon = await files.as_user("daemon")
         for who in (files, daemon):
-            assert set(await who.ls("d")) == {"f"}
+            assert set(await who.ls("d")) == {"f", "s"}
             assert await who.read(await who.open("d/f")) == b"f"
-    for name in ("d/f", "d"):
-        assert (tmp_path / name).stat().st_atime == 1000
+            assert (await who.ask(m.Treadlink, await who.walk("d/s"))).target == "f"
+    for name in ("d/f", "d/s", "d"):
+        assert os.lstat(tmp_path / name).st_atime == 1000
