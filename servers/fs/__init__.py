@@ -4,7 +4,8 @@ kernel.py    system calls that Python lacks
 identity.py  acting as the user who asks
 names.py     bytes of the host and text of 9P
 export.py    what one exported directory's files share: descriptors, above all
-nodes.py     a file, as Node
+held.py      a file: which it is, and its status
+nodes.py     what is done with its names and contents; together a Node
 changes.py   what is changed of its status
 slow.py      a file of a file system that may not answer
 handles.py   an open one, as Handle

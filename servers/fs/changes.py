@@ -24,13 +24,13 @@ from mk9p.wire import QTDIR, QTSYMLINK
 from servers.fs import kernel, marks
 
 if TYPE_CHECKING:
-    from servers.fs.nodes import FsNode
+    from servers.fs.held import Held
 
 _MOST: Final = 1 << 63
 _FALLING: Final = st.S_ISUID | st.S_ISGID
 
 
-def apply(node: "FsNode", change: Change, who: Principal, fd: int = -1) -> None:
+def apply(node: "Held", change: Change, who: Principal, fd: int = -1) -> None:
     """Change a file's status as a user; `fd` is it, open for writing, if it is: that was allowed, and stays so. Raises OSError."""
     node.export.require(who)
     if NO_ID in (change.uid, change.gid):
@@ -64,7 +64,7 @@ def apply(node: "FsNode", change: Change, who: Principal, fd: int = -1) -> None:
             os.close(fd)
 
 
-def _by_itself(node: "FsNode", change: Change, who: Principal) -> bool:
+def _by_itself(node: "Held", change: Change, who: Principal) -> bool:
     """Tell whether all that is asked of the mode is what writing by somebody else than the owner does."""
     if change.mode is None or change.uid is not None or change.gid is not None or node.qtype == QTDIR:
         return False
@@ -73,7 +73,7 @@ def _by_itself(node: "FsNode", change: Change, who: Principal) -> bool:
     return who.uid not in (0, now.uid) and new & ~old == 0 and old & ~new & ~_FALLING == 0
 
 
-def _drop_bits(node: "FsNode", change: Change, who: Principal) -> None:
+def _drop_bits(node: "Held", change: Change, who: Principal) -> None:
     """Take setuid and setgid bits away for one who may write. Raises EACCES for others."""
     node.require_regular()
     at = node.at()
@@ -87,7 +87,7 @@ def _drop_bits(node: "FsNode", change: Change, who: Principal) -> None:
         os.close(fd)
 
 
-def _truncate(node: "FsNode", change: Change, who: Principal, fd: int) -> None:
+def _truncate(node: "Held", change: Change, who: Principal, fd: int) -> None:
     """Set the length, and the rest."""
     length = change.length
     assert length is not None
@@ -112,7 +112,7 @@ def _truncate(node: "FsNode", change: Change, who: Principal, fd: int) -> None:
     _change(node, attrs.evolve(change, uid=None, gid=None), who)
 
 
-def _change(node: "FsNode", change: Change, who: Principal) -> None:
+def _change(node: "Held", change: Change, who: Principal) -> None:
     """Change everything but the length: the owner first, who only root gives away, and since a new one takes setuid bits away."""
     export, at = node.export, node.at()
     name, now = str(at), node.now()

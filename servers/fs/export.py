@@ -30,6 +30,7 @@ from servers.fs import kernel
 from servers.fs.identity import ITSELF, Identity, Nobody, numbered
 
 if TYPE_CHECKING:
+    from servers.fs.held import Held
     from servers.fs.nodes import FsNode
 
 _SPACE: Final = 0x6D6B_6673  # "mkfs": keeps paths of stored files apart from those of other servers' files
@@ -55,7 +56,7 @@ class Export:
         self.lock = threading.Lock()
         self._threads: dict[int, trio.CapacityLimiter] = {}
         self.most = descriptors or _raised() * 3 // 4
-        self._held: OrderedDict[int, weakref.ref[FsNode]] = OrderedDict()
+        self._held: OrderedDict[int, weakref.ref[Held]] = OrderedDict()
         self._mounts: dict[
             int, int | None
         ] = {}  # number of a mount -> descriptor of something on it, None: it has no handles
@@ -137,7 +138,7 @@ class Export:
 
     # descriptors
 
-    def keep(self, fd: int, node: "FsNode") -> None:
+    def keep(self, fd: int, node: "Held") -> None:
         """Count a descriptor that a node holds."""
         self._held[fd] = weakref.ref(node)
 

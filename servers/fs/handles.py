@@ -21,7 +21,7 @@ from mk9p.wire import L_DSYNC, L_NOATIME, L_SYNC
 from servers.fs import buffers, changes, kernel, locks
 
 if TYPE_CHECKING:
-    from servers.fs.nodes import FsNode
+    from servers.fs.held import Held
 
 _PASSED: Final = ((L_DSYNC, os.O_DSYNC), (L_SYNC, os.O_SYNC), (L_NOATIME, os.O_NOATIME))
 _ANY: Final = L_DSYNC | L_SYNC | L_NOATIME
@@ -48,7 +48,7 @@ class FsDirectory(Handle):
 
     prompt = True
 
-    def __init__(self, node: "FsNode", fd: int) -> None:
+    def __init__(self, node: "Held", fd: int) -> None:
         self.node, self.fd = node, fd
 
     async def sync(self, *, data: bool = False) -> None:
@@ -65,7 +65,7 @@ class FsFile(Handle):
     prompt = True
     truncates = True
 
-    def __init__(self, node: "FsNode", fd: int, how: Open, known: os.stat_result | None) -> None:
+    def __init__(self, node: "Held", fd: int, how: Open, known: os.stat_result | None) -> None:
         self.node, self.fd, self.how = node, fd, how
         self.size, self.device = (known.st_size, known.st_dev) if known is not None else (0, -1)  # at the last look
         memory = node.export.memory.get(self.device)
