@@ -42,8 +42,6 @@ MEMORY: Final = (0x01021994, 0x858458F6)  # f_type of tmpfs and ramfs, whose fil
 
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
-_syscall_keeping = _keeping.syscall
-_syscall_keeping.restype = ctypes.c_long
 _openat2 = _keeping["syscall"]  # function objects of their own, with their own types
 _openat2_waiting = _libc["syscall"]
 for _call in (_openat2, _openat2_waiting):
@@ -136,12 +134,12 @@ class Glance(NamedTuple):
 
 
 def glance(directory: int, name: bytes) -> Glance:
-    """Look at a name in a directory, as far as this kernel knows it without asking anybody (statx(2), AT_STATX_DONT_SYNC). Raises OSError."""
+    """Look at a name in a directory, at what this kernel knows of it without asking its file system (statx(2), AT_STATX_DONT_SYNC). Raises OSError.
+
+    It waits as long as the directory's file system takes to find the name.
+    """
     buffer = ctypes.create_string_buffer(256)
-    if (
-        _syscall_keeping(_STATX, ctypes.c_int(directory), name, ctypes.c_int(_GLANCE), ctypes.c_uint(_BASIC), buffer)
-        < 0
-    ):
+    if _syscall(_STATX, ctypes.c_int(directory), name, ctypes.c_int(_GLANCE), ctypes.c_uint(_BASIC), buffer) < 0:
         raise _fail(name)
     uid, gid, mode = struct.unpack_from("=IIH", buffer, 20)
     return Glance(mode, uid, gid, os.makedev(*struct.unpack_from("=II", buffer, 136)))

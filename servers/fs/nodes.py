@@ -95,8 +95,8 @@ class FsNode(Held):
         """Walk to a name on the same file system; raises EXDEV for a mount point."""
         fd = self.at()
         with self.export.acting(who, fd):
-            new = kernel.open_beneath(fd, raw, os.O_PATH, resolve=kernel.NO_XDEV)
-        return held(self.export, new)
+            new = kernel.open_beneath(fd, raw, os.O_PATH, resolve=kernel.NO_XDEV, waits=self.lasting)
+        return held(self.export, new, self.__class__)
 
     async def _across(self, raw: bytes, who: Principal) -> "FsNode":
         """Walk onto a mount point: whether what is mounted there answers is not known, so a thread asks."""

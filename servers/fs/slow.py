@@ -185,8 +185,9 @@ class SlowNode(FsNode):
     def walk(self, name: str, who: Principal) -> Maybe[FsNode]:
         return self._later(super().walk, name, who)
 
-    def _walked(self, raw: bytes, who: Principal) -> FsNode:
-        return nodes.cross(self.export, self.at(), raw, who)
+    async def _across(self, raw: bytes, who: Principal) -> FsNode:
+        device = await self._later(lambda: kernel.glance(self.at(), raw).device)
+        return await self.export.later(device, lambda: nodes.cross(self.export, self.at(), raw, who))
 
     def entries(self, who: Principal) -> Maybe[Iterable[tuple[str, Node]]]:
         return self._later(super().entries, who)

@@ -32,7 +32,13 @@ def dead(tmp_path: Path) -> Iterator[Path]:
         pytest.skip(f"no FUSE here: {error}")
 
 
-async def test_a_walk_into_it_stops_nobody_and_can_be_given_up(dead: Path) -> None:
+@pytest.mark.parametrize("prompt", [True, False])
+async def test_a_walk_into_it_stops_nobody_and_can_be_given_up(
+    dead: Path, prompt: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it is mounted: on a file system of this machine, and on another that may not answer and does."""
+    if not prompt:
+        monkeypatch.setattr(slow, "_PROMPT", frozenset())
     with trio.fail_after(SOON):
         async with exported(dead) as files:
             for tag in range(2, 3 * THREADS):
