@@ -4,8 +4,10 @@ A `Principal` is made once, at attach, by the `Policy` of the listener that took
 `may()` with the permission bits of the file. The rules (intro(5), V9FS of Linux, and common sense of what `cmd` and `proc` can do):
 
 * a private link (an inherited descriptor, a serial line, a command's pipes) is believed: whoever holds the other end was given it;
-* a unix socket tells its peer's uid: root, and the user that the server runs as, may attach as anybody; everybody else is himself, whatever he says;
+* a unix socket tells its peer's uid and groups: root, and the user that the server runs as, may attach as anybody; everybody else is who the socket
+  tells, in the groups that the socket tells, whatever the attach says;
 * tcp and vsock believe nobody: the user is `none`, who gets what the bits give to others. `trust` (a lab's private links) believes names;
+* `none`, and whoever has a name that this machine does not know, has no number: `NO_ID` is the owner of nothing, and owns nothing;
 * `readonly` refuses every change, whoever asks.
 
 Tokens, TLS names and policies by path come here later; nothing else in mk9p decides who may do what.
@@ -13,6 +15,7 @@ Tokens, TLS names and policies by path come here later; nothing else in mk9p dec
 
 import errno
 import os
+from collections.abc import Iterable
 from typing import Final
 
 import attrs
@@ -23,15 +26,16 @@ READ: Final = 4
 WRITE: Final = 2
 EXEC: Final = 1
 
-NOBODY: Final = 65534
-_NONUNAME: Final = 0xFFFFFFFF
+NO_ID: Final = 0xFFFFFFFF
+"""The uid of who has none, and the gid of what has none. No file and no process of Linux can have it: chown(2) and setresuid(2) take it for "leave it
+as it is". So do not hand it to them. In a Tattach it says that the name alone counts."""
 
 
 @attrs.frozen(cache_hash=True)
 class Principal:
-    """Name the user of an attach: `name`, numeric `uid`, the `groups` he is in; `readonly` if his listener refuses every change.
+    """Name the user of an attach: `name`, numeric `uid`, the `groups` they are in; `readonly` if their listener refuses every change.
 
-    `gid` is the group that what he makes is to have: his first one, or the one that a request names. It is no part of who he is.
+    `gid` is the group that what they make is to have: their first one, or the one that a request names. It is no part of who they are.
     """
 
     name: str
@@ -40,9 +44,16 @@ class Principal:
     readonly: bool = False
     gid: int | None = attrs.field(default=None, eq=False, kw_only=True)
 
+    @property
+    def group(self) -> int:
+        """The group that what they make in a made-up tree has: `gid`, else one of theirs, else none."""
+        if self.gid is not None:
+            return self.gid
+        return min(self.groups, default=NO_ID if self.uid else 0)
+
     @classmethod
     def of(cls, uid: int, name: str | None = None, *, readonly: bool = False) -> "Principal":
-        """Return the principal of a uid of this machine, with its groups from the user database."""
+        """Return the principal of a uid of this machine, with its groups from the user database: none, if it does not know the uid."""
         import pwd  # read from disk only where somebody attaches
 
         try:
@@ -53,6 +64,17 @@ class Principal:
         return cls(name or entry.pw_name, uid, groups, readonly, gid=entry.pw_gid)
 
     @classmethod
+    def of_process(cls, uid: int, gid: int, groups: Iterable[int], *, readonly: bool = False) -> "Principal":
+        """Return the principal of a process of this machine: it is in the groups that it has, whatever the user database says."""
+        import pwd
+
+        try:
+            name = pwd.getpwuid(uid).pw_name
+        except KeyError:
+            name = str(uid)
+        return cls(name, uid, frozenset((gid, *groups)), readonly, gid=gid)
+
+    @classmethod
     def named(cls, name: str, *, readonly: bool = False) -> "Principal":
         """Return the principal of a user name; a name that this machine does not know is `none` by another name."""
         import pwd
@@ -60,11 +82,11 @@ class Principal:
         try:
             entry = pwd.getpwnam(name)
         except KeyError:
-            return cls(name, NOBODY, readonly=readonly)
+            return cls(name, NO_ID, readonly=readonly)
         return cls.of(entry.pw_uid, name, readonly=readonly)
 
 
-NONE: Final = Principal("none", NOBODY)
+NONE: Final = Principal("none", NO_ID)
 ROOT: Final = Principal("root", 0, frozenset({0}))
 
 
@@ -78,24 +100,39 @@ class Policy:
     trust: bool = False
     readonly: bool = False
 
-    def attach(self, uname: str, n_uname: int = _NONUNAME, *, uid: int | None, private: bool) -> Principal:
-        """Return the principal of an attach; `uid` is what the transport itself tells of the peer, `private` that it was handed to it."""
-        if uid is not None and uid not in (0, os.geteuid()):
-            return Principal.of(uid, readonly=self.readonly)
+    def attach(
+        self,
+        uname: str,
+        n_uname: int = NO_ID,
+        *,
+        uid: int | None,
+        private: bool,
+        gid: int | None = None,
+        groups: Iterable[int] = (),
+    ) -> Principal:
+        """Return the principal of an attach.
+
+        `uid`, `gid` and `groups` are what the transport itself tells of the peer, None where it tells nothing; `private` that it was handed to it.
+        """
+        readonly = self.readonly
+        if uid is not None and (uid not in (0, os.geteuid()) or uid == n_uname != 0):
+            if gid is None:
+                return Principal.of(uid, readonly=readonly)
+            return Principal.of_process(uid, gid, groups, readonly=readonly)
         if not (private or self.trust or uid is not None):
-            return attrs.evolve(NONE, readonly=self.readonly)
-        if n_uname != _NONUNAME:
-            return Principal.of(n_uname, uname or None, readonly=self.readonly)
+            return attrs.evolve(NONE, readonly=readonly)
+        if n_uname != NO_ID:
+            return Principal.of(n_uname, uname or None, readonly=readonly)
         if uname in ("", "none"):
-            return attrs.evolve(NONE, readonly=self.readonly)
-        return Principal.named(uname, readonly=self.readonly)
+            return attrs.evolve(NONE, readonly=readonly)
+        return Principal.named(uname, readonly=readonly)
 
 
 def may(who: Principal, mode: int, uid: int, gid: int, want: int) -> bool:
     """Tell whether the permission bits `mode` of a file of `uid` and `gid` give `who` all of `want` (READ, WRITE, EXEC); root gets all."""
     if who.uid == 0:
         return True
-    bits = mode >> 6 if who.uid == uid else mode >> 3 if gid in who.groups else mode
+    bits = mode >> 6 if who.uid == uid != NO_ID else mode >> 3 if gid in who.groups else mode
     return bits & want == want
 
 

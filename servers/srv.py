@@ -80,8 +80,7 @@ class Service(Node):
     def __init__(self, owner: Services, name: str, perm: int, who: Principal) -> None:
         self.owner, self.name = owner, name
         self.address, self.kept = "", False
-        gid = who.uid if who.gid is None else who.gid
-        self._stat = Stat(st.S_IFREG | perm, uid=who.uid, gid=gid)
+        self._stat = Stat(st.S_IFREG | perm, uid=who.uid, gid=who.group)
 
     def stat(self) -> Stat:
         return self._stat

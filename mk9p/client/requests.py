@@ -14,7 +14,7 @@ from typing import Final
 from mk9p.client.connection import Connection
 from mk9p.client.stats import of_getattr, of_wire, perm_of_mode, untouched
 from mk9p.errors import NineError
-from mk9p.tree import Change, Stat
+from mk9p.tree import NOW, Change, Stat
 from mk9p.tree.dirs import error_name
 from mk9p.wire import (
     AT_REMOVEDIR,
@@ -354,15 +354,14 @@ async def rename(c: Connection, dfid: int, name: str, to: int, newname: str, *, 
 async def change(c: Connection, fid: int, wish: Change) -> None:
     """Change the status of what a fid stands for."""
     if c.dialect is not Dialect.L:
-        now = int(time.time())
         await c.rpc(
             m.Twstat,
             fid,
             untouched(
                 mode=None if wish.mode is None else perm_of_mode(c.dialect, wish.mode) | await _kind(c, fid),
                 length=wish.length,
-                atime=None if wish.atime is None else now if wish.atime < 0 else wish.atime // NS,
-                mtime=None if wish.mtime is None else now if wish.mtime < 0 else wish.mtime // NS,
+                atime=_seconds(wish.atime),
+                mtime=_seconds(wish.mtime),
                 n_uid=wish.uid,
                 n_gid=wish.gid,
             ),
@@ -373,10 +372,9 @@ async def change(c: Connection, fid: int, wish: Change) -> None:
         | (SETATTR_UID if wish.uid is not None else 0)
         | (SETATTR_GID if wish.gid is not None else 0)
         | (SETATTR_SIZE if wish.length is not None else 0)
-        | (0 if wish.atime is None else SETATTR_ATIME if wish.atime < 0 else SETATTR_ATIME | SETATTR_ATIME_SET)
-        | (0 if wish.mtime is None else SETATTR_MTIME if wish.mtime < 0 else SETATTR_MTIME | SETATTR_MTIME_SET)
+        | (0 if wish.atime is None else SETATTR_ATIME if wish.atime == NOW else SETATTR_ATIME | SETATTR_ATIME_SET)
+        | (0 if wish.mtime is None else SETATTR_MTIME if wish.mtime == NOW else SETATTR_MTIME | SETATTR_MTIME_SET)
     )
-    atime, mtime = max(wish.atime or 0, 0), max(wish.mtime or 0, 0)
     await c.rpc(
         m.Tsetattr,
         fid,
@@ -385,9 +383,25 @@ async def change(c: Connection, fid: int, wish: Change) -> None:
         wish.uid or 0,
         wish.gid or 0,
         wish.length or 0,
-        *divmod(atime, NS),
-        *divmod(mtime, NS),
+        *_timespec(wish.atime),
+        *_timespec(wish.mtime),
     )
+
+
+def _timespec(ns: int | None) -> tuple[int, int]:
+    """Return a time as 9P2000.L has it: its seconds are signed, in 64 bits."""
+    seconds, rest = divmod(0 if ns is None or ns == NOW else ns, NS)
+    return seconds & 0xFFFF_FFFF_FFFF_FFFF, rest
+
+
+def _seconds(ns: int | None) -> int | None:
+    """Return a time as a stat entry has it; raises EOVERFLOW for one that its unsigned 32 bits cannot say (all ones is no time)."""
+    if ns is None:
+        return None
+    seconds = int(time.time()) if ns == NOW else ns // NS
+    if not 0 <= seconds < 0xFFFF_FFFF:
+        raise NineError(errno.EOVERFLOW, "this dialect has no times before 1970 or after 2106")
+    return seconds
 
 
 async def _kind(c: Connection, fid: int) -> int:

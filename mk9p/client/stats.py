@@ -42,16 +42,16 @@ _EXTRA: Final = ((DMSETUID, st.S_ISUID), (DMSETGID, st.S_ISGID), (DMSETVTX, st.S
 
 
 def of_getattr(fields: tuple[Any, ...], name: str) -> Stat:
-    """Return what an Rgetattr says."""
+    """Return what an Rgetattr says; its seconds are signed."""
     _, qid, mode, uid, gid, nlink, rdev, size, blksize, blocks, a_sec, a_ns, m_sec, m_ns, c_sec, c_ns, *_ = fields
     return Stat(
         mode,
         uid,
         gid,
         size,
-        m_sec * NS + m_ns,
-        a_sec * NS + a_ns,
-        c_sec * NS + c_ns,
+        (m_sec - (m_sec >> 63 << 64)) * NS + m_ns,
+        (a_sec - (a_sec >> 63 << 64)) * NS + a_ns,
+        (c_sec - (c_sec >> 63 << 64)) * NS + c_ns,
         qid.version,
         nlink,
         rdev,

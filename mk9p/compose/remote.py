@@ -282,7 +282,7 @@ class Remote(Node):
                 truncate=how.truncate,
                 append=how.append,
                 exclusive=not how.reuses,
-                gid=_group(how.who),
+                gid=how.who.group,
                 flags=how.flags & _PASSED,
             )
         except BaseException:
@@ -294,17 +294,17 @@ class Remote(Node):
     async def mkdir(self, name: str, perm: int, who: Principal) -> "Remote":
         me = self._as(who)
         connection, fid = await me.here()
-        return me._child(name, who, await requests.mkdir(connection, fid, name, perm, gid=_group(who)))
+        return me._child(name, who, await requests.mkdir(connection, fid, name, perm, gid=who.group))
 
     async def symlink(self, name: str, target: str, who: Principal) -> "Remote":
         me = self._as(who)
         connection, fid = await me.here()
-        return me._child(name, who, await requests.symlink(connection, fid, name, target, gid=_group(who)))
+        return me._child(name, who, await requests.symlink(connection, fid, name, target, gid=who.group))
 
     async def mknod(self, name: str, mode: int, rdev: int, who: Principal) -> "Remote":
         me = self._as(who)
         connection, fid = await me.here()
-        return me._child(name, who, await requests.mknod(connection, fid, name, mode, rdev, gid=_group(who)))
+        return me._child(name, who, await requests.mknod(connection, fid, name, mode, rdev, gid=who.group))
 
     async def link(self, name: str, target: Node, who: Principal) -> None:
         me, other = self._as(who), self._beside(target, who)
@@ -375,10 +375,3 @@ class Remote(Node):
 
     async def remove_xattr(self, name: str, who: Principal) -> None:
         await self.set_xattr(name, b"", who, flags=os.XATTR_REPLACE)
-
-
-def _group(who: Principal) -> int:
-    """Return the group of what a user makes."""
-    if who.gid is not None:
-        return who.gid
-    return 0 if who.uid == 0 else min(who.groups, default=who.uid)

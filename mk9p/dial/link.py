@@ -30,6 +30,7 @@ class Peer:
     address: str  # for logs and stats: "127.0.0.1!54321", "pid 123", "/dev/hvc1"
     uid: int | None = None  # unix only: SO_PEERCRED of unix(7), fixed when the peer connected
     gid: int | None = None
+    groups: tuple[int, ...] = ()  # unix only: SO_PEERGROUPS, the groups beside `gid` that it was in then
     pid: int | None = None  # unix and exec
     private: bool = (
         False  # whoever holds the other end was given it, or passed the mode of a file: all but tcp and vsock

@@ -5,6 +5,7 @@ removes its file first and only if the file is still its own, so that a successo
 An abstract address (`unix!@name`) has no file and so no mode: anybody in the network namespace can connect, and `Peer.uid` says who it was.
 """
 
+import ctypes
 import errno
 import os
 import socket
@@ -19,6 +20,8 @@ from mk9p.dial.link import Peer, SocketLink
 from mk9p.dial.sockets import SocketListener, connect
 
 _LONGEST: Final = 107  # bytes: sun_path without its final NUL
+_SO_PEERGROUPS: Final = 59  # asm-generic/socket.h; Python has no name for it
+_NGROUPS_MAX: Final = 65536
 _WINDOW: Final = 1 << 20  # bytes that the kernel holds for the reader: a window of 8 replies at 128 KiB
 
 
@@ -121,4 +124,21 @@ def _unix_link(sock: socket.socket, _: object) -> SocketLink:
     # What is sent is held by the sender's buffer alone, whose default of 208 KiB three large replies fill; TCP's grow as they are needed.
     # net.core.wmem_max may say less.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _WINDOW)
-    return SocketLink(sock, Peer("unix", f"pid {pid}", uid, gid, pid, private=True, loopback=True))
+    return SocketLink(sock, Peer("unix", f"pid {pid}", uid, gid, _groups(sock), pid, private=True, loopback=True))
+
+
+def _groups(sock: socket.socket) -> tuple[int, ...]:
+    """Return the groups that the peer was in when it connected (SO_PEERGROUPS of unix(7)), however many."""
+    try:
+        packed = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 1024)
+    except OSError as error:
+        if error.errno != errno.ERANGE:
+            raise
+        # More than 256, and Python's getsockopt takes no larger buffer.
+        buffer, size = ctypes.create_string_buffer(4 * _NGROUPS_MAX), ctypes.c_uint(4 * _NGROUPS_MAX)
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.getsockopt(sock.fileno(), socket.SOL_SOCKET, _SO_PEERGROUPS, buffer, ctypes.byref(size)) < 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code)) from None
+        packed = buffer.raw[: size.value]
+    return struct.unpack(f"{len(packed) // 4}I", packed)

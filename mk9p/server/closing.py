@@ -7,9 +7,11 @@ from typing import Any, Final
 
 import trio
 
+from mk9p.auth import Principal
 from mk9p.errors import NineError
-from mk9p.server.fids import Fid
-from mk9p.tree import Handle
+from mk9p.server.fids import Fid, Place
+from mk9p.server.named import require_named
+from mk9p.tree import Handle, settle
 
 log = logging.getLogger("mk9p.server")
 
@@ -76,9 +78,14 @@ async def close(fid: Fid) -> None:
             log.exception("closing %s", place.name)
     if fid.how.remove:
         try:
-            await _shielded(place.parent.node.remove(place.name, fid.who))
+            await _shielded(_remove(place, fid.who))
         except OSError as error:
             log.info("remove on close of %s: %s", place.name, error)
+
+
+async def _remove(place: Place, who: Principal) -> None:
+    await require_named(place, who)
+    await settle(place.parent.node.remove(place.name, who))
 
 
 async def _shielded(value: Any) -> None:

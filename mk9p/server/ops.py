@@ -16,6 +16,7 @@ from mk9p.server.connection import JOIN, Connection, Reply, check_name
 from mk9p.server.exchange import carry, crossed
 from mk9p.server.fids import Fid, Place, qid
 from mk9p.server.modes import opening
+from mk9p.server.named import require_named
 from mk9p.server.permitted import may_remove, start
 from mk9p.server.refusals import refuse
 from mk9p.server.wirestat import entry_of
@@ -59,7 +60,7 @@ async def attach(
 
 async def _attach(c: Connection, tag: int, fid: int, uname: str, aname: str, n_uname: int) -> Reply:
     peer = c.link.peer
-    who = c.policy.attach(uname, n_uname, uid=peer.uid, private=peer.private)
+    who = c.policy.attach(uname, n_uname, uid=peer.uid, gid=peer.gid, groups=peer.groups, private=peer.private)
     place = Place(c.root, "/", None)
     for name in aname.split("/"):
         if name and name != ".":
@@ -277,6 +278,7 @@ async def remove(c: Connection, tag: int, fid: int) -> Reply:
         if f.place.parent is f.place:
             raise NineError(errno.EBUSY, "cannot remove the root")
         await may_remove(c, f.place, f.who)
+        await require_named(f.place, f.who)
         await settle(f.place.parent.node.remove(f.place.name, f.who))
     finally:
         if not f.uses:

@@ -13,9 +13,10 @@ from mk9p.errors import NineError
 from mk9p.server.closing import put
 from mk9p.server.connection import Connection, Reply, check_name, too_deep
 from mk9p.server.fids import Fid, qid
+from mk9p.server.named import renamed, require_named
 from mk9p.server.permitted import changed, made, opened, start, status
 from mk9p.server.wirestat import NS
-from mk9p.tree import Change, Open, Stat, settle
+from mk9p.tree import NOW, Change, Open, Stat, settle
 from mk9p.wire import (
     AT_REMOVEDIR,
     GETATTR_BASIC,
@@ -94,6 +95,13 @@ def _time(ns: int) -> tuple[int, int]:
     return seconds & 0xFFFFFFFFFFFFFFFF, rest
 
 
+def _ns(seconds: int, rest: int) -> int:
+    """Return the time that the wire says in ns; raises EINVAL for nanoseconds that are a second or more, as utimensat(2)."""
+    if rest >= NS:
+        raise NineError(errno.EINVAL, "nanoseconds go to 999999999")
+    return (seconds - (seconds >> 63 << 64)) * NS + rest
+
+
 async def _getattr_born(c: Connection, tag: int, f: Fid) -> Reply:
     born = await settle(f.place.node.born())
     return _attributes(c, tag, f, await status(c, f), born)
@@ -121,7 +129,7 @@ async def setattr_(
 ) -> Reply:
     f = c.session.fid(fid)
     times = [
-        None if not valid & bit else sec * NS + nsec if valid & bit_set else -1
+        None if not valid & bit else _ns(sec, nsec) if valid & bit_set else NOW
         for bit, bit_set, sec, nsec in (
             (SETATTR_ATIME, SETATTR_ATIME_SET, atime_sec, atime_nsec),
             (SETATTR_MTIME, SETATTR_MTIME_SET, mtime_sec, mtime_nsec),
@@ -215,8 +223,12 @@ async def link(c: Connection, tag: int, dfid: int, fid: int, name: str) -> Reply
 
 async def rename(c: Connection, tag: int, fid: int, dfid: int, name: str) -> Reply:
     f, d = c.session.fid(fid), c.session.fid(dfid)
-    await _move(c, f.place.parent, f.place.name, d, name, f)
-    f.place, f.attr_of = d.place.child(name, f.place.node), None
+    old = f.place
+    if old.parent is old:
+        raise NineError(errno.EBUSY, "the root has no name")
+    await require_named(old, f.who)
+    await _move(c, old.parent, old.name, d, name, f)
+    await renamed(c.session.fids, old, d.place, name)
     return c.reply(m.Rrename, tag)
 
 

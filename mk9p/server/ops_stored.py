@@ -2,7 +2,7 @@
 
 An extended attribute is read through a fid of its own that Txattrwalk makes and Tread reads; it is set through a fid that Txattrcreate turns into
 one, by writes of as many bytes as were announced. It is set with the last of them, and one of no bytes, or its removal, at once: a clunk has no way
-to say that it failed. Linux removes one by Txattrcreate with size 0 and XATTR_REPLACE, so an empty value cannot be set with that flag.
+to say that it failed. Linux removes one by Txattrcreate with size 0 and XATTR_REPLACE, others by size 0 alone: one that is there is not made empty.
 """
 
 import errno
@@ -88,10 +88,23 @@ async def xattrcreate(c: Connection, tag: int, fid: int, name: str, attr_size: i
     if attr_size == 0 and flags == _REPLACE:
         await settle(node.remove_xattr(name, f.who))
     elif attr_size == 0:
-        await settle(node.set_xattr(name, b"", f.who, flags=flags))
+        await _set_empty(node, name, f.who, flags)
     f.handle = _Setting(node, f.who, name, attr_size, flags)
     f.how = Open(f.who, read=False, write=True)
     return c.reply(m.Rxattrcreate, tag)
+
+
+async def _set_empty(node: Node, name: str, who: Principal, flags: int) -> None:
+    """Make an empty attribute, or remove the one that is there: to other clients and servers no bytes mean no attribute, whatever the flags."""
+    if not flags:
+        try:
+            await settle(node.remove_xattr(name, who))
+        except OSError as error:
+            if error.errno != errno.ENODATA:
+                raise
+        else:
+            return
+    await settle(node.set_xattr(name, b"", who, flags=flags))
 
 
 def _handle(f: Fid) -> Handle:

@@ -13,6 +13,7 @@ from mk9p.errors import NineError
 from mk9p.server.closing import GRACE
 from mk9p.server.connection import Connection, Reply, check_name
 from mk9p.server.fids import Fid
+from mk9p.server.named import renamed, require_named
 from mk9p.server.permitted import changed, may_remove, status
 from mk9p.server.wirestat import entry_of
 from mk9p.server.wishes import UNTOUCHED, wish_of
@@ -46,7 +47,7 @@ async def wstat(c: Connection, tag: int, fid: int, wish: WireStat) -> Reply:
         await _undo(f, undo)
         raise
     if name is not None:
-        f.place = f.place.parent.child(name, f.place.node)
+        await renamed(c.session.fids, f.place, f.place.parent, name)
     return c.reply(m.Rwstat, tag)
 
 
@@ -65,6 +66,7 @@ async def _check_rename(c: Connection, f: Fid, name: str) -> None:
     if f.place.parent is f.place:
         raise NineError(errno.EBUSY, "the root has no name")
     await may_remove(c, f.place, f.who)
+    await require_named(f.place, f.who)
     try:
         await settle(f.place.parent.node.walk(name, f.who))
     except FileNotFoundError:

@@ -8,6 +8,8 @@ import errno
 from collections.abc import Awaitable
 from typing import Any
 
+import attrs
+
 from mk9p.auth import READ, WRITE, Principal, may, require_change
 from mk9p.errors import NineError
 from mk9p.server.closing import claim_exclusive, close, put
@@ -91,8 +93,10 @@ async def _opening(f: Fid, how: Open, stat: Stat, opening: Awaitable[Handle] | N
 
 
 async def _unstart(f: Fid) -> None:
-    """Undo what `start` did when opening failed or was flushed."""
+    """Undo what `start` did when opening failed or was flushed: nothing was open, so nothing is removed on close."""
     f.uses -= 1
+    if f.how is not None and f.how.remove:
+        f.how = attrs.evolve(f.how, remove=False)
     await close(f)
     f.how, f.closed, f.exclusive = None, f.gone, False
 

@@ -68,6 +68,11 @@ def plan9_mode(stat: Stat) -> int:
     return mode
 
 
+def _seconds(ns: int) -> int:
+    """Return a time in the unsigned 32 bits of a stat entry: what lies before or beyond is the first or last (all ones is no time)."""
+    return min(max(ns // NS, 0), _ALL32 - 1)
+
+
 async def entry_of(dialect: Dialect, place: Place, stat: Stat) -> WireStat:
     """Return the stat entry of what is at a place, as a dialect has it."""
     return plan9_stat(place, stat, "" if dialect is Dialect.P9 else await _extension(place, stat))
@@ -91,8 +96,8 @@ def plan9_stat(place: Place, stat: Stat, extension: str = "") -> WireStat:
         0,
         qid(place, stat),
         plan9_mode(stat),
-        stat.atime // NS & _ALL32,
-        stat.mtime // NS & _ALL32,
+        _seconds(stat.atime),
+        _seconds(stat.mtime),
         0 if stat.is_dir else stat.length,
         place.name,
         user,

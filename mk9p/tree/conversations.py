@@ -11,7 +11,7 @@ import errno
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Protocol
 
-from mk9p.auth import Principal
+from mk9p.auth import NO_ID, Principal
 from mk9p.errors import NineError
 from mk9p.tree.ctl import Ctl
 from mk9p.tree.dirs import Dir
@@ -42,7 +42,7 @@ class _Numbered(Dir):
     def __init__(self, owner: "Conversations", number: int, talk: Conversation, who: Principal) -> None:
         tree = talk.tree()
         super().__init__(*tree.children)
-        self.owned(who.uid, next(iter(who.groups), who.uid) if who.uid else 0)
+        self.owned(who.uid, who.group)
         self.owner, self.number, self.talk = owner, number, talk
         self.users, self.kept, self.ended = 0, False, False
         self.ctl = self.walk("ctl", who)
@@ -109,6 +109,8 @@ class Conversations(Dir):
 
     def start(self, new: Callable[[int, Principal], Maybe[Conversation]], how: Open) -> Maybe[Handle]:
         """Begin a conversation that `new(number, who)` makes, and return its ctl, open, whose reading tells the number: what opening clone does."""
+        if how.who.uid == NO_ID:
+            raise NineError(errno.EACCES, f"{how.who.name} has no uid here, and can own no conversation")
         number = self.free()
         talk = new(number, how.who)
         if isinstance(talk, Awaitable):

@@ -74,12 +74,13 @@ class Stat:
         return st.S_ISDIR(self.mode)
 
 
-NOW: Final = -1
+NOW: Final = 1 << 96
+"""The time of a Change that means now: no number of the wire, 64 bits of seconds, is as far away."""
 
 
 @attrs.frozen
 class Change:
-    """Say what a Tsetattr or Twstat asks to change; None is to be left as it is. Times are ns, or -1 for now."""
+    """Say what a Tsetattr or Twstat asks to change; None is to be left as it is. Times are ns, negative before 1970, or NOW."""
 
     mode: int | None = None
     uid: int | None = None

@@ -135,7 +135,7 @@ class Named(Dir):
         self.channel = Channel()
         self.files = files(self.channel, perm)
         super().__init__(self.files, mode=perm)
-        self.owned(who.uid, who.uid if who.gid is None else who.gid)
+        self.owned(who.uid, who.group)
 
     def change(self, change: Change, who: Principal) -> None:
         """Let chmod and chown say who may use it."""

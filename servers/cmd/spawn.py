@@ -20,6 +20,7 @@ from typing import Final, NoReturn
 import attrs
 import trio
 
+from mk9p.auth import NO_ID
 from mk9p.errors import NineError, wording
 from mk9p.ktext import split_words
 
@@ -44,7 +45,8 @@ class User:
         try:
             entry = pwd.getpwuid(int(word)) if str(word).isdecimal() else pwd.getpwnam(str(word))
         except KeyError:
-            if not str(word).isdecimal():
+            # setresuid(2) takes NO_ID for "leave it as it is", which is root
+            if not str(word).isdecimal() or int(word) >= NO_ID:
                 raise NineError(errno.EINVAL, f"no user {word}") from None
             return cls(str(word), int(word), int(word), ())
         groups = tuple(os.getgrouplist(entry.pw_name, entry.pw_gid))

@@ -4,7 +4,10 @@ kernel.py    system calls that Python lacks
 identity.py  acting as the user who asks
 names.py     bytes of the host and text of 9P
 export.py    what one exported directory's files share: descriptors, above all
-nodes.py     a file, as Node
+held.py      a file: which it is, and its status
+nodes.py     what is done with its names and contents; together a Node
+changes.py   what is changed of its status
+slow.py      a file of a file system that may not answer
 handles.py   an open one, as Handle
 buffers.py   memory for big reads
 locks.py     byte-range locks
@@ -16,7 +19,7 @@ from contextlib import asynccontextmanager
 
 from mk9p.errors import NineError
 from mk9p.tree import Node
-from servers.fs import nodes
+from servers.fs import slow
 from servers.fs.export import Export
 
 
@@ -32,7 +35,7 @@ async def tree(path: str, *, ro: str = "off", xdev: str = "off", descriptors: st
         raise NineError(errno.EINVAL, f"descriptors={descriptors}: want a number")
     export = Export(readonly=_switch("ro", ro), xdev=_switch("xdev", xdev), descriptors=int(descriptors) or None)
     try:
-        yield nodes.root(export, path)
+        yield await slow.root(export, path)
     finally:
         export.close()
 

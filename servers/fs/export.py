@@ -9,26 +9,35 @@ no handle (other file systems than the usual, or a server that is not root) keep
 A descriptor for the path is turned into one for the content, or into a name that chmod and link take, through /proc/self/fd.
 """
 
+import contextlib
 import errno
+import fcntl
 import os
 import resource
 import stat as st
+import threading
 import weakref
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import trio
 
 from mk9p.auth import Principal
 from mk9p.errors import NineError
 from mk9p.tree.qids import child
 from servers.fs import kernel
-from servers.fs.identity import Identity, Nobody
+from servers.fs.identity import ITSELF, Identity, Nobody, numbered
 
 if TYPE_CHECKING:
+    from servers.fs.held import Held
     from servers.fs.nodes import FsNode
 
 _SPACE: Final = 0x6D6B_6673  # "mkfs": keeps paths of stored files apart from those of other servers' files
 _MASK: Final = 0xFFFF_FFFF_FFFF_FFFF
-_PATH: Final = os.O_PATH
+THREADS: Final = 8  # for each file system that may not answer: so many calls can stand still there
+
+T = TypeVar("T")
 
 
 class Export:
@@ -41,9 +50,13 @@ class Export:
         self.readonly = readonly
         self.identity = Identity()
         self.proc = os.open("/proc/self/fd", os.O_PATH | os.O_DIRECTORY)  # raises ENOENT where /proc is not mounted
-        self.resolve = kernel.NO_XDEV if xdev else 0
+        self.xdev = xdev
+        self.umask = _umask()
+        self.arrive: Callable[[Export, int], FsNode]
+        self.lock = threading.Lock()
+        self._threads: dict[int, trio.CapacityLimiter] = {}
         self.most = descriptors or _raised() * 3 // 4
-        self._held: OrderedDict[int, weakref.ref[FsNode]] = OrderedDict()
+        self._held: OrderedDict[int, weakref.ref[Held]] = OrderedDict()
         self._mounts: dict[
             int, int | None
         ] = {}  # number of a mount -> descriptor of something on it, None: it has no handles
@@ -65,13 +78,28 @@ class Export:
 
     # who
 
-    def acting(self, who: Principal) -> Nobody:
-        return self.identity.of(who)
+    def acting(self, who: Principal, *about: int) -> Nobody:
+        """Return the context of what a user does with the files of these descriptors."""
+        if who.uid == 0:
+            return ITSELF
+        if numbered(who):
+            return self.identity.of(who)
+        return self.identity.of(who, [(now.st_uid, now.st_gid) for now in map(os.stat, about)])
 
-    def changing(self, who: Principal) -> Nobody:
-        """Return the context of a change; raises EROFS, or EPERM where this server cannot be that user."""
+    def changing(self, who: Principal, *about: int, names: Iterable[tuple[int, bytes]] = ()) -> Nobody:
+        """Return the context of a change to the files of these descriptors, and to `names` in directories.
+
+        Raises EROFS, or EPERM where this server cannot be that user.
+        """
         self.require(who)
-        return self.identity.making(who)
+        if numbered(who):
+            return self.identity.making(who)
+        owners = [(now.st_uid, now.st_gid) for now in map(os.stat, about)]
+        for directory, name in names:
+            with contextlib.suppress(OSError):  # what is not there has no owner, and the change says it better
+                seen = kernel.glance(directory, name)
+                owners.append((seen.uid, seen.gid))
+        return self.identity.making(who, owners)
 
     def require(self, who: Principal) -> None:
         """Raise EROFS if nothing may be changed, EPERM if this server cannot be the user who asks."""
@@ -89,17 +117,28 @@ class Export:
             base = self._devices[device] = child(_SPACE, str(device))
         return (base + inode) & _MASK
 
-    def look(self, directory: int, name: bytes) -> int:
-        """Return a descriptor for the path of a file in a directory."""
-        return kernel.open_beneath(directory, name, _PATH, resolve=self.resolve)
-
     def reopen(self, fd: int, flags: int) -> int:
         """Open the very file that a descriptor is for."""
         return os.open(str(fd), flags | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK, dir_fd=self.proc)
 
+    @staticmethod
+    def keep_times(fd: int) -> None:
+        """Let reading by a descriptor, which was opened as a user, change no time of access, if this server may say so: in a readonly export."""
+        with contextlib.suppress(PermissionError):
+            fcntl.fcntl(fd, fcntl.F_SETFL, os.O_NOATIME | fcntl.fcntl(fd, fcntl.F_GETFL))
+
+    # what may wait
+
+    async def later(self, device: int, call: Callable[..., T], *args: Any) -> T:
+        """Call a function in one of the threads of a file system. Cancelled, the call goes on and its result is dropped."""
+        limiter = self._threads.get(device)
+        if limiter is None:
+            limiter = self._threads[device] = trio.CapacityLimiter(THREADS)
+        return await trio.to_thread.run_sync(call, *args, abandon_on_cancel=True, limiter=limiter)
+
     # descriptors
 
-    def keep(self, fd: int, node: "FsNode") -> None:
+    def keep(self, fd: int, node: "Held") -> None:
         """Count a descriptor that a node holds."""
         self._held[fd] = weakref.ref(node)
 
@@ -125,7 +164,7 @@ class Export:
             node = ref()
             if node is None:
                 continue  # its end is on its way
-            handle = self._handle(fd)
+            handle = None if node.lasting else self._handle(fd)
             if handle is None:
                 self._held[fd] = ref
             else:
@@ -152,6 +191,22 @@ class Export:
                 self._mounts[number] = None
         mount_fd = self._mounts[number]
         return None if mount_fd is None else (mount_fd, handle)
+
+
+class Path:
+    """A descriptor for a file's path, which is closed when nobody has this object any more."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+
+def _umask() -> int:
+    """Return the file mode mask of this process: umask(2) could not without changing it."""
+    with open("/proc/self/status") as lines:
+        return next(int(line.split()[1], 8) for line in lines if line.startswith("Umask:"))
 
 
 def _raised() -> int:

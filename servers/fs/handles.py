@@ -17,15 +17,30 @@ import trio
 
 from mk9p.errors import NineError
 from mk9p.tree import Buffer, Change, Handle, Lock, Maybe, Open
-from servers.fs import buffers, kernel, locks
+from mk9p.wire import L_DSYNC, L_NOATIME, L_SYNC
+from servers.fs import buffers, changes, kernel, locks
 
 if TYPE_CHECKING:
-    from servers.fs.nodes import FsNode
+    from servers.fs.held import Held
 
+_PASSED: Final = ((L_DSYNC, os.O_DSYNC), (L_SYNC, os.O_SYNC), (L_NOATIME, os.O_NOATIME))
+_ANY: Final = L_DSYNC | L_SYNC | L_NOATIME
 _NOWAIT: Final = os.RWF_NOWAIT
 _PAGE: Final = 4095
 _LEAST: Final = 4096
 _MOST: Final = 1 << 63
+
+
+def flags_of(how: Open) -> int:
+    """Return the flags of open(2), in this machine's numbers."""
+    flags = os.O_RDONLY if not how.write else os.O_RDWR if how.read else os.O_WRONLY
+    if how.append:
+        flags |= os.O_APPEND
+    if how.flags & _ANY:
+        for bit, ours in _PASSED:
+            if how.flags & bit == bit:
+                flags |= ours
+    return flags
 
 
 class FsDirectory(Handle):
@@ -33,14 +48,15 @@ class FsDirectory(Handle):
 
     prompt = True
 
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
+    def __init__(self, node: "Held", fd: int) -> None:
+        self.node, self.fd = node, fd
 
     async def sync(self, *, data: bool = False) -> None:
         await trio.to_thread.run_sync(os.fdatasync if data else os.fsync, self.fd)
 
-    def close(self) -> None:
+    def close(self) -> Maybe[None]:
         os.close(self.fd)
+        return None
 
 
 class FsFile(Handle):
@@ -49,14 +65,14 @@ class FsFile(Handle):
     prompt = True
     truncates = True
 
-    def __init__(self, node: "FsNode", fd: int, how: Open, known: os.stat_result | None) -> None:
+    def __init__(self, node: "Held", fd: int, how: Open, known: os.stat_result | None) -> None:
         self.node, self.fd, self.how = node, fd, how
         self.size, self.device = (known.st_size, known.st_dev) if known is not None else (0, -1)  # at the last look
         memory = node.export.memory.get(self.device)
         self.nowait = memory is None  # the file system reads without waiting, if asked
         self.memory = memory is True  # it has nothing to wait for
         self.synchronous = bool(how.flags & os.O_DSYNC)
-        self.acting = node.export.acting(how.who)
+        self.acting = node.export.acting(how.who, fd)
 
     def read(self, offset: int, count: int) -> Maybe[Buffer]:
         if not self.nowait:
@@ -100,40 +116,32 @@ class FsFile(Handle):
         return first + rest if first else rest
 
     def write(self, offset: int, data: memoryview) -> Maybe[int]:
-        if self.synchronous:
-            return self._write_later(offset, bytes(data))
         if offset >= _MOST:
             raise NineError(errno.EINVAL)
+        if self.synchronous:
+            return trio.to_thread.run_sync(self._write, bytes(data), offset)
         with self.acting:
             return os.pwrite(self.fd, data, offset)
 
-    async def _write_later(self, offset: int, data: bytes) -> int:
-        def write() -> int:
-            with self.acting:
-                return os.pwrite(self.fd, data, offset)
+    def _write(self, data: bytes, offset: int) -> int:
+        with self.acting:
+            return os.pwrite(self.fd, data, offset)
 
-        return await trio.to_thread.run_sync(write)
-
-    def change(self, change: Change) -> None:
+    def change(self, change: Change) -> Maybe[None]:
         """Set the length, which opening for writing allowed, and the rest as the node does."""
-        length = change.length
-        if length is not None:
-            if length >= _MOST:
-                raise NineError(errno.EINVAL)
-            self.node.require_length(length)
-            with self.acting:
-                os.ftruncate(self.fd, length)
-        self.node.change_status(change, self.how.who)
+        changes.apply(self.node, change, self.how.who, self.fd)
+        return None
 
-    def lock(self, lock: Lock) -> bool:
+    def lock(self, lock: Lock) -> Maybe[bool]:
         return locks.lock(self.node.path, self.fd, lock)
 
-    def locked(self, lock: Lock) -> Lock | None:
+    def locked(self, lock: Lock) -> Maybe[Lock | None]:
         return locks.locked(self.node.path, self.fd, lock)
 
     async def sync(self, *, data: bool = False) -> None:
         await trio.to_thread.run_sync(os.fdatasync if data else os.fsync, self.fd)
 
-    def close(self) -> None:
+    def close(self) -> Maybe[None]:
         locks.forget(self.node.path, self.fd)
         os.close(self.fd)
+        return None

@@ -8,8 +8,12 @@ Nothing may wait in between: whoever runs next in this thread is root again.
 
 * root is the server itself, with all it may do;
 * what was opened is read without any of this, since opening decided; writing is done as its user, so that setuid bits fall and quotas hold;
-* the group of what is made is the one asked for, if the user is in it (root may name any); else his first; a user whom this machine does not know
-  has `nogroup`, or he could make setgid files of whatever group he names;
+* the group of what is made is the one asked for, if the user is in it (root may name any); else their first;
+* a user without groups, because this machine does not know them, must get nothing by a group, and could make setgid files of whatever group they
+  named; a user without a number, `none` above all, must not be anybody's equal. But the kernel has no thread without numbers. So these act by numbers
+  that no system gives to anybody, the highest that there are, and of these by one that the files which are asked about do not have: what one such
+  user has made is no other's, nor its own afterwards. -2 is left out, which NFS and v9fs take for nobody, and so is 65534, which is `nobody`'s and
+  stands for all owners that a user namespace does not know;
 * a server that is not root can be nobody else: it acts as itself, and lets others only read what the bits give to them (`alone`).
 """
 
@@ -18,10 +22,12 @@ import errno
 import os
 import platform
 import struct
+from collections.abc import Sequence
 from functools import lru_cache
+from itertools import islice
 from typing import Final
 
-from mk9p.auth import NOBODY, Principal
+from mk9p.auth import NO_ID, Principal
 from mk9p.errors import NineError
 
 _libc: Final = ctypes.PyDLL(None, use_errno=True)
@@ -32,6 +38,7 @@ _CAPABILITIES: Final = struct.pack("=Ii", 0x20080522, 0)  # _LINUX_CAPABILITY_VE
 _syscall = _libc.syscall
 _setfsuid = _libc.setfsuid
 _setfsgid = _libc.setfsgid
+_setfsuid.restype = _setfsgid.restype = ctypes.c_uint
 
 
 class Nobody:
@@ -104,7 +111,17 @@ class Own:
         return self.uid == 0 and self.effective & 0xC0 == 0xC0
 
 
-_NOBODY: Final = Nobody()
+ITSELF: Final = Nobody()
+"""The context for what the server does on its own account."""
+_SPARE: Final = 8  # numbers that are nobody's: more than the files of one operation have owners
+
+
+def _unused(map_: str) -> list[int]:
+    """Return the highest numbers of this user namespace, /proc/self/uid_map or gid_map, that are nobody's."""
+    with open(f"/proc/self/{map_}") as lines:
+        ranges = sorted((int(first), int(count)) for first, _, count in map(str.split, lines))
+    numbers = (n for first, count in reversed(ranges) for n in range(first + count - 1, max(first, 1) - 1, -1))
+    return [n for n in islice(numbers, _SPARE + 2) if n not in (0xFFFF_FFFE, 65534)][:_SPARE]
 
 
 class Identity:
@@ -114,30 +131,40 @@ class Identity:
         self.own = Own()
         self.alone = not self.own.may_be_others
         self._users = lru_cache(maxsize=1024)(self._user)
+        self.uids, self.gids = _unused("uid_map"), _unused("gid_map")
 
     def _user(self, uid: int, gid: int, groups: frozenset[int]) -> User:
         return User(uid, gid, groups, self.own)
 
-    @property
-    def itself(self) -> Nobody:
-        """The context for what the server does on its own account."""
-        return _NOBODY
+    def of(self, who: Principal, owners: Sequence[tuple[int, int]] = ()) -> Nobody:
+        """Return the context for what a user does with what is there, which has these owners and groups; of no use for a user who is `numbered`.
 
-    def of(self, who: Principal) -> Nobody:
-        """Return the context for what a user does with what is there."""
+        Raises EPERM where this user namespace has not the numbers.
+        """
         if who.uid == 0 or self.alone:
-            return _NOBODY
-        return self._users(who.uid, self._group(who), who.groups)
+            return ITSELF
+        if numbered(who):
+            return self._users(who.uid, who.gid if who.gid in who.groups else min(who.groups), who.groups)
+        uid = who.uid if who.uid != NO_ID else _other(self.uids, {uid for uid, _ in owners})
+        return self._users(uid, _other(self.gids, {gid for _, gid in owners}), who.groups)
 
-    def making(self, who: Principal) -> Nobody:
-        """Return the context for what a user makes, which gets the group that he named."""
+    def making(self, who: Principal, owners: Sequence[tuple[int, int]] = ()) -> Nobody:
+        """Return the context for what a user makes, which gets the group that they named. Takes and raises what `of` does."""
         if self.alone:
-            return _NOBODY
+            return ITSELF
         if who.uid == 0:
-            return Group(who.gid) if who.gid is not None and who.gid < 0xFFFFFFFF else _NOBODY
-        return self.of(who)
+            return Group(who.gid) if who.gid is not None and who.gid < NO_ID else ITSELF
+        return self.of(who, owners)
 
-    def _group(self, who: Principal) -> int:
-        if who.gid is not None and who.gid in who.groups:
-            return who.gid
-        return min(who.groups, default=NOBODY)
+
+def numbered(who: Principal) -> bool:
+    """Tell whether a user has a number and groups of this machine."""
+    return who.uid == 0 or (who.uid != NO_ID and bool(who.groups))
+
+
+def _other(numbers: list[int], taken: set[int]) -> int:
+    """Return a number that is not taken."""
+    for number in numbers:
+        if number not in taken:
+            return number
+    raise NineError(errno.EPERM, "this user namespace has no number left for a user without one")

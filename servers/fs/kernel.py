@@ -1,6 +1,7 @@
 """System calls that Python has no functions for: openat2(2), utimensat(2) with now and omit, statfs's type, file handles, the time of birth.
 
-They are made without giving the interpreter lock away (PyDLL): each takes microseconds, and a switch of threads would take more.
+What is asked of a file system may wait for ever, so the interpreter's lock is given away meanwhile (CDLL). Only what is asked at every step of a walk
+keeps it (PyDLL): that takes a microsecond where files are on disks of this machine, and giving the lock away would take more.
 """
 
 import ctypes
@@ -9,9 +10,12 @@ import os
 import platform
 import struct
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
-_libc: Final = ctypes.PyDLL(None, use_errno=True)
+from mk9p.tree import NOW
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+_keeping: Final = ctypes.PyDLL(None, use_errno=True)
 _OPENAT2: Final = 437  # on every architecture
 NO_XDEV: Final = 0x01  # RESOLVE_NO_XDEV
 _BENEATH: Final = 0x08 | 0x04 | 0x02  # RESOLVE_BENEATH, _NO_SYMLINKS, _NO_MAGICLINKS
@@ -20,17 +24,29 @@ _STATX: Final = {"x86_64": 332, "i386": 383, "i686": 383, "armv7l": 397, "ppc64l
     platform.machine(), 291
 )
 _BTIME: Final = 0x800  # STATX_BTIME
-NOW: Final = (1 << 30) - 1  # UTIME_NOW
-OMIT: Final = (1 << 30) - 2  # UTIME_OMIT
+_BASIC: Final = 0x7FF  # STATX_BASIC_STATS
+_GLANCE: Final = 0x4000 | 0x800 | 0x100  # AT_STATX_DONT_SYNC, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW
+_FACCESSAT2: Final = 439  # on every architecture, since Linux 5.8
+_EACCESS: Final = 0x200  # AT_EACCESS
+_CLONE_FS: Final = 0x200
+_OPEN_TREE: Final = 428  # these two on every architecture
+_MOUNT_SETATTR: Final = 442
+_NOATIME: Final = struct.pack(
+    "=QQQQ", 0x10, 0x70, 0, 0
+)  # struct mount_attr: set MOUNT_ATTR_NOATIME, clear MOUNT_ATTR__ATIME
+_NOW: Final = (1 << 30) - 1  # UTIME_NOW
+_OMIT: Final = (1 << 30) - 2  # UTIME_OMIT
 _NS: Final = 1_000_000_000
 _HANDLE: Final = 128  # MAX_HANDLE_SZ
 MEMORY: Final = (0x01021994, 0x858458F6)  # f_type of tmpfs and ramfs, whose files are read at once
 
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
-_openat2 = _libc["syscall"]  # a function object of its own, with its own types
-_openat2.restype = ctypes.c_long
-_openat2.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t]
+_openat2 = _keeping["syscall"]  # function objects of their own, with their own types
+_openat2_waiting = _libc["syscall"]
+for _call in (_openat2, _openat2_waiting):
+    _call.restype = ctypes.c_long
+    _call.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t]
 _how: Final = struct.Struct("=QQQ")
 _times: Final = struct.Struct("@llll")
 
@@ -45,14 +61,18 @@ def _opening(flags: int, mode: int, resolve: int) -> bytes:
     return _how.pack(flags | os.O_CLOEXEC | os.O_NOFOLLOW, mode, _BENEATH | resolve)
 
 
-def open_beneath(directory: int, name: bytes, flags: int, mode: int = 0, *, resolve: int = 0) -> int:
+def open_beneath(
+    directory: int, name: bytes, flags: int, mode: int = 0, *, resolve: int = 0, waits: bool = False
+) -> int:
     """Open a name in the directory of a descriptor and return a descriptor; follows no link, and leaves the directory under no circumstances.
 
-    `flags` are those of open(2), O_CLOEXEC comes of itself; `resolve` are more of openat2(2)'s. Raises OSError.
+    `flags` are those of open(2), O_CLOEXEC comes of itself; `resolve` are more of openat2(2)'s. `waits`: it may wait for ever, and others are to
+    run meanwhile. Raises OSError.
     """
     how = _opening(flags, mode, resolve)
+    call = _openat2_waiting if waits else _openat2
     while True:
-        fd: int = _openat2(_OPENAT2, directory, name, how, 24)
+        fd: int = call(_OPENAT2, directory, name, how, 24)
         if fd >= 0:
             return fd
         if ctypes.get_errno() not in (errno.EINTR, errno.EAGAIN):  # EAGAIN: somebody renamed at that moment
@@ -60,14 +80,14 @@ def open_beneath(directory: int, name: bytes, flags: int, mode: int = 0, *, reso
 
 
 def set_times(directory: int, name: bytes, atime: int | None, mtime: int | None) -> None:
-    """Set times in ns, -1 for now, None to leave, of what a name stands for, links followed. Raises OSError."""
+    """Set times in ns, NOW, None to leave, of what a name stands for, links followed. Raises OSError."""
     times = _times.pack(*_timespec(atime), *_timespec(mtime))
     if _libc.utimensat(ctypes.c_int(directory), name, times, 0) < 0:
         raise _fail(name)
 
 
 def _timespec(ns: int | None) -> tuple[int, int]:
-    return (0, OMIT) if ns is None else (0, NOW) if ns == -1 else divmod(ns, _NS)
+    return (0, _OMIT) if ns is None else (0, _NOW) if ns == NOW else divmod(ns, _NS)
 
 
 def rename(directory: int, name: bytes, there: int, newname: bytes) -> None:
@@ -102,6 +122,51 @@ def born(fd: int) -> int | None:
         return None
     seconds, rest = struct.unpack_from("=qI", buffer, 80)
     return int(seconds * _NS + rest)
+
+
+class Glance(NamedTuple):
+    """What is known of a name without asking its file system, which may not answer."""
+
+    mode: int
+    uid: int
+    gid: int
+    device: int
+
+
+def glance(directory: int, name: bytes) -> Glance:
+    """Look at a name in a directory, at what this kernel knows of it without asking its file system (statx(2), AT_STATX_DONT_SYNC). Raises OSError.
+
+    It waits as long as the directory's file system takes to find the name.
+    """
+    buffer = ctypes.create_string_buffer(256)
+    if _syscall(_STATX, ctypes.c_int(directory), name, ctypes.c_int(_GLANCE), ctypes.c_uint(_BASIC), buffer) < 0:
+        raise _fail(name)
+    uid, gid, mode = struct.unpack_from("=IIH", buffer, 20)
+    return Glance(mode, uid, gid, os.makedev(*struct.unpack_from("=II", buffer, 136)))
+
+
+def require_executable(directory: int, name: bytes) -> None:
+    """Raise EACCES if whoever this thread acts as may not execute what a name stands for, links followed (faccessat2(2) with AT_EACCESS)."""
+    if _syscall(_FACCESSAT2, ctypes.c_int(directory), name, ctypes.c_int(os.X_OK), ctypes.c_int(_EACCESS)) < 0:
+        raise _fail(name)
+
+
+def read_link(fd: int) -> bytes:
+    """Return the text of a symbolic link without changing its time of access, which takes a mount of its own for a moment; else, as readlink(2)."""
+    clone: int = _syscall(_OPEN_TREE, ctypes.c_int(fd), b"", ctypes.c_int(_EMPTY | 1 | os.O_CLOEXEC))  # OPEN_TREE_CLONE
+    if clone < 0:  # not root, or Linux before 5.12
+        return os.readlink(b"", dir_fd=fd)
+    try:
+        _syscall(_MOUNT_SETATTR, ctypes.c_int(clone), b"", ctypes.c_int(_EMPTY), _NOATIME, ctypes.c_size_t(32))
+        return os.readlink(b"", dir_fd=clone)
+    finally:
+        os.close(clone)
+
+
+def unshare_files() -> None:
+    """Give this thread a file mode mask, and a working directory, of its own (unshare(2)). Raises OSError."""
+    if _libc.unshare(_CLONE_FS) < 0:
+        raise _fail()
 
 
 def file_handle(fd: int) -> tuple[bytes, int] | None:

@@ -5,8 +5,11 @@ others took over), and such a character in a name from a client is that byte aga
 renamed and removed. A host's name that has such characters itself is shown byte by byte in the same way, so that no two files have one name.
 """
 
+import errno
 import re
 from typing import Final
+
+from mk9p.errors import NineError
 
 _FIRST: Final = 0xEF00
 _ESCAPED: Final = re.compile("[\uef80-\uefff]")
@@ -29,3 +32,10 @@ def from_host(name: str | bytes) -> str:
     if _ESCAPED.search(name):
         name = _ESCAPED.sub(lambda found: "".join(chr(_FIRST + byte) for byte in found[0].encode()), name)
     return _LONE.sub(lambda found: chr(ord(found[0]) - 0xDC00 + _FIRST), name)
+
+
+def entry_name(name: str) -> bytes:
+    """Return the name of a file in a directory; raises EINVAL for one that leads elsewhere."""
+    if name in ("", ".", "..") or "/" in name:
+        raise NineError(errno.EINVAL, "illegal name")
+    return to_host(name)

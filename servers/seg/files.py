@@ -34,7 +34,7 @@ class Segment(Dir):
             self.used(perm),
             mode=perm,
         )
-        self.owned(who.uid, who.uid if who.gid is None else who.gid)
+        self.owned(who.uid, who.group)
 
     def used(self, perm: int) -> dict[str, Node]:
         """Return the files that a segment is used by."""

@@ -35,13 +35,15 @@ async def hand_out(listener_: Listener, descriptor: Callable[[str, Principal], t
 
 async def _answer(link: Link, descriptor: Callable[[str, Principal], tuple[int, bool]]) -> None:
     assert isinstance(link, SocketLink)
-    assert link.peer.uid is not None
+    peer = link.peer
+    assert peer.uid is not None
+    assert peer.gid is not None
     fd = -1
     try:
         with trio.move_on_after(PATIENCE):
             name = await _line(link)
             try:
-                fd, write = descriptor(name, Principal.of(link.peer.uid))
+                fd, write = descriptor(name, Principal.of_process(peer.uid, peer.gid, peer.groups))
                 said, fds = f"{'rw' if write else 'r'} {os.fstat(fd).st_size}\n", [fd]
             except OSError as error:
                 refused = translate(error)

@@ -11,7 +11,7 @@ from helpers_client import diod
 from mk9p import connect
 from mk9p.client import requests, stored
 from mk9p.errors import NineError
-from mk9p.tree import Change
+from mk9p.tree import NOW, Change
 
 
 async def test_files(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ async def test_requests_of_linux(tmp_path: Path) -> None:
             assert await requests.readlink(c, fid) == "f"
             file, _ = await requests.walk(c, root, ("f",))
             await requests.link(c, root, file, "g")
-            await requests.change(c, file, Change(mode=0o600, mtime=5_000_000_006, atime=-1))
+            await requests.change(c, file, Change(mode=0o600, mtime=5_000_000_006, atime=NOW))
             stat = (tmp_path / "g").stat()
             assert (stat.st_mode & 0o777, stat.st_mtime_ns, stat.st_nlink) == (0o600, 5_000_000_006, 2)
             with pytest.raises(NotADirectoryError):

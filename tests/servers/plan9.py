@@ -55,12 +55,12 @@ class Plan9(Files):
 
 
 @asynccontextmanager
-async def served(path: Path, dialect: Dialect, *, uname: str = "root") -> AsyncIterator[Plan9]:
+async def served(path: Path, dialect: Dialect, *, uname: str = "root", **options: str) -> AsyncIterator[Plan9]:
     """Serve a directory in which everybody may do anything, and each way to it may be walked by everybody."""
     way = path
     while way not in (Path("/tmp"), Path("/")):
         os.chmod(way, os.stat(way).st_mode | 0o755)
         way = way.parent
     os.chmod(path, 0o777)
-    async with tree(str(path)) as root, talking(root, dialect, uname=uname) as talk:
+    async with tree(str(path), **options) as root, talking(root, dialect, uname=uname) as talk:
         yield Plan9(talk, root)

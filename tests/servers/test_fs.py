@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from exported import SIZE, exported
+from exported import SIZE, also, exported
 
 from mk9p.testing import mounted
 from mk9p.wire import AT_REMOVEDIR, DMDIR, NOFID, ORDWR, OTRUNC, Dialect, unpack_stats
@@ -161,7 +161,7 @@ async def test_links_and_symbolic_links(tmp_path: Path) -> None:
             await files.ask(m.Treadlink, fid)
 
 
-async def test_special_files_are_shown_and_neither_made_nor_opened(tmp_path: Path) -> None:
+async def test_special_files_are_shown_and_not_opened_and_devices_not_made(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     async with exported(tmp_path) as files:
         assert (await files.ls())["pipe"][1] == 1  # DT_FIFO
@@ -170,11 +170,18 @@ async def test_special_files_are_shown_and_neither_made_nor_opened(tmp_path: Pat
             await files.open("pipe")  # and does not wait for a writer
         with pytest.raises(PermissionError):
             await files.create("pipe", os.O_WRONLY | L_CREAT)
-        for kind in (st.S_IFIFO, st.S_IFCHR, st.S_IFSOCK):
+        for kind in (st.S_IFBLK, st.S_IFCHR):
             with pytest.raises(PermissionError):
                 await files.ask(m.Tmknod, 0, "new", kind | 0o600, 1, 3, 0)
-        await files.ask(m.Tmknod, 0, "regular", st.S_IFREG | 0o600, 0, 0, 0)
-        assert os.listdir(tmp_path) == ["pipe", "regular"] or sorted(os.listdir(tmp_path)) == ["pipe", "regular"]
+        daemon = await also(files, "daemon")
+        os.chmod(tmp_path, 0o777)
+        for name, kind in {"regular": st.S_IFREG, "fifo": st.S_IFIFO, "socket": st.S_IFSOCK}.items():
+            await daemon.ask(m.Tmknod, 50, name, kind | 0o620, 1, 3, 1)
+            made = os.lstat(tmp_path / name)
+            assert (made.st_mode, made.st_uid, made.st_gid, made.st_rdev) == (kind | 0o620, 1, 1, 0)
+        with pytest.raises(FileExistsError):
+            await files.ask(m.Tmknod, 0, "fifo", st.S_IFIFO | 0o600, 0, 0, 0)
+        assert sorted(os.listdir(tmp_path)) == ["fifo", "pipe", "regular", "socket"]
 
 
 async def test_mode_owner_and_times_are_changed(tmp_path: Path) -> None:

@@ -58,6 +58,8 @@ async def test_attributes_are_set_read_listed_and_removed(file: Path) -> None:
         assert await get(files, "f", "user.empty") == b""
         await put(files, "f", "user.a", b"", REPLACE)  # what removexattr(2) becomes
         assert "user.a" not in os.listxattr(file)
+        await put(files, "f", "user.long", b"")  # and what other clients send for it
+        assert os.listxattr(file) == ["user.empty"]
 
 
 async def test_flags_of_setting_and_what_is_not_there(file: Path) -> None:

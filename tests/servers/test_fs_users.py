@@ -10,8 +10,8 @@ import attrs
 import pytest
 from exported import also, exported
 
-from mk9p.auth import NOBODY, ROOT, Principal
-from mk9p.tree import Change, Open, settle
+from mk9p.auth import NONE, ROOT, Principal
+from mk9p.tree import NOW, Change, Open, settle
 from mk9p.wire import messages as m
 from servers.fs import nodes
 from servers.fs.export import Export
@@ -60,7 +60,7 @@ async def test_what_is_made_belongs_to_its_maker(shared: tuple[Path, nodes.FsNod
     assert [(stat.st_uid, stat.st_gid) for stat in found.values()] == [
         (4201, 4201),
         (4202, 4202),
-        (4203, NOBODY),
+        (4203, root.export.identity.gids[0]),
         (0, 0),
     ]
     assert st.S_IMODE(found["f"].st_mode) == 0o666  # the client's umask has been applied already, and ours is not
@@ -77,13 +77,54 @@ async def test_what_is_made_has_the_group_that_was_asked_for_if_its_maker_is_in_
     await make(root, "root", attrs.evolve(ROOT, gid=4300))
     assert (path / "in").stat().st_gid == 4300
     assert (path / "out").stat().st_gid in ANN.groups
-    assert (path / "stranger").stat().st_gid == NOBODY
+    assert (path / "stranger").stat().st_gid == root.export.identity.gids[0]
     assert (path / "root").stat().st_gid == 4300
     (path / "sg").mkdir()
     os.chown(path / "sg", 0, 4300)
     (path / "sg").chmod(0o2777)
     await make(root.walk("sg", BOB), "f", BOB)
     assert (path / "sg/f").stat().st_gid == 4300
+
+
+async def test_a_user_of_whom_no_groups_are_known_is_in_none(shared: tuple[Path, nodes.FsNode]) -> None:
+    """Not in nogroup, nor in the one that the files have which another such user made."""
+    path, root = shared
+    await make(root, "other-s", Principal("4204", 4204), 0o660)
+    for group in (65534, 4203, *root.export.identity.gids):
+        for name, mode in ((f"closed{group}", 0o660), (f"open{group}", 0o606)):
+            (path / name).touch()
+            os.chown(path / name, 1234, group)
+            (path / name).chmod(mode)
+        with pytest.raises(PermissionError):
+            root.walk(f"closed{group}", STRANGER).open(Open(STRANGER))
+        await settle(root.walk(f"open{group}", STRANGER).open(Open(STRANGER)).close())
+    with pytest.raises(PermissionError):
+        root.walk("other-s", STRANGER).open(Open(STRANGER))
+
+
+async def test_none_owns_nothing(shared: tuple[Path, nodes.FsNode]) -> None:
+    """Not what `nobody` owns, nor what it made itself, nor what has the numbers that it acts by."""
+    path, root = shared
+    await make(root, "made", NONE, 0o660)
+    for uid, gid in ((65534, 65534), *zip(root.export.identity.uids, root.export.identity.gids, strict=True)):
+        name = f"of{uid}"
+        (path / name).touch()
+        os.chown(path / name, uid, gid)
+        (path / name).chmod(0o660)
+    path.chmod(0o1777)
+    for name in os.listdir(path):
+        node = root.walk(name, NONE)
+        for attempt in (
+            lambda node=node: node.open(Open(NONE)),
+            lambda node=node: node.change(Change(mode=0o777), NONE),
+            lambda node=node: node.change(Change(mtime=0), NONE),
+            lambda node=node: node.change(Change(length=0), NONE),
+            lambda name=name: root.remove(name, NONE),
+            lambda name=name: root.rename(name, root, "mine", NONE),
+            lambda name=name: root.rename(name, root, "made" if name != "made" else "of65534", NONE),
+        ):
+            with pytest.raises(PermissionError):
+                attempt()
 
 
 async def test_the_group_of_a_message_arrives(tmp_path: Path) -> None:
@@ -107,7 +148,7 @@ async def test_bits_groups_and_sticky_directories_count(shared: tuple[Path, node
     for change in (Change(mode=0o777), Change(uid=4202), Change(mtime=1), Change(length=0)):
         with pytest.raises(PermissionError):
             private.change(change, BOB)
-    group.change(Change(length=0, mtime=-1, atime=-1), BOB)  # who may write may also say now
+    group.change(Change(length=0, mtime=NOW, atime=NOW), BOB)  # who may write may also say now
     path.chmod(0o1777)
     with pytest.raises(PermissionError):
         root.remove("private", BOB)

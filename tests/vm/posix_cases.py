@@ -5,7 +5,9 @@ Run as root; as another user where a case says so. Nothing but the standard libr
 
 import os
 
+import posix_changes
 import posix_contents
+import posix_groups
 import posix_names
 import posix_status
 
@@ -19,5 +21,7 @@ for part in (
     posix_contents.contents,
     posix_contents.attributes,
     posix_contents.locking,
+    posix_groups.groups,
+    posix_changes.changes,
 ):
     part()

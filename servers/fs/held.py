@@ -1,0 +1,227 @@
+"""A file of the host, held by a descriptor for its path: its status and attributes (nodes.py has what is done with names and contents)."""
+
+import errno
+import os
+import stat as st
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from mk9p.auth import Principal
+from mk9p.errors import NineError
+from mk9p.tree import Change, Maybe, Node, Stat, StatFs
+from mk9p.wire import QTDIR, QTSYMLINK
+from servers.fs import changes, kernel, marks
+from servers.fs.export import Export
+from servers.fs.names import from_host, to_host
+
+if TYPE_CHECKING:
+    from servers.fs.nodes import FsNode
+
+_SPECIAL: Final = "devices, pipes and sockets are used where they are, and not opened through here"
+
+
+class Held(Node):
+    """A file of the host: which it is, and its status."""
+
+    lasting = False  # what it does may wait for ever, so threads do it, and it keeps its descriptor
+    device: int
+
+    path: int
+    fd: int = -1
+    _entry: "tuple[FsNode, bytes] | None" = None  # the directory and name of a file that was listed and not yet used
+    _handle: tuple[int, bytes] | None = None  # what it is opened with again, after it gave its descriptor back
+    _known: os.stat_result | None = None
+    _fresh: os.stat_result | None = None  # from when the descriptor was opened, for who asks in the same breath
+    marks = True
+
+    def __init__(self, export: Export, path: int, mode: int) -> None:
+        self.export, self.path = export, path
+        kind = mode & 0o170000
+        if kind == st.S_IFDIR:
+            self.qtype = QTDIR
+        elif kind == st.S_IFLNK:
+            self.qtype = QTSYMLINK
+        elif kind != st.S_IFREG:
+            self.dtype = kind >> 12
+        self.guards = not export.identity.alone
+
+    def __del__(self) -> None:
+        if self.fd >= 0:
+            self.export.drop(self.fd)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Held) and other.path == self.path
+
+    def __hash__(self) -> int:
+        return self.path
+
+    def at(self) -> int:
+        """Return the descriptor of this file, opened again if it was given back. Raises ESTALE if the file is no more."""
+        fd = self.fd
+        self._fresh = None
+        if fd < 0:
+            if self._handle is not None:
+                fd = kernel.open_handle(*self._handle)
+            else:
+                assert self._entry is not None
+                directory, name = self._entry
+                fd = kernel.open_beneath(directory.at(), name, os.O_PATH, resolve=kernel.NO_XDEV, waits=self.lasting)
+            self.hold_by(fd)
+        return self.fd
+
+    def hold_by(self, fd: int) -> None:
+        """Take a descriptor that is for this file's path, if another thread has not been here before."""
+        with self.export.lock:
+            if self.fd < 0:
+                self.fd = fd
+                self.export.keep(fd, self)
+                return
+        os.close(fd)
+
+    def let_go(self, handle: tuple[int, bytes]) -> None:
+        """Use a handle from now on: the descriptor is about to be closed."""
+        self.fd, self._handle = -1, handle
+
+    # status
+
+    def stat(self) -> Maybe[Stat]:
+        fd = self.fd
+        if (fresh := self._fresh) is not None:
+            now, self._fresh = fresh, None
+        elif fd >= 0:
+            now = os.stat(fd)
+        elif self._entry is not None:
+            directory, name = self._entry
+            try:
+                now = directory.listed(name)
+            except OSError as error:
+                if error.errno != errno.EXDEV or self.export.xdev:
+                    raise
+                return directory.stat_across(name)
+        else:
+            now = os.stat(self.at())
+        known = self._known
+        if (
+            known is not None
+            and now == known
+            and now.st_ctime_ns == known.st_ctime_ns
+            and now.st_atime_ns == known.st_atime_ns
+            and now.st_blocks == known.st_blocks
+        ):
+            return self._stat
+        self._known = now
+        mode, mtime, size = now.st_mode, now.st_mtime_ns, now.st_size
+        exclusive = append = False
+        if mode & marks.HINT == marks.HINTED and (mark := marks.read(self._in_proc())) is not None:
+            mode &= ~st.S_ISVTX
+            exclusive, append = mark
+        self._stat = stat = Stat(
+            mode,
+            now.st_uid,
+            now.st_gid,
+            size,
+            mtime,
+            now.st_atime_ns,
+            now.st_ctime_ns,
+            (mtime ^ mtime >> 32 ^ size << 7) & 0xFFFFFFFF or 1,  # never 0, which would say that it is made up
+            now.st_nlink,
+            now.st_rdev,
+            now.st_blksize,
+            now.st_blocks,
+            exclusive,
+            append,
+        )
+        return stat
+
+    _stat: Stat
+
+    def born(self) -> Maybe[int | None]:
+        return kernel.born(self.at())
+
+    def statfs(self) -> Maybe[StatFs]:
+        s = os.statvfs(self.at())
+        return StatFs(
+            bsize=s.f_frsize,
+            blocks=s.f_blocks,
+            bfree=s.f_bfree,
+            bavail=s.f_bavail,
+            files=s.f_files,
+            ffree=s.f_ffree,
+            fsid=s.f_fsid & 0xFFFFFFFFFFFFFFFF,
+            namelen=s.f_namemax,
+        )
+
+    def readlink(self) -> Maybe[str]:
+        if self.qtype != QTSYMLINK:
+            raise NineError(errno.EINVAL)
+        if self.export.readonly:
+            return from_host(kernel.read_link(self.at()))
+        return from_host(os.readlink(b"", dir_fd=self.at()))
+
+    def change(self, change: Change, who: Principal) -> Maybe[None]:
+        """Change owner, mode, length and times, as far as the kernel lets this user."""
+        changes.apply(self, change, who)
+        return None
+
+    def now(self) -> Stat:
+        """Return the status of this file, which is held: what threads ask, too."""
+        found = Held.stat(self)
+        assert isinstance(found, Stat)
+        return found
+
+    def give(self, gid: int) -> Maybe[None]:
+        if not self.export.identity.alone:
+            os.chown(str(self.at()), -1, gid, dir_fd=self.export.proc)
+        return None
+
+    async def sync(self, who: Principal, *, data: bool = False) -> None:
+        fd = self._open_to_sync(who)
+        if fd is None:
+            return
+        try:
+            await trio.to_thread.run_sync(os.fdatasync if data else os.fsync, fd)
+        finally:
+            os.close(fd)
+
+    def _open_to_sync(self, who: Principal) -> int | None:
+        if self.qtype != QTDIR and (self.qtype == QTSYMLINK or self.dtype is not None):
+            return None
+        at = self.at()
+        with self.export.acting(who, at):
+            return self.export.reopen(at, os.O_RDONLY)
+
+    def require_regular(self) -> None:
+        if self.qtype == QTSYMLINK:
+            raise NineError(errno.ELOOP)
+        if self.dtype is not None:
+            raise NineError(errno.EPERM, _SPECIAL)
+
+    # extended attributes; /proc/self/fd/N is this very file, a symbolic link too
+
+    def _in_proc(self) -> str:
+        return f"/proc/self/fd/{self.at()}"
+
+    def xattr(self, name: str, who: Principal) -> Maybe[bytes]:
+        path = self._in_proc()
+        with self.export.acting(who, self.fd):
+            return os.getxattr(path, to_host(name))
+
+    def xattrs(self, who: Principal) -> Maybe[list[str]]:
+        path = self._in_proc()
+        with self.export.acting(who, self.fd):
+            return [from_host(name) for name in os.listxattr(path)]
+
+    def set_xattr(self, name: str, value: bytes, who: Principal, *, flags: int = 0) -> Maybe[None]:
+        path = self._in_proc()
+        self.export.require(who)
+        with self.export.acting(who, self.fd):
+            os.setxattr(path, to_host(name), value, flags)
+        return None
+
+    def remove_xattr(self, name: str, who: Principal) -> Maybe[None]:
+        path = self._in_proc()
+        self.export.require(who)
+        with self.export.acting(who, self.fd):
+            os.removexattr(path, to_host(name))
+        return None

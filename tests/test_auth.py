@@ -1,0 +1,80 @@
+"""Who an attaching user is, and what the bits give to whom."""
+
+import os
+import socket
+import struct
+
+import pytest
+
+from mk9p.auth import EXEC, NO_ID, NONE, READ, WRITE, Policy, Principal, may
+from mk9p.dial.unix import _unix_link
+from mk9p.errors import NineError
+from mk9p.tree import Conversations, Dir, Open
+
+ALL = READ | WRITE | EXEC
+
+
+@pytest.mark.parametrize("who", [NONE, Principal.named("nobody-has-this-name"), Principal("guest:k1", NO_ID)])
+@pytest.mark.parametrize("number", [0, 65534, 0xFFFFFFFE, NO_ID])
+def test_who_has_no_number_owns_nothing(who: Principal, number: int) -> None:
+    assert who.uid == NO_ID
+    assert not who.groups
+    assert not may(who, 0o770, number, number, READ)
+    assert may(who, 0o007, number, number, ALL)
+
+
+def test_strangers_are_none_by_any_transport_that_does_not_tell() -> None:
+    policy = Policy()
+    for uname, n_uname in (("root", 0), ("nobody", 65534), ("", NO_ID), ("none", NO_ID)):
+        assert policy.attach(uname, n_uname, uid=None, private=False) == NONE
+    assert policy.attach("none", uid=0, private=True) == NONE
+    assert Policy(trust=True).attach("nobody-has-this-name", uid=None, private=False).uid == NO_ID
+
+
+def test_a_process_is_in_the_groups_that_it_has() -> None:
+    """And not in those that it has dropped, though the user database has them."""
+    one = Policy().attach("root", 0, uid=1, gid=4301, groups=(4302, 4303), private=True)
+    assert (one.uid, one.gid, one.groups) == (1, 4301, {4301, 4302, 4303})
+    assert Policy().attach("", uid=1, gid=1, private=True).groups == {1}
+
+
+def test_the_user_of_the_server_is_in_the_groups_of_the_process_that_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 4201)
+    one = Policy().attach("ann", 4201, uid=4201, gid=4301, private=True)
+    assert (one.uid, one.groups) == (4201, {4301})
+
+
+def test_a_uid_that_nobody_has_is_in_no_group() -> None:
+    one = Principal.of(4_000_000_123)
+    assert (one.uid, one.groups, one.group) == (4_000_000_123, frozenset(), NO_ID)
+    assert Principal("root", 0).group == 0
+
+
+@pytest.mark.parametrize("count", [0, 1, 256, 257, 3000])
+@pytest.mark.skipif(os.geteuid() != 0, reason="setgroups needs root")
+def test_the_socket_tells_all_groups_of_its_peer(count: int) -> None:
+    groups, before = tuple(range(10_000, 10_000 + count)), os.getgroups()
+    os.setgroups(groups)
+    try:
+        near, far = socket.socketpair(socket.AF_UNIX)
+    finally:
+        os.setgroups(before)
+    with near:
+        assert struct.calcsize("I") == 4
+        link = _unix_link(far, None)
+        assert link.peer.groups == groups
+        link.close()
+
+
+def test_who_has_no_number_begins_no_conversation() -> None:
+    class Talk:
+        def tree(self) -> Dir:
+            return Dir({})
+
+        def close(self) -> None:
+            pass
+
+    talks = Conversations(lambda number, who: Talk(), mode=0o666)
+    with pytest.raises(NineError, match="own no conversation"):
+        talks.walk("clone", NONE).open(Open(NONE, write=True))  # type: ignore[union-attr]
+    assert not talks.talks
