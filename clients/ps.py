@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import trio
 
 from clients.common import no_kernel, say, with_namespace
-from clients.files import print_json
+from clients.listing import print_json
 from mk9p.client import Client
 from mk9p.tree import split
 

@@ -250,7 +250,9 @@ def test_nobody_at_the_other_end_is_one_line(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "s"))
         listener.listen()
-        process = subprocess.Popen([*ME, "-a", f"unix!{tmp_path / 's'}", "run", "/", "--", "true"], stderr=subprocess.PIPE)
+        process = subprocess.Popen(
+            [*ME, "-a", f"unix!{tmp_path / 's'}", "run", "/", "--", "true"], stderr=subprocess.PIPE
+        )
         listener.accept()[0].close()
         said = process.communicate(timeout=SOON)[1].decode()
     assert (process.returncode, said.count("\n")) == (1, 1), said
