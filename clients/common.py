@@ -49,15 +49,14 @@ def no_kernel(name: str, there: Iterable[str]) -> NineError:
 
 
 async def pieces(file: File) -> AsyncIterator[bytes]:
-    """Give what a file holds as it comes, whether it is stored, made up, or a stream that waits: two empty reads in a row are its end."""
-    empty = False
-    while True:
-        data = await file.read(file.iounit)
-        if data:
-            yield data
-        elif empty:
-            return
-        empty = not data
+    """Give what a file holds as it comes."""
+    while data := await piece(file):
+        yield data
+
+
+async def piece(file: File) -> bytes:
+    """Return what comes next in a file, whether it is stored, made up, or a stream that waits: two empty reads in a row are its end, b""."""
+    return await file.read(file.iounit) or await file.read(file.iounit)
 
 
 def out(data: bytes) -> None:

@@ -19,7 +19,7 @@ from typing import Final
 
 import trio
 
-from clients.common import pieces
+from clients.common import piece
 from clients.links import resolved
 from mk9p.client import Client, File, requests
 from mk9p.client.client import split
@@ -30,7 +30,9 @@ PIECE: Final = 1 << 20
 
 SAME: Final = "it is the same file as its source"
 
-Content = AsyncIterator[bytes]
+Read = Callable[[], Awaitable[bytes]]
+"""Returns the next piece of what is copied, b"" at its end."""
+
 Look = tuple[int, int]
 """A file's length in bytes, and when it was written last, in ns."""
 
@@ -40,13 +42,13 @@ async def within(client: Client, old: str, new: str) -> None:
 
     Raises EINVAL for one file under two paths, EISDIR for directories.
     """
-    async with _source(client, old) as (source, content), _target(client, new, source.qid) as target:
-        await _fill(client, new, target, content)
+    async with _source(client, old) as (source, read), _target(client, new, source.qid) as target:
+        await _fill(client, new, target, read)
 
 
 async def out_of(client: Client, old: str, local: str) -> None:
     """Copy a file of a tree to one of this kernel. Raises as `within`, and OSError as the calls on that file do."""
-    async with _source(client, old) as (source, content):
+    async with _source(client, old) as (source, read):
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
         fd = await trio.to_thread.run_sync(os.open, local, flags, 0o666, abandon_on_cancel=True)  # a fifo waits
         async with trio.wrap_file(io.FileIO(fd, "w")) as file:
@@ -56,8 +58,9 @@ async def out_of(client: Client, old: str, local: str) -> None:
                 return stat.length, stat.mtime
 
             before = os.fstat(fd)
+            read = await _told_apart(local, read, look, (before.st_size, before.st_mtime_ns))
             written = 0
-            async for data in _told_apart(local, content, look, (before.st_size, before.st_mtime_ns)):
+            while data := await read():
                 view = memoryview(data)
                 while view:
                     count = await file.write(view) or 0
@@ -70,19 +73,16 @@ async def into(client: Client, local: str, new: str) -> None:
     """Copy a file of this kernel into a tree. Raises as `out_of`."""
     async with await trio.open_file(local, "rb") as file:
 
-        async def pieces_here() -> Content:
-            while data := await file.read(PIECE):
-                yield data
-
         async def look() -> Look:
             stat = os.fstat(file.fileno())
             return stat.st_size, stat.st_mtime_ns
 
-        content = await _begun(pieces_here())
+        read = await _begun(lambda: file.read(PIECE))
         async with _target(client, new, None) as target:
             with _naming(new):
                 before = await target.stat()
-            await _fill(client, new, target, _told_apart(new, content, look, (before.length, before.mtime)))
+            read = await _told_apart(new, read, look, (before.length, before.mtime))
+            await _fill(client, new, target, read)
             with _naming(new):
                 if (await target.stat()).length > target.position:
                     await target.truncate(target.position)
@@ -104,22 +104,20 @@ async def inside(client: Client, directory: str, path: str) -> bool:
 
 
 @asynccontextmanager
-async def _source(client: Client, path: str) -> AsyncIterator[tuple[File, Content]]:
+async def _source(client: Client, path: str) -> AsyncIterator[tuple[File, Read]]:
     """Open a file and read its first piece, so that what cannot be read is known."""
     with _naming(path):
         file = await client.open(await resolved(client, path))
+
+    async def read() -> bytes:
+        with _naming(path):
+            return await piece(file)
+
     async with file:
         with _naming(path):
             if file.qid.type & QTDIR:
                 raise NineError(errno.EISDIR)
-            content = await _begun(_pieces(path, file))
-        yield file, content
-
-
-async def _pieces(path: str, file: File) -> Content:
-    with _naming(path):
-        async for data in pieces(file):
-            yield data
+        yield file, await _begun(read)
 
 
 @asynccontextmanager
@@ -154,37 +152,39 @@ def _same(one: Qid, other: Qid) -> bool:
     return (one.type, one.path) == (other.type, other.path)
 
 
-async def _fill(client: Client, path: str, target: File, content: Content) -> None:
-    """Write all of the content; what a ctl refuses is told in its words."""
-    async for data in content:
+async def _fill(client: Client, path: str, target: File, read: Read) -> None:
+    """Write all that there is to read; what a ctl refuses is told in its words."""
+    while data := await read():
         try:
             await target.write(data)
         except NineError as error:
             raise about(path, await requests.in_words(client.connection, client.root, split(path), error)) from None
 
 
-async def _begun(content: Content) -> Content:
-    """Read the first piece, and return all of the content. Raises what reading raises."""
-    first = await anext(content, b"")
+async def _begun(read: Read) -> Read:
+    """Read the first piece, and return what reads it and the rest. Raises what reading raises."""
+    waiting = [await read()]
 
-    async def whole() -> Content:
-        if first:
-            yield first
-        async for data in content:
-            yield data
+    async def again() -> bytes:
+        return waiting.pop() if waiting else await read()
 
-    return whole()
+    return again
 
 
-async def _told_apart(target: str, content: Content, look: Callable[[], Awaitable[Look]], other: Look) -> Content:
-    """Give the content of a source; raises EINVAL if the first piece, written to the target, has changed the source. `other`: the target before."""
+async def _told_apart(target: str, read: Read, look: Callable[[], Awaitable[Look]], other: Look) -> Read:
+    """Return what reads a source, and raises EINVAL if its first piece, written to the target, has changed it. `other`: the target before."""
     before = await look()
-    asked = before[0] > 0 and before == other
-    async for data in content:
-        yield data
-        if asked and await look() != before:
+    known = before[0] == 0 or before != other
+    count = 0
+
+    async def again() -> bytes:
+        nonlocal count
+        count += 1
+        if count == 2 and not known and await look() != before:
             raise about(target, NineError(errno.EINVAL, SAME))
-        asked = False
+        return await read()
+
+    return again
 
 
 @contextmanager

@@ -25,7 +25,7 @@ _AGAIN: Final = (
 async def resolved(client: Client, path: str, *, last: bool = True) -> str:
     """Return a path that leads to the same file over no link; without `last`, a link at its end is left as it is.
 
-    Raises as `Client.walk` does, ELOOP for links without an end. The last name need not be there, nor that which a link at the end leads to.
+    Raises as `Client.walk` does, ELOOP for links without an end. What is not there has no links: its names are left as they are.
     """
     names = split(path)
     if ".." not in names:
@@ -50,7 +50,7 @@ async def _step_by_step(client: Client, todo: list[str], *, last: bool) -> str:
         if name == "..":  # what is done holds no link, so the parent is the name before
             del done[-1:]
             continue
-        target = await _target(client, (*done, name), needed=bool(todo)) if todo or last else None
+        target = await _target(client, (*done, name)) if todo or last else None
         if target is None:
             done.append(name)
             continue
@@ -63,14 +63,12 @@ async def _step_by_step(client: Client, todo: list[str], *, last: bool) -> str:
     return "/".join(done) or "/"
 
 
-async def _target(client: Client, names: tuple[str, ...], *, needed: bool) -> str | None:
-    """Return where a link points; None for another file, and, unless it is `needed`, for what is not there."""
+async def _target(client: Client, names: tuple[str, ...]) -> str | None:
+    """Return where a link points; None for another file, and for what is not there."""
     c = client.connection
     try:
         fid, qids = await requests.walk(c, client.root, names)
     except FileNotFoundError:
-        if needed:
-            raise
         return None
     try:
         return await requests.readlink(c, fid) if qids[-1].type & QTSYMLINK else None
