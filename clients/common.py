@@ -1,15 +1,14 @@
 """What the commands share: running against the namespace, and reading whatever a file gives."""
 
 import errno
-import os
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
-from typing import Any, Final
+from typing import Final
 
 from mk9p.client import Client, File, connect
 from mk9p.errors import NineError
 from mk9p.serving import one_error
+from mk9p.stdio import complain, put
 
 
 def with_namespace(work: Callable[[Client], Awaitable[int]], address: str | None = None) -> int:
@@ -50,32 +49,21 @@ def no_kernel(name: str, there: Iterable[str]) -> NineError:
 
 
 async def pieces(file: File) -> AsyncIterator[bytes]:
-    """Give what a file holds as it comes, whether it is stored, made up, or a stream that waits: two empty reads in a row are its end."""
-    empty = False
-    while True:
-        data = await file.read(file.iounit)
-        if data:
-            yield data
-        elif empty:
-            return
-        empty = not data
+    """Give what a file holds as it comes."""
+    while data := await piece(file):
+        yield data
+
+
+async def piece(file: File) -> bytes:
+    """Return what comes next in a file, whether it is stored, made up, or a stream that waits: two empty reads in a row are its end, b""."""
+    return await file.read(file.iounit) or await file.read(file.iounit)
 
 
 def out(data: bytes) -> None:
-    """Write bytes to the standard output at once, as a filter in a pipe must; ends the program quietly when nobody reads them."""
-    try:
-        put(1, data)
-    except BrokenPipeError:
-        raise SystemExit(128 + 13) from None
+    """Write bytes to the standard output at once, as a filter in a pipe must. Raises OSError as write(2)."""
+    put(1, data)
 
 
-def put(descriptor: int, data: bytes) -> None:
-    """Write all of the bytes to a descriptor. Raises OSError as write(2) does."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-def say(*words: Any) -> None:
+def say(words: str) -> None:
     """Tell of an error on stderr, as this command."""
-    print("mk9p:", *words, file=sys.stderr)
+    complain(f"mk9p: {words}")

@@ -9,8 +9,8 @@ from typing import Final
 
 import trio
 
-from clients.common import out, pieces, with_namespace
-from clients.run import _plain, _raw
+from clients import terminal as local
+from clients.common import pieces, with_namespace
 from mk9p.client import Client, File
 from mk9p.errors import NineError
 
@@ -37,11 +37,11 @@ async def attach(ns: Client, path: str) -> int:
     if terminal:
         print(f"{path}: Ctrl-] detaches\r", file=sys.stderr)
     async with opened as console:
-        with _raw() if terminal else _plain():
+        with local.raw():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_type, console, nursery.cancel_scope, terminal)
                 async for data in pieces(console):
-                    out(data)
+                    await local.put(1, data)
                 nursery.cancel_scope.cancel()
     return 0
 
@@ -58,7 +58,7 @@ async def _none(ns: Client, path: str) -> str:
 
 
 async def _type(console: File, everything: trio.CancelScope, terminal: bool) -> None:
-    while data := await trio.to_thread.run_sync(os.read, 0, 4096, abandon_on_cancel=True):
+    while data := await _keys():
         keys, detach, _ = data.partition(DETACH) if terminal else (data, b"", b"")
         if keys:
             await console.write(keys)
@@ -67,3 +67,12 @@ async def _type(console: File, everything: trio.CancelScope, terminal: bool) -> 
             return
     if terminal:
         everything.cancel()
+
+
+async def _keys() -> bytes:
+    try:
+        return await local.take(4096)
+    except OSError as error:
+        if error.errno not in (errno.EIO, errno.EBADF):  # the terminal has gone, or it was closed: it has ended
+            raise
+        return b""

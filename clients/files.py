@@ -2,23 +2,24 @@
 
 import argparse
 import errno
-import os
-import stat as st
-import sys
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
 
 import trio
 
+from clients import copying
+from clients import terminal as local
 from clients.common import out, pieces, say, with_namespace
+from clients.links import resolved
+from clients.listing import PATIENCE, Entry, as_json, entries, line, print_json, silent
+from clients.tail import tail
 from mk9p.client import Client, File
 from mk9p.client.client import split
 from mk9p.client.requests import in_words
 from mk9p.errors import NineError
-from mk9p.server.wirestat import group_name, user_name
-from mk9p.tree import Stat
+from mk9p.stdio import printable
+from mk9p.wire import QTDIR, Qid
 
 PIECE: Final = 1 << 20
 
@@ -50,61 +51,45 @@ async def each(paths: Sequence[str], work: Callable[[str], Awaitable[None]]) -> 
     return status
 
 
-def line(stat: Stat) -> str:
-    """Return a line of `ls -l`: kind and permissions, owner, group, length, time, name."""
-    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(stat.mtime // 1_000_000_000))
-    user, group = stat.user or user_name(stat.uid), stat.group or group_name(stat.gid)
-    mode = st.filemode(stat.mode)
-    if stat.exclusive:
-        mode = mode[:1].replace("-", "l") + mode[1:]
-    return f"{mode} {user:8} {group:8} {stat.length:>12} {when} {stat.name}"
-
-
-def as_json(stat: Stat) -> dict[str, Any]:
-    """Return what `--json` prints of a file."""
-    qid = stat.qid._asdict() if stat.qid else None
-    return {
-        "name": stat.name,
-        "qid": qid,
-        "mode": stat.mode,
-        "length": stat.length,
-        "mtime": stat.mtime,
-        "uid": stat.uid,
-        "gid": stat.gid,
-    }
-
-
-def print_json(value: object) -> None:
-    import json
-
-    json.dump(value, sys.stdout, indent=1)
-    sys.stdout.write("\n")
-
-
 def _ls(parser: argparse.ArgumentParser) -> Command:
     parser.add_argument("-l", "--long", action="store_true", help="modes, owners, lengths and times too")
     parser.add_argument("--json", action="store_true", help="as JSON: for scripts")
     parser.add_argument("paths", metavar="PATH", nargs="*", default=["/"])
 
     async def command(ns: Client, chosen: argparse.Namespace) -> int:
-        listed: dict[str, list[Stat]] = {}
+        listed: dict[str, list[Entry]] = {}
+        status = chosen.long or chosen.json
 
         async def work(path: str) -> None:
-            stat = await ns.stat(path)
-            listed[path] = sorted(await ns.listdir(path), key=lambda s: s.name) if stat.is_dir else [stat]
+            real = await resolved(ns, path)
+            qids = await ns.walk(real)
+            if (qids[-1] if qids else ns.qid).type & QTDIR:
+                listed[path] = await entries(ns, real, status=status)
+            else:
+                listed[path] = [await _entry(ns, real)]
 
-        status = await each(chosen.paths, work)
+        failed = await each(chosen.paths, work)
         if chosen.json:
-            print_json({path: [as_json(stat) for stat in stats] for path, stats in listed.items()})
-            return status
-        for path, stats in listed.items():
-            if len(chosen.paths) > 1:
-                print(f"{path}:")
-            for stat in stats:
-                print(line(stat) if chosen.long else stat.name + ("/" if stat.is_dir else ""))
-        return status
+            print_json({path: [as_json(entry) for entry in found] for path, found in listed.items()})
+        else:
+            for path, found in listed.items():
+                if len(chosen.paths) > 1:
+                    print(f"{printable(path)}:")
+                for entry in found:
+                    print(line(entry) if chosen.long else printable(entry.name) + ("/" if entry.is_dir else ""))
+        for path, found in listed.items():
+            for entry in found:
+                if entry.failure is not None:
+                    say(f"{path.rstrip('/')}/{entry.name}: {entry.failure}")
+                    failed = 1
+        return failed
 
     return command
+
+
+async def _entry(ns: Client, path: str) -> Entry:
+    stat = await ns.stat(path)
+    return Entry(stat.name, stat.qid or Qid(stat.mode >> 24, 0, 0), stat)
 
 
 def _cat(parser: argparse.ArgumentParser) -> Command:
@@ -112,7 +97,7 @@ def _cat(parser: argparse.ArgumentParser) -> Command:
 
     async def command(ns: Client, chosen: argparse.Namespace) -> int:
         async def work(path: str) -> None:
-            async with await ns.open(path) as file:
+            async with await ns.open(await resolved(ns, path)) as file:
                 async for data in pieces(file):
                     out(data)
 
@@ -131,7 +116,7 @@ def _write(parser: argparse.ArgumentParser) -> Command:
                 await ns.write(path, " ".join(chosen.words) + "\n")
                 return
             async with await ns.open(path, "w") as file:
-                while data := await trio.to_thread.run_sync(os.read, 0, PIECE):
+                while data := await local.take(PIECE):
                     await _put(ns, path, file, data)
 
         return await each([chosen.path], work)
@@ -144,18 +129,18 @@ def _stat(parser: argparse.ArgumentParser) -> Command:
     parser.add_argument("paths", metavar="PATH", nargs="+")
 
     async def command(ns: Client, chosen: argparse.Namespace) -> int:
-        stats: list[Stat] = []
+        found: list[Entry] = []
 
         async def work(path: str) -> None:
-            stats.append(await ns.stat(path))
+            found.append(await _entry(ns, await resolved(ns, path, last=False)))
 
         status = await each(chosen.paths, work)
         if chosen.json:
-            print_json([as_json(stat) for stat in stats])
+            print_json([as_json(entry) for entry in found])
         else:
-            for stat in stats:
-                q = stat.qid
-                print(line(stat), f"qid {q.type:#x} {q.version} {q.path:#018x}" if q else "")
+            for entry in found:
+                q = entry.qid
+                print(line(entry), f"qid {q.type:#x} {q.version} {q.path:#018x}")
         return status
 
     return command
@@ -166,19 +151,27 @@ def _tree(parser: argparse.ArgumentParser) -> Command:
     parser.add_argument("path", metavar="PATH", nargs="?", default="/")
 
     async def command(ns: Client, chosen: argparse.Namespace) -> int:
-        async def show(path: str, indent: str, depth: int) -> None:
+        top = await resolved(ns, chosen.path)
+        await ns.walk(top)
+        todo = [("", top, 0)]  # what to print, and the directory that is listed then, at its depth
+        while todo:
+            text, path, depth = todo.pop()
+            if text:
+                print(text)
+            if not path or depth >= chosen.depth:
+                continue
+            below: list[tuple[str, str, int]] = []
+            indent = "   " * depth
             try:
-                stats = sorted(await ns.listdir(path), key=lambda s: s.name)
+                with trio.move_on_after(PATIENCE) as scope:
+                    for entry in await entries(ns, path):
+                        shown = f"{indent}{printable(entry.name)}{'/' if entry.is_dir else ''}"
+                        below.append((shown, f"{path}/{entry.name}" if entry.is_dir else "", depth + 1))
+                if scope.cancelled_caught:
+                    raise silent()
             except OSError as error:
-                print(f"{indent}({error})")
-                return
-            for stat in stats:
-                print(f"{indent}{stat.name}{'/' if stat.is_dir else ''}")
-                if stat.is_dir and depth > 1:
-                    await show(f"{path}/{stat.name}", indent + "   ", depth - 1)
-
-        await ns.stat(chosen.path)
-        await show(chosen.path, "", chosen.depth)
+                print(f"{indent}({printable(str(error))})")
+            todo += reversed(below)
         return 0
 
     return command
@@ -192,25 +185,20 @@ def _cp(parser: argparse.ArgumentParser) -> Command:
 
     async def command(ns: Client, chosen: argparse.Namespace) -> int:
         source, destination = chosen.source, chosen.destination
-        if not (source.startswith(":") or destination.startswith(":")):
-            raise NineError(errno.EINVAL, "neither path is in the namespace: write it as :PATH")
-        async with AsyncExitStack() as stack:
-            # The source is opened first: where there is none, nothing is emptied for it.
-            if source.startswith(":"):
-                with _naming(source):
-                    content = pieces(await stack.enter_async_context(await ns.open(source[1:])))
-            else:
-                content = _pieces_here(await stack.enter_async_context(await trio.open_file(source, "rb")))
-            if destination.startswith(":"):
-                with _naming(destination):
-                    path = destination[1:]
-                    to = await stack.enter_async_context(await ns.open(path, "w"))
-                    async for data in content:
-                        await _put(ns, path, to, data)
-            else:
-                local = await stack.enter_async_context(await trio.open_file(destination, "wb"))
-                async for data in content:
-                    await local.write(data)
+        try:
+            match source.startswith(":"), destination.startswith(":"):
+                case True, True:
+                    await copying.within(ns, source[1:], destination[1:])
+                case True, False:
+                    await copying.out_of(ns, source[1:], destination)
+                case False, True:
+                    await copying.into(ns, source, destination[1:])
+                case _:
+                    raise NineError(errno.EINVAL, "neither path is in the namespace: write it as :PATH")
+        except NineError as error:
+            if error.filename in (source[1:], destination[1:]):
+                error.filename = f":{error.filename}"
+            raise
         return 0
 
     return command
@@ -222,7 +210,8 @@ def _naming(path: str) -> Iterator[None]:
     try:
         yield
     except NineError as error:
-        raise NineError(error.errno, f"{path}: {error}") from None
+        error.filename = path
+        raise
 
 
 async def _put(ns: Client, path: str, file: File, data: bytes) -> None:
@@ -233,15 +222,10 @@ async def _put(ns: Client, path: str, file: File, data: bytes) -> None:
         raise await in_words(ns.connection, ns.root, split(path), error) from None
 
 
-async def _pieces_here(file: Any) -> AsyncIterator[bytes]:
-    while data := await file.read(PIECE):
-        yield data
-
-
 def _tail(parser: argparse.ArgumentParser) -> Command:
     parser.add_argument(
         "-n",
-        type=int,
+        type=_count,
         default=10,
         metavar="LINES",
         help="how many of the lines that are kept to begin with (10); 0: all",
@@ -249,18 +233,22 @@ def _tail(parser: argparse.ArgumentParser) -> Command:
     parser.add_argument("path", metavar="PATH")
 
     async def command(ns: Client, chosen: argparse.Namespace) -> int:
-        kept: list[bytes] = []
         with _naming(chosen.path):
-            opened = await ns.open(chosen.path)
+            opened = await ns.open(await resolved(ns, chosen.path))
         async with opened as file:
-            first = True
-            async for data in pieces(file):
-                kept = data.splitlines(keepends=True)
-                out(b"".join(kept[-chosen.n :] if first and chosen.n else kept))
-                first = False
+            with _naming(chosen.path):
+                await tail(file, chosen.n, out)
         return 0
 
     return command
+
+
+def _count(text: str) -> int:
+    """Read a number of lines; raises ValueError, which is wrong use, for what is none."""
+    value = int(text)
+    if value < 0:
+        raise ValueError(text)
+    return value
 
 
 _ABOUT: Final = {

@@ -10,12 +10,15 @@
 * What is written goes out at `flush` and `close`, or when a block is full. So the lines printed into a ctl are one write, as with `echo`.
 * Errors are the OSError classes that a local tree would raise, with the path; that of a ctl has the words of the `error` beside it.
 * Listings are not cached: the trees change by themselves. A connection that was lost is dialled again by the next call; open files are lost with it.
-* There are no transactions, and symbolic links are not followed.
+* Symbolic links are followed within the tree; `islink` in `info` and `ls` says where one was. A link to a directory is "link" to `ls`, and no
+  "directory", so that a walk over all ends; so is one that leads nowhere. What removes or moves a name does that to the link.
+* `.` and `..` in a path are taken out by its text, as a URL has it, and lead nowhere above the root.
+* There are no transactions. An open file that is read can be pickled, and is opened again where it is unpickled.
 """
 
 import errno
 import io
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote, unquote, urlsplit
 
@@ -23,17 +26,35 @@ import trio
 from fsspec.spec import AbstractFileSystem  # type: ignore[import-untyped]
 from fsspec.utils import stringify_path  # type: ignore[import-untyped]
 
-from clients.fsspec_files import BLOCK, NineFile, RawFile, about, copied, described, opened, part, there, touched
+from clients import copying
+from clients.copying import about
+from clients.fsspec_calls import (
+    apart,
+    described,
+    followed,
+    join,
+    listed,
+    made,
+    moment,
+    moved,
+    named,
+    opened,
+    opened_to_write,
+    part,
+    removed,
+    replaced,
+    there,
+    touched,
+)
+from clients.fsspec_files import BLOCK, NineFile, RawFile
+from clients.links import normal
 from clients.portal import Portal, portal
 from mk9p.client import Client, connect
-from mk9p.client.client import split
 from mk9p.dial import parse
 from mk9p.errors import NineError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-    from mk9p.tree import Stat
 
 
 class NineFileSystem(AbstractFileSystem):  # type: ignore[misc]
@@ -66,7 +87,8 @@ class NineFileSystem(AbstractFileSystem):  # type: ignore[misc]
             try:
                 return await work(client, *args)
             except NineError as error:
-                raise about(next((each for each in args if isinstance(each, str)), None), error) from None
+                path = next((each for each in args if isinstance(each, str)), None)
+                raise (error if path is None else about(path, error)) from None
 
         return self._door().call(run)
 
@@ -106,7 +128,7 @@ class NineFileSystem(AbstractFileSystem):  # type: ignore[misc]
             return [cls._strip_protocol(each) for each in path]
         scheme, mark, rest = stringify_path(path).partition("://")
         rest = rest.partition("/")[2] if mark and scheme in cls.protocol else scheme + mark + rest
-        return "/" + "/".join(split(rest))
+        return normal(rest)
 
     @staticmethod
     def _get_kwargs_from_urls(path: str) -> dict[str, Any]:
@@ -134,19 +156,18 @@ class NineFileSystem(AbstractFileSystem):  # type: ignore[misc]
     # Status
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
-        """Return what is known of a file: name, size in bytes, type, mode, owner, times in seconds."""
+        """Return what is known of a file: name, size in bytes, type, mode, owner, times in seconds; of a link what it leads to, and `islink`."""
         path = self._strip_protocol(path)
-        return described(path, self._call(Client.stat, path))
+        stat, link = self._call(followed, path)
+        return described(path, stat, link)
 
     def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
         """Return what a directory holds, or the file itself: their paths, or with `detail` what `info` says of each."""
         path = self._strip_protocol(path)
-        stat: Stat = self._call(Client.stat, path)
-        if stat.is_dir:
-            found = [described(f"{path.rstrip('/')}/{each.name}", each) for each in self._call(Client.listdir, path)]
-        else:
-            found = [described(path, stat)]
-        return found if detail else sorted(each["name"] for each in found)
+        if not detail:
+            names: list[str] = self._call(named, path)
+            return sorted(join(path, name) for name in names)
+        return self._call(listed, path)  # type: ignore[no-any-return]
 
     def exists(self, path: str, **_: Any) -> bool:
         """Tell whether a path leads somewhere. Raises OSError when that cannot be told."""
@@ -155,11 +176,11 @@ class NineFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
     def created(self, path: str) -> datetime:
         """Return when the status of a file changed last: 9P tells no earlier time."""
-        return datetime.fromtimestamp(self.info(path)["created"], UTC)
+        return moment(self.info(path)["created"])
 
     def modified(self, path: str) -> datetime:
-        """Return when a file was written last; made-up files have no such time but 1970."""
-        return datetime.fromtimestamp(self.info(path)["mtime"], UTC)
+        """Return when a file was written last; made-up files have no such time but 1970. Before the year 1 it is that, after 9999 that."""
+        return moment(self.info(path)["mtime"])
 
     # Content
 
@@ -176,11 +197,14 @@ class NineFileSystem(AbstractFileSystem):  # type: ignore[misc]
             raise NotImplementedError("9P has no transactions")
         if mode == "rb":
             file, stat = self._call(opened, path)
+            size = options.pop("size", None)  # of one that was pickled, or as the caller knows it
             if stat.length:
-                return NineFile(self, path, file, block_size or "default", stat.length, cache_options, **options)
+                return NineFile(
+                    self, path, file, block_size or "default", size or stat.length, cache_options, **options
+                )
             with RawFile(self, path, file, mode) as made_up:
                 return io.BytesIO(made_up.readall())
-        raw = RawFile(self, path, self._call(Client.open, path, mode), mode)
+        raw = RawFile(self, path, self._call(opened_to_write, path, mode), mode)
         return (io.BufferedRandom if "+" in mode else io.BufferedWriter)(raw, block_size or BLOCK)
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **_: Any) -> bytes:
@@ -195,7 +219,7 @@ class NineFileSystem(AbstractFileSystem):  # type: ignore[misc]
             with self.open(path, "xb") as file:
                 file.write(value)
         else:
-            self._call(Client.write, path, value)
+            self._call(replaced, path, value)
 
     def touch(self, path: str, truncate: bool = True, **_: Any) -> None:
         """Make a file that is not there and empty one that is, or without `truncate` give it the present time."""
@@ -212,7 +236,7 @@ class NineFileSystem(AbstractFileSystem):  # type: ignore[misc]
         path = self._strip_protocol(path)
         if create_parents and not self.exists(self._parent(path)):
             self.makedirs(self._parent(path), exist_ok=True)
-        self._call(Client.mkdir, path)
+        self._call(made, path)
 
     def makedirs(self, path: str, exist_ok: bool = False) -> None:
         """Make a directory and those above it."""
@@ -227,25 +251,16 @@ class NineFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
     def rmdir(self, path: str) -> None:
         """Remove an empty directory."""
-        path = self._strip_protocol(path)
-        if not self.isdir(path):
-            raise about(path, NineError(errno.ENOTDIR if self.exists(path) else errno.ENOENT))
-        self._call(Client.remove, path)
+        self._call(removed, self._strip_protocol(path), True)
 
     def rm_file(self, path: str) -> None:
         """Remove a file."""
-        path = self._strip_protocol(path)
-        if self.isdir(path):
-            raise about(path, NineError(errno.EISDIR))
-        self._call(Client.remove, path)
+        self._call(removed, self._strip_protocol(path), False)
 
     def rm(self, path: Any, recursive: bool = False, maxdepth: int | None = None) -> None:
         """Remove files, and with `recursive` directories and all in them."""
         for each in reversed(self.expand_path(path, recursive=recursive, maxdepth=maxdepth)):
-            if recursive and self.isdir(each):
-                self.rmdir(each)
-            else:
-                self.rm_file(each)
+            self._call(removed, each, None if recursive else False)
 
     def mv(self, path1: str, path2: str, recursive: bool = False, maxdepth: int | None = None, **options: Any) -> None:
         """Give a file another path, or put it into the directory that is there; where the server cannot, it is copied and removed."""
@@ -253,18 +268,23 @@ class NineFileSystem(AbstractFileSystem):  # type: ignore[misc]
         if old == new:
             return
         if self.isdir(new):
-            new = f"{new.rstrip('/')}/{old.rpartition('/')[2]}"
+            new = join(new, old.rpartition("/")[2])
         try:
-            self._call(Client.rename, old, new)
+            self._call(moved, old, new)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            super().mv(old, new, recursive=recursive, maxdepth=maxdepth, **options)
+            recursive = recursive or self.isdir(old)
+            if recursive:
+                self._call(apart, old, new)
+            self.copy(old, new, recursive=recursive, maxdepth=maxdepth, on_error="raise", **options)
+            self.rm(old, recursive=recursive)
 
     def cp_file(self, path1: str, path2: str, **_: Any) -> None:
-        """Copy a file, or make a directory where one is."""
+        """Copy a file, or make a directory where one is. Raises EINVAL for one that would be copied onto itself, or into itself."""
         old, new = self._strip_protocol(path1), self._strip_protocol(path2)
         if self.isdir(old):
+            self._call(apart, old, new)
             self.makedirs(new, exist_ok=True)
         else:
-            self._call(copied, old, new)
+            self._call(copying.within, old, new)

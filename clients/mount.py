@@ -12,39 +12,24 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Final
 
-import attrs
 import trio
 
 from clients import v9fs
 from clients.background import in_background
+from clients.mounts import TYPE, detach, full_path, mounted_at
 from mk9p import ktext
 from mk9p.auth import Principal
 from mk9p.client.client import DEFAULT
 from mk9p.dial import parse
 from mk9p.errors import NineError
 from mk9p.serving import one_error
+from mk9p.stdio import complain
 
 PATIENCE: Final = 5.0  # seconds for the server to answer the first time, and each time that it has to be dialled again
-TYPE: Final = "mk9p"  # /proc/mounts shows fuse.mk9p
+LEAVING: Final = 2.0  # seconds that `umount -l` waits for the process that served a mount
 INSTALL: Final = "pip install 'mk9p[fuse]'"
-
-
-@attrs.frozen
-class Mounted:
-    """A line of /proc/self/mountinfo (proc(5)): device number, directory, type, source, options."""
-
-    device: str
-    directory: str
-    type: str
-    source: str
-    options: tuple[str, ...]
-
-    @property
-    def ours(self) -> bool:
-        return self.type in ("9p", f"fuse.{TYPE}")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -97,7 +82,7 @@ def mount_main(arguments: Sequence[str]) -> int:
 
 def mountpoint(directory: str) -> str:
     """Return the full path of a directory to mount on. Raises ENOENT, ENOTDIR, EBUSY if one of our mounts is there."""
-    path = os.path.realpath(directory)
+    path = full_path(directory)
     there = mounted_at(path)
     if there is not None and there.ours:
         raise NineError(errno.EBUSY, f"{directory}: {there.source} is mounted there: `mk9p umount {directory}` first")
@@ -106,20 +91,6 @@ def mountpoint(directory: str) -> str:
     if not os.path.isdir(path):
         raise NineError(errno.ENOTDIR, f"{directory}: not a directory")
     return path
-
-
-def mounts() -> list[Mounted]:
-    """Return all that is mounted in this namespace, later ones last."""
-    with open("/proc/self/mountinfo", "rb") as file:
-        return [
-            Mounted(m.device, m.target, m.kind, m.source, (*m.options.split(","), *m.inner.split(",")))
-            for m in ktext.mounts(file.read())
-        ]
-
-
-def mounted_at(path: str) -> Mounted | None:
-    """Return what is mounted on a full path, the last if it is several."""
-    return next((mount for mount in reversed(mounts()) if mount.directory == path), None)
 
 
 def kernel_has_9p() -> bool:
@@ -161,7 +132,7 @@ def mount_v9fs(address: str, directory: str, wish: v9fs.Wish, *, verbose: bool) 
     try:
         os.stat(directory)
     except OSError as error:
-        _command(["umount", "-l", directory], directory)
+        detach(directory)
         raise NineError(error.errno or errno.EIO, f"{address}: its root: {error.strerror}") from None
     there = mounted_at(directory)
     for note in v9fs.differences(plan.options, there.options if there else ()):
@@ -329,30 +300,47 @@ def umount_main(arguments: Sequence[str]) -> int:
     parser.add_argument("-l", "--lazy", action="store_true", help="detach it now, even if it is in use")
     parser.add_argument("dir", metavar="DIR")
     chosen = parser.parse_args(arguments[1:])
-    umount(os.path.realpath(chosen.dir), lazy=chosen.lazy)
+    umount(full_path(chosen.dir), lazy=chosen.lazy)
     return 0
 
 
 def umount(path: str, *, lazy: bool = False) -> None:
-    """Unmount what `mk9p mount` mounted on a full path. Raises EINVAL if there is none, EBUSY if it is in use."""
+    """Unmount what `mk9p mount` mounted on a full path. Raises EINVAL if there is none, EBUSY if it is in use.
+
+    `lazy` detaches it, and asks neither the file system nor the process that serves it, which is told to end and waited for a moment.
+    """
     there = mounted_at(path)
     if there is None or not there.ours:
         raise NineError(errno.EINVAL, f"{path}: nothing of mk9p is mounted there")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as process:
+        process.setblocking(False)  # nobody accepts: it is there, or it is not
         alive = there.type != "9p" and process.connect_ex(_alive(there.device)) == 0
-        by_root, by_others = ["umount", "-i", *(["-l"] * lazy)], ["fusermount3", "-u", *(["-z"] * lazy)]
-        command = [*(by_root if os.geteuid() == 0 else by_others), path]
-        try:
-            _command(command, path)
-        except NineError as error:
-            if error.errno != errno.EBUSY:
-                raise
-            raise NineError(errno.EBUSY, f"{path}: in use: `fuser -vm {path}` says by whom; or umount -l") from None
-        if alive and lazy:
+        if lazy and os.geteuid() == 0:
+            detach(path)
+        else:
+            _umount(path, lazy=lazy)
+        if not alive:
+            return
+        pid = 0
+        if lazy:
             import struct
 
-            credentials = process.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-            os.kill(struct.unpack("3i", credentials)[0], signal.SIGTERM)
-        if alive:
-            with suppress(ConnectionResetError):
-                process.recv(1)  # it ends with the process
+            pid, _, _ = struct.unpack("3i", process.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            os.kill(pid, signal.SIGTERM)
+        process.settimeout(LEAVING if lazy else None)
+        try:
+            process.recv(1)  # it ends with the process
+        except ConnectionResetError:
+            return
+        except TimeoutError:
+            complain(f"mk9p umount: {path} is detached; process {pid}, which served it, has not ended yet")
+
+
+def _umount(path: str, *, lazy: bool) -> None:
+    by_root, by_others = ["umount", "-i", *(["-l"] * lazy)], ["fusermount3", "-u", *(["-z"] * lazy)]
+    try:
+        _command([*(by_root if os.geteuid() == 0 else by_others), path], path)
+    except NineError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        raise NineError(errno.EBUSY, f"{path}: in use: `fuser -vm {path}` says by whom; or umount -l") from None

@@ -1,36 +1,47 @@
-"""`mk9p run [-t] KERNEL -- COMMAND [ARG...]`: a command in a kernel, through the files of its `cmd`.
+"""`mk9p run [-nt] KERNEL -- COMMAND [ARG...]`: a command in a kernel, through the files of its `cmd`.
 
-Standard input, output and error are this process's; signals that it gets go to the command; its exit status is the command's (128 + N if a signal N
-ended it, as in sh). With `-t` the command has a terminal of the size of ours, which is raw meanwhile.
+Standard input, output and error are this process's, or with `-n` the input is empty; signals that it gets go to the command; its exit status is the
+command's (128 + N if a signal N ended it, as in sh), 127 where there is no such program, 126 where it cannot be run. With `-t` the command has a
+terminal of the size of ours, which is raw meanwhile.
+
+It ends when it is told to, also where nobody takes its output: once the command has ended by the signal, what is not taken within `GRACE` is dropped.
 """
 
 import argparse
 import errno
 import os
 import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from typing import Final
 
+import attrs
 import trio
 
-from clients.common import kernel, pieces, put, say, with_namespace
+from clients import terminal as local
+from clients.common import kernel, pieces, say, with_namespace
 from mk9p.client import Client, File
 from mk9p.errors import NineError
 from mk9p.signals import exit_code
+from mk9p.stdio import complain, told
 from mk9p.tree import join, split
 
-FORWARDED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+FORWARDED: Final = (*ENDING, signal.SIGUSR1, signal.SIGUSR2)
 PIECE: Final = 1 << 16
+GRACE: Final = 1.0  # seconds without a piece taken: a reader that is alive takes one in less
+NOT_THERE: Final = 127  # exit statuses of a shell
+NOT_RUN: Final = 126
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run `mk9p run`."""
     parser = argparse.ArgumentParser(
         prog="mk9p run",
-        usage="mk9p run [-t] [-d DIR] [-e NAME=VALUE]... KERNEL -- COMMAND [ARG...]",
+        usage="mk9p run [-nt] [-d DIR] [-e NAME=VALUE]... KERNEL -- COMMAND [ARG...]",
         description="Run a command in a kernel: its input, output, signals and exit status are this process's.",
     )
+    parser.add_argument("-n", "--no-input", action="store_true", help="give it no input, as /dev/null does: for loops")
     parser.add_argument("-t", "--terminal", action="store_true", help="give the command a terminal")
     parser.add_argument("-d", "--dir", help="where to run it (/)")
     parser.add_argument(
@@ -46,15 +57,23 @@ def main(arguments: Sequence[str]) -> int:
     settings += [join(["dir", chosen.dir])] if chosen.dir else []
 
     async def work(ns: Client) -> int:
-        return await run(ns, await kernel(ns, chosen.kernel), command, settings, terminal=chosen.terminal)
+        tree = await kernel(ns, chosen.kernel)
+        return await run(ns, tree, command, settings, terminal=chosen.terminal, no_input=chosen.no_input)
 
     return with_namespace(work)
 
 
 async def run(
-    ns: Client, tree: str, command: Sequence[str], settings: Sequence[str] = (), *, terminal: bool = False
+    ns: Client,
+    tree: str,
+    command: Sequence[str],
+    settings: Sequence[str] = (),
+    *,
+    terminal: bool = False,
+    no_input: bool = False,
 ) -> int:
     """Run a command in the kernel whose tree is at a path and return its exit status as a shell tells it."""
+    size = local.size() if terminal else None
     try:
         clone = await ns.open(f"{tree}/cmd/clone", "r+")
     except OSError as error:
@@ -65,15 +84,14 @@ async def run(
 
         async def order(line: str) -> None:
             try:
-                await ctl.pwrite(line.encode(), 0)
+                await ctl.pwrite(line.encode(errors="surrogateescape"), 0)
             except OSError as error:
                 words = (await ns.read(f"{talk}/error")).strip()
-                raise type(error)(error.errno, words or str(error)) from None
+                raise NineError(error.errno or errno.EIO, words or str(error)) from None
 
         for line in settings:
             await order(line)
-        if terminal:
-            size = os.get_terminal_size()
+        if size is not None:
             await order(join(["env", f"TERM={os.environ.get('TERM', 'dumb')}"]))
             await order(f"size {size.lines} {size.columns}")
         async with (
@@ -82,100 +100,131 @@ async def run(
             await ns.open(f"{talk}/stderr") as errors,
             await ns.open(f"{talk}/wait") as wait,
         ):
-            await order(join(["exec", *command]))
-            with _raw() if terminal else _plain():
+            try:
+                await order(join(["exec", *command]))
+            except NineError as error:
+                if not error.ename.startswith(f"{command[0]}: "):  # it is not the program that is at fault
+                    raise
+                complain(f"mk9p run: {error}")
+                return NOT_THERE if error.errno == errno.ENOENT else NOT_RUN
+            talking = Talk(ctl, terminal)
+            with local.raw() if terminal and not no_input else nullcontext():
                 async with trio.open_nursery() as nursery:
-                    feeder = trio.CancelScope()
-                    nursery.start_soon(_feed, data, ctl, feeder)
-                    nursery.start_soon(_forward, ctl, terminal)
+                    nursery.start_soon(talking.feed, data, no_input)
+                    nursery.start_soon(talking.forward, nursery.cancel_scope)
                     async with trio.open_nursery() as outputs:
-                        outputs.start_soon(_drain, output, 1, ctl)
-                        outputs.start_soon(_drain, errors, 2, ctl)
-                    status = await _status(wait)
+                        outputs.start_soon(talking.unless_stuck, outputs.cancel_scope)
+                        async with trio.open_nursery() as drains:
+                            drains.start_soon(talking.drain, output, 1)
+                            drains.start_soon(talking.drain, errors, 2)
+                            drains.start_soon(talking.wait, wait)
+                        outputs.cancel_scope.cancel()
                     nursery.cancel_scope.cancel()
-    return status
+    return talking.status
 
 
-async def _status(wait: File) -> int:
-    """Return the exit status that a line of `wait` tells: `pid utime stime rtime 'status'`."""
-    words = split((await wait.pread(4096, 0)).decode())
-    return exit_code(words[4]) if len(words) > 4 else 1
+@attrs.define(eq=False)
+class Talk:
+    """What goes on between this process and a command that runs, and how it ended."""
 
+    ctl: File
+    terminal: bool
+    status: int = 1
+    ended: trio.Event = attrs.field(factory=trio.Event)
+    asked: trio.Event = attrs.field(factory=trio.Event)  # for the end, by a signal
+    asked_at: float = 0.0  # when the last one came
+    taken: int = 0  # pieces of output that were written here
+    writing: dict[int, float] = attrs.field(factory=dict)  # since when, by descriptor
+    unanswered: list[float] = attrs.field(factory=list)  # when words were sent that the kernel has not answered
 
-async def _drain(file: File, descriptor: int, ctl: File) -> None:
-    """Pass on what the command prints. When nobody reads that any more, the command is told as if it had written into a broken pipe."""
-    async for data in pieces(file):
+    async def wait(self, file: File) -> None:
+        """Wait for the command's end, which a line of `wait` tells: `pid utime stime rtime 'status'`."""
+        words = split((await file.pread(4096, 0)).decode(errors="replace"))
+        self.status = exit_code(words[4]) if len(words) > 4 else 1
+        self.ended.set()
+
+    async def drain(self, file: File, descriptor: int) -> None:
+        """Pass on what the command prints. When nobody takes that any more, the command is told as if it had written there itself."""
+        async for data in pieces(file):
+            self.writing[descriptor] = trio.current_time()
+            try:
+                await local.put(descriptor, data)
+            except OSError as error:
+                if error.errno not in (errno.EPIPE, errno.EIO):
+                    raise
+                await self.send("kill PIPE" if error.errno == errno.EPIPE else "kill HUP")  # EIO: the terminal has gone
+                await file.aclose()  # who does not care for signals gets EPIPE
+                return
+            finally:
+                del self.writing[descriptor]
+            self.taken += 1
+
+    async def unless_stuck(self, scope: trio.CancelScope) -> None:
+        """Cancel the outputs when this process was told to end, the command has ended, and what it printed is not taken."""
+        await self.asked.wait()
+        await self.ended.wait()
+        taken = -1
+        while taken != self.taken:
+            taken = self.taken
+            await trio.sleep(GRACE)
+        scope.cancel()
+
+    async def feed(self, data: File, no_input: bool) -> None:
+        """Send our standard input until it ends, then end the command's."""
         try:
-            put(descriptor, data)
-        except BrokenPipeError:
-            with suppress(OSError):  # it may have ended by itself meanwhile
-                await ctl.pwrite(b"kill PIPE", 0)
-            return
-
-
-async def _feed(data: File, ctl: File, scope: trio.CancelScope) -> None:
-    """Send our standard input until it ends, then end the command's."""
-    with scope:
-        try:
-            while piece := await trio.to_thread.run_sync(_read_input, abandon_on_cancel=True):
+            while not no_input and (piece := await self._input()):
                 await data.write(piece)
-            await ctl.pwrite(b"closein", 0)
+            await self.ctl.pwrite(b"closein", 0)
         except OSError as error:  # the command does not read any more, which is its own business
             if not _gone(error):
                 say(f"standard input: {error}")
 
+    async def _input(self) -> bytes:
+        try:
+            return await local.take(PIECE)
+        except OSError as error:
+            if error.errno not in (errno.EIO, errno.EBADF):  # the terminal has gone, or it was closed: it has ended
+                complain(f"mk9p run: {told(error)}")
+            return b""
 
-def _read_input() -> bytes:
-    return os.read(0, PIECE)
+    async def send(self, words: str) -> None:
+        """Write a word to the command's ctl; one that has ended takes none."""
+        at = trio.current_time()
+        self.unanswered.append(at)
+        try:
+            await self.ctl.pwrite(words.encode(), 0)
+        except OSError as error:
+            if not _gone(error):
+                raise
+        self.unanswered.remove(at)
+
+    async def forward(self, everything: trio.CancelScope) -> None:
+        """Send the signals that we get to the command; a change of our window's size, its size.
+
+        Whoever asks for the end twice is let go if the kernel does not answer, which raises ETIMEDOUT, or if nobody takes the output that the
+        command waits to get rid of; then it is hung up.
+        """
+        with trio.open_signal_receiver(*FORWARDED, signal.SIGWINCH) as signals:
+            async with trio.open_nursery() as nursery:
+                async for number in signals:
+                    if number == signal.SIGWINCH:
+                        if self.terminal:
+                            with suppress(OSError):  # it has gone
+                                size = local.size()
+                                nursery.start_soon(self.send, f"size {size.lines} {size.columns}")
+                        continue
+                    now = trio.current_time()
+                    if any(at < now - GRACE for at in self.unanswered):
+                        raise NineError(errno.ETIMEDOUT, "the kernel does not answer; the command may go on there")
+                    if number in ENDING:
+                        if self.asked.is_set() and any(since < self.asked_at for since in self.writing.values()):
+                            self.status = 128 + number
+                            everything.cancel()
+                            return
+                        self.asked_at = now
+                        self.asked.set()
+                    nursery.start_soon(self.send, f"kill {signal.Signals(number).name}")
 
 
 def _gone(error: OSError) -> bool:
     return error.errno in (errno.EPIPE, errno.EBADF, errno.ESRCH, errno.EINVAL, errno.EIO)
-
-
-async def _forward(ctl: File, terminal: bool) -> None:
-    """Send the signals that we get to the command; a change of our window's size, its size.
-
-    Whoever asks for the end twice while the kernel does not answer is let go: raises ETIMEDOUT.
-    """
-    unanswered = 0
-
-    async def send(words: str) -> None:
-        nonlocal unanswered
-        unanswered += 1
-        try:
-            await ctl.pwrite(words.encode(), 0)
-        except OSError as error:
-            if not _gone(error):
-                raise
-        unanswered -= 1
-
-    with trio.open_signal_receiver(*FORWARDED, signal.SIGWINCH) as signals:
-        async with trio.open_nursery() as nursery:
-            async for number in signals:
-                if number != signal.SIGWINCH:
-                    if unanswered:
-                        raise NineError(errno.ETIMEDOUT, "the kernel does not answer; the command may go on there")
-                    nursery.start_soon(send, f"kill {signal.Signals(number).name}")
-                elif terminal:
-                    size = os.get_terminal_size()
-                    nursery.start_soon(send, f"size {size.lines} {size.columns}")
-
-
-@contextmanager
-def _plain() -> Iterator[None]:
-    yield
-
-
-@contextmanager
-def _raw() -> Iterator[None]:
-    """Make our terminal raw, and as it was at the end."""
-    import termios
-    import tty
-
-    before = termios.tcgetattr(0)
-    tty.setraw(0)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(0, termios.TCSADRAIN, before)

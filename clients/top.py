@@ -1,7 +1,8 @@
 """`mk9p top`: all kernels of the namespace as they are now, what they are asked, and their busiest processes. It uses the files, and nothing else.
 
-Every interval all kernels are looked at, side by side; a figure "a second" is a difference of two looks by the time between them. A kernel that does
-not answer in time is shown as silent, and holds up nobody else. What `top` itself asks of a kernel is in that kernel's figures.
+Each kernel is looked at by a task of its own, and what is known is shown every interval: a kernel that is slow, or silent, holds up nothing. Its row
+then has the age of its figures, and its processes are left out. A figure "a second" is a difference of two looks by the time between them. What
+`top` itself asks of a kernel is in that kernel's figures.
 """
 
 import argparse
@@ -13,15 +14,33 @@ from typing import Any, Final
 import attrs
 import trio
 
-from clients.common import with_namespace
+from clients.common import no_kernel, with_namespace
+from clients.listing import entries
 from mk9p.client import Client
 from mk9p.ktext import split_lines
+from mk9p.stdio import printable
 from mk9p.tree import split
 
 PATIENCE: Final = 5.0  # seconds for a kernel's answers: an emulated one on a busy machine takes one or two
+FIRST: Final = 2.0  # seconds that the first screen waits for kernels beyond its interval: a rate wants two looks
+OLD: Final = 1.0  # seconds beyond the interval from which on figures are said to be old
 CLEAR: Final = "\x1b[H\x1b[J"
 
-KERNEL: Final = ("kernel", "state", "up", "load", "cpus", "cpu%", "mem", "used%", "ops/s", "err/s", "in/s", "out/s")
+KERNEL: Final = (
+    "kernel",
+    "state",
+    "age",
+    "up",
+    "load",
+    "cpus",
+    "cpu%",
+    "mem",
+    "used%",
+    "ops/s",
+    "err/s",
+    "in/s",
+    "out/s",
+)
 PROCESS: Final = ("kernel", "pid", "user", "state", "cpu%", "size", "name")
 
 
@@ -62,13 +81,24 @@ def main(arguments: Sequence[str]) -> int:
     chosen = parser.parse_args(arguments[1:])
 
     async def work(ns: Client) -> int:
-        before = await looks(ns, chosen.kernels)
+        board = Board(ns, chosen.kernels, chosen.delay)
         shown = 0
-        while not chosen.n or shown < chosen.n:
-            await trio.sleep(chosen.delay)
-            now = await looks(ns, chosen.kernels)
-            show(chosen, rows(before, now), processes(before, now)[: chosen.processes], first=not shown)
-            before, shown = now, shown + 1
+        async with trio.open_nursery() as nursery:
+            board.nursery = nursery
+            await board.find()
+            due = trio.current_time() + chosen.delay
+            await trio.sleep_until(due)
+            with trio.move_on_at(due + FIRST):
+                await board.complete()
+            while True:
+                show(chosen, board.rows(), board.processes()[: chosen.processes], first=not shown)
+                shown += 1
+                if shown == chosen.n:
+                    break
+                due = max(due + chosen.delay, trio.current_time())
+                await trio.sleep_until(due)
+                await board.find()
+            nursery.cancel_scope.cancel()
         return 0
 
     return with_namespace(work)
@@ -85,37 +115,105 @@ def _seconds(text: str) -> float:
 # looking
 
 
-async def looks(ns: Client, wanted: Sequence[str]) -> dict[str, Look]:
-    """Look at kernels, or at all there are; a tree without `k` is one kernel's own. Raises FileNotFoundError for one that is not there."""
-    names = [entry.name for entry in await ns.listdir()]
-    if "k" not in names:
-        status = await values(ns, "status")
-        return {name: attrs.evolve(await look(ns, name, ""), state="up") for name in [status.get("name", "-")]}
-    there = sorted(entry.name for entry in await ns.listdir("k"))
-    for name in wanted:
-        if name not in there:
-            raise FileNotFoundError(f"no kernel {name}; there are: {' '.join(there) or 'none'}")
-    states = dict(line[:2] for line in await table(ns, "kernels/status")) if "kernels" in names else {}
-    found: dict[str, Look] = {}
+@attrs.define(eq=False)
+class Board:
+    """What is known of the kernels, by name: their last two looks, in their order. `find` starts and ends the tasks that look."""
 
-    async def one(name: str) -> None:
-        state = states.get(name, "up")
-        found[name] = Look(name, "silent" if state in ("up", "active") else state, trio.current_time())
-        with trio.move_on_after(PATIENCE):
-            try:
-                found[name] = attrs.evolve(await look(ns, name, f"k/{name}/"), state=state)
-            except OSError:
-                found[name] = Look(name, "away" if state in ("up", "active") else state, trio.current_time())
+    ns: Client
+    wanted: Sequence[str]
+    delay: float
+    nursery: trio.Nursery = attrs.field(init=False)
+    states: dict[str, str] = attrs.field(
+        factory=dict
+    )  # of the machines, as `kernels` tells them; "up" where it does not
+    before: dict[str, Look] = attrs.field(factory=dict)
+    now: dict[str, Look] = attrs.field(factory=dict)
+    failing: dict[str, str] = attrs.field(factory=dict)  # what the last attempt came to, of those that failed
+    _watched: dict[str, trio.CancelScope] = attrs.field(factory=dict)
+    _looked: trio.Condition = attrs.field(factory=trio.Condition)
 
-    async with trio.open_nursery() as nursery:
-        for name in wanted or there:
-            nursery.start_soon(one, name)
-    return {name: found[name] for name in wanted or there}
+    async def find(self) -> None:
+        """See which kernels there are, all or those that are wanted; a tree without `k` is one kernel's own.
+
+        Asks none of them. Raises ENOENT for a wanted one that is not there.
+        """
+        names = [entry.name for entry in await entries(self.ns, "/")]
+        if "k" not in names:
+            name = (await values(self.ns, "status")).get("name", "-")
+            self._watch({name: ""}, {name: "up"})
+            return
+        there = [entry.name for entry in await entries(self.ns, "k")]
+        for name in self.wanted:
+            if name not in there:
+                raise no_kernel(name, there)
+        machines = dict(line[:2] for line in await table(self.ns, "kernels/status")) if "kernels" in names else {}
+        chosen = list(self.wanted or there)
+        self._watch({name: f"k/{name}/" for name in chosen}, {name: machines.get(name, "up") for name in chosen})
+
+    def _watch(self, places: Mapping[str, str], states: dict[str, str]) -> None:
+        self.states = states
+        for name in [name for name in self._watched if name not in places]:
+            self._watched.pop(name).cancel()
+            for known in (self.before, self.now, self.failing):
+                known.pop(name, None)
+        for name, at in places.items():
+            if name not in self._watched:
+                scope = self._watched[name] = trio.CancelScope()
+                self.nursery.start_soon(self._look, name, at, scope)
+
+    async def _look(self, name: str, at: str, scope: trio.CancelScope) -> None:
+        with scope:
+            while True:
+                begun = trio.current_time()
+                failed = "silent"
+                with trio.move_on_after(PATIENCE):
+                    try:
+                        seen = await look(self.ns, name, at)
+                        failed = ""
+                    except OSError:
+                        if self.ns.closed.is_set():
+                            raise
+                        failed = "away"
+                async with self._looked:
+                    if failed:
+                        self.failing[name] = failed
+                    else:
+                        self.failing.pop(name, None)
+                        if name in self.now:
+                            self.before[name] = self.now[name]
+                        self.now[name] = seen
+                    self._looked.notify_all()
+                await trio.sleep_until(begun + self.delay)
+
+    async def complete(self) -> None:
+        """Wait until each kernel was looked at twice, or failed."""
+        async with self._looked:
+            while not all(name in self.before or name in self.failing for name in self.states):
+                await self._looked.wait()
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the figures of each kernel as they are known; `age` is their age in seconds where they are old."""
+        return [self._row(name, state) for name, state in self.states.items()]
+
+    def _row(self, name: str, state: str) -> dict[str, Any]:
+        seen, time = self.now.get(name), trio.current_time()
+        if state in ("up", "active"):
+            state = self.failing.get(name, state if seen is not None else "silent")
+        if self.failing.get(name) == "away" or seen is None:
+            return _row(None, Look(name, state, time))
+        age = time - seen.at
+        old = age > self.delay + OLD
+        return _row(self.before.get(name), attrs.evolve(seen, state=state)) | {"age": round(age) if old else None}
+
+    def processes(self) -> list[dict[str, Any]]:
+        """Return the processes of the kernels whose figures are not old."""
+        fresh = {row["kernel"] for row in self.rows() if row["age"] is None}
+        return processes(self.before, {name: look for name, look in self.now.items() if name in fresh})
 
 
 async def look(ns: Client, name: str, at: str) -> Look:
     """Look at one kernel whose tree is at a path; what it has not is left out. Raises OSError if it is not there at all."""
-    parts = {entry.name for entry in await ns.listdir(at)}
+    parts = {entry.name for entry in await entries(ns, at)}
     loads = [int(line[6]) for line in await table(ns, f"{at}cpu/status") if line[6:7] and line[6].isdecimal()]
     return Look(
         name,
@@ -160,7 +258,7 @@ async def running(ns: Client, path: str) -> dict[int, Process]:
             found[int(pid)] = Process(name, user, state, int(utime) + int(stime), int(words[9]))
 
     async with trio.open_nursery() as nursery:
-        for entry in await ns.listdir(path):
+        for entry in await entries(ns, path):
             if entry.name.isdecimal():
                 nursery.start_soon(one, entry.name)
     return dict(sorted(found.items()))
@@ -169,17 +267,14 @@ async def running(ns: Client, path: str) -> dict[int, Process]:
 # what two looks tell
 
 
-def rows(before: Mapping[str, Look], now: Mapping[str, Look]) -> list[dict[str, Any]]:
-    """Return the figures of each kernel; None is what is not known."""
-    return [_row(before.get(name), look) for name, look in now.items()]
-
-
 def _row(before: Look | None, now: Look) -> dict[str, Any]:
+    """Return the figures of a kernel; None is what is not known."""
     total, free = (_number(now.memory, key) for key in ("MemTotal", "MemAvailable"))
     uptime = _number(now.status, "uptime")
     return {
         "kernel": now.name,
         "state": now.state,
+        "age": None,
         "up": uptime and uptime // 1_000_000_000,
         "load": now.status.get("load", "").partition(" ")[0] or None,
         "cpus": _number(now.status, "cpus"),
@@ -259,11 +354,11 @@ def columns(names: Sequence[str], table: Iterable[Mapping[str, Any]]) -> list[st
 def _cell(name: str, value: Any) -> str:
     if value is None:
         return "-"
-    if name == "up":
+    if name in ("up", "age"):
         return duration(value)
     if name in ("mem", "size", "in/s", "out/s"):
         return size(value)
-    return str(value)
+    return printable(str(value))
 
 
 def duration(seconds: int) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Final
 
+from mk9p.stdio import abandon, complain, prepare, told
+
 # subcommand -> its module, whose `main(arguments)` returns the exit status, and its usage
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "serve": ("mk9p.serving", "[-l DIAL]... [NAME[:ARG][?OPTION=VALUE]...]   serve this kernel's tree"),
@@ -22,7 +24,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "tree": ("clients.files", "[PATH] [-d DEPTH]   list a whole tree"),
     "cp": ("clients.files", "SOURCE DESTINATION   copy a file; `:PATH` is in the namespace, others are here"),
     "tail": ("clients.files", "[-n LINES] PATH   follow a file of events"),
-    "run": ("clients.run", "[-t] KERNEL -- COMMAND [ARG...]   run a command in a kernel"),
+    "run": ("clients.run", "[-nt] KERNEL -- COMMAND [ARG...]   run a command in a kernel"),
     "ps": ("clients.ps", "[KERNEL...]   the processes of all kernels"),
     "top": ("clients.top", "[--once] [KERNEL...]   the kernels, what they are asked, their busiest processes"),
     "console": ("clients.console", "KERNEL   attach to a kernel's console"),
@@ -56,7 +58,10 @@ def usage() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit status."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:
+        arguments = sys.argv[1:]
+        prepare()
+    words = list(arguments)
     address = None
     if words[:1] == ["-a"]:
         if len(words) < 3:
@@ -84,18 +89,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         os.environ["MK9P"] = address
     try:
-        status: int = import_module(COMMANDS[words[0]][0]).main(words)
-        print(end="", flush=True)
-    except OSError as error:
-        if type(error) is BrokenPipeError:  # one of this kernel's, no server's: nobody reads what is printed
-            sys.stdout = None  # else it is flushed once more, and that told
-            return 128 + 13
-        print(
-            f"mk9p {words[0]}: {error if not error.filename else f'{error.filename}: {error.strerror}'}",
-            file=sys.stderr,
-        )
-        return 1
+        try:
+            status: int = import_module(COMMANDS[words[0]][0]).main(words)
+            print(end="", flush=True)
+        except OSError as error:
+            if type(error) is BrokenPipeError:  # one of this kernel's, no server's: nobody reads what is printed
+                abandon()
+                return 128 + 13
+            complain(f"mk9p {words[0]}: {told(error)}")
+            return 1
     except KeyboardInterrupt:
+        abandon()
         return 130
     return status
 

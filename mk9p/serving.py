@@ -13,7 +13,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 
@@ -271,13 +271,20 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def one_error(run: Any) -> None:
-    """Run a trio program; a single error that left it inside groups is raised as itself."""
+    """Run a trio program. Errors that left it inside groups are raised as one, the first: tasks that use one connection all lose it at once."""
     try:
         trio.run(run)
     except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]
-        if isinstance(error, OSError | KeyboardInterrupt):
-            raise error from None
+        errors = list(_leaves(group))
+        interrupts = [error for error in errors if isinstance(error, KeyboardInterrupt)]
+        if all(isinstance(error, OSError | KeyboardInterrupt) for error in errors):
+            raise (interrupts or errors)[0] from None
         raise
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _leaves(each)
+    else:
+        yield error

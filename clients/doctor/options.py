@@ -7,7 +7,7 @@ from typing import Final
 
 from clients import v9fs
 from clients.doctor.judge import Finding
-from clients.mount import Mounted, mounts
+from clients.mounts import Mounted, mounts
 from mk9p.client.handshake import user_name
 
 # fs/9p/v9fs.h from 6.4 on, which shows a number in hex; before, names

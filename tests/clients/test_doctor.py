@@ -18,7 +18,7 @@ from clients.doctor.examine import SKIPPED, Bounds, Examination, tell
 from clients.doctor.judge import Content, Finding, of_content, of_name
 from clients.doctor.options import address_of, mount_line, of_options
 from clients.doctor.sources import Local, Served
-from clients.mount import Mounted
+from clients.mounts import Mounted
 from mk9p.auth import Principal
 from mk9p.errors import NineError
 from mk9p.testing import mounted

@@ -12,7 +12,7 @@ from mount_tree import DISK, NOBODY
 from mounting import Place, blocked, mk9p, need_fuse, place, until
 from patience import SOON
 
-from clients import mount
+from clients import mount, mounts
 
 
 @pytest.fixture(scope="module")
@@ -272,3 +272,21 @@ def test_without_pyfuse3_it_says_what_to_install(fresh: Place) -> None:
     assert done.returncode == 1
     assert "pip install 'mk9p[fuse]'" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_lazy_unmount_asks_nobody(fresh: Place) -> None:
+    """The process that serves the mount is stopped: what asks the file system waits for ever."""
+    fresh.mount()
+    (fresh.top / "link").symlink_to("mnt")
+    (process,) = fresh.processes()
+    os.kill(process, signal.SIGSTOP)
+    try:
+        busy = mk9p("mount", "--fuse", fresh.address, str(fresh.dir))
+        assert (busy.returncode, "is mounted there" in busy.stderr) == (1, True)
+        done = mk9p("umount", "-l", f"{fresh.top}/link/")
+        assert done.returncode == 0
+        assert done.stderr.startswith(f"mk9p umount: {fresh.dir} is detached; process {process}")
+        assert mounts.mounted_at(str(fresh.dir)) is None
+    finally:
+        os.kill(process, signal.SIGCONT)
+    until(lambda: not fresh.processes())

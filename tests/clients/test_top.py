@@ -15,12 +15,12 @@ import trio
 
 from clients import top
 from clients.top import Look, Process
-from mk9p.client import connect
+from mk9p.client import Client, connect
 from mk9p.composing import namespace
 from mk9p.dial import listen
 from mk9p.server import Server, Tally, stats_tree
 from mk9p.serving import Spec, kernel_tree
-from mk9p.tree import Dir, Node, Text
+from mk9p.tree import Dir, Node, Stat, Text
 
 ME = [sys.executable, "-m", "mk9p"]
 
@@ -103,27 +103,104 @@ def test_wrong_use(words: tuple[str, ...]) -> None:
     assert done.returncode == 2
 
 
+@asynccontextmanager
+async def board(client: Client, delay: float = 0.05) -> AsyncIterator[top.Board]:
+    made = top.Board(client, [], delay)
+    async with trio.open_nursery() as nursery:
+        made.nursery = nursery
+        await made.find()
+        yield made
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_tree_that_is_one_kernels_own(tmp_path: Path) -> None:
     status = Text("name k7\nuptime 90000000000\nload 0.50 0.2 0.1\ncpus 2\n")
-    async with served(f"unix!{tmp_path}/s", Dir({"status": status})), connect(f"unix!{tmp_path}/s") as client:
-        looks = await top.looks(client, [])
-    (row,) = top.rows(looks, looks)
+    where = f"unix!{tmp_path}/s"
+    async with served(where, Dir({"status": status})), connect(where) as client, board(client) as seen:
+        await seen.complete()
+        (row,) = seen.rows()
     assert (row["kernel"], row["state"], row["up"], row["load"], row["cpus"]) == ("k7", "up", 90, "0.50", 2)
-    assert (row["mem"], row["ops/s"], row["cpu%"]) == (None, None, None)
+    assert (row["mem"], row["ops/s"], row["cpu%"], row["age"]) == (None, None, None, None)
 
 
 async def test_a_silent_kernel_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(top, "PATIENCE", 2.0)
+    """It is shown as it was when it answered last, with the age of that."""
+    monkeypatch.setattr(top, "PATIENCE", 0.2)
+    monkeypatch.setattr(top, "OLD", 0.0)
+    mute, looked = False, trio.Event()
 
+    async def maybe() -> str:
+        if mute:
+            looked.set()
+            await trio.sleep_forever()
+        return "cpus 5\n"
+
+    k = Dir({"mute": Dir({"status": Text(maybe)}), "other": Dir({"status": Text("cpus 3\n")})})
+    where = f"unix!{tmp_path}/s"
+    async with served(where, Dir({"k": k})), connect(where) as client, board(client) as seen:
+        await seen.complete()
+        assert [(row["kernel"], row["state"], row["cpus"]) for row in seen.rows()] == [
+            ("mute", "up", 5),
+            ("other", "up", 3),
+        ]
+        mute = True
+        await looked.wait()
+        async with seen._looked:
+            while "mute" not in seen.failing:
+                await seen._looked.wait()
+        rows = seen.rows()
+    assert [(row["kernel"], row["state"], row["cpus"]) for row in rows] == [("mute", "silent", 5), ("other", "up", 3)]
+    assert rows[0]["age"] is not None
+
+
+async def test_a_kernel_that_never_answered_is_in_the_first_screen(tmp_path: Path) -> None:
     async def never() -> str:
         await trio.sleep_forever()
         return ""
 
     k = Dir({"mute": Dir({"status": Text(never)}), "other": Dir({"status": Text("cpus 3\n")})})
-    async with served(f"unix!{tmp_path}/s", Dir({"k": k})), connect(f"unix!{tmp_path}/s") as client:
-        looks = await top.looks(client, [])
-    assert {name: look.state for name, look in looks.items()} == {"mute": "silent", "other": "up"}
-    assert looks["other"].status == {"cpus": "3"}
+    async with served(f"unix!{tmp_path}/s", Dir({"k": k})):
+        told = json.loads(await run(f"unix!{tmp_path}/s", "--once", "--json"))
+    assert [(row["kernel"], row["state"], row["cpus"]) for row in told["kernels"]] == [
+        ("mute", "silent", None),
+        ("other", "up", 3),
+    ]
+
+
+async def test_a_silent_kernel_holds_up_no_listing(tmp_path: Path) -> None:
+    """`ls` asks no kernel; `ls -l` and `ps` say after their patience which one is silent, and show the others."""
+
+    async def never() -> str:
+        await trio.sleep_forever()
+        return ""
+
+    class Mute(Dir):
+        async def stat(self) -> Stat:  # type: ignore[override]
+            await trio.sleep_forever()
+            raise AssertionError
+
+    one = Dir({"1": Dir({"status": Text("init root Sleep 0 0\n")}), "2": Dir({"status": Text("\x1b[2J root Sleep\n")})})
+    two = Dir({"1": Dir({"status": Text("init root Sleep 0 0\n")}), "2": Dir({"status": Text(never)})})
+    k = Dir({"a": Dir({"proc": one}), "b": Mute({"proc": one}), "c": Dir({"proc": two})})
+    async with served(f"unix!{tmp_path}/s", Dir({"k": k})):
+        done = [
+            await trio.run_process(
+                [*ME, "-a", f"unix!{tmp_path}/s", *words.split()], capture_stdout=True, capture_stderr=True, check=False
+            )
+            for words in ("ls k", "ls -l k", "ps", "tree")
+        ]
+    status, said, told = ([each.returncode for each in done], [each.stdout.decode() for each in done], done)
+    assert status == [0, 1, 1, 0]
+    assert said[0] == "a/\nb/\nc/\n"
+    assert [line.split()[-1] for line in said[1].splitlines()] == ["a", "b", "c"]
+    assert said[1].splitlines()[1].startswith("d?????????")
+    assert told[1].stderr == b"mk9p: k/b: no answer within 2 s\n"
+    assert [line.split() for line in said[2].splitlines()[1:]] == [
+        ["a", "1", "root", "Sleep", "init"],
+        ["a", "2", "root", "Sleep", "\\x1b[2J"],
+        ["c", "1", "root", "Sleep", "init"],
+    ]
+    assert told[2].stderr == b"mk9p: b: no answer within 2 s\nmk9p: c: no answer within 2 s\n"
 
 
 def stats(**counts: int) -> dict[str, str]:
@@ -140,25 +217,25 @@ def test_figures_are_differences_by_the_time_between() -> None:
         stats=stats(ops=300, errors=1, in_bytes=4000, out_bytes=6),
         processes={1: attrs.evolve(sh, time=200), 2: attrs.evolve(cc, time=3000), 3: sh},
     )
-    (row,) = top.rows({"k": before}, {"k": now})
+    row = top._row(before, now)
     assert [row[key] for key in ("ops/s", "err/s", "in/s", "out/s")] == [100, 0, 2000, 0]
     busy = top.processes({"k": before}, {"k": now})
     assert [(p["pid"], p["cpu%"], p["size"]) for p in busy] == [(2, 100.0, 2 << 20), (1, 5.0, 4096)]
     reset = attrs.evolve(now, stats=stats(ops=3) | {"since": "2"}, processes={1: attrs.evolve(sh, time=1)})
-    assert top.rows({"k": now}, {"k": reset})[0]["ops/s"] is None
+    assert top._row(now, reset)["ops/s"] is None
     assert top.processes({"k": now}, {"k": reset}) == []  # another process by this number
-    assert top.rows({}, {"k": now})[0]["ops/s"] is None
+    assert top._row(None, now)["ops/s"] is None
 
 
 def test_what_is_shown_is_aligned() -> None:
     rows: list[dict[str, Any]] = [
         dict.fromkeys(top.KERNEL) | {"kernel": "k1", "state": "up", "up": 273_900, "mem": 3 << 30, "ops/s": 12},
-        dict.fromkeys(top.KERNEL) | {"kernel": "longname", "state": "silent", "up": 750, "in/s": 999},
+        dict.fromkeys(top.KERNEL) | {"kernel": "longname", "state": "silent", "age": 61, "up": 750, "in/s": 999},
     ]
     assert top.columns(top.KERNEL, rows) == [
-        "KERNEL   STATE      UP LOAD CPUS CPU%  MEM USED% OPS/S ERR/S IN/S OUT/S",
-        "k1       up      3d04h    -    -    - 3.0G     -    12     -    -     -",
-        "longname silent 12m30s    -    -    -    -     -     -     -  999     -",
+        "KERNEL   STATE    AGE     UP LOAD CPUS CPU%  MEM USED% OPS/S ERR/S IN/S OUT/S",
+        "k1       up         -  3d04h    -    -    - 3.0G     -    12     -    -     -",
+        "longname silent 1m01s 12m30s    -    -    -    -     -     -     -  999     -",
     ]
     assert [top.size(n) for n in (0, 999, 1000, 10_000, 1 << 20, 25 << 30, 1 << 50)] == [
         *("0", "999", "1.0K", "9.8K", "1.0M", "25G", "1024.0T"),

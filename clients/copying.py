@@ -1,0 +1,202 @@
+"""Copying a file into, out of and within a tree. Before anything is taken from the target, it is told from its source, here and nowhere else.
+
+* Within a tree the two are walked to, and their qids compared: type and path say which file it is (intro(5)). A target that is another file is
+  emptied as it is opened, by the fid that was compared.
+* Between a tree and this kernel's files nothing tells that beforehand: the tree may be this directory, served, or be mounted here. So the target is
+  opened as it is, each piece is read before it is written to the same place, and its length is set when all is written: a file that is copied to
+  itself is then what it was. Where both had one length and one time, and writing to one of them has changed that of the other, it is said.
+
+What cannot be read is found out before the target is opened: a directory, and whatever fails at its first read.
+"""
+
+import errno
+import io
+import os
+import stat as st
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Final
+
+import trio
+
+from clients.common import piece
+from clients.links import resolved
+from mk9p.client import Client, File, requests
+from mk9p.client.client import split
+from mk9p.errors import NineError
+from mk9p.wire import QTDIR, Qid
+
+PIECE: Final = 1 << 20
+
+SAME: Final = "it is the same file as its source"
+
+Read = Callable[[], Awaitable[bytes]]
+"""Returns the next piece of what is copied, b"" at its end."""
+
+Look = tuple[int, int]
+"""A file's length in bytes, and when it was written last, in ns."""
+
+
+async def within(client: Client, old: str, new: str) -> None:
+    """Copy a file of a tree to another path of it; the error says which of the two it is about.
+
+    Raises EINVAL for one file under two paths, EISDIR for directories.
+    """
+    async with _source(client, old) as (source, read), _target(client, new, source.qid) as target:
+        await _fill(client, new, target, read)
+
+
+async def out_of(client: Client, old: str, local: str) -> None:
+    """Copy a file of a tree to one of this kernel. Raises as `within`, and OSError as the calls on that file do."""
+    async with _source(client, old) as (source, read):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+        fd = await trio.to_thread.run_sync(os.open, local, flags, 0o666, abandon_on_cancel=True)  # a fifo waits
+        async with trio.wrap_file(io.FileIO(fd, "w")) as file:
+
+            async def look() -> Look:
+                stat = await source.stat()
+                return stat.length, stat.mtime
+
+            before = os.fstat(fd)
+            read = await _told_apart(local, read, look, (before.st_size, before.st_mtime_ns))
+            written = 0
+            while data := await read():
+                view = memoryview(data)
+                while view:
+                    count = await file.write(view) or 0
+                    written, view = written + count, view[count:]
+            if st.S_ISREG(before.st_mode):
+                await file.truncate(written)
+
+
+async def into(client: Client, local: str, new: str) -> None:
+    """Copy a file of this kernel into a tree. Raises as `out_of`."""
+    async with await trio.open_file(local, "rb") as file:
+
+        async def look() -> Look:
+            stat = os.fstat(file.fileno())
+            return stat.st_size, stat.st_mtime_ns
+
+        read = await _begun(lambda: file.read(PIECE))
+        async with _target(client, new, None) as target:
+            with _naming(new):
+                before = await target.stat()
+            read = await _told_apart(new, read, look, (before.length, before.mtime))
+            await _fill(client, new, target, read)
+            with _naming(new):
+                if (await target.stat()).length > target.position:
+                    await target.truncate(target.position)
+
+
+async def inside(client: Client, directory: str, path: str) -> bool:
+    """Tell whether a path leads to a directory, or into it, under whatever names. What is not there yet is in what is there of its parents."""
+    mine = (await client.walk(await resolved(client, directory)))[-1:]
+    if not mine:
+        return True  # it is the root
+    names = split(await resolved(client, path))
+    while True:
+        try:
+            walked = await client.walk("/".join(names))
+        except FileNotFoundError:
+            names = names[:-1]
+        else:
+            return any(_same(mine[0], qid) for qid in walked)
+
+
+@asynccontextmanager
+async def _source(client: Client, path: str) -> AsyncIterator[tuple[File, Read]]:
+    """Open a file and read its first piece, so that what cannot be read is known."""
+    with _naming(path):
+        file = await client.open(await resolved(client, path))
+
+    async def read() -> bytes:
+        with _naming(path):
+            return await piece(file)
+
+    async with file:
+        with _naming(path):
+            if file.qid.type & QTDIR:
+                raise NineError(errno.EISDIR)
+        yield file, await _begun(read)
+
+
+@asynccontextmanager
+async def _target(client: Client, path: str, other: Qid | None) -> AsyncIterator[File]:
+    """Open a file to be written, or make it. `other` is the qid of the source, if that is in the same tree."""
+    with _naming(path):
+        file = await _opened(client, await resolved(client, path), other)
+    async with file:
+        yield file
+
+
+async def _opened(client: Client, path: str, other: Qid | None) -> File:
+    c = client.connection
+    try:
+        fid, qids = await requests.walk(c, client.root, split(path))
+    except FileNotFoundError:
+        return await client.open(path, "w")
+    try:
+        qid = qids[-1] if qids else client.qid
+        if qid.type & QTDIR:
+            raise NineError(errno.EISDIR)
+        if other is not None and _same(qid, other):
+            raise NineError(errno.EINVAL, SAME)
+        qid, iounit = await requests.open_(c, fid, read=False, write=True, truncate=other is not None)
+        return File(c, fid, path, qid, iounit)
+    except BaseException:
+        c.clunk_nowait(fid)
+        raise
+
+
+def _same(one: Qid, other: Qid) -> bool:
+    return (one.type, one.path) == (other.type, other.path)
+
+
+async def _fill(client: Client, path: str, target: File, read: Read) -> None:
+    """Write all that there is to read; what a ctl refuses is told in its words."""
+    while data := await read():
+        try:
+            await target.write(data)
+        except NineError as error:
+            raise about(path, await requests.in_words(client.connection, client.root, split(path), error)) from None
+
+
+async def _begun(read: Read) -> Read:
+    """Read the first piece, and return what reads it and the rest. Raises what reading raises."""
+    waiting = [await read()]
+
+    async def again() -> bytes:
+        return waiting.pop() if waiting else await read()
+
+    return again
+
+
+async def _told_apart(target: str, read: Read, look: Callable[[], Awaitable[Look]], other: Look) -> Read:
+    """Return what reads a source, and raises EINVAL if its first piece, written to the target, has changed it. `other`: the target before."""
+    before = await look()
+    known = before[0] == 0 or before != other
+    count = 0
+
+    async def again() -> bytes:
+        nonlocal count
+        count += 1
+        if count == 2 and not known and await look() != before:
+            raise about(target, NineError(errno.EINVAL, SAME))
+        return await read()
+
+    return again
+
+
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    try:
+        yield
+    except NineError as error:
+        raise about(path, error) from None
+
+
+def about(path: str, error: NineError) -> NineError:
+    """Return an error that says which path it is about, unless it says so already."""
+    if error.filename is None:
+        error.filename = path
+    return error

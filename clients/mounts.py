@@ -1,0 +1,76 @@
+"""What is mounted here, as the kernel tells it, and how to find and detach it without asking the file system that is mounted: it may not answer."""
+
+import errno
+import os
+from typing import Final
+
+import attrs
+
+from mk9p import ktext
+from mk9p.errors import NineError
+
+TYPE: Final = "mk9p"  # /proc/mounts shows fuse.mk9p
+_MNT_DETACH: Final = 2  # <sys/mount.h>
+_UMOUNT_NOFOLLOW: Final = 8
+_LINKS: Final = 40  # on one way, as Linux has it (MAXSYMLINKS)
+
+
+@attrs.frozen
+class Mounted:
+    """A line of /proc/self/mountinfo (proc(5)): device number, directory, type, source, options."""
+
+    device: str
+    directory: str
+    type: str
+    source: str
+    options: tuple[str, ...]
+
+    @property
+    def ours(self) -> bool:
+        return self.type in ("9p", f"fuse.{TYPE}")
+
+
+def mounts() -> list[Mounted]:
+    """Return all that is mounted in this namespace, later ones last."""
+    with open("/proc/self/mountinfo", "rb") as file:
+        return [
+            Mounted(m.device, m.target, m.kind, m.source, (*m.options.split(","), *m.inner.split(",")))
+            for m in ktext.mounts(file.read())
+        ]
+
+
+def mounted_at(path: str) -> Mounted | None:
+    """Return what is mounted on a full path, the last if it is several."""
+    return next((mount for mount in reversed(mounts()) if mount.directory == path), None)
+
+
+def full_path(directory: str) -> str:
+    """Return the full path of a directory, as mountinfo has it. One that something is mounted on is found by the path to it, and is not asked itself.
+
+    Raises ELOOP for links without an end.
+    """
+    for _ in range(_LINKS):
+        directory = directory.rstrip("/") or "/"
+        parent, name = os.path.split(directory)
+        if name in ("", "."):
+            path = os.path.realpath(parent) if parent else os.getcwd()  # the kernel knows that by itself
+        elif name == "..":
+            return os.path.realpath(directory)
+        else:
+            path = os.path.join(os.path.realpath(parent), name)
+        if mounted_at(path) is not None:
+            return path
+        try:
+            directory = os.path.join(os.path.dirname(path), os.readlink(path))
+        except OSError:  # it is no link, or is not there
+            return path
+    raise NineError(errno.ELOOP, f"{directory}: too many links")
+
+
+def detach(path: str) -> None:
+    """Take a mount out of the tree of names at once, as umount2(2) does; its end comes when nobody uses it any more. Root's."""
+    import ctypes
+
+    if ctypes.CDLL(None, use_errno=True).umount2(os.fsencode(path), _MNT_DETACH | _UMOUNT_NOFOLLOW):
+        number = ctypes.get_errno()
+        raise NineError(number, f"{path}: {os.strerror(number)}")

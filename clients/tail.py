@@ -1,0 +1,77 @@
+"""The last lines of a file, and then what comes.
+
+One that has a length is stored: it is read from its end backwards, as far as it takes to find the lines. One of length 0 is made up, or a stream:
+what it has to say at once is read, of which the last lines are kept, and what comes after a silence is passed on as it comes.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from clients.common import pieces
+from mk9p.client import File
+
+BLOCK: Final = 1 << 16  # bytes of one step backwards
+QUIET: Final = 0.5  # seconds without a record: what a stream had to say first has been said
+HISTORY: Final = 5.0  # seconds for all of that: one that is never silent is followed from there
+
+
+async def tail(file: File, count: int, out: Callable[[bytes], None]) -> None:
+    """Pass on the last `count` lines of an open file, all if 0, and what comes after them, until its end. Raises as `File.read`."""
+    length = (await file.stat()).length
+    if count and length:
+        file.position = await _start(file, length, count)
+    if length or not count:
+        async for data in pieces(file):
+            out(data)
+        return
+    # The reads are a task of their own: one that was cancelled might have taken a message that others wait for.
+    send, receive = trio.open_memory_channel[bytes](0)
+
+    async def read() -> None:
+        async with send:
+            async for data in pieces(file):
+                await send.send(data)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        kept = b""
+        ended = False
+        with trio.move_on_after(HISTORY):
+            while not ended:
+                with trio.move_on_after(QUIET) as silence:
+                    try:
+                        kept = _last(kept + await receive.receive(), count)
+                    except trio.EndOfChannel:
+                        ended = True
+                ended = ended or silence.cancelled_caught
+        out(kept)
+        async for data in receive:
+            out(data)
+
+
+def _last(data: bytes, count: int) -> bytes:
+    """Return the last lines of some bytes."""
+    at = len(data) - data.endswith(b"\n")
+    for _ in range(count):
+        at = data.rfind(b"\n", 0, at)
+        if at < 0:
+            return data
+    return data[at + 1 :]
+
+
+async def _start(file: File, length: int, count: int) -> int:
+    """Return where the last lines of a stored file begin. The newline at its very end, if there is one, ends the last line."""
+    at, wanted = length, count
+    while at:
+        start = max(0, at - BLOCK)
+        block = await file.pread(at - start, start)
+        end = len(block) - (at == length and block.endswith(b"\n"))
+        while (found := block.rfind(b"\n", 0, end)) >= 0:
+            wanted -= 1
+            if not wanted:
+                return start + found + 1
+            end = found
+        at = start
+    return 0

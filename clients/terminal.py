@@ -1,0 +1,56 @@
+"""This process's terminal and its other standard descriptors, for commands that carry bytes while other things happen.
+
+Reading and writing wait in threads, for any of the descriptors may block for as long as its other end likes, and some cannot be waited for in another
+way: a file, a terminal that was stopped, a pipe with less room than there is to write. A call that is cancelled is left to its thread.
+"""
+
+import os
+import termios
+import tty
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import trio
+
+from mk9p import stdio
+from mk9p.errors import NineError
+
+
+async def take(count: int) -> bytes:
+    """Read from the standard input; b"" is its end, which a terminal that has gone has, too. Raises OSError as read(2)."""
+    return await trio.to_thread.run_sync(stdio.take, 0, count, abandon_on_cancel=True)
+
+
+async def put(descriptor: int, data: bytes) -> None:
+    """Write all of the bytes to a standard descriptor. Raises OSError as write(2); cancelled, a part may be written, and more may be later."""
+    await trio.to_thread.run_sync(stdio.put, descriptor, data, abandon_on_cancel=True)
+
+
+def size() -> os.terminal_size:
+    """Return the size of the first of the standard descriptors that is a terminal. Raises ENOTTY if none is."""
+    failed: OSError | None = None
+    for descriptor in range(3):
+        try:
+            return os.get_terminal_size(descriptor)
+        except OSError as error:
+            failed = failed or error
+    assert failed is not None
+    raise NineError(failed.errno or 0, "there is no terminal here: neither standard input nor output is one")
+
+
+@contextmanager
+def raw() -> Iterator[None]:
+    """Make the terminal that is the standard input raw, and as it was at the end; nothing where it is none, or has gone meanwhile."""
+    try:
+        before = termios.tcgetattr(0)
+    except termios.error:
+        yield
+        return
+    # At once, in both directions: a terminal whose output was stopped would hold up what waits for it to drain.
+    with suppress(termios.error):
+        tty.setraw(0, termios.TCSANOW)
+    try:
+        yield
+    finally:
+        with suppress(termios.error):
+            termios.tcsetattr(0, termios.TCSANOW, before)
