@@ -10,7 +10,7 @@ from fsspec.spec import AbstractBufferedFile  # type: ignore[import-untyped]
 from mk9p.client import Client, File, requests
 from mk9p.client.client import split
 from mk9p.errors import NineError
-from mk9p.tree import Change, Stat
+from mk9p.tree import NOW, Change, Stat
 
 if TYPE_CHECKING:
     from clients.fsspec import NineFileSystem
@@ -167,7 +167,7 @@ async def touched(client: Client, path: str) -> None:
     """Give a file the present time."""
     fid, _ = await requests.walk(client.connection, client.root, split(path))
     try:
-        await requests.change(client.connection, fid, Change(atime=-1, mtime=-1))
+        await requests.change(client.connection, fid, Change(atime=NOW, mtime=NOW))
     finally:
         client.connection.clunk_nowait(fid)
 

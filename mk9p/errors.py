@@ -106,6 +106,8 @@ TABLE: Final[tuple[tuple[int, str, tuple[str, ...]], ...]] = (
 _WORDING: Final = {number: wording for number, wording, _ in TABLE}
 _ERRNO: Final = {word: number for number, wording, more in TABLE for word in (wording, *more)}
 
+_MAX_ERRNO: Final = 4095  # Linux's include/linux/err.h: no system call returns more
+
 _CLASSES: dict[type[OSError], type["NineError"]] = {}
 
 
@@ -146,6 +148,21 @@ class ProtocolError(Exception):
 def wording(number: int) -> str:
     """Return the words for an errno: the table's, else the C library's."""
     return _WORDING.get(number) or os.strerror(number)
+
+
+def from_wire(number: int, ename: str | None = None) -> NineError:
+    """Return the error that a number from a peer says. A number that no error has says nothing but that there is one: EIO, or what `ename` means.
+
+    9P2000.u's own mark for "no number" (ERUNDEF) is such a number: all ones, in 16 bits or in 32.
+    """
+    if is_errno(number):
+        return NineError(number, ename)
+    return NineError(_errno.EIO) if ename is None else from_ename(ename)
+
+
+def is_errno(number: int) -> bool:
+    """Tell whether a number can be an errno of Linux."""
+    return 0 < number <= _MAX_ERRNO
 
 
 def from_ename(ename: str) -> NineError:

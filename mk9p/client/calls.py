@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import outcome
 import trio
 
-from mk9p.errors import NineError, from_ename
+from mk9p.errors import NineError, from_wire
 from mk9p.wire import NOTAG
 from mk9p.wire import messages as m
 
@@ -21,7 +21,6 @@ _MADE: Final = {
     m.Twalk.type: 1,
     m.Txattrwalk.type: 1,
 }  # the index of the fid that a request makes
-_MAX_ERRNO: Final = 4096  # Linux's include/linux/err.h
 ENDED: Final = (m.Tclunk.type, m.Tremove.type)  # their fid is gone whatever the reply
 COPIED: Final = (m.Rread.type, m.Rreaddir.type)  # their first field is a view that dies with the next receive
 _FIDS: Final = {
@@ -88,7 +87,6 @@ class Call:
 def said(number: int, fields: list[Any]) -> NineError:
     """Return the error that an Rlerror or Rerror says."""
     if number == m.Rlerror.type:
-        return NineError(fields[0])
+        return from_wire(fields[0])
     ename, errno = fields
-    # 9P2000.u's ERUNDEF is all ones, in 16 bits or in 32: no number of Linux's is near
-    return NineError(errno, ename) if 0 < errno < _MAX_ERRNO else from_ename(ename)
+    return from_wire(errno, ename)

@@ -13,7 +13,7 @@ from typing import Final
 from mk9p.client.connection import Connection
 from mk9p.client.stats import of_getattr, of_wire, perm_of_mode, untouched
 from mk9p.errors import NineError
-from mk9p.tree import Change, Stat
+from mk9p.tree import NOW, Change, Stat
 from mk9p.tree.dirs import error_name
 from mk9p.wire import (
     AT_REMOVEDIR,
@@ -317,15 +317,14 @@ async def rename(c: Connection, dfid: int, name: str, to: int, newname: str, *, 
 async def change(c: Connection, fid: int, wish: Change) -> None:
     """Change the status of what a fid stands for."""
     if c.dialect is not Dialect.L:
-        now = int(time.time())
         await c.rpc(
             m.Twstat,
             fid,
             untouched(
                 mode=None if wish.mode is None else perm_of_mode(wish.mode) | await _kind(c, fid),
                 length=wish.length,
-                atime=None if wish.atime is None else now if wish.atime < 0 else wish.atime // NS,
-                mtime=None if wish.mtime is None else now if wish.mtime < 0 else wish.mtime // NS,
+                atime=_seconds(wish.atime),
+                mtime=_seconds(wish.mtime),
                 n_uid=wish.uid,
                 n_gid=wish.gid,
             ),
@@ -336,10 +335,9 @@ async def change(c: Connection, fid: int, wish: Change) -> None:
         | (SETATTR_UID if wish.uid is not None else 0)
         | (SETATTR_GID if wish.gid is not None else 0)
         | (SETATTR_SIZE if wish.length is not None else 0)
-        | (0 if wish.atime is None else SETATTR_ATIME if wish.atime < 0 else SETATTR_ATIME | SETATTR_ATIME_SET)
-        | (0 if wish.mtime is None else SETATTR_MTIME if wish.mtime < 0 else SETATTR_MTIME | SETATTR_MTIME_SET)
+        | (0 if wish.atime is None else SETATTR_ATIME if wish.atime == NOW else SETATTR_ATIME | SETATTR_ATIME_SET)
+        | (0 if wish.mtime is None else SETATTR_MTIME if wish.mtime == NOW else SETATTR_MTIME | SETATTR_MTIME_SET)
     )
-    atime, mtime = max(wish.atime or 0, 0), max(wish.mtime or 0, 0)
     await c.rpc(
         m.Tsetattr,
         fid,
@@ -348,9 +346,25 @@ async def change(c: Connection, fid: int, wish: Change) -> None:
         wish.uid or 0,
         wish.gid or 0,
         wish.length or 0,
-        *divmod(atime, NS),
-        *divmod(mtime, NS),
+        *_time(wish.atime),
+        *_time(wish.mtime),
     )
+
+
+def _time(ns: int | None) -> tuple[int, int]:
+    """Return a time as Tsetattr has it: Linux's time64_t, which is negative before 1970, as it lies in memory."""
+    seconds, rest = divmod(0 if ns is None or ns == NOW else ns, NS)
+    return seconds & 0xFFFFFFFFFFFFFFFF, rest
+
+
+def _seconds(ns: int | None) -> int | None:
+    """Return a time as a Twstat has it; raises EINVAL for one that stat(5) cannot say: all ones is its mark for none."""
+    if ns is None:
+        return None
+    seconds = int(time.time()) if ns == NOW else ns // NS
+    if not 0 <= seconds < 0xFFFFFFFF:
+        raise NineError(errno.EINVAL, "9P2000 has times from 1970 to 2106 only")
+    return seconds
 
 
 async def _kind(c: Connection, fid: int) -> int:

@@ -15,7 +15,7 @@ from mk9p.server.connection import Connection, Reply, check_name, too_deep
 from mk9p.server.fids import Fid, qid
 from mk9p.server.permitted import changed, made, opened, start, status
 from mk9p.server.wirestat import NS
-from mk9p.tree import Change, Open, Stat, settle
+from mk9p.tree import NOW, Change, Open, Stat, settle
 from mk9p.wire import (
     AT_REMOVEDIR,
     GETATTR_BASIC,
@@ -94,6 +94,13 @@ def _time(ns: int) -> tuple[int, int]:
     return seconds & 0xFFFFFFFFFFFFFFFF, rest
 
 
+def _ns(seconds: int, rest: int) -> int:
+    """Return a time that came over the wire, as `_time` made it. Raises EINVAL as utimensat(2) does for more than a second of ns."""
+    if rest >= NS:
+        raise NineError(errno.EINVAL)
+    return (seconds - (1 << 64) if seconds >> 63 else seconds) * NS + rest
+
+
 async def _getattr_born(c: Connection, tag: int, f: Fid) -> Reply:
     born = await settle(f.place.node.born())
     return _attributes(c, tag, f, await status(c, f), born)
@@ -121,7 +128,7 @@ async def setattr_(
 ) -> Reply:
     f = c.session.fid(fid)
     times = [
-        None if not valid & bit else sec * NS + nsec if valid & bit_set else -1
+        None if not valid & bit else _ns(sec, nsec) if valid & bit_set else NOW
         for bit, bit_set, sec, nsec in (
             (SETATTR_ATIME, SETATTR_ATIME_SET, atime_sec, atime_nsec),
             (SETATTR_MTIME, SETATTR_MTIME_SET, mtime_sec, mtime_nsec),

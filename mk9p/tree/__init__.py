@@ -4,11 +4,12 @@ from mk9p.tree.conversations import Conversation, Conversations, CtlOfNew
 from mk9p.tree.ctl import Ctl, settings
 from mk9p.tree.dirs import Dir, Lazy
 from mk9p.tree.files import Block, Content, File, Text
-from mk9p.tree.node import Buffer, Change, Handle, Lock, Maybe, Node, Open, Stat, StatFs, Way, settle
+from mk9p.tree.node import NOW, Buffer, Change, Handle, Lock, Maybe, Node, Open, Stat, StatFs, Way, settle
 from mk9p.tree.waiting import Log, Source, Store, Stream, StreamHandle, Waiters
 from mk9p.tree.words import fields, join, quote, split
 
 __all__ = [
+    "NOW",
     "Block",
     "Buffer",
     "Change",

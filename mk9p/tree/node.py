@@ -20,7 +20,7 @@ A Node that `guards` itself knows better than the bits, and is asked whatever th
 import errno
 import stat as st
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 import attrs
 
@@ -73,9 +73,13 @@ class Stat:
         return st.S_ISDIR(self.mode)
 
 
+NOW: Final = -(1 << 100)
+"""In a `Change`: the time at which it is made. No real time is as early, and -1 is one: a ns before 1970."""
+
+
 @attrs.frozen
 class Change:
-    """Say what a Tsetattr or Twstat asks to change; None is to be left as it is. Times are ns, or -1 for now."""
+    """Say what a Tsetattr or Twstat asks to change; None is to be left as it is. Times are ns since 1970, negative before, or `NOW`."""
 
     mode: int | None = None
     uid: int | None = None

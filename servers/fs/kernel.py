@@ -11,6 +11,8 @@ import struct
 from functools import lru_cache
 from typing import Final
 
+from mk9p import tree
+
 _libc: Final = ctypes.PyDLL(None, use_errno=True)
 _OPENAT2: Final = 437  # on every architecture
 NO_XDEV: Final = 0x01  # RESOLVE_NO_XDEV
@@ -60,14 +62,14 @@ def open_beneath(directory: int, name: bytes, flags: int, mode: int = 0, *, reso
 
 
 def set_times(directory: int, name: bytes, atime: int | None, mtime: int | None) -> None:
-    """Set times in ns, -1 for now, None to leave, of what a name stands for, links followed. Raises OSError."""
+    """Set times in ns, `tree.NOW` for now, None to leave, of what a name stands for, links followed. Raises OSError."""
     times = _times.pack(*_timespec(atime), *_timespec(mtime))
     if _libc.utimensat(ctypes.c_int(directory), name, times, 0) < 0:
         raise _fail(name)
 
 
 def _timespec(ns: int | None) -> tuple[int, int]:
-    return (0, OMIT) if ns is None else (0, NOW) if ns == -1 else divmod(ns, _NS)
+    return (0, OMIT) if ns is None else (0, NOW) if ns == tree.NOW else divmod(ns, _NS)
 
 
 def filesystem(fd: int) -> int:
