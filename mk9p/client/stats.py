@@ -2,8 +2,9 @@
 
 A 9P2000 server gives its owners by name alone. The number is then one that nobody has, so that no bits for an owner are given to anybody by mistake.
 
-This is the one door for numbers of files. A server may say any; a Stat holds none that some user of it could not take: lengths fit an off_t, a time is
-a date of the Gregorian calendar, ns are less than a second. What is out of range becomes the nearest that is in it: the file is still there.
+This is the one door for numbers of files. A server may say any; a Stat holds none that some user of it could not take: lengths
+fit an off_t, a time is a date of the Gregorian calendar, ns are less than a second. What is out of range becomes the nearest that
+is in it: the file is still there.
 """
 
 import re

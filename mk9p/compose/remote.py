@@ -14,6 +14,7 @@ Theory
 """
 
 import errno
+import logging
 import os
 from collections.abc import Awaitable, Callable, Iterable
 from hashlib import blake2b
@@ -35,6 +36,8 @@ from mk9p.wire import L_DSYNC, L_NOATIME, L_NONBLOCK, L_SYNC, QTDIR, Dialect, Qi
 from mk9p.wire import messages as m
 
 T = TypeVar("T")
+
+log = logging.getLogger("mk9p.compose")
 
 _PASSED: Final = L_NONBLOCK | L_DSYNC | L_SYNC | L_NOATIME  # what of the Linux flags concerns who holds the file
 
@@ -127,6 +130,10 @@ class Server:
         except OSError as error:
             self._failed = trio.current_time()
             self.reason = str(error)
+        except Exception:  # our bug, and not the end of all that share the nursery
+            log.exception("internal error: dialling %s", self.address)
+            self._failed = trio.current_time()
+            self.reason = "internal error"
         else:
             if self._closed:
                 connection.end(self.reason)
@@ -369,7 +376,7 @@ class Remote(Node):
 
     async def xattrs(self, who: Principal) -> list[str]:
         names = await self.xattr("", who)
-        return [name.decode() for name in names.split(b"\0") if name]
+        return [name.decode("utf-8", "surrogateescape") for name in names.split(b"\0") if name]
 
     async def set_xattr(self, name: str, value: bytes, who: Principal, *, flags: int = 0) -> None:
         me = self._as(who)

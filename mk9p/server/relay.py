@@ -215,10 +215,7 @@ class Backend:
             return None
         if hop.crossing and (not names or newfid == fid or not self._stands(hop)):
             return None
-        try:
-            way = (*hop.names, *(name.decode() for name in names))
-        except UnicodeDecodeError:
-            return None
+        way = (*hop.names, *(name.decode("utf-8", "surrogateescape") for name in names))
         before = hop if newfid == fid else self._before(newfid)
         return Asked(self, type_, newfid, self._makes(newfid, hop, way), hop, hop.names, count, before)
 
@@ -386,4 +383,4 @@ def _other(type_: int, buf: bytearray, start: int, end: int) -> int:
 def _text(buf: bytearray, at: int, end: int) -> str:
     """Return the name that begins at a place of a request; the other server judges it."""
     size = _u16(buf, at)[0] if at + 2 <= end else 0
-    return buf[at + 2 : min(at + 2 + size, end)].decode(errors="replace")
+    return buf[at + 2 : min(at + 2 + size, end)].decode("utf-8", "surrogateescape")

@@ -60,8 +60,8 @@ def test_any_stat_entry_is_a_status_that_can_be_used(head: Any, text: str, exten
 
 def told(**numbers: int) -> Stat:
     """Return the status that an Rgetattr says, in which all else is 0."""
-    order = "valid qid mode uid gid nlink rdev size blksize blocks a an m mn c cn b bn gen version".split()
-    values: list[Any] = [numbers.get(name, 0) for name in order]
+    names = "valid qid mode uid gid nlink rdev size blksize blocks a an m mn c cn b bn gen version"
+    values: list[Any] = [numbers.get(name, 0) for name in names.split()]
     values[1] = FILE
     return of_getattr(tuple(values), "")
 
