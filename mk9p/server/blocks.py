@@ -152,10 +152,13 @@ def back(b: "Backend") -> None:
                 if type_ == _RLERROR:
                     if not is_errno(count):
                         _put32(buf, at + 7, EIO)
-                elif count > kind >> COUNT & 0xFFFFFFFF or (type_ != _RWRITE and count != size - 11):
+                elif count > kind >> COUNT & 0xFFFFFFFF:
                     raise b.too_much(type_, count)
-                elif type_ == _RREADDIR:
-                    b.listed(buf, at, at + size)
+                elif type_ != _RWRITE:
+                    if count != size - 11:
+                        raise b.garbage(type_)
+                    if type_ == _RREADDIR:
+                        b.listed(buf, at, at + size)
             del asked[tag]
             at += size
     finally:

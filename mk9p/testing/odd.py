@@ -73,12 +73,14 @@ async def odd(
 
 async def _serve(link: Link, replies: Replies, count: Oddity) -> None:
     frames = FrameBuffer((1 << 16) + IOHDRSZ)
-    while not replies.over:
+    while True:
         said: list[bytes] = []
         while not replies.over and (span := frames.next()) is not None:
             said.append(replies.to(bytes(frames.view[slice(*span)])))
             count.replies += 1
         await _send(link, b"".join(said))
+        if replies.over:
+            return
         try:
             got = link.recv_into(frames.space())
         except BlockingIOError:

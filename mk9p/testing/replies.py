@@ -71,7 +71,8 @@ _WORDS: Final = (*_NAMES, "file not found", "c 1 2", "b 99999999999 7", "c \u00b
 class Replies:
     """Make the replies of one conversation: `to(frame)` is what is to be sent after a request.
 
-    `dialect` is the richest spoken. `often`: how many of a thousand are wrong. `silent`: whether some requests are never answered.
+    `dialect` is the richest spoken. `often`: how many of a thousand are wrong. `silent`: whether some requests are never answered, by
+    whatever has happened to their replies; else each is, or the server hangs up.
     """
 
     def __init__(self, random: Random, *, dialect: Dialect = Dialect.L, often: int = 100, silent: bool = True) -> None:
@@ -203,11 +204,13 @@ class Replies:
     # What is wrong
 
     def _changed(self, request: Any, reply: bytes) -> bytes:
-        return mutated(self.random, reply)
+        changed = mutated(self.random, reply)
+        return changed if self.silent else changed[:5] + reply[5:7] + changed[7:]
 
     def _lies(self, request: Any, reply: bytes) -> bytes:
         r = self.random
         size = r.choice((0, 1, 6, len(reply) - 1, len(reply) + r.randrange(1, 50), self.msize + 1, (1 << 32) - 1))
+        self.over = not self.silent  # the client waits for the rest
         return size.to_bytes(4, "little") + reply[4:]
 
     def _of_other_type(self, request: Any, reply: bytes) -> bytes:
@@ -215,7 +218,8 @@ class Replies:
 
     def _to_other_tag(self, request: Any, reply: bytes) -> bytes:
         tag = self.random.choice((request.tag ^ 1, request.tag + 1 & 0xFFFF, NOTAG, self.random.randrange(1 << 16)))
-        return reply[:5] + tag.to_bytes(2, "little") + reply[7:]
+        wrong = reply[:5] + tag.to_bytes(2, "little") + reply[7:]
+        return wrong if self.silent else wrong + reply
 
     def _twice(self, request: Any, reply: bytes) -> bytes:
         return 2 * reply

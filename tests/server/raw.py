@@ -75,7 +75,6 @@ class Raw:
                     await self.take(len(self.asked) - 1)
 
     async def run(self, enough: Callable[[], bool]) -> None:
-        r = self.random
         await self.send(m.Tversion, NOTAG, MSIZE, "9P2000.L")
         await self.take(0)
         await self.send(m.Tattach, 0, 0, NOFID, "root", "", 0)

@@ -112,7 +112,7 @@ async def ends_well(found: Composed) -> None:
     """Check that the composer has forgotten all clients, and serves both servers when the odd one has manners."""
     with trio.fail_after(SOON):
         while found.front.connections:
-            await trio.sleep(0.01)
+            await trio.lowlevel.checkpoint()
         found.odd.often = 0
         async with connect(found.address, uname="root") as client:
             assert await client.read("k/good/d/e/g") == "g's"

@@ -116,4 +116,4 @@ async def nothing_held() -> AsyncIterator[None]:
     yield
     with trio.fail_after(SOON):
         while held() != before:
-            await trio.sleep(0.01)  # tasks that are cancelled end one step later
+            await trio.lowlevel.checkpoint()  # tasks that are cancelled end one step later
