@@ -35,8 +35,8 @@ PLAIN: Final = frozenset(
         m.Tread, m.Twrite, m.Tstat, m.Twstat,
     )
 )  # fmt: skip
-# Of these, the ones that say how many bytes they ask for, or bring, behind fid[4] offset[8].
-BOUNDED: Final = frozenset({m.Tread.type, m.Treaddir.type, m.Twrite.type})
+# Of these, the ones that say how many bytes they ask for, or bring, behind fid[4] offset[8], and how long they are at least.
+BOUNDED: Final = {m.Tread.type: 23, m.Treaddir.type: 23, m.Twrite.type: 23}
 # Replies with one qid: where its path is, from the start of the frame; 0 for all others but those that are looked at otherwise.
 _PATH_AT: Final = [0] * 256
 for _cls in (m.Rlopen, m.Rlcreate, m.Rmkdir, m.Rsymlink, m.Rmknod, m.Ropen, m.Rcreate):
@@ -59,21 +59,21 @@ def forward(c: "Connection") -> bool:
     buf, limit = frames.buf, frames.limit
     at, tail = frames.ahead()
     b, first, last, mark, since = None, at, -1, 0, counts.since << WHEN
-    kind, run, n, known, bounded, most = -1, at, 0, 0, False, 0
+    kind, run, n, known, least, most = -1, at, 0, 0, 11, 0
     while tail - at >= 11:
         size, type_, tag, fid = _request(buf, at)
         if type_ != kind:
             if n:
                 counts.passed(kind, n, at - run)
-            kind, run, n, known = type_, at, 0, since | type_
+            kind, run, n, most = type_, at, 0, 0
             if type_ not in PLAIN:
                 break
-            bounded, most = type_ in BOUNDED, 0
-        if bounded:
-            if tail - at < 23:
-                break
-            if (count := _get32(buf, at + 19)[0]) != most:
-                most, known = count, since | count << COUNT | type_
+            least = BOUNDED.get(type_, 11)
+            known = since | type_
+        if not least <= size <= limit or size > tail - at:
+            break
+        if least > 11 and (count := _get32(buf, at + 19)[0]) != most:
+            most, known = count, since | count << COUNT | type_
         if fid != last:
             hop = relays.get(fid)
             if hop is None or hop.crossing or (there := hop.backend).link is None:
@@ -86,7 +86,7 @@ def forward(c: "Connection") -> bool:
                     since += b.mark - mark
                     mark, known = b.mark, since | most << COUNT | type_
             last = fid
-        if tag in asked or not 11 <= size <= limit or size > tail - at:
+        if tag in asked:
             break
         asked[tag] = known
         at += size
@@ -107,7 +107,7 @@ def back(b: "Backend") -> None:
     at, tail = frames.ahead()
     now = monotonic_ns()
     first = run = at
-    kind, right, n, bad = -1, 0, 0, 0
+    kind, right, n, bad, most = -1, 0, 0, 0, 0
     try:
         while tail - at >= 7:
             size, type_, tag = _reply(buf, at)
@@ -121,7 +121,7 @@ def back(b: "Backend") -> None:
                     counts.returned(kind & 0xFF, n, bad, at - run, now - (kind >> WHEN))
                 run, n, bad = at, 0, 0
                 if isinstance(known, int):
-                    kind, right = known, (known & WHOSE) - base
+                    kind, right, most = known, (known & WHOSE) - base, known >> COUNT & 0xFFFFFFFF
                 elif isinstance(known, Own) and known.backend is b:
                     kind = -1
                     del asked[tag]
@@ -152,13 +152,10 @@ def back(b: "Backend") -> None:
                 if type_ == _RLERROR:
                     if not is_errno(count):
                         _put32(buf, at + 7, EIO)
-                elif count > kind >> COUNT & 0xFFFFFFFF:
+                elif count > most:
                     raise b.too_much(type_, count)
-                elif type_ != _RWRITE:
-                    if count != size - 11:
-                        raise b.garbage(type_)
-                    if type_ == _RREADDIR:
-                        b.listed(buf, at, at + size)
+                elif type_ == _RREADDIR:
+                    b.listed(buf, at, at + size, count)
             del asked[tag]
             at += size
     finally:

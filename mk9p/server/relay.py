@@ -172,7 +172,7 @@ class Backend:
             raise NineError(errno.EINVAL, "tag already in use")
         since = c.counts.since
         known: int | Asked = since << WHEN | self.mark | type_
-        if type_ in BOUNDED and end - start >= 23:
+        if end - start >= BOUNDED.get(type_, end - start + 1):
             known |= _u32(buf, start + 19)[0] << COUNT
         if hop.crossing and type_ != _WALK:
             if type_ != _CLUNK:
@@ -373,13 +373,13 @@ class Backend:
                 told.append((tag, known.type, known.since))
         return told
 
-    def listed(self, buf: bytearray, start: int, end: int) -> None:
-        """Map the qids of a directory's entries. Raises ProtocolError where the last one is none."""
+    def listed(self, buf: bytearray, start: int, end: int, count: int) -> None:
+        """Map the qids of a directory's entries, in a frame of `count` bytes of data. Raises ProtocolError if it is not, or the last one is none."""
         at, paths = start + 11, self.way.paths
         while at + 24 <= end:
             _put64(buf, at + 5, paths[_u64(buf, at + 5)[0]])
             at += 24 + _u16(buf, at + 22)[0]
-        if at != end:
+        if at != end or end - start != 11 + count:
             raise self.garbage(m.Rreaddir.type)
 
 

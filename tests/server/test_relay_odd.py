@@ -58,7 +58,7 @@ def frame(cls: type[m.Message], request: Any, *fields: Any) -> bytes:
 
 TOO_MUCH: dict[str, tuple[type[m.Message], tuple[Any, ...], Says]] = {
     "read": (m.Tread, (0, 10), lambda q, _: frame(m.Rread, q, b"x" * 11)),
-    "read, untruly": (m.Tread, (0, 10), lambda q, _: frame(m.Rread, q, b"x" * 9).replace(b"\t\0\0\0x", b"\n\0\0\0x")),
+    "read, untruly": (m.Tread, (0, 10), lambda q, _: frame(m.Rread, q, b"x" * 9).replace(b"\t\0\0\0x", b"\x0b\0\0\0x")),
     "read, of nothing": (m.Tread, (0, 0), lambda q, _: frame(m.Rread, q, b"x")),
     "read, cut": (m.Tread, (0, 10), lambda q, _: b"\x09\0\0\0" + frame(m.Rread, q, b"")[4:9]),
     "write": (m.Twrite, (0, b"abc"), lambda q, _: frame(m.Rwrite, q, 4)),
