@@ -20,9 +20,9 @@ HERE = Path(__file__).parent
 
 @contextmanager
 def odd_server(address: str, *, dialect: Dialect = Dialect.L, often: int = 50) -> Iterator[list[int]]:
-    """Run odd_server.py while the block runs; when it has ended, the list has how many replies there were, and how many were odd."""
+    """Run saying_anything.py while the block runs; when it has ended, the list has how many replies there were, and how many were odd."""
     counts: list[int] = []
-    command = [sys.executable, str(HERE / "odd_server.py"), address, "1", str(int(dialect)), str(often)]
+    command = [sys.executable, str(HERE / "saying_anything.py"), address, "1", str(int(dialect)), str(often)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
@@ -34,7 +34,7 @@ def odd_server(address: str, *, dialect: Dialect = Dialect.L, often: int = 50) -
 
 
 def use(what: str, where: str, count: int, *, patience: float) -> None:
-    command = [sys.executable, str(HERE / "odd_use.py"), what, where, "1", str(count)]
+    command = [sys.executable, str(HERE / "ordinary_use.py"), what, where, "1", str(count)]
     done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=patience)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Traceback" not in done.stderr

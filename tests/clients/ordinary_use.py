@@ -1,4 +1,4 @@
-"""Ordinary use of a mount, or of the commands, whose server may say anything: `python odd_use.py files DIR SEED N`, or `commands DIAL SEED N`.
+"""Ordinary use of a mount, or of the commands, whose server may say anything: `python ordinary_use.py files DIR SEED N`, or `commands DIAL SEED N`.
 
 An OSError is what a program must expect, and a line on stderr what a person must. Whatever else comes of it is the end of this process.
 """

@@ -1,4 +1,4 @@
-"""A server whose replies are odd, as a program: `odd_server.py DIAL SEED DIALECT OFTEN`. Told to end, it writes how many replies were odd."""
+"""A server whose replies are odd, as a program: `saying_anything.py DIAL SEED DIALECT OFTEN`. Told to end, it writes how many replies were odd."""
 
 import signal
 import sys
