@@ -127,8 +127,7 @@ async def test_many_tasks(tmp_path: Path) -> None:
 
 async def test_names_that_are_not_utf_8_come_and_go_as_they_are(tmp_path: Path) -> None:
     raw = os.fsencode(tmp_path)
-    with open(raw + b"/caf\xe9", "wb") as file:
-        file.write(b"coffee")
+    (tmp_path / "caf\udce9").write_text("coffee")
     (tmp_path / "good").write_text("good")
     os.symlink(b"\xff\xfe", raw + b"/link")
     with diod(tmp_path) as address:
