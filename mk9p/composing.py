@@ -18,7 +18,9 @@ import trio
 from mk9p.auth import ROOT, Policy
 from mk9p.compose.namespace import Namespace
 from mk9p.compose.posted import dial_file, is_path
+from mk9p.compose.remote import FRESH
 from mk9p.compose.remote import Server as Remote
+from mk9p.compose.secret import kept
 from mk9p.dial import Link, dial, hang_up, listen, parse
 from mk9p.errors import NineError
 from mk9p.ktext import split_lines
@@ -36,10 +38,11 @@ _ENDED: Final = frozenset(
 PATIENCE: Final = 5.0  # seconds for a kernel's first answer: an emulated one on a busy machine takes one or two
 
 
-def namespace(nursery: trio.Nursery, extra: dict[str, Node] | None = None) -> Namespace:
+def namespace(nursery: trio.Nursery, extra: dict[str, Node] | None = None, *, secret: bytes = FRESH) -> Namespace:
     """Return an empty namespace whose mounts are 9P servers, dialled when they are used; their connections' tasks run in `nursery`.
 
-    An address is a dial string, or the path of a posted service in the namespace (compose/posted.py).
+    An address is a dial string, or the path of a posted service in the namespace (compose/posted.py). `secret`: what inode numbers are
+    made with (compose/secret.py).
     """
 
     def mount(address: str, spec: str) -> Node:
@@ -55,7 +58,9 @@ def namespace(nursery: trio.Nursery, extra: dict[str, Node] | None = None) -> Na
         if not is_path(address):
             parse(address)  # refuses what is no dial string now, and not at the first walk
         dialler = through if is_path(address) else dial
-        server = Remote(address, nursery, aname=spec, deadline=PATIENCE, on_change=[changed], dialler=dialler)
+        server = Remote(
+            address, nursery, aname=spec, secret=secret, deadline=PATIENCE, on_change=[changed], dialler=dialler
+        )
         return server.tree(ROOT)
 
     posted = {"srv": available()["srv"].load()()} if "srv" in available() else {}
@@ -180,7 +185,7 @@ def main(arguments: Sequence[str]) -> int:
 async def compose(nursery: trio.Nursery, script: str, chosen: Any, kernels: Dir | None) -> None:
     """Serve a namespace until a signal comes."""
     tally = Tally()
-    ns = namespace(nursery, {STATS: stats_tree(tally), **({"kernels": kernels} if kernels else {})})
+    ns = namespace(nursery, {STATS: stats_tree(tally), **({"kernels": kernels} if kernels else {})}, secret=kept())
     try:
         await ns.run(script)
     except NineError as error:

@@ -125,7 +125,7 @@ _NUMBERS: Final[dict[type[OSError], int]] = {
     ConnectionRefusedError: _errno.ECONNREFUSED,
     ConnectionResetError: _errno.ECONNRESET,
 }
-_MOST: Final = 4096  # above Linux's MAX_ERRNO
+_MAX_ERRNO: Final = 4095  # Linux's include/linux/err.h: no system call returns more
 
 _CLASSES: dict[type[OSError], type["NineError"]] = {}
 
@@ -169,6 +169,21 @@ def wording(number: int) -> str:
     return _WORDING.get(number) or os.strerror(number)
 
 
+def from_wire(number: int, ename: str | None = None) -> NineError:
+    """Return the error that a number from a peer says. A number that no error has says nothing but that there is one: EIO, or what `ename` means.
+
+    9P2000.u's own mark for "no number" (ERUNDEF) is such a number: all ones, in 16 bits or in 32.
+    """
+    if is_errno(number):
+        return NineError(number, ename)
+    return NineError(_errno.EIO) if ename is None else from_ename(ename)
+
+
+def is_errno(number: int) -> bool:
+    """Tell whether a number can be an errno of Linux."""
+    return 0 < number <= _MAX_ERRNO
+
+
 def from_ename(ename: str) -> NineError:
     """Return the error that a 9P2000 server's words mean; words that are in no table are EIO and kept as they are."""
     number = _ERRNO.get(ename)
@@ -194,7 +209,7 @@ def translate(error: OSError | ValueError) -> NineError:
     if number is None:
         number = next((n for python, n in _NUMBERS.items() if isinstance(error, python)), _errno.EIO)
         words = str(error.args[0]) if len(error.args) == 1 else None
-    if not 0 < number < _MOST:
+    if not is_errno(number):
         number = _errno.EIO
     said = _on_one_line(words) if isinstance(words, str) and words != os.strerror(number) else None
     return NineError(number, said)

@@ -1,11 +1,13 @@
 """A request under way, and what its message says of fids: which it names, which it makes, which it ends."""
 
+from collections.abc import Sequence
+from errno import EIO
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import outcome
 import trio
 
-from mk9p.errors import NineError, from_ename
+from mk9p.errors import NineError, ProtocolError, from_wire
 from mk9p.wire import NOTAG
 from mk9p.wire import messages as m
 
@@ -21,8 +23,13 @@ _MADE: Final = {
     m.Twalk.type: 1,
     m.Txattrwalk.type: 1,
 }  # the index of the fid that a request makes
-_MAX_ERRNO: Final = 4096  # Linux's include/linux/err.h
 ENDED: Final = (m.Tclunk.type, m.Tremove.type)  # their fid is gone whatever the reply
+_BOUNDS: Final = {
+    m.Twalk.type: 2,
+    m.Tread.type: 2,
+    m.Treaddir.type: 2,
+    m.Twrite.type: 2,
+}  # the index of what bounds the reply: names, or bytes as a count or as data
 COPIED: Final = (m.Rread.type, m.Rreaddir.type)  # their first field is a view that dies with the next receive
 _FIDS: Final = {
     message.type: tuple(
@@ -35,7 +42,7 @@ _FIDS: Final = {
 class Call:
     """One request under way. `reply` waits for what it brings; `abandon` gives it up."""
 
-    __slots__ = ("answered", "clunks", "connection", "fids", "left", "made", "result", "tag", "task", "type")
+    __slots__ = ("answered", "clunks", "connection", "fids", "left", "made", "most", "result", "tag", "task", "type")
 
     def __init__(self, connection: "Connection", message: type[m.Message], fields: Reply) -> None:
         self.connection = connection
@@ -45,6 +52,8 @@ class Call:
         self.made: int | None = (
             None if at is None or (self.type == m.Twalk.type and fields[0] == fields[1]) else fields[at]
         )
+        bound = fields[_BOUNDS[self.type]] if self.type in _BOUNDS else None
+        self.most: int | None = bound if bound is None or isinstance(bound, int) else len(bound)
         self.tag = NOTAG
         self.task: trio.lowlevel.Task | None = None  # who waits
         self.result: Result | None = None  # what came before anybody waited
@@ -75,6 +84,19 @@ class Call:
             self.left = True
             self.connection._abandon(self)
 
+    def check(self, fields: Sequence[Any]) -> None:
+        """Refuse a reply that brings more than was asked for.
+
+        Raises EIO for more bytes than were asked for: that reply is void, and all others are understood. Raises ProtocolError for more qids than
+        names: then nobody knows which fid the server has made.
+        """
+        if self.most is not None:
+            count = fields[0] if self.type == m.Twrite.type else len(fields[0])
+            if count > self.most:
+                if self.type == m.Twalk.type:
+                    raise ProtocolError(f"{count} qids for a walk of {self.most} names")
+                raise NineError(EIO, f"the server answers with {count} bytes, where {self.most} were asked for")
+
     def settle(self, result: Result) -> None:
         """Give the reply to who waits, or keep it for who will."""
         task, self.task = self.task, None
@@ -88,7 +110,6 @@ class Call:
 def said(number: int, fields: list[Any]) -> NineError:
     """Return the error that an Rlerror or Rerror says."""
     if number == m.Rlerror.type:
-        return NineError(fields[0])
+        return from_wire(fields[0])
     ename, errno = fields
-    # 9P2000.u's ERUNDEF is all ones, in 16 bits or in 32: no number of Linux's is near
-    return NineError(errno, ename) if 0 < errno < _MAX_ERRNO else from_ename(ename)
+    return from_wire(errno, ename)

@@ -19,6 +19,7 @@ diod does not: so all of client/ waits for each reply that the next request need
 
 import errno
 import heapq
+import logging
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -32,6 +33,8 @@ from mk9p.dial import Link
 from mk9p.errors import NineError, ProtocolError
 from mk9p.wire import IOHDRSZ, NOFID, NOTAG, TABLE, Dialect, FrameBuffer, codec
 from mk9p.wire import messages as m
+
+log = logging.getLogger("mk9p.client")
 
 LEAVING: Final = 1.0  # seconds that closing waits for the server
 SILENCE: Final = 15.0  # seconds, twice, before a silent line is given up: an emulated kernel on a busy machine was seen to say nothing for five
@@ -62,6 +65,7 @@ class Connection:
         self._garbage: deque[int] = deque()
         self._token = trio.lowlevel.current_trio_token()
         self._heard = 0  # how often something was received
+        self._odd = False  # an odd name was told of
 
     def start(self, nursery: trio.Nursery) -> None:
         """Let the reader and the writer run in a nursery; they end with the connection, and never raise but for our own bugs."""
@@ -269,6 +273,10 @@ class Connection:
             self.end("it was closed here")
         except OSError as error:
             self.end(error.strerror or str(error))
+        except Exception:
+            # What a peer may send is judged where it enters; this is a bug of ours there, and no reason to end others in the same nursery.
+            log.exception("internal error: the connection to %s ends", self.address)
+            self.end("internal error")
         finally:
             self.end("it was given up here")
 
@@ -299,15 +307,15 @@ class Connection:
             if known is None or (number != call.type + 1 and number not in (m.Rlerror.type, m.Rerror.type)):
                 raise ProtocolError(f"reply of type {number} to a request of type {call.type}")
             _, *fields = known.unpack(buf, start + 5, end)
-        except NineError as error:
-            result = outcome.Error(error)
-        else:
             if number == call.type + 1:
+                call.check(fields)
                 if number in COPIED:
                     fields[0] = bytes(fields[0])
                 result = outcome.Value(tuple(fields))
             else:
                 result = outcome.Error(said(number, fields))
+        except NineError as error:
+            result = outcome.Error(error)
         self._answer(call, result)
 
     def _answer(self, call: Call, result: Result) -> None:
@@ -339,6 +347,12 @@ class Connection:
             del self._left[call.tag]
             if not call.answered:
                 self._over(call, None)
+
+    def left_out(self, name: str) -> None:
+        """Take note that a directory lists a name that no file can have; the first is told of."""
+        if not self._odd:
+            self._odd = True
+            log.warning("%s lists a file that no file can be called, and is left out: %.99a", self.address, name)
 
     # The end
 

@@ -24,6 +24,7 @@ MSIZE: Final = (
 ) + IOHDRSZ  # v9fs's own most over sockets, and the header: so that 1 MiB of data goes in one message
 LEAST: Final = 256  # an msize below that cannot even hold a stat
 REPEAT: Final = 0.5  # seconds, on a lossy link: several round trips at 9600 baud
+_SHOWN: Final = 32  # characters of a version that nobody knows
 _FIRST: Final = 8192  # no Rversion is longer, and nothing else is expected
 
 
@@ -101,7 +102,7 @@ async def _agree(link: Link, address: str, dialect: Dialect, msize: int) -> Conn
             if version != "unknown":
                 raise NineError(
                     errno.EPROTO,
-                    f"{address}: {asked.version} with msize {msize} was answered {version} with msize {got}",
+                    f"{address}: {asked.version} with msize {msize} was answered {version[:_SHOWN]!r} with msize {got}",
                 )
     except ProtocolError as error:
         raise NineError(errno.EPROTO, f"{address}: this is no 9P server: {error}") from None

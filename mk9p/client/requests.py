@@ -42,6 +42,7 @@ from mk9p.wire import (
     OREAD,
     OTRUNC,
     OWRITE,
+    QTDIR,
     SETATTR_ATIME,
     SETATTR_ATIME_SET,
     SETATTR_GID,
@@ -52,6 +53,7 @@ from mk9p.wire import (
     SETATTR_UID,
     Dialect,
     Qid,
+    is_name,
     unpack_dirents,
     unpack_stats,
 )
@@ -67,6 +69,10 @@ _SPECIAL: Final = {
 }
 _MODES: Final = DMSETUID | DMSETGID | DMSETVTX
 _WORDS: Final = 8192  # bytes of an error's words
+_AT_ONCE: Final = 1 << 16  # bytes of a listing in one message: to take them apart keeps others waiting for 3 ms or so
+_ENTRIES: Final = (
+    1 << 18
+)  # in a listing: a directory of more is none that anybody lists, or has no end, and each costs us 500 bytes
 
 Entry = tuple[str, Qid, Stat | None]
 Listed = tuple[str, Qid, Stat | None, int]  # and the kind, as readdir(3) has it in d_type
@@ -96,6 +102,8 @@ async def walk(c: Connection, fid: int, names: Sequence[str]) -> tuple[int, list
             at, most = new, MAXWELEM
             qids += got
             if len(qids) == len(names):
+                if not all(qid.type & QTDIR for qid in qids[:-1]):
+                    raise NineError(errno.ENOTDIR, "the server says that it has walked through a file")
                 return at, qids
     except BaseException:
         if at != fid:
@@ -179,14 +187,13 @@ def _iounit(c: Connection, iounit: int) -> int:
 async def read(c: Connection, fid: int, offset: int, count: int) -> bytes:
     """Read at most `count` bytes, which may not be above the file's iounit."""
     (data,) = await c.rpc(m.Tread, fid, offset, count)
-    got: bytes = data
-    return got if len(got) <= count else got[:count]  # a server that answers more than it was asked
+    return data  # type: ignore[no-any-return]
 
 
 async def write(c: Connection, fid: int, offset: int, data: bytes | bytearray | memoryview) -> int:
     """Write at most the file's iounit; return how many bytes were taken."""
     (count,) = await c.rpc(m.Twrite, fid, offset, data)
-    return min(int(count), len(data))
+    return count  # type: ignore[no-any-return]
 
 
 async def in_words(c: Connection, root: int, names: Sequence[str], error: NineError) -> NineError:
@@ -228,26 +235,48 @@ async def listing(c: Connection, fid: int) -> list[Listed]:
 
 async def _read_linux(c: Connection, fid: int, iounit: int) -> list[Listed]:
     found: list[Listed] = []
-    offset = 0
+    offset, asked, count = 0, set[int](), 0
     while True:
-        (data,) = await c.rpc(m.Treaddir, fid, offset, iounit)
+        if offset in asked:
+            raise NineError(errno.EIO, "the directory's listing goes in circles")
+        asked.add(offset)
+        (data,) = await c.rpc(m.Treaddir, fid, offset, min(iounit, _AT_ONCE))
         if not data:
             return found
-        for qid, offset, kind, name in unpack_dirents(data):  # noqa: B007  # the offset of the last is where to go on
-            if name not in (".", ".."):
+        listed = unpack_dirents(data)
+        count = _counted(count + len(listed))
+        for qid, offset, kind, name in listed:  # noqa: B007  # the offset of the last is where to go on
+            if _is_file(c, name):
                 found.append((name, qid, None, kind))
 
 
 async def _read_plan9(c: Connection, fid: int, iounit: int) -> list[Listed]:
     found: list[Listed] = []
-    offset = 0
-    while data := await read(c, fid, offset, iounit):
+    offset = count = 0
+    while data := await read(c, fid, offset, min(iounit, _AT_ONCE)):
         offset += len(data)
-        stats = [wire for wire in unpack_stats(c.dialect, data) if wire.name not in (".", "..")]
-        for wire in stats:
-            stat = of_wire(wire, wire.name)
-            found.append((wire.name, wire.qid, stat, st.S_IFMT(stat.mode) >> 12))
+        listed = unpack_stats(c.dialect, data)
+        count = _counted(count + len(listed))
+        for wire in listed:
+            if _is_file(c, wire.name):
+                stat = of_wire(wire, wire.name)
+                found.append((wire.name, wire.qid, stat, st.S_IFMT(stat.mode) >> 12))
     return found
+
+
+def _counted(count: int) -> int:
+    if count > _ENTRIES:
+        raise NineError(errno.EFBIG, f"the directory has more than {_ENTRIES} entries")
+    return count
+
+
+def _is_file(c: Connection, name: str) -> bool:
+    """Tell whether an entry of a directory is a file in it. This is the one door for names that a server tells."""
+    if is_name(name):
+        return True
+    if name not in (".", ".."):
+        c.left_out(name)
+    return False
 
 
 async def mkdir(c: Connection, fid: int, name: str, perm: int, *, gid: int = 0) -> Qid:

@@ -1,14 +1,18 @@
 """What servers say of a file, as a `Stat`: Rgetattr of 9P2000.L, and the stat entry of the others (stat(5)).
 
 A 9P2000 server gives its owners by name alone. The number is then one that nobody has, so that no bits for an owner are given to anybody by mistake.
+
+This is the one door for numbers of files. A server may say any; a Stat holds none that some user of it could not take: lengths
+fit an off_t, a time is a date of the Gregorian calendar, ns are less than a second. What is out of range becomes the nearest that
+is in it: the file is still there.
 """
 
 import errno
+import re
 import stat as st
 from typing import Any, Final
 
 from mk9p.errors import NineError
-from mk9p.ktext import split_words
 from mk9p.tree import Stat
 from mk9p.wire import (
     DMAPPEND,
@@ -23,7 +27,9 @@ from mk9p.wire import (
     DMSYMLINK,
     NONUNAME,
     QTAPPEND,
+    QTDIR,
     QTEXCL,
+    QTSYMLINK,
     Dialect,
     Qid,
     WireStat,
@@ -31,6 +37,12 @@ from mk9p.wire import (
 
 NS: Final = 1_000_000_000
 UNKNOWN: Final = 0xFFFFFFFE  # v9fs's own for such owners, V9FS_DEFUID
+_MOST: Final = (1 << 63) - 1  # an off_t
+_BLOCK: Final = 1 << 24  # a blksize is a length of buffers: programs that copy files allocate as much
+# The second day of the year 1, and the last but one of 9999, whatever the time zone: Python's datetime and strftime(3) know no others.
+_FIRST: Final = -62_135_510_400
+_LAST: Final = 253_402_214_400
+_DEVICE: Final = re.compile(r"([bc]) ([0-9]{1,9}) ([0-9]{1,9})")
 _KINDS: Final = (
     (DMDIR, st.S_IFDIR),
     (DMSYMLINK, st.S_IFLNK),
@@ -45,18 +57,18 @@ def of_getattr(fields: tuple[Any, ...], name: str) -> Stat:
     """Return what an Rgetattr says; its seconds are signed."""
     _, qid, mode, uid, gid, nlink, rdev, size, blksize, blocks, a_sec, a_ns, m_sec, m_ns, c_sec, c_ns, *_ = fields
     return Stat(
-        mode,
-        uid,
-        gid,
-        size,
-        (m_sec - (m_sec >> 63 << 64)) * NS + m_ns,
-        (a_sec - (a_sec >> 63 << 64)) * NS + a_ns,
-        (c_sec - (c_sec >> 63 << 64)) * NS + c_ns,
+        mode if st.S_IFMT(mode) else st.S_IFMT(kind_of(qid)) | mode,
+        _owner(uid),
+        _owner(gid),
+        min(size, _MOST),
+        _time(m_sec, m_ns),
+        _time(a_sec, a_ns),
+        _time(c_sec, c_ns),
         qid.version,
         nlink,
         rdev,
-        blksize,
-        blocks,
+        blksize if 0 < blksize <= _BLOCK else 4096,
+        min(blocks, _MOST),
         exclusive=bool(qid.type & QTEXCL),
         append=bool(qid.type & QTAPPEND),
         name=name,
@@ -68,20 +80,20 @@ def of_wire(wire: WireStat, name: str) -> Stat:
     """Return what a stat entry says; the name is its own unless one is given."""
     kind = next((kind for bit, kind in _KINDS if wire.mode & bit), st.S_IFREG)
     rdev = 0
-    if kind == st.S_IFCHR and (words := split_words(wire.extension))[:1] in (["b"], ["c"]) and len(words) == 3:
+    if kind == st.S_IFCHR and (device := _DEVICE.fullmatch(wire.extension)):
         import os
 
-        kind = st.S_IFBLK if words[0] == "b" else kind
-        rdev = os.makedev(int(words[1]), int(words[2]))
+        kind = st.S_IFBLK if device[1] == "b" else kind
+        rdev = os.makedev(int(device[2]), int(device[3]))
     mode = kind | wire.mode & 0o777
     for bit, extra in _EXTRA:
         if wire.mode & bit:
             mode |= extra
     return Stat(
         mode,
-        UNKNOWN if wire.n_uid == NONUNAME else wire.n_uid,
-        UNKNOWN if wire.n_gid == NONUNAME else wire.n_gid,
-        wire.length,
+        _owner(wire.n_uid),
+        _owner(wire.n_gid),
+        min(wire.length, _MOST),
         wire.mtime * NS,
         wire.atime * NS,
         wire.mtime * NS,
@@ -106,6 +118,23 @@ def perm_of_mode(dialect: Dialect, mode: int) -> int:
         for bit, extra in _EXTRA:
             perm |= bit if mode & extra else 0
     return perm
+
+
+def kind_of(qid: Qid) -> int:
+    """Return the kind of a file, as a mode has it, where a server tells nothing but its qid."""
+    return st.S_IFDIR if qid.type & QTDIR else st.S_IFLNK if qid.type & QTSYMLINK else st.S_IFREG
+
+
+def _owner(number: int) -> int:
+    """Return a uid or gid. All ones is no owner but a mark: "not told" here, "leave it" in chown(2)."""
+    return UNKNOWN if number == NONUNAME else number
+
+
+def _time(seconds: int, rest: int) -> int:
+    """Return a time of the wire in ns. Its seconds are Linux's time64_t, sent as they lie in memory: those before 1970 look like very many."""
+    if seconds >> 63:
+        seconds -= 1 << 64
+    return min(max(seconds, _FIRST), _LAST) * NS + min(rest, NS - 1)
 
 
 _ALL16: Final = 0xFFFF

@@ -1,6 +1,7 @@
 """What 9P2000.L alone can ask of a stored file: extended attributes, byte-range locks, the status of its file system. Else as requests.py."""
 
 import errno
+from typing import Final
 
 from mk9p.client.connection import Connection
 from mk9p.client.requests import read, walk, write
@@ -8,6 +9,8 @@ from mk9p.errors import NineError
 from mk9p.tree import Lock, StatFs
 from mk9p.wire import LOCK_BLOCKED, LOCK_SUCCESS, LOCK_TYPE_UNLCK, Dialect
 from mk9p.wire import messages as m
+
+_LONGEST: Final = 65536  # Linux's XATTR_SIZE_MAX, and XATTR_LIST_MAX
 
 
 async def xattr(c: Connection, fid: int, name: str) -> bytes:
@@ -17,6 +20,8 @@ async def xattr(c: Connection, fid: int, name: str) -> bytes:
     new = c.new_fid()
     (size,) = await c.rpc(m.Txattrwalk, fid, new, name)
     try:
+        if size > _LONGEST:
+            raise NineError(errno.EIO, f"an attribute of {size} bytes, at most {_LONGEST}")
         value = b""
         while len(value) < size and (data := await read(c, new, len(value), min(size - len(value), c.iounit))):
             value += data

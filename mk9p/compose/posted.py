@@ -6,6 +6,7 @@ when it is made again: so a service that is posted anew is found anew, and one t
 """
 
 import errno
+import logging
 import socket
 from collections.abc import Callable
 
@@ -17,6 +18,8 @@ from mk9p.compose.table import clean
 from mk9p.dial import Link, Peer, SocketLink
 from mk9p.errors import NineError
 from mk9p.tree import Handle, Open, settle
+
+log = logging.getLogger("mk9p.compose")
 
 _PIECE = 65536
 
@@ -49,6 +52,8 @@ async def _carry(handle: Handle, stream: trio.SocketStream) -> None:
             nursery.start_soon(_out, handle, stream, nursery.cancel_scope)
             await _in(handle, stream)
             nursery.cancel_scope.cancel()
+    except Exception:  # our bug, and not the end of all that share the nursery
+        log.exception("internal error: a posted service's line ends")
     finally:
         with trio.CancelScope(shield=True):
             await trio.aclose_forcefully(stream)
@@ -72,6 +77,8 @@ async def _out(handle: Handle, stream: trio.SocketStream, scope: trio.CancelScop
             view = memoryview(data)
             while view:
                 count = await settle(handle.write(offset, view))
+                if not count:
+                    raise NineError(errno.EIO, "nothing was taken")
                 offset += count
                 view = view[count:]
     except (OSError, trio.BrokenResourceError):

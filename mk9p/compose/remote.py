@@ -14,9 +14,11 @@ Theory
 """
 
 import errno
+import logging
 import os
 from collections.abc import Awaitable, Callable, Iterable
 from hashlib import blake2b
+from secrets import token_bytes
 from typing import Final, TypeVar
 
 import attrs
@@ -30,34 +32,35 @@ from mk9p.compose.opened import RemoteHandle
 from mk9p.dial import Link, dial, parse
 from mk9p.errors import NineError
 from mk9p.tree import Change, Node, Open, Stat, StatFs, Way, settle
-from mk9p.tree.qids import foreign
+from mk9p.tree.qids import Foreign
 from mk9p.wire import L_DSYNC, L_NOATIME, L_NONBLOCK, L_SYNC, QTDIR, Qid
 
 T = TypeVar("T")
 
+log = logging.getLogger("mk9p.compose")
+
 _PASSED: Final = L_NONBLOCK | L_DSYNC | L_SYNC | L_NOATIME  # what of the Linux flags concerns who holds the file
 
 
-def identity_of(name: str) -> int:
-    """Return 64 bits that tell a server from others, always the same for the same name."""
-    return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "little")
+FRESH: Final = token_bytes(32)  # the secret of a process that keeps none
 
 
 @attrs.define(eq=False)
 class Server:
     """Another 9P server: its address, and the connection to it, made when it is first needed and again when it was lost.
 
-    The tasks of its connections run in `nursery`. `name` is who it is: it is shown in errors, and its hash is the `identity` that file paths are made
-    from, so it should stay the same when the address changes. `on_change` is called with the server, whether it is up, and why it went down ("" if
-    up), each time that changes; it may not wait and may not raise. `deadline` is how many seconds dialling, and attaching, may take; for `backoff`
-    seconds after a failure it is not tried again. `dialler` dials an address that is no dial string.
+    The tasks of its connections run in `nursery`. `name` is who it is: it is shown in errors, and the paths of its files are made from
+    it and `secret` (secret.py), so it should stay the same when the address changes. `on_change` is called with the server, whether it
+    is up, and why it went down ("" if up), each time that changes; it may not wait and may not raise. `deadline` is how many seconds
+    dialling, and attaching, may take; for `backoff` seconds after a failure it is not tried again. `dialler` dials an address that is no
+    dial string.
     """
 
     address: str
     nursery: trio.Nursery
     aname: str = attrs.field(default="", kw_only=True)
     name: str = attrs.field(default="", kw_only=True)
-    identity: int = attrs.field(default=0, kw_only=True)
+    secret: bytes = attrs.field(default=FRESH, kw_only=True, repr=False)
     version: str = attrs.field(default="9P2000.L", kw_only=True)
     msize: int = attrs.field(default=MSIZE, kw_only=True)
     dialler: Callable[[str], Awaitable[Link]] = attrs.field(default=dial, kw_only=True)
@@ -74,13 +77,14 @@ class Server:
         factory=dict, init=False
     )  # by user; an Event is on its way
     _closed: bool = attrs.field(default=False, init=False)
+    paths: Foreign = attrs.field(init=False, repr=False)  # of its files, as they are here
     many: bool = attrs.field(
         default=False, init=False
     )  # it can be dialled as often as one likes: not so a serial line, or given descriptors
 
     def __attrs_post_init__(self) -> None:
         self.name = self.name or self.address
-        self.identity = self.identity or identity_of(self.name)
+        self.paths = Foreign(blake2b(self.name.encode(), key=self.secret).digest())
         self.many = self.dialler is dial and parse(self.address).network in ("tcp", "unix", "vsock")
 
     @property
@@ -126,6 +130,10 @@ class Server:
         except OSError as error:
             self._failed = trio.current_time()
             self.reason = str(error)
+        except Exception:  # our bug, and not the end of all that share the nursery
+            log.exception("internal error: dialling %s", self.address)
+            self._failed = trio.current_time()
+            self.reason = "internal error"
         else:
             if self._closed:
                 connection.end(self.reason)
@@ -187,10 +195,10 @@ class Remote(Node):
         self.server, self.names, self.who, self.dtype = server, names, who, dtype
         self.qtype = QTDIR if qid is None else qid.type  # nothing else is mounted
         # The root's path is told by its place: what is there shall be one file before, while and after the server is there.
-        self.path = None if qid is None else foreign(server.identity, qid.path)
+        self.path = None if qid is None else server.paths[qid.path]
         self._at = at
         if server.many:
-            self.way = Way(server.address, server.aname, names, server.identity)
+            self.way = Way(server.address, server.aname, names, server.paths)
 
     def __del__(self) -> None:
         # Nobody closes a Node: whoever walked here just lets it go, and then its fid must go too. The collector may run in any thread and in the
@@ -217,7 +225,7 @@ class Remote(Node):
         if self._at is not None and self._at[0] is connection:  # another task was quicker
             connection.clunk_nowait(fid)
             return self._at
-        self.qtype, self.path = qids[-1].type, foreign(self.server.identity, qids[-1].path)
+        self.qtype, self.path = qids[-1].type, self.server.paths[qids[-1].path]
         self._at = connection, fid
         return self._at
 
@@ -366,7 +374,7 @@ class Remote(Node):
 
     async def xattrs(self, who: Principal) -> list[str]:
         names = await self.xattr("", who)
-        return [name.decode() for name in names.split(b"\0") if name]
+        return [name.decode("utf-8", "surrogateescape") for name in names.split(b"\0") if name]
 
     async def set_xattr(self, name: str, value: bytes, who: Principal, *, flags: int = 0) -> None:
         me = self._as(who)

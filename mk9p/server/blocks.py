@@ -5,17 +5,22 @@ Theory
   loop looks at one frame with one unpacking and a few lookups, and calls nothing for it. A frame that needs more than that ends the block, and the
   engine takes it from there.
 * A plain request names one fid, and its answer tells nothing that must be known: it goes over as it is. By its tag are remembered its type, in the
-  lowest byte of a number, above that whom it was passed on to, in 24 bits, and above these when it came: so requests of one kind that came together
-  are one number, and are counted as one run (counts.py) going and coming. Whose a number is, is looked at once a run.
+  lowest byte of a number, above that whom it was passed on to, in 24 bits, then how many bytes it asked for, in 32, and above these when it came: so
+  requests of one kind that came together are one number, and are counted as one run (counts.py) going and coming. Whose a number is, is looked at
+  once a run.
+* The other server is not believed: no answer goes to the client that answers nothing, is larger than the client takes, brings more bytes than were
+  asked for, or tells an error that is none. What else is in an answer is between that server and its client, who judges it as any server's.
 * A client's tags are in one table, whichever of its servers they were passed on to: to find that a tag is in use elsewhere costs no frame anything.
 * Frames that lie side by side are sent from where they lie, in one call; only what the kernel does not take at once is copied.
 """
 
+from errno import EIO
 from struct import Struct
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Final
 
-from mk9p.server.hops import WHEN, WHOSE, Asked, Own
+from mk9p.errors import is_errno
+from mk9p.server.hops import COUNT, WHEN, WHOSE, Asked, Own
 from mk9p.wire import messages as m
 
 if TYPE_CHECKING:
@@ -30,14 +35,19 @@ PLAIN: Final = frozenset(
         m.Tread, m.Twrite, m.Tstat, m.Twstat,
     )
 )  # fmt: skip
-# Replies with one qid: where its path is, from the start of the frame; 0 for all others.
+# Of these, the ones that say how many bytes they ask for, or bring, behind fid[4] offset[8], and how long they are at least.
+BOUNDED: Final = {m.Tread.type: 23, m.Treaddir.type: 23, m.Twrite.type: 23}
+# Replies with one qid: where its path is, from the start of the frame; 0 for all others but those that are looked at otherwise.
 _PATH_AT: Final = [0] * 256
 for _cls in (m.Rlopen, m.Rlcreate, m.Rmkdir, m.Rsymlink, m.Rmknod, m.Ropen, m.Rcreate):
     _PATH_AT[_cls.type] = 12
 _PATH_AT[m.Rgetattr.type], _PATH_AT[m.Rstat.type] = 20, 22
-_RREADDIR, _RLERROR = m.Rreaddir.type, m.Rlerror.type
+_RREADDIR, _RLERROR, _RWRITE = m.Rreaddir.type, m.Rlerror.type, m.Rwrite.type
+for _type in (m.Rread.type, _RREADDIR, _RLERROR, _RWRITE):
+    _PATH_AT[_type] = -1
 
 _request, _reply = Struct("<IBHI").unpack_from, Struct("<IBH").unpack_from
+_get32, _put32 = Struct("<I").unpack_from, Struct("<I").pack_into
 _get64, _put64 = Struct("<Q").unpack_from, Struct("<Q").pack_into
 
 
@@ -49,15 +59,21 @@ def forward(c: "Connection") -> bool:
     buf, limit = frames.buf, frames.limit
     at, tail = frames.ahead()
     b, first, last, mark, since = None, at, -1, 0, counts.since << WHEN
-    kind, run, n, known = -1, at, 0, 0
+    kind, run, n, known, least, most = -1, at, 0, 0, 11, 0
     while tail - at >= 11:
         size, type_, tag, fid = _request(buf, at)
         if type_ != kind:
             if n:
                 counts.passed(kind, n, at - run)
-            kind, run, n, known = type_, at, 0, since | type_
+            kind, run, n, most = type_, at, 0, 0
             if type_ not in PLAIN:
                 break
+            least = BOUNDED.get(type_, 11)
+            known = since | type_
+        if not least <= size <= limit or size > tail - at:
+            break
+        if least > 11 and (count := _get32(buf, at + 19)[0]) != most:
+            most, known = count, since | count << COUNT | type_
         if fid != last:
             hop = relays.get(fid)
             if hop is None or hop.crossing or (there := hop.backend).link is None:
@@ -68,9 +84,9 @@ def forward(c: "Connection") -> bool:
                 b, first = there, at
                 if b.mark != mark:
                     since += b.mark - mark
-                    mark, known = b.mark, since | type_
+                    mark, known = b.mark, since | most << COUNT | type_
             last = fid
-        if tag in asked or not 11 <= size <= limit or size > tail - at:
+        if tag in asked:
             break
         asked[tag] = known
         at += size
@@ -85,13 +101,13 @@ def forward(c: "Connection") -> bool:
 
 def back(b: "Backend") -> None:
     """Pass on all complete replies that were received. Raises ProtocolError for what is none; what came before it was passed on."""
-    frames, asked, identity, counts = b.frames, b.asked, b.way.identity, b.c.counts
+    frames, asked, paths, counts = b.frames, b.asked, b.way.paths, b.c.counts
     base = b.mark - 1
     buf, limit = frames.buf, frames.limit
     at, tail = frames.ahead()
     now = monotonic_ns()
     first = run = at
-    kind, right, n, bad = -1, 0, 0, 0
+    kind, right, n, bad, most = -1, 0, 0, 0, 0
     try:
         while tail - at >= 7:
             size, type_, tag = _reply(buf, at)
@@ -105,11 +121,11 @@ def back(b: "Backend") -> None:
                     counts.returned(kind & 0xFF, n, bad, at - run, now - (kind >> WHEN))
                 run, n, bad = at, 0, 0
                 if isinstance(known, int):
-                    kind, right = known, (known & WHOSE) - base
+                    kind, right, most = known, (known & WHOSE) - base, known >> COUNT & 0xFFFFFFFF
                 elif isinstance(known, Own) and known.backend is b:
                     kind = -1
                     del asked[tag]
-                    known.answered(type_, buf, at)
+                    known.answered(type_, buf, at, size)
                     _deliver(b, first, at)
                     first = run = at = at + size
                     continue
@@ -125,12 +141,21 @@ def back(b: "Backend") -> None:
                         raise b.garbage(type_)
                     bad += 1
                 n += 1
-            if path := _PATH_AT[type_]:
+            if (path := _PATH_AT[type_]) > 0:
                 if path + 8 > size:
                     raise b.garbage(type_)
-                _put64(buf, at + path, _get64(buf, at + path)[0] ^ identity)
-            elif type_ == _RREADDIR:
-                b.listed(buf, at, at + size)
+                _put64(buf, at + path, paths[_get64(buf, at + path)[0]])
+            elif path:
+                if size < 11:
+                    raise b.garbage(type_)
+                count = _get32(buf, at + 7)[0]
+                if type_ == _RLERROR:
+                    if not is_errno(count):
+                        _put32(buf, at + 7, EIO)
+                elif count > most:
+                    raise b.too_much(type_, count)
+                elif type_ == _RREADDIR:
+                    b.listed(buf, at, at + size, count)
             del asked[tag]
             at += size
     finally:

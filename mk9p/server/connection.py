@@ -108,8 +108,9 @@ class Connection:
         """Return the reply that says an error in this dialect."""
         if self.dialect is Dialect.L:
             return self.reply(m.Rlerror, tag, error.errno)
-        ename = error.ename
-        while len(ename.encode()) > min(self.msize - 13, 255):  # ERRMAX of Plan 9 is 128, of Linux 8192
+        most = min(self.msize - 13, 255)  # ERRMAX of Plan 9 is 128, of Linux 8192
+        ename = error.ename[:most]
+        while len(ename.encode("utf-8", "surrogateescape")) > most:
             ename = ename[:-1]
         if self.dialect is Dialect.U:
             return self.reply(m.Rerror, tag, ename, error.errno)

@@ -12,9 +12,11 @@ from mk9p.wire import messages as m
 if TYPE_CHECKING:
     from mk9p.server.relay import Backend
 
-# A request whose answer tells nothing is a number: its type, whom it was passed on to (`Backend.mark`), and when it came (blocks.py).
+# A request whose answer tells nothing is a number: its type, whom it was passed on to (`Backend.mark`), how many bytes it asks for, and when it came
+# (blocks.py).
 WHOSE: Final = 0xFFFFFFFF  # the type, and whom it was passed on to
-WHEN: Final = 32  # where the time begins, in ns
+COUNT: Final = 32  # where the bytes begin
+WHEN: Final = 64  # where the time begins, in ns
 
 
 class Hop:
@@ -67,6 +69,10 @@ class Own:
     done: trio.Event = attrs.field(factory=trio.Event)
     good: bool = False
 
-    def answered(self, type_: int, buf: bytearray, start: int) -> None:
-        self.good = type_ == m.Rwalk.type and int.from_bytes(buf[start + 7 : start + 9], "little") == self.wanted
+    def answered(self, type_: int, buf: bytearray, start: int, size: int) -> None:
+        self.good = (
+            type_ == m.Rwalk.type
+            and size == 9 + 13 * self.wanted
+            and int.from_bytes(buf[start + 7 : start + 9], "little") == self.wanted
+        )
         self.done.set()

@@ -292,7 +292,7 @@ async def readdir(c: Connection, tag: int, fid: int, offset: int, count: int) ->
     entries: list[tuple[Qid, int, int, str]] = []
     for number in range(offset, len(f.listing)):
         q, dtype, name = f.listing[number]
-        room -= 24 + len(name.encode())
+        room -= 24 + (len(name) if name.isascii() else len(name.encode("utf-8", "surrogateescape")))
         if room < 0:
             break
         entries.append((q, number + 1, dtype, name))

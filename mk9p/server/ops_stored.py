@@ -70,7 +70,11 @@ async def _xattrwalk(c: Connection, tag: int, f: Fid, newfid: int, found: Awaita
 
 
 def _found(c: Connection, tag: int, f: Fid, newfid: int, found: bytes | Iterable[str]) -> Reply:
-    value = found if isinstance(found, bytes) else b"".join(name.encode() + b"\0" for name in found)
+    value = (
+        found
+        if isinstance(found, bytes)
+        else b"".join(name.encode("utf-8", "surrogateescape") + b"\0" for name in found)
+    )
     new = Fid(f.place, f.who)
     c.session.new(newfid, new)
     new.handle, new.how = _Value(value), Open(f.who)

@@ -13,7 +13,7 @@ Rules
 * A fid made by a walk that was passed on is theirs alone: all its requests go over. What cannot go over (`..`, a request that names a fid of ours
   beside it) is done here, with a fid of ours for as long as that takes, made by its names.
 * What an answer tells of a fid is noted when it is there: requests that came after it may have been passed on long before.
-* qid.path is mapped as `tree/qids.foreign` does, in place, in the few replies that have one. Nothing else is changed.
+* qid.path is mapped by the server's `tree/qids.Foreign`, in place, in the few replies that have one. Nothing else is changed.
 * A tag is one request's, wherever that is answered: what was passed on is in one table for all of a client's servers.
 * Order, permissions, exclusive use, flush, and the end of a client's files are kept by the server that has them: it knows this client as itself.
 * When the connection breaks, what was asked is answered EIO, files that were open stay dead, and every other fid is made ours again when it is next
@@ -32,8 +32,8 @@ import trio
 from mk9p.auth import Principal
 from mk9p.dial import Link, dial
 from mk9p.errors import NineError, ProtocolError
-from mk9p.server.blocks import PLAIN
-from mk9p.server.hops import WHEN, WHOSE, Asked, Hop, Own
+from mk9p.server.blocks import BOUNDED, PLAIN
+from mk9p.server.hops import COUNT, WHEN, WHOSE, Asked, Hop, Own
 from mk9p.tree import Way
 from mk9p.wire import NOFID, NOTAG, Dialect, FrameBuffer, codec, decode
 from mk9p.wire import messages as m
@@ -172,6 +172,8 @@ class Backend:
             raise NineError(errno.EINVAL, "tag already in use")
         since = c.counts.since
         known: int | Asked = since << WHEN | self.mark | type_
+        if end - start >= BOUNDED.get(type_, end - start + 1):
+            known |= _u32(buf, start + 19)[0] << COUNT
         if hop.crossing and type_ != _WALK:
             if type_ != _CLUNK:
                 return False
@@ -215,10 +217,7 @@ class Backend:
             return None
         if hop.crossing and (not names or newfid == fid or not self._stands(hop)):
             return None
-        try:
-            way = (*hop.names, *(name.decode() for name in names))
-        except UnicodeDecodeError:
-            return None
+        way = (*hop.names, *(name.decode("utf-8", "surrogateescape") for name in names))
         before = hop if newfid == fid else self._before(newfid)
         return Asked(self, type_, newfid, self._makes(newfid, hop, way), hop, hop.names, count, before)
 
@@ -305,6 +304,9 @@ class Backend:
     def garbage(self, type_: int) -> ProtocolError:
         return ProtocolError(f"{self.way.address} sent a message of type {type_} that answers nothing")
 
+    def too_much(self, type_: int, count: int) -> ProtocolError:
+        return ProtocolError(f"{self.way.address} answers with {count} bytes that were not asked for (type {type_})")
+
     def _mine(self, known: int | Asked | Own) -> bool:
         """Tell whether a request was passed on to this server, or is our own to it."""
         return (known & WHOSE & ~0xFF) == self.mark if isinstance(known, int) else known.backend is self
@@ -325,8 +327,11 @@ class Backend:
         if type_ == _RWALK:
             if end - start < 9 or end - start != 9 + 13 * (count := _u16(buf, start + 7)[0]):
                 raise self.garbage(type_)
+            if count > known.count:
+                raise ProtocolError(f"{self.way.address} answers a walk of {known.count} names with {count} qids")
+            paths = self.way.paths
             for at in range(start + 14, end, 13):
-                _put64(buf, at, _u64(buf, at)[0] ^ self.way.identity)
+                _put64(buf, at, paths[_u64(buf, at)[0]])
         if hop is not None:
             hop.sure = True
         if type_ == _RLERROR or count < known.count:
@@ -368,11 +373,14 @@ class Backend:
                 told.append((tag, known.type, known.since))
         return told
 
-    def listed(self, buf: bytearray, start: int, end: int) -> None:
-        at = start + 11
+    def listed(self, buf: bytearray, start: int, end: int, count: int) -> None:
+        """Map the qids of a directory's entries, in a frame of `count` bytes of data. Raises ProtocolError if it is not, or the last one is none."""
+        at, paths = start + 11, self.way.paths
         while at + 24 <= end:
-            _put64(buf, at + 5, _u64(buf, at + 5)[0] ^ self.way.identity)
+            _put64(buf, at + 5, paths[_u64(buf, at + 5)[0]])
             at += 24 + _u16(buf, at + 22)[0]
+        if at != end or end - start != 11 + count:
+            raise self.garbage(m.Rreaddir.type)
 
 
 def _other(type_: int, buf: bytearray, start: int, end: int) -> int:
@@ -386,4 +394,4 @@ def _other(type_: int, buf: bytearray, start: int, end: int) -> int:
 def _text(buf: bytearray, at: int, end: int) -> str:
     """Return the name that begins at a place of a request; the other server judges it."""
     size = _u16(buf, at)[0] if at + 2 <= end else 0
-    return buf[at + 2 : min(at + 2 + size, end)].decode(errors="replace")
+    return buf[at + 2 : min(at + 2 + size, end)].decode("utf-8", "surrogateescape")

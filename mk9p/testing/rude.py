@@ -37,6 +37,17 @@ def _packed(dialect: Dialect, cls: type[m.Message], fields: Sequence[Any]) -> by
     return codec.pack(*fields)
 
 
+def mutated(r: Random, frame: bytes) -> bytes:
+    """Return a frame of which some bytes behind its size are others, or that is shorter or longer than its fields."""
+    changed = bytearray(frame)
+    for _ in range(r.choice((1, 1, 2, 8))):
+        changed[r.randrange(4, len(changed))] = r.choice((0, 1, 127, 128, 255, r.randrange(256)))
+    if r.random() < 0.3:
+        changed = changed[: r.randrange(7, len(changed) + 1)] if r.random() < 0.5 else changed + r.randbytes(9)
+    changed[:4] = len(changed).to_bytes(4, "little")
+    return bytes(changed)
+
+
 class Frames:
     """Make frames of requests, one after the other; `paths` are those of files that may be there.
 
@@ -57,7 +68,7 @@ class Frames:
         if chance < self.broken:
             return self.hostile()
         frame = self.valid()
-        return self.mutated(frame) if chance > 0.8 else frame
+        return mutated(self.random, frame) if chance > 0.8 else frame
 
     def valid(self) -> bytes:
         """Return a frame that a client might send now."""
@@ -103,16 +114,6 @@ class Frames:
         if r.random() < 0.5:
             steps.append((m.Tclunk, (fid,)))
         self.story = [_packed(self.dialect, cls, (r.randrange(48), *fields)) for cls, fields in reversed(steps)]
-
-    def mutated(self, frame: bytes) -> bytes:
-        """Return a frame of which some bytes behind its size are others, or that is shorter or longer than its fields."""
-        r, changed = self.random, bytearray(frame)
-        for _ in range(r.choice((1, 1, 2, 8))):
-            changed[r.randrange(4, len(changed))] = r.choice((0, 1, 127, 128, 255, r.randrange(256)))
-        if r.random() < 0.3:
-            changed = changed[: r.randrange(7, len(changed) + 1)] if r.random() < 0.5 else changed + r.randbytes(9)
-        changed[:4] = len(changed).to_bytes(4, "little")
-        return bytes(changed)
 
     def hostile(self) -> bytes:
         """Return a frame whose size is impossible or a lie, or no frame at all."""

@@ -27,6 +27,7 @@ import attrs
 
 from mk9p.auth import Principal
 from mk9p.errors import NineError
+from mk9p.tree.qids import Foreign
 from mk9p.wire import L_EXCL, QTDIR, QTFILE, Qid
 
 T = TypeVar("T")
@@ -157,14 +158,14 @@ class Lock:
 class Way:
     """Say where a node's file really is: on the 9P server at a dial string, in its tree `aname`, below the root by `names`.
 
-    Whoever serves the node may then talk to that server itself. It can be dialled any number of times. `identity` are the 64 bits that its files'
-    qid.paths are mapped with (tree/qids.py). `whole`: all of the node is there; else it is a mount point, and only what is walked to from it is.
+    Whoever serves the node may then talk to that server itself. It can be dialled any number of times. `paths` maps the qid.paths of its files
+    (tree/qids.py). `whole`: all of the node is there; else it is a mount point, and only what is walked to from it is.
     """
 
     address: str
     aname: str
     names: tuple[str, ...]
-    identity: int
+    paths: Foreign = attrs.field(eq=False, repr=False)
     whole: bool = True
 
 

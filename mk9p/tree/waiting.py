@@ -225,7 +225,7 @@ class Log(File):
 
     def emit(self, what: str, *args: object) -> None:
         """Add an event; the words are quoted as rc does."""
-        self.add(f"{self.next} {time.time_ns()} {join([what, *args])}\n".encode())
+        self.add(f"{self.next} {time.time_ns()} {join([what, *args])}\n".encode(errors="backslashreplace"))
 
     def add(self, line: bytes) -> None:
         """Add a line that is numbered already, as one of the kernel's own log is."""

@@ -9,6 +9,7 @@ from mk9p.wire.codec import Codec as Codec
 from mk9p.wire.codec import codec as codec
 from mk9p.wire.codec import decode as decode
 from mk9p.wire.codec import encode as encode
+from mk9p.wire.codec import is_name as is_name
 from mk9p.wire.codec import pack_dirents as pack_dirents
 from mk9p.wire.codec import pack_stat as pack_stat
 from mk9p.wire.codec import unpack_dirents as unpack_dirents

@@ -5,7 +5,9 @@ Code is generated when `unpack` or `pack` is first looked at, each for itself, f
 are the same in several dialects has one Codec in all of them.
 
 Frames are checked strictly: a part that passes the end, bytes left over, text that is not UTF-8 or has a NUL, more than 16 names. All raise
-NineError(EBADMSG), naming message and field.
+NineError(EBADMSG), naming message and field. Only what a server tells may have text that is not UTF-8, and that goes out as it came in: Linux's names
+are bytes, there are servers that tell them so, and one such name is no reason to lose the directory that it is in. Python has these bytes as
+surrogates (PEP 383). Entries of directories are not judged here at all; `is_name` is for who takes them.
 """
 
 import errno
@@ -42,9 +44,11 @@ class Codec:
     def __getattr__(self, name: str) -> Any:
         """Generate `unpack` or `pack`. Python comes here only while the slot is empty: afterwards they are plain attributes."""
         described = (self.name, self.cls.fields, self.dialect)
-        unpack_stat, pack_stat = _stat(self.dialect) if _has_stat(self.cls) else (None, None)
+        asked = self.name.startswith("T")
+        unpack_stat, pack_stat = _stat(self.dialect, asked=asked) if _has_stat(self.cls) else (None, None)
         if name == "unpack":
-            self.unpack = generate.unpacker(*described, _unpack_stat=unpack_stat)
+            text = generate.STRICT if asked else generate.TOLD
+            self.unpack = generate.unpacker(*described, text=text, _unpack_stat=unpack_stat)
         elif name == "pack":
             self.pack = generate.packer(*described, number=self.type, _pack_stat=pack_stat)
         else:
@@ -101,16 +105,20 @@ def encode(dialect: Dialect, message: Message) -> bytes:
 
 
 @cache
-def _stat_form(dialect: Dialect) -> tuple[Callable[[Bytes, int, int], WireStat], Callable[..., bytes]]:
+def _stat_form(dialect: Dialect, asked: bool) -> tuple[Callable[[Bytes, int, int], WireStat], Callable[..., bytes]]:
     described = fields(WireStat.__annotations__, {field.name: field.default for field in attrs.fields(WireStat)})
     values = attrgetter(*(field.name for field in described))
     pack = generate.packer("stat", described, dialect)
-    unpack = generate.unpacker("stat", described, dialect, make="WireStat", WireStat=WireStat)
+    text = generate.STRICT if asked else generate.LISTED
+    unpack = generate.unpacker("stat", described, dialect, make="WireStat", text=text, WireStat=WireStat)
     return unpack, lambda stat: pack(*values(stat))
 
 
-def _stat(dialect: Dialect) -> tuple[Callable[[Bytes, int, int], WireStat], Callable[..., bytes]]:
-    return _stat_form(min(dialect, U))
+def _stat(
+    dialect: Dialect, *, asked: bool = False
+) -> tuple[Callable[[Bytes, int, int], WireStat], Callable[..., bytes]]:
+    """Return how a stat entry is unpacked and packed; `asked`: one of a Twstat."""
+    return _stat_form(min(dialect, U), asked)
 
 
 def pack_stat(dialect: Dialect, stat: WireStat) -> bytes:
@@ -134,6 +142,14 @@ def unpack_stats(dialect: Dialect, buf: Bytes) -> list[WireStat]:
     return found
 
 
+def is_name(name: str) -> bool:
+    """Tell whether a file in a directory can have a name: not empty, `.` or `..`, without slash and NUL, and at most NAME_MAX bytes."""
+    if name in ("", ".", "..") or "/" in name or "\0" in name:
+        return False
+    return len(name) <= _NAME_MAX and (name.isascii() or len(name.encode("utf-8", "surrogateescape")) <= _NAME_MAX)
+
+
+_NAME_MAX: Final = 255  # Linux's include/uapi/linux/limits.h
 _DIRENT: Final = Struct("<BIQQBH")  # qid[13] offset[8] type[1] name[s]
 
 
@@ -145,7 +161,7 @@ def pack_dirents(entries: Iterable[tuple[Qid, int, int, str]]) -> bytes:
     parts: list[bytes] = []
     for qid, offset, kind, name in entries:
         try:
-            text = name.encode()
+            text = name.encode("utf-8", "surrogateescape")
         except UnicodeEncodeError as error:
             complain.no_text("Rreaddir", error)
         if len(text) > 65535:
@@ -165,12 +181,7 @@ def unpack_dirents(buf: Bytes) -> list[tuple[Qid, int, int, str]]:
         at += _DIRENT.size
         if end - at < length:
             complain.misfit("Rreaddir", (("name", length),), end - at)
-        try:
-            name = str(buf[at : at + length], "utf-8")
-        except UnicodeDecodeError:
-            complain.bad_text("Rreaddir", "name")
-        if "\0" in name:
-            complain.bad_text("Rreaddir", "name")
+        name = str(buf[at : at + length], "utf-8", "surrogateescape")
         found.append((Qid(type_, version, path), offset, kind, name))
         at += length
     return found

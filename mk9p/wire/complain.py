@@ -42,5 +42,5 @@ def too_many(what: str, field: str, count: int) -> NoReturn:
 
 
 def no_text(what: str, error: UnicodeEncodeError) -> NoReturn:
-    """Raise for a string to be sent that UTF-8 cannot express: the name of a file that was not UTF-8 where it came from."""
+    """Raise for a string to be sent that stands for no bytes: it has a surrogate that is none of PEP 383's."""
     raise NineError(errno.EILSEQ, f"{what}: {error.object!r} is not UTF-8") from None

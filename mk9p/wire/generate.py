@@ -11,7 +11,7 @@ import linecache
 from collections.abc import Callable
 from itertools import chain
 from struct import Struct
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from mk9p.wire import complain
 from mk9p.wire.const import MAXWELEM
@@ -31,6 +31,18 @@ _GLOBALS: Final[dict[str, Any]] = {
     "_unpack_length": _LENGTH.unpack_from,
     "_say": complain,
 }
+
+
+class Text(NamedTuple):
+    """Say which strings an unpacker takes: `bytes`: those that are not UTF-8 too, each wrong byte as a surrogate (PEP 383); `nul`: a NUL in them."""
+
+    bytes: bool
+    nul: bool
+
+
+STRICT: Final = Text(bytes=False, nul=False)  # in requests
+TOLD: Final = Text(bytes=True, nul=False)  # in replies: a file that has such a name can still be had
+LISTED: Final = Text(bytes=True, nul=True)  # in entries of directories: whoever takes them judges each name by itself
 
 
 class _Run:
@@ -54,9 +66,10 @@ class _Run:
 class _Function:
     """Collect the source of one function and the constants it names, and compile it."""
 
-    def __init__(self, what: str, dialect: Dialect, head: str, extra: dict[str, Any]) -> None:
+    def __init__(self, what: str, dialect: Dialect, head: str, extra: dict[str, Any], text: Text = STRICT) -> None:
         self.what = what
         self.dialect = dialect
+        self.text = text
         self.lines = [head]
         self.names = _GLOBALS | extra
 
@@ -79,10 +92,10 @@ class _Function:
 
 
 def unpacker(
-    what: str, fields: tuple[Field, ...], dialect: Dialect, *, make: str = "", **extra: Any
+    what: str, fields: tuple[Field, ...], dialect: Dialect, *, make: str = "", text: Text = STRICT, **extra: Any
 ) -> Callable[..., Any]:
     """Generate `unpack(buf, start, end)`, which returns the fields as a tuple, or what the function named `make` makes of them."""
-    f = _Function(what, dialect, "def unpack(_buf, _start, _end):", extra)
+    f = _Function(what, dialect, "def unpack(_buf, _start, _end):", extra, text)
     got = {field.name: field.name for field in fields}
     run = _Run()
     at = "_start"
@@ -142,15 +155,13 @@ def _take(f: _Function, name: str, size: str, *, indent: int = 1) -> None:
 
 
 def _text(f: _Function, name: str, field: str, *, indent: int = 1) -> None:
-    f.add(
-        "try:",
-        f"    {name} = str(_buf[_p:_q], 'utf-8')",
-        "except UnicodeDecodeError:",
-        f"    _say.bad_text({f.what!r}, {field!r})",
-        f"if '\\0' in {name}:",
-        f"    _say.bad_text({f.what!r}, {field!r})",
-        indent=indent,
-    )
+    wrong = f"    _say.bad_text({f.what!r}, {field!r})"
+    if f.text.bytes:
+        f.add(f"{name} = str(_buf[_p:_q], 'utf-8', 'surrogateescape')", indent=indent)
+    else:
+        f.add("try:", f"    {name} = str(_buf[_p:_q], 'utf-8')", "except UnicodeDecodeError:", wrong, indent=indent)
+    if not f.text.nul:
+        f.add(f"if '\\0' in {name}:", wrong, indent=indent)
 
 
 def _unpack_string(f: _Function, name: str) -> None:
@@ -249,7 +260,7 @@ def _write(f: _Function, run: _Run) -> str:
 
 def _pack_string(what: str, name: str) -> list[str]:
     return [
-        f"_{name} = {name}.encode()",
+        f"_{name} = {name}.encode('utf-8', 'surrogateescape')",
         f"_n_{name} = len(_{name})",
         f"if _n_{name} > 65535:",
         f"    _say.too_long({what!r}, {name!r}, _n_{name})",
@@ -267,7 +278,7 @@ def _pack_names(what: str, name: str) -> list[str]:
         f"    _say.too_many({what!r}, {name!r}, _n_{name})",
         "_found = []",
         f"for _name in {name}:",
-        "    _text = _name.encode()",
+        "    _text = _name.encode('utf-8', 'surrogateescape')",
         "    if len(_text) > 65535:",
         f"        _say.too_long({what!r}, 'a name', len(_text))",
         "    _found += (_pack_length(len(_text)), _text)",

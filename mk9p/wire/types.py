@@ -5,6 +5,7 @@ it says which dialects have the field. `fields()` reads that description; codec,
 """
 
 import enum
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, NamedTuple
 
@@ -31,10 +32,11 @@ class Dialect(enum.IntEnum):
         if version in _VERSIONS:
             return cls(_VERSIONS.index(version))
         number = version.partition(".")[0].removeprefix("9P")
-        later = version.startswith("9P") and number.isascii() and number.isdecimal() and int(number) >= 2000
+        later = version.startswith("9P") and _LATER.fullmatch(number) is not None
         return cls.P9 if later else None
 
 
+_LATER: Final = re.compile(r"0*[1-9][0-9]{4,}|0*[2-9][0-9]{3}", re.ASCII)  # a year from 2000 on, however long
 _VERSIONS: Final = ("9P2000", "9P2000.u", "9P2000.L")
 
 P9, U, L = Dialect

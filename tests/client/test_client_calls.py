@@ -298,6 +298,12 @@ async def test_a_server_that_breaks_the_protocol_is_left(frame: bytes, reason: s
     ("dialect", "reply", "number", "words"),
     [
         (Dialect.L, m.Rlerror(0, errno.EBUSY), errno.EBUSY, "Device or resource busy"),
+        (Dialect.L, m.Rlerror(0, 4095), 4095, "Unknown error 4095"),
+        (Dialect.L, m.Rlerror(0, 0), errno.EIO, "Input/output error"),
+        (Dialect.L, m.Rlerror(0, 4096), errno.EIO, "Input/output error"),
+        (Dialect.L, m.Rlerror(0, 0xFFFFFFFF), errno.EIO, "Input/output error"),
+        (Dialect.U, m.Rerror(0, "", 0), errno.EIO, "Input/output error"),
+        (Dialect.U, m.Rerror(0, "odd", 0x80000000), errno.EIO, "odd"),
         (Dialect.U, m.Rerror(0, "held by k2", errno.EBUSY), errno.EBUSY, "held by k2"),
         (Dialect.U, m.Rerror(0, "file not found", 0xFFFF), errno.ENOENT, "file not found"),
         (Dialect.P9, m.Rerror(0, "exclusive use file already open"), errno.EBUSY, "exclusive use file already open"),

@@ -123,3 +123,24 @@ async def test_many_tasks(tmp_path: Path) -> None:
             for i in range(300):
                 nursery.start_soon(read, i)
             assert len(await ns.listdir()) == 300
+
+
+async def test_names_that_are_not_utf_8_come_and_go_as_they_are(tmp_path: Path) -> None:
+    raw = os.fsencode(tmp_path)
+    (tmp_path / "caf\udce9").write_text("coffee")
+    (tmp_path / "good").write_text("good")
+    os.symlink(b"\xff\xfe", raw + b"/link")
+    with diod(tmp_path) as address:
+        async with connect(address, aname=str(tmp_path)) as ns:
+            assert {stat.name for stat in await ns.listdir()} == {"caf\udce9", "good", "link"}
+            assert await ns.read("caf\udce9") == "coffee"
+            assert (await ns.stat("caf\udce9")).length == 6
+            await ns.rename("caf\udce9", "th\udce9")
+            await ns.mkdir("\udcff")
+            fid, _ = await requests.walk(ns.connection, ns.root, ["link"])
+            assert await requests.readlink(ns.connection, fid) == "\udcff\udcfe"
+            ns.connection.clunk_nowait(fid)
+            with pytest.raises(NineError) as caught:
+                await ns.mkdir("\ud800")
+            assert caught.value.errno == errno.EILSEQ
+    assert set(os.listdir(raw)) == {b"th\xe9", b"good", b"link", b"\xff"}

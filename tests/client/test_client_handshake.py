@@ -66,7 +66,7 @@ async def test_unknown_and_errors_are_asked_again_for_less() -> None:
     ("answer", "words"),
     [
         (m.Rversion(NOTAG, 8192, "unknown"), "speaks no version"),
-        (m.Rversion(NOTAG, 8192, "9P2000.L"), "was answered 9P2000.L"),
+        (m.Rversion(NOTAG, 8192, "9P2000.L"), "was answered '9P2000.L'"),
         (m.Rversion(NOTAG, 1 << 20, "9P2000"), "with msize 1048576"),
         (m.Rversion(NOTAG, 23, "9P2000"), "with msize 23"),
         (m.Rflush(1), "this is no 9P server"),

@@ -13,6 +13,7 @@ from relaying import ON, Lab, Store, a_tree, lab, pack, replies, walk
 from talk import Talk, connect, serving
 
 from mk9p.compose.remote import Remote
+from mk9p.tree.qids import Foreign
 from mk9p.wire import L_CREAT, L_EXCL, L_TRUNC, Qid, unpack_dirents
 from mk9p.wire import messages as m
 
@@ -77,9 +78,9 @@ async def converse(talk: Talk, script: list[Request], burst: int) -> list[Any]:
 async def composed(path: Path, script: list[Request], burst: int, *, fast: bool) -> list[Any]:
     async with lab(path, the_tree(), fast=fast) as found:
         far = far_server(found)
-        far.server.identity = 0x1234  # the address is another each time
+        far.server.paths = Foreign(b"the same")  # the address is another each time
         if fast:
-            far.way = type(far.way)(far.server.address, "", (), 0x1234)  # type: ignore[arg-type]
+            far.way = type(far.way)(far.server.address, "", (), far.server.paths)  # type: ignore[arg-type]
         talk = await found.client()
         got = await converse(talk, script, burst)
         assert bool(found.crossings) == fast

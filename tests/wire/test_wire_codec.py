@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies_wire import IDS, PAIRS, messages, qids, stats, texts
@@ -22,6 +23,7 @@ from mk9p.wire import (
     Rgetattr,
     Rread,
     Rreaddir,
+    Rreadlink,
     Rstat,
     Rwalk,
     Tattach,
@@ -38,6 +40,7 @@ from mk9p.wire import (
     codec,
     decode,
     encode,
+    is_name,
     pack_dirents,
     pack_stat,
     unpack_dirents,
@@ -238,7 +241,7 @@ def test_an_error_names_message_and_field(type_: type[Message], body: str, words
         (Twalk(1, 2, 3, ("x",) * 17), errno.E2BIG, "Twalk: 17 names"),
         (Rwalk(1, (QID,) * 17), errno.E2BIG, "Rwalk: 17 qids"),
         (Rstat(1, WireStat(0, 0, QID, 0, 0, 0, 0, "x" * 40000, "u" * 40000, "", "")), errno.ENAMETOOLONG, "the entry"),
-        (Twalk(1, 2, 3, ("caf\udce9",)), errno.EILSEQ, r"Twalk: 'caf\\udce9'"),
+        (Twalk(1, 2, 3, ("caf\ud8e9",)), errno.EILSEQ, r"Twalk: 'caf\\ud8e9'"),
         (Tversion(NOTAG, 8192, "\ud800"), errno.EILSEQ, "Tversion"),
     ],
 )
@@ -288,15 +291,54 @@ def test_directories_of_linux(entries: list[tuple[Qid, int, int, str]]) -> None:
 
 def test_directories_of_linux_that_are_wrong() -> None:
     entry = pack_dirents([(QID, 1, 4, "ab")])
-    for text in (b"\0a", b"a\xff"):
-        with pytest.raises(NineError, match="name is not UTF-8 without NUL"):
-            unpack_dirents(entry[:-2] + text)
     with pytest.raises(NineError, match="ends within an entry"):
         unpack_dirents(entry[:20])
     with pytest.raises(NineError, match="name has 65536 bytes"):
         pack_dirents([(QID, 1, 4, "x" * 65536)])
     with pytest.raises(NineError, match="is not UTF-8"):
-        pack_dirents([(QID, 1, 4, "\udcff")])
+        pack_dirents([(QID, 1, 4, "\ud8ff")])
+
+
+ODD = "caf\udce9"  # b"caf\xe9", in Latin-1, as PEP 383 has it
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_a_name_that_is_not_utf_8_is_told_in_replies_and_entries(dialect: Dialect) -> None:
+    entry = evolve(STAT, name=ODD)
+    for message in (Rstat(1, entry), *([Rreadlink(1, ODD)] if dialect is L else [Rerror(1, ODD)])):
+        frame = encode(dialect, message)
+        assert b"caf\xe9" in frame
+        assert decode(dialect, frame) == message
+    assert unpack_stats(dialect, pack_stat(dialect, entry)) == [entry]
+    assert unpack_dirents(pack_dirents([(QID, 1, 4, ODD)])) == [(QID, 1, 4, ODD)]
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_a_request_may_be_sent_with_a_name_that_is_not_utf_8_and_is_not_taken(dialect: Dialect) -> None:
+    for message in (Twalk(1, 2, 3, (ODD,)), Tcreate(1, 2, ODD, 0, 0), Twstat(1, 2, evolve(STAT, name=ODD))):
+        frame = encode(dialect, message)
+        assert b"caf\xe9" in frame
+        with pytest.raises(NineError, match="is not UTF-8 without NUL"):
+            decode(dialect, frame)
+
+
+def test_a_nul_spoils_a_message_and_no_other_entry() -> None:
+    with pytest.raises(NineError, match="Rreadlink: target is not UTF-8 without NUL"):
+        decode(L, encode(L, Rreadlink(1, "a\0b")))
+    entries = [(QID, 1, 4, "a\0b"), (QID, 2, 4, "good")]
+    assert unpack_dirents(pack_dirents(entries)) == entries
+    stats_ = [evolve(STAT, name="a\0b"), STAT]
+    assert unpack_stats(P9, b"".join(pack_stat(P9, each) for each in stats_)) == stats_
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "/", "a/b", "../x", "a\0", "x" * 256, "é" * 128, "\udcff" * 256])
+def test_what_is_no_name(name: str) -> None:
+    assert not is_name(name)
+
+
+@pytest.mark.parametrize("name", ["a", "...", " ", "\n", "\x1b[2J", ODD, "x" * 255, "é" * 127 + "x", "\udcff" * 255])
+def test_what_is_a_name(name: str) -> None:
+    assert is_name(name)
 
 
 def test_messages_are_values() -> None:
@@ -347,6 +389,9 @@ def test_rgetattr_prints() -> None:
         ("9P2000.", P9),
         ("9P2010", P9),
         ("9P2010.x", P9),
+        ("9P002000", P9),
+        ("9P0001999", None),
+        ("9P" + "9" * 65000, P9),
         ("9P1999", None),
         ("9P", None),
         ("9Pfoo", None),

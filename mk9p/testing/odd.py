@@ -1,0 +1,105 @@
+"""A server without manners, and the replies that it gives; the same for the same seed and the same requests.
+
+It serves a tree that has no end: what begins with `d` is a directory with a few files in it, with `f` a file, with `l` a symbolic link. Most replies
+are right. The others are what no server should say: changed in a byte or more, longer or shorter than their fields, of another type or tag, with
+numbers at the end of their range, errors that are none, names that no file has, more bytes or qids than were asked for, frames whose size lies; or
+they come twice, late, unasked, or not at all, and now and then the server hangs up.
+
+What it asks of a client is that the worst end is the end of that one connection: that nothing else ends, that nothing is left behind, and that each
+call ends, or can be cancelled, is for the test to say, which knows the client. What a client may still say to its own callers after such a reply (a
+file's content is whatever the server says it is) is no matter of this.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from random import Random
+from typing import Final
+
+import attrs
+import trio
+
+from mk9p.dial import Link, listen
+from mk9p.errors import ProtocolError
+from mk9p.testing.replies import Replies
+from mk9p.wire import IOHDRSZ, Dialect, FrameBuffer
+
+LATE: Final = 0.02  # seconds after which what was kept back is said, if nobody asks for anything
+
+
+@attrs.define(eq=False)
+class Oddity:
+    """What an odd server has done: counts. `often` may be set while it serves: 0 is a good server, for the connections that come then."""
+
+    address: str
+    often: int
+    connections: int = 0
+    replies: int = 0
+    odd: int = 0
+
+
+@asynccontextmanager
+async def odd(
+    address: str, seed: int, *, dialect: Dialect = Dialect.L, often: int = 100, silent: bool = True
+) -> AsyncIterator[Oddity]:
+    """Serve such replies at a dial string while the block runs: `async with odd("unix!/tmp/odd", 1) as server`; see `Replies` for the options."""
+    listener = await listen(address)
+    count = Oddity(listener.address, often)
+
+    async def serve(link: Link, number: int) -> None:
+        replies = Replies(Random(f"{seed} {number}"), dialect=dialect, often=count.often, silent=silent)
+        try:
+            await _serve(link, replies, count)
+        except (OSError, ProtocolError, trio.ClosedResourceError):
+            pass  # what the client makes of it is the client's matter
+        finally:
+            count.odd += replies.odd
+            link.close()
+
+    async def accept() -> None:
+        while True:
+            link = await listener.accept()
+            count.connections += 1
+            nursery.start_soon(serve, link, count.connections)
+
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(accept)
+            yield count
+            nursery.cancel_scope.cancel()
+    finally:
+        with trio.CancelScope(shield=True):
+            await listener.aclose()
+
+
+async def _serve(link: Link, replies: Replies, count: Oddity) -> None:
+    frames = FrameBuffer((1 << 16) + IOHDRSZ)
+    while True:
+        said: list[bytes] = []
+        while not replies.over and (span := frames.next()) is not None:
+            said.append(replies.to(bytes(frames.view[slice(*span)])))
+            count.replies += 1
+        await _send(link, b"".join(said))
+        if replies.over:
+            return
+        try:
+            got = link.recv_into(frames.space())
+        except BlockingIOError:
+            with trio.move_on_after(LATE) as scope:
+                await link.wait_readable()
+            if scope.cancelled_caught:
+                await _send(link, replies.late())
+                await link.wait_readable()
+            continue
+        if not got:
+            return
+        frames.received(got)
+        await trio.lowlevel.checkpoint()
+
+
+async def _send(link: Link, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[link.send(view) :]
+        except BlockingIOError:
+            await link.wait_writable()
