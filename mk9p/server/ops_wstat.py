@@ -5,7 +5,6 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import attrs
 import trio
 
 from mk9p.auth import ROOT, require_change
@@ -77,20 +76,14 @@ async def _check_rename(c: Connection, f: Fid, name: str) -> None:
 async def _change(
     c: Connection, f: Fid, change: Change, name: str | None, before: Stat, undo: list[Callable[[], Any]]
 ) -> None:
-    """Make the changes, what can be undone first: a file that was cut short cannot have its bytes back."""
+    """Make the changes, the name first, which can be given back. The rest is one change to the file: it cuts off bytes last."""
     old, parent = f.place.name, f.place.parent.node
-    times = Change(atime=change.atime, mtime=change.mtime)
     if name is not None:
         await settle(parent.rename(old, parent, name, f.who, replace=False))
         undo.append(lambda: parent.rename(name, parent, old, ROOT, replace=False))
-    status = attrs.evolve(change, length=None)
-    if status != Change():
-        undo.append(lambda: _restore(f, status, before))
-        await changed(c, f, status)
-    if change.length is not None:
-        await changed(c, f, Change(length=change.length))
-        if times != Change():  # they are those of the cut now
-            await changed(c, f, times)
+    if change != Change():
+        undo.append(lambda: _restore(f, change, before))
+        await changed(c, f, change)
 
 
 async def _restore(f: Fid, change: Change, before: Stat) -> None:

@@ -1,8 +1,10 @@
 """What a client may do with the server, in all three dialects: order, flush, tags, walks, versions, and what is left when it vanishes."""
 
 import errno
+import time
 from itertools import pairwise
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -11,7 +13,8 @@ from talk import Talk, connect, serving, talking
 
 from mk9p.errors import NineError
 from mk9p.server import Limits
-from mk9p.tree import Conversations, Ctl, Dir, Log, Stream, Text
+from mk9p.server.wishes import UNTOUCHED
+from mk9p.tree import Block, Conversations, Ctl, Dir, Log, Stream, Text
 from mk9p.wire import NOFID, Dialect, codec, unpack_dirents, unpack_stats
 from mk9p.wire import messages as m
 
@@ -533,6 +536,29 @@ async def test_a_hung_up_clone_that_is_being_made_is_not_kept() -> None:
         while server.connections:
             await trio.lowlevel.checkpoint()
         assert talks.talks == {}
+
+
+@ALL
+async def test_what_a_shell_and_its_kernel_do_before_they_write_is_no_error(dialect: Dialect) -> None:
+    """`>` is an opening with OTRUNC, and Linux's 9P2000 and 9P2000.u say length 0 and its clock besides."""
+    said: list[str] = []
+    files = {
+        "ctl": Ctl({"say": said.append}),
+        "text": Text("old", said.append),
+        "block": Block(None, lambda d, at: len(d)),
+    }
+    now = int(time.time())
+    async with talking(Dir(files), dialect) as talk:
+        for fid, name in enumerate(files, 1):
+            assert not isinstance(
+                await talk.open(fid, name, mode=1 | (0x10 if dialect is not Dialect.L else 0)), m.Rlerror
+            )
+            for times in ({}, {"mtime": now}, {"mtime": now, "atime": now}):
+                wish = attrs.evolve(UNTOUCHED, length=0, **times)
+                assert isinstance(await talk.rpc(m.Twstat, 1, fid, wish), m.Rwstat), name
+            assert isinstance(await talk.rpc(m.Twrite, 1, fid, 0, b"say hello\n"), m.Rwrite)
+        assert error_of(await talk.rpc(m.Twstat, 1, 1, attrs.evolve(UNTOUCHED, mtime=now)))
+    assert said == ["hello", "say hello"]
 
 
 @ALL
