@@ -140,6 +140,8 @@ class Board:
         names = [entry.name for entry in await entries(self.ns, "/")]
         if "k" not in names:
             name = (await values(self.ns, "status")).get("name", "-")
+            if self.wanted and list(self.wanted) != [name]:
+                raise no_kernel(" ".join(self.wanted), [name])
             self._watch({name: ""}, {name: "up"})
             return
         there = [entry.name for entry in await entries(self.ns, "k")]

@@ -251,3 +251,45 @@ def test_output_that_is_not_blocking_loses_nothing(exported: Run, tree: Path) ->
             with open(reader, "rb") as file:
                 assert file.read() == content
             assert process.wait(SOON) == 0
+
+
+@pytest.mark.parametrize(
+    "words", ["ls fs/tree", "cat fs/tree/f", "tail fs/tree/f", "stat fs", "tree", "--help", "ls --help", "help"]
+)
+def test_output_that_cannot_be_written_is_one_line(exported: Run, tree: Path, words: str) -> None:
+    (tree / "f").write_text("text\n")
+    for to, said in ((">&-", "Bad file descriptor"), (">/dev/full", "No space left on device")):
+        script = ["sh", "-c", f'exec "$@" {to}', "sh", *ME, "-a", exported.address, *words.split()]
+        done = subprocess.run(script, stderr=subprocess.PIPE, text=True, timeout=SOON)
+        assert (done.returncode, done.stderr) == (1, f"mk9p {words.split()[0]}: standard output: {said}\n")
+
+
+def test_the_standard_input_may_be_the_file_that_is_written(exported: Run, tree: Path) -> None:
+    data = os.urandom(2_500_000)
+    (tree / "f").write_bytes(data)
+    with open(tree / "f", "rb") as file:
+        command = [*ME, "-a", exported.address, "write", "fs/tree/f"]
+        done = subprocess.run(command, stdin=file, stderr=subprocess.PIPE, text=True, timeout=SOON)
+    assert (done.returncode, done.stderr) == (1, "mk9p: fs/tree/f: it is the same file as its source\n")
+    assert (tree / "f").read_bytes() == data
+    (tree / "g").write_text("short")
+    with open(tree / "g", "rb") as file:
+        assert subprocess.run(command, stdin=file, timeout=SOON).returncode == 0
+    assert (tree / "f").read_text() == "short"
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["ls", "no\udcff"], 1, "mk9p: no\\xff: "),
+        (["cp", ":fs/tree/f", ""], 1, "mk9p cp: '': No such file or directory"),
+        (["ps"], 1, "mk9p ps: no directory k"),
+        (["umount", ""], 1, "mk9p umount: '': no such directory"),
+        (["run", "/", "--", "a\udcff"], 1, "mk9p run: "),
+        (["no-such"], 2, "mk9p: no command 'no-such'"),
+    ],
+)
+def test_what_may_go_wrong_is_one_line(exported: Run, tree: Path, words: list[str], status: int, said: str) -> None:
+    (tree / "f").touch()
+    done = exported(*words)
+    assert (done[0], done[1][: len(said)], done[1].count("\n")) == (status, said, 1)

