@@ -93,8 +93,17 @@ async def _into(client: Client, descriptor: int, pieces: Read, new: str) -> None
         read = await _told_apart(new, read, look, (before.length, before.mtime))
         await _fill(client, new, target, read)
         with _naming(new):
-            if (await target.stat()).length > target.position:
-                await target.truncate(target.position)
+            await _cut(target)
+
+
+async def _cut(target: File) -> None:
+    """Take away what is behind the last byte written. What is made up, as a disk is, may have a length of its own, and then keeps it."""
+    if (await target.stat()).length > target.position:
+        try:
+            await target.truncate(target.position)
+        except NineError:
+            if target.qid.version:  # it is stored
+                raise
 
 
 async def inside(client: Client, directory: str, path: str) -> bool:

@@ -17,13 +17,15 @@ import pytest
 import trio
 from patience import SOON
 
+from clients import copying
 from clients.listing import when
 from clients.tail import tail
 from mk9p.client import connect
 from mk9p.dial import listen
 from mk9p.errors import NineError
 from mk9p.server import Server
-from mk9p.tree import Dir, Log, Stream, Text
+from mk9p.testing import mounted
+from mk9p.tree import Block, Dir, Log, Stream, Text
 
 ME = [sys.executable, "-m", "mk9p"]
 
@@ -212,6 +214,22 @@ async def test_the_last_lines_of_what_is_made_up(tmp_path: Path) -> None:
                     assert " ".join(each.split()[-1].decode() for each in told.splitlines()) == words
         nursery.cancel_scope.cancel()
     await listener.aclose()
+
+
+async def test_a_disk_keeps_its_length(tmp_path: Path) -> None:
+    content = bytearray(b"x" * 1000)
+
+    def write(data: memoryview, offset: int) -> int:
+        content[offset : offset + len(data)] = data
+        return len(data)
+
+    disk = Block(lambda count, at: content[at : at + count], write, size=lambda: len(content))
+    (tmp_path / "image").write_bytes(b"image" * 20)
+    async with mounted(Dir({"disk": disk, "text": Text("made up")})) as client:
+        await copying.into(client, str(tmp_path / "image"), "disk")
+        assert content == b"image" * 20 + b"x" * 900
+        await copying.within(client, "text", "disk")
+        assert content == b"made up" + content[7:]
 
 
 class Records:

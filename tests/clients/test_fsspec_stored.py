@@ -200,3 +200,12 @@ def test_a_time_out_of_range_is_the_nearest() -> None:
     from clients.fsspec_calls import moment
 
     assert [moment(seconds).year for seconds in (-1e30, -(1 << 62), -1, 1 << 62, 1e30)] == [1, 1, 1969, 9999, 9999]
+
+
+def test_touched_is_now(fs: Any, top: Path) -> None:
+    (top / "one" / "old").write_text("text")
+    os.utime(top / "one" / "old", (1, 1))
+    (top / "one" / "link").symlink_to("old")
+    fs.touch(f"{ONE}/link", truncate=False)
+    assert os.stat(top / "one" / "old").st_mtime > 1_700_000_000
+    assert (top / "one" / "old").read_text() == "text"
