@@ -63,7 +63,9 @@ def _ls(parser: argparse.ArgumentParser) -> Command:
         status = chosen.long or chosen.json
 
         async def work(path: str) -> None:
-            real = await resolved(ns, path)
+            real = await resolved(
+                ns, path, last=not chosen.long
+            )  # with its modes, a link is shown itself, as ls(1) does
             qids = await ns.walk(real)
             if (qids[-1] if qids else ns.qid).type & QTDIR:
                 listed[path] = await entries(ns, real, status=status)

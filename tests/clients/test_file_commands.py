@@ -126,6 +126,7 @@ def test_links_are_followed_and_end_somewhere(exported: Run, tree: Path) -> None
     (tree / "new").symlink_to("sub/made")
     assert exported("cat", "fs/tree/to/g", "fs/tree/to/../f") == (0, "below\ntext\n")
     assert exported("ls", "fs/tree/to") == (0, "g\n")
+    assert exported("ls", "-l", "fs/tree/to")[1].startswith("lrwxrwxrwx ")
     assert exported("cat", "fs/tree/loop") == (1, "mk9p: fs/tree/loop: Too many levels of symbolic links\n")
     assert exported("cp", ":fs/tree/f", ":fs/tree/new") == (0, "")
     assert (tree / "sub" / "made").read_text() == "text\n"
