@@ -1,6 +1,7 @@
 """What the commands share: running against the namespace, and reading whatever a file gives."""
 
 import errno
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from typing import Final
@@ -13,6 +14,7 @@ from mk9p.stdio import complain, put
 
 def with_namespace(work: Callable[[Client], Awaitable[int]], address: str | None = None) -> int:
     """Connect to the namespace (or `address`), do the work, and return its exit status."""
+    logging.basicConfig(format="mk9p: %(message)s")
     status = 0
 
     async def run() -> None:

@@ -3,6 +3,7 @@
 import argparse
 import errno
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -36,14 +37,25 @@ async def attach(ns: Client, path: str) -> int:
     terminal = os.isatty(0)
     if terminal:
         print(f"{path}: Ctrl-] detaches\r", file=sys.stderr)
+    status = 0
+
+    async def until_told(everything: trio.CancelScope) -> None:
+        """End with a signal, so that the terminal is as it was before."""
+        nonlocal status
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+            async for number in signals:
+                status = 128 + number
+                everything.cancel()
+
     async with opened as console:
         with local.raw():
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(until_told, nursery.cancel_scope)
                 nursery.start_soon(_type, console, nursery.cancel_scope, terminal)
                 async for data in pieces(console):
                     await local.put(1, data)
                 nursery.cancel_scope.cancel()
-    return 0
+    return status
 
 
 async def _none(ns: Client, path: str) -> str:

@@ -19,6 +19,7 @@ from typing import Final
 
 import trio
 
+from clients import terminal
 from clients.common import piece
 from clients.links import resolved
 from mk9p.client import Client, File, requests
@@ -72,20 +73,37 @@ async def out_of(client: Client, old: str, local: str) -> None:
 async def into(client: Client, local: str, new: str) -> None:
     """Copy a file of this kernel into a tree. Raises as `out_of`."""
     async with await trio.open_file(local, "rb") as file:
+        await _into(client, file.fileno(), lambda: file.read(PIECE), new)
 
-        async def look() -> Look:
-            stat = os.fstat(file.fileno())
-            return stat.st_size, stat.st_mtime_ns
 
-        read = await _begun(lambda: file.read(PIECE))
-        async with _target(client, new, None) as target:
-            with _naming(new):
-                before = await target.stat()
-            read = await _told_apart(new, read, look, (before.length, before.mtime))
-            await _fill(client, new, target, read)
-            with _naming(new):
-                if (await target.stat()).length > target.position:
-                    await target.truncate(target.position)
+async def input_into(client: Client, new: str) -> None:
+    """Copy the standard input into a tree: from where it stands now, to its end. Raises as `out_of`."""
+    await _into(client, 0, lambda: terminal.take(PIECE), new)
+
+
+async def _into(client: Client, descriptor: int, pieces: Read, new: str) -> None:
+    async def look() -> Look:
+        stat = os.fstat(descriptor)
+        return stat.st_size, stat.st_mtime_ns
+
+    read = await _begun(pieces)
+    async with _target(client, new, None) as target:
+        with _naming(new):
+            before = await target.stat()
+        read = await _told_apart(new, read, look, (before.length, before.mtime))
+        await _fill(client, new, target, read)
+        with _naming(new):
+            await _cut(target)
+
+
+async def _cut(target: File) -> None:
+    """Take away what is behind the last byte written. What is made up, as a disk is, may have a length of its own, and then keeps it."""
+    if (await target.stat()).length > target.position:
+        try:
+            await target.truncate(target.position)
+        except NineError:
+            if target.qid.version:  # it is stored
+                raise
 
 
 async def inside(client: Client, directory: str, path: str) -> bool:

@@ -2,6 +2,8 @@
 
 import argparse
 import errno
+import os
+import stat as st
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
@@ -40,13 +42,13 @@ Command = Callable[[Client, argparse.Namespace], Awaitable[int]]
 
 
 async def each(paths: Sequence[str], work: Callable[[str], Awaitable[None]]) -> int:
-    """Do the work for each path; one that fails is told and does not keep the others from it."""
+    """Do the work for each path; one that the tree refuses is told and does not keep the others from it. Raises what this kernel refuses."""
     status = 0
     for path in paths:
         try:
             await work(path)
-        except OSError as error:
-            say(f"{path}: {error}")
+        except NineError as error:
+            say(f"{error.filename or path}: {error.strerror}")
             status = 1
     return status
 
@@ -61,7 +63,9 @@ def _ls(parser: argparse.ArgumentParser) -> Command:
         status = chosen.long or chosen.json
 
         async def work(path: str) -> None:
-            real = await resolved(ns, path)
+            real = await resolved(
+                ns, path, last=not chosen.long
+            )  # with its modes, a link is shown itself, as ls(1) does
             qids = await ns.walk(real)
             if (qids[-1] if qids else ns.qid).type & QTDIR:
                 listed[path] = await entries(ns, real, status=status)
@@ -113,9 +117,12 @@ def _write(parser: argparse.ArgumentParser) -> Command:
     async def command(ns: Client, chosen: argparse.Namespace) -> int:
         async def work(path: str) -> None:
             if chosen.words:
-                await ns.write(path, " ".join(chosen.words) + "\n")
+                await ns.write(await resolved(ns, path), " ".join(chosen.words) + "\n")
                 return
-            async with await ns.open(path, "w") as file:
+            if st.S_ISREG(os.fstat(0).st_mode):  # it may be the very file that is written
+                await copying.input_into(ns, path)
+                return
+            async with await ns.open(await resolved(ns, path), "w") as file:
                 while data := await local.take(PIECE):
                     await _put(ns, path, file, data)
 

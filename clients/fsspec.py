@@ -18,13 +18,15 @@
 
 import errno
 import io
+import os
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote, unquote, urlsplit
 
 import trio
+from fsspec.callbacks import DEFAULT_CALLBACK, Callback  # type: ignore[import-untyped]
 from fsspec.spec import AbstractFileSystem  # type: ignore[import-untyped]
-from fsspec.utils import stringify_path  # type: ignore[import-untyped]
+from fsspec.utils import isfilelike, stringify_path  # type: ignore[import-untyped]
 
 from clients import copying
 from clients.copying import about
@@ -221,6 +223,33 @@ class NineFileSystem(AbstractFileSystem):  # type: ignore[misc]
         else:
             self._call(replaced, path, value)
 
+    def get_file(
+        self, rpath: str, lpath: Any, callback: Callback = DEFAULT_CALLBACK, outfile: Any = None, **options: Any
+    ) -> None:
+        """Copy a file to this machine, or make a directory where one is. Raises EINVAL for one that turns out to be the same file."""
+        if outfile is not None or isfilelike(lpath):
+            super().get_file(rpath, lpath, callback=callback, outfile=outfile, **options)
+        elif self.isdir(rpath):
+            os.makedirs(lpath, exist_ok=True)
+        else:
+            os.makedirs(os.path.dirname(os.path.abspath(lpath)), exist_ok=True)
+            self._call(copying.out_of, self._strip_protocol(rpath), os.fspath(lpath))
+            _told(callback, os.path.getsize(lpath))
+
+    def put_file(
+        self, lpath: Any, rpath: str, callback: Callback = DEFAULT_CALLBACK, mode: str = "overwrite", **options: Any
+    ) -> None:
+        """Copy a file of this machine, or make a directory where one is. Raises EINVAL for one that turns out to be the same file."""
+        path = self._strip_protocol(rpath)
+        if mode == "create" and self.exists(path):
+            raise about(path, NineError(errno.EEXIST))
+        if os.path.isdir(lpath):
+            self.makedirs(path, exist_ok=True)
+        else:
+            self.makedirs(self._parent(path), exist_ok=True)
+            self._call(copying.into, os.fspath(lpath), path)
+            _told(callback, os.path.getsize(lpath))
+
     def touch(self, path: str, truncate: bool = True, **_: Any) -> None:
         """Make a file that is not there and empty one that is, or without `truncate` give it the present time."""
         path = self._strip_protocol(path)
@@ -288,3 +317,8 @@ class NineFileSystem(AbstractFileSystem):  # type: ignore[misc]
             self.makedirs(new, exist_ok=True)
         else:
             self._call(copying.within, old, new)
+
+
+def _told(callback: Callback, size: int) -> None:
+    callback.set_size(size)
+    callback.relative_update(size)

@@ -10,6 +10,7 @@ import json
 import stat as st
 import sys
 import time
+from collections import deque
 from typing import Any, Final
 
 import attrs
@@ -56,30 +57,29 @@ async def entries(client: Client, path: str, *, status: bool = False) -> list[En
 
 
 async def _asked(client: Client, fid: int, found: list[Entry]) -> list[Entry]:
-    c, told, turns = client.connection, list[Entry](), trio.CapacityLimiter(_ASKED)
+    c, told = client.connection, [entry for entry in found if entry.stat is not None]
+    todo = deque(entry for entry in found if entry.stat is None)
 
-    async def one(entry: Entry) -> None:
-        try:
-            async with turns:
+    async def worker() -> None:
+        while todo and c.gone is None:
+            entry = todo.popleft()
+            try:
                 with trio.move_on_after(PATIENCE):
                     new, _ = await requests.walk(c, fid, (entry.name,))
                     try:
                         told.append(attrs.evolve(entry, stat=await requests.stat(c, new, entry.name)))
-                        return
+                        continue
                     finally:
                         c.clunk_nowait(new)
                 raise silent()
-        except (FileNotFoundError, ProcessLookupError):
-            return
-        except OSError as error:
-            told.append(attrs.evolve(entry, failure=error))
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            except OSError as error:
+                told.append(attrs.evolve(entry, failure=error))
 
     async with trio.open_nursery() as nursery:
-        for entry in found:
-            if entry.stat is None:
-                nursery.start_soon(one, entry)
-            else:
-                told.append(entry)
+        for _ in range(min(len(todo), _ASKED)):
+            nursery.start_soon(worker)
     if c.gone is not None:
         raise c.error()
     return told

@@ -47,8 +47,10 @@ def mounted_at(path: str) -> Mounted | None:
 def full_path(directory: str) -> str:
     """Return the full path of a directory, as mountinfo has it. One that something is mounted on is found by the path to it, and is not asked itself.
 
-    Raises ELOOP for links without an end.
+    Raises ELOOP for links without an end, ENOENT for an empty name.
     """
+    if not directory:
+        raise NineError(errno.ENOENT, "'': no such directory")
     for _ in range(_LINKS):
         directory = directory.rstrip("/") or "/"
         parent, name = os.path.split(directory)

@@ -11,17 +11,20 @@ asked. Everything is done there; when a stream is closed, or the connection to t
 import errno
 import operator
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Final
 
 import trio
 
 from mk9p.client import Client, File
+from mk9p.dial.eyeballs import first, interleaved
 from mk9p.errors import NineError
 from mk9p.ktext import split_lines
 from mk9p.tree import Buffer
 
 PIECE: Final = 1 << 18
+PATIENCE: Final = 5.0  # seconds for the other kernel to break a connection off
 
 
 class NetStream(trio.abc.HalfCloseableStream):
@@ -91,6 +94,13 @@ class NetStream(trio.abc.HalfCloseableStream):
             self._at += len(data) + 1
         return data
 
+    async def reset(self) -> None:
+        """Close the connection so that the other side finds it broken off (ECONNRESET), and takes what it got for no whole; also when cancelled."""
+        if not self._closed:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + PATIENCE), suppress(OSError):
+                await self.ctl.pwrite(b"reset", 0)  # refused if it is gone already
+        await self.aclose()
+
     async def aclose(self) -> None:
         """Close the connection; who still waits for it is told."""
         self._closed = True
@@ -134,24 +144,26 @@ class NetListener(trio.abc.Listener[NetStream]):
 
 
 async def dial(ns: Client, address: str) -> NetStream:
-    """Connect to `[NET/]NETWORK!HOST!SERVICE` from the kernel whose `net` directory NET is, trying all addresses that its cs gives.
+    """Connect to `[NET/]NETWORK!HOST!SERVICE` from the kernel whose `net` directory NET is, trying the addresses that its cs gives side by side.
 
     Raises NineError: the kernel's errno for the last address, EHOSTUNREACH for a name that it does not know.
     """
     net, question = _parts(address)
-    failure: OSError = NineError(errno.EHOSTUNREACH, f"{address}: no such name")
-    for network, where in await translate(ns, net, question):
+    found = interleaved(await translate(ns, net, question), lambda each: (each[0], ":" in each[1]))
+
+    async def one(network: str, where: str) -> NetStream:
         ctl = await ns.open(f"{net}/{network}/clone", "r+")
         try:
             await ctl.pwrite(f"connect {where}".encode(), 0)
-            return await _stream(ns, f"{net}/{network}", ctl)
         except OSError as error:
-            failure = NineError(error.errno or errno.EIO, f"{address}: {error}")
             await _close(ctl)
+            raise NineError(error.errno or errno.EIO, f"{address}: {error}") from None
         except BaseException:
             await _close(ctl)
             raise
-    raise failure
+        return await _stream(ns, f"{net}/{network}", ctl)
+
+    return await first([partial(one, *each) for each in found], NetStream.aclose)
 
 
 async def listen(ns: Client, address: str) -> NetListener:

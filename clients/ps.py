@@ -8,6 +8,7 @@ import trio
 from clients.common import no_kernel, say, with_namespace
 from clients.listing import PATIENCE, entries, print_json, silent
 from mk9p.client import Client
+from mk9p.errors import NineError
 from mk9p.stdio import printable
 from mk9p.tree import split
 
@@ -27,7 +28,10 @@ def main(arguments: Sequence[str]) -> int:
     chosen = parser.parse_args(arguments[1:])
 
     async def work(ns: Client) -> int:
-        there = [entry.name for entry in await entries(ns, "k")]
+        try:
+            there = [entry.name for entry in await entries(ns, "k")]
+        except FileNotFoundError as error:
+            raise NineError(error.errno or 0, "no directory k: this tree is no namespace of kernels") from None
         for name in chosen.kernels:
             if name not in there:
                 raise no_kernel(name, there)

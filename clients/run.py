@@ -84,7 +84,9 @@ async def run(
 
         async def order(line: str) -> None:
             try:
-                await ctl.pwrite(line.encode(errors="surrogateescape"), 0)
+                await ctl.pwrite(line.encode(), 0)
+            except UnicodeEncodeError:
+                raise NineError(errno.EILSEQ, f"{line}: not UTF-8, as the words of a ctl are") from None
             except OSError as error:
                 words = (await ns.read(f"{talk}/error")).strip()
                 raise NineError(error.errno or errno.EIO, words or str(error)) from None

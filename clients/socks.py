@@ -3,16 +3,20 @@
     mk9p socks k1 &
     curl --socks5-hostname localhost:1080 http://intranet/
 
-What connects to it is connected from the kernel, which also resolves the names. It listens on loopback only, for it asks nobody who he is: who is on
-this machine gets the kernel's network. CONNECT is all it does; BIND and UDP are refused, as the protocol has it.
+What connects to it is connected from the kernel, which also resolves the names. It listens on loopback only, for it does not ask who connects: all
+who are on this machine get the kernel's network. CONNECT is all it does; BIND and UDP are refused, as the protocol has it. A connection that is
+broken off on one side is broken off on the other, and so are all when the proxy ends: what was cut never looks whole.
 """
 
 import argparse
 import errno
 import ipaddress
 import signal
+import socket
+import struct
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -101,8 +105,15 @@ async def _client(ns: Client, net: str, near: trio.SocketStream) -> None:
                 await near.send_all(_reply(_REPLIES.get(error.errno or 0, _FAILED)))
                 return
             async with far:
-                await near.send_all(_reply(0, far.local))
-                await _both_ways(near, far)
+                try:
+                    await near.send_all(_reply(0, far.local))
+                    await _both_ways(near, far)
+                except (
+                    BaseException
+                ):  # also when this proxy ends: what has come through so far must not look whole to either side
+                    _break_off(near)
+                    await far.reset()
+                    raise
     except* (trio.BrokenResourceError, trio.ClosedResourceError):
         pass  # one of the two has gone, and the other is closed by that
 
@@ -154,6 +165,12 @@ async def _both_ways(near: trio.SocketStream, far: NetStream) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_copy, near, far)
         nursery.start_soon(_copy, far, near)
+
+
+def _break_off(near: trio.SocketStream) -> None:
+    """Have the close of a connection send a reset (SO_LINGER of socket(7))."""
+    with suppress(OSError):  # it is closed already
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 async def _copy(source: trio.abc.HalfCloseableStream, to: trio.abc.HalfCloseableStream) -> None:

@@ -20,9 +20,9 @@ HISTORY: Final = 5.0  # seconds for all of that: one that is never silent is fol
 async def tail(file: File, count: int, out: Callable[[bytes], None]) -> None:
     """Pass on the last `count` lines of an open file, all if 0, and what comes after them, until its end. Raises as `File.read`."""
     length = (await file.stat()).length
-    if count and length:
-        file.position = await _start(file, length, count)
-    if length or not count:
+    start = await _start(file, length, count) if count and length else None if count else 0
+    if start is not None:
+        file.position = start
         async for data in pieces(file):
             out(data)
         return
@@ -61,12 +61,17 @@ def _last(data: bytes, count: int) -> bytes:
     return data[at + 1 :]
 
 
-async def _start(file: File, length: int, count: int) -> int:
-    """Return where the last lines of a stored file begin. The newline at its very end, if there is one, ends the last line."""
+async def _start(file: File, length: int, count: int) -> int | None:
+    """Return where the last lines of a stored file begin, None if it does not have the length that it says.
+
+    The newline at its very end, if there is one, ends the last line.
+    """
     at, wanted = length, count
     while at:
         start = max(0, at - BLOCK)
         block = await file.pread(at - start, start)
+        if len(block) < at - start:
+            return None
         end = len(block) - (at == length and block.endswith(b"\n"))
         while (found := block.rfind(b"\n", 0, end)) >= 0:
             wanted -= 1

@@ -22,7 +22,9 @@ from mk9p.stdio import printable
 from mk9p.tree import split
 
 PATIENCE: Final = 5.0  # seconds for a kernel's answers: an emulated one on a busy machine takes one or two
-FIRST: Final = 2.0  # seconds that the first screen waits for kernels beyond its interval: a rate wants two looks
+FIRST: Final = (
+    2.0  # seconds that the first of several screens waits for kernels beyond its interval: a rate wants two looks
+)
 OLD: Final = 1.0  # seconds beyond the interval from which on figures are said to be old
 CLEAR: Final = "\x1b[H\x1b[J"
 
@@ -88,7 +90,7 @@ def main(arguments: Sequence[str]) -> int:
             await board.find()
             due = trio.current_time() + chosen.delay
             await trio.sleep_until(due)
-            with trio.move_on_at(due + FIRST):
+            with trio.move_on_at(due + (PATIENCE if chosen.n == 1 else FIRST)):
                 await board.complete()
             while True:
                 show(chosen, board.rows(), board.processes()[: chosen.processes], first=not shown)
@@ -140,6 +142,8 @@ class Board:
         names = [entry.name for entry in await entries(self.ns, "/")]
         if "k" not in names:
             name = (await values(self.ns, "status")).get("name", "-")
+            if self.wanted and list(self.wanted) != [name]:
+                raise no_kernel(" ".join(self.wanted), [name])
             self._watch({name: ""}, {name: "up"})
             return
         there = [entry.name for entry in await entries(self.ns, "k")]

@@ -12,25 +12,28 @@ listener is a socket of that user's alone, and one that others can reach needs -
 
 import argparse
 import errno
-import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import attrs
 import trio
 
+from clients import terminal as local
 from mk9p.dial import Link, Listener, dial, listen, parse
 from mk9p.errors import NineError, ProtocolError
 from mk9p.pcap import Capture, Flow
 from mk9p.serving import one_error
+from mk9p.stdio import printable
 from mk9p.wire import Dialect, FrameBuffer, decode
 from mk9p.wire import messages as m
 
 DEFAULT: Final = "unix!/run/mk9p/trace"
 LARGEST: Final = 64 << 20  # of a frame: more than any msize in use; above that the stream is not 9P
+MOST: Final = 1000  # lines that wait to be written
+GRACE: Final = 1.0  # seconds for the last of them, at the end
 _BELIEVED: Final = ("unix", "fd", "exec", "char")
 
 
@@ -40,6 +43,7 @@ class Watch:
 
     number: int
     show: Callable[[str], None]
+    room: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint  # waits for lines to be taken
     flow: Flow | None = None
     dialect: Dialect = Dialect.P9
     _sent: dict[int, int] = attrs.field(factory=dict)  # tag -> ns of the monotonic clock
@@ -136,6 +140,7 @@ async def carry(source: Link, target: Link, from_client: bool, watch: Watch) -> 
             except ProtocolError as error:
                 watch.line(f"{'->' if from_client else '<-'} no 9P from here on: {error}")
                 frames = None
+            await watch.room()
         rest = room[:count]
         while rest:
             try:
@@ -144,6 +149,40 @@ async def carry(source: Link, target: Link, from_client: bool, watch: Watch) -> 
                 await target.wait_writable()
             except OSError as error:
                 return f"sent, and the other side broke off: {error.strerror or error}"
+
+
+class Lines:
+    """The lines that are shown, written by a task of their own: where nobody takes them, the messages wait, and a signal ends it all the same."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._writing = False
+        self._some, self._fewer = trio.Event(), trio.Event()
+
+    def show(self, line: str) -> None:
+        """Add a line; what could do something to a terminal is escaped."""
+        self._lines.append(printable(line))
+        self._some.set()
+
+    async def room(self) -> None:
+        """Wait until there is room for more lines."""
+        await self.taken(MOST)
+
+    async def taken(self, left: int) -> None:
+        """Wait until no more than so many lines are not written yet."""
+        while len(self._lines) > left or (self._writing and not left):
+            await self._fewer.wait()
+
+    async def write(self) -> None:
+        """Write the lines as they come, until cancelled. Raises OSError as write(2)."""
+        while True:
+            await self._some.wait()
+            self._some = trio.Event()
+            some, self._lines, self._writing = self._lines, [], True
+            await local.put(1, "".join(f"{line}\n" for line in some).encode())
+            self._writing = False
+            self._fewer.set()
+            self._fewer = trio.Event()
 
 
 def check(listener: Listener, address: str) -> None:
@@ -160,6 +199,7 @@ async def trace(
     listen_on: str,
     show: Callable[[str], None],
     *,
+    room: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
     capture: Capture | None = None,
     trust: bool = False,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
@@ -172,7 +212,7 @@ async def trace(
             check(listener, address)
         async with trio.open_nursery() as nursery:
             with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-                nursery.start_soon(_accept, listener, address, show, capture)
+                nursery.start_soon(_accept, listener, address, show, room, capture)
                 print(f"mk9p: {listener.address} is {address}, traced", file=sys.stderr, flush=True)
                 task_status.started(listener.address)
                 async for _ in signals:
@@ -183,13 +223,19 @@ async def trace(
             await listener.aclose()
 
 
-async def _accept(listener: Listener, address: str, show: Callable[[str], None], capture: Capture | None) -> None:
+async def _accept(
+    listener: Listener,
+    address: str,
+    show: Callable[[str], None],
+    room: Callable[[], Awaitable[None]],
+    capture: Capture | None,
+) -> None:
     number = 0
     async with trio.open_nursery() as nursery:
         while True:
             link = await listener.accept()
             number += 1
-            nursery.start_soon(relay, link, address, Watch(number, show), capture)
+            nursery.start_soon(relay, link, address, Watch(number, show, room), capture)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -201,13 +247,14 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("address", metavar="ADDR", help="the dial string of the server")
     chosen = parser.parse_args(arguments[1:])
 
-    def show(line: str) -> None:
-        view = memoryview(f"{line}\n".encode(errors="surrogateescape"))
-        while view:
-            view = view[os.write(1, view) :]
-
     async def run(capture: Capture | None = None) -> None:
-        await trace(chosen.address, chosen.listen, show, capture=capture, trust=chosen.trust)
+        lines = Lines()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lines.write)
+            await trace(chosen.address, chosen.listen, lines.show, room=lines.room, capture=capture, trust=chosen.trust)
+            with trio.move_on_after(GRACE):
+                await lines.taken(0)
+            nursery.cancel_scope.cancel()
 
     if chosen.pcap is None:
         one_error(run)

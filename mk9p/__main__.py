@@ -62,10 +62,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments = sys.argv[1:]
         prepare()
     words = list(arguments)
+    try:
+        try:
+            status = run(words)
+            print(end="", flush=True)
+        except SystemExit:  # of argparse, which has printed something
+            print(end="", flush=True)
+            raise
+    except OSError as error:
+        if type(error) is BrokenPipeError:  # one of this kernel's, no server's: nobody reads what is printed
+            abandon()
+            return 128 + 13
+        complain(f"mk9p {words[0]}: {told(error)}" if words else f"mk9p: {told(error)}")
+        return 1
+    except KeyboardInterrupt:
+        abandon()
+        return 130
+    return status
+
+
+def run(words: list[str]) -> int:
+    """Run one subcommand; what is said before it is taken off `words`. Raises OSError, whose words are for the user."""
     address = None
     if words[:1] == ["-a"]:
         if len(words) < 3:
-            print("mk9p: -a wants a dial string and a command: mk9p -a 'unix!/run/mk9p/ns' ls", file=sys.stderr)
+            complain("mk9p: -a wants a dial string and a command: mk9p -a 'unix!/run/mk9p/ns' ls")
             return 2
         address = words[1]
         del words[:2]
@@ -82,25 +103,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         near = " ".join(get_close_matches(words[0], COMMANDS))
         hint = f"near it: {near}" if near else "`mk9p --help` lists them"
-        print(f"mk9p: no command {words[0]!r}; {hint}", file=sys.stderr)
+        complain(f"mk9p: no command {words[0]!r}; {hint}")
         return 2
     if address is not None:
         import os
 
         os.environ["MK9P"] = address
-    try:
-        try:
-            status: int = import_module(COMMANDS[words[0]][0]).main(words)
-            print(end="", flush=True)
-        except OSError as error:
-            if type(error) is BrokenPipeError:  # one of this kernel's, no server's: nobody reads what is printed
-                abandon()
-                return 128 + 13
-            complain(f"mk9p {words[0]}: {told(error)}")
-            return 1
-    except KeyboardInterrupt:
-        abandon()
-        return 130
+    status: int = import_module(COMMANDS[words[0]][0]).main(words)
     return status
 
 

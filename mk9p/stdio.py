@@ -36,7 +36,7 @@ def _escaped(char: str) -> str:
 
 def told(error: OSError) -> str:
     """Return an error in words, with the file that it is about in front."""
-    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    return str(error) if error.filename is None else f"{error.filename or repr('')}: {error.strerror}"
 
 
 def put(descriptor: int, data: bytes | memoryview) -> None:

@@ -16,6 +16,7 @@ import trio
 
 from clients.doctor.judge import Content, Finding, Look, of_content, of_looks, of_name, of_names
 from clients.doctor.sources import Names, Source
+from mk9p.stdio import printable
 from mk9p.wire import Qid
 
 SKIPPED: Final = frozenset({"clone", "listen", "wait", "events", "cons", "console"})
@@ -213,7 +214,7 @@ def called(path: Names, names: frozenset[str]) -> bool:
 
 def shown(path: Names) -> str:
     """Write a path on one line."""
-    return "/" + "/".join(name if name.isprintable() else repr(name)[1:-1] for name in path)
+    return "/" + "/".join(map(printable, path))
 
 
 Say = Callable[[str], None]
@@ -225,7 +226,7 @@ def tell(done: Examination, say: Say, *, each: int | None = EACH) -> None:
     for finding in sorted(done.findings):
         count = shown_of[finding.kind] = shown_of.get(finding.kind, 0) + 1
         if each is None or count <= each:
-            say(str(finding))
+            say(printable(str(finding)))
     for kind, count in shown_of.items():
         if each is not None and count > each:
             say(f"… and {count - each} more of `{kind}`: --all shows them")

@@ -6,21 +6,17 @@ A Linux socket has its options inherited by what it accepts, so TCP's are set on
 
 import contextlib
 import errno
-import logging
 import socket
-from typing import Any, Final
+from functools import partial
+from typing import Any
 
 import attrs
-import trio
 
 from mk9p.dial import netns
 from mk9p.dial.address import Dial
+from mk9p.dial.eyeballs import first, interleaved
 from mk9p.dial.link import Peer, SocketLink
 from mk9p.dial.sockets import SocketListener, connect
-
-_LOG: Final = logging.getLogger("mk9p.dial")
-
-_PATIENCE: Final = 5.0  # s for an address that is not the last one of its host: a black hole must not hide a good one for TCP's two minutes
 
 
 async def dial_tcp(dial: Dial) -> SocketLink:
@@ -28,13 +24,12 @@ async def dial_tcp(dial: Dial) -> SocketLink:
     if not port:
         raise dial.refuse(errno.EINVAL, "port 0 is for listening only")
     found = await _resolve(dial, "127.0.0.1" if host == "*" else host, port)
-    for family, where in found[:-1]:
-        with trio.move_on_after(_PATIENCE):
-            try:
-                return await _dial_tcp_one(dial, family, where)
-            except OSError as error:
-                _LOG.debug("%s at %s: %s", dial.address, where[0], error)
-    return await _dial_tcp_one(dial, *found[-1])
+    attempts = [partial(_dial_tcp_one, dial, *each) for each in interleaved(found, lambda each: each[0])]
+    return await attempts[0]() if len(attempts) == 1 else await first(attempts, _close)
+
+
+async def _close(link: SocketLink) -> None:
+    link.close()
 
 
 async def _dial_tcp_one(dial: Dial, family: int, where: Any) -> SocketLink:

@@ -68,6 +68,7 @@ class Call:
     ttl_hops: int | None = None
     nodelay_on: bool | None = None
     back: bytes = b""  # taken for somebody who has not got it
+    broken: int = 0  # the errno that the connection broke with: the kernel tells it once, and an end ever after
 
     def tree(self) -> Dir:
         words: dict[str, Callable[..., Any]] = {
@@ -78,7 +79,7 @@ class Call:
             "shutdown": self.shutdown,
         }
         if self.network.options:
-            words |= {"keepalive": self.keepalive, "ttl": self.ttl, "nodelay": self.nodelay}
+            words |= {"keepalive": self.keepalive, "ttl": self.ttl, "nodelay": self.nodelay, "reset": self.reset}
         return Dir(
             {
                 "ctl": Ctl(words, self.settings, mode=0o600),
@@ -215,6 +216,14 @@ class Call:
         """End the connection or the announcement; who reads gets the end, who writes EPIPE."""
         self._drop()
 
+    def reset(self) -> None:
+        """Break the connection off: the other side gets ECONNRESET in place of the end, and what was not sent yet is dropped."""
+        sock = self._open_socket()
+        if sock is None or self.state != "Established":
+            raise NineError(errno.ENOTCONN, "not connected")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._drop()
+
     def shutdown(self) -> None:
         """End our direction: the other side reads the end, and may go on writing."""
         sock = self._open_socket()
@@ -245,7 +254,7 @@ class Call:
         if self.link:
             self.hung = self.hung or self.state == "Established"
             self.link.close()
-        self.back = b""
+        self.back, self.broken = b"", 0
         self.link, self.state, self.announced, self.dialled = None, "Closed", "", ""
 
     # Data and calls
@@ -259,7 +268,10 @@ class Call:
         raise NineError(errno.ENOTCONN, "not connected")
 
     def take(self, room: int) -> bytes | None:
-        """Return at most `room` bytes that have come, None if there are none yet; b"" when the other side has ended, or after `hangup`."""
+        """Return at most `room` bytes that have come, None if there are none yet; b"" when the other side has ended, or after `hangup`.
+
+        Raises ECONNRESET, or what else the connection broke with, after what had come before, however often it is asked.
+        """
         if self.back:
             piece, self.back = self.back[:room], self.back[room:]
             return piece
@@ -267,9 +279,20 @@ class Call:
         if link is None or link.sock is None:
             return b""
         try:
-            return link.sock.recv(min(room, _PIECE))
+            data = link.sock.recv(min(room, _PIECE))
         except BlockingIOError:
             return None
+        except OSError as error:
+            raise self._broke(error) from None
+        if not data and room and self.broken:
+            raise NineError(self.broken)
+        return data
+
+    def _broke(self, error: OSError) -> NineError:
+        """Note what a connection broke with; EPIPE says only that the other side reads no more."""
+        if error.errno not in (None, errno.EPIPE):
+            self.broken = error.errno
+        return NineError(error.errno or errno.EIO)
 
     async def wait(self) -> None:
         """Wait until something may have come."""
@@ -278,8 +301,17 @@ class Call:
 
     def send(self, data: bytes) -> Maybe[int]:
         """Send and return how much was taken, a byte at least; raises EPIPE when the other side reads no more, ECONNRESET when it is gone."""
-        sock = self._connected()
-        return sock.write(lambda s: s.send(data), _hung_up) if sock else _hung_up()
+        link = self._connected()
+
+        def put(sock: socket.socket) -> int:
+            try:
+                return sock.send(data)
+            except BlockingIOError:
+                raise
+            except OSError as error:
+                raise self._broke(error) from None
+
+        return link.write(put, _hung_up) if link else _hung_up()
 
     async def listen(self, how: Open) -> Handle:
         """Wait for a call and return the ctl of its conversation."""

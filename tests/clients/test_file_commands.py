@@ -17,13 +17,15 @@ import pytest
 import trio
 from patience import SOON
 
+from clients import copying
 from clients.listing import when
 from clients.tail import tail
 from mk9p.client import connect
 from mk9p.dial import listen
 from mk9p.errors import NineError
 from mk9p.server import Server
-from mk9p.tree import Dir, Log, Stream, Text
+from mk9p.testing import mounted
+from mk9p.tree import Block, Dir, Log, Stream, Text
 
 ME = [sys.executable, "-m", "mk9p"]
 
@@ -124,6 +126,7 @@ def test_links_are_followed_and_end_somewhere(exported: Run, tree: Path) -> None
     (tree / "new").symlink_to("sub/made")
     assert exported("cat", "fs/tree/to/g", "fs/tree/to/../f") == (0, "below\ntext\n")
     assert exported("ls", "fs/tree/to") == (0, "g\n")
+    assert exported("ls", "-l", "fs/tree/to")[1].startswith("lrwxrwxrwx ")
     assert exported("cat", "fs/tree/loop") == (1, "mk9p: fs/tree/loop: Too many levels of symbolic links\n")
     assert exported("cp", ":fs/tree/f", ":fs/tree/new") == (0, "")
     assert (tree / "sub" / "made").read_text() == "text\n"
@@ -214,6 +217,22 @@ async def test_the_last_lines_of_what_is_made_up(tmp_path: Path) -> None:
     await listener.aclose()
 
 
+async def test_a_disk_keeps_its_length(tmp_path: Path) -> None:
+    content = bytearray(b"x" * 1000)
+
+    def write(data: memoryview, offset: int) -> int:
+        content[offset : offset + len(data)] = data
+        return len(data)
+
+    disk = Block(lambda count, at: content[at : at + count], write, size=lambda: len(content))
+    (tmp_path / "image").write_bytes(b"image" * 20)
+    async with mounted(Dir({"disk": disk, "text": Text("made up")})) as client:
+        await copying.into(client, str(tmp_path / "image"), "disk")
+        assert content == b"image" * 20 + b"x" * 900
+        await copying.within(client, "text", "disk")
+        assert content == b"made up" + content[7:]
+
+
 class Records:
     """A stream that gives ten records, one a read, and then waits."""
 
@@ -251,3 +270,45 @@ def test_output_that_is_not_blocking_loses_nothing(exported: Run, tree: Path) ->
             with open(reader, "rb") as file:
                 assert file.read() == content
             assert process.wait(SOON) == 0
+
+
+@pytest.mark.parametrize(
+    "words", ["ls fs/tree", "cat fs/tree/f", "tail fs/tree/f", "stat fs", "tree", "--help", "ls --help", "help"]
+)
+def test_output_that_cannot_be_written_is_one_line(exported: Run, tree: Path, words: str) -> None:
+    (tree / "f").write_text("text\n")
+    for to, said in ((">&-", "Bad file descriptor"), (">/dev/full", "No space left on device")):
+        script = ["sh", "-c", f'exec "$@" {to}', "sh", *ME, "-a", exported.address, *words.split()]
+        done = subprocess.run(script, stderr=subprocess.PIPE, text=True, timeout=SOON)
+        assert (done.returncode, done.stderr) == (1, f"mk9p {words.split()[0]}: standard output: {said}\n")
+
+
+def test_the_standard_input_may_be_the_file_that_is_written(exported: Run, tree: Path) -> None:
+    data = os.urandom(2_500_000)
+    (tree / "f").write_bytes(data)
+    with open(tree / "f", "rb") as file:
+        command = [*ME, "-a", exported.address, "write", "fs/tree/f"]
+        done = subprocess.run(command, stdin=file, stderr=subprocess.PIPE, text=True, timeout=SOON)
+    assert (done.returncode, done.stderr) == (1, "mk9p: fs/tree/f: it is the same file as its source\n")
+    assert (tree / "f").read_bytes() == data
+    (tree / "g").write_text("short")
+    with open(tree / "g", "rb") as file:
+        assert subprocess.run(command, stdin=file, timeout=SOON).returncode == 0
+    assert (tree / "f").read_text() == "short"
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["ls", "no\udcff"], 1, "mk9p: no\\xff: "),
+        (["cp", ":fs/tree/f", ""], 1, "mk9p cp: '': No such file or directory"),
+        (["ps"], 1, "mk9p ps: no directory k"),
+        (["umount", ""], 1, "mk9p umount: '': no such directory"),
+        (["run", "/", "--", "a\udcff"], 1, "mk9p run: "),
+        (["no-such"], 2, "mk9p: no command 'no-such'"),
+    ],
+)
+def test_what_may_go_wrong_is_one_line(exported: Run, tree: Path, words: list[str], status: int, said: str) -> None:
+    (tree / "f").touch()
+    done = exported(*words)
+    assert (done[0], done[1][: len(said)], done[1].count("\n")) == (status, said, 1)

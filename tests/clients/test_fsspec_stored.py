@@ -75,6 +75,27 @@ def test_a_file_copied_or_moved_onto_itself_keeps_its_bytes(fs: Any, top: Path, 
     assert (top / "one" / "hard").read_text() == "precious"
 
 
+def test_a_file_fetched_to_or_sent_from_where_it_is_served_keeps_its_bytes(fs: Any, top: Path) -> None:
+    data = os.urandom(2_500_000)
+    (top / "one" / "f").write_bytes(data)
+    with pytest.raises(OSError, match="same file"):
+        fs.put(str(top / "one" / "f"), f"{ONE}/f")
+    with pytest.raises(OSError, match="same file"):
+        fs.get(f"{AGAIN}/f", str(top / "one" / "f"))
+    with pytest.raises(OSError, match="same file"):
+        fs.get(f"{ONE}/", f"{top}/one/", recursive=True)
+    assert (top / "one" / "f").read_bytes() == data
+    fs.get(f"{ONE}/f", f"{top}/new/g")
+    fs.put(f"{top}/new/g", f"{TWO}/new/h")
+    assert (top / "two" / "new" / "h").read_bytes() == data
+    (top / "new" / "g").write_text("short")
+    fs.put(f"{top}/new/", f"{TWO}/new/", recursive=True)
+    fs.put_file(f"{top}/new/g", f"{TWO}/new/h")
+    assert [(top / "two" / "new" / name).read_text() for name in "gh"] == ["short", "short"]
+    with pytest.raises(FileExistsError):
+        fs.put_file(f"{top}/new/g", f"{TWO}/new/h", mode="create")
+
+
 def test_a_directory_is_not_copied_or_moved_into_itself(fs: Any, top: Path) -> None:
     (top / "one" / "d" / "sub").mkdir(parents=True)
     (top / "one" / "d" / "f").write_text("precious")
@@ -200,3 +221,12 @@ def test_a_time_out_of_range_is_the_nearest() -> None:
     from clients.fsspec_calls import moment
 
     assert [moment(seconds).year for seconds in (-1e30, -(1 << 62), -1, 1 << 62, 1e30)] == [1, 1, 1969, 9999, 9999]
+
+
+def test_touched_is_now(fs: Any, top: Path) -> None:
+    (top / "one" / "old").write_text("text")
+    os.utime(top / "one" / "old", (1, 1))
+    (top / "one" / "link").symlink_to("old")
+    fs.touch(f"{ONE}/link", truncate=False)
+    assert os.stat(top / "one" / "old").st_mtime > 1_700_000_000
+    assert (top / "one" / "old").read_text() == "text"

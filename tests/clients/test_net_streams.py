@@ -3,8 +3,10 @@
 import errno
 import os
 import socket
+import struct
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 import pytest
 import trio
@@ -12,6 +14,7 @@ import trio.testing
 from left_open import nothing_more, open_now
 from patience import SOON
 
+from clients import socks
 from clients.net import NetStream, dial, listen
 from mk9p.client import Client
 from mk9p.errors import NineError
@@ -144,3 +147,104 @@ async def test_a_connection_that_breaks_is_a_broken_resource() -> None:
             peer.close()
             with pytest.raises(trio.BrokenResourceError, match="reset"):
                 await stream.receive_some()
+
+
+LINGER = struct.pack("ii", 1, 0)
+
+
+async def test_a_connection_that_was_broken_off_has_no_end(nursery: trio.Nursery) -> None:
+    """However often it is read, also after a write has been told first; and what came before the break is read before it."""
+
+    async def half(stream: trio.SocketStream) -> None:
+        await stream.receive_some(1)
+        await stream.send_all(b"half of it")
+        assert await stream.receive_some(1) == b"!"
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER)
+
+    async with served() as ns:
+        listeners = await nursery.start(trio.serve_tcp, half, 0)
+        port = listeners[0].socket.getsockname()[1]
+        for write_first in (False, True):
+            async with await dial(ns, f"tcp!127.0.0.1!{port}") as stream:
+                await stream.send_all(b"?")
+                assert await stream.receive_some() == b"half of it"
+                await stream.send_all(b"!")
+                if write_first:
+                    with suppress(trio.BrokenResourceError):
+                        while True:
+                            await stream.send_all(b"x")
+                for _ in range(3):
+                    with pytest.raises(trio.BrokenResourceError):
+                        await stream.receive_some()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_stream_can_be_broken_off(nursery: trio.Nursery) -> None:
+    broken = trio.Event()
+
+    async def watch(stream: trio.SocketStream) -> None:
+        try:
+            while await stream.receive_some():
+                pass
+        except trio.BrokenResourceError:
+            broken.set()
+
+    async with served() as ns:
+        listeners = await nursery.start(trio.serve_tcp, watch, 0)
+        stream = await dial(ns, f"tcp!127.0.0.1!{listeners[0].socket.getsockname()[1]}")
+        await stream.send_all(b"half of it")
+        await stream.reset()
+        await stream.reset()
+        await broken.wait()
+        with pytest.raises(trio.ClosedResourceError):
+            await stream.send_all(b"x")
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("who", ["server", "client", "proxy"])
+async def test_what_was_cut_on_one_side_of_the_proxy_is_cut_on_the_other(who: str) -> None:
+    seen: dict[str, str] = {}
+    both, served_one = trio.Event(), trio.Event()
+
+    async def until_the_end(name: str, stream: trio.SocketStream) -> None:
+        try:
+            while await stream.receive_some():
+                pass
+            seen[name] = "an end"
+        except trio.BrokenResourceError:
+            seen[name] = "broken"
+
+    async def server(stream: trio.SocketStream) -> None:
+        await stream.send_all(b"half of it")
+        await both.wait()
+        if who == "server":
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER)
+        else:
+            await until_the_end("server", stream)
+        served_one.set()
+
+    async def proxies(scope: trio.CancelScope, ns: Client, listener: trio.SocketListener) -> None:
+        with scope:
+            await trio.serve_listeners(partial(socks._client, ns, "net"), [listener])
+
+    async with served() as ns, trio.open_nursery() as nursery:
+        listeners = await nursery.start(trio.serve_tcp, server, 0)
+        port = listeners[0].socket.getsockname()[1]
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        scope = trio.CancelScope()
+        nursery.start_soon(proxies, scope, ns, listener)
+        async with await trio.open_tcp_stream("127.0.0.1", listener.socket.getsockname()[1]) as client:
+            await client.send_all(b"\5\1\0\5\1\0\1\x7f\0\0\1" + port.to_bytes(2, "big"))
+            got = b""
+            while not got.endswith(b"half of it"):
+                got += await client.receive_some()
+            both.set()
+            if who == "client":
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER)
+            else:
+                if who == "proxy":
+                    scope.cancel()
+                await until_the_end("client", client)
+        await served_one.wait()
+        nursery.cancel_scope.cancel()
+    assert set(seen.values()) == {"broken"}

@@ -1,10 +1,15 @@
 """`mk9p trace`: what passes is what was sent, each message is a line, and Wireshark's dissector reads the capture."""
 
+import fcntl
 import io
+import os
 import re
+import select
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -262,3 +267,36 @@ def test_the_command(tmp_path: Path) -> None:
         assert process.wait(10) == 0
     assert not (tmp_path / "t").exists()
     assert (tmp_path / "p").stat().st_size == 24
+
+
+def test_it_ends_when_it_is_told_though_nobody_takes_its_lines(tmp_path: Path) -> None:
+    """The messages wait meanwhile: none passes unseen."""
+    reader, writer = os.pipe()
+    me = [sys.executable, "-m", "mk9p"]
+    command = [*me, "trace", f"unix!{tmp_path}/s", "-l", f"unix!{tmp_path}/t"]
+    with (
+        subprocess.Popen([*me, "serve", "-l", f"unix!{tmp_path}/s", "host"], stderr=subprocess.PIPE) as server,
+        subprocess.Popen(command, stdout=writer, stderr=subprocess.PIPE) as process,
+    ):
+        try:
+            for each, word in ((server, b"listening"), (process, b"traced")):
+                assert each.stderr is not None
+                while word not in each.stderr.readline():
+                    assert each.poll() is None
+            poll = select.poll()
+            poll.register(writer, select.POLLOUT)
+            asking = ["sh", "-c", 'while "$@"; do :; done', "sh", *me, "-a", f"unix!{tmp_path}/t", "ls", "-l"]
+            with subprocess.Popen(asking, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as client:
+                fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+                end = time.monotonic() + SOON
+                while poll.poll(0):
+                    assert time.monotonic() < end, "it never became full"
+                    time.sleep(0.01)
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(SOON) == 0
+                client.wait(SOON)
+        finally:
+            process.kill()
+            server.kill()
+            os.close(reader)
+            os.close(writer)
