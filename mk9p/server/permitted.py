@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from mk9p.auth import READ, WRITE, Principal, may, require_change
+from mk9p.auth import READ, WRITE, Principal, may, owns, require_change
 from mk9p.errors import NineError
 from mk9p.server.closing import claim_exclusive, close, put
 from mk9p.server.connection import Connection, check_name, too_deep
@@ -161,7 +161,7 @@ async def changed(c: Connection, f: Fid, change: Any) -> None:
         await settle(f.place.node.change(change, f.who))
         return
     stat = await c.stat(f.place)
-    if f.who.uid not in (0, stat.uid):
+    if not owns(f.who, stat.uid):
         only_contents = change.mode is None and change.uid is None and change.gid is None
         if not only_contents or not may(f.who, stat.mode, stat.uid, stat.gid, WRITE):
             raise NineError(errno.EPERM)
