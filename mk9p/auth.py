@@ -133,6 +133,11 @@ def owns(who: Principal, uid: int) -> bool:
     return who.uid == 0 or who.uid == uid != NO_ID
 
 
+def falls(mode: int, old: int) -> bool:
+    """Tell whether a mode is the old one without setuid or setgid bits, or just the old one: what writing does to it."""
+    return mode & 0o7777 & ~old == 0 and old & ~mode & 0o1777 == 0
+
+
 def require_change(who: Principal) -> None:
     """Raise EROFS for a user whose listener refuses changes."""
     if who.readonly:
