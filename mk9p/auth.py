@@ -64,17 +64,6 @@ class Principal:
         return cls(name or entry.pw_name, uid, groups, readonly, gid=entry.pw_gid)
 
     @classmethod
-    def of_process(cls, uid: int, gid: int, groups: Iterable[int], *, readonly: bool = False) -> "Principal":
-        """Return the principal of a process of this machine: it is in the groups that it has, whatever the user database says."""
-        import pwd
-
-        try:
-            name = pwd.getpwuid(uid).pw_name
-        except KeyError:
-            name = str(uid)
-        return cls(name, uid, frozenset((gid, *groups)), readonly, gid=gid)
-
-    @classmethod
     def named(cls, name: str, *, readonly: bool = False) -> "Principal":
         """Return the principal of a user name; a name that this machine does not know is `none` by another name."""
         import pwd
@@ -113,19 +102,22 @@ class Policy:
         """Return the principal of an attach.
 
         `uid`, `gid` and `groups` are what the transport itself tells of the peer, None where it tells nothing; `private` that it was handed to it.
+        Who attaches as the user that the peer is, is in the groups that the peer is in, whatever the user database says.
         """
         readonly = self.readonly
-        if uid is not None and (uid not in (0, os.geteuid()) or uid == n_uname != 0):
-            if gid is None:
-                return Principal.of(uid, readonly=readonly)
-            return Principal.of_process(uid, gid, groups, readonly=readonly)
-        if not (private or self.trust or uid is not None):
-            return attrs.evolve(NONE, readonly=readonly)
-        if n_uname != NO_ID:
-            return Principal.of(n_uname, uname or None, readonly=readonly)
-        if uname in ("", "none"):
-            return attrs.evolve(NONE, readonly=readonly)
-        return Principal.named(uname, readonly=readonly)
+        if uid is not None and uid not in (0, os.geteuid()):
+            who = Principal.of(uid, readonly=readonly)
+        elif not (private or self.trust or uid is not None):
+            who = attrs.evolve(NONE, readonly=readonly)
+        elif n_uname != NO_ID:
+            who = Principal.of(n_uname, uname or None, readonly=readonly)
+        elif uname in ("", "none"):
+            who = attrs.evolve(NONE, readonly=readonly)
+        else:
+            who = Principal.named(uname, readonly=readonly)
+        if gid is None or who.uid != uid or uid == 0:
+            return who
+        return attrs.evolve(who, groups=frozenset((gid, *groups)) - {NO_ID}, gid=gid)
 
 
 def may(who: Principal, mode: int, uid: int, gid: int, want: int) -> bool:
@@ -134,6 +126,16 @@ def may(who: Principal, mode: int, uid: int, gid: int, want: int) -> bool:
         return True
     bits = mode >> 6 if who.uid == uid != NO_ID else mode >> 3 if gid in who.groups else mode
     return bits & want == want
+
+
+def owns(who: Principal, uid: int) -> bool:
+    """Tell whether a user may change what a file of `uid` is: root, and the owner."""
+    return who.uid == 0 or who.uid == uid != NO_ID
+
+
+def falls(mode: int, old: int) -> bool:
+    """Tell whether a mode is the old one without setuid or setgid bits, or just the old one: what writing does to it."""
+    return mode & 0o7777 & ~old == 0 and old & ~mode & 0o1777 == 0
 
 
 def require_change(who: Principal) -> None:

@@ -1,12 +1,13 @@
 """Who an attaching user is, and what the bits give to whom."""
 
 import os
+import pwd
 import socket
 import struct
 
 import pytest
 
-from mk9p.auth import EXEC, NO_ID, NONE, READ, WRITE, Policy, Principal, may
+from mk9p.auth import EXEC, NO_ID, NONE, READ, WRITE, Policy, Principal, may, owns
 from mk9p.dial.unix import _unix_link
 from mk9p.errors import NineError
 from mk9p.tree import Conversations, Dir, Open
@@ -39,9 +40,19 @@ def test_a_process_is_in_the_groups_that_it_has() -> None:
 
 
 def test_the_user_of_the_server_is_in_the_groups_of_the_process_that_asks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 4201)
-    one = Policy().attach("ann", 4201, uid=4201, gid=4301, private=True)
-    assert (one.uid, one.groups) == (4201, {4301})
+    """By number, and by name."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1)
+    for uname, n_uname in (("ann", 1), (pwd.getpwuid(1).pw_name, NO_ID)):
+        one = Policy().attach(uname, n_uname, uid=1, gid=4301, groups=(NO_ID,), private=True)
+        assert (one.uid, one.groups, one.gid) == (1, {4301}, 4301)
+    assert Policy().attach("", 2, uid=1, gid=4301, private=True).groups == Principal.of(2).groups
+
+
+@pytest.mark.parametrize("who", [NONE, Principal("guest:k1", NO_ID)])
+def test_who_has_no_number_owns_no_file_of_a_server_that_tells_no_owner(who: Principal) -> None:
+    assert not owns(who, NO_ID)
+    assert owns(Principal("ann", 4201), 4201)
+    assert owns(Principal("root", 0), NO_ID)
 
 
 def test_a_uid_that_nobody_has_is_in_no_group() -> None:

@@ -26,6 +26,7 @@ from mk9p.wire import messages as m
 if TYPE_CHECKING:
     from mk9p.server.exchange import Exchange
     from mk9p.server.hops import Asked, Hop, Own
+    from mk9p.server.named import Moves
     from mk9p.server.relay import Backend
 
 USERS: Final = 16  # names of users kept a connection, to be shown
@@ -65,6 +66,7 @@ class Connection:
         self.tally: Tally
         self.number = 0  # of this connection among all that this server has had
         self.came = time.time_ns()
+        self.moves: Moves = {}
         self.relays: dict[int, Hop] = {}  # fids that are another server's (relay.py)
         self.backends: dict[object, Backend] = {}
         self.asked: dict[int, int | Asked | Own] = {}  # what was passed on, by tag (blocks.py)

@@ -16,7 +16,7 @@ from mk9p.server.connection import JOIN, Connection, Reply, check_name
 from mk9p.server.exchange import carry, crossed
 from mk9p.server.fids import Fid, Place, qid
 from mk9p.server.modes import opening
-from mk9p.server.named import require_named
+from mk9p.server.named import find_named
 from mk9p.server.permitted import may_remove, start
 from mk9p.server.refusals import refuse
 from mk9p.server.wirestat import entry_of
@@ -278,7 +278,7 @@ async def remove(c: Connection, tag: int, fid: int) -> Reply:
         if f.place.parent is f.place:
             raise NineError(errno.EBUSY, "cannot remove the root")
         await may_remove(c, f.place, f.who)
-        await require_named(f.place, f.who)
+        await find_named(c.moves, f)
         await settle(f.place.parent.node.remove(f.place.name, f.who))
     finally:
         if not f.uses:

@@ -13,7 +13,7 @@ from mk9p.errors import NineError
 from mk9p.server.closing import put
 from mk9p.server.connection import Connection, Reply, check_name, too_deep
 from mk9p.server.fids import Fid, qid
-from mk9p.server.named import renamed, require_named
+from mk9p.server.named import find_named, note, renamed
 from mk9p.server.permitted import changed, made, opened, start, status
 from mk9p.server.wirestat import NS
 from mk9p.tree import NOW, Change, Open, Stat, settle
@@ -226,8 +226,10 @@ async def rename(c: Connection, tag: int, fid: int, dfid: int, name: str) -> Rep
     old = f.place
     if old.parent is old:
         raise NineError(errno.EBUSY, "the root has no name")
-    await require_named(old, f.who)
+    await find_named(c.moves, f)
+    old = f.place
     await _move(c, old.parent, old.name, d, name, f)
+    note(c.moves, old.parent, old.name, d.place, name)
     await renamed(c.session.fids, old, d.place, name)
     return c.reply(m.Rrename, tag)
 
@@ -236,6 +238,7 @@ async def renameat(c: Connection, tag: int, olddirfid: int, oldname: str, newdir
     old, new = c.session.fid(olddirfid), c.session.fid(newdirfid)
     check_name(oldname)
     await _move(c, old.place, oldname, new, newname, old)
+    note(c.moves, old.place, oldname, new.place, newname)
     return c.reply(m.Rrenameat, tag)
 
 

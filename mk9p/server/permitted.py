@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from mk9p.auth import READ, WRITE, Principal, may, require_change
+from mk9p.auth import READ, WRITE, Principal, falls, may, owns, require_change
 from mk9p.errors import NineError
 from mk9p.server.closing import claim_exclusive, close, put
 from mk9p.server.connection import Connection, check_name, too_deep
@@ -150,7 +150,10 @@ async def opened(c: Connection, f: Fid, name: str, node: Node, handle: Handle | 
 
 
 async def changed(c: Connection, f: Fid, change: Any) -> None:
-    """Change what a fid stands for, if its user may: contents need write permission, the rest is its owner's."""
+    """Change what a fid stands for, if its user may: contents need write permission, the rest is its owner's.
+
+    Who writes also takes setuid and setgid away: Linux's clients ask for that before they write, in the name of whoever may.
+    """
     require_change(f.who)
     f.attr_of = None
     handle = f.handle
@@ -161,8 +164,10 @@ async def changed(c: Connection, f: Fid, change: Any) -> None:
         await settle(f.place.node.change(change, f.who))
         return
     stat = await c.stat(f.place)
-    if f.who.uid not in (0, stat.uid):
-        only_contents = change.mode is None and change.uid is None and change.gid is None
+    if not owns(f.who, stat.uid):
+        only_contents = (
+            change.uid is None and change.gid is None and (change.mode is None or falls(change.mode, stat.mode))
+        )
         if not only_contents or not may(f.who, stat.mode, stat.uid, stat.gid, WRITE):
             raise NineError(errno.EPERM)
     await settle(f.place.node.change(change, f.who))

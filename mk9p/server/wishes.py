@@ -12,7 +12,7 @@ from typing import Final
 
 import attrs
 
-from mk9p.auth import Principal
+from mk9p.auth import Principal, owns
 from mk9p.errors import NineError
 from mk9p.server.modes import KINDS, illegal, known, linux_mode
 from mk9p.server.wirestat import NS, plan9_mode
@@ -71,7 +71,7 @@ def wish_of(
     if wire.mode != _ALL32:
         change = _mode(change, dialect, wire.mode, stat, who, marks=marks)
     name = wire.name if wire.name not in ("", shown.name) else None
-    return (_touched(change) if who.uid not in (0, stat.uid) else change), name
+    return (change if owns(who, stat.uid) else _touched(change)), name
 
 
 def _prohibited(why: str) -> NineError:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from mk9p.auth import NO_ID, Principal
+from mk9p.auth import NO_ID, Principal, falls
 from mk9p.errors import NineError
 from mk9p.tree import NOW, Change
 from mk9p.wire import QTDIR, QTSYMLINK
@@ -69,8 +69,7 @@ def _by_itself(node: "Held", change: Change, who: Principal) -> bool:
     if change.mode is None or change.uid is not None or change.gid is not None or node.qtype == QTDIR:
         return False
     now = node.now()
-    old, new = st.S_IMODE(now.mode), st.S_IMODE(change.mode)
-    return who.uid not in (0, now.uid) and new & ~old == 0 and old & ~new & ~_FALLING == 0
+    return who.uid not in (0, now.uid) and falls(change.mode, now.mode)
 
 
 def _drop_bits(node: "Held", change: Change, who: Principal) -> None:

@@ -1,6 +1,6 @@
 """Acting as the user who asks.
 
-The server is root, and the kernel shall decide what a user may do: it knows access lists, quotas, sticky directories, immutable files. So for the
+The server is root, and the kernel decides what a user may do: it knows access lists, quotas, sticky directories, immutable files. So for the
 time of each operation the calling thread takes the user's groups, file-system gid and uid (setfsuid(2)), and gives up every effective capability:
 setfsuid alone takes those that concern files, but would leave CAP_SYS_ADMIN (`trusted.*` attributes), CAP_SETFCAP (`security.capability`) and
 CAP_SYS_RESOURCE (quotas). All of these belong to the thread; the C library would spread setgroups over all threads, so that is the raw system call.

@@ -28,9 +28,13 @@ T = TypeVar("T")
 
 
 def root(export: Export, path: str) -> "FsNode":
-    """Return the node of the directory to be exported; the only path that is ever given to the kernel. Raises OSError: ENOENT, ENOTDIR."""
+    """Return the node of the directory to be exported; the only path that is ever given to the kernel. Raises OSError: ENOENT, ENOTDIR.
+
+    All file systems below it are taken for such that answer (slow.py).
+    """
     node = held(export, os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
     export.spare(node.fd)  # it is used all the time
+    export.arrive = held
     return node
 
 

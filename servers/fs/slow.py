@@ -23,6 +23,7 @@ from mk9p.tree import Buffer, Change, Handle, Lock, Maybe, Node, Open, Stat, Sta
 from servers.fs import kernel, locks, nodes
 from servers.fs.export import Export
 from servers.fs.handles import FsDirectory, FsFile
+from servers.fs.names import entry_name
 from servers.fs.nodes import FsNode
 
 T = TypeVar("T")
@@ -182,8 +183,19 @@ class SlowNode(FsNode):
     def change(self, change: Change, who: Principal) -> Maybe[None]:
         return self._later(super().change, change, who)
 
-    def walk(self, name: str, who: Principal) -> Maybe[FsNode]:
-        return self._later(super().walk, name, who)
+    async def walk(self, name: str, who: Principal) -> FsNode:
+        """Walk as FsNode does. Descriptors are given back here and not in a thread: others may be about to use them."""
+        raw, export = entry_name(name), self.export
+        if export.full:
+            export.shrink()
+        try:
+            return await self._later(self._walked, raw, who)
+        except OSError as error:
+            if error.errno == errno.EXDEV and not export.xdev:
+                return await self._across(raw, who)
+            if error.errno != errno.EMFILE or not export.shrink():
+                raise
+        return await self._later(self._walked, raw, who)
 
     async def _across(self, raw: bytes, who: Principal) -> FsNode:
         device = await self._later(lambda: kernel.glance(self.at(), raw).device)

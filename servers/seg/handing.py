@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import trio
 
-from mk9p.auth import Principal
+from mk9p.auth import Policy, Principal
 from mk9p.dial import Link, Listener, SocketLink, listen
 from mk9p.errors import translate
 
@@ -37,13 +37,13 @@ async def _answer(link: Link, descriptor: Callable[[str, Principal], tuple[int, 
     assert isinstance(link, SocketLink)
     peer = link.peer
     assert peer.uid is not None
-    assert peer.gid is not None
+    who = Policy().attach("", peer.uid, uid=peer.uid, private=True, gid=peer.gid, groups=peer.groups)
     fd = -1
     try:
         with trio.move_on_after(PATIENCE):
             name = await _line(link)
             try:
-                fd, write = descriptor(name, Principal.of_process(peer.uid, peer.gid, peer.groups))
+                fd, write = descriptor(name, who)
                 said, fds = f"{'rw' if write else 'r'} {os.fstat(fd).st_size}\n", [fd]
             except OSError as error:
                 refused = translate(error)

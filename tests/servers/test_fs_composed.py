@@ -8,7 +8,7 @@ from socket import AF_UNIX, SOCK_STREAM, socketpair
 
 import pytest
 import trio
-from exported import SIZE, Files
+from exported import SIZE, Files, also
 from talk import PRIVATE, talking
 
 from mk9p.auth import Policy
@@ -100,6 +100,33 @@ async def test_attributes_through_a_composer(directory: Path, fast: bool) -> Non
         assert os.getxattr(directory / "d/f", "user.b") == b"two"
         await files.ask(m.Txattrcreate, file, "user.a", 0, os.XATTR_REPLACE)
         assert os.listxattr(directory / "d/f") == ["user.b"]
+
+
+@pytest.mark.parametrize("fast", [True, False])
+async def test_changes_and_names_through_a_composer(directory: Path, fast: bool) -> None:
+    for way in (directory, *directory.parents[:-2]):
+        os.chmod(way, os.stat(way).st_mode | 0o755)
+    for name in ("f", "g"):
+        (directory / name).write_text("0123456789")
+        os.chmod(directory / name, 0o4777)
+    async with composed(directory, fast=fast) as files:
+        daemon = await also(files, "daemon")
+        await daemon.setattr(await daemon.walk("f"), 0x1 | 0x40, mode=0o100777)
+        assert os.stat(directory / "f").st_mode & 0o7777 == 0o777
+        await daemon.setattr(await daemon.walk("f"), SIZE | 0x20 | 0x40, size=3)
+        with pytest.raises(PermissionError):
+            await daemon.setattr(await daemon.walk("f"), SIZE | 0x20 | 0x100, size=0, mtime=(5, 0))
+        assert os.stat(directory / "f").st_size == 3
+        before = (1 << 64) - 315_619_200
+        await files.setattr(await files.walk("f"), 0x20 | 0x100, mtime=(before, 5))
+        assert os.stat(directory / "f").st_mtime_ns == -315_619_200 * 10**9 + 5
+        assert (await files.getattr("f")).mtime_sec == before
+        fid = await files.walk("g")
+        os.rename(directory / "g", directory / "h")
+        (directory / "g").write_text("another")
+        with pytest.raises(OSError, match=r"Stale|another"):
+            await files.ask(m.Tremove, fid)
+        assert sorted(os.listdir(directory)) == ["f", "g", "h"]
 
 
 async def test_directories_hang_at_their_names(tmp_path: Path) -> None:

@@ -90,3 +90,30 @@ async def test_a_rename_into_another_directory_is_known_to_all_fids(tmp_path: Pa
         assert os.listdir(tmp_path / "d") == []
         with pytest.raises(OSError, match=r"busy|root"):
             await files.ask(m.Trename, 0, await files.walk("d"), "g")
+
+
+async def test_a_rename_by_directory_and_name_is_found_again(tmp_path: Path) -> None:
+    """As often as it happens, and no further than to the same file."""
+    for name in ("f", "g"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "d").mkdir()
+    async with served(tmp_path, Dialect.L) as files:
+        first, second, other = await files.walk("f"), await files.walk("f"), await files.walk("g")
+        directory = await files.walk("d")
+        await files.ask(m.Trenameat, 0, "f", directory, "one")
+        await files.ask(m.Trenameat, directory, "one", 0, "two")
+        await files.ask(m.Trenameat, 0, "g", 0, "f")
+        await files.ask(m.Trename, first, 0, "three")
+        assert contents(tmp_path / "d") == {}
+        await remove(files, second)
+        (tmp_path / "g").write_text("somebody's")
+        await files.ask(m.Tunlinkat, 0, "f", 0)
+        with pytest.raises(OSError, match=r"No such file|Stale"):
+            await remove(files, other)
+        for name, newname in (("g", "a"), ("a", "b"), ("b", "a")):
+            await files.ask(m.Trenameat, 0, name, 0, newname)
+        left = await files.walk("a")
+        os.unlink(tmp_path / "a")
+        with pytest.raises(FileNotFoundError):
+            await remove(files, left)
+    assert sorted(os.listdir(tmp_path)) == ["d"]
