@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 WINDOW: Final = 8  # reads under way at once: at 1 MiB each, more than any link's bandwidth times delay
 PATIENCE: Final = 5.0  # seconds that closing waits for a server, shielded: a vanished one must not hold its client
 _LINES: Final = 1 << 16
+_LINE: Final = 1 << 20  # bytes without a newline: then it is no text, or somebody means to fill our memory
 
 T = TypeVar("T")
 
@@ -183,7 +184,7 @@ class Lines(Generic[T]):
         return self
 
     async def __anext__(self) -> T:
-        """Return the next line. Raises as `File.read`; cancelled, the read is flushed."""
+        """Return the next line. Raises as `File.read`, and EMSGSIZE for what is no line; cancelled, the read is flushed."""
         await trio.lowlevel.checkpoint_if_cancelled()
         while not self._ready:
             if self._ended:
@@ -194,6 +195,8 @@ class Lines(Generic[T]):
             if data:
                 *lines, self._part = (self._part + data).split(b"\n")
                 self._ready += [line + b"\n" for line in lines]
+                if len(self._part) > _LINE:
+                    raise NineError(errno.EMSGSIZE, f"{self._file.name}: a line of more than {_LINE} bytes")
                 self._silent = False
             elif self._silent or self._file.connection.dialect is not Dialect.L:
                 self._ended = True

@@ -39,6 +39,7 @@ T = TypeVar("T")
 
 log = logging.getLogger("mk9p.compose")
 
+_SLICE: Final = 1000  # entries of a listing that are made nodes while nobody else has a turn: 3 ms
 _PASSED: Final = L_NONBLOCK | L_DSYNC | L_SYNC | L_NOATIME  # what of the Linux flags concerns who holds the file
 
 
@@ -254,7 +255,12 @@ class Remote(Node):
         me = self._as(who)
         connection, fid = await me.here()
         listed = await self.server.soon(requests.listing(connection, fid))
-        return [(name, me._child(name, who, qid, dtype=kind)) for name, qid, _, kind in listed]
+        found: list[tuple[str, Remote]] = []
+        for at in range(0, len(listed), _SLICE):
+            await trio.lowlevel.checkpoint()
+            some = listed[at : at + _SLICE]
+            found += [(name, me._child(name, who, qid, dtype=kind)) for name, qid, _, kind in some]
+        return found
 
     async def open(self, how: Open) -> RemoteHandle:
         me = self._as(how.who)

@@ -8,7 +8,7 @@ import pytest
 import trio
 from helpers_client import DIR, FILE, Hand, by_hand
 
-from mk9p.client import Connection, requests, stored
+from mk9p.client import Connection, files, requests, stored
 from mk9p.errors import NineError
 from mk9p.wire import Dialect, WireStat, pack_dirents, pack_stat
 from mk9p.wire import messages as m
@@ -171,3 +171,21 @@ async def test_an_attribute_longer_than_linux_has_any_is_refused(size: int) -> N
         asked = await hand.next(m.Txattrwalk)
         await hand.say(m.Rxattrwalk(asked.tag, size))
         assert (await hand.next(m.Tclunk)).fid == asked.newfid
+
+
+async def test_a_line_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_LINE", 10)
+    async with by_hand() as (c, hand), trio.open_nursery() as nursery:
+
+        async def lines() -> None:
+            async with files.File(c, 5, "events", FILE, 100) as file:
+                found = aiter(file)
+                assert await anext(found) == b"one\n"
+                with pytest.raises(NineError, match="events: a line of more than 10 bytes") as caught:
+                    await anext(found)
+                assert caught.value.errno == errno.EMSGSIZE
+
+        nursery.start_soon(lines)
+        for data in (b"one\n12345", b"67890", b"x"):
+            await hand.say(m.Rread((await hand.next(m.Tread)).tag, data))
+        await hand.say(m.Rclunk((await hand.next(m.Tclunk)).tag))
