@@ -2,11 +2,16 @@
 
 `*` is every address of both families when listening, by one socket, and this machine when dialling, so that a listener's address can be dialled.
 A Linux socket has its options inherited by what it accepts, so TCP's are set once on the listener.
+
+Root dials a port that is root's, below 1024 as 9P's own is, from one that is root's too, as NFS does and v9fs with `privport`: a listener can then
+tell root of a machine from its other users.
 """
 
 import contextlib
 import errno
 import logging
+import os
+import random
 import socket
 from typing import Any, Final
 
@@ -20,6 +25,10 @@ from mk9p.dial.sockets import SocketListener, connect
 
 _LOG: Final = logging.getLogger("mk9p.dial")
 
+RESERVED: Final = 1024  # the ports below are root's (ip(7), PROT_SOCK)
+_OURS: Final = range(
+    665, RESERVED
+)  # of these, the ones to dial from: p9_ipport_resv_min of net/9p/trans_fd.c, and NFS's
 _PATIENCE: Final = 5.0  # s for an address that is not the last one of its host: a black hole must not hide a good one for TCP's two minutes
 
 
@@ -39,6 +48,8 @@ async def dial_tcp(dial: Dial) -> SocketLink:
 
 async def _dial_tcp_one(dial: Dial, family: int, where: Any) -> SocketLink:
     sock = await netns.new_socket(dial, family)
+    if where[1] < RESERVED and dial.netns is None and os.geteuid() == 0:
+        _bind_reserved(sock)
     await connect(sock, where)
     try:
         # TCP's simultaneous open, with itself: a port that is free and in our own ephemeral range may be the one we dial from.
@@ -49,6 +60,20 @@ async def _dial_tcp_one(dial: Dial, family: int, where: Any) -> SocketLink:
     except BaseException:
         sock.close()
         raise
+
+
+def _bind_reserved(sock: socket.socket) -> None:
+    """Give a socket a port that is root's; where none is free, or this root may not have one (a container), it keeps what connect(2) gives it."""
+    ports = list(_OURS)
+    random.shuffle(ports)
+    for port in ports:
+        try:
+            sock.bind(("", port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                return
+        else:
+            return
 
 
 async def listen_tcp(dial: Dial) -> SocketListener:

@@ -39,6 +39,7 @@ class Spec:
     `serve` are the arguments of `mk9p serve` in the guest after its `-l`; None is a guest that serves nothing. `hostroot` gives the guest the
     host's / read-only under a tmpfs; without it there is busybox only. `initrd` is used in place of ours, and then all this is its own affair.
     `cmdline` is added to the kernel's, `devices` (raw arguments) to the emulator's. `modules` can be loaded in the guest (sh /run/guest/load NAME).
+    `grants` are paths of the namespace that it may use, each with ro or rw: kept here for whoever lets it in.
     """
 
     name: str = attrs.field()
@@ -53,6 +54,7 @@ class Spec:
     agent: bool = False
     modules: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
+    grants: tuple[tuple[str, str], ...] = ()
 
     @name.validator
     def _name(self, _: object, value: str) -> None:

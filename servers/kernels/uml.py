@@ -2,7 +2,8 @@
 
 What was learned:
 * Its ttys stop receiving for good after a burst of some 4 KiB, so 9P goes over TCP: a tap in a network namespace of this guest alone, where the
-  guest is 10.0.2.15 and we are 10.0.2.2. Nothing of it can be seen from outside that namespace.
+  guest is 10.0.2.15 and we are 10.0.2.2. Nothing of it can be seen from outside that namespace. Inside the guest all of its users see it: so the
+  guest serves none but us, and who listens at our end asks for a port that only root has (the composer does).
 * It is a crowd of processes, which it does not always take along: so it lives in a PID namespace of its own.
 * linux.uml 6.1 dies on CPUs with AMX, but for the shim `umlfp.c`, which is compiled when it is first needed.
 * It reboots by executing itself again.
@@ -75,8 +76,9 @@ class Uml:
             [*net, "addr", "add", f"{HOST}/24", "dev", "tap0"],
             [*net, "link", "set", "tap0", "up"],
             ["mkdir", str(directory / "agent")],
-            # nobody but root can enter the namespace: the names that come over this link are those of our own peers
-            *spec.lay(directory, f"tcp!{GUEST}!{PORT}", "--trust"),
+            # nobody but root can enter the namespace, and no user of the guest can come from our address: so the names that come from there are
+            # those of our own peers
+            *spec.lay(directory, f"tcp!{GUEST}!{PORT}", "--trust", "--from", HOST),
         ]
         with channel.Channels() as pairs:
             console = pairs.open()
