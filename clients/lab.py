@@ -32,6 +32,7 @@ import attrs
 import trio
 
 from mk9p.client import Client, connect
+from mk9p.compose.granted import Grant, merged
 from mk9p.errors import NineError
 from mk9p.ktext import split_lines
 from mk9p.tree import join, split
@@ -182,6 +183,10 @@ def read_lab(path: str | None) -> dict[str, dict[str, Any]]:
         grants = words.get("grants", [])
         if not isinstance(grants, list) or not all(isinstance(grant, str) for grant in grants):
             raise NineError(errno.EINVAL, f'{path}: {name}: want grants = ["PATH ro|rw", ...]')
+        try:
+            merged(Grant.parse(split(grant)) for grant in grants)
+        except NineError as error:
+            raise NineError(errno.EINVAL, f"{path}: {name}: {error}") from None
     return lab
 
 

@@ -163,6 +163,7 @@ class From:
     address: str = attrs.field(init=False)
     kind: str = attrs.field(init=False)
     loopback: bool = attrs.field(init=False)
+    told: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.address, self.kind, self.loopback = self.inner.address, self.inner.kind, self.inner.loopback
@@ -178,7 +179,11 @@ class From:
             host, _, port = link.peer.address.rpartition("!")
             if self.lets_in(host, int(port)):
                 return link
-            log.warning("%s: %s may not come here", self.address, link.peer.address)
+            # said once: whoever may not come can come as often as they like
+            log.log(
+                logging.DEBUG if self.told else logging.WARNING, "%s: %s may not come", self.address, link.peer.address
+            )
+            self.told = True
             link.close()
 
     async def aclose(self) -> None:

@@ -90,7 +90,7 @@ async def machine(tmp_path: Path, *grants: str, called: str = "k1", script: str 
                 events.emit("started", called, 1)
                 events.emit("active", called, where["own"])
                 while not (tmp_path / "s/line").exists() or not ns.table.points.get(f"/k/{called}"):
-                    await trio.sleep(0.001)
+                    await trio.lowlevel.checkpoint()
                 yield Machine(ns, where["line"], outside, server, done)
             nursery.cancel_scope.cancel()
 
@@ -343,7 +343,7 @@ def test_a_grant_that_lies_in_another_is_one_with_it(grants: list[str], kept: li
 
 @pytest.mark.parametrize("line", ["k/k2 ro", "/k/k2", "/k/k2 r", "/k/k2 ro rw", "", "/k w"])
 def test_a_grant_that_says_something_else_is_refused(line: str) -> None:
-    with pytest.raises(NineError, match="usage: grant PATH ro.rw"):
+    with pytest.raises(NineError, match=r"usage: grant PATH ro\|rw"):
         Grant.parse(line.split())
 
 
