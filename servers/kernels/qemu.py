@@ -12,13 +12,14 @@ What was learned (each was measured over tens of boots):
 from __future__ import annotations
 
 import errno
+import os
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
 from mk9p.errors import NineError
 
-from . import agent, backend, channel, guest, images, initramfs, keeper, tools
+from . import agent, backend, channel, emulator, guest, images, initramfs, keeper, tools
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,7 +96,8 @@ class Qemu:
     async def start(self, spec: backend.Spec, directory: Path) -> guest.Guest:
         """Start QEMU in a keeper."""
         image, initrd = await self._prepare(spec, images.silent)
-        serve, namespace = directory / "serve", directory / "namespace"
+        serve, namespace, own = directory / "serve", directory / "namespace", directory / "own"
+        placed = spec.hostroot and os.geteuid() == 0  # else it sees what who started it sees
         with channel.Channels() as pairs:
             console, monitor = pairs.open(), Monitor(pairs.open())
             talk = pairs.open() if spec.agent else None
@@ -103,7 +105,7 @@ class Qemu:
                 CMDLINE,
                 "mk9p.root=9p" if spec.hostroot else "",
                 "mk9p.agent=virtio" if talk else "",
-                spec.parameters(directory),
+                spec.parameters(emulator.OWN if placed else str(own)),
             ]
             argv = [
                 *(
@@ -124,6 +126,8 @@ class Qemu:
                     f"{spec.cpus}",
                     "-nodefaults",
                     "-no-user-config",
+                    "-sandbox",
+                    "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
                     "-display",
                     "none",
                     "-no-reboot",
@@ -163,11 +167,16 @@ class Qemu:
                     "virtserialport,chardev=agent,name=agent",
                 ]
             if spec.hostroot:
-                argv += ["-virtfs", "local,path=/,mount_tag=hostroot,security_model=none,multidevs=remap,readonly=on"]
+                root = f"{directory}/root" if placed else "/"
+                argv += [
+                    "-virtfs",
+                    f"local,path={root},mount_tag=hostroot,security_model=none,multidevs=remap,readonly=on",
+                ]
+            argv += spec.devices
             held = await keeper.keep(
                 directory,
-                [*argv, *spec.devices],
-                before=spec.lay(directory, f"char!{SERVE}"),
+                emulator.placed(directory, emulator.shown(), argv) if placed else argv,
+                before=[*emulator.prepared(directory), *spec.lay(own, f"char!{SERVE}")],
                 descriptors=pairs.numbers,
             )
         await monitor.channel.send(b'{"execute": "qmp_capabilities"}\n')

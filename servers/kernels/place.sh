@@ -1,0 +1,44 @@
+# place.sh ROOT OWN USER PATH... -- COMMAND...: lay at ROOT what a guest may see of this machine, and run its emulator. In a mount namespace that is
+# the emulator's alone, which ends with it.
+# What is laid: the PATHs, read-only; of /etc what everybody may read; the other folders of / empty; and OWN, the guest's own place, as /.mk9p.
+# With a USER (a number) the emulator has nothing but this as its /, no rights, and no process of the host's in its /proc; that wants a PID namespace.
+set -e
+umask 022
+root=$1 own=$2 user=$3; shift 3
+mount -t tmpfs -o mode=755 guest "$root"
+cd /
+for d in */; do
+	d=${d%/}
+	if [ -L "$d" ]; then cp -P "$d" "$root/"; else mkdir "$root/$d"; fi
+done
+mkdir -p "$root/etc" "$root/proc" "$root/dev" "$root/sys" "$root/run" "$root/tmp" "$root/var/lib" "$root/var/log" "$root/var/cache" "$root/var/tmp" "$root/n" \
+	"$root/.mk9p"
+chmod 1777 "$root/tmp" "$root/var/tmp"
+(
+	cd /etc
+	find . -xdev -type d ! -perm -5 -prune -o \( -type d -o -type l -o -type f -perm -4 \) -print0
+) | tar -C /etc -cf - --null --no-recursion -T - | tar -C "$root/etc" -xf -
+lay() {
+	if [ -d "$1" ]; then mkdir -p "$root$2"; else mkdir -p "$root${2%/*}"; : >"$root$2"; fi
+	mount --bind "$1" "$root$2"
+}
+while [ "$1" != -- ]; do
+	lay "$1" "$1"
+	mount -o remount,bind,ro,nosuid,nodev "$root$1"
+	shift
+done
+shift
+lay "$own" /.mk9p
+[ -n "$user" ] || exec "$@"
+for d in null zero urandom; do lay /dev/$d /dev/$d; done
+mkdir -p "$root/dev/net" "$root/dev/shm" "$root/.old"
+mknod -m 600 "$root/dev/net/tun" c 10 200  # of its own: the host's may be for root alone. Its tap is this user's
+chown "$user" "$root/dev/net/tun"
+mount -t tmpfs -o mode=1777 shm "$root/dev/shm"
+mount -t proc proc "$root/proc"
+mount -o remount,bind,ro "$root"
+cd "$root"
+pivot_root . .old
+umount -l .old
+cd /
+exec setpriv --reuid "$user" --regid "$user" --clear-groups --bounding-set=-all --inh-caps=-all --no-new-privs -- "$@"
