@@ -12,13 +12,13 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from pathlib import Path  # noqa: TC003 - attrs fields
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 import attrs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from . import agent
 
@@ -39,8 +39,8 @@ class Spec:
     `serve` are the arguments of `mk9p serve` in the guest after its `-l`; None is a guest that serves nothing. `hostroot` gives the guest the
     host's programs read-only under a tmpfs (emulator.py); without it there is busybox only. `initrd` is used in place of ours, and then all this is
     its own affair. `cmdline` is added to the kernel's, `devices` (raw arguments) to the emulator's. `modules` can be loaded in the guest
-    (sh /run/guest/load NAME).
-    `grants` are paths of the namespace that it may use, each with ro or rw: kept here for whoever lets it in.
+    (sh /run/guest/load NAME). `shown` are more paths of this machine that the guest sees, with `hostroot`. `grants` are paths of the namespace that
+    it may use, each with ro or rw: kept here for whoever lets it in.
     """
 
     name: str = attrs.field()
@@ -55,6 +55,7 @@ class Spec:
     agent: bool = False
     modules: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
+    shown: tuple[Path, ...] = ()
     grants: tuple[tuple[str, str], ...] = ()
 
     @name.validator

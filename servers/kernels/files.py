@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import posixpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -171,7 +172,7 @@ class Words:
         kernel = self.kernel
         named = {
             name: getattr(self, name)
-            for name in ("backend", "cpus", "memory", "serve", "device", "load", "restart", "grant", "ungrant")
+            for name in ("backend", "cpus", "memory", "serve", "device", "load", "restart", "show", "grant", "ungrant")
         }
         return named | {"start": kernel.start, "halt": kernel.halt, "kill": kernel.kill}
 
@@ -193,6 +194,13 @@ class Words:
 
     def restart(self, when: Literal["never", "always", "on-failure"]) -> None:
         self.kernel.restart = when
+
+    def show(self, *paths: str) -> None:
+        """Let the guest see more of this machine, read-only at the same paths."""
+        missing = next((path for path in paths if not path.startswith("/") or not os.path.exists(path)), None)
+        if missing is not None:
+            raise NineError(errno.ENOENT, f"{missing}: want absolute paths of this machine")
+        self.kernel.set(shown=(*self.kernel.spec.shown, *map(Path, paths)))
 
     def grant(self, path: str, mode: Literal["ro", "rw"]) -> None:
         """Let the kernel use what is at a path of the namespace, and below."""
@@ -222,7 +230,7 @@ class Words:
         lines = settings(
             {"backend": kernel.backend, "cpus": spec.cpus, "memory": spec.memory, "restart": kernel.restart}
         )
-        for word, args in (("serve", spec.serve or ()), ("device", spec.devices)):
+        for word, args in (("serve", spec.serve or ()), ("device", spec.devices), ("show", spec.shown)):
             lines += join([word, *args]) + "\n" if args else ""
         lines += "".join(join(["grant", *grant]) + "\n" for grant in spec.grants)
         if spec.kernel:

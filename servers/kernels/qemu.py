@@ -175,7 +175,7 @@ class Qemu:
             argv += spec.devices
             held = await keeper.keep(
                 directory,
-                emulator.placed(directory, emulator.shown(), argv) if placed else argv,
+                emulator.placed(directory, emulator.shown(*spec.shown), argv) if placed else argv,
                 before=[*emulator.prepared(directory), *spec.lay(own, f"char!{SERVE}")],
                 descriptors=pairs.numbers,
             )

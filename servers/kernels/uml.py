@@ -103,7 +103,9 @@ class Uml:
                 directory,
                 [
                     *(tools.need("nsenter"), f"--net=/run/netns/{netns}", "--"),
-                    *emulator.placed(directory, emulator.shown(image.file, initrd, preload), linux, number=user),
+                    *emulator.placed(
+                        directory, emulator.shown(image.file, initrd, preload, *spec.shown), linux, number=user
+                    ),
                 ],
                 crowd=True,
                 before=before,
