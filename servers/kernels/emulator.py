@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SCRIPT: Final = Path(__file__).with_name("place.sh")
 USERS: Final = range(61184, 65520)  # systemd's DynamicUser: numbers of users that are there for a while
 SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+ROOM: Final = "1m"  # for a control socket and a number
 OWN: Final = "/.mk9p"  # where a guest's own place is in its /
 
 
@@ -54,11 +55,19 @@ def outermost(paths: Iterable[str]) -> list[str]:
 
 
 def prepared(directory: Path, number: int | None = None) -> list[list[str]]:
-    """Return the commands that make, in a guest's run directory, what `placed` takes: `root`, and `own`, in which `run` is the user's `number`."""
+    """Return the commands that make, in a guest's run directory, what `placed` takes: `root`, and `own`.
+
+    In `own` there is `run` for a user's `number`, a little file system of its own: what is written there fills nothing else.
+    """
     made = [["mkdir", str(directory / "root"), str(directory / "own")], ["chmod", "755", str(directory / "own")]]
     if number is not None:
         run = str(directory / "own/run")
-        made += [["mkdir", run], ["chown", f"{number}:{number}", run]]
+        options = f"size={ROOM},mode=700,uid={number},gid={number},nosuid,nodev,noexec"
+        made += [
+            ["mkdir", run],
+            ["sh", "-c", 'echo "$1" >>"$2"', "sh", run, str(directory / "mounts")],  # the keeper undoes it
+            ["mount", "-t", "tmpfs", "-o", options, "run", run],
+        ]
     return made
 
 

@@ -20,17 +20,17 @@ chmod 1777 "$root/tmp" "$root/var/tmp"
 ) | tar -C /etc -cf - --null --no-recursion -T - | tar -C "$root/etc" -xf -
 lay() {
 	if [ -d "$1" ]; then mkdir -p "$root$2"; else mkdir -p "$root${2%/*}"; : >"$root$2"; fi
-	mount --bind "$1" "$root$2"
+	mount $3 "$1" "$root$2"
 }
 while [ "$1" != -- ]; do
-	lay "$1" "$1"
+	lay "$1" "$1" --bind
 	mount -o remount,bind,ro,nosuid,nodev "$root$1"
 	shift
 done
 shift
-lay "$own" /.mk9p
+lay "$own" /.mk9p --rbind
 [ -n "$user" ] || exec "$@"
-for d in null zero urandom; do lay /dev/$d /dev/$d; done
+for d in null zero urandom; do lay /dev/$d /dev/$d --bind; done
 mkdir -p "$root/dev/net" "$root/dev/shm" "$root/.old"
 mknod -m 600 "$root/dev/net/tun" c 10 200  # of its own: the host's may be for root alone. Its tap is this user's
 chown "$user" "$root/dev/net/tun"

@@ -77,10 +77,7 @@ class Uml:
             [*net, "addr", "add", f"{HOST}/24", "dev", "tap0"],
             [*net, "link", "set", "tap0", "up"],
             *emulator.prepared(directory, user),
-            # in the agent's folder nothing can be put in the place of the two files
-            ["install", "-d", "-m", "755", str(own / "agent")],
-            ["install", "-m", "644", "/dev/null", str(own / "agent/c")],
-            ["install", "-m", "600", "-o", str(user), "/dev/null", str(own / "agent/o")],
+            *(_exchange(own, user) if spec.agent else ()),
             # nobody but root can enter the namespace, and no user of the guest can come from our address: so the names that come from there are
             # those of our own peers
             *spec.lay(own, f"tcp!{GUEST}!{PORT}", "--trust", "--from", HOST),
@@ -127,6 +124,16 @@ class Uml:
             judge=judge,
             channels=pairs,
         )
+
+
+def _exchange(own: Path, user: int) -> list[list[str]]:
+    """Return the commands that make the agent's folder; nothing can be put in the place of its two files, whoever writes them."""
+    folder = own / "agent"
+    return [
+        ["install", "-d", "-m", "755", str(folder)],
+        ["install", "-m", "644", "/dev/null", str(folder / "c")],
+        ["install", "-m", "600", "-o", str(user), "/dev/null", str(folder / "o")],
+    ]
 
 
 def judge(status: int) -> str:

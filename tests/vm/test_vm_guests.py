@@ -192,7 +192,7 @@ def besides_the_line(me: str, home: Path) -> list[Attempt]:
         ["sh", f"{sys.executable} -m mk9p -a 'unix!{home}/ns' ls"],
         ["sh", f"{sys.executable} -m mk9p -a 'char!{kernels}/{other}/serve' ls"],
         ["sh", f"{sys.executable} -m mk9p -a 'tcp!10.0.2.2!5640' ls"],
-        ["sh", "exec 3<>/dev/vport0p9"],
+        ["sh", "ls /dev/vport0p3"],
     ]
 
 
