@@ -99,7 +99,7 @@ class View:
         return next((grant for grant in self.grants if grant.path == path), None)
 
     def _granted(self, node: Node, grant: Grant) -> "Granted":
-        return Granted(ReadOnly(node) if grant.readonly else node, self._root_there)
+        return Granted(ReadOnly(node) if grant.readonly else node, self._root_there, edge=True)
 
     async def at(self, path: str) -> Node:
         """Return what a guest finds at a path that no grant lies above; raises ENOENT."""
@@ -113,7 +113,7 @@ class View:
             node = self.own()
             if node is None:
                 raise NineError(errno.ENOENT)
-            return Granted(node, self._root_there, enters=False)
+            return Granted(node, self._root_there, edge=True)
         if self.below(path):
             return _Leads(self, path)
         raise NineError(errno.ENOENT)
@@ -176,14 +176,14 @@ class _Leads(Node):
 class Granted(Node):
     """Show a node and all below it to a guest: every request is made there as `root`, so it guards itself.
 
-    It equals the node it shows, so that exclusive use of a file is one whichever way it was walked to. `enters`: the engine may go to the server by
-    itself; not so where the node alone knows that no mount point has a say in it.
+    It equals the node it shows, so that exclusive use of a file is one whichever way it was walked to. `edge`: it is the granted path itself, so what
+    is done with its name is done in a directory that is not granted: only what is walked to from it may be another server's affair alone.
     """
 
     guards = True
 
-    def __init__(self, node: Node, root: Principal, *, enters: bool = True) -> None:
-        self.node, self.root, self.enters = node, root, enters
+    def __init__(self, node: Node, root: Principal, *, edge: bool = False) -> None:
+        self.node, self.root, self.edge = node, root, edge
         self.qtype, self.path, self.dtype = node.qtype, node.path, node.dtype
         self.hold, self.release = node.hold, node.release
         self._theirs: Way | None = None
@@ -198,9 +198,11 @@ class Granted(Node):
     @property
     def way(self) -> Way | None:  # type: ignore[override]
         """Return where the file is, to be asked for as root there."""
-        theirs = self.node.way if self.enters else None
+        theirs = self.node.way
         if theirs is not self._theirs:
-            self._theirs, self._way = theirs, None if theirs is None else attrs.evolve(theirs, who=self.root)
+            self._theirs, self._way = theirs, None
+            if theirs is not None:
+                self._way = attrs.evolve(theirs, who=self.root, whole=theirs.whole and not self.edge)
         return self._way
 
     def _as(self, who: Principal) -> Principal:
@@ -298,7 +300,7 @@ class _Whole(Granted):
     """The root of a guest to whom all is granted: `auth` stands there too."""
 
     def __init__(self, granted: Granted, view: View) -> None:
-        super().__init__(granted.node, granted.root)
+        super().__init__(granted.node, granted.root, edge=True)
         self.view = view
 
     def walk(self, name: str, who: Principal) -> Maybe[Node]:

@@ -248,6 +248,55 @@ async def test_what_is_granted_rw_is_used_as_root_there(tmp_path: Path, name: st
         assert await refused(client.mkdir(f"k/{name}/fs/other", 0o777)) in (errno.EACCES, errno.EPERM)
 
 
+@pytest.mark.parametrize("name", ["k0", "k2"])
+async def test_what_is_granted_is_not_taken_away_from_where_it_stands(tmp_path: Path, name: str) -> None:
+    way = ("k", name, "fs", "data")
+    async with machine(tmp_path, f"/{'/'.join(way)}/dir rw", f"/{'/'.join(way)}/file rw") as one, raw(one.line) as talk:
+        for last in ("dir", "file"):
+            for message in (
+                (m.Tremove, 5),
+                (m.Trename, 5, 6, "in"),
+                (m.Trename, 5, 7, "out"),
+                (m.Trenameat, 7, last, 6, "in"),
+                (m.Trenameat, 7, last, 7, "other"),
+                (m.Tunlinkat, 7, last, 0x200 if last == "dir" else 0),
+            ):
+                for fid, names in ((5, (*way, last)), (6, (*way, "dir")), (7, way)):
+                    await talk.rpc(m.Twalk, 1, 0, fid, names)
+                reply = await talk.rpc(message[0], 1, *message[1:])
+                assert isinstance(reply, m.Rlerror), (last, message)
+                for fid in (5, 6, 7):
+                    await talk.rpc(m.Tclunk, 1, fid)
+        assert {each.name for each in (tmp_path / name).iterdir()} == {"file", "secret", "dir"}
+        assert list((tmp_path / name / "dir").iterdir()) == []
+
+
+async def test_no_number_of_a_fid_is_the_other_server_s_root(tmp_path: Path) -> None:
+    """The relay has a fid there itself, of the server's root, by a number that a client may say too."""
+    async with machine(tmp_path, "/share/dir rw") as one:
+        one.ns.mount(f"unix!{tmp_path}/s/k2", "/share", "fs/data")
+        async with connect(one.line) as client:
+            await (await client.create("share/dir/mine")).aclose()
+        async with raw(one.line) as talk:
+            await talk.rpc(m.Twalk, 1, 0, 5, ("share", "dir", "mine"))
+            await talk.rpc(m.Twalk, 1, 0, 6, ("share", "dir"))
+            for number in (0xFFFFFFFE, 0xFFFFFFFD, NOFID):
+                for message in (
+                    (m.Trenameat, 6, "mine", number, "out"),
+                    (m.Trename, 5, number, "out"),
+                    (m.Tlink, number, 5, "out"),
+                    (m.Tlink, 6, number, "in"),
+                    (m.Twalk, number, 7, ("secret",)),
+                    (m.Twalk, number, 7, ()),
+                    (m.Tgetattr, number, 0x7FF),
+                    (m.Tclunk, number),
+                ):
+                    reply = await talk.rpc(message[0], 1, *message[1:])
+                    assert isinstance(reply, m.Rlerror), message
+        assert {each.name for each in (tmp_path / "k2").iterdir()} == {"file", "secret", "dir"}
+        assert [each.name for each in (tmp_path / "k2" / "dir").iterdir()] == ["mine"]
+
+
 async def test_nothing_goes_from_one_grant_to_another_that_may_only_be_read(tmp_path: Path) -> None:
     async with guest(tmp_path, "/k/k2/fs/data/dir rw", "/k/k2/fs/data/file ro") as (one, client):
         await (await client.create("k/k2/fs/data/dir/mine")).aclose()
