@@ -250,7 +250,9 @@ class Backend:
         if type_ in PAIRS:
             number = _other(type_, buf, start, end)
             if number == ROOT:
-                self.c.session.fid(number)  # our own there is none of the client's: it has this number here, or it is unknown
+                self.c.session.fid(
+                    number
+                )  # our own there is none of the client's: it has this number here, or it is unknown
             other = relays.get(number)
             if number in self.c.session.fids if other is None else other.backend is not self:
                 raise NineError(errno.EXDEV)

@@ -4,8 +4,8 @@ A guest's / is made of this machine's programs, so that Python and mk9p run in i
 no home, no /run, no /var, and of /etc only what everybody here may read.
 
 User-mode Linux is a process that its guest's root can make do anything a process can (by hostfs, and by any module): so it runs as a user that
-nobody else is, with no rights, in a root directory that has nothing else. QEMU keeps a guest in by itself; it runs as who started it, since its
-devices are that user's files and sockets, and may start no program.
+nobody else is, with no rights, in a root directory that has nothing else. QEMU keeps a guest in by itself, and may start no program. It runs in the
+same way, unless it was given devices, which are files and sockets of who started it: then it runs as that user, and only what the guest sees is laid.
 """
 
 from __future__ import annotations
@@ -54,34 +54,33 @@ def outermost(paths: Iterable[str]) -> list[str]:
     return sorted(kept)
 
 
-def prepared(directory: Path, number: int | None = None) -> list[list[str]]:
-    """Return the commands that make, in a guest's run directory, what `placed` takes: `root`, and `own`.
+def prepared(own: Path, number: int | None = None) -> list[list[str]]:
+    """Return the commands that make a guest's own place, and beside it the folder that `placed` lays its root in.
 
-    In `own` there is `run` for a user's `number`, a little file system of its own: what is written there fills nothing else.
+    In `own` an emulator finds the sockets of others in `line`, and makes its own in `run`. That is for a user's `number` a little file system of its
+    own: what is written there fills nothing else.
     """
-    made = [["mkdir", str(directory / "root"), str(directory / "own")], ["chmod", "755", str(directory / "own")]]
+    root, line, run = own.with_name("root"), str(own / "line"), str(own / "run")
+    made = [["mkdir", str(root), str(own), line, run], ["chmod", "755", str(own)], ["chmod", "711", line]]
     if number is not None:
-        run = str(directory / "own/run")
         options = f"size={ROOM},mode=700,uid={number},gid={number},nosuid,nodev,noexec"
         made += [
-            ["mkdir", run],
-            ["sh", "-c", 'echo "$1" >>"$2"', "sh", run, str(directory / "mounts")],  # the keeper undoes it
+            ["sh", "-c", 'echo "$1" >>"$2"', "sh", run, str(own.with_name("mounts"))],  # the keeper undoes it
             ["mount", "-t", "tmpfs", "-o", options, "run", run],
         ]
     return made
 
 
-def placed(directory: Path, paths: Sequence[str], command: Sequence[str], *, number: int | None = None) -> list[str]:
-    """Return the command that runs an emulator where its guest sees these paths; with a `number` as that user, who sees no more itself."""
+def placed(
+    own: Path, paths: Sequence[str], command: Sequence[str], *, number: int | None, needs: str = ""
+) -> list[str]:
+    """Return the command that runs an emulator where its guest sees these paths, and its own place as /.mk9p.
+
+    With a `number` as that user, who sees no more itself, but what it `needs` (place.sh); without one as who runs it.
+    """
     tools.need("tar")
+    user = "" if number is None else str(number)
     return [
         *(tools.need("unshare"), "--mount", "--propagation", "slave", "--"),
-        *(
-            "/bin/sh",
-            str(SCRIPT),
-            str(directory / "root"),
-            str(directory / "own"),
-            "" if number is None else str(number),
-        ),
-        *(*paths, "--", *command),
+        *("/bin/sh", str(SCRIPT), str(own.with_name("root")), str(own), user, needs, *paths, "--", *command),
     ]

@@ -1,10 +1,11 @@
-# place.sh ROOT OWN USER PATH... -- COMMAND...: lay at ROOT what a guest may see of this machine, and run its emulator. In a mount namespace that is
+# place.sh ROOT OWN USER WITH PATH... -- COMMAND...: lay at ROOT what a guest may see of this machine, and run its emulator. In a mount namespace that is
 # the emulator's alone, which ends with it.
 # What is laid: the PATHs, read-only; of /etc what everybody may read; the other folders of / empty; and OWN, the guest's own place, as /.mk9p.
-# With a USER (a number) the emulator has nothing but this as its /, no rights, and no process of the host's in its /proc; that wants a PID namespace.
+# With a USER (a number) the emulator has nothing but this as its /, and no rights. WITH says what it needs there beside: tun, and proc, in which no
+# process of the host's is; that wants a PID namespace.
 set -e
 umask 022
-root=$1 own=$2 user=$3; shift 3
+root=$1 own=$2 user=$3 with=$4; shift 4
 mount -t tmpfs -o mode=755 guest "$root"
 cd /
 for d in */; do
@@ -32,13 +33,17 @@ lay "$own" /.mk9p --rbind
 [ -n "$user" ] || exec "$@"
 for d in null zero urandom; do lay /dev/$d /dev/$d --bind; done
 mkdir -p "$root/dev/net" "$root/dev/shm" "$root/.old"
-mknod -m 600 "$root/dev/net/tun" c 10 200  # of its own: the host's may be for root alone. Its tap is this user's
-chown "$user" "$root/dev/net/tun"
 mount -t tmpfs -o mode=1777 shm "$root/dev/shm"
-mount -t proc proc "$root/proc"
+case " $with " in *" tun "*)
+	# of its own: the host's may be for root alone. Its tap is this user's
+	mknod -m 600 "$root/dev/net/tun" c 10 200
+	chown "$user" "$root/dev/net/tun";;
+esac
+mount -t proc proc "$root/proc"  # umount(8) reads it
 mount -o remount,bind,ro "$root"
 cd "$root"
 pivot_root . .old
 umount -l .old
 cd /
+case " $with " in *" proc "*) ;; *) umount -l /proc;; esac
 exec setpriv --reuid "$user" --regid "$user" --clear-groups --bounding-set=-all --inh-caps=-all --no-new-privs -- "$@"

@@ -96,8 +96,10 @@ class Qemu:
     async def start(self, spec: backend.Spec, directory: Path) -> guest.Guest:
         """Start QEMU in a keeper."""
         image, initrd = await self._prepare(spec, images.silent)
-        serve, namespace, own = directory / "serve", directory / "namespace", directory / "own"
-        placed = spec.hostroot and os.geteuid() == 0  # else it sees what who started it sees
+        own, serve, namespace = directory / "own", "run/serve", "line/namespace"
+        placed = os.geteuid() == 0  # else the guest sees what who started it sees
+        user = emulator.user(spec.name) if placed and not spec.devices else None
+        seen = emulator.OWN if user is not None else str(own)  # its own place as QEMU has it
         with channel.Channels() as pairs:
             console, monitor = pairs.open(), Monitor(pairs.open())
             talk = pairs.open() if spec.agent else None
@@ -147,14 +149,14 @@ class Qemu:
                 *("-device", "virtio-serial-pci"),
                 *(
                     "-chardev",
-                    f"socket,id=serve,path={serve},server=on,wait=off",
+                    f"socket,id=serve,path={seen}/{serve},server=on,wait=off",
                     "-device",
                     f"virtserialport,chardev=serve,nr={SERVE_PORT},name=mk9p",
                 ),
                 # the composer may come and go: QEMU calls again every second
                 *(
                     "-chardev",
-                    f"socket,id=namespace,path={namespace},reconnect=1",
+                    f"socket,id=namespace,path={seen}/{namespace},reconnect=1",
                     "-device",
                     f"virtserialport,chardev=namespace,nr={NAMESPACE_PORT},name=namespace",
                 ),
@@ -167,16 +169,18 @@ class Qemu:
                     "virtserialport,chardev=agent,name=agent",
                 ]
             if spec.hostroot:
-                root = f"{directory}/root" if placed else "/"
+                root = f"{directory}/root" if placed and user is None else "/"
                 argv += [
                     "-virtfs",
                     f"local,path={root},mount_tag=hostroot,security_model=none,multidevs=remap,readonly=on",
                 ]
             argv += spec.devices
+            if placed:
+                argv = emulator.placed(own, emulator.shown(image.file, initrd, *spec.shown), argv, number=user)
             held = await keeper.keep(
                 directory,
-                emulator.placed(directory, emulator.shown(*spec.shown), argv) if placed else argv,
-                before=[*emulator.prepared(directory), *spec.lay(own, f"char!{SERVE}")],
+                argv,
+                before=[*emulator.prepared(own, user), *spec.lay(own, f"char!{SERVE}")],
                 descriptors=pairs.numbers,
             )
         await monitor.channel.send(b'{"execute": "qmp_capabilities"}\n')
@@ -184,8 +188,8 @@ class Qemu:
             held,
             console,
             None if talk is None else agent.Agent(talk),
-            dial=f"char!{serve}",
-            listen=f"unix!{namespace}",
+            dial=f"char!{own}/{serve}",
+            listen=f"unix!{own}/{namespace}",
             guest_dial=f"char!{NAMESPACE}",
             go_down=monitor.go_down,
             judge=lambda status: monitor.reason,

@@ -76,7 +76,7 @@ class Uml:
             [*net, "tuntap", "add", "tap0", "mode", "tap", "user", str(user)],
             [*net, "addr", "add", f"{HOST}/24", "dev", "tap0"],
             [*net, "link", "set", "tap0", "up"],
-            *emulator.prepared(directory, user),
+            *emulator.prepared(own, user),
             *(_exchange(own, user) if spec.agent else ()),
             # nobody but root can enter the namespace, and no user of the guest can come from our address: so the names that come from there are
             # those of our own peers
@@ -96,13 +96,12 @@ class Uml:
                 *(f"mem={spec.memory >> 20}M", f"initrd={initrd}", f"uml_dir={emulator.OWN}/run", "umid=uml"),
                 *("vec0:transport=tap,ifname=tap0,depth=128,gro=1", *words),
             ]
+            shown = emulator.shown(image.file, initrd, preload, *spec.shown)
             held = await keeper.keep(
                 directory,
                 [
                     *(tools.need("nsenter"), f"--net=/run/netns/{netns}", "--"),
-                    *emulator.placed(
-                        directory, emulator.shown(image.file, initrd, preload, *spec.shown), linux, number=user
-                    ),
+                    *emulator.placed(own, shown, linux, number=user, needs="tun proc"),
                 ],
                 crowd=True,
                 before=before,

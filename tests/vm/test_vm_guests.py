@@ -143,7 +143,7 @@ def by_the_line(me: str, home: Path) -> list[Attempt]:
         ["write", "ctl", f"mount exec!{taken!r} /x\n"],
         ["write", "ctl", f"mount unix!{home}/ns /x\n"],
         ["write", "ctl", "mount fd!0!1 /x\n"],
-        ["write", "ctl", f"mount char!{home}/lab/kernels/{other}/serve /x\n"],
+        ["write", "ctl", f"mount char!{home}/lab/kernels/{other}/own/run/serve /x\n"],
         ["write", "ctl", f"bind /k/k0 /k/{me}/fs\n"],
         ["write", "kernels/ctl", "create evil\n"],
         ["write", f"kernels/{me}/ctl", "grant / rw\n"],
@@ -173,8 +173,8 @@ def besides_the_line(me: str, home: Path) -> list[Attempt]:
             "/lab/log",
             "/ns",
             "/lab/kernels",
-            f"/lab/kernels/{other}/serve",
-            f"/lab/kernels/{other}/namespace",
+            f"/lab/kernels/{other}/own/run/serve",
+            f"/lab/kernels/{other}/own/line/namespace",
         ),
     ]
     return [
@@ -190,7 +190,7 @@ def besides_the_line(me: str, home: Path) -> list[Attempt]:
         ["sh", f"{mount}; ls -A /tmp/h/root /tmp/h/home $low/root $low/home 2>/dev/null | grep -v : | grep ."],
         ["sh", f"{mount}; grep -l 'mk9p compose' /tmp/h/proc/*/cmdline $low/proc/*/cmdline"],
         ["sh", f"{sys.executable} -m mk9p -a 'unix!{home}/ns' ls"],
-        ["sh", f"{sys.executable} -m mk9p -a 'char!{kernels}/{other}/serve' ls"],
+        ["sh", f"{sys.executable} -m mk9p -a 'char!{kernels}/{other}/own/run/serve' ls"],
         ["sh", f"{sys.executable} -m mk9p -a 'tcp!10.0.2.2!5640' ls"],
         ["sh", "ls /dev/vport0p3"],
     ]
