@@ -246,8 +246,8 @@ class Granted(Node):
     def remove(self, name: str, who: Principal, *, directory: bool | None = None) -> Maybe[None]:
         return self.node.remove(name, self._as(who), directory=directory)
 
-    def rename(self, name: str, to: Node, newname: str, who: Principal) -> Maybe[None]:
-        return self.node.rename(name, self._other(to), newname, self._as(who))
+    def rename(self, name: str, to: Node, newname: str, who: Principal, *, replace: bool = True) -> Maybe[None]:
+        return self.node.rename(name, self._other(to), newname, self._as(who), replace=replace)
 
     @staticmethod
     def _other(node: Node) -> Node:
