@@ -184,7 +184,7 @@ class Granted(Node):
 
     def __init__(self, node: Node, root: Principal, *, edge: bool = False) -> None:
         self.node, self.root, self.edge = node, root, edge
-        self.qtype, self.path, self.dtype = node.qtype, node.path, node.dtype
+        self.qtype, self.path, self.dtype, self.marks = node.qtype, node.path, node.dtype, node.marks
         self.hold, self.release = node.hold, node.release
         self._theirs: Way | None = None
         self._way: Way | None = None
@@ -255,6 +255,9 @@ class Granted(Node):
         if not isinstance(node, Granted):
             raise NineError(errno.EXDEV)
         return node.node
+
+    def give(self, gid: int) -> Maybe[None]:
+        return self.node.give(gid)
 
     def change(self, change: Change, who: Principal) -> Maybe[None]:
         return self.node.change(change, self._as(who))
