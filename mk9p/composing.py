@@ -153,8 +153,7 @@ class Kernels:
         policy = GuestPolicy(kernel=name)
         try:
             view = View(self.ns, name, policy.guest, grants, partial(self._own, name))
-            # the folder that a unix socket lies in lets nobody in but us and the emulator, who may be another user
-            listener = await listen(address, mode=0o666)
+            listener = await listen(address)
         except OSError as error:
             log.warning("%s cannot reach the namespace: %s", name, error)
             return

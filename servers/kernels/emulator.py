@@ -5,7 +5,8 @@ no home, no /run, no /var, and of /etc only what everybody here may read.
 
 User-mode Linux is a process that its guest's root can make do anything a process can (by hostfs, and by any module): so it runs as a user that
 nobody else is, with no rights, in a root directory that has nothing else. QEMU keeps a guest in by itself, and may start no program. It runs in the
-same way, unless it was given devices, which are files and sockets of who started it: then it runs as that user, and only what the guest sees is laid.
+same way, with one right: to use the socket that somebody listens on for it, whatever its mode; all else that is there is read-only. But if it was
+given devices, which are files and sockets of who started it, it runs as that user, and only what the guest sees is laid.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def prepared(own: Path, number: int | None = None) -> list[list[str]]:
     own: what is written there fills nothing else.
     """
     root, line, run = own.with_name("root"), str(own / "line"), str(own / "run")
-    made = [["mkdir", str(root), str(own), line, run], ["chmod", "755", str(own)], ["chmod", "711", line]]
+    made = [["mkdir", str(root), str(own), line, run], ["chmod", "755", str(own)], ["chmod", "755", line]]
     if number is not None:
         options = f"size={ROOM},mode=700,uid={number},gid={number},nosuid,nodev,noexec"
         made += [

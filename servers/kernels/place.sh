@@ -1,8 +1,8 @@
 # place.sh ROOT OWN USER WITH PATH... -- COMMAND...: lay at ROOT what a guest may see of this machine, and run its emulator. In a mount namespace that is
 # the emulator's alone, which ends with it.
 # What is laid: the PATHs, read-only; of /etc what everybody may read; the other folders of / empty; and OWN, the guest's own place, as /.mk9p.
-# With a USER (a number) the emulator has nothing but this as its /, and no rights. WITH says what it needs there beside: tun, and proc, in which no
-# process of the host's is; that wants a PID namespace.
+# With a USER (a number) the emulator has nothing but this as its /, and no rights. WITH says what it needs there beside: tun; proc, in which no process
+# of the host's is, and which wants a PID namespace; sockets: to use those that others have in OWN, whoever may.
 set -e
 umask 022
 root=$1 own=$2 user=$3 with=$4; shift 4
@@ -30,6 +30,8 @@ while [ "$1" != -- ]; do
 done
 shift
 lay "$own" /.mk9p --rbind
+mount -o remount,bind,ro "$root/.mk9p"  # but for what is mounted in it
+[ ! -d "$own/agent" ] || mount --bind "$own/agent" "$root/.mk9p/agent"
 [ -n "$user" ] || exec "$@"
 for d in null zero urandom; do lay /dev/$d /dev/$d --bind; done
 mkdir -p "$root/dev/net" "$root/dev/shm" "$root/.old"
@@ -46,4 +48,5 @@ pivot_root . .old
 umount -l .old
 cd /
 case " $with " in *" proc "*) ;; *) umount -l /proc;; esac
-exec setpriv --reuid "$user" --regid "$user" --clear-groups --bounding-set=-all --inh-caps=-all --no-new-privs -- "$@"
+case " $with " in *" sockets "*) rights=,+dac_override ambient=--ambient-caps=+dac_override;; esac
+exec setpriv --reuid "$user" --regid "$user" --clear-groups --no-new-privs --bounding-set=-all$rights --inh-caps=-all$rights $ambient -- "$@"

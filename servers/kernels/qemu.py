@@ -176,7 +176,9 @@ class Qemu:
                 ]
             argv += spec.devices
             if placed:
-                argv = emulator.placed(own, emulator.shown(image.file, initrd, *spec.shown), argv, number=user)
+                argv = emulator.placed(
+                    own, emulator.shown(image.file, initrd, *spec.shown), argv, number=user, needs="sockets"
+                )
             held = await keeper.keep(
                 directory,
                 argv,
