@@ -27,6 +27,7 @@ USERS: Final = range(61184, 65520)  # systemd's DynamicUser: numbers of users th
 SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 ROOM: Final = "1m"  # for a control socket and a number
 OWN: Final = "/.mk9p"  # where a guest's own place is in its /
+SEEN: Final = "/.see"  # where what a guest sees is, in the / of an emulator with a user of its own
 
 
 def user(name: str) -> int:

@@ -1,8 +1,8 @@
 # place.sh ROOT OWN USER WITH PATH... -- COMMAND...: lay at ROOT what a guest may see of this machine, and run its emulator. In a mount namespace that is
 # the emulator's alone, which ends with it.
 # What is laid: the PATHs, read-only; of /etc what everybody may read; the other folders of / empty; and OWN, the guest's own place, as /.mk9p.
-# With a USER (a number) the emulator has nothing but this as its /, and no rights. WITH says what it needs there beside: tun; proc, in which no process
-# of the host's is, and which wants a PID namespace; sockets: to use those that others have in OWN, whoever may.
+# With a USER (a number) the emulator has nothing but this as its /, and again at /.see, and no rights; this wants a PID namespace, for its /proc. WITH
+# says what it needs there beside: tun; sockets: to use those that others have in OWN, whoever may.
 set -e
 umask 022
 root=$1 own=$2 user=$3 with=$4; shift 4
@@ -33,6 +33,8 @@ lay "$own" /.mk9p --rbind
 mount -o remount,bind,ro "$root/.mk9p"  # but for what is mounted in it
 [ ! -d "$own/agent" ] || mount --bind "$own/agent" "$root/.mk9p/agent"
 [ -n "$user" ] || exec "$@"
+mkdir "$root/.see"
+mount --rbind "$root" "$root/.see"  # without what follows, which is the emulator's alone
 for d in null zero urandom; do lay /dev/$d /dev/$d --bind; done
 mkdir -p "$root/dev/net" "$root/dev/shm" "$root/.old"
 mount -t tmpfs -o mode=1777 shm "$root/dev/shm"
@@ -41,12 +43,12 @@ case " $with " in *" tun "*)
 	mknod -m 600 "$root/dev/net/tun" c 10 200
 	chown "$user" "$root/dev/net/tun";;
 esac
-mount -t proc proc "$root/proc"  # umount(8) reads it
+mount -t proc proc "$root/proc"
 mount -o remount,bind,ro "$root"
 cd "$root"
 pivot_root . .old
 umount -l .old
 cd /
-case " $with " in *" proc "*) ;; *) umount -l /proc;; esac
 case " $with " in *" sockets "*) rights=,+dac_override ambient=--ambient-caps=+dac_override;; esac
-exec setpriv --reuid "$user" --regid "$user" --clear-groups --no-new-privs --bounding-set=-all$rights --inh-caps=-all$rights $ambient -- "$@"
+exec setpriv --reuid "$user" --regid "$user" --clear-groups --no-new-privs --bounding-set=-all$rights --inh-caps=-all$rights $ambient -- \
+	env -i PATH=/usr/bin:/bin "$@"

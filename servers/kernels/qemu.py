@@ -169,7 +169,7 @@ class Qemu:
                     "virtserialport,chardev=agent,name=agent",
                 ]
             if spec.hostroot:
-                root = f"{directory}/root" if placed and user is None else "/"
+                root = emulator.SEEN if user is not None else f"{directory}/root" if placed else "/"
                 argv += [
                     "-virtfs",
                     f"local,path={root},mount_tag=hostroot,security_model=none,multidevs=remap,readonly=on",
@@ -182,6 +182,7 @@ class Qemu:
             held = await keeper.keep(
                 directory,
                 argv,
+                crowd=user is not None,
                 before=[*emulator.prepared(own, user), *spec.lay(own, f"char!{SERVE}")],
                 descriptors=pairs.numbers,
             )

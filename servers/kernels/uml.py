@@ -101,7 +101,7 @@ class Uml:
                 directory,
                 [
                     *(tools.need("nsenter"), f"--net=/run/netns/{netns}", "--"),
-                    *emulator.placed(own, shown, linux, number=user, needs="tun proc"),
+                    *emulator.placed(own, shown, linux, number=user, needs="tun"),
                 ],
                 crowd=True,
                 before=before,
