@@ -5,8 +5,10 @@
     kernel = "6.1"
     cpus = 2
     memory = "768M"
+    grants = ["/k/k2 rw", "/k/k0/fs/data ro"]
 
-A table a kernel; each line but the last of its lines is a word of `kernels/NAME/ctl` with its arguments, `kernel` is what `load` takes.
+A table a kernel; each of its lines is a word of `kernels/NAME/ctl` with its arguments, but for two: `kernel` is what `load` takes, and `grants` are
+the paths of the namespace that the guest may use, each with `ro` or `rw`. Without any it has its own k/NAME and auth/whoami.
 
 Everything is done through files of the namespace, as a person at a shell would. A shell script of a few lines, the warden, runs the composer and
 waits for its end, whatever it is, also `kill -9`; then it undoes what a killed process leaves: mounts, sockets, the run directory. The guests have
@@ -30,6 +32,7 @@ import attrs
 import trio
 
 from mk9p.client import Client, connect
+from mk9p.compose.granted import Grant, merged
 from mk9p.errors import NineError
 from mk9p.ktext import split_lines
 from mk9p.tree import join, split
@@ -37,10 +40,22 @@ from mk9p.tree import join, split
 RUN: Final = Path("/run/mk9p")
 PATIENCE: Final = 180.0  # seconds for all kernels to serve: ten times what a busy machine was seen to need
 
-DEFAULT: Final[Mapping[str, Mapping[str, Any]]] = {
-    "k1": {"backend": "qemu", "kernel": "6.1", "cpus": 2, "memory": "768M"},
-    "k2": {"backend": "uml", "kernel": "uml", "memory": "512M"},
-}
+DEFAULT: Final = """\
+# Two kernels beside yours. A guest may use nothing of the namespace but its own k/NAME and auth/whoami; a line like
+#   grants = ["/k/k2 rw", "/k/k0/fs/data ro"]
+# gives it more: each path and all below, as root there. Nothing here needs that.
+
+[k1]
+backend = "qemu"
+kernel = "6.1"
+cpus = 2
+memory = "768M"
+
+[k2]
+backend = "uml"
+kernel = "uml"
+memory = "512M"
+"""
 
 _WARDEN: Final = """
 run=$1 ns=$2; shift 2
@@ -153,10 +168,10 @@ def _is_warden(pid: int, run: Path) -> bool:
 
 def read_lab(path: str | None) -> dict[str, dict[str, Any]]:
     """Return the kernels of a lab file by name, or of the default lab; raises EINVAL that says what is wrong in it."""
-    if path is None:
-        return {name: dict(words) for name, words in DEFAULT.items()}
     import tomllib
 
+    if path is None:
+        return tomllib.loads(DEFAULT)
     try:
         with open(path, "rb") as file:
             lab = tomllib.load(file)
@@ -165,6 +180,13 @@ def read_lab(path: str | None) -> dict[str, dict[str, Any]]:
     for name, words in lab.items():
         if not isinstance(words, dict):
             raise NineError(errno.EINVAL, f"{path}: {name}: want a table a kernel: [{name}]")
+        grants = words.get("grants", [])
+        if not isinstance(grants, list) or not all(isinstance(grant, str) for grant in grants):
+            raise NineError(errno.EINVAL, f'{path}: {name}: want grants = ["PATH ro|rw", ...]')
+        try:
+            merged(Grant.parse(split(grant)) for grant in grants)
+        except NineError as error:
+            raise NineError(errno.EINVAL, f"{path}: {name}: {error}") from None
     return lab
 
 
@@ -198,6 +220,10 @@ async def start_kernel(ns: Client, name: str, words: Mapping[str, Any]) -> None:
     await ns.write("kernels/ctl", join(["create", name]) + "\n")
     for word, value in words.items():
         if word == "kernel":
+            continue
+        if word == "grants":
+            for grant in value:
+                await ns.write(f"kernels/{name}/ctl", join(["grant", *split(grant)]) + "\n")
             continue
         values = value if isinstance(value, list) else [size(value) if word == "memory" else value]
         await ns.write(f"kernels/{name}/ctl", join([word, *values]) + "\n")

@@ -23,6 +23,10 @@ _FILE: Final = """FILE has a table a kernel; its lines are words of kernels/NAME
   kernel = "6.1"
   cpus = 2
   memory = "768M"
+  grants = ["/k/k2 rw", "/k/k0/fs/data ro"]
+
+`grants` are what the guest may use of the namespace, as root there; without any it has its own k/NAME and auth/whoami alone. `mk9p up --print` prints
+the lab that is started without FILE.
 """
 
 
@@ -47,9 +51,15 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("-f", "--foreground", action="store_true", help="stay; Ctrl-C ends the lab")
     parser.add_argument("--no-mount", action="store_true", help="do not mount the namespace on this machine")
     parser.add_argument(
+        "--print", action="store_true", help="print the lab that is started without FILE, and start nothing"
+    )
+    parser.add_argument(
         "file", metavar="FILE", nargs="?", help="a lab in TOML; none: two kernels, k1 by QEMU and k2 by user-mode Linux"
     )
     chosen = parser.parse_args(arguments[1:])
+    if chosen.print:
+        print(labs.DEFAULT, end="")
+        return 0
     lab = labs.Lab()
     up(lab, labs.read_lab(chosen.file), mount=not chosen.no_mount)
     print_hints(lab, mounted=not chosen.no_mount)

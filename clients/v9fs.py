@@ -1,7 +1,8 @@
 """Mounts by Linux's own client, v9fs (Documentation/filesystems/9p.rst): which options for which address, on which kernel.
 
-* tcp with an IPv4 address and unix with a path are dialled by the kernel. All else is dialled here and handed over as a descriptor (trans=fd), which
-  the kernel takes if it can be read by its own threads: sockets, terminals and pipes. A virtio port cannot: between it and a socket sits a process.
+* tcp with an IPv4 address and unix with a path are dialled by the kernel, to a port that is root's from one that is too (`privport`). All else is
+  dialled here and handed over as a descriptor (trans=fd), which the kernel takes if it can be read by its own threads: sockets, terminals and
+  pipes. A virtio port cannot: between it and a socket sits a process.
 * `version=` must be in lower case. msize is the most that sockets have (MAX_SOCK_BUF of net/9p/trans_fd.c); the server may say less.
 * `cache=none`: what is mounted changes by itself. `noxattr`: made-up files have none, and asking costs a message a write.
 * Without a user to be, `access=client`: every user of this machine is attached under his own number, and the server decides. With one, `access=any`:
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from mk9p.dial import Dial, FdLink, Link, dial, parse
+from mk9p.dial import RESERVED, Dial, FdLink, Link, dial, parse
 from mk9p.errors import NineError, ProtocolError
 from mk9p.ktext import split_words
 
@@ -93,7 +94,8 @@ def plan(address: str, wish: Wish, *, me: str, release: str, numeric: str | None
 
 def _transport(where: Dial, numeric: str | None) -> tuple[tuple[str, ...], str, bool]:
     if where.network == "tcp" and where.netns is None and numeric is not None:
-        return ("trans=tcp", f"port={where.host_port()[1]}"), numeric, False
+        port = where.host_port()[1]
+        return ("trans=tcp", f"port={port}", *(["privport"] if port < RESERVED else [])), numeric, False
     # sun_path is copied as a string: an abstract name, which begins with NUL, cannot be said. A comma is fine: the path is the source.
     if where.network == "unix" and where.rest.startswith("/") and len(os.fsencode(where.rest)) < 108:
         return ("trans=unix",), where.rest, False

@@ -8,6 +8,8 @@ A `Principal` is made once, at attach, by the `Policy` of the listener that took
   tells, in the groups that the socket tells, whatever the attach says;
 * tcp and vsock believe nobody: the user is `none`, who gets what the bits give to others. `trust` (a lab's private links) believes names;
 * `none`, and whoever has a name that this machine does not know, has no number: `NO_ID` is the owner of nothing, and owns nothing;
+* the line of a guest, a kernel that this machine runs, proves which guest it is and nothing more: whoever comes by it is `guest:NAME`, whatever
+  names are said, and is given a tree in which nothing is but what that guest was granted (compose/granted.py);
 * `readonly` refuses every change, whoever asks.
 
 Tokens, TLS names and policies by path come here later; nothing else in mk9p decides who may do what.
@@ -118,6 +120,22 @@ class Policy:
         if gid is None or who.uid != uid or uid == 0:
             return who
         return attrs.evolve(who, groups=frozenset((gid, *groups)) - {NO_ID}, gid=gid)
+
+
+@attrs.frozen
+class GuestPolicy(Policy):
+    """Let all who come by the line of the kernel `kernel` be that guest. Its number is that of `none`, which no file and no process has."""
+
+    kernel: str = attrs.field(kw_only=True)
+
+    @property
+    def guest(self) -> Principal:
+        """Return the principal."""
+        return Principal(f"guest:{self.kernel}", NONE.uid, readonly=self.readonly)
+
+    def attach(self, uname: str, n_uname: int = NO_ID, **told: object) -> Principal:
+        """Return the guest, whatever is said and whatever the transport tells."""
+        return self.guest
 
 
 def may(who: Principal, mode: int, uid: int, gid: int, want: int) -> bool:

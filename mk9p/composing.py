@@ -1,31 +1,36 @@
 """`mk9p compose`: the composed namespace, served.
 
 A file in namespace(6) words says what is mounted where. With `--kernels` there is `kernels/` beside, and each of its kernels is mounted at `k/NAME`
-when it first serves its tree, and may itself reach the namespace from then on: the composer listens where the kernel's status says. A mount stays
-when its kernel goes: the branch says EIO until the kernel is back, and is then dialled again. That a kernel has ended is known here first of all, so
-its connections end then, whatever their transport notices of it. What is forgotten (`delete`, rmdir) has no branch any more.
+when it first serves its tree. A mount stays when its kernel goes: the branch says EIO until the kernel is back, and is then dialled again. That a
+kernel has ended is known here first of all, so its connections end then, whatever their transport notices of it. What is forgotten (`delete`, rmdir)
+has no branch any more.
+
+A kernel may itself reach the namespace, from its start on: the composer listens where the kernel's status says. Whoever comes by that line is the
+guest of that name, and is served a tree of its own, in which there is what the kernel's `config` grants (compose/granted.py).
 """
 
 import logging
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, Final
 
 import attrs
 import trio
 
-from mk9p.auth import ROOT, Policy
+from mk9p.auth import ROOT, GuestPolicy
+from mk9p.compose.granted import Grant, View
 from mk9p.compose.namespace import Namespace
 from mk9p.compose.posted import dial_file, is_path
 from mk9p.compose.remote import FRESH
 from mk9p.compose.remote import Server as Remote
 from mk9p.compose.secret import kept
-from mk9p.dial import Link, dial, hang_up, listen, parse
+from mk9p.dial import Link, Listener, dial, hang_up, listen, parse
 from mk9p.errors import NineError
 from mk9p.ktext import split_lines
 from mk9p.server import Limits, Server, Tally, stats_tree
-from mk9p.serving import STATS, available, one_error, options, serve_tree, start_logging
+from mk9p.serving import STATS, OnlyRoot, available, one_error, options, serve_tree, start_logging
 from mk9p.tree import Dir, Handle, Node, Open, settle
 from mk9p.tree import split as words_of
 
@@ -117,36 +122,51 @@ class Kernels:
 
     async def _came(self, what: str, name: str) -> None:
         try:
-            status = dict(
-                line.partition(" ")[::2] for line in split_lines(await read_text(self.tree, f"{name}/status"))
-            )
+            text = await read_text(self.tree, f"{name}/status")
+            status = dict(line.partition(" ")[::2] for line in split_lines(text))
+            if what == "started" and status.get("listen"):
+                await self._let_in(name, status["listen"], await self._grants(name))
         except FileNotFoundError:
             return  # deleted meanwhile
-        if what == "started" and status.get("listen"):
-            await self._let_in(name, status["listen"])
         if what == "active" and status.get("dial"):
             self.dialled[name] = status["dial"]
             if not self.ns.table.points.get(f"/k/{name}"):
                 self.ns.mount(status["dial"], f"/k/{name}")
                 self.mounted[name] = status["dial"]
 
-    async def _let_in(self, name: str, address: str) -> None:
-        """Listen for one kernel on its private link; what it says of its users is believed."""
+    async def _grants(self, name: str) -> list[Grant]:
+        """Return what a kernel's settings grant it; they stay as they are while it runs."""
+        config = await read_text(self.tree, f"{name}/config")
+        return [Grant.parse(words) for what, *words in map(words_of, split_lines(config)) if what == "grant"]
+
+    def _own(self, name: str) -> Node | None:
+        """Return the root of what a kernel serves, if it is mounted where we mounted it."""
+        address = self.mounted.get(name)
+        items = self.ns.table.points.get(f"/k/{name}", ())
+        return next((item.node for item in items if item.kind == "mount" and item.what == address), None)
+
+    async def _let_in(self, name: str, address: str, grants: list[Grant]) -> None:
+        """Listen for one kernel on its private link: it proves which guest it is, and nothing more."""
         old = self.listening.pop(name, None)
         if old is not None:
             old.cancel()
+        policy = GuestPolicy(kernel=name)
         try:
+            view = View(self.ns, name, policy.guest, grants, partial(self._own, name))
             listener = await listen(address)
         except OSError as error:
             log.warning("%s cannot reach the namespace: %s", name, error)
             return
+        # A unix socket is an emulator's, and stays when the program that had the port open in the guest is gone. To tcp every user of the guest can
+        # come: only its root can from a port that is root's.
+        lossy = listener.kind == "unix"
+        guarded: Listener = OnlyRoot(listener) if listener.kind == "tcp" else listener
         scope = self.listening[name] = trio.CancelScope()
 
         async def accept() -> None:
             with scope:
                 try:
-                    # A unix socket is an emulator's, and stays when the program that had the port open in the guest is gone.
-                    await self.server.listen(listener, Policy(trust=True), lossy=listener.kind == "unix")
+                    await self.server.listen(guarded, policy, lossy=lossy, root=view.tree())
                 finally:
                     with trio.CancelScope(shield=True):
                         await listener.aclose()
@@ -200,6 +220,7 @@ async def compose(nursery: trio.Nursery, script: str, chosen: Any, kernels: Dir 
         chosen.listen or [DEFAULT],
         trust=chosen.trust,
         readonly=chosen.readonly,
+        come_from=chosen.come_from,
         limits=Limits.parse(chosen.limit),
         tally=tally,
         ready=ready,

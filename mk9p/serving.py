@@ -21,10 +21,12 @@ import attrs
 import trio
 
 from mk9p.auth import Policy
-from mk9p.dial import Listener, listen
+from mk9p.dial import RESERVED, Link, Listener, listen
 from mk9p.errors import NineError
 from mk9p.server import Limits, Server, Tally, stats_tree
 from mk9p.tree import Dir, Node
+
+log = logging.getLogger("mk9p.serve")
 
 GROUP: Final = "mk9p.servers"
 DEFAULT: Final = "unix!/run/mk9p/serve"
@@ -152,6 +154,51 @@ def _nested(trees: Mapping[str, Node]) -> dict[str, Node]:
     return top
 
 
+@attrs.define(eq=False)
+class From:
+    """A tcp listener to which only one host may come; others are hung up on."""
+
+    inner: Listener
+    host: str | None = None
+    address: str = attrs.field(init=False)
+    kind: str = attrs.field(init=False)
+    loopback: bool = attrs.field(init=False)
+    told: bool = attrs.field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.address, self.kind, self.loopback = self.inner.address, self.inner.kind, self.inner.loopback
+
+    def lets_in(self, host: str, port: int) -> bool:
+        """Tell whether who comes from there may stay."""
+        return host == self.host
+
+    async def accept(self) -> Link:
+        """Wait for the next link of one that may stay."""
+        while True:
+            link = await self.inner.accept()
+            host, _, port = link.peer.address.rpartition("!")
+            if self.lets_in(host, int(port)):
+                return link
+            # said once: whoever may not come can come as often as they like
+            log.log(
+                logging.DEBUG if self.told else logging.WARNING, "%s: %s may not come", self.address, link.peer.address
+            )
+            self.told = True
+            link.close()
+
+    async def aclose(self) -> None:
+        """Stop listening."""
+        await self.inner.aclose()
+
+
+class OnlyRoot(From):
+    """A tcp listener to which only root of a machine can come: from a port that is not everybody's (ip(7))."""
+
+    def lets_in(self, host: str, port: int) -> bool:
+        """Tell whether who comes from there may stay."""
+        return port < RESERVED
+
+
 def policy_for(listener: Listener, *, trust: bool, readonly: bool) -> Policy:
     """Return who may do what on a listener: beyond this machine, and not trusted, it is read-only whatever the bits say."""
     exposed = listener.kind in ("tcp", "vsock") and not listener.loopback and not trust
@@ -179,11 +226,15 @@ async def serve_tree(
     *,
     trust: bool = False,
     readonly: bool = False,
+    come_from: str | None = None,
     limits: Limits | None = None,
     tally: Tally | None = None,
     ready: Any = None,
 ) -> None:
-    """Serve a tree on listeners until cancelled, or until SIGINT or SIGTERM; says on stderr where, once it can be dialled."""
+    """Serve a tree on listeners until cancelled, or until SIGINT or SIGTERM; says on stderr where, once it can be dialled.
+
+    To its tcp listeners only the host `come_from` may come, if one is given.
+    """
     server = Server(root, limits=limits, tally=tally)
     listeners: list[Listener] = []
     try:
@@ -192,6 +243,8 @@ async def serve_tree(
                 await nursery.start(server.run)
                 for address in addresses:
                     listener = await listen(address)
+                    if come_from is not None and listener.kind == "tcp":
+                        listener = From(listener, come_from)
                     listeners.append(listener)
                     policy = policy_for(listener, trust=trust, readonly=readonly)
                     nursery.start_soon(server.listen, listener, policy)
@@ -224,6 +277,9 @@ def options(name: str, default: str) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--trust", action="store_true", help="believe the user names that come over tcp and vsock: for private links"
+    )
+    parser.add_argument(
+        "--from", metavar="HOST", dest="come_from", help="let only this address come by tcp, as 10.0.2.2"
     )
     parser.add_argument("--readonly", action="store_true", help="refuse every change")
     parser.add_argument(
@@ -260,6 +316,7 @@ def main(arguments: Sequence[str]) -> int:
                 chosen.listen or [DEFAULT],
                 trust=chosen.trust,
                 readonly=chosen.readonly,
+                come_from=chosen.come_from,
                 limits=limits,
                 tally=tally,
             )

@@ -2,7 +2,9 @@
 
 import errno
 import os
+import random
 import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -12,10 +14,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import trio
 from patience import SOON
 
 from mk9p import connect
-from mk9p.serving import Spec
+from mk9p.dial import listen
+from mk9p.serving import OnlyRoot, Spec
 
 ME = [sys.executable, "-m", "mk9p"]
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it becomes another user")
@@ -74,6 +78,58 @@ async def test_tcp_that_is_trusted_believes_names() -> None:
         async with connect(address, uname="nobody", n_uname=65534) as c:
             with pytest.raises(PermissionError):
                 await c.read("cmd/clone")
+
+
+def hung_up_on(address: str, where: tuple[str, int]) -> bool:
+    """Tell whether one who comes from there is sent away before a word is said."""
+    _, host, port = address.split("!")
+    with socket.create_connection((host, int(port)), timeout=SOON, source_address=where) as sock:
+        try:
+            sock.sendall(b"\x13\0\0\0\x64\xff\xff\0\x20\0\0\x06\x009P2000")
+            return not sock.recv(1)
+        except ConnectionResetError:
+            return True
+
+
+def test_to_tcp_only_the_host_that_is_said_may_come() -> None:
+    with serve("--trust", "--from", "127.0.0.2", "-l", "tcp!127.0.0.1!0", "dev") as (address, _):
+        assert not hung_up_on(address, ("127.0.0.2", 0))
+        assert hung_up_on(address, ("127.0.0.1", 0))
+        assert not hung_up_on(address, ("127.0.0.2", 0))
+
+
+@root_only
+async def test_only_root_can_come_from_a_port_that_is_root_s() -> None:
+    listener = OnlyRoot(await listen("tcp!127.0.0.1!0"))
+    come: list[str] = []
+
+    async def accept() -> None:
+        while True:
+            link = await listener.accept()
+            come.append(link.peer.address)
+            link.send(b"x")
+            link.close()
+
+    def many() -> list[bool]:
+        with socket.socket() as free:
+            while True:
+                port = random.randrange(512, 1024)
+                try:
+                    free.bind(("127.0.0.1", port))
+                except OSError:
+                    continue
+                break
+        return [hung_up_on(listener.address, ("127.0.0.1", number)) for number in (0, port, 0)]
+
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(accept)
+            assert await trio.to_thread.run_sync(many) == [True, False, True]
+            nursery.cancel_scope.cancel()
+    finally:
+        with trio.CancelScope(shield=True):
+            await listener.aclose()
+    assert [int(address.rpartition("!")[2]) < 1024 for address in come] == [True]
 
 
 async def test_beyond_this_machine_nothing_can_be_changed() -> None:

@@ -24,13 +24,14 @@ from mk9p.dial.address import NETWORKS, PORT, Dial, parse
 from mk9p.dial.files import dial_char, dial_exec, open_fds
 from mk9p.dial.lines import listen_char, listen_fd
 from mk9p.dial.link import FdLink, Link, Listener, Peer, SocketLink
-from mk9p.dial.tcp import dial_tcp, listen_tcp
+from mk9p.dial.tcp import RESERVED, dial_tcp, listen_tcp
 from mk9p.dial.unix import dial_unix, listen_unix
 from mk9p.dial.vsock import dial_vsock, listen_vsock
 
 __all__ = [
     "NETWORKS",
     "PORT",
+    "RESERVED",
     "Dial",
     "FdLink",
     "Link",

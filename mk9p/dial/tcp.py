@@ -2,13 +2,18 @@
 
 `*` is every address of both families when listening, by one socket, and this machine when dialling, so that a listener's address can be dialled.
 A Linux socket has its options inherited by what it accepts, so TCP's are set once on the listener.
+
+Root dials a port that is root's, below 1024 as 9P's own is, from one that is root's too, as NFS does and v9fs with `privport`: a listener can then
+tell root of a machine from its other users.
 """
 
 import contextlib
 import errno
+import os
+import random
 import socket
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -17,6 +22,10 @@ from mk9p.dial.address import Dial
 from mk9p.dial.eyeballs import first, interleaved
 from mk9p.dial.link import Peer, SocketLink
 from mk9p.dial.sockets import SocketListener, connect
+
+RESERVED: Final = 1024  # the ports below are root's (ip(7), PROT_SOCK)
+# of these, the ones to dial from: p9_ipport_resv_min of net/9p/trans_fd.c, and NFS's
+_OURS: Final = range(665, RESERVED)
 
 
 async def dial_tcp(dial: Dial) -> SocketLink:
@@ -34,6 +43,8 @@ async def _close(link: SocketLink) -> None:
 
 async def _dial_tcp_one(dial: Dial, family: int, where: Any) -> SocketLink:
     sock = await netns.new_socket(dial, family)
+    if where[1] < RESERVED and dial.netns is None and os.geteuid() == 0:
+        _bind_reserved(sock)
     await connect(sock, where)
     try:
         # TCP's simultaneous open, with itself: a port that is free and in our own ephemeral range may be the one we dial from.
@@ -44,6 +55,20 @@ async def _dial_tcp_one(dial: Dial, family: int, where: Any) -> SocketLink:
     except BaseException:
         sock.close()
         raise
+
+
+def _bind_reserved(sock: socket.socket) -> None:
+    """Give a socket a port that is root's; where none is free, or this root may not have one (a container), it keeps what connect(2) gives it."""
+    ports = list(_OURS)
+    random.shuffle(ports)
+    for port in ports:
+        try:
+            sock.bind(("", port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                return
+        else:
+            return
 
 
 async def listen_tcp(dial: Dial) -> SocketListener:

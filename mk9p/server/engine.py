@@ -66,22 +66,27 @@ class Server(Leader):
                     await self._close_fids(c)
             self.close()
 
-    async def listen(self, listener: Listener, policy: Policy | None = None, *, lossy: bool = False) -> None:
-        """Serve all who come to a listener, until cancelled; `lossy`: their links do not tell when who is at the other end changes."""
+    async def listen(
+        self, listener: Listener, policy: Policy | None = None, *, lossy: bool = False, root: Node | None = None
+    ) -> None:
+        """Serve all who come to a listener, until cancelled; `lossy`: their links do not tell when who is at the other end changes.
+
+        `root` is the tree that they are given, if it is not the server's own.
+        """
         while True:
             link = await listener.accept()
             link.lossy = link.lossy or lossy
             with contextlib.suppress(NineError):
-                self.add(link, policy)
+                self.add(link, policy, root=root)
 
-    def add(self, link: Link, policy: Policy | None = None) -> Connection:
+    def add(self, link: Link, policy: Policy | None = None, *, root: Node | None = None) -> Connection:
         """Serve one more link; without a policy, by the rules of auth.py alone. Raises EMFILE, having closed the link, if there are too many."""
         if len(self.connections) >= self.limits.connections:
             text = f"all {self.limits.connections} connections are in use"
             refuse_peer(self.tally, link.peer, "connections", text)
             link.close()
             raise NineError(errno.EMFILE, text)
-        c = Connection(link, self.root, policy or Policy(), self.limits)
+        c = Connection(link, root or self.root, policy or Policy(), self.limits)
         if link.lossy:
             c.frames.resync(m.Tversion.type)
         try:
@@ -91,7 +96,8 @@ class Server(Leader):
             raise
         c.exchange, c.tally = self.exchange, self.tally
         c.number = self.tally.enter(c)
-        if link.peer.kind in _STRANGERS and not c.policy.trust:  # a private link may lie there long before it is used
+        # a private link, and an emulator's, may lie there long before it is used
+        if link.peer.kind in _STRANGERS and not (c.policy.trust or link.lossy):
             self._strangers[c] = trio.current_time() + self.limits.handshake
             self._knock.set()
         if self.deserted.is_set():

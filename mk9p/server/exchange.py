@@ -45,7 +45,7 @@ async def crossed(c: Connection, place: Place, who: Principal) -> Backend | None
     way = place.node.way
     if way is None or who.readonly or place.holders or c.dialect is not Dialect.L or place.node.qtype & ~QTDIR:
         return None
-    key = (way.address, way.aname, who)
+    key = (way.address, way.aname, who, way.who)
     b = c.backends.get(key)
     if b is None or (b.dead and b.tried.is_set() and trio.current_time() >= b.resting):
         b = c.backends[key] = Backend(c, way, who)
@@ -64,7 +64,12 @@ async def crossed(c: Connection, place: Place, who: Principal) -> Backend | None
 async def carry(c: Connection, number: int, f: Fid, b: Backend | None) -> None:
     """Let a fid that has just crossed into another server go over to it."""
     way = f.place.node.way
-    if b is None or b.dead or way is None or (way.address, way.aname) != (b.way.address, b.way.aname):
+    if (
+        b is None
+        or b.dead
+        or way is None
+        or (way.address, way.aname, way.who) != (b.way.address, b.way.aname, b.way.who)
+    ):
         return
     if await b.enter(number, way.names) and not b.dead and c.session.fids.get(number) is f:
         c.relays[number] = Hop(b, f.place, (), way)

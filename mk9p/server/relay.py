@@ -92,7 +92,8 @@ class Backend:
                 wanted = c.msize, Dialect.L.version
                 if not isinstance(version, m.Rversion) or (version.msize, version.version) != wanted:
                     raise NineError(errno.EPROTO, "it speaks otherwise than the client")
-                attached = await self._rpc(link, m.Tattach, 1, ROOT, NOFID, self.who.name, self.way.aname, self.who.uid)
+                who = self.way.who or self.who
+                attached = await self._rpc(link, m.Tattach, 1, ROOT, NOFID, who.name, self.way.aname, who.uid)
                 if not isinstance(attached, m.Rattach):
                     raise NineError(errno.EACCES)
         except (OSError, ProtocolError, trio.TooSlowError) as error:
@@ -248,6 +249,10 @@ class Backend:
             return Asked(self, type_, fid, hop, names=names)
         if type_ in PAIRS:
             number = _other(type_, buf, start, end)
+            if number == ROOT:
+                self.c.session.fid(
+                    number
+                )  # our own there is none of the client's: it has this number here, or it is unknown
             other = relays.get(number)
             if number in self.c.session.fids if other is None else other.backend is not self:
                 raise NineError(errno.EXDEV)

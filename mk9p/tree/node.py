@@ -160,6 +160,7 @@ class Way:
 
     Whoever serves the node may then talk to that server itself. It can be dialled any number of times. `paths` maps the qid.paths of its files
     (tree/qids.py). `whole`: all of the node is there; else it is a mount point, and only what is walked to from it is.
+    `who` is who asks there, where that is not who asks here.
     """
 
     address: str
@@ -167,6 +168,7 @@ class Way:
     names: tuple[str, ...]
     paths: Foreign = attrs.field(eq=False, repr=False)
     whole: bool = True
+    who: Principal | None = None
 
 
 class Handle:

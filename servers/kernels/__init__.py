@@ -4,8 +4,8 @@
     ctl              create NAME · delete NAME                                                    (also mkdir and rmdir)
     status           a line a kernel: NAME STATE BACKEND CPUS MEMORY KERNEL
     events           SEQ TIME_NS WHAT KERNEL ARGS…
-    NAME/ctl         backend qemu|uml · cpus N · memory BYTES · serve [ARGS…] · device ARGS… · load [KERNEL] [initrd I] [cmdline C] · start · halt ·
-                     kill · restart never|always|on-failure · delete · keep
+    NAME/ctl         backend qemu|uml · cpus N · memory BYTES · serve [ARGS…] · device ARGS… · show PATH… · load [KERNEL] [initrd I]
+                     [cmdline C] · start · halt · kill · restart never|always|on-failure · grant PATH ro|rw · ungrant PATH · delete · keep
     NAME/status      key value lines: state, backend, cpus, memory, kernel, pid, dial (its tree, from here), listen (where to listen for it),
                      guest_dial (how it reaches that), started (ns), ends, reason (of its last end)
     NAME/config      the settings as ctl lines

@@ -12,13 +12,13 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from pathlib import Path  # noqa: TC003 - attrs fields
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 import attrs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from . import agent
 
@@ -37,8 +37,10 @@ class Spec:
     """What to start. `memory` is in bytes.
 
     `serve` are the arguments of `mk9p serve` in the guest after its `-l`; None is a guest that serves nothing. `hostroot` gives the guest the
-    host's / read-only under a tmpfs; without it there is busybox only. `initrd` is used in place of ours, and then all this is its own affair.
-    `cmdline` is added to the kernel's, `devices` (raw arguments) to the emulator's. `modules` can be loaded in the guest (sh /run/guest/load NAME).
+    host's programs read-only under a tmpfs (emulator.py); without it there is busybox only. `initrd` is used in place of ours, and then all this is
+    its own affair. `cmdline` is added to the kernel's, `devices` (raw arguments) to the emulator's. `modules` can be loaded in the guest
+    (sh /run/guest/load NAME). `shown` are more paths of this machine that the guest sees, with `hostroot`. `grants` are paths of the namespace that
+    it may use, each with ro or rw: kept here for whoever lets it in.
     """
 
     name: str = attrs.field()
@@ -53,6 +55,8 @@ class Spec:
     agent: bool = False
     modules: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
+    shown: tuple[Path, ...] = ()
+    grants: tuple[tuple[str, str], ...] = ()
 
     @name.validator
     def _name(self, _: object, value: str) -> None:
@@ -65,21 +69,22 @@ class Spec:
         """Return the words on the console that tell that the guest can be used."""
         return (f"mk9p: {self.name} {BOOTED}" if self.serve is None else SERVES).encode()
 
-    def parameters(self, directory: Path) -> str:
-        """Return the words of the command line that `guest/init.sh` reads, and the user's."""
-        return f"mk9p.name={self.name} mk9p.dir={directory} {self.cmdline}"
+    def parameters(self, own: str) -> str:
+        """Return the words of the command line that `guest/init.sh` reads, and the user's; `own` is the guest's own place, as it sees it."""
+        return f"mk9p.name={self.name} mk9p.dir={own} {self.cmdline}"
 
-    def lay(self, directory: Path, dial: str, *options: str) -> list[list[str]]:
-        """Return the commands that lay into the run directory what the guest takes from there: what it runs to serve its tree on `dial`.
+    def lay(self, own: Path, dial: str, *options: str) -> list[list[str]]:
+        """Return the commands that lay into the guest's own place what it takes from there: what it runs to serve its tree on `dial`.
 
-        They are for the keeper, which makes the directory. `options` of the serving are those that the backend's kind of link needs.
+        They are for the keeper, which makes the run directory. `options` of the serving are those that the backend's kind of link needs.
         """
         if self.serve is None:
             return []
         command = shlex.join([self.python, "-m", "mk9p", "serve", "-l", dial, *options, *self.serve])
         # no bytecode is written: it would vanish with the guest
         script = f"cd /; export PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1; exec {command}\n"
-        return [["sh", "-c", 'printf %s "$1" >"$2"', "sh", script, str(directory / "serve.sh")]]
+        file = str(own / "serve.sh")
+        return [["sh", "-c", 'printf %s "$1" >"$2" && chmod 644 "$2"', "sh", script, file]]
 
 
 class Running(Protocol):

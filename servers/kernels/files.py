@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import posixpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -169,7 +171,8 @@ class Words:
         """Return the words."""
         kernel = self.kernel
         named = {
-            name: getattr(self, name) for name in ("backend", "cpus", "memory", "serve", "device", "load", "restart")
+            name: getattr(self, name)
+            for name in ("backend", "cpus", "memory", "serve", "device", "load", "restart", "show", "grant", "ungrant")
         }
         return named | {"start": kernel.start, "halt": kernel.halt, "kill": kernel.kill}
 
@@ -192,6 +195,26 @@ class Words:
     def restart(self, when: Literal["never", "always", "on-failure"]) -> None:
         self.kernel.restart = when
 
+    def show(self, *paths: str) -> None:
+        """Let the guest see more of this machine, read-only at the same paths."""
+        missing = next((path for path in paths if not path.startswith("/") or not os.path.exists(path)), None)
+        if missing is not None:
+            raise NineError(errno.ENOENT, f"{missing}: want absolute paths of this machine")
+        self.kernel.set(shown=(*self.kernel.spec.shown, *map(Path, paths)))
+
+    def grant(self, path: str, mode: Literal["ro", "rw"]) -> None:
+        """Let the kernel use what is at a path of the namespace, and below."""
+        path = _place(path)
+        others = [other for other in self.kernel.spec.grants if other[0] != path]
+        self.kernel.set(grants=(*others, (path, mode)))
+
+    def ungrant(self, path: str) -> None:
+        path = _place(path)
+        left = tuple(other for other in self.kernel.spec.grants if other[0] != path)
+        if left == self.kernel.spec.grants:
+            raise NineError(errno.ENOENT, f"{path} is not granted")
+        self.kernel.set(grants=left)
+
     async def load(self, kernel: str = "", *more: str | None) -> None:
         """`load [KERNEL] [initrd I] [cmdline C]`."""
         words = [word for word in more if word is not None]  # None only says, in the signature, that there may be none
@@ -207,8 +230,9 @@ class Words:
         lines = settings(
             {"backend": kernel.backend, "cpus": spec.cpus, "memory": spec.memory, "restart": kernel.restart}
         )
-        for word, args in (("serve", spec.serve or ()), ("device", spec.devices)):
+        for word, args in (("serve", spec.serve or ()), ("device", spec.devices), ("show", spec.shown)):
             lines += join([word, *args]) + "\n" if args else ""
+        lines += "".join(join(["grant", *grant]) + "\n" for grant in spec.grants)
         if spec.kernel:
             initrd = ["initrd", spec.initrd] if spec.initrd else []
             lines += join(["load", spec.kernel, *initrd, *(["cmdline", spec.cmdline] if spec.cmdline else [])]) + "\n"
@@ -232,6 +256,13 @@ class Words:
             "reason": " ".join(split_words(kernel.reason)),
         }
         return "".join(f"{key} {value}".rstrip() + "\n" for key, value in fields.items())
+
+
+def _place(path: str) -> str:
+    """Return a path of the namespace without needless dots and slashes; raises EINVAL for one that is none."""
+    if not path.startswith("/") or "\n" in path or "\0" in path:
+        raise NineError(errno.EINVAL, f"a grant is of a path of the namespace, as /k/k2: {path!r}")
+    return "/" + posixpath.normpath(path).lstrip("/")
 
 
 @attrs.define(eq=False)

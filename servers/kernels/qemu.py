@@ -12,13 +12,14 @@ What was learned (each was measured over tens of boots):
 from __future__ import annotations
 
 import errno
+import os
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
 from mk9p.errors import NineError
 
-from . import agent, backend, channel, guest, images, initramfs, keeper, tools
+from . import agent, backend, channel, emulator, guest, images, initramfs, keeper, tools
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,7 +96,10 @@ class Qemu:
     async def start(self, spec: backend.Spec, directory: Path) -> guest.Guest:
         """Start QEMU in a keeper."""
         image, initrd = await self._prepare(spec, images.silent)
-        serve, namespace = directory / "serve", directory / "namespace"
+        own, serve, namespace = directory / "own", "run/serve", "line/namespace"
+        placed = os.geteuid() == 0  # else the guest sees what who started it sees
+        user = emulator.user(spec.name) if placed and not spec.devices else None
+        seen = emulator.OWN if user is not None else str(own)  # its own place as QEMU has it
         with channel.Channels() as pairs:
             console, monitor = pairs.open(), Monitor(pairs.open())
             talk = pairs.open() if spec.agent else None
@@ -103,7 +107,7 @@ class Qemu:
                 CMDLINE,
                 "mk9p.root=9p" if spec.hostroot else "",
                 "mk9p.agent=virtio" if talk else "",
-                spec.parameters(directory),
+                spec.parameters(emulator.OWN if placed else str(own)),
             ]
             argv = [
                 *(
@@ -124,6 +128,8 @@ class Qemu:
                     f"{spec.cpus}",
                     "-nodefaults",
                     "-no-user-config",
+                    "-sandbox",
+                    "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
                     "-display",
                     "none",
                     "-no-reboot",
@@ -143,14 +149,14 @@ class Qemu:
                 *("-device", "virtio-serial-pci"),
                 *(
                     "-chardev",
-                    f"socket,id=serve,path={serve},server=on,wait=off",
+                    f"socket,id=serve,path={seen}/{serve},server=on,wait=off",
                     "-device",
                     f"virtserialport,chardev=serve,nr={SERVE_PORT},name=mk9p",
                 ),
                 # the composer may come and go: QEMU calls again every second
                 *(
                     "-chardev",
-                    f"socket,id=namespace,path={namespace},reconnect=1",
+                    f"socket,id=namespace,path={seen}/{namespace},reconnect=1",
                     "-device",
                     f"virtserialport,chardev=namespace,nr={NAMESPACE_PORT},name=namespace",
                 ),
@@ -163,11 +169,21 @@ class Qemu:
                     "virtserialport,chardev=agent,name=agent",
                 ]
             if spec.hostroot:
-                argv += ["-virtfs", "local,path=/,mount_tag=hostroot,security_model=none,multidevs=remap,readonly=on"]
+                root = emulator.SEEN if user is not None else f"{directory}/root" if placed else "/"
+                argv += [
+                    "-virtfs",
+                    f"local,path={root},mount_tag=hostroot,security_model=none,multidevs=remap,readonly=on",
+                ]
+            argv += spec.devices
+            if placed:
+                argv = emulator.placed(
+                    own, emulator.shown(image.file, initrd, *spec.shown), argv, number=user, needs="sockets"
+                )
             held = await keeper.keep(
                 directory,
-                [*argv, *spec.devices],
-                before=spec.lay(directory, f"char!{SERVE}"),
+                argv,
+                crowd=user is not None,
+                before=[*emulator.prepared(own, user), *spec.lay(own, f"char!{SERVE}")],
                 descriptors=pairs.numbers,
             )
         await monitor.channel.send(b'{"execute": "qmp_capabilities"}\n')
@@ -175,8 +191,8 @@ class Qemu:
             held,
             console,
             None if talk is None else agent.Agent(talk),
-            dial=f"char!{serve}",
-            listen=f"unix!{namespace}",
+            dial=f"char!{own}/{serve}",
+            listen=f"unix!{own}/{namespace}",
             guest_dial=f"char!{NAMESPACE}",
             go_down=monitor.go_down,
             judge=lambda status: monitor.reason,

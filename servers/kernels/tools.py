@@ -19,6 +19,7 @@ PACKAGES: Final = {
     "dpkg": "dpkg (this way to get kernels needs Debian)",
     "ip": "iproute2",
     "setpriv": "util-linux",
+    "tar": "tar",
     "unshare": "util-linux",
     "nsenter": "util-linux",
 }

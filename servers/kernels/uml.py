@@ -2,8 +2,10 @@
 
 What was learned:
 * Its ttys stop receiving for good after a burst of some 4 KiB, so 9P goes over TCP: a tap in a network namespace of this guest alone, where the
-  guest is 10.0.2.15 and we are 10.0.2.2. Nothing of it can be seen from outside that namespace.
+  guest is 10.0.2.15 and we are 10.0.2.2. Nothing of it can be seen from outside that namespace. Inside the guest all of its users see it: so the
+  guest serves none but us, and who listens at our end asks for a port that only root has (the composer does).
 * It is a crowd of processes, which it does not always take along: so it lives in a PID namespace of its own.
+* Whoever is root in it can make this process do anything: so it is a user of its own, and sees nothing of this machine but programs (emulator.py).
 * linux.uml 6.1 dies on CPUs with AMX, but for the shim `umlfp.c`, which is compiled when it is first needed.
 * It reboots by executing itself again.
 """
@@ -25,7 +27,7 @@ import trio
 from mk9p.errors import NineError
 from mk9p.ktext import split_words
 
-from . import agent, backend, channel, guest, images, initramfs, keeper, packages, tools
+from . import agent, backend, channel, emulator, guest, images, initramfs, keeper, packages, tools
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,43 +68,41 @@ class Uml:
     async def start(self, spec: backend.Spec, directory: Path) -> guest.Guest:
         """Start a user-mode Linux in a keeper, with its namespaces."""
         image, initrd, preload = await self._prepare(spec, images.silent)
-        netns = f"mk9p-{os.getpid()}-{spec.name}"
+        netns, user, own = f"mk9p-{os.getpid()}-{spec.name}", emulator.user(spec.name), directory / "own"
         ip, net = tools.need("ip"), [tools.need("ip"), "-n", netns]
         before = [
             [ip, "netns", "add", netns],
             [*net, "link", "set", "lo", "up"],
-            [*net, "tuntap", "add", "tap0", "mode", "tap"],
+            [*net, "tuntap", "add", "tap0", "mode", "tap", "user", str(user)],
             [*net, "addr", "add", f"{HOST}/24", "dev", "tap0"],
             [*net, "link", "set", "tap0", "up"],
-            ["mkdir", str(directory / "agent")],
-            # nobody but root can enter the namespace: the names that come over this link are those of our own peers
-            *spec.lay(directory, f"tcp!{GUEST}!{PORT}", "--trust"),
+            *emulator.prepared(own, user),
+            *(_exchange(own, user) if spec.agent else ()),
+            # nobody but root can enter the namespace, and no user of the guest can come from our address: so the names that come from there are
+            # those of our own peers
+            *spec.lay(own, f"tcp!{GUEST}!{PORT}", "--trust", "--from", HOST),
         ]
         with channel.Channels() as pairs:
             console = pairs.open()
             talk = pairs.open() if spec.agent else None
-            words = split_words(
-                f"{CMDLINE.format(console=console.number)} mk9p.net={GUEST} {spec.parameters(directory)}"
-            )
+            given = spec.parameters(emulator.OWN)
+            words = split_words(f"{CMDLINE.format(console=console.number)} mk9p.net={GUEST} {given}")
             if talk is not None:
                 words += [f"ssl0=fd:{talk.number},fd:{talk.number}", "mk9p.agent=/dev/ttyS0"]
             if spec.hostroot:
                 words.append("mk9p.root=hostfs")
-            argv = [
-                *(
-                    tools.need("nsenter"),
-                    f"--net=/run/netns/{netns}",
-                    "--",
-                    "env",
-                    f"LD_PRELOAD={preload}",
-                    "TMPDIR=/dev/shm",
-                ),
-                *(str(image.file), f"mem={spec.memory >> 20}M", f"initrd={initrd}", f"uml_dir={directory}", "umid=uml"),
+            linux = [
+                *("env", f"LD_PRELOAD={preload}", "TMPDIR=/dev/shm", str(image.file)),
+                *(f"mem={spec.memory >> 20}M", f"initrd={initrd}", f"uml_dir={emulator.OWN}/run", "umid=uml"),
                 *("vec0:transport=tap,ifname=tap0,depth=128,gro=1", *words),
             ]
+            shown = emulator.shown(image.file, initrd, preload, *spec.shown)
             held = await keeper.keep(
                 directory,
-                argv,
+                [
+                    *(tools.need("nsenter"), f"--net=/run/netns/{netns}", "--"),
+                    *emulator.placed(own, shown, linux, number=user, needs="tun"),
+                ],
                 crowd=True,
                 before=before,
                 after=[[ip, "netns", "del", netns]],
@@ -110,12 +110,12 @@ class Uml:
             )
 
         async def go_down() -> None:
-            ask(directory / "uml/mconsole", "cad")
+            ask(own / "run/uml/mconsole", "cad")
 
         return guest.Guest(
             held,
             console,
-            None if talk is None else agent.Agent(talk, directory / "agent"),
+            None if talk is None else agent.Agent(talk, own / "agent"),
             dial=f"/run/netns/{netns}/tcp!{GUEST}!{PORT}",
             listen=f"/run/netns/{netns}/tcp!{HOST}!{PORT}",
             guest_dial=f"tcp!{HOST}!{PORT}",
@@ -123,6 +123,16 @@ class Uml:
             judge=judge,
             channels=pairs,
         )
+
+
+def _exchange(own: Path, user: int) -> list[list[str]]:
+    """Return the commands that make the agent's folder; nothing can be put in the place of its two files, whoever writes them."""
+    folder = own / "agent"
+    return [
+        ["install", "-d", "-m", "755", str(folder)],
+        ["install", "-m", "644", "/dev/null", str(folder / "c")],
+        ["install", "-m", "600", "-o", str(user), "/dev/null", str(folder / "o")],
+    ]
 
 
 def judge(status: int) -> str:

@@ -85,8 +85,8 @@ class Call:
                 "ctl": Ctl(words, self.settings, mode=0o600),
                 "data": Stream(per_open=lambda _: Data(self), mode=0o600),
                 "listen": Opened(self.listen),
-                "local": Text(self.local),
-                "remote": Text(self.remote),
+                "local": Text(self.local, mode=0o400),
+                "remote": Text(self.remote, mode=0o400),
                 "status": Text(self.status),
             }
         )

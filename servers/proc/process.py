@@ -1,7 +1,8 @@
 """The files of one process. Each is made at its first walk, so that a listing of all processes costs a node each and no more.
 
-`status`, `args`, `wait` are for everybody, as in Linux's own /proc. The others belong to the process's guard (procfs.py) alone, and are asked at
-each use, not only at open: a process that runs a set-uid program after its files were opened is not open any more.
+`status` and `wait` are for everybody, as in Linux's own /proc. The others, the arguments too since what stands in them is often not for everybody,
+belong to the process's guard (procfs.py) alone, and are asked at each use, not only at open: a process that runs a set-uid program after its files
+were opened is not open any more.
 """
 
 import errno
@@ -110,7 +111,7 @@ class Process(Dir):
     def __init__(self, pid: Pid) -> None:
         self.pid = pid
         self.made: dict[str, Callable[[], Node]] = {
-            "args": lambda: _Part(0o444, pid.owner, Text(partial(self._slow, texts.args)).open),
+            "args": lambda: _Part(0o400, pid.guard, self._text(texts.args, slow=True)),
             "ctl": lambda: _Ctl(Control(pid)),
             "cwd": lambda: _Part(0o400, pid.guard, self._text(texts.cwd)),
             "environ": lambda: _Part(0o400, pid.guard, self._text(texts.environ, slow=True)),

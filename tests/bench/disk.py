@@ -22,7 +22,7 @@ from pathlib import Path
 
 from clients.lab import Lab, serving
 from mk9p.client import Client
-from tests.vm.lab_vm import Vm, insmod, lab_file, until, up_or_down
+from tests.vm.lab_vm import ALL, Vm, insmod, lab_file, until, up_or_down
 
 MSIZE = 512_000  # PAGE_SIZE * (VIRTQUEUE_NUM - 3) of net/9p/trans_virtio.c
 VIRTFS, N = "/mnt/virtfs", "/mnt/n"
@@ -45,7 +45,7 @@ def kernels(kernel: str, mib: int) -> Iterator[Vm]:
         virtfs = f"local,path={share},mount_tag=share,security_model=none,readonly=on"
         words = {
             "k1": {**qemu, "serve": SERVE, "device": [*block, "-device", "virtio-blk-pci,drive=disk"]},
-            "k2": {**qemu, "serve": ["host", "cmd"], "device": ["-virtfs", virtfs]},
+            "k2": {**qemu, **ALL, "serve": ["host", "cmd"], "device": ["-virtfs", virtfs]},
         }
         done = subprocess.run(up_or_down(lab, "up", "--no-mount", str(lab_file(home / "lab.toml", words))), check=False)
         if done.returncode:

@@ -42,8 +42,9 @@ def test_tcp_is_dialled_by_the_kernel() -> None:
     assert not made.dialled
 
 
-def test_tcp_without_a_port_is_564() -> None:
-    assert plan("tcp!k1", Wish(), me="root", release="6.1", numeric="10.0.0.1").options[:2] == ("trans=tcp", "port=564")
+def test_tcp_without_a_port_is_564_and_a_port_of_root_s_is_dialled_from_one() -> None:
+    first = ("trans=tcp", "port=564", "privport")
+    assert plan("tcp!k1", Wish(), me="root", release="6.1", numeric="10.0.0.1").options[:3] == first
 
 
 def test_unix_has_its_path_as_the_source() -> None:

@@ -1,5 +1,6 @@
 """tcp and vsock, and what all listeners do."""
 
+import contextlib
 import errno
 import logging
 import os
@@ -16,7 +17,7 @@ import trio.testing
 from helpers_dial import ended, pair, receive, send_all, talk
 from patience import SOON
 
-from mk9p.dial import SocketLink, dial, listen
+from mk9p.dial import RESERVED, SocketLink, dial, listen
 from mk9p.dial.link import IOV_MAX
 from mk9p.errors import NineError
 
@@ -268,3 +269,28 @@ async def test_vsock_listens_without_a_peer() -> None:
         await listen(listener.address)
     assert caught.value.errno == errno.EADDRINUSE
     await listener.aclose()
+
+
+def free_below(top: int) -> int:
+    """Return a port below that nobody listens on now."""
+    for port in range(top - 1, 0, -1):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("all are in use")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: only it has ports below 1024")
+async def test_root_dials_a_port_of_root_s_from_one_and_others_from_others() -> None:
+    async def dialled_from(port: int) -> int:
+        listener = await listen(f"tcp!127.0.0.1!{port}")
+        try:
+            ours, theirs = await pair(listener)
+            ours.close()
+            theirs.close()
+            return int(theirs.peer.address.rpartition("!")[2])
+        finally:
+            await listener.aclose()
+
+    assert await dialled_from(0) >= RESERVED
+    assert 665 <= await dialled_from(free_below(RESERVED)) < RESERVED

@@ -31,8 +31,9 @@ async def test_boots_runs_talks_and_halts(kind: str, home: Path) -> None:
         assert (status, name, cgroup) == (7, "t1", "cgroup2fs")
         assert int(cpus) == (2 if kind == "qemu" else 1)
         assert int(size) == Path(__file__).stat().st_size  # the host's own files
-        assert (await guest.run(f"echo x > {home}/new && cat {home}/new"))[1] == "x\n"
-        assert not (home / "new").exists()  # and they are safe from it
+        new = Path(__file__).with_name("new")
+        assert (await guest.run(f"echo x > {new} && cat {new}"))[1] == "x\n"
+        assert not new.exists()  # and they are safe from it
         # the console: its history, and its keyboard
         await guest.until(b"mk9p: t1 has booted")
         await guest.running.send(b"echo it is $((6 * 7))\n")

@@ -191,6 +191,40 @@ async def test_a_settings_reading_can_be_written_back(tmp_path: Path) -> None:
         assert await one.read("k2/ctl") == config
 
 
+async def test_grants_are_settings_one_a_path(tmp_path: Path) -> None:
+    async with lab(tmp_path) as one:
+        await one.write(
+            "k1/ctl", "grant /k/k2/ ro\ngrant /k/k0/fs/../fs/data rw\ngrant '/k/my place' ro\ngrant //k/k2 rw\n"
+        )
+        lines = "grant /k/k0/fs/data rw\ngrant '/k/my place' ro\ngrant /k/k2 rw\n"
+        assert lines in await one.read("k1/config")
+        await one.write("ctl", "create k2")
+        await one.write("k2/ctl", await one.read("k1/ctl"))
+        assert lines in await one.read("k2/ctl")
+        await one.write("k1/ctl", "ungrant /k/k2\n")
+        assert "/k/k2" not in await one.read("k1/config")
+        with pytest.raises(NineError, match="/k/k2 is not granted"):
+            await one.write("k1/ctl", "ungrant /k/k2\n")
+        for word in ("grant k/k2 ro", "grant '' rw"):
+            with pytest.raises(NineError, match="a grant is of a path of the namespace"):
+                await one.write("k1/ctl", word)
+        for word in ("grant /k/k2", "grant /k/k2 r", "grant /k/k2 ro rw", "ungrant"):
+            with pytest.raises(NineError, match="usage: "):
+                await one.write("k1/ctl", word)
+        await one.write("k1/ctl", "load\nstart\n")
+        with pytest.raises(NineError, match="k1 is running"):  # what it may use is settled while it runs
+            await one.write("k1/ctl", "grant / rw\n")
+
+
+async def test_what_more_of_the_machine_is_shown_must_be_there(tmp_path: Path) -> None:
+    async with lab(tmp_path) as one:
+        await one.write("k1/ctl", f"show {tmp_path} /usr\n")
+        assert f"show {tmp_path} /usr\n" in await one.read("k1/config")
+        for path in (f"{tmp_path}/absent", "usr"):
+            with pytest.raises(NineError, match="want absolute paths of this machine"):
+                await one.write("k1/ctl", f"show {path}\n")
+
+
 async def test_a_failed_word_leaves_all_as_it_was(tmp_path: Path) -> None:
     async with lab(tmp_path) as one:
         kernel = one.kernel()

@@ -288,8 +288,8 @@ async def test_who_may() -> None:
             "ctl": 0o600,
             "data": 0o600,
             "listen": 0o600,
-            "local": 0o444,
-            "remote": 0o444,
+            "local": 0o400,
+            "remote": 0o400,
             "status": 0o444,
             "error": 0o444,
         }

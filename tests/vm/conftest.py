@@ -18,7 +18,7 @@ import trio
 from mk9p.errors import NineError
 from servers.kernels import backend
 from tests.kernels.guests import BACKENDS, require
-from tests.vm.lab_vm import PATIENCE, Shown, Vm, devices, lab_up, served
+from tests.vm.lab_vm import ALL, PATIENCE, Shown, Vm, devices, lab_up, served
 
 
 @pytest.fixture(scope="session")
@@ -60,8 +60,15 @@ def place(guests: None) -> Iterator[Place]:
 def vm(place: Place) -> Iterator[Vm]:
     """Give the lab, up."""
     kernels: dict[str, dict[str, Any]] = {
-        "k1": {"backend": "qemu", "kernel": "6.1", "cpus": 2, "memory": "768M", "device": devices(place.path, "k1")},
-        "k2": {"backend": "uml", "kernel": "uml", "memory": "512M"},
+        "k1": {
+            "backend": "qemu",
+            "kernel": "6.1",
+            "cpus": 2,
+            "memory": "768M",
+            "device": devices(place.path, "k1"),
+            **ALL,
+        },
+        "k2": {"backend": "uml", "kernel": "uml", "memory": "512M", **ALL},
     }
     with lab_up(place.path, kernels) as vm:
         yield vm

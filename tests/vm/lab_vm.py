@@ -33,6 +33,7 @@ PATIENCE = 90  # s for whatever must come: an emulated kernel on a busy machine 
 OPTIONS = "msize=1048576,cache=none,uname=root,access=any"
 SHELLS = ("bash", "busybox")
 READERS = ("cat", "head", "while", "pipe", "python")
+ALL = {"grants": ["/ rw"]}  # for a guest that mounts the whole namespace: whoever is root in it is root of this machine
 TREES = ("/dev/hvc0", "/dev/hvc1")  # where a guest finds the served tree
 
 
@@ -117,7 +118,7 @@ class Vm:
         kind, *rest = (line or self.field(f"kernels/{kernel}/status", "guest_dial")).split("!")
         options = f"version={version},{OPTIONS}" + ("" if attributes else ",noxattr")
         if kind == "tcp":
-            script = f"mount -t 9p -o trans=tcp,port={rest[1]},{options} {rest[0]} {where}"
+            script = f"mount -t 9p -o trans=tcp,port={rest[1]},privport,{options} {rest[0]} {where}"
         elif "vport" in rest[-1]:  # which is not for v9fs itself: a relay is needed
             words = ["--v9fs", "--user", "root", *(["--xattr"] if attributes else []), f"'char!{rest[-1]}'", where]
             script = f"{sys.executable} -m mk9p mount {' '.join(words)}"

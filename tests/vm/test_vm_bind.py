@@ -16,7 +16,7 @@ from typing import Any
 import attrs
 import pytest
 
-from tests.vm.lab_vm import PATIENCE, Pipe, Vm, lab_up
+from tests.vm.lab_vm import ALL, PATIENCE, Pipe, Vm, lab_up
 
 N = "/mnt/n"
 WRITTEN = 64  # MiB that k1 writes through its mount
@@ -27,8 +27,8 @@ SERVE = ["host", "cmd", "fs:/srv"]
 def lab(guests: None) -> Iterator[Vm]:
     home = Path(tempfile.mkdtemp(prefix="mk9p-", dir="/run"))  # a short name: it holds sockets
     kernels: dict[str, dict[str, Any]] = {
-        "k1": {"backend": "qemu", "kernel": "6.1", "memory": "768M", "serve": SERVE},
-        "k2": {"backend": "uml", "kernel": "uml", "memory": "512M", "serve": SERVE},
+        "k1": {"backend": "qemu", "kernel": "6.1", "memory": "768M", "serve": SERVE, **ALL},
+        "k2": {"backend": "uml", "kernel": "uml", "memory": "512M", "serve": SERVE, **ALL},
     }
     try:
         with lab_up(home, kernels) as vm:

@@ -21,7 +21,7 @@ import trio
 from clients import lab as labs
 from mk9p.client import Client
 from tests.servers.tables import dos, gpt
-from tests.vm.lab_vm import PATIENCE, Vm, insmod, lab_file, until, up_or_down
+from tests.vm.lab_vm import ALL, PATIENCE, Vm, insmod, lab_file, until, up_or_down
 
 MIB = 1 << 20
 DISK = 192 * MIB
@@ -104,7 +104,7 @@ def machine(guests: None) -> Iterator[Machine]:
             empty.truncate(size)
     kernels: dict[str, dict[str, Any]] = {
         "k1": {"backend": "qemu", "kernel": "6.1", "memory": "768M", "device": machine.hardware()},
-        "k2": {"backend": "uml", "kernel": "uml", "memory": "512M"},
+        "k2": {"backend": "uml", "kernel": "uml", "memory": "512M", **ALL},
     }
     file = lab_file(home / "lab.toml", kernels)
     done = subprocess.run(up_or_down(lab, "up", "--no-mount", str(file)), capture_output=True, text=True, check=False)

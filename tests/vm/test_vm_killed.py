@@ -32,7 +32,13 @@ HALF = "half a frame"
 def lab(guests: None) -> Iterator[Vm]:
     home = Path(tempfile.mkdtemp(prefix="mk9p-", dir="/run"))  # a short name: it holds sockets
     kernels: dict[str, dict[str, Any]] = {
-        "k1": {"backend": "qemu", "kernel": "6.1", "memory": "512M", "serve": ["host", "cmd"]},
+        "k1": {
+            "backend": "qemu",
+            "kernel": "6.1",
+            "memory": "512M",
+            "serve": ["host", "cmd"],
+            "grants": ["/k/k0 rw"],
+        },
         "k2": {"backend": "uml", "kernel": "uml", "memory": "256M", "serve": ["host", "cmd"]},
     }
     try:

@@ -1,4 +1,5 @@
-# Make the host's /, read-only under a tmpfs, the guest's: what is installed there runs here, and what is written here vanishes.
+# Make what the host shows of its / (emulator.py), read-only under a tmpfs, the guest's: what is installed there runs here, and what is written here
+# vanishes.
 R=/run/root; mkdir -p $R/up $R/work $R/low
 case $root in
 9p) mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=512000,cache=loose,access=any hostroot $R/low;;

@@ -1,0 +1,315 @@
+"""`View`: what a guest sees of the namespace: what it was granted, at the paths where it stands for everybody, and nothing else.
+
+Theory
+* A guest has a tree of its own, made of two kinds of directory: those that lead to what was granted, which hold nothing but the next name, and from a
+  granted path on the namespace's own files. There is no way from one of these to its parent but the way that was walked (`..` is the server's, by
+  the places of the walk), so a name that was not granted cannot be said. It is ENOENT, not EACCES: a guest is not told what there is.
+* A grant is of a path, whatever stands there when it is walked to: what is bound or mounted below is granted too, what is bound elsewhere is not.
+* What is granted is granted whole: below it the guest is root, under its own name, to the server that the path leads to. So the permission bits
+  keep nothing from it there, `ro` refuses every change, and outside of it the guest's own number owns nothing.
+* Its own tree is there without a grant, as the kernel serves it: not what others have mounted or bound over it. A grant that covers that path
+  says instead what is there.
+"""
+
+import errno
+import stat as st
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final
+
+import attrs
+import trio
+
+from mk9p.auth import Principal
+from mk9p.compose.namespace import KERNELS, Namespace
+from mk9p.compose.readonly import ReadOnly
+from mk9p.compose.table import clean, within
+from mk9p.compose.union import Composed, lexical
+from mk9p.errors import NineError
+from mk9p.tree import Change, Dir, Handle, Maybe, Node, Open, Stat, StatFs, Text, Way, join, settle
+from mk9p.wire import QTDIR
+
+AUTH: Final = "/auth"
+PATIENCE: Final = 1.0  # seconds that a listing waits to see of what kind a granted file is
+
+
+@attrs.frozen
+class Grant:
+    """One line of what a guest may use: a path of the namespace, cleaned, and whether it may only read."""
+
+    path: str
+    readonly: bool
+
+    @classmethod
+    def parse(cls, words: Iterable[str]) -> "Grant":
+        """Read `PATH ro|rw`; raises EINVAL."""
+        path, mode, *more = (*words, "", "")
+        if not path.startswith("/") or mode not in ("ro", "rw") or any(more):
+            raise NineError(errno.EINVAL, "usage: grant PATH ro|rw")
+        return cls(clean(path), mode == "ro")
+
+    def __str__(self) -> str:
+        return join([self.path or "/", "ro" if self.readonly else "rw"])
+
+
+def merged(grants: Iterable[Grant]) -> list[Grant]:
+    """Return the grants without those that lie in another; raises EINVAL for one that says otherwise than the one it lies in."""
+    kept: list[Grant] = []
+    for grant in sorted(grants, key=lambda grant: len(grant.path)):
+        above = next((other for other in kept if within(grant.path, other.path)), None)
+        if above is None:
+            kept.append(grant)
+        elif above.readonly != grant.readonly:
+            raise NineError(errno.EINVAL, f"grant {grant} lies in {above}: say only one of both")
+    return kept
+
+
+@attrs.define(eq=False)
+class View:
+    """The tree of one guest. `own` finds the root of what its kernel serves, None while that is not mounted."""
+
+    ns: Namespace
+    kernel: str
+    guest: Principal
+    grants: list[Grant] = attrs.field(converter=merged)
+    own: Callable[[], Node | None]
+    _root_there: Principal = attrs.field(init=False)
+    _auth: Node = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._root_there = Principal(self.guest.name, 0, frozenset({0}))
+        self._auth = Dir({"whoami": Text(self.whoami)})
+
+    def tree(self) -> Node:
+        """Return its root."""
+        whole = self._grant("")
+        return _Leads(self, "") if whole is None else _Whole(self._granted(self.ns.root, whole), self)
+
+    def whoami(self) -> str:
+        """Return who comes by this line, how that is known, and what is granted, a line each."""
+        grants = [grant for grant in (self._implied(), *self.grants) if grant is not None]
+        head = f"principal {self.guest.name}\nproof the line of kernel {self.kernel}\n"
+        return head + "".join(f"grant {grant}\n" for grant in grants)
+
+    def _implied(self) -> Grant | None:
+        """Return the grant of its own tree that needs no line, unless a line covers it."""
+        path = f"{KERNELS}/{self.kernel}"
+        return None if any(within(path, grant.path) for grant in self.grants) else Grant(path, readonly=False)
+
+    def _grant(self, path: str) -> Grant | None:
+        return next((grant for grant in self.grants if grant.path == path), None)
+
+    def _granted(self, node: Node, grant: Grant) -> "Granted":
+        return Granted(ReadOnly(node) if grant.readonly else node, self._root_there, edge=True)
+
+    async def at(self, path: str) -> Node:
+        """Return what a guest finds at a path that no grant lies above; raises ENOENT."""
+        if path == AUTH:
+            return self._auth
+        grant = self._grant(path)
+        if grant is not None:
+            return self._granted(await self._walk(path), grant)
+        own = self._implied()
+        if own is not None and path == own.path:
+            node = self.own()
+            if node is None:
+                raise NineError(errno.ENOENT)
+            return Granted(node, self._root_there, edge=True)
+        if self.below(path):
+            return _Leads(self, path)
+        raise NineError(errno.ENOENT)
+
+    def below(self, path: str) -> list[str]:
+        """Return the next names on the ways from a path to what is granted."""
+        own = self._implied()
+        ends = [grant.path for grant in (*self.grants, own) if grant is not None] + [AUTH]
+        return sorted({end[len(path) + 1 :].partition("/")[0] for end in ends if end != path and within(end, path)})
+
+    async def entry(self, path: str) -> Node | None:
+        """Return what a listing shows at a path, None for nothing. A mounted server is not asked; another one has a second."""
+        grant = self._grant(path)
+        if grant is not None and path in self.ns.table.points:
+            return self._granted(Composed(self.ns.resolver, path, self._root_there), grant)
+        with trio.move_on_after(PATIENCE):
+            try:
+                return await self.at(path)
+            except OSError:
+                return None
+        return None
+
+    async def _walk(self, path: str) -> Node:
+        node: Node = self.ns.root
+        for name in path.split("/")[1:]:
+            node = await settle(node.walk(name, self._root_there))
+        return node
+
+
+class _Leads(Node):
+    """A directory on the way to something granted."""
+
+    qtype = QTDIR
+    _stat = Stat(st.S_IFDIR | 0o555, nlink=2)
+
+    def __init__(self, view: View, at: str) -> None:
+        self.view, self.at, self.path = view, at, lexical(at)
+
+    def stat(self) -> Stat:
+        return self._stat
+
+    def walk(self, name: str, who: Principal) -> Maybe[Node]:
+        return self.view.at(f"{self.at}/{name}")
+
+    async def entries(self, who: Principal) -> Iterable[tuple[str, Node]]:
+        names = self.view.below(self.at)
+        found: dict[str, Node] = {}
+
+        async def one(name: str) -> None:
+            node = await self.view.entry(f"{self.at}/{name}")
+            if node is not None:
+                found[name] = node
+
+        async with trio.open_nursery() as nursery:
+            for name in names:
+                nursery.start_soon(one, name)
+        return [(name, found[name]) for name in names if name in found]
+
+
+class Granted(Node):
+    """Show a node and all below it to a guest: every request is made there as `root`, so it guards itself.
+
+    It equals the node it shows, so that exclusive use of a file is one whichever way it was walked to. `edge`: it is the granted path itself, so what
+    is done with its name is done in a directory that is not granted: only what is walked to from it may be another server's affair alone.
+    """
+
+    guards = True
+
+    def __init__(self, node: Node, root: Principal, *, edge: bool = False) -> None:
+        self.node, self.root, self.edge = node, root, edge
+        self.qtype, self.path, self.dtype, self.marks = node.qtype, node.path, node.dtype, node.marks
+        self.hold, self.release = node.hold, node.release
+        self._theirs: Way | None = None
+        self._way: Way | None = None
+
+    def __eq__(self, other: object) -> bool:
+        return self.node == (other.node if isinstance(other, Granted) else other)
+
+    def __hash__(self) -> int:
+        return hash(self.node)
+
+    @property
+    def way(self) -> Way | None:  # type: ignore[override]
+        """Return where the file is, to be asked for as root there."""
+        theirs = self.node.way
+        if theirs is not self._theirs:
+            self._theirs, self._way = theirs, None
+            if theirs is not None:
+                self._way = attrs.evolve(theirs, who=self.root, whole=theirs.whole and not self.edge)
+        return self._way
+
+    def _as(self, who: Principal) -> Principal:
+        """Return root there, with the group that what is made is to have."""
+        return self.root if who.gid is None else attrs.evolve(self.root, gid=who.gid)
+
+    def stat(self) -> Maybe[Stat]:
+        return self.node.stat()
+
+    def walk(self, name: str, who: Principal) -> Maybe[Node]:
+        child = self.node.walk(name, self.root)
+        return Granted(child, self.root) if isinstance(child, Node) else self._later(child)
+
+    async def _later(self, child: Awaitable[Node]) -> Node:
+        return Granted(await child, self.root)
+
+    async def entries(self, who: Principal) -> Iterable[tuple[str, Node]]:
+        return [(name, Granted(node, self.root)) for name, node in await settle(self.node.entries(self.root))]
+
+    def open(self, how: Open) -> Maybe[Handle]:
+        if self.qtype & QTDIR and not self.node.guards:
+            return _Directory(self.node, self.root)
+        return self.node.open(attrs.evolve(how, who=self._as(how.who)))
+
+    async def create(self, name: str, perm: int, how: Open) -> tuple[Node, Handle]:
+        made, handle = await settle(self.node.create(name, perm, attrs.evolve(how, who=self._as(how.who))))
+        return Granted(made, self.root), handle
+
+    async def mkdir(self, name: str, perm: int, who: Principal) -> Node:
+        return Granted(await settle(self.node.mkdir(name, perm, self._as(who))), self.root)
+
+    async def symlink(self, name: str, target: str, who: Principal) -> Node:
+        return Granted(await settle(self.node.symlink(name, target, self._as(who))), self.root)
+
+    def link(self, name: str, target: Node, who: Principal) -> Maybe[None]:
+        return self.node.link(name, self._other(target), self._as(who))
+
+    async def mknod(self, name: str, mode: int, rdev: int, who: Principal) -> Node:
+        return Granted(await settle(self.node.mknod(name, mode, rdev, self._as(who))), self.root)
+
+    def remove(self, name: str, who: Principal, *, directory: bool | None = None) -> Maybe[None]:
+        return self.node.remove(name, self._as(who), directory=directory)
+
+    def rename(self, name: str, to: Node, newname: str, who: Principal, *, replace: bool = True) -> Maybe[None]:
+        return self.node.rename(name, self._other(to), newname, self._as(who), replace=replace)
+
+    @staticmethod
+    def _other(node: Node) -> Node:
+        """Return what a second file is; raises EXDEV for one that is not granted, as a directory that only leads to something."""
+        if not isinstance(node, Granted):
+            raise NineError(errno.EXDEV)
+        return node.node
+
+    def give(self, gid: int) -> Maybe[None]:
+        return self.node.give(gid)
+
+    def change(self, change: Change, who: Principal) -> Maybe[None]:
+        return self.node.change(change, self._as(who))
+
+    def sync(self, who: Principal, *, data: bool = False) -> Maybe[None]:
+        return self.node.sync(self.root, data=data)
+
+    def readlink(self) -> Maybe[str]:
+        return self.node.readlink()
+
+    def born(self) -> Maybe[int | None]:
+        return self.node.born()
+
+    def statfs(self) -> Maybe[StatFs]:
+        return self.node.statfs()
+
+    def xattr(self, name: str, who: Principal) -> Maybe[bytes]:
+        return self.node.xattr(name, self.root)
+
+    def xattrs(self, who: Principal) -> Maybe[Iterable[str]]:
+        return self.node.xattrs(self.root)
+
+    def set_xattr(self, name: str, value: bytes, who: Principal, *, flags: int = 0) -> Maybe[None]:
+        return self.node.set_xattr(name, value, self._as(who), flags=flags)
+
+    def remove_xattr(self, name: str, who: Principal) -> Maybe[None]:
+        return self.node.remove_xattr(name, self._as(who))
+
+
+class _Directory(Handle):
+    """An open directory of which its node has no handle."""
+
+    prompt = True
+
+    def __init__(self, node: Node, root: Principal) -> None:
+        self.node, self.root = node, root
+
+    def sync(self, *, data: bool = False) -> Maybe[None]:
+        return self.node.sync(self.root, data=data)
+
+
+class _Whole(Granted):
+    """The root of a guest to whom all is granted: `auth` stands there too."""
+
+    def __init__(self, granted: Granted, view: View) -> None:
+        super().__init__(granted.node, granted.root, edge=True)
+        self.view = view
+
+    def walk(self, name: str, who: Principal) -> Maybe[Node]:
+        return self.view.at(AUTH) if f"/{name}" == AUTH else super().walk(name, who)
+
+    async def entries(self, who: Principal) -> Iterable[tuple[str, Node]]:
+        auth = AUTH[1:]
+        rest = [(name, node) for name, node in await super().entries(who) if name != auth]
+        return [*rest, (auth, await self.view.at(AUTH))]

@@ -1,0 +1,326 @@
+"""Guests that want more than they were granted, as root and as an ordinary user, in both kinds: each attempt is held, and what is granted works.
+
+k1 (QEMU) may read k2's /srv, k2 (user-mode Linux) may use k1's processors and what k1 exports; nothing else. What is tried is a table of attempts
+(guest_attempts.py), each with what it must not come to; whatever runs on this machine by one of them would leave a file here.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from tests.vm import guest_attempts
+from tests.vm.lab_vm import PATIENCE, Vm, lab_up
+
+SERVE = ["host", "cpu", "cmd", "dev", "proc", "fs:/srv?name=data"]
+OTHER = {"k1": "k2", "k2": "k1"}
+KERNELS: dict[str, dict[str, Any]] = {
+    "k1": {
+        "backend": "qemu",
+        "kernel": "6.1",
+        "memory": "768M",
+        "serve": SERVE,
+        "grants": ["/k/k2/fs/data ro"],
+    },
+    "k2": {
+        "backend": "uml",
+        "kernel": "uml",
+        "memory": "512M",
+        "serve": SERVE,
+        "grants": ["/k/k1/cpu rw", "/k/k1/fs/data rw"],
+    },
+}
+SECRET = "what only the host knows"
+USER = 1000
+Attempt = list[Any]
+
+
+@attrs.frozen
+class Guests:
+    """The lab, and a folder of this machine that no guest has anything to do with: `secret` is in it, and `taken` would be."""
+
+    vm: Vm
+    home: Path
+
+    def attempt(self, kernel: str, table: list[Attempt], user: int = 0) -> list[str]:
+        """Let a user of a kernel try all of a table; returns the outcomes."""
+        address = self.vm.field(f"kernels/{kernel}/status", "guest_dial")
+        become = ["setpriv", "--reuid", str(user), "--regid", str(user), "--clear-groups", "--"] if user else []
+        python = [sys.executable, "-B", guest_attempts.__file__, address]
+        environ = f"PYTHONPATH={Path(__file__).parents[2]}"
+        done = subprocess.run(
+            self.vm.words("run", kernel, "--", "env", environ, *become, *python),
+            input=json.dumps(table).encode(),
+            capture_output=True,
+            timeout=6 * PATIENCE,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr.decode()
+        outcomes: list[str] = json.loads(done.stdout)
+        assert len(outcomes) == len(table)
+        return outcomes
+
+
+@pytest.fixture(scope="module")
+def guests_up(guests: None) -> Iterator[Guests]:
+    home = Path(tempfile.mkdtemp(prefix="mk9p-", dir="/run"))  # a short name: it holds sockets
+    home.chmod(0o755)
+    (home / "secret").write_text(SECRET)
+    (home / "secret").chmod(0o666)
+    try:
+        with lab_up(home, KERNELS) as vm:
+            for kernel in KERNELS:
+                vm.sh(
+                    kernel, f"echo from {kernel} >/srv/file; mkdir -p /srv/dir; chmod 600 /srv/file; : >/srv/{kernel}"
+                )
+            yield Guests(vm, home)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def by_the_line(me: str, home: Path) -> list[Attempt]:
+    """Return what is tried by 9P on the guest's own line: nothing of it is granted."""
+    other, taken = OTHER[me], f"touch {home}/taken"
+    hidden = [
+        *(
+            "ctl",
+            "ns",
+            "events",
+            "error",
+            "all",
+            "all/cpu",
+            "all/proc",
+            "all/cmd",
+            "srv",
+            "stats",
+            "stats/clients",
+            "kernels",
+        ),
+        *("kernels/ctl", "kernels/clone", "kernels/status", "kernels/events"),
+        *(f"kernels/{kernel}/{name}" for kernel in KERNELS for name in ("ctl", "console", "log", "config", "wait")),
+        *("k/k0", "k/k0/ctl", "k/k0/cmd", "k/k0/cmd/clone", "k/k0/proc/1/mem", "k/k0/dev/cons", "k/k0/srv", "k/k0/fs"),
+        *(
+            f"k/{other}/{name}"
+            for name in ("ctl", "cmd", "cmd/clone", "dev/cons", "proc/1/environ", "status", "fs/other")
+        ),
+    ]
+    own_cmd = f"k/{me}/cmd"
+    up = [
+        *(
+            ["..", "ctl"],
+            ["..", "..", "kernels"],
+            ["k", "..", "ctl"],
+            ["k", me, "..", "k0", "cmd"],
+            ["auth", "..", "ctl"],
+        ),
+        *(["k", me, "cmd", "..", "..", "k0"], ["k", me, "..", "..", "kernels", "ctl"], ["k", other, "..", "..", "ns"]),
+        *(["k", other, "fs", "data", "..", "..", "cmd"], ["k", other, "fs", "data", "dir", "..", "..", "..", "ctl"]),
+        ["k", other, "fs", "data", "..", "..", "..", "k0"],
+    ]
+    users = [
+        ("root", 0),
+        ("root", None),
+        ("", 0),
+        ("k0", None),
+        ("guest:" + other, None),
+        ("none", 65534),
+        ("daemon", 1),
+    ]
+    return [
+        *(["walk", path] for path in hidden),
+        *(["dots", *names] for names in up),
+        *(["names", uname, number, path] for uname, number in users for path in ("ctl", "k/k0/cmd/clone")),
+        *(["aname", tree, "ctl"] for tree in ("/k/k0", f"/k/{other}", "..", "../..", "/kernels", f"k/{me}/../k0")),
+        ["aname", "/", "k/k0"],
+        ["write", "ctl", f"mount exec!{taken!r} /x\n"],
+        ["write", "ctl", f"mount unix!{home}/ns /x\n"],
+        ["write", "ctl", "mount fd!0!1 /x\n"],
+        ["write", "ctl", f"mount char!{home}/lab/kernels/{other}/own/run/serve /x\n"],
+        ["write", "ctl", f"bind /k/k0 /k/{me}/fs\n"],
+        ["write", "kernels/ctl", "create evil\n"],
+        ["write", f"kernels/{me}/ctl", "grant / rw\n"],
+        ["write", f"kernels/{other}/ctl", "kill\n"],
+        ["write", "auth/whoami", "principal root\n"],
+        ["write", "k/k0/cmd/clone", f"exec {taken}\n"],
+        ["create", "new"],
+        ["create", "k/new"],
+        ["create", "auth/new"],
+        ["create", f"k/{other}/new"],
+        ["change", "mkdir", "k/k9"],
+        ["change", "mkdir", "kernels/evil"],
+        ["change", "remove", f"k/{other}/fs/data"],
+        ["change", "rename", f"k/{other}/fs/data", f"k/{other}/fs/other"],
+        ["change", "rename", own_cmd, f"k/{me}/other"],
+    ]
+
+
+def besides_the_line(me: str, home: Path) -> list[Attempt]:
+    """Return what is tried by other ways than 9P on the line: files of this machine, others' sockets."""
+    other = OTHER[me]
+    kernels = f"{home}/lab/kernels"
+    mount = "mkdir -p /tmp/h; mount -t hostfs none /tmp/h -o / 2>/dev/null || :; low=/run/root/low"
+    looks = [
+        *(
+            "/secret",
+            "/lab/log",
+            "/ns",
+            "/lab/kernels",
+            f"/lab/kernels/{other}/own/run/serve",
+            f"/lab/kernels/{other}/own/line/namespace",
+        ),
+    ]
+    return [
+        *(["sh", f"stat {home}{path}"] for path in looks),
+        *(["sh", f"{mount}; stat $low{home}{path} || stat /tmp/h{home}{path}"] for path in looks),
+        ["sh", f"{mount}; cat $low/etc/shadow || cat /tmp/h/etc/shadow || cat /etc/shadow"],
+        ["sh", f"{mount}; touch /tmp/h{home}/taken || touch $low{home}/taken"],
+        [
+            "sh",
+            f"{mount}; for d in / /usr /etc /root /tmp /.mk9p; do ! touch /tmp/h$d/taken $low$d/taken || exit 0; done; exit 1",
+        ],
+        ["sh", f"{mount}; mount -t hostfs none /mnt -o {home} && cat /mnt/secret"],
+        ["sh", f"{mount}; ls -A /tmp/h/root /tmp/h/home $low/root $low/home 2>/dev/null | grep -v : | grep ."],
+        ["sh", f"{mount}; grep -l 'mk9p compose' /tmp/h/proc/*/cmdline $low/proc/*/cmdline"],
+        ["sh", f"{sys.executable} -m mk9p -a 'unix!{home}/ns' ls"],
+        ["sh", f"{sys.executable} -m mk9p -a 'char!{kernels}/{other}/own/run/serve' ls"],
+        ["sh", f"{sys.executable} -m mk9p -a 'tcp!10.0.2.2!5640' ls"],
+        ["sh", "ls /dev/vport0p3"],
+    ]
+
+
+TCP = [
+    *(["tcp", "10.0.2.2", 564, 0, name] for name in ("root", "none", "k0")),
+    *(["tcp", "10.0.2.15", 564, port, name] for port in (0, 700) for name in ("root", "none")),
+]
+
+
+def held(outcomes: list[str], table: list[Attempt]) -> None:
+    got = [
+        (attempt, outcome) for attempt, outcome in zip(table, outcomes, strict=True) if not outcome.startswith("held")
+    ]
+    assert not got
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_root_of_a_guest_gets_nothing_that_was_not_granted(guests_up: Guests, kernel: str) -> None:
+    table = [
+        *by_the_line(kernel, guests_up.home),
+        *besides_the_line(kernel, guests_up.home),
+        *(TCP if kernel == "k2" else ()),
+    ]
+    assert len(table) >= 60
+    outcomes = guests_up.attempt(kernel, table)
+    held(outcomes, table)
+    print(f"{kernel}, root: {len(table)} attempts held")
+    assert not (guests_up.home / "taken").exists()
+    assert not any(SECRET in outcome for outcome in outcomes)
+    assert guests_up.vm.field(f"kernels/{OTHER[kernel]}/status", "state") == "active"
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_an_ordinary_user_of_a_guest_cannot_use_its_line_at_all(guests_up: Guests, kernel: str) -> None:
+    line = guests_up.vm.field(f"kernels/{kernel}/status", "guest_dial").rpartition("!")[2]
+    table = [
+        ["read", "auth/whoami"],
+        ["list", ""],
+        ["read", f"k/{kernel}/status"],
+        ["list", f"k/{OTHER[kernel]}/fs/data"],
+        *by_the_line(kernel, guests_up.home),
+        *besides_the_line(kernel, guests_up.home),
+        ["sh", f"exec 3<>{line}" if kernel == "k1" else "mount -t 9p -o trans=tcp,port=564,privport 10.0.2.2 /mnt"],
+        ["sh", f"exec 3<>/dev/vport0p1; echo x >&3; cat {line}" if kernel == "k1" else "unshare -Urmn true; exit 1"],
+        ["sh", "kill -9 $(pgrep -f 'mk9p serve')"],
+        *(TCP if kernel == "k2" else ()),
+        *([["tcp", "10.0.2.2", 564, 700, "root"]] if kernel == "k2" else ()),
+    ]
+    assert len(table) >= 60
+    outcomes = guests_up.attempt(kernel, table, USER)
+    held(outcomes, table)
+    print(f"{kernel}, uid {USER}: {len(table)} attempts held")
+    assert not (guests_up.home / "taken").exists()
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_what_is_granted_works_and_that_is_what_there_is(guests_up: Guests, kernel: str) -> None:
+    other = OTHER[kernel]
+    data = f"k/{other}/fs/data"
+    table: list[Attempt] = [
+        ["read", "auth/whoami"],
+        ["list", ""],
+        ["list", "k"],
+        ["list", f"k/{other}"],
+        ["read", f"{data}/file"],  # 0600 there: a grant is used as root
+        ["read", f"k/{kernel}/status"],
+        ["write", f"{data}/file", "changed\n"],
+        ["create", f"{data}/new"],
+        ["change", "mkdir", f"{data}/dir/{kernel}"],
+    ]
+    who, top, kernels, parts, file, own, *changes = guests_up.attempt(kernel, table)
+    grants = [f"grant {grant}" for grant in (f"/k/{kernel} rw", *KERNELS[kernel]["grants"])]
+    lines = who.removeprefix("got ").splitlines()
+    assert (lines[:2], sorted(lines[2:])) == (
+        [f"principal guest:{kernel}", f"proof the line of kernel {kernel}"],
+        sorted(grants),
+    )
+    assert (top, kernels) == ("got auth k", "got k1 k2")
+    assert parts == ("got fs" if kernel == "k1" else "got cpu fs")
+    assert file in (f"got from {other}\n", "got changed\n")
+    assert f"name {kernel}\n" in own
+    if kernel == "k1":
+        assert all(outcome.startswith("held") and "Read-only" in outcome for outcome in changes)
+        assert guests_up.vm.sh(other, "cat /srv/file; ls /srv/dir") == f"from {other}\n"
+    else:
+        assert all(outcome.startswith("got") for outcome in changes)
+        assert guests_up.vm.sh(other, "cat /srv/file; stat -c %u /srv/new; ls /srv/dir") == f"changed\n0\n{kernel}\n"
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_mounted_grant_is_what_was_granted_for_root_and_for_nobody_else(guests_up: Guests, kernel: str) -> None:
+    address, other = guests_up.vm.field(f"kernels/{kernel}/status", "guest_dial"), OTHER[kernel]
+    sh = guests_up.vm.sh
+    sh(kernel, f"cd /; mkdir -p /mnt/n; {sys.executable} -m mk9p mount --v9fs '{address}' /mnt/n")
+    try:
+        assert sh(kernel, f"ls /mnt/n /mnt/n/k /mnt/n/k/{other}/fs").split("\n\n")[0] == "/mnt/n:\nauth\nk"
+        assert sh(kernel, f"cat /mnt/n/k/{other}/fs/data/{other}") == ""
+        assert sh(kernel, "cat /mnt/n/ctl /mnt/n/k/k0/status 2>&1; :").count("No such file or directory") == 2
+    finally:
+        sh(kernel, f"cd /; {sys.executable} -m mk9p umount /mnt/n")
+
+
+def test_user_mode_linux_is_a_user_of_its_own_and_sees_nothing_of_this_machine(guests_up: Guests) -> None:
+    holder = guests_up.vm.field("kernels/k2/status", "pid")
+    found = []
+    for path in Path("/proc").glob("[0-9]*/exe"):
+        try:
+            if os.readlink(path).endswith("linux.uml"):
+                found.append(path.parent)
+        except OSError:
+            continue
+    mine = [path for path in found if holder_of(path, holder)]
+    assert mine
+    for path in mine:
+        fields = dict(line.partition(":")[::2] for line in (path / "status").read_text().splitlines())
+        assert set(fields["Uid"].split()) == set(fields["Gid"].split())
+        assert int(fields["Uid"].split()[0]) >= 61184
+        assert fields["Groups"].strip() == ""
+        assert {fields[key].strip() for key in ("CapEff", "CapPrm", "CapBnd")} == {"0" * 16}
+        assert fields["NoNewPrivs"].strip() == "1"
+        assert not (path / "root" / "root" / ".ssh").exists()
+        assert os.stat(path / "root").st_dev != os.stat("/").st_dev
+
+
+def holder_of(path: Path, holder: str) -> bool:
+    """Tell whether a process came of another."""
+    while path.name not in ("0", "1"):
+        if path.name == holder:
+            return True
+        path = path.with_name((path / "stat").read_text().rpartition(")")[2].split()[1])
+    return False
