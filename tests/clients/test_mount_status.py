@@ -53,10 +53,10 @@ def test_what_the_server_allows_is_allowed(there: Place) -> None:
 
 
 def test_access_tells_what_may_be_done(there: Place) -> None:
-    there.out("echo 1 > f; chmod 604 f; cp f g; chmod 711 g; mkdir -m 711 d; mkdir -m 755 e")
+    there.out("echo 1 > f; chmod 604 f; cp f g; chmod 711 g; mkdir -m 711 d; mkdir -m 744 e")
     asked = "for f in f g d e; do for m in r w x; do test -$m $f && echo -n $m; done; echo; done"
     assert there.out(asked) == "rw\nrwx\nrwx\nrwx\n"
-    assert there.out(asked, user=NOBODY) == "r\nx\nx\nrx\n"
+    assert there.out(asked, user=NOBODY) == "r\nx\nx\nr\n"
 
 
 def test_who_may_write_may_touch(there: Place) -> None:
@@ -71,6 +71,26 @@ def test_who_may_write_may_touch(there: Place) -> None:
     there.out("chmod 666 f")
     there.out("echo 2 > f; echo 3 >> f", user=NOBODY)
     assert (there.top / "export/f").read_text() == "2\n3\n"
+
+
+def test_who_may_write_may_write_to_a_setuid_file_and_it_is_one_no_more(there: Place) -> None:
+    there.out("echo 1 > f; chmod 6777 f")
+    there.out("echo 2 > f", user=NOBODY)
+    there.out("echo 3 >> f", user=NOBODY)
+    assert (there.top / "export/f").read_text() == "2\n3\n"
+    assert os.stat(there.top / "export/f").st_mode & 0o6000 == 0
+    assert os.stat(there.dir / "f").st_mode & 0o7777 == 0o777
+
+
+def test_a_directory_that_may_be_read_and_not_searched_is_listed(there: Place) -> None:
+    there.out("mkdir d; echo 1 > d/f; chmod 744 d")
+    assert there.sh("ls d", user=NOBODY).stdout == "f\n"
+    assert "Permission denied" in there.error("cat d/f", user=NOBODY)
+    assert "Permission denied" in there.error("cd d", user=NOBODY)
+
+
+def test_a_pipe_joins_those_who_use_the_mount(there: Place) -> None:
+    assert there.out("mkfifo p; echo through > p & cat p; stat -c %F p") == "through\nfifo\n"
 
 
 def test_a_time_that_is_given_is_kept(there: Place) -> None:
