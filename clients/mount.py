@@ -54,9 +54,7 @@ def mount_main(arguments: Sequence[str]) -> int:
     parser.add_argument("--aname", default="", help="the tree to attach to")
     parser.add_argument("--cache", metavar="MODE", default="none", help=" ".join(v9fs.CACHES) + " (none)")
     parser.add_argument("--readonly", action="store_true", help="refuse every change")
-    parser.add_argument(
-        "--xattr", action="store_true", help="v9fs: ask for extended attributes, which stored files have"
-    )
+    parser.add_argument("--xattr", action="store_true", help="ask for extended attributes, which stored files have")
     parser.add_argument(
         "--msize", type=int, metavar="BYTES", default=v9fs.MSIZE, help="v9fs: the largest message (%(default)s)"
     )
@@ -246,6 +244,7 @@ async def serve(
     import pyfuse3
 
     from clients.fuse import TASKS, Fuse
+    from clients.fuse_attributes import FuseWithAttributes
     from mk9p.compose.remote import Server
 
     root = os.geteuid() == 0
@@ -258,7 +257,8 @@ async def serve(
                 await server.root(me)
             except NineError as error:
                 raise NineError(error.errno, server.reason if not server.up else f"{address}: {error}") from None
-            fuse = Fuse(server.tree(me), who=None if root and not wish.user else me, cache=wish.cache != "none")
+            made = FuseWithAttributes if wish.attributes else Fuse
+            fuse = made(server.tree(me), who=None if root and not wish.user else me, cache=wish.cache != "none")
             options = fuse_options(address, wish, root=root)
             if verbose:
                 print(f"fuse: {','.join(sorted(options))} {directory}", file=sys.stderr)

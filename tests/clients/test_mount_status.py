@@ -212,3 +212,28 @@ def test_contents_are_kept_while_the_version_stays(there: Place) -> None:
     assert there.out("cat f; cat f") == ("new\nnew\n" if there.cache == "none" else "old\nold\n")
     os.utime(file, ns=(then, then + 1000))
     assert there.out("cat f") == "new\n"
+
+
+def test_extended_attributes_are_passed_on_where_they_are_asked_for(there: Place) -> None:
+    with pytest.raises(OSError, match=os.strerror(errno.EOPNOTSUPP)):
+        os.getxattr(there.dir, "user.a")
+    with exported("--xattr", "--cache", there.cache) as other:
+        file, host = other.dir / "f", other.top / "export/f"
+        file.write_text("1")
+        os.setxattr(file, "user.a", b"value")
+        os.setxattr(host, "user.b", bytes(3000))
+        assert os.getxattr(host, "user.a") == b"value"
+        assert os.getxattr(file, "user.b") == bytes(3000)
+        assert sorted(os.listxattr(file)) == ["user.a", "user.b"]
+        with pytest.raises(FileExistsError):
+            os.setxattr(file, "user.a", b"", os.XATTR_CREATE)
+        with pytest.raises(OSError, match=os.strerror(errno.ENODATA)):
+            os.setxattr(file, "user.c", b"x", os.XATTR_REPLACE)
+        os.removexattr(file, "user.a")
+        assert os.listxattr(host) == ["user.b"]
+        file.write_text("2")
+        assert host.read_text() == "2"
+        os.setxattr(host, "trusted.t", b"1")
+        assert "Operation not permitted" in other.error(
+            'python3 -c \'import os; os.setxattr("f", "trusted.t", b"")\'', user=NOBODY
+        )
