@@ -1,13 +1,14 @@
 """`mk9p mount [DIAL] DIR` and `mk9p umount DIR`: a tree as a directory of this kernel, by v9fs where it has it, else by FUSE.
 
-FUSE is a process of its own (clients/fuse.py), which ends when it is unmounted, by whatever command, or told to by SIGTERM. It keeps an abstract unix
-socket listening that is named after the mount's device number: who unmounts connects before, and knows by its end that the process has ended.
+FUSE is a process of its own (clients/fuse.py), which ends when it is unmounted, by whatever command, or told to by SIGTERM. Who unmounts finds it by
+a socket (clients/fuse_alive.py), and knows by its end that the process has ended. If it is killed, its warden unmounts.
 v9fs never dials again: when the server was gone, unmount and mount again. FUSE does.
 """
 
 import argparse
 import errno
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -18,6 +19,7 @@ import trio
 
 from clients import v9fs
 from clients.background import in_background
+from clients.fuse_alive import Serving, Warden, stay_alive
 from clients.mounts import TYPE, detach, full_path, mounted_at
 from mk9p import ktext
 from mk9p.auth import Principal
@@ -30,6 +32,9 @@ from mk9p.stdio import complain
 PATIENCE: Final = 5.0  # seconds for the server to answer the first time, and each time that it has to be dialled again
 LEAVING: Final = 2.0  # seconds that `umount -l` waits for the process that served a mount
 INSTALL: Final = "pip install 'mk9p[fuse]'"
+LOCKS: Final = (
+    "by FUSE, locks (flock, fcntl) hold within this mount only, and the server knows of none; v9fs passes them on"
+)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -49,9 +54,7 @@ def mount_main(arguments: Sequence[str]) -> int:
     parser.add_argument("--aname", default="", help="the tree to attach to")
     parser.add_argument("--cache", metavar="MODE", default="none", help=" ".join(v9fs.CACHES) + " (none)")
     parser.add_argument("--readonly", action="store_true", help="refuse every change")
-    parser.add_argument(
-        "--xattr", action="store_true", help="v9fs: ask for extended attributes, which stored files have"
-    )
+    parser.add_argument("--xattr", action="store_true", help="ask for extended attributes, which stored files have")
     parser.add_argument(
         "--msize", type=int, metavar="BYTES", default=v9fs.MSIZE, help="v9fs: the largest message (%(default)s)"
     )
@@ -189,7 +192,6 @@ def _command(command: list[str], about: str, *, pass_fds: Sequence[int] = ()) ->
 
 def mount_fuse(address: str, directory: str, wish: v9fs.Wish, *, foreground: bool, verbose: bool) -> None:
     """Mount by FUSE, in this process if `foreground`, else in one of its own."""
-    import shutil
 
     if not os.path.exists("/dev/fuse"):
         raise NineError(errno.ENODEV, "no /dev/fuse: `modprobe fuse`, or use a kernel with FUSE or 9p")
@@ -205,14 +207,18 @@ def mount_fuse(address: str, directory: str, wish: v9fs.Wish, *, foreground: boo
     def work(ready: Callable[[], None]) -> None:
         one_error(lambda: serve(address, directory, wish, ready, verbose=verbose))
 
+    def tell() -> None:
+        print(f"mk9p mount: note: {LOCKS}", file=sys.stderr, flush=True)
+
     if foreground:
         from mk9p.serving import start_logging
 
         start_logging(0)
-        work(lambda: None)
+        work(tell)
     else:
         where = parse(address)
         in_background(work, keep=[int(n) for n in where.rest.split("!")] if where.network == "fd" else ())
+        tell()
 
 
 def fuse_options(address: str, wish: v9fs.Wish, *, root: bool) -> set[str]:
@@ -238,11 +244,12 @@ async def serve(
     import pyfuse3
 
     from clients.fuse import TASKS, Fuse
+    from clients.fuse_attributes import FuseWithAttributes
     from mk9p.compose.remote import Server
 
     root = os.geteuid() == 0
     me = Principal.named(wish.user) if wish.user else Principal.of(os.geteuid())
-    mounted = False
+    mounted, warden = False, None
     try:
         async with trio.open_nursery() as nursery:
             server = Server(address, nursery, aname=wish.aname, deadline=PATIENCE)
@@ -250,7 +257,8 @@ async def serve(
                 await server.root(me)
             except NineError as error:
                 raise NineError(error.errno, server.reason if not server.up else f"{address}: {error}") from None
-            fuse = Fuse(server.tree(me), who=None if root and not wish.user else me, cache=wish.cache != "none")
+            made = FuseWithAttributes if wish.attributes else Fuse
+            fuse = made(server.tree(me), who=None if root and not wish.user else me, cache=wish.cache != "none")
             options = fuse_options(address, wish, root=root)
             if verbose:
                 print(f"fuse: {','.join(sorted(options))} {directory}", file=sys.stderr)
@@ -259,6 +267,7 @@ async def serve(
             except RuntimeError as error:  # libfuse has said more on stderr
                 raise NineError(errno.EIO, f"{directory}: {error}") from None
             mounted = True
+            warden = Warden(unmounting(directory, lazy=True))
 
             async def main() -> None:
                 await pyfuse3.main(max_tasks=TASKS)
@@ -275,20 +284,14 @@ async def serve(
             await trio.to_thread.run_sync(os.stat, directory, abandon_on_cancel=True)
             there = mounted_at(directory)
             if there is not None:
-                alive = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-                alive.bind(_alive(there.device))
-                alive.listen()
-                alive.detach()  # it is closed by the end of this process, and by nothing else
+                stay_alive(there.device)
             ready()
             await trio.sleep_forever()
     finally:
         if mounted:
             pyfuse3.close()
-
-
-def _alive(device: str) -> str:
-    """Return the name of the socket that exists as long as the process that serves the FUSE mount of a device number."""
-    return f"\0mk9p/fuse/{device}"
+        if warden is not None:
+            warden.dismiss()
 
 
 # umount
@@ -312,35 +315,30 @@ def umount(path: str, *, lazy: bool = False) -> None:
     there = mounted_at(path)
     if there is None or not there.ours:
         raise NineError(errno.EINVAL, f"{path}: nothing of mk9p is mounted there")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as process:
-        process.setblocking(False)  # nobody accepts: it is there, or it is not
-        alive = there.type != "9p" and process.connect_ex(_alive(there.device)) == 0
+    with Serving(there.device if there.type != "9p" else "", there.owner) as process:
         if lazy and os.geteuid() == 0:
             detach(path)
         else:
             _umount(path, lazy=lazy)
-        if not alive:
+        if not process:
             return
-        pid = 0
         if lazy:
-            import struct
-
-            pid, _, _ = struct.unpack("3i", process.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-            os.kill(pid, signal.SIGTERM)
-        process.settimeout(LEAVING if lazy else None)
-        try:
-            process.recv(1)  # it ends with the process
-        except ConnectionResetError:
-            return
-        except TimeoutError:
-            complain(f"mk9p umount: {path} is detached; process {pid}, which served it, has not ended yet")
+            process.terminate()
+        if not process.wait(LEAVING if lazy else None):
+            complain(f"mk9p umount: {path} is detached; process {process.pid}, which served it, has not ended yet")
 
 
 def _umount(path: str, *, lazy: bool) -> None:
-    by_root, by_others = ["umount", "-i", *(["-l"] * lazy)], ["fusermount3", "-u", *(["-z"] * lazy)]
     try:
-        _command([*(by_root if os.geteuid() == 0 else by_others), path], path)
+        _command(unmounting(path, lazy=lazy), path)
     except NineError as error:
         if error.errno != errno.EBUSY:
             raise
         raise NineError(errno.EBUSY, f"{path}: in use: `fuser -vm {path}` says by whom; or umount -l") from None
+
+
+def unmounting(path: str, *, lazy: bool) -> list[str]:
+    """Return the command that unmounts a full path."""
+    if os.geteuid() == 0:
+        return ["umount", "-i", *(["-l"] * lazy), path]
+    return ["fusermount3", "-u", *(["-z"] * lazy), path]

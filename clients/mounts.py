@@ -26,6 +26,12 @@ class Mounted:
     options: tuple[str, ...]
 
     @property
+    def owner(self) -> int:
+        """Return the user who made a FUSE mount."""
+        words = (option.partition("=") for option in self.options)
+        return next((int(value) for key, _, value in words if key == "user_id"), 0)
+
+    @property
     def ours(self) -> bool:
         return self.type in ("9p", f"fuse.{TYPE}")
 

@@ -52,8 +52,17 @@ class RemoteHandle(Handle):
         try:
             return await requests.write(self.connection, self.fid, offset, data[: self.iounit])
         except NineError as error:
-            connection, root, _ = await self.remote.server.root(self.remote.who)
-            raise await requests.in_words(connection, root, self.remote.names, error) from None
+            raise await self._in_words(error) from None
+
+    async def _in_words(self, error: NineError) -> NineError:
+        remote = self.remote
+        if remote.parent is None:
+            return error
+        try:
+            connection, directory = await remote.parent.seen_by(remote.who).here()
+        except OSError:
+            return error
+        return await requests.in_words(connection, directory, (remote.name,), error)
 
     async def stat(self) -> Stat:
         return await requests.stat(self.connection, self.fid)

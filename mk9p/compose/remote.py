@@ -1,9 +1,9 @@
-"""Another server's tree as Nodes: `Server` is the connection that comes back, `Remote` a file by its names. opened.py has the open ones.
+"""Another server's tree as Nodes: `Server` is the connection that comes back, `Remote` a file there. opened.py has the open ones.
 
 Theory
-* A `Remote` is names on a server, as one user. Its fid is only where the names led on the present connection: when that is gone, the next use walks
-  from the root again, on a new connection if there is one. So a path works again when its kernel is back, and no mount notices; an open file cannot
-  (nobody knows what its offset or its conversation was), so its handle answers EIO from then on.
+* A `Remote` is a file on a server, as one user: its fid, and names that find it again on a new connection (walked.py). So a path works again when
+  its kernel is back, and no mount notices; an open file cannot (nobody knows what its offset or its conversation was), so its handle answers EIO
+  from then on.
 * A server is dialled when it is first used, and again after it died. One attempt at a time, with a deadline, and a failure is the answer for all
   who ask within the next half second: the branch of a dead kernel says EIO at once, and a listing of it does not dial once a file.
 * The user of each request is attached by his own name and number on the one connection, when he first comes. The server at the other end decides
@@ -29,11 +29,12 @@ from mk9p.client import requests, stored
 from mk9p.client.connection import Connection
 from mk9p.client.handshake import MSIZE, attach, open_connection
 from mk9p.compose.opened import RemoteHandle
+from mk9p.compose.walked import Walked
 from mk9p.dial import Link, dial, parse
 from mk9p.errors import NineError
 from mk9p.tree import Change, Node, Open, Stat, StatFs, Way, settle
 from mk9p.tree.qids import Foreign
-from mk9p.wire import L_DSYNC, L_NOATIME, L_NONBLOCK, L_SYNC, QTDIR, Qid
+from mk9p.wire import L_DSYNC, L_NOATIME, L_NONBLOCK, L_SYNC, Qid
 
 T = TypeVar("T")
 
@@ -79,6 +80,7 @@ class Server:
     )  # by user; an Event is on its way
     _closed: bool = attrs.field(default=False, init=False)
     paths: Foreign = attrs.field(init=False, repr=False)  # of its files, as they are here
+    moves: int = attrs.field(default=0, init=False)  # how often a file got another name from here
     many: bool = attrs.field(
         default=False, init=False
     )  # it can be dialled as often as one likes: not so a serial line, or given descriptors
@@ -95,7 +97,7 @@ class Server:
 
     def tree(self, who: Principal | None = None) -> "Remote":
         """Return the root of its tree. `who` asks where no user is named; else it is the user that this process runs as."""
-        return Remote(self, (), who or Principal.of(os.geteuid()))
+        return Remote(self, who or Principal.of(os.geteuid()))
 
     def close(self) -> None:
         """End the connection and never make one again."""
@@ -180,55 +182,16 @@ class Server:
         return connection, *found
 
 
-class Remote(Node):
-    """A file of another server: its names, and as whom it is asked for."""
+class Remote(Walked):
+    """A file of another server, with all that can be done with it."""
 
-    def __init__(
-        self,
-        server: Server,
-        names: tuple[str, ...],
-        who: Principal,
-        qid: Qid | None = None,
-        at: tuple[Connection, int] | None = None,
-        *,
-        dtype: int | None = None,
-    ) -> None:
-        self.server, self.names, self.who, self.dtype = server, names, who, dtype
-        self.qtype = QTDIR if qid is None else qid.type  # nothing else is mounted
-        # The root's path is told by its place: what is there shall be one file before, while and after the server is there.
-        self.path = None if qid is None else server.paths[qid.path]
-        self._at = at
-        if server.many:
-            self.way = Way(server.address, server.aname, names, server.paths)
+    server: Server
 
-    def __del__(self) -> None:
-        # Nobody closes a Node: whoever walked here just lets it go, and then its fid must go too. The collector may run in any thread and in the
-        # middle of a send, so the clunk is only noted down here.
-        at = getattr(self, "_at", None)
-        if at is not None and self.names:
-            at[0].clunk_later(at[1])
-
-    def _as(self, who: Principal) -> "Remote":
-        """Return this file as another user sees it. It is to be kept while its fid is used: `__del__` ends that."""
-        return self if who == self.who else Remote(self.server, self.names, who)
-
-    async def here(self) -> tuple[Connection, int]:
-        """Return the connection and this file's fid, walking from the root if need be; the fid lives as long as this object. Raises EIO if down."""
-        at = self._at
-        if at is not None and at[0].gone is None:
-            return at
-        connection, root, qid = await self.server.root(self.who)
-        if not self.names:
-            self.qtype = qid.type
-            self._at = connection, root
-            return self._at
-        fid, qids = await self.server.soon(requests.walk(connection, root, self.names))
-        if self._at is not None and self._at[0] is connection:  # another task was quicker
-            connection.clunk_nowait(fid)
-            return self._at
-        self.qtype, self.path = qids[-1].type, self.server.paths[qids[-1].path]
-        self._at = connection, fid
-        return self._at
+    @property
+    def way(self) -> Way | None:  # type: ignore[override]
+        """Return where this is, for who can dial its server."""
+        server = self.server
+        return Way(server.address, server.aname, self.names, server.paths) if server.many else None
 
     def _child(
         self,
@@ -237,12 +200,13 @@ class Remote(Node):
         qid: Qid,
         at: tuple[Connection, int] | None = None,
         *,
+        listed: bool = False,
         dtype: int | None = None,
     ) -> "Remote":
-        return Remote(self.server, (*self.names, name), who, qid, at, dtype=dtype)
+        return Remote(self.server, who, self, name, qid, at, listed=listed, dtype=dtype)
 
     async def walk(self, name: str, who: Principal) -> "Remote":
-        me = self._as(who)
+        me = self.seen_by(who)
         connection, fid = await me.here()
         new, qids = await self.server.soon(requests.walk(connection, fid, (name,)))
         return me._child(name, who, qids[0], (connection, new))
@@ -252,18 +216,18 @@ class Remote(Node):
         return await self.server.soon(requests.stat(connection, fid))
 
     async def entries(self, who: Principal) -> "Iterable[tuple[str, Remote]]":
-        me = self._as(who)
+        me = self.seen_by(who)
         connection, fid = await me.here()
         listed = await self.server.soon(requests.listing(connection, fid))
         found: list[tuple[str, Remote]] = []
         for at in range(0, len(listed), _SLICE):
             await trio.lowlevel.checkpoint()
             some = listed[at : at + _SLICE]
-            found += [(name, me._child(name, who, qid, dtype=kind)) for name, qid, _, kind in some]
+            found += [(name, me._child(name, who, qid, listed=True, dtype=kind)) for name, qid, _, kind in some]
         return found
 
     async def open(self, how: Open) -> RemoteHandle:
-        me = self._as(how.who)
+        me = self.seen_by(how.who)
         connection, fid = await me.here()
         new, _ = await requests.walk(connection, fid, ())
         try:
@@ -283,7 +247,7 @@ class Remote(Node):
         return RemoteHandle(me, connection, new, iounit, how.records)
 
     async def create(self, name: str, perm: int, how: Open) -> "tuple[Remote, RemoteHandle]":
-        me = self._as(how.who)
+        me = self.seen_by(how.who)
         connection, fid = await me.here()
         new, _ = await requests.walk(connection, fid, ())
         try:
@@ -306,41 +270,43 @@ class Remote(Node):
         return child, RemoteHandle(child, connection, new, iounit, how.records)
 
     async def mkdir(self, name: str, perm: int, who: Principal) -> "Remote":
-        me = self._as(who)
+        me = self.seen_by(who)
         connection, fid = await me.here()
         return me._child(name, who, await requests.mkdir(connection, fid, name, perm, gid=who.group))
 
     async def symlink(self, name: str, target: str, who: Principal) -> "Remote":
-        me = self._as(who)
+        me = self.seen_by(who)
         connection, fid = await me.here()
         return me._child(name, who, await requests.symlink(connection, fid, name, target, gid=who.group))
 
     async def mknod(self, name: str, mode: int, rdev: int, who: Principal) -> "Remote":
-        me = self._as(who)
+        me = self.seen_by(who)
         connection, fid = await me.here()
         return me._child(name, who, await requests.mknod(connection, fid, name, mode, rdev, gid=who.group))
 
     async def link(self, name: str, target: Node, who: Principal) -> None:
-        me, other = self._as(who), self._beside(target, who)
+        me, other = self.seen_by(who), self._beside(target, who)
         connection, fid, of = await me._both(other)
         await requests.link(connection, fid, of, name)
 
     async def remove(self, name: str, who: Principal, *, directory: bool | None = None) -> None:
-        me = self._as(who)
+        me = self.seen_by(who)
         connection, fid = await me.here()
         await requests.remove(connection, fid, name, directory=directory)
 
     async def rename(self, name: str, to: Node, newname: str, who: Principal, *, replace: bool = True) -> None:
         # 9P2000.L has no word for `replace`: whoever asks for it has looked for the name before
-        me, other = self._as(who), self._beside(await settle(to.home(newname, who)), who)
+        me, other = self.seen_by(who), self._beside(await settle(to.home(newname, who)), who)
         connection, fid, into = await me._both(other)
-        await requests.rename(connection, fid, name, into, newname, same=other.names == me.names)
+        await requests.rename(
+            connection, fid, name, into, newname, same=other.path == me.path and other.names == me.names
+        )
 
     def _beside(self, node: Node, who: Principal) -> "Remote":
         """Return another file of this server as a user sees it; raises EXDEV for one that is elsewhere."""
         if not isinstance(node, Remote) or node.server is not self.server:
             raise NineError(errno.EXDEV)
-        return node._as(who)
+        return node.seen_by(who)
 
     async def _both(self, other: "Remote") -> tuple[Connection, int, int]:
         """Return the fids of two files on one connection."""
@@ -351,12 +317,12 @@ class Remote(Node):
         return connection, fid, of
 
     async def change(self, change: Change, who: Principal) -> None:
-        me = self._as(who)
+        me = self.seen_by(who)
         connection, fid = await me.here()
         await requests.change(connection, fid, change)
 
     async def sync(self, who: Principal, *, data: bool = False) -> None:
-        me = self._as(who)
+        me = self.seen_by(who)
         connection, fid = await me.here()
         new, _ = await requests.walk(connection, fid, ())
         try:
@@ -374,7 +340,7 @@ class Remote(Node):
         return await stored.statfs(connection, fid)
 
     async def xattr(self, name: str, who: Principal) -> bytes:
-        me = self._as(who)
+        me = self.seen_by(who)
         connection, fid = await me.here()
         return await stored.xattr(connection, fid, name)
 
@@ -383,7 +349,7 @@ class Remote(Node):
         return [name.decode("utf-8", "surrogateescape") for name in names.split(b"\0") if name]
 
     async def set_xattr(self, name: str, value: bytes, who: Principal, *, flags: int = 0) -> None:
-        me = self._as(who)
+        me = self.seen_by(who)
         connection, fid = await me.here()
         await stored.set_xattr(connection, fid, name, value, flags)
 

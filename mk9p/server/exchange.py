@@ -106,7 +106,10 @@ async def here(c: Connection, type_: int, call: Call, args: tuple[Any, ...], num
 
 
 async def _bring(c: Connection, number: int) -> Fid | None:
-    """Make a fid ours by its names: for good if its server is gone, and raises EIO for one that was open then; else returns what is lent."""
+    """Make a fid ours by its names: for good if its server is gone, and raises EIO for one that was open then; else returns what is lent.
+
+    Raises ESTALE if the names lead to another file by now.
+    """
     hop = c.relays.get(number)
     if hop is None or number in c.session.fids:
         return None
@@ -115,6 +118,8 @@ async def _bring(c: Connection, number: int) -> Fid | None:
     place, who = hop.place, hop.backend.who
     for name in hop.names:
         place = await settle(c.step(place, name, who))
+    if hop.names and hop.path is not None and place.path != hop.path:
+        raise NineError(errno.ESTALE)
     if c.relays.get(number) is not hop or number in c.session.fids:
         return None  # another request was quicker
     f = c.session.fids[number] = Fid(place, who)

@@ -20,13 +20,14 @@ WHEN: Final = 64  # where the time begins, in ns
 
 
 class Hop:
-    """A fid that is theirs, or the crossing to it: the place where the crossing is, and the names from there."""
+    """A fid that is theirs, or the crossing to it: the place where the crossing is, the names from there, and the qid.path that they led to."""
 
-    __slots__ = ("backend", "crossing", "names", "opened", "place", "sure", "void", "way")
+    __slots__ = ("backend", "crossing", "names", "opened", "path", "place", "sure", "void", "way")
 
     def __init__(self, backend: "Backend", place: Place, names: tuple[str, ...], way: Way | None = None) -> None:
         self.backend, self.place, self.names = backend, place, names
         self.way, self.crossing = way, way is not None and not way.whole
+        self.path: int | None = None
         self.opened = False
         self.sure = True  # the answer that made it a fid is there
         self.void = False  # that was that it is none

@@ -328,15 +328,14 @@ class Backend:
                 if isinstance(old, Asked):
                     self._failed(old)
             return
-        count = 0
+        count = path = 0
         if type_ == _RWALK:
             if end - start < 9 or end - start != 9 + 13 * (count := _u16(buf, start + 7)[0]):
                 raise self.garbage(type_)
             if count > known.count:
                 raise ProtocolError(f"{self.way.address} answers a walk of {known.count} names with {count} qids")
-            paths = self.way.paths
             for at in range(start + 14, end, 13):
-                _put64(buf, at, paths[_u64(buf, at)[0]])
+                _put64(buf, at, path := self.way.paths[_u64(buf, at)[0]])
         if hop is not None:
             hop.sure = True
         if type_ == _RLERROR or count < known.count:
@@ -345,10 +344,12 @@ class Backend:
             pass
         elif base is None:
             hop.opened = True
-            hop.names += known.names
+            if known.names and end - start >= 20:  # else it is refused for its length
+                hop.names, hop.path = hop.names + known.names, self.way.paths[_u64(buf, start + 12)[0]]
         elif known.type == _TRENAME:
             hop.place, hop.names = base.place, base.names + known.names
         else:
+            hop.path = path if count else base.path
             if known.before is base:
                 hop.opened = hop.opened or base.opened
             if base.names is not known.names:  # what it was walked from was not where it seemed to be
@@ -360,7 +361,8 @@ class Backend:
         if known.type not in (_WALK, _XATTRWALK) or hop is None:
             return
         if before is not None and not before.void:
-            hop.place, hop.names, hop.opened = before.place, before.names, hop.opened or before.opened
+            hop.place, hop.names, hop.path = before.place, before.names, before.path
+            hop.opened = hop.opened or before.opened
             return
         hop.void = True
         if self.c.relays.get(known.number) is hop:

@@ -2,12 +2,14 @@
 
 Opening `clone` starts a conversation and gives its ctl, whose reading tells the number. The conversation lives while any file of it is open, or
 `keep` was written to its ctl and `unkeep` was not, and is taken down completely when the last one is closed: counted here, so that no author forgets
-one. A number is used again when it is free, the lowest first, as Plan 9 does.
+one. A number is used again when it is free, the lowest first, as Plan 9 does; its qid.path is another one then, so that nobody who remembers the old
+conversation by its name takes the new one for it.
 
 A conversation may also begin at the opening of another file: of `listen` (ip(3)), which waits for a call and gives the ctl of that. `accept` does it.
 """
 
 import errno
+import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Protocol
 
@@ -17,6 +19,7 @@ from mk9p.tree.ctl import Ctl
 from mk9p.tree.dirs import Dir
 from mk9p.tree.files import File
 from mk9p.tree.node import Buffer, Change, Handle, Maybe, Node, Open, settle
+from mk9p.tree.qids import PLACE
 from mk9p.tree.words import word
 
 MAX = (
@@ -44,6 +47,7 @@ class _Numbered(Dir):
         super().__init__(*tree.children)
         self.owned(who.uid, who.group)
         self.owner, self.number, self.talk = owner, number, talk
+        self.path = int.from_bytes(os.urandom(8)) | PLACE  # the number comes again, and is another conversation then
         self.users, self.kept, self.ended = 0, False, False
         self.ctl = self.walk("ctl", who)
         if isinstance(self.ctl, Ctl):

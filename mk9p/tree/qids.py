@@ -2,6 +2,7 @@
 
 v9fs makes the inode number of it and, in its cached modes, takes two files of one path for one file. So a path is never a counter or `hash()`:
 * a made-up file is told by its place: the path of its directory and its name, hashed;
+* a conversation, which is no longer there after a restart, has a random one: its number is used again, and is another conversation then;
 * a file of another server is told by that server and its own path there, mapped into the same space, or two kernels' files would become one.
 
 That server may be hostile, and may work together with one of our clients, who sees what its paths become. So they are mapped by a hash with a secret

@@ -52,6 +52,7 @@ class Place:
     top: Path
     address: str = ""
     server: subprocess.Popen[str] | None = None
+    cache: str = "none"
 
     @property
     def dir(self) -> Path:
@@ -65,6 +66,23 @@ class Place:
         said = self.server.stderr.readline()
         assert "listening" in said, said + self.server.stderr.read()
 
+    def export(self) -> None:
+        """Serve the directory `export` of this place."""
+        self.server = subprocess.Popen(
+            [sys.executable, "-m", "mk9p", "serve", "-l", self.address, f"fs:{self.top}/export"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.server.stderr is not None
+        said = self.server.stderr.readline()
+        assert "listening" in said, said + self.server.stderr.read()
+
+    def again(self) -> None:
+        """Let that server be killed, and come back."""
+        self.kill()
+        self.export()
+
     def kill(self) -> None:
         assert self.server is not None
         self.server.kill()
@@ -72,8 +90,9 @@ class Place:
         self.server = None
 
     def mount(self, *flags: str) -> None:
+        self.cache = flags[flags.index("--cache") + 1] if "--cache" in flags else "none"
         done = mk9p("mount", "--fuse", *flags, self.address, str(self.dir))
-        assert (done.returncode, done.stderr) == (0, "")
+        assert (done.returncode, done.stderr) == (0, f"mk9p mount: note: {mount.LOCKS}\n")
 
     def sh(self, script: str, *, user: int | None = None, inside: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a script in the mount, or else in the directory above it, `$T`."""
@@ -118,6 +137,20 @@ class Place:
             if b"mount" in words and str(self.dir).encode() in words:
                 found.append(int(folder.name))
         return found
+
+
+@contextmanager
+def exported(*flags: str) -> Iterator[Place]:
+    """Give a place where a directory of the host, `export`, is served by mk9p and mounted: all users may come, and make files in it."""
+    with place() as made:
+        export = made.top / "export"
+        export.mkdir()
+        export.chmod(0o777)
+        made.address = f"unix!{made.top}/s"
+        made.export()
+        made.mount("--aname", "fs/export", *flags)
+        yield made
+        mount.umount(str(made.dir), lazy=True)
 
 
 @contextmanager

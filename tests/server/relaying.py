@@ -244,7 +244,7 @@ async def lab(
                 assert isinstance(far, Remote)
                 far.server.backoff = 0
                 if not fast:
-                    far.server.many, far.way = False, None
+                    far.server.many = False
             async with serving(ns.root) as front:
                 yield Lab(hosts, ns, front)
             nursery.cancel_scope.cancel()

@@ -114,6 +114,31 @@ async def test_what_was_asked_of_a_server_that_dies_is_answered_once(tmp_path: P
         assert not backend(found).dead
 
 
+async def test_names_that_lead_to_another_file_when_a_server_is_back_are_stale(tmp_path: Path) -> None:
+    tree = a_tree()
+    old = tree.children["d"]
+    old.path = 71
+    async with lab(tmp_path, tree) as found:
+        talk = await found.client()
+        await walk(talk, ON, 5, "d")
+        await walk(talk, ON, 6, "d", "e")
+        await walk(talk, 5, 7)
+        await walk(talk, 5, 8, "f")
+        await walk(talk, 0, 9, "k0", "d")
+        assert isinstance(await talk.rpc(m.Tmkdir, 1, 5, "made", 0o755, 0), m.Rmkdir)
+        await walk(talk, 7, 10, "made")
+        await found.hosts[0].stop()
+        tree.children["d"], tree.children["dd"] = a_tree().children["d"], old
+        await found.hosts[0].start()
+        for fid in range(5, 11):
+            assert await fails(talk, m.Tgetattr, fid, 0x7FF) == (errno.ENOENT if fid == 10 else errno.ESTALE), fid
+            assert await fails(talk, m.Tmkdir, fid, "new", 0o755, 0) in (errno.ENOENT, errno.ESTALE), fid
+        assert "new" not in tree.children["d"].children
+        tree.children["d"] = tree.children.pop("dd")
+        for fid in range(5, 11):
+            assert isinstance(await talk.rpc(m.Tgetattr, 1, fid, 0x7FF), m.Rgetattr)
+
+
 async def test_fids_that_were_not_open_can_be_clunked_and_removed_when_the_server_is_gone(tmp_path: Path) -> None:
     async with lab(tmp_path, a_tree()) as found:
         talk = await found.client()

@@ -79,8 +79,6 @@ async def composed(path: Path, script: list[Request], burst: int, *, fast: bool)
     async with lab(path, the_tree(), fast=fast) as found:
         far = far_server(found)
         far.server.paths = Foreign(b"the same")  # the address is another each time
-        if fast:
-            far.way = type(far.way)(far.server.address, "", (), far.server.paths)  # type: ignore[arg-type]
         talk = await found.client()
         got = await converse(talk, script, burst)
         assert bool(found.crossings) == fast

@@ -1,0 +1,149 @@
+"""The inodes that the kernel knows of a FUSE mount, and which file is which.
+
+Rules
+* An inode is a file of the server as long as the kernel knows it: its fids stay, one for each user who came by it. Names are what it was found by.
+* A file's number is qid.path, if that is free; else any. So the root's number 1 is the root's alone, and no server takes another file's number.
+* Who finds a file by a name under which it is known gets that inode. Under another name it is the same file if the server says so (the same
+  qid.path, the same kind) and it can be: it has several names (a hard link), or the name that it was known by leads to it no more (it was renamed).
+  Else there are two inodes: a server that gives two files one qid.path must not turn one into the other.
+"""
+
+import secrets
+import stat as st
+from typing import Final
+
+import attrs
+
+from mk9p.auth import Principal
+from mk9p.compose.remote import Remote
+
+ROOT: Final = 1  # FUSE's own number of the root
+
+
+@attrs.define(eq=False)
+class Inode:
+    """A file that the kernel knows: its number, what it is (S_IFMT), its qid.path, and how often the kernel was told of it.
+
+    `parent` is the number of the directory that it was last found in, `name` its name there; `names` are all that it was found by. `views` is the
+    file as each user sees it.
+    """
+
+    number: int
+    kind: int
+    path: int | None
+    parent: int
+    name: str
+    views: dict[Principal, Remote]
+    known: int = 0
+    stored: bool = False  # it had a qid.version when it was last looked at
+    version: int = 0  # qid.version of the contents that the kernel may have kept
+    names: set[tuple[int, str]] = attrs.field(factory=set)
+
+    def seen_by(self, who: Principal) -> Remote:
+        """Return this file as a user sees it."""
+        view = self.views.get(who)
+        if view is None:
+            view = self.views[who] = self.node.seen_by(who)
+        return view
+
+    @property
+    def node(self) -> Remote:
+        """Return this file as who came first sees it: for what needs no permission."""
+        return next(iter(self.views.values()))
+
+
+class Inodes:
+    """All inodes of a mount."""
+
+    def __init__(self, root: Remote) -> None:
+        self.root = Inode(ROOT, st.S_IFDIR, None, ROOT, "", {root.who: root})
+        self.by_number = {ROOT: self.root}
+        self._by_name: dict[tuple[int, str], Inode] = {}
+        self._by_path: dict[int, Inode] = {}  # the latest of each qid.path
+
+    async def found(self, parent: int, name: str, node: Remote, kind: int, nlink: int) -> Inode:
+        """Return the inode of what was found by a name. The kernel is to be told of it: count that in `known` before anything is waited for."""
+        inode = self._by_name.get((parent, name))
+        if inode is None or not _same(inode, node, kind):
+            elsewhere = await self._elsewhere(node, kind, nlink)
+            inode = self._by_name.get((parent, name))  # another task may have been quicker
+            inode = inode if inode is not None and _same(inode, node, kind) else elsewhere
+        if inode is None:
+            inode = Inode(self._number(node.path), kind, node.path, parent, name, {})
+            self.by_number[inode.number] = inode
+        if node.path is not None:
+            self._by_path[node.path] = inode
+        inode.views.setdefault(node.who, node)
+        self._name(inode, parent, name)
+        return inode
+
+    async def _elsewhere(self, node: Remote, kind: int, nlink: int) -> Inode | None:
+        """Return the inode of a file that is known by another name, None if it is not known."""
+        inode = self._by_path.get(node.path or 0)
+        if inode is None or not _same(inode, node, kind):
+            return None
+        if nlink > 1 and kind != st.S_IFDIR:
+            return inode
+        directory = self.by_number.get(inode.parent)
+        if directory is None or (inode.parent, inode.name) not in inode.names:
+            return inode  # what it was known by is gone
+        try:
+            there = await directory.seen_by(node.who).walk(inode.name, node.who)
+        except FileNotFoundError:
+            return inode if inode.known else None
+        except OSError:
+            return None
+        return inode if there.path != node.path and inode.known else None
+
+    def _number(self, path: int | None) -> int:
+        number = path or 0
+        while number <= ROOT or number in self.by_number:
+            number = secrets.randbits(64)
+        return number
+
+    def _name(self, inode: Inode, parent: int, name: str) -> None:
+        """Note by which name an inode was found last."""
+        known = self._by_name.get((parent, name))
+        if known is not None and known is not inode:
+            known.names.discard((parent, name))
+        self._by_name[parent, name] = inode
+        inode.names.add((parent, name))
+        if (inode.parent, inode.name) == (parent, name):
+            return
+        inode.parent, inode.name = parent, name
+        directory = self.by_number.get(parent)
+        if directory is not None:
+            for who, view in inode.views.items():
+                view.moved(directory.seen_by(who), name)
+
+    def removed(self, parent: int, name: str) -> None:
+        """Note that a name is no more."""
+        inode = self._by_name.pop((parent, name), None)
+        if inode is not None:
+            inode.names.discard((parent, name))
+
+    def renamed(self, parent: int, name: str, to: int, newname: str) -> None:
+        """Note that a file has another name: the kernel goes on using its inode, and may not look it up again."""
+        inode = self._by_name.get((parent, name))
+        self.removed(parent, name)
+        self.removed(to, newname)
+        if inode is not None:
+            self._name(inode, to, newname)
+
+    def forget(self, number: int, times: int) -> None:
+        """Note that the kernel has forgotten an inode so many times."""
+        inode = self.by_number.get(number)
+        if inode is None or inode is self.root:
+            return
+        inode.known -= times
+        if inode.known > 0:
+            return
+        del self.by_number[number]
+        for place in inode.names:
+            del self._by_name[place]
+        if inode.path is not None and self._by_path.get(inode.path) is inode:
+            del self._by_path[inode.path]
+
+
+def _same(inode: Inode, node: Remote, kind: int) -> bool:
+    return inode.path == node.path and inode.kind == kind

@@ -1,0 +1,166 @@
+"""`Walked`: what a `Remote` is before anything is done with it: a file of another server, its fid, and its names.
+
+Rules
+* While the fid of a file lives it is the file that was walked to, whatever names it and the directories above have got since: all is done from that
+  fid, and what has none yet is walked to from the nearest directory that has one.
+* Names from the root are used on a new connection alone. The qid must be the same then, else the answer is ESTALE.
+* What a listing has found is a name until it is used, for names are what directories have. What was made is a file from the start.
+* A fid is one user's. Another user's way to the same file is its names, and they must lead to the same file, too.
+"""
+
+import errno
+from collections.abc import Awaitable
+from typing import Protocol, Self, TypeVar
+
+from mk9p.auth import Principal
+from mk9p.client import requests
+from mk9p.client.connection import Connection
+from mk9p.errors import NineError
+from mk9p.tree import Node
+from mk9p.tree.qids import Foreign
+from mk9p.wire import QTDIR, Qid
+
+T = TypeVar("T")
+
+
+class Host(Protocol):
+    """What is asked of the server that has the files: remote.py's."""
+
+    paths: Foreign
+    moves: int
+
+    async def root(self, who: Principal) -> tuple[Connection, int, Qid]: ...
+
+    async def soon(self, answer: Awaitable[T]) -> T: ...
+
+
+class Walked(Node):
+    """A file of another server: the name that it was found by, in which directory, and as whom it is asked for. `parent` None is the root.
+
+    `qid` is what was told of it. `listed`: it is a name in a directory yet, and becomes a file when it is first used.
+    """
+
+    def __init__(
+        self,
+        server: Host,
+        who: Principal,
+        parent: Self | None = None,
+        name: str = "",
+        qid: Qid | None = None,
+        at: tuple[Connection, int] | None = None,
+        *,
+        listed: bool = False,
+        dtype: int | None = None,
+    ) -> None:
+        self.server, self.who, self.listed, self.dtype = server, who, listed, dtype
+        self.parent: Self | None = parent
+        self.name = name
+        self.qtype = QTDIR if qid is None else qid.type  # nothing else is mounted
+        # The root's path is told by its place: what is there shall be one file before, while and after the server is there.
+        self.path = None if qid is None else server.paths[qid.path]
+        self._at = at
+        self._old: tuple[Connection, int] | None = None  # the fid before, which a request under way may still name
+        self._moved, self._looked = 0, server.moves
+
+    def __del__(self) -> None:
+        # Nobody closes a Node: whoever walked here just lets it go, and then its fid must go too. The collector may run in any thread and in the
+        # middle of a send, so the clunk is only noted down here.
+        for at in (getattr(self, "_at", None), getattr(self, "_old", None)):
+            if at is not None and self.parent is not None:
+                at[0].clunk_later(at[1])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names from the root, as far as is known here: others may have given the directories new ones."""
+        return self._names(None)
+
+    def _names(self, above: Self | None) -> tuple[str, ...]:
+        """Return the names from a directory above this file, None for the root."""
+        names, at = list[str](), self
+        while at.parent is not None and at is not above:
+            names.append(at.name)
+            at = at.parent
+        return tuple(reversed(names))
+
+    def moved(self, parent: Self, name: str) -> None:
+        """Note that this file was given another name, and so were those below it. What a server calls below itself stays where it is."""
+        at: Self | None = parent
+        while at is not None and at is not self:
+            at = at.parent
+        if at is None:
+            self.parent, self.name = parent, name
+            self.server.moves += 1
+            self._moved = self.server.moves
+
+    def seen_by(self, who: Principal) -> Self:
+        """Return this file as another user sees it. It is to be kept while its fid is used: `__del__` ends that."""
+        if who == self.who:
+            return self
+        other = type(self)(self.server, who, self.parent, self.name, listed=self.listed, dtype=self.dtype)
+        other.qtype, other.path = self.qtype, self.path
+        return other
+
+    async def here(self) -> tuple[Connection, int]:
+        """Return the connection and this file's fid, which lives as long as this object.
+
+        Without one on this connection it is walked to, from the nearest directory that has one. Raises EIO if the server is down, ESTALE if the names
+        lead to another file now.
+        """
+        at = self._at
+        if at is not None and at[0].gone is None:
+            return at if self._looked == self.server.moves else await self._renewed(at)
+        connection, root, qid = await self.server.root(self.who)
+        if self.parent is None:
+            self.qtype = qid.type
+            self._at = connection, root
+            return self._at
+        above = self._nearest(connection)
+        start = root if above is None or above._at is None else above._at[1]
+        fid, qids = await self.server.soon(requests.walk(connection, start, self._names(above)))
+        path = self.server.paths[qids[-1].path]
+        if self._at is not None and self._at[0] is connection:  # another task was quicker
+            connection.clunk_nowait(fid)
+            return self._at
+        if not self.listed and (path != self.path or (qids[-1].type ^ self.qtype) & QTDIR):
+            connection.clunk_nowait(fid)
+            raise NineError(errno.ESTALE)
+        self.qtype, self.path, self.listed = qids[-1].type, path, False
+        self._at = connection, fid
+        return self._at
+
+    async def _renewed(self, at: tuple[Connection, int]) -> tuple[Connection, int]:
+        """Return a fid of this file by its new names, if it or a directory above was moved, and they lead to it.
+
+        To many servers (diod, u9fs) a fid is the path that was walked, and leads nowhere after their own rename.
+        """
+        looked, self._looked = self._looked, self.server.moves
+        above, moved, up = list[Self](), self._moved > looked, self.parent
+        while up is not None:
+            above.append(up)
+            moved, up = moved or up._moved > looked, up.parent
+        if not moved or self.parent is None:
+            return at
+        for directory in reversed(above):
+            if directory._at is not None and directory.who == self.who:
+                await directory.here()
+        nearest = self._nearest(at[0])
+        if nearest is None or nearest._at is None:
+            return at
+        try:
+            fid, qids = await self.server.soon(requests.walk(at[0], nearest._at[1], self._names(nearest)))
+        except NineError:
+            return at
+        if self._at is not at or self.server.paths[qids[-1].path] != self.path:
+            at[0].clunk_nowait(fid)
+            return at
+        if self._old is not None:
+            self._old[0].clunk_nowait(self._old[1])
+        self._old, self._at = at, (at[0], fid)
+        return self._at
+
+    def _nearest(self, connection: Connection) -> Self | None:
+        """Return the nearest directory above that has a fid of this user's on a connection."""
+        at = self.parent
+        while at is not None and (at._at is None or at._at[0] is not connection or at.who != self.who):
+            at = at.parent
+        return at
