@@ -17,6 +17,8 @@ from mk9p.dial.link import SocketLink
 
 _LOG: Final = logging.getLogger("mk9p.dial")
 
+SPARE: Final = 4  # descriptors: what root needs to look, and to end what has the others
+PAUSE: Final = 0.1  # s
 _FULL: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -47,7 +49,11 @@ async def connect(sock: socket.socket, where: Any) -> None:
 
 @attrs.define(eq=False)
 class SocketListener:
-    """A listening socket, which it owns."""
+    """A listening socket, which it owns, with a few descriptors to spare.
+
+    When this process has no more, these are given up, one for each connection that is accepted then: root's, and the server's own user's, who can do
+    something about it. All others are closed at once.
+    """
 
     _sock: socket.socket
     _link: Callable[[socket.socket, Any], SocketLink]
@@ -55,6 +61,11 @@ class SocketListener:
     kind: str = attrs.field(kw_only=True)
     loopback: bool = attrs.field(kw_only=True)
     _before_close: Callable[[], None] = attrs.field(default=lambda: None, kw_only=True)
+    _spare: list[int] = attrs.field(factory=list, init=False)
+    _full: bool = attrs.field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._save()
 
     async def accept(self) -> SocketLink:
         # The only checkpoint once there is something to accept: no link is lost to a cancellation.
@@ -65,6 +76,7 @@ class SocketListener:
             try:
                 sock, where = self._sock.accept()
             except BlockingIOError:
+                self._save()
                 await trio.lowlevel.wait_readable(self._sock)
                 continue
             except OSError as error:
@@ -72,21 +84,46 @@ class SocketListener:
                 if error.errno in (errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP, errno.EFAULT):
                     raise
                 if error.errno in _FULL:
-                    _LOG.error("%s: cannot accept: %s; trying again", self.address, os.strerror(error.errno or 0))
-                    await trio.sleep(0.1)
+                    if not self._full:
+                        _LOG.error("%s: %s: only root is let in now", self.address, os.strerror(error.errno or 0))
+                    self._full = True
+                    if self._spare:
+                        os.close(self._spare.pop())
+                    else:
+                        await trio.sleep(PAUSE)
                 else:
                     await trio.lowlevel.checkpoint()
                 continue
             sock.setblocking(False)
             try:
-                return self._link(sock, where)
+                link = self._link(sock, where)
             except OSError as error:  # it is already gone: getpeername(2) says ENOTCONN
                 sock.close()
                 _LOG.debug("%s: gone before it was accepted: %s", self.address, error)
+                continue
+            if len(self._spare) == SPARE:
+                self._full = False
+                return link
+            if self._save() or link.peer.uid in (0, os.geteuid()):
+                return link
+            link.close()
+            self._save()
+            await trio.lowlevel.checkpoint()
+
+    def _save(self) -> bool:
+        """Have as many descriptors to spare as there should be; False if there are too few for others than root."""
+        try:
+            while len(self._spare) < SPARE:
+                self._spare.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError:
+            return False
+        return True
 
     async def aclose(self) -> None:
         if self._sock.fileno() >= 0:
             trio.lowlevel.notify_closing(self._sock)
+            while self._spare:
+                os.close(self._spare.pop())
             try:
                 self._before_close()
             finally:

@@ -20,7 +20,9 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Final
 
 from mk9p.errors import is_errno
-from mk9p.server.hops import COUNT, WHEN, WHOSE, Asked, Own
+from mk9p.server.hops import COUNT, WHEN, WHOSE, Alias, Asked, Late, Own
+from mk9p.server.owed import came, returned
+from mk9p.server.turns import BLOCK
 from mk9p.wire import messages as m
 
 if TYPE_CHECKING:
@@ -52,15 +54,19 @@ _get64, _put64 = Struct("<Q").unpack_from, Struct("<Q").pack_into
 
 
 def forward(c: "Connection") -> bool:
-    """Pass on the plain requests with which begins what was received, as far as they may all go over at once; True if nothing is left."""
+    """Pass on the plain requests with which begins what was received, as far as they may all go over at once; True if nothing is left.
+
+    They are a block at most: the caller looks at the clock.
+    """
     if c.session.tags:
         return False  # somebody waits here: what must wait for it is judged frame by frame
     frames, relays, asked, counts = c.frames, c.relays, c.asked, c.counts
     buf, limit = frames.buf, frames.limit
     at, tail = frames.ahead()
+    stop = min(at + BLOCK, tail - 10)
     b, first, last, mark, since = None, at, -1, 0, counts.since << WHEN
     kind, run, n, known, least, most = -1, at, 0, 0, 11, 0
-    while tail - at >= 11:
+    while at < stop:
         size, type_, tag, fid = _request(buf, at)
         if type_ != kind:
             if n:
@@ -100,16 +106,21 @@ def forward(c: "Connection") -> bool:
 
 
 def back(b: "Backend") -> None:
-    """Pass on all complete replies that were received. Raises ProtocolError for what is none; what came before it was passed on."""
+    """Pass on the complete replies that were received; `more` tells if the turn was over before the end of them.
+
+    Raises ProtocolError for what is none; what came before it was passed on.
+    """
     frames, asked, paths, counts = b.frames, b.asked, b.way.paths, b.c.counts
     base = b.mark - 1
     buf, limit = frames.buf, frames.limit
     at, tail = frames.ahead()
+    turns, last = b.c.exchange.engine.turns, tail - 6
+    stop = min(at + BLOCK, last)
     now = monotonic_ns()
     first = run = at
     kind, right, n, bad, most = -1, 0, 0, 0, 0
     try:
-        while tail - at >= 7:
+        while at < stop or (at < last and (stop := turns.further(at, last)) > at):
             size, type_, tag = _reply(buf, at)
             if not 7 <= size <= limit:
                 raise b.garbage(type_)
@@ -120,12 +131,17 @@ def back(b: "Backend") -> None:
                 if n:
                     counts.returned(kind & 0xFF, n, bad, at - run, now - (kind >> WHEN))
                 run, n, bad = at, 0, 0
+                if isinstance(known, Alias):
+                    known = returned(b, tag, known, buf, at)
                 if isinstance(known, int):
                     kind, right, most = known, (known & WHOSE) - base, known >> COUNT & 0xFFFFFFFF
-                elif isinstance(known, Own) and known.backend is b:
+                elif (isinstance(known, Own) and known.backend is b) or (isinstance(known, Late) and b in known.owed):
                     kind = -1
-                    del asked[tag]
-                    known.answered(type_, buf, at, size)
+                    if isinstance(known, Own):
+                        del asked[tag]
+                        known.answered(type_, buf, at, size)
+                    else:
+                        came(b, tag, type_, buf, at, at + size)
                     _deliver(b, first, at)
                     first = run = at = at + size
                     continue
@@ -156,8 +172,11 @@ def back(b: "Backend") -> None:
                     raise b.too_much(type_, count)
                 elif type_ == _RREADDIR:
                     b.listed(buf, at, at + size, count)
+                elif size - 11 != (0 if type_ == _RWRITE else count):
+                    raise b.garbage(type_)
             del asked[tag]
             at += size
+        b.more = stop <= at < last
     finally:
         if n:
             counts.returned(kind & 0xFF, n, bad, at - run, now - (kind >> WHEN))

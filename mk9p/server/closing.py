@@ -3,7 +3,8 @@
 import errno
 import logging
 from collections.abc import Awaitable
-from typing import Any, Final
+from time import monotonic_ns
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -11,7 +12,11 @@ from mk9p.auth import Principal
 from mk9p.errors import NineError
 from mk9p.server.fids import Fid, Place
 from mk9p.server.named import require_named
+from mk9p.server.turns import SLICE
 from mk9p.tree import Handle, settle
+
+if TYPE_CHECKING:
+    from mk9p.server.connection import Connection
 
 log = logging.getLogger("mk9p.server")
 
@@ -86,6 +91,31 @@ async def close(fid: Fid) -> None:
 async def _remove(place: Place, who: Principal) -> None:
     await require_named(place, who)
     await settle(place.parent.node.remove(place.name, who))
+
+
+async def close_all(c: "Connection") -> None:
+    """Close all fids of a client, in slices. Those whose requests are not finished are closed with the last of these."""
+    fids, c.session.fids = c.session.fids, {}
+    ends = monotonic_ns() + SLICE // 4
+    while fids:
+        for _ in range(min(16, len(fids))):
+            _, fid = fids.popitem()
+            fid.gone = True
+            if not fid.uses and not close_nowait(fid):
+                await close(fid)
+            del fid  # with all that it stands for, now and not at the end
+        if monotonic_ns() > ends:
+            ends = await c.slices.next(c.user)
+
+
+async def free(c: "Connection", table: dict[int, Any]) -> None:
+    """Empty a table of very many things that a client had, in slices."""
+    ends = monotonic_ns() + SLICE // 4
+    while table:
+        for _ in range(min(64, len(table))):
+            table.popitem()
+        if monotonic_ns() > ends:
+            ends = await c.slices.next(c.user)
 
 
 async def _shielded(value: Any) -> None:

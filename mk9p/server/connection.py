@@ -6,6 +6,7 @@ so small ones are joined and big ones sent from where they lie).
 
 import errno
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,16 +19,21 @@ from mk9p.server.beginning import Beginning
 from mk9p.server.counts import Counts, Tally
 from mk9p.server.fids import Fid, Place
 from mk9p.server.limits import Limits
-from mk9p.session import Session
+from mk9p.server.shares import is_stranger
+from mk9p.server.turns import LAST, STRIDE
+from mk9p.session import Request, Session
 from mk9p.tree import Maybe, Node, Stat
 from mk9p.wire import IOHDRSZ, QTDIR, Dialect, FrameBuffer, codec
 from mk9p.wire import messages as m
 
 if TYPE_CHECKING:
     from mk9p.server.exchange import Exchange
-    from mk9p.server.hops import Asked, Hop, Own
+    from mk9p.server.hops import Hop, Known
+    from mk9p.server.listings import Listings
     from mk9p.server.named import Moves
     from mk9p.server.relay import Backend
+    from mk9p.server.shares import Shares
+    from mk9p.server.turns import Slices, User
 
 USERS: Final = 16  # names of users kept a connection, to be shown
 JOIN: Final = 4096  # a buffer below is cheaper to copy than to hand to the kernel apart
@@ -59,20 +65,33 @@ class Connection:
         self.quiet = trio.lowlevel.ParkingLot()  # who waits for requests to finish
         self.held = False  # no further frame is read: a Tversion waits for the requests before it
         self.dead = False
+        # nobody was given this line, so it may not be silent for ever; an emulator's lies there long before it is used
+        self.stranger = is_stranger(link.peer, policy) and not link.lossy
         self.greeted = False  # somebody has attached
         self.users: dict[str, None] = {}  # who, the first few
         self.refused = False  # and that was said
         self.told: set[object] = set()  # what the log says of its requests (failures.py)
         self.tally: Tally
+        self.shares: Shares
+        self.slices: Slices
+        self.listings: Listings
         self.number = 0  # of this connection among all that this server has had
         self.came = time.time_ns()
         self.moves: Moves = {}
         self.relays: dict[int, Hop] = {}  # fids that are another server's (relay.py)
         self.backends: dict[object, Backend] = {}
-        self.asked: dict[int, int | Asked | Own] = {}  # what was passed on, by tag (blocks.py)
+        self.asked: dict[int, Known] = {}  # what was passed on, by tag (blocks.py)
         self.choked: set[Backend] = set()  # of these, the ones that take no more bytes: no further frame is read
         self.exchange: Exchange
-        self.more = False  # requests were received that are not answered yet, for want of room for their replies
+        self.user: User  # whose turn it has part in
+        self.queued = False  # it waits for a turn
+        self.more = (
+            False  # requests were received that are not answered yet, for want of time, or of room for their replies
+        )
+        self.ready: deque[Request] = deque()  # requests that waited for others, and may run now
+        self.stride = STRIDE  # bytes of requests between two looks at the clock (turns.py)
+        self.hung_up = False  # its peer was seen to be gone
+        self.last_turns = LAST  # that it has then
         self.blocked = False  # the kernel takes no more bytes: wait for writable, and read nothing meanwhile
 
     def speak(self, dialect: Dialect) -> None:

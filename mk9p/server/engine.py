@@ -7,29 +7,32 @@ cancelled and his files closed before his link is.
 import contextlib
 import errno
 import logging
-from typing import Final
+from typing import Any, Final
 
 import trio
 
 from mk9p.auth import Policy
 from mk9p.dial import Link, Listener
 from mk9p.errors import NineError
-from mk9p.server.closing import close
+from mk9p.server.closing import close_all, free
 from mk9p.server.connection import Connection
 from mk9p.server.counts import Tally
 from mk9p.server.dispatch import Call, calls
 from mk9p.server.leader import Leader
 from mk9p.server.limits import MIN_MSIZE, Limits
+from mk9p.server.listings import Listings
 from mk9p.server.refusals import line, origin, refuse, refuse_peer
+from mk9p.server.shares import Shares
+from mk9p.server.turns import Slices
 from mk9p.tree import Node
 from mk9p.wire import Dialect, codec
 from mk9p.wire import messages as m
 
 log = logging.getLogger("mk9p.server")
 
-_STRANGERS: Final = frozenset(
-    {"tcp", "unix", "vsock"}
-)  # whoever has another kind of link was given it, and may be silent
+CANCELLED: Final = (
+    32  # requests that are cancelled at once: they end in the same round of the scheduler, before anybody has a turn
+)
 
 
 class Server(Leader):
@@ -42,6 +45,9 @@ class Server(Leader):
         self.tally = tally or Tally()
         self.connections = self.tally.connections
         self.deserted = trio.Event()  # set when the last client of all has left; a new one makes a new event
+        self.slices = Slices()
+        self.listings = Listings(self.slices)
+        self.shares = Shares(self.limits, self.turns)
         self._strangers: dict[Connection, float] = {}  # who has not attached yet, and until when he may take his time
         self._knock = trio.Event()  # a stranger came where there was none
         self._version_call: Call = (codec(Dialect.P9, m.Tversion.type).unpack, self._version)
@@ -55,6 +61,8 @@ class Server(Leader):
                 self._nursery = nursery
                 nursery.start_soon(self._work)
                 nursery.start_soon(self._watch_strangers)
+                nursery.start_soon(self.exchange.be_patient)
+                nursery.start_soon(self.halves.watch, self.limits.partial)
                 task_status.started()
                 await trio.sleep_forever()
         finally:
@@ -63,7 +71,7 @@ class Server(Leader):
                 self._unlink(c)
                 c.link.close()
                 with trio.CancelScope(shield=True):
-                    await self._close_fids(c)
+                    await close_all(c)
             self.close()
 
     async def listen(
@@ -81,23 +89,25 @@ class Server(Leader):
 
     def add(self, link: Link, policy: Policy | None = None, *, root: Node | None = None) -> Connection:
         """Serve one more link; without a policy, by the rules of auth.py alone. Raises EMFILE, having closed the link, if there are too many."""
-        if len(self.connections) >= self.limits.connections:
-            text = f"all {self.limits.connections} connections are in use"
-            refuse_peer(self.tally, link.peer, "connections", text)
+        try:
+            user = self.shares.enter(link.peer)
+        except NineError as error:
+            refuse_peer(self.tally, link.peer, "connections", str(error))
             link.close()
-            raise NineError(errno.EMFILE, text)
+            raise
         c = Connection(link, root or self.root, policy or Policy(), self.limits)
+        c.user, c.shares, c.slices, c.listings = user, self.shares, self.slices, self.listings
         if link.lossy:
             c.frames.resync(m.Tversion.type)
         try:
             self.watch(c)
         except OSError:
+            self.shares.leave(c)
             link.close()
             raise
         c.exchange, c.tally = self.exchange, self.tally
         c.number = self.tally.enter(c)
-        # a private link, and an emulator's, may lie there long before it is used
-        if link.peer.kind in _STRANGERS and not (c.policy.trust or link.lossy):
+        if c.stranger:
             self._strangers[c] = trio.current_time() + self.limits.handshake
             self._knock.set()
         if self.deserted.is_set():
@@ -127,51 +137,49 @@ class Server(Leader):
         if log.isEnabledFor(logging.INFO) and not c.refused:
             users = ",".join(c.users) or "-"
             log.info(line("ended", number=c.number, **origin(c.link.peer), user=users, text=reason))
-        self._unlink(c)
-        self._cancel_all(c)
+        old = self._unlink(c)
         assert self._nursery is not None
-        self._nursery.start_soon(self._bury, c)
+        self._nursery.start_soon(self._bury, c, old)
 
-    def _unlink(self, c: Connection) -> None:
+    def _unlink(self, c: Connection) -> list[dict[int, Any]]:
         c.dead = True
         c.out.clear()
         c.gone += c.out_size
         c.out_size = 0
+        c.ready.clear()
         self._strangers.pop(c, None)
         self.unwatch(c)
-        self.exchange.drop(c)
+        return self.exchange.drop(c)
 
-    async def _bury(self, c: Connection) -> None:
+    async def _bury(self, c: Connection, old: list[dict[int, Any]]) -> None:
         with trio.CancelScope(shield=True):
-            await self._settled(c)
-            await self._close_fids(c)
+            await self._end_requests(c)
+            await close_all(c)
+            for table in old:
+                await free(c, table)
         c.link.close()
         self.tally.leave(c)
+        self.shares.leave(c)
         if not self.connections:
             self.deserted.set()
 
-    def _cancel_all(self, c: Connection) -> None:
-        """Cancel what runs; drop what has not run yet, the last to come first, so that nothing is started by it."""
+    async def _end_requests(self, c: Connection) -> None:
+        """Cancel what runs; drop what has not run yet, the last to come first, so that nothing is started by it. Wait for the end of all.
+
+        But for a Tversion that asks for it.
+        """
         session = c.session
-        for request in reversed(list(session.tags.values())):
+        for number, request in enumerate(reversed(list(session.tags.values())), 1):
+            if session.tags.get(request.tag) is not request:
+                continue
             if request.cancel is not None:
                 request.cancel()
-            elif request.type != m.Tflush.type and session.tags.get(request.tag) is request:
+            elif request.type != m.Tflush.type:
                 session.drop(request)
-
-    async def _settled(self, c: Connection) -> None:
-        """Wait until no request of a connection, but perhaps a Tversion that asks, is in a worker's hands."""
-        while any(
-            request.cancel is not None and request.type != m.Tversion.type for request in c.session.tags.values()
-        ):
+            if number % CANCELLED == 0:
+                await self.slices.next(c.user)
+        while any(request.cancel is not None and request.type != m.Tversion.type for request in session.tags.values()):
             await c.quiet.park()
-
-    async def _close_fids(self, c: Connection) -> None:
-        fids, c.session.fids = c.session.fids, {}
-        for f in fids.values():
-            f.gone = True
-            if not f.uses:
-                await close(f)
 
     # Tversion
 
@@ -180,14 +188,15 @@ class Server(Leader):
         if msize < MIN_MSIZE:
             refuse(c, "version", f"msize {msize} is too small")
             raise NineError(errno.EINVAL, f"msize {msize} is too small: {MIN_MSIZE} at least")
-        self.exchange.drop(c)
+        old = self.exchange.drop(c)
         if c.session.tags or c.session.fids:
             c.held = True  # nothing that comes after may overtake
             self.rewatch(c)
             try:
-                self._cancel_all(c)
-                await self._settled(c)
-                await self._close_fids(c)
+                await self._end_requests(c)
+                await close_all(c)
+                for table in old:
+                    await free(c, table)
             finally:
                 c.held = False
                 self.again(c)

@@ -17,18 +17,18 @@ from mk9p.errors import NineError, ProtocolError
 from mk9p.server.blocks import back
 from mk9p.server.connection import Connection, Reply
 from mk9p.server.fids import Fid, Place
-from mk9p.server.hops import Hop, Own
+from mk9p.server.hops import Alias, Asked, Hop, Own
+from mk9p.server.owed import PATIENCE, give_up, require_free
 from mk9p.server.relay import PAIRS, Backend
 from mk9p.tree import Open, settle
 from mk9p.wire import QTDIR, Dialect, codec
 from mk9p.wire import messages as m
 
 if TYPE_CHECKING:
-    from mk9p.server.leader import Leader
+    from mk9p.server.links import Links
 
 log = logging.getLogger("mk9p.server")
 
-BATCHES: Final = 4
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 OURS: Final = frozenset(
     {m.Tversion.type, m.Tauth.type, m.Tattach.type, m.Tflush.type}
@@ -67,6 +67,7 @@ async def carry(c: Connection, number: int, f: Fid, b: Backend | None) -> None:
     if (
         b is None
         or b.dead
+        or number in b.limbo
         or way is None
         or (way.address, way.aname, way.who) != (b.way.address, b.way.aname, b.way.who)
     ):
@@ -133,8 +134,10 @@ async def _bring(c: Connection, number: int) -> Fid | None:
 class Exchange:
     """The engine's relays: their links are in its epoll."""
 
-    def __init__(self, engine: "Leader") -> None:
+    def __init__(self, engine: "Links") -> None:
         self.engine = engine
+        self._flushes: dict[Asked, float] = {}  # that were passed on, in order, and until when they are waited for
+        self._some = trio.Event()
 
     def watch(self, b: Backend) -> None:
         """Take in a connection that was just made."""
@@ -144,6 +147,8 @@ class Exchange:
         """Wait for what a link can do now: send what is left, receive if there is room for it."""
         if b.link is None:
             return
+        if b.more and not b.c.blocked:
+            self.engine.call(b)
         fd, by_fd, poller = b.link.rfd, self.engine.by_fd, self.engine.poller
         wanted = (_OUT if b.blocked else 0) | (0 if b.c.blocked else _IN)
         if (
@@ -186,17 +191,22 @@ class Exchange:
         try:
             if b.blocked:
                 self._send(b)
-            for _ in range(BATCHES):
-                if b.link is None or c.blocked:
-                    break
-                space = b.frames.space()
-                count = b.link.recv_into(space)
-                if not count:
-                    self.lost(b, "it was closed by the other side")
-                    break
-                b.frames.received(count)
+            count = full = 0
+            while b.link is not None and not c.blocked:
+                if b.more:  # received when its last turn was over
+                    b.more = False
+                else:
+                    space = b.frames.space()
+                    count, full = b.link.recv_into(space), len(space)
+                    if not count:
+                        self.lost(b, "it was closed by the other side")
+                        break
+                    b.frames.received(count)
                 back(b)
-                if count < len(space):
+                if b.more or count < full:
+                    break
+                if monotonic_ns() > self.engine.turns.until:
+                    b.more = True
                     break
         except BlockingIOError:
             return
@@ -235,12 +245,44 @@ class Exchange:
 
     def refuse(self, c: Connection, tag: int) -> None:
         """Raise EINVAL if a tag is that of a request that was passed on; those of our own requests are not the client's, and never meet it."""
-        if not isinstance(c.asked.get(tag), Own | None):
-            raise NineError(errno.EINVAL, "tag already in use")
+        known = c.asked.get(tag)
+        if not isinstance(known, Own | Alias):
+            require_free(known)
 
     def flush(self, c: Connection, tag: int, oldtag: int, frame: bytes) -> bool:
         """Pass on a Tflush of a request that was passed on; False if it was not."""
         return any(b.flush(tag, oldtag, frame) for b in c.backends.values())
+
+    def flushing(self, flush: Asked) -> None:
+        """Wait for the answer to a flush that was passed on, but not for ever."""
+        self._flushes[flush] = trio.current_time() + PATIENCE
+        self._some.set()
+
+    def flushed(self, flush: Asked) -> None:
+        """Wait for the answer to a flush no more."""
+        self._flushes.pop(flush, None)
+
+    async def be_patient(self) -> None:
+        """Answer flushes that other servers do not answer in time."""
+        while True:
+            await self._some.wait()
+            self._some = trio.Event()
+            while self._flushes:
+                flush, until = next(iter(self._flushes.items()))
+                await trio.sleep_until(until)
+                if self._flushes.pop(flush, None) is not None:
+                    self._give_up(flush)
+
+    def _give_up(self, flush: Asked) -> None:
+        b = flush.backend
+        tag = give_up(b, flush)
+        if tag is None:
+            self.lost(b, "it does not answer a flush")
+            return
+        reply = b.c.reply(m.Rflush, tag)
+        b.c.counts.returned(m.Tflush.type, 1, 0, len(reply), monotonic_ns() - flush.since)
+        b.c.queue(reply)
+        self._tell(b.c)
 
     def settle(self, c: Connection) -> None:
         """End the runs of frames in a client's buffer, which is about to be another."""
@@ -283,14 +325,17 @@ class Exchange:
     def close(self, b: Backend) -> None:
         if b.link is not None and self.engine.by_fd.pop(b.link.rfd, None) is not None:
             self.engine.poller.unregister(b.link.rfd)
+        self._flushes = {flush: until for flush, until in self._flushes.items() if flush.backend is not b}
         b.close()
         if b in b.c.choked:
             self._unchoke(b)
 
-    def drop(self, c: Connection) -> None:
-        """End all of a client's connections to other servers, and forget what was theirs."""
+    def drop(self, c: Connection) -> list[dict[int, Any]]:
+        """End all of a client's connections to other servers, and forget what was theirs; returns that, for it takes time to free it."""
         for b in list(c.backends.values()):
             self.close(b)
+        old: list[dict[int, Any]] = [{**c.relays}, {**c.asked}]
         c.backends.clear()
         c.relays.clear()
         c.asked.clear()
+        return old

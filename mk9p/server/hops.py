@@ -38,7 +38,7 @@ class Asked:
 
     Of a walk, `hop` is what it makes of the fid `number`, which was `before`, by `count` names from `base`, when that was reached by `names`.
     An open makes `hop` an open file; one that creates, and Trename, let it stand for `names` below it, or below `base`. Of a Tflush, `number` is the
-    tag that it flushes, and `old` what that was then. `since`: when it came, on the monotonic clock in ns.
+    tag that it flushes, `count` its own, as they went over, and `old` what was flushed. `since`: when it came, on the monotonic clock in ns.
     """
 
     __slots__ = ("backend", "base", "before", "count", "hop", "names", "number", "old", "since", "type")
@@ -77,3 +77,28 @@ class Own:
             and int.from_bytes(buf[start + 7 : start + 9], "little") == self.wanted
         )
         self.done.set()
+
+
+class Alias:
+    """A request that was passed on by another tag than the client's, `tag`, to which an old answer may still come (owed.py)."""
+
+    __slots__ = ("known", "tag")
+
+    def __init__(self, tag: int, known: int | Asked) -> None:
+        self.tag, self.known = tag, known
+
+
+class Late:
+    """A tag of requests that were given up and may still be answered: `owed` tells by whom, and what they were.
+
+    The client may use it again: that request goes over by the tag `alias` then.
+    """
+
+    __slots__ = ("alias", "owed")
+
+    def __init__(self) -> None:
+        self.owed: dict[Backend, int | Asked] = {}
+        self.alias: int | None = None
+
+
+Known = int | Asked | Own | Alias | Late

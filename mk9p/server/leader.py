@@ -9,6 +9,10 @@ Theory
   waits. Which requests may go on meanwhile, and in which order, is the session's table.
 * Every worker task has one cancel scope for its whole life. A Tflush cancels the worker that has the request, which then ends; a new one is started
   when one is needed. So there is no scope for each request either.
+* Nobody is kept waiting by what others ask: turns.py tells whose turn it is, and for how long. Between two shares of time the rest of the program
+  has its own: signals, listeners, files that wait.
+* A client that is gone is not answered for long. What it sent before it went is still done for a few turns, in order, so that whoever writes a
+  word and leaves is heard. Then the rest is dropped, as if the line had broken a little earlier: a client that wants to know waits for its answer.
 * A client that does not read is not read from: when the kernel takes no more, its link waits for writable and nothing else. What a connection can
   have queued is bounded by the replies to one buffer of requests, and by those that waited; all bounds are in limits.py.
 * Reads of files that wait leave places free for everything else: a client with thousands of blocked event readers can still write to a ctl.
@@ -18,9 +22,6 @@ Theory
 import contextlib
 import errno
 import logging
-import os
-import select
-from collections import deque
 from struct import Struct
 from time import monotonic_ns
 from typing import Any, Final
@@ -31,174 +32,144 @@ from mk9p.errors import NineError, ProtocolError
 from mk9p.server.beginning import Beginning
 from mk9p.server.blocks import forward
 from mk9p.server.connection import Connection
-from mk9p.server.courtesy import Courtesy
-from mk9p.server.exchange import OURS, Exchange, here, theirs
+from mk9p.server.exchange import OURS, here, theirs
 from mk9p.server.failures import HELD, failure, held
+from mk9p.server.halves import Halves
 from mk9p.server.limits import RESERVE
+from mk9p.server.links import GONE, Links
 from mk9p.server.refusals import line, origin, refuse
 from mk9p.server.relay import PAIRS, Backend
-from mk9p.server.workers import WITH_DATA, Job, Worker, Workers
+from mk9p.server.turns import STRIDE, TURN
+from mk9p.server.workers import WITH_DATA, Job, Worker
 from mk9p.session import Request
 from mk9p.wire import codec
 from mk9p.wire import messages as m
 
 log = logging.getLogger("mk9p.server")
 
-BATCHES: Final = 4  # times that one link is read again before the others have their turn
 BULK: Final = 16384  # bytes; who sends that much at once is probably still sending
-SHARE: Final = 1_000_000  # ns that links have, and the one that is served then its turn, before the rest of the program has its own
+SHARE: Final = 1_000_000  # ns that links have before the rest of the program has its own
 _SIZE_TYPE_TAG: Final = Struct("<IBH").unpack_from
 _ALWAYS: Final = frozenset({m.Tversion.type, m.Tflush.type, m.Tclunk.type})  # what makes room
-_IN, _OUT, _GONE = select.EPOLLIN, select.EPOLLOUT, select.EPOLLHUP | select.EPOLLERR
 
 
-class Leader(Workers):
-    """The workers of a server, and the links that the one who leads waits for."""
+class Leader(Links):
+    """The links of a server, and the workers, of which the one who leads serves them."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.woke = 0  # when the leader last had something to do, on the monotonic clock in ns
-        self._seen = 0  # and when it last looked at the clock
-        self.poller = select.epoll()
-        self._courtesy = Courtesy(self.poller)
-        self._bell = os.eventfd(
-            0, os.EFD_NONBLOCK | os.EFD_CLOEXEC
-        )  # wakes a leader that waits, when a link has a turn without being readable
-        self.poller.register(self._bell, _IN)
-        self.by_fd: dict[int, Connection | Backend] = {}
-        self.exchange = Exchange(self)
-        self._turns: deque[Connection | Backend] = deque()  # links with something to do, the present one first
-
-    def close(self) -> None:
-        """Give back what the leader waits with."""
-        self.poller.close()
-        os.close(self._bell)
-
-    # links
-
-    def watch(self, c: Connection) -> None:
-        """Wait for a new link too. Raises OSError for a descriptor that cannot be waited for."""
-        self.poller.register(c.link.rfd, _IN)
-        self.by_fd[c.link.rfd] = c
-
-    def unwatch(self, c: Connection) -> None:
-        """Wait for a link no more."""
-        for fd in {c.link.rfd, c.link.wfd}:
-            if self.by_fd.pop(fd, None) is not None:
-                self.poller.unregister(fd)
-
-    def send(self, c: Connection) -> None:
-        """Send what is queued; when the kernel takes no more, wait for writable instead of readable."""
-        was = c.blocked
-        c.send()
-        if c.counts.runs:
-            c.counts.batch()
-        if c.blocked != was:
-            self.rewatch(c)
-
-    def again(self, c: Connection) -> None:
-        """Read a link again that was not read for a while: its next requests may have been received already."""
-        if not c.dead:
-            self.rewatch(c)
-            self._turns.append(c)
-            os.eventfd_write(self._bell, 1)
-
-    def rewatch(self, c: Connection) -> None:
-        link = c.link
-        idle = c.blocked or c.held or bool(c.choked)
-        for b in c.backends.values():
-            self.exchange.mind(b)
-        if link.rfd == link.wfd:
-            self.poller.modify(link.rfd, _OUT if c.blocked else 0 if idle else _IN)
-            return
-        self.poller.modify(link.rfd, 0 if idle else _IN)
-        if c.blocked and link.wfd not in self.by_fd:
-            self.by_fd[link.wfd] = c
-            self.poller.register(link.wfd, _OUT)
-        elif not c.blocked and self.by_fd.pop(link.wfd, None) is not None:
-            self.poller.unregister(link.wfd)
+        self._seen = 0  # when the leader last looked at the clock, on the monotonic clock in ns
+        self._due = 0  # when the rest of the program has its share
+        self.halves = Halves(self.hang_up)
 
     # leading
 
     async def lead(self, worker: Worker) -> None:
         """Serve links until a request of theirs waits: then this worker has it in hand, and another leads."""
-        poller, by_fd, turns = self.poller, self.by_fd, self._turns
-        due = monotonic_ns() + SHARE
+        turns, poll, by_fd = self.turns, self.poller.poll, self.by_fd
+        now = self._seen = monotonic_ns()
         while self._leader is worker:
-            if self._backlog:
-                self._leader = None  # its requests came before all that is still to be received
-                return
-            if not turns:
-                events = self._courtesy.events()
-                if not events:
-                    await trio.lowlevel.wait_readable(poller.fileno())
-                    events = poller.poll(0)
-                    due = monotonic_ns() + SHARE
-                self.woke = self._seen = monotonic_ns()
-                for fd, event in events:
-                    if (c := by_fd.get(fd)) is not None:
-                        turns.append(c)
-                        if event & _GONE and isinstance(c, Connection) and (c.choked or c.held):
-                            self.hang_up(c, "the peer closed it")  # nobody would read that
-                    elif fd == self._bell:
-                        os.eventfd_read(fd)
-            elif (link := turns[0]).dead:
-                turns.popleft()
-            elif isinstance(link, Backend):
-                self.exchange.turn(link)
-                turns.popleft()
-            elif (waiting := self._turn(worker, link)) is not None:
-                await self._in_hand(waiting)
-            else:
-                turns.popleft()
-                if link.counts.since > due:
+            link = turns.present
+            if link is None:
+                if now > self._due:
                     await trio.lowlevel.checkpoint()
-                    self._seen = monotonic_ns()
-                    due = self._seen + SHARE
+                    now = self.come(poll(0))
+                    self._due = now + SHARE
+                if turns.users:
+                    link = turns.take()
+                else:
+                    events = self.courtesy.events()
+                    if not events:
+                        await self.sleep()
+                        events = poll(0)
+                        self._due = monotonic_ns() + SHARE
+                    if len(events) != 1 or (link := by_fd.get(events[0][0])) is None or events[0][1] & GONE:
+                        now = self.come(events)
+                        continue
+                    now = monotonic_ns()  # it is alone, and need not queue
+                    if isinstance(link, Connection):
+                        link.counts.since = now
+                turns.present, turns.until, self._seen = link, now + TURN, now
+            if not link.dead:
+                if isinstance(link, Connection):
+                    if (waiting := self._turn(worker, link)) is not None:
+                        if monotonic_ns() > turns.until:
+                            self._end_turn(link)
+                        await self._in_hand(waiting)
+                        return
+                else:
+                    self.exchange.turn(link)
+            now = monotonic_ns()
+            if link.more or now > turns.until:
+                self._end_turn(link)
+            turns.present = None
+
+    def _end_turn(self, link: Connection | Backend) -> None:
+        """Let a link go on when its next turn comes, if it has more to do."""
+        self.turns.present = None
+        link.stride = 1
+        if isinstance(link, Connection) and link.hung_up and not link.dead:
+            link.last_turns -= 1
+            if not link.last_turns:
+                self.hang_up(link, "the peer closed it")
+        if not link.dead and not (isinstance(link, Backend) and link.c.blocked):
+            self.turns.add(link)
 
     def _turn(self, worker: Worker, c: Connection) -> Request | None:
         """Serve one link for a while. None: its turn is over; else a request waits, which this worker has in hand, and leads no more."""
-        c.counts.since = self.woke
+        until = self.turns.until
+        c.more = False
         try:
+            while c.ready:
+                if (waiting := self._late(worker, c.ready.popleft())) is not None:
+                    return waiting
+                if c.dead:
+                    return None
+                if monotonic_ns() > until:
+                    c.more = True
+                    return None
             if c.blocked:
                 self.send(c)
             if c.blocked or c.held or c.choked:
                 return None
-            left = c.frames.pending or c.out  # by another worker, who led until a request waited; or there was no room
-            drained = False
-            for _ in range(BATCHES):
-                if left:
-                    if (waiting := self._requests(worker, c)) is not None:
-                        return waiting
-                    if c.out:
-                        self.send(c)
-                    if c.blocked or c.held or c.choked or c.dead:
+            left = c.frames.pending or bool(
+                c.out
+            )  # by another worker, who led until a request waited; or there was no time
+            while True:
+                drained = False
+                if not left:
+                    space = c.frames.space()
+                    try:
+                        count = c.link.recv_into(space)
+                    except BlockingIOError:
                         return None
-                    if c.more:  # there was no room for the replies to all of them, and now there is
-                        continue
-                    if drained:
+                    if count == 0:
+                        self.hang_up(c, "the peer closed it")
                         return None
-                space = c.frames.space()
-                try:
-                    count = c.link.recv_into(space)
-                except BlockingIOError:
+                    c.frames.received(count)
+                    if c.beginning is not None and (size := c.beginning.came(space[:count])):
+                        assert self._nursery is not None
+                        self._nursery.start_soon(self._begin, c, c.beginning, size)
+                        return None
+                    # then there is no more now, and asking again would only cost (epoll(7))
+                    drained = count < BULK and count < len(space)
+                if (waiting := self._requests(worker, c)) is not None:
+                    return waiting
+                self.send(c)
+                if c.blocked or c.held or c.choked or c.dead:
+                    c.more = False
                     return None
-                if count == 0:
-                    self.hang_up(c, "the peer closed it")
+                if c.more:  # there was no room for the replies to all of them, and now there is; or no time
+                    left = True
+                elif drained:
+                    if c.frames.pending and c.stranger:
+                        self.halves.add(c)
                     return None
-                c.frames.received(count)
-                if c.beginning is not None and (size := c.beginning.came(space[:count])):
-                    assert self._nursery is not None
-                    self._nursery.start_soon(self._begin, c, c.beginning, size)
+                else:
+                    left = False
+                if monotonic_ns() > until:
+                    c.more = True
                     return None
-                left = True
-                # then there is no more now, and asking again would only cost (epoll(7))
-                drained = count < BULK and count < len(space)
-            if (waiting := self._requests(worker, c)) is not None:
-                return waiting
-            self.send(c)
-            if c.more and not c.blocked:
-                self.again(c)
         except ProtocolError as error:
             self._out_of_frame(c, error)
         except OSError as error:
@@ -228,7 +199,8 @@ class Leader(Workers):
             self.hang_up(c, str(error))
 
     def _requests(self, worker: Worker, c: Connection) -> Request | None:
-        """Answer the complete requests that were received; returns the first that waits, which this worker has in hand from then on."""
+        """Answer the complete requests there are until the turn is over; returns the first that waits, which this worker has in hand then."""
+        c.more = False
         if c.relays and forward(c):
             self.exchange.send(c)
             return None
@@ -243,6 +215,10 @@ class Leader(Workers):
         reply: Any
         kind, n, late, first, end, before = -1, 0, 0, 0, 0, 0  # a run of one kind of message (counts.py)
         _, tail = frames.ahead()
+        last = tail - 6  # a frame has 7 bytes at least
+        stop = frames.head + c.stride
+        if stop > last:
+            stop = last
         try:
             while True:
                 if relays and n:  # with the first frame it was tried already
@@ -250,8 +226,17 @@ class Leader(Workers):
                     kind, n, late = -1, 0, 0
                     forward(c)
                 start = frames.head
-                if tail - start < 7:
-                    break
+                if start >= stop:
+                    if start >= last:
+                        break
+                    if monotonic_ns() > self.turns.until:
+                        c.more = True
+                        return None
+                    if c.stride < STRIDE:
+                        c.stride *= 2
+                    stop = start + c.stride
+                    if stop > last:
+                        stop = last
                 size, type_, tag = _SIZE_TYPE_TAG(buf, start)
                 if not 7 <= size <= frames.limit:
                     raise frames.impossible(size)
@@ -329,7 +314,6 @@ class Leader(Workers):
             if n and now - self._seen > HELD:
                 held(c, kind, int.from_bytes(buf[first + 7 : first + 11], "little"), now - self._seen, n)
             self._seen = now
-        c.more = False
         return None
 
     def _admit(self, c: Connection, type_: int, tag: int, buf: bytearray, start: int) -> None:

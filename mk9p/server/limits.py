@@ -71,6 +71,24 @@ class Limits:
         at="hung up",
         reason="seconds from the connection to its first attach: an emulated kernel on a busy machine takes two",
     )
+    share: int = _limit(
+        256,
+        1,
+        at="closed at once, EMFILE to attach",
+        reason="connections of one user, of one host before anybody attaches: three more have room beside it",
+    )
+    reserve: int = _limit(
+        32,
+        0,
+        at="closed at once",
+        reason="connections of those that nobody but root and the server's own user gets: enough to look, and to end others",
+    )
+    partial: float = _limit(
+        60.0,
+        0.001,
+        at="hung up",
+        reason="seconds without a byte in the middle of a frame: after an outage of half of that TCP tries again within it",
+    )
 
     @classmethod
     def parse(cls, settings: Iterable[str]) -> "Limits":

@@ -6,8 +6,10 @@ waits do they go on in an `async` half of their own. The others are `async def`,
 """
 
 import errno
+from collections import deque
 from collections.abc import Awaitable
 from struct import Struct
+from time import monotonic_ns
 from typing import Any, Final
 
 from mk9p.errors import NineError, translate
@@ -15,12 +17,14 @@ from mk9p.server.closing import close, close_nowait, put
 from mk9p.server.connection import JOIN, Connection, Reply, check_name
 from mk9p.server.exchange import carry, crossed
 from mk9p.server.fids import Fid, Place, qid
+from mk9p.server.listings import in_slices
 from mk9p.server.modes import opening
 from mk9p.server.named import find_named
 from mk9p.server.permitted import may_remove, start
 from mk9p.server.refusals import refuse
+from mk9p.server.turns import TURN
 from mk9p.server.wirestat import entry_of
-from mk9p.tree import Maybe, Stat, settle
+from mk9p.tree import Maybe, Node, Stat, settle
 from mk9p.wire import (
     IOHDRSZ,
     NOFID,
@@ -71,6 +75,7 @@ async def _attach(c: Connection, tag: int, fid: int, uname: str, aname: str, n_u
         raise NineError(errno.EEXIST, "fid already in use")
     b = await crossed(c, place, who)
     f = Fid(place, who)
+    c.shares.attach(c, who)
     c.session.new(fid, f)
     c.greet(who)
     await carry(c, fid, f, b)
@@ -204,20 +209,21 @@ async def _read(c: Connection, tag: int, f: Fid, data: Awaitable[Any]) -> Reply:
 async def _read_dir(c: Connection, tag: int, f: Fid, offset: int, count: int) -> Reply:
     """Answer a directory read of 9P2000: whole stat entries, from the start or where the last answer ended (read(5))."""
     if offset == 0:
-        entries = await settle(f.place.node.entries(f.who))
-        f.listing = (0, list(entries))
+        found: deque[tuple[str, Node]] = deque()
+        await in_slices(await settle(f.place.node.entries(f.who)), found.extend, c.slices, c.user)
+        f.listing = (0, found)
     if f.listing is None or f.listing[0] != offset:
         raise NineError(errno.EINVAL, "bad offset in directory read")
     entries = f.listing[1]
     out: list[bytes] = []
-    size = 0
-    while entries:
+    size, until = 0, monotonic_ns() + TURN
+    while entries and not (out and monotonic_ns() > until):  # it may hold fewer than there is room for
         name, node = entries[0]
         try:
             stat = await settle(node.stat())
             wire = await entry_of(c.dialect, f.place.child(name, node), stat)
         except OSError:
-            entries.pop(0)  # gone since it was listed, or on a server that is down: the rest is still there
+            entries.popleft()  # gone since it was listed, or on a server that is down: the rest is still there
             continue
         entry = pack_stat(c.dialect, wire)
         if size + len(entry) > count:
@@ -226,7 +232,7 @@ async def _read_dir(c: Connection, tag: int, f: Fid, offset: int, count: int) ->
             break
         out.append(entry)
         size += len(entry)
-        entries.pop(0)
+        entries.popleft()
     f.listing = (offset + size, entries)
     return _data(c, tag, b"".join(out))
 

@@ -25,7 +25,6 @@ from mk9p.wire import (
     L_APPEND,
     L_TRUNC,
     QTDIR,
-    QTSYMLINK,
     SETATTR_ATIME,
     SETATTR_ATIME_SET,
     SETATTR_GID,
@@ -37,7 +36,6 @@ from mk9p.wire import (
     Dialect,
     Qid,
     codec,
-    pack_dirents,
 )
 from mk9p.wire import messages as m
 
@@ -285,28 +283,8 @@ async def readdir(c: Connection, tag: int, fid: int, offset: int, count: int) ->
     if f.how is None or place.node.qtype & QTDIR == 0:
         raise NineError(errno.EBADF, "not an open directory")
     if offset == 0 or f.listing is None:
-        listed = await settle(place.node.entries(f.who))
-        f.listing = [(Qid(QTDIR, 0, place.path), 4, "."), (Qid(QTDIR, 0, place.parent.path), 4, "..")]
-        f.listing += [
-            (Qid(node.qtype, 0, place.entry_path(name, node)), node.dtype or _d_type(node.qtype), name)
-            for name, node in listed
-        ]
-    room = c.limit(count)
-    entries: list[tuple[Qid, int, int, str]] = []
-    for number in range(offset, len(f.listing)):
-        q, dtype, name = f.listing[number]
-        room -= 24 + (len(name) if name.isascii() else len(name.encode("utf-8", "surrogateescape")))
-        if room < 0:
-            break
-        entries.append((q, number + 1, dtype, name))
-    if not entries and offset < len(f.listing):
-        raise NineError(errno.EINVAL, "count is too small for the next directory entry")
-    data = pack_dirents(entries)
-    return c.reply(m.Rreaddir, tag, data)
-
-
-def _d_type(qtype: int) -> int:
-    return 4 if qtype & QTDIR else 10 if qtype & QTSYMLINK else 8  # DT_DIR, DT_LNK, DT_REG of readdir(3)
+        f.listing = await c.listings.of(place, f.who, c.user)
+    return c.reply(m.Rreaddir, tag, f.listing.entries(offset, c.limit(count)))
 
 
 async def fsync(c: Connection, tag: int, fid: int, datasync: int) -> Reply:

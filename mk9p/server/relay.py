@@ -32,14 +32,17 @@ import trio
 from mk9p.auth import Principal
 from mk9p.dial import Link, dial
 from mk9p.errors import NineError, ProtocolError
+from mk9p.server.asking import other_fid, rpc, text_at
 from mk9p.server.blocks import BOUNDED, PLAIN
-from mk9p.server.hops import COUNT, WHEN, WHOSE, Asked, Hop, Own
+from mk9p.server.hops import COUNT, WHEN, WHOSE, Alias, Asked, Hop, Known, Late, Own
+from mk9p.server.owed import enter, forget, require_free, under
 from mk9p.tree import Way
-from mk9p.wire import NOFID, NOTAG, Dialect, FrameBuffer, codec, decode
+from mk9p.wire import NOFID, NOTAG, Dialect, FrameBuffer, codec
 from mk9p.wire import messages as m
 
 if TYPE_CHECKING:
     from mk9p.server.connection import Connection
+    from mk9p.server.turns import User
 
 log = logging.getLogger("mk9p.server")
 
@@ -74,10 +77,17 @@ class Backend:
         self.out: list[bytes | memoryview] = []
         self.run: list[int] = [0, 0]  # frames to pass on that lie side by side in the client's buffer
         self.blocked = False
+        self.queued = self.more = False  # it waits for a turn; replies were received that are not passed on yet
+        self.limbo: set[int] = set()  # numbers of fids that may yet come to be there (owed.py)
+        self.stride = 0  # turns.py counts in blocks here
 
     @property
     def dead(self) -> bool:
         return self.link is None
+
+    @property
+    def user(self) -> "User":  # whose turn it is when replies come
+        return self.c.user
 
     # making it
 
@@ -88,12 +98,12 @@ class Backend:
         try:
             with trio.fail_after(PATIENCE):
                 link = await dial(self.way.address)
-                version = await self._rpc(link, m.Tversion, NOTAG, c.msize, Dialect.L.version)
+                version = await rpc(link, self.frames, m.Tversion, NOTAG, c.msize, Dialect.L.version)
                 wanted = c.msize, Dialect.L.version
                 if not isinstance(version, m.Rversion) or (version.msize, version.version) != wanted:
                     raise NineError(errno.EPROTO, "it speaks otherwise than the client")
                 who = self.way.who or self.who
-                attached = await self._rpc(link, m.Tattach, 1, ROOT, NOFID, who.name, self.way.aname, who.uid)
+                attached = await rpc(link, self.frames, m.Tattach, 1, ROOT, NOFID, who.name, self.way.aname, who.uid)
                 if not isinstance(attached, m.Rattach):
                     raise NineError(errno.EACCES)
         except (OSError, ProtocolError, trio.TooSlowError) as error:
@@ -121,24 +131,6 @@ class Backend:
             if isinstance(known, Own) and known.backend is self:
                 known.done.set()
 
-    async def _rpc(self, link: Link, message: type[m.Message], tag: int, *fields: Any) -> m.Message:
-        request = memoryview(codec(Dialect.L, message.type).pack(tag, *fields))
-        while request:
-            try:
-                request = request[link.send(request) :]
-            except BlockingIOError:
-                await link.wait_writable()
-        while (frame := self.frames.next()) is None:
-            try:
-                count = link.recv_into(self.frames.space())
-            except BlockingIOError:
-                await link.wait_readable()
-                continue
-            if not count:
-                raise NineError(errno.EIO, "it was closed by the other side")
-            self.frames.received(count)
-        return decode(Dialect.L, bytes(self.frames.view[slice(*frame)]))
-
     # requests of our own
 
     async def enter(self, number: int, names: tuple[str, ...]) -> bool:
@@ -155,13 +147,18 @@ class Backend:
         self.c.exchange.send(self.c)
 
     def _ask(self, message: type[m.Message], wanted: int, *fields: Any) -> Own:
-        tag = TAG
-        while tag in self.asked or tag in self.c.session.tags:
-            tag -= 1
+        tag = self.free_tag()
         own = self.asked[tag] = Own(self, wanted)
         self.settle(self.c.frames.buf)
         self.out.append(codec(Dialect.L, message.type).pack(tag, *fields))
         return own
+
+    def free_tag(self) -> int:
+        """Return a tag that nobody uses, and that no client would come to."""
+        tag = TAG
+        while tag in self.asked or tag in self.c.session.tags:
+            tag -= 1
+        return tag
 
     # requests
 
@@ -169,8 +166,7 @@ class Backend:
         self, c: "Connection", hop: Hop, fid: int, type_: int, tag: int, buf: bytearray, start: int, end: int
     ) -> bool:
         """Pass a request on; False if it is to be answered here. Raises EINVAL for a tag in use, EEXIST for a fid in use, EXDEV."""
-        if tag in self.asked:
-            raise NineError(errno.EINVAL, "tag already in use")
+        require_free(self.asked.get(tag))
         since = c.counts.since
         known: int | Asked = since << WHEN | self.mark | type_
         if end - start >= BOUNDED.get(type_, end - start + 1):
@@ -191,7 +187,7 @@ class Backend:
             if isinstance(some, Asked):
                 some.since = since
                 known = some
-        self.asked[tag] = known
+        enter(self, tag, known, buf, start)
         self.goes(buf, start, end)
         return True
 
@@ -216,7 +212,7 @@ class Backend:
             at += 2 + size
         if at != end or any(name in (b"", b".", b"..") or b"/" in name or b"\0" in name for name in names):
             return None
-        if hop.crossing and (not names or newfid == fid or not self._stands(hop)):
+        if newfid in self.limbo or (hop.crossing and (not names or newfid == fid or not self._stands(hop))):
             return None
         way = (*hop.names, *(name.decode("utf-8", "surrogateescape") for name in names))
         before = hop if newfid == fid else self._before(newfid)
@@ -245,14 +241,13 @@ class Backend:
         """Return what is to be known of a request that is not plain and no walk; None if it does not go over."""
         relays = self.c.relays
         if type_ in _OPENS:
-            names = (_text(buf, start + 11, end),) if type_ in _CREATES else ()
+            names = (text_at(buf, start + 11, end),) if type_ in _CREATES else ()
             return Asked(self, type_, fid, hop, names=names)
         if type_ in PAIRS:
-            number = _other(type_, buf, start, end)
+            number = other_fid(type_, buf, start, end)
             if number == ROOT:
-                self.c.session.fid(
-                    number
-                )  # our own there is none of the client's: it has this number here, or it is unknown
+                # our own there is none of the client's: it has this number here, or it is unknown
+                self.c.session.fid(number)
             other = relays.get(number)
             if number in self.c.session.fids if other is None else other.backend is not self:
                 raise NineError(errno.EXDEV)
@@ -260,24 +255,29 @@ class Backend:
                 return None  # what may be made at a mount point is the mount table's to say
             if type_ != _TRENAME:
                 return type_
-            return Asked(self, type_, fid, hop, other, (_text(buf, start + 15, end),))
+            return Asked(self, type_, fid, hop, other, (text_at(buf, start + 15, end),))
         if type_ == _XATTRWALK and end - start >= 17:
             newfid = _u32(buf, start + 11)[0]
+            if newfid in self.limbo:
+                return None
             before = self._before(newfid)
             return Asked(self, type_, newfid, self._makes(newfid, hop, hop.names), before=before)
         return None
 
     def flush(self, tag: int, oldtag: int, frame: bytes) -> bool:
         """Pass on a Tflush of something that was passed on here; False if it was not. Raises EINVAL for a tag in use."""
-        if tag in self.asked:
-            raise NineError(errno.EINVAL, "tag already in use")
-        old = self.asked.get(oldtag)
-        if old is None or isinstance(old, Own) or not self._mine(old):
+        require_free(self.asked.get(tag))
+        number, old = under(self, oldtag)
+        if old is None:
             return False
         self.settle(self.c.frames.buf)
-        flush = self.asked[tag] = Asked(self, _TFLUSH, oldtag, old=old)
+        flush = Asked(self, _TFLUSH, number, old=old)
         flush.since = self.c.counts.since
-        self.out.append(frame)
+        request = bytearray(frame)
+        request[7:9] = number.to_bytes(2, "little")
+        flush.count = enter(self, tag, flush, request, 0)
+        self.out.append(bytes(request))
+        self.c.exchange.flushing(flush)
         return True
 
     def settle(self, buf: bytearray) -> None:
@@ -312,21 +312,26 @@ class Backend:
     def too_much(self, type_: int, count: int) -> ProtocolError:
         return ProtocolError(f"{self.way.address} answers with {count} bytes that were not asked for (type {type_})")
 
-    def _mine(self, known: int | Asked | Own) -> bool:
+    def mine(self, known: int | Asked | Own) -> bool:
         """Tell whether a request was passed on to this server, or is our own to it."""
         return (known & WHOSE & ~0xFF) == self.mark if isinstance(known, int) else known.backend is self
 
-    def learned(self, known: Asked | Own | None, type_: int, buf: bytearray, start: int, end: int) -> None:
+    def learned(self, known: Known | None, type_: int, buf: bytearray, start: int, end: int) -> None:
         """Note what an answer tells of a fid; map the qids of a walk. One that did not go all the way has made no fid."""
         if not isinstance(known, Asked) or known.backend is not self or type_ not in (known.type + 1, _RLERROR):
             raise self.garbage(type_)
         hop, base = known.hop, known.base
         if known.type == _TFLUSH:
             old, known.old = known.old, None  # or flushes of flushes would be kept, one by the other
-            if old is not None and self.asked.get(known.number) is old:  # it will not be answered any more
-                del self.asked[known.number]
+            self.c.exchange.flushed(known)
+            here = self.asked.get(known.number)
+            if old is not None and old in (
+                here,
+                here.known if isinstance(here, Alias) else None,
+            ):  # it is not answered any more
+                forget(self, known.number)
                 if isinstance(old, Asked):
-                    self._failed(old)
+                    self.failed(old)
             return
         count = path = 0
         if type_ == _RWALK:
@@ -339,7 +344,7 @@ class Backend:
         if hop is not None:
             hop.sure = True
         if type_ == _RLERROR or count < known.count:
-            self._failed(known)
+            self.failed(known)
         elif hop is None:
             pass
         elif base is None:
@@ -355,7 +360,7 @@ class Backend:
             if base.names is not known.names:  # what it was walked from was not where it seemed to be
                 hop.names = base.names + hop.names[len(known.names) :]
 
-    def _failed(self, known: Asked) -> None:
+    def failed(self, known: Asked) -> None:
         """Take back what a request would have made of a fid. Its number may be another fid's by now."""
         hop, before = known.hop, known.before
         if known.type not in (_WALK, _XATTRWALK) or hop is None:
@@ -371,12 +376,21 @@ class Backend:
     def forsake(self) -> list[tuple[int, int, int]]:
         """Take all that was asked here as failed; returns the tags and types of what the client is to be told of, and when it came."""
         told = []
-        for tag, known in [item for item in self.asked.items() if self._mine(item[1])]:
-            del self.asked[tag]
+        for number, known in list(self.asked.items()):
+            if isinstance(known, Late):
+                known.owed.pop(self, None)
+                if not known.owed and known.alias is None:
+                    del self.asked[number]
+                continue
+            if isinstance(known, Alias):
+                known = known.known
+            if not self.mine(known):
+                continue
+            tag = forget(self, number)
             if isinstance(known, int):
                 told.append((tag, known & 0xFF, known >> WHEN))
             elif isinstance(known, Asked):
-                self._failed(known)
+                self.failed(known)
                 told.append((tag, known.type, known.since))
         return told
 
@@ -388,17 +402,3 @@ class Backend:
             at += 24 + _u16(buf, at + 22)[0]
         if at != end or end - start != 11 + count:
             raise self.garbage(m.Rreaddir.type)
-
-
-def _other(type_: int, buf: bytearray, start: int, end: int) -> int:
-    """Return the second fid that a request names, NOFID if it is too short to."""
-    at = start + 11
-    if type_ == _TRENAMEAT and at + 2 <= end:
-        at += 2 + _u16(buf, at)[0]
-    return int(_u32(buf, at)[0]) if at + 4 <= end else NOFID
-
-
-def _text(buf: bytearray, at: int, end: int) -> str:
-    """Return the name that begins at a place of a request; the other server judges it."""
-    size = _u16(buf, at)[0] if at + 2 <= end else 0
-    return buf[at + 2 : min(at + 2 + size, end)].decode("utf-8", "surrogateescape")

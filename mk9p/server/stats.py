@@ -32,7 +32,7 @@ def stats_tree(tally: Tally) -> Dir:
 
 def status(tally: Tally) -> str:
     """Return `key value` lines of all clients together."""
-    total = overall(tally.rows().values())
+    total = tally.total()
     values = {
         "began": tally.began,
         "since": tally.since,

@@ -5,7 +5,6 @@ leader.py tells the theory.
 
 import types
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Generator, Sequence
 from time import monotonic_ns
 from typing import Any, Final
@@ -54,7 +53,6 @@ class Workers(ABC):
     exchange: Exchange
 
     def __init__(self) -> None:
-        self._backlog: deque[Request] = deque()  # requests whose turn has come after they waited
         self._leader: Worker | None = None
         self._idle: list[Worker] = []
         self._nursery: trio.Nursery | None = None
@@ -68,6 +66,10 @@ class Workers(ABC):
         """Send what is queued for a client. Raises OSError."""
 
     @abstractmethod
+    def may_run(self, c: Connection, ready: Sequence[Request]) -> None:
+        """Let requests that waited run, when it is their connection's turn."""
+
+    @abstractmethod
     def hang_up(self, c: Connection, reason: str) -> None:
         """End a connection."""
 
@@ -76,9 +78,7 @@ class Workers(ABC):
             worker = Worker(scope, trio.lowlevel.current_task())
             try:
                 while not scope.cancel_called:
-                    if self._backlog:
-                        await self._run_later(worker, self._backlog.popleft())
-                    elif self._leader is None:
+                    if self._leader is None:
                         self._leader = worker
                         await self.lead(worker)
                     elif len(self._idle) < IDLE:
@@ -93,7 +93,7 @@ class Workers(ABC):
                     self._idle.remove(worker)
 
     def _wake(self) -> None:
-        """See to it that another worker takes what is to be done."""
+        """See to it that another worker leads."""
         if self._idle:
             trio.lowlevel.reschedule(self._idle.pop().task)
         elif self._nursery is not None:
@@ -106,6 +106,9 @@ class Workers(ABC):
             self.exchange.settle(job.c)
             request.size = job.c.frames.detach()
         job.c.session.enter(request, job.args[1:])
+        return self._hold(worker, request)
+
+    def _hold(self, worker: Worker, request: Request) -> Request:
         request.cancel = worker.scope.cancel
         self._leader = None
         self._wake()
@@ -125,12 +128,12 @@ class Workers(ABC):
             reply = failure(c, request.type, request.tag, job.args[1], error)
         self._done(c, request, reply)
 
-    async def _run_later(self, worker: Worker, request: Request) -> None:
-        """Run a request whose turn has come."""
+    def _late(self, worker: Worker, request: Request) -> Request | None:
+        """Answer a request that had to wait for others; returns it if it waits on, and this worker has it in hand from then on."""
         job: Job = request.work
         c = job.c
         if request.cleared or c.dead:
-            return
+            return None
         job.before = c.out_size + c.gone
         began = monotonic_ns()
         try:
@@ -150,17 +153,15 @@ class Workers(ABC):
                     reply = done.value
                 else:
                     job.work = reply
+                    if (ns := monotonic_ns() - began) > HELD:
+                        held(c, request.type, job.args[1], ns)
+                    return self._hold(worker, request)
         except Exception as error:
             reply = failure(c, request.type, request.tag, job.args[1], error)
         if (ns := monotonic_ns() - began) > HELD:
             held(c, request.type, job.args[1], ns)
-        if job.work is None:
-            self._finish(request, reply)
-            return
-        request.cancel = worker.scope.cancel
-        if self._backlog or self._leader is None:
-            self._wake()
-        await self._in_hand(request)
+        self._finish(request, reply)
+        return None
 
     def _done(self, c: Connection, request: Request, reply: bytes | None) -> None:
         self._finish(request, reply)
@@ -194,8 +195,7 @@ class Workers(ABC):
         for tag in flushes:
             c.queue(c.reply(m.Rflush, tag))
         if ready:
-            self._backlog.extend(ready)
-            self._wake()
+            self.may_run(c, ready)
 
 
 @types.coroutine

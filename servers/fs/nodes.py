@@ -8,7 +8,7 @@ with a text here: clients follow them, in their own tree. Devices, pipes and soc
 import errno
 import os
 import stat as st
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Final, TypeVar
 
 from mk9p.auth import ROOT, Principal
@@ -108,29 +108,28 @@ class FsNode(Held):
         return await export.later(kernel.glance(at.fd, raw).device, lambda: cross(export, at.fd, raw, who))
 
     def entries(self, who: Principal) -> Maybe[Iterable[tuple[str, Node]]]:
-        export, fd = self.export, self._open_directory(who)
-        found: list[tuple[str, Node]] = []
-        try:
-            device = os.stat(fd).st_dev
-            with os.scandir(fd) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        mode = st.S_IFDIR
-                    elif entry.is_file(follow_symlinks=False):
-                        mode = st.S_IFREG
-                    elif entry.is_symlink():
-                        mode = st.S_IFLNK
-                    else:
-                        try:
-                            mode = kernel.glance(fd, os.fsencode(entry.name)).mode
-                        except FileNotFoundError:
-                            continue
-                    node = self.__class__(export, export.path(device, entry.inode()), mode)
-                    node._entry = self, os.fsencode(entry.name)
-                    found.append((from_host(entry.name), node))
-        finally:
-            os.close(fd)
-        return found
+        return self._entries(Path(self._open_directory(who)))
+
+    def _entries(self, directory: Path) -> Iterator[tuple[str, Node]]:
+        """Give names and nodes as they are read, so that the caller may pause."""
+        export, fd = self.export, directory.fd
+        device = os.stat(fd).st_dev
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    mode = st.S_IFDIR
+                elif entry.is_file(follow_symlinks=False):
+                    mode = st.S_IFREG
+                elif entry.is_symlink():
+                    mode = st.S_IFLNK
+                else:
+                    try:
+                        mode = kernel.glance(fd, os.fsencode(entry.name)).mode
+                    except FileNotFoundError:
+                        continue
+                node = self.__class__(export, export.path(device, entry.inode()), mode)
+                node._entry = self, os.fsencode(entry.name)
+                yield from_host(entry.name), node
 
     # open files
 

@@ -202,7 +202,12 @@ class SlowNode(FsNode):
         return await self.export.later(device, lambda: nodes.cross(self.export, self.at(), raw, who))
 
     def entries(self, who: Principal) -> Maybe[Iterable[tuple[str, Node]]]:
-        return self._later(super().entries, who)
+        return self._later(self._listed, who)
+
+    def _listed(self, who: Principal) -> Iterable[tuple[str, Node]]:
+        found = super().entries(who)
+        assert isinstance(found, Iterable)
+        return list(found)  # it is read as it is gone through, and that is for the thread
 
     def xattr(self, name: str, who: Principal) -> Maybe[bytes]:
         return self._later(super().xattr, name, who)

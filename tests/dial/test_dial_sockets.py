@@ -227,7 +227,7 @@ async def test_a_full_table_of_descriptors_does_not_end_the_listener(tmp_path: P
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         logging.getLogger("mk9p.dial").removeHandler(room)
-    assert said == [f"{listener.address}: cannot accept: Too many open files; trying again"]
+    assert said == [f"{listener.address}: Too many open files: only root is let in now"]
     one.close()
     other.close()
     await listener.aclose()

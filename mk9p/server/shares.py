@@ -1,0 +1,101 @@
+"""Whose a connection is, and how many one may have.
+
+A connection is its peer's until somebody attaches, and theirs from then on, unless they are nobody in particular: a peer whom nobody vouches for
+stays who it is by its address. Root, the user that the server runs as, and whoever was handed the other end of a line have no share, for they could
+end the server as well; of all connections a few are left for them.
+"""
+
+import errno
+import ipaddress
+import os
+from typing import TYPE_CHECKING, Final
+
+from mk9p.auth import Policy, Principal
+from mk9p.dial import Peer
+from mk9p.errors import NineError
+from mk9p.server.limits import Limits
+from mk9p.server.turns import Turns, User
+
+if TYPE_CHECKING:
+    from mk9p.server.connection import Connection
+
+STRANGERS: Final = frozenset({"tcp", "unix", "vsock"})  # whoever has another kind of link was given it
+
+
+def is_stranger(peer: Peer, policy: Policy) -> bool:
+    """Tell whether a peer came by itself, to a listener that believes nobody."""
+    return peer.kind in STRANGERS and not policy.trust
+
+
+def owns(peer: Peer) -> bool:
+    """Tell whether a peer could end this server, or was handed its line by one who could."""
+    return peer.uid in (0, os.geteuid()) or peer.kind not in STRANGERS
+
+
+def whose(peer: Peer) -> tuple[str, object]:
+    """Return whose a connection is as far as the transport tells: a uid, a host, or the line itself. Hosts of IPv6 have a network of 64 bits each."""
+    if peer.uid is not None:
+        return "uid", peer.uid
+    if peer.kind not in ("tcp", "vsock"):
+        return peer.kind, peer.address
+    host = peer.address.rpartition("!")[0]
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:  # a vsock's number
+        return peer.kind, host
+    return peer.kind, int(address) >> 64 if address.version == 6 else host
+
+
+class Shares:
+    """Who has connections, and how many."""
+
+    def __init__(self, limits: Limits, turns: Turns) -> None:
+        self.limits, self.turns = limits, turns
+        self.users: dict[object, User] = {}
+        self.total = 0
+
+    def enter(self, peer: Peer) -> User:
+        """Count a new connection, and return whose it is. Raises EMFILE if there is no place for it."""
+        limits, user = self.limits, self._user(whose(peer))
+        if not owns(peer):
+            kept = min(limits.reserve, limits.connections // 4)
+            if self.total >= limits.connections - kept:
+                raise NineError(errno.EMFILE, f"all {limits.connections} connections are in use, but {kept} for root")
+            self._room(user)
+        elif self.total >= limits.connections:
+            raise NineError(errno.EMFILE, f"all {limits.connections} connections are in use")
+        self.total += 1
+        self._count(user, 1)
+        return user
+
+    def attach(self, c: "Connection", who: Principal) -> None:
+        """Let a connection be of the first user who attaches. Raises EMFILE if they have too many."""
+        peer = c.link.peer
+        vouched = peer.private or peer.uid is not None or c.policy.trust
+        if c.greeted or not vouched or peer.uid == who.uid:
+            return
+        user = self._user(("user", who.name, who.uid))
+        if who.uid != 0 and not owns(peer):
+            self._room(user)
+        self._count(c.user, -1)
+        self.turns.move(c, user)
+        self._count(user, 1)
+
+    def leave(self, c: "Connection") -> None:
+        """Count a connection no more."""
+        self.total -= 1
+        self._count(c.user, -1)
+
+    def _user(self, key: object) -> User:
+        return self.users.get(key) or User(key)
+
+    def _room(self, user: User) -> None:
+        if user.connections >= self.limits.share:
+            raise NineError(errno.EMFILE, f"all {self.limits.share} connections of one user are in use")
+
+    def _count(self, user: User, more: int) -> None:
+        user.connections += more
+        if user.connections:
+            self.users[user.key] = user
+        else:
+            self.users.pop(user.key, None)

@@ -1,0 +1,97 @@
+"""Whose turn it is, and how long a turn is.
+
+Theory
+* Users take turns, and the links of one user among themselves: whoever opens more connections gets no more of the server.
+* A turn is TURN ns. The clock is looked at between requests, not at each of them: after STRIDE bytes of requests, which are two dozen. Whoever has
+  used up a turn begins the next one with a look after a single request, then after two bytes more, four, and so on. So a turn is longer than TURN by
+  what two dozen requests take, if all are dear that come after many cheap ones, and commonly by what one takes.
+* What takes long without waiting, beside the loop that answers (a long listing, the end of a client with many fids), goes in slices of SLICE ns, and
+  one slice in each round of the scheduler, whoever wants it.
+"""
+
+from collections import deque
+from time import monotonic_ns
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+if TYPE_CHECKING:
+    from mk9p.server.connection import Connection
+    from mk9p.server.relay import Backend
+
+TURN: Final = 1_000_000  # ns; a client waits so long for each other user who keeps the server busy
+SLICE: Final = 1_000_000  # ns
+STRIDE: Final = 512  # bytes; a look at the clock costs as much as the twentieth part of a request
+BLOCK: Final = 16384  # bytes; the same for what is passed on, which costs a fraction of that
+LAST: Final = 4  # turns that what came from a client that is gone still has
+
+
+class User:
+    """One who has a share of the server, with those of their links that have something to do."""
+
+    __slots__ = ("connections", "key", "links", "lock")
+
+    def __init__(self, key: object) -> None:
+        self.key = key
+        self.lock = trio.Lock()  # held by the one piece of their long work that waits for its slice
+        self.connections = 0
+        self.links: deque[Connection | Backend] = deque()
+
+
+class Turns:
+    """The links that have something to do. `present`: the one whose turn it is, which ends at `until`, on the monotonic clock in ns."""
+
+    __slots__ = ("present", "until", "users")
+
+    def __init__(self) -> None:
+        self.users: deque[User] = deque()  # who has links that wait, each once
+        self.present: Connection | Backend | None = None
+        self.until = 0
+
+    def add(self, link: "Connection | Backend") -> None:
+        """Let a link have a turn, if it does not wait for one already."""
+        if not link.queued:
+            link.queued = True
+            user = link.user
+            if not user.links:
+                self.users.append(user)
+            user.links.append(link)
+
+    def take(self) -> "Connection | Backend":
+        """Return the link whose turn is next, and let it wait no more. There must be one."""
+        users = self.users
+        user = users.popleft()
+        link = user.links.popleft()
+        link.queued = False
+        if user.links:
+            users.append(user)
+        return link
+
+    def move(self, link: "Connection", user: User) -> None:
+        """Let a link be another user's, and so its connections to other servers; the turns that they wait for stay where they are."""
+        links: list[Connection | Backend] = [link, *link.backends.values()]
+        waiting = [each for each in links if each.queued]
+        for each in waiting:
+            each.user.links.remove(each)
+            each.queued = False
+            if not each.user.links:
+                self.users.remove(each.user)
+        link.user = user
+        for each in waiting:
+            self.add(each)
+
+    def further(self, at: int, last: int) -> int:
+        """Return up to where frames may be passed on before the clock is looked at again; no further than `at` if the turn is over."""
+        return at if monotonic_ns() > self.until else min(at + BLOCK, last)
+
+
+class Slices:
+    """Work that takes long, in slices that take turns, by user too."""
+
+    def __init__(self) -> None:
+        self._lock = trio.Lock()
+
+    async def next(self, user: User) -> int:
+        """Wait for the next slice; returns when it ends, on the monotonic clock in ns."""
+        async with user.lock, self._lock:  # each is handed to whoever came next, who runs in the next round
+            return monotonic_ns() + SLICE
