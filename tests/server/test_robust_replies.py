@@ -91,7 +91,7 @@ async def composed(
         assert isinstance(far, Remote)
         far.server.backoff, far.server.deadline, far.server.silence = 0, 4 * PATIENCE, 4 * PATIENCE
         if not fast:
-            far.server.many, far.way = False, None
+            far.server.many = False
         front = Server(ns.root)
         await nursery.start(front.run)
 
