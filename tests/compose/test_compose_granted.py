@@ -83,7 +83,7 @@ async def machine(tmp_path: Path, *grants: str, called: str = "k1", script: str 
                 ns.mount(where[name], f"/k/{name}")
             far = ns.table.points["/k/k0"][0].node
             assert isinstance(far, Remote)
-            far.server.many, far.way = False, None
+            far.server.many = False
             await ns.run(script)
             async with serving_at(where["ns"], ns.root) as server, connect(where["ns"]) as outside:
                 nursery.start_soon(Kernels(kernels, ns, server, nursery).watch)
