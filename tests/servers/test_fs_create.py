@@ -224,6 +224,14 @@ async def test_a_device_is_not_made_for_a_client(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize(("bit", "kind"), [(DMNAMEDPIPE, st.S_IFIFO), (DMSOCKET, st.S_IFSOCK)])
+async def test_a_pipe_or_socket_is_made_and_shown(tmp_path: Path, bit: int, kind: int) -> None:
+    async with served(tmp_path, U, uname="daemon") as files:
+        await files.make("x", bit | 0o640, 0)
+        assert (tmp_path / "x").lstat().st_mode == kind | 0o640
+        assert (await files.stat("x")).mode == bit | 0o640
+
+
 async def test_devices_and_pipes_of_the_host_are_told_with_their_numbers(tmp_path: Path) -> None:
     os.mknod(tmp_path / "null", st.S_IFCHR | 0o666, os.makedev(1, 3))
     os.mknod(tmp_path / "disk", st.S_IFBLK | 0o660, os.makedev(259, 70000))

@@ -101,7 +101,7 @@ if not PLAIN:
     case("link/of-one", lambda: os.stat(p("a")).st_nlink, 1)
     case("symlink", pointed, ("target", b"there"))
     case("readlink/of-a-file", lambda: os.readlink(p("a")), "EINVAL")
-    case("mkfifo", lambda: special(), "pipe" if "pipe" in os.listdir(p()) else "EPERM")
+    case("mkfifo", special, "pipe")
     case("append", appended, b"abcd")
     case("touch/not-mine", as_user(lambda: os.utime(p("log"))))
 case("mknod/device", lambda: os.mknod(p("null"), st.S_IFCHR | 0o666, os.makedev(1, 3)), "EPERM")
