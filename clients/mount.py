@@ -116,12 +116,19 @@ def mount_v9fs(address: str, directory: str, wish: v9fs.Wish, *, verbose: bool) 
     """Mount with the kernel's client. Raises NineError with what mount(8) said."""
     from mk9p.client.handshake import user_name
 
+    hosts = v9fs.numeric_hosts(address)
+    if len(hosts) > 1:
+
+        async def choose() -> None:
+            hosts[:] = [await v9fs.answering(address, hosts, PATIENCE)]
+
+        one_error(choose)
     plan = v9fs.plan(
         address,
         wish,
         me=user_name(os.geteuid()),
         release=os.uname().release,
-        numeric=v9fs.numeric_host(address),
+        numeric=hosts[0] if hosts else None,
     )
     fds = _dialled(address) if plan.dialled else None
     if not plan.dialled:

@@ -14,11 +14,13 @@ import errno
 import os
 import stat as st
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from mk9p.dial import RESERVED, Dial, FdLink, Link, dial, parse
+from mk9p.dial.eyeballs import first
 from mk9p.errors import NineError, ProtocolError
 from mk9p.ktext import split_words
 
@@ -109,19 +111,33 @@ def _number(release: str) -> tuple[int, ...]:
     return int(major), int(minor[0]) if minor else 0
 
 
-def numeric_host(address: str) -> str | None:
-    """Return the host of a tcp address as an IPv4 number, looking it up; None if it has none, or is in another network namespace."""
+def numeric_hosts(address: str) -> list[str]:
+    """Return the host of a tcp address as IPv4 numbers, looking it up; none if it has none, or is in another network namespace."""
     import socket
 
     where = parse(address)
     if where.network != "tcp" or where.netns is not None:
-        return None
+        return []
     host, port = where.host_port()
     try:
         found = socket.getaddrinfo("127.0.0.1" if host == "*" else host, port, socket.AF_INET, socket.SOCK_STREAM)
     except OSError:
-        return None
-    return str(found[0][4][0])
+        return []
+    return [str(where[0]) for *_, where in found]
+
+
+async def answering(address: str, hosts: Sequence[str], patience: float) -> str:
+    """Return the first of the hosts of a tcp address that can be dialled: the kernel is told one, and tries no other. Raises as `dialled`."""
+    port = parse(address).host_port()[1]
+
+    async def one(host: str) -> str:
+        (await dialled(f"tcp!{host}!{port}", patience)).close()
+        return host
+
+    async def none(_: str) -> None:
+        return
+
+    return await first([partial(one, host) for host in hosts], none)
 
 
 async def dialled(address: str, patience: float) -> Link:

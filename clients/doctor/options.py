@@ -89,7 +89,7 @@ def mount_line(address: str, directory: str = "DIR", *, aname: str = "") -> str:
         v9fs.Wish(aname=aname),
         me=user_name(os.geteuid()),
         release=os.uname().release,
-        numeric=v9fs.numeric_host(address),
+        numeric=next(iter(v9fs.numeric_hosts(address)), None),
     )
     if plan.dialled:  # the kernel cannot dial it: it is handed a descriptor
         return shlex.join(["mk9p", "mount", *(["--aname", aname] if aname else []), address, directory])

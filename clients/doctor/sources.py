@@ -6,13 +6,16 @@ import stat as st
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol, TypeVar
 
+import attrs
 import trio
 
 from clients.doctor.judge import Content, Finding, Look
 from mk9p.client import Client, requests, stored
+from mk9p.client.stats import of_getattr
 from mk9p.errors import NineError
 from mk9p.tree import Change, Stat
 from mk9p.wire import (
+    GETATTR_BASIC,
     L_CREAT,
     L_RDONLY,
     L_WRONLY,
@@ -105,7 +108,14 @@ class Served:
         c = self.connection
         fid, qids = await self._walk(path)
         try:
-            stat = await requests.stat(c, fid, path[-1] if path else "/")
+            name = path[-1] if path else "/"
+            if c.dialect is Dialect.L:
+                said = await c.rpc(m.Tgetattr, fid, GETATTR_BASIC)
+                stat = attrs.evolve(
+                    of_getattr(said, name), mode=said[2]
+                )  # as Linux sees it: the client gives each a kind
+            else:
+                stat = await requests.stat(c, fid, name)
         except NineError as error:
             return Look(qids[-1], None, str(error))
         finally:

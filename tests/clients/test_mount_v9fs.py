@@ -11,7 +11,7 @@ import trio
 import trio.testing
 from patience import SOON
 
-from clients.v9fs import MSIZE, Wish, dialled, differences, numeric_host, plan, relay
+from clients.v9fs import MSIZE, Wish, answering, dialled, differences, numeric_hosts, plan, relay
 from mk9p.errors import NineError
 from mk9p.wire import NOTAG, Dialect, codec, decode
 from mk9p.wire import messages as m
@@ -96,12 +96,22 @@ def test_a_comma_would_be_another_option() -> None:
             plan("unix!/s", wish, me="root", release="6.1")
 
 
+async def test_of_several_hosts_the_kernel_is_told_one_that_answers() -> None:
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.2")
+    port = listeners[0].socket.getsockname()[1]
+    assert await answering(f"tcp!many!{port}", ["127.0.0.1", "127.0.0.2"], SOON) == "127.0.0.2"
+    for listener in listeners:
+        await listener.aclose()
+    with pytest.raises(ConnectionRefusedError):
+        await answering(f"tcp!many!{port}", ["127.0.0.1", "127.0.0.2"], SOON)
+
+
 def test_numeric_hosts() -> None:
-    assert numeric_host("tcp!127.0.0.1!564") == "127.0.0.1"
-    assert numeric_host("tcp!*!564") == "127.0.0.1"
-    assert numeric_host("tcp!::1!564") is None
-    assert numeric_host("/run/netns/x/tcp!127.0.0.1!564") is None
-    assert numeric_host("unix!/s") is None
+    assert numeric_hosts("tcp!127.0.0.1!564") == ["127.0.0.1"]
+    assert numeric_hosts("tcp!*!564") == ["127.0.0.1"]
+    assert numeric_hosts("tcp!::1!564") == []
+    assert numeric_hosts("/run/netns/x/tcp!127.0.0.1!564") == []
+    assert numeric_hosts("unix!/s") == []
 
 
 def test_what_the_kernel_took_otherwise_is_noticed() -> None:
