@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from mounting import Place, mk9p, need_fuse, place, until
+from mounting import Place, need_fuse, place, until
 from patience import SOON
 
 from clients import mount
