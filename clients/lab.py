@@ -65,7 +65,7 @@ trap 'kill -TERM $p' TERM
 echo $p >"$run/composer"
 while wait $p; kill -0 $p 2>/dev/null; do :; done
 if [ -e "$run/mounts" ]; then while read -r m; do umount -l "$m"; done <"$run/mounts"; fi
-rm -rf --one-file-system "$run"
+n=0; until rm -rf --one-file-system "$run" || [ $n = 100 ]; do n=$((n + 1)); sleep 0.1; done  # guests' keepers undo mounts in it
 rm -f "$ns"
 rmdir "${run%/*}" 2>/dev/null
 :

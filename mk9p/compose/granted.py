@@ -199,7 +199,7 @@ class Granted(Node):
     def way(self) -> Way | None:  # type: ignore[override]
         """Return where the file is, to be asked for as root there."""
         theirs = self.node.way
-        if theirs is not self._theirs:
+        if theirs is not self._theirs and theirs != self._theirs:
             self._theirs, self._way = theirs, None
             if theirs is not None:
                 self._way = attrs.evolve(theirs, who=self.root, whole=theirs.whole and not self.edge)

@@ -66,11 +66,13 @@ def prepared(own: Path, number: int | None = None) -> list[list[str]]:
     made = [["mkdir", str(root), str(own), line, run], ["chmod", "755", str(own)], ["chmod", "755", line]]
     if number is not None:
         options = f"size={ROOM},mode=700,uid={number},gid={number},nosuid,nodev,noexec"
-        made += [
-            ["sh", "-c", 'echo "$1" >>"$2"', "sh", run, str(own.with_name("mounts"))],  # the keeper undoes it
-            ["mount", "-t", "tmpfs", "-o", options, "run", run],
-        ]
+        made.append(["mount", "-t", "tmpfs", "-o", options, "run", run])
     return made
+
+
+def undone(own: Path) -> list[list[str]]:
+    """Return the commands that undo what `prepared` made for a user, but for the folders."""
+    return [["umount", "-l", str(own / "run")]]
 
 
 def placed(

@@ -36,5 +36,6 @@ fi
 exec >/dev/null 2>&1 </dev/null
 [ ! -e "$dir/mounts" ] || while read -r m; do umount -l "$m" || fusermount3 -uz "$m"; done <"$dir/mounts"
 eval "$after"
-rm -rf --one-file-system "$dir"
+# the keeper of what lies in it may not be through with its mounts
+n=0; until rm -rf --one-file-system "$dir" || [ $n = 100 ]; do n=$((n + 1)); sleep 0.1; done
 exit $status

@@ -183,6 +183,7 @@ class Qemu:
                 directory,
                 argv,
                 crowd=user is not None,
+                after=emulator.undone(own) if user is not None else (),
                 before=[*emulator.prepared(own, user), *spec.lay(own, f"char!{SERVE}")],
                 descriptors=pairs.numbers,
             )

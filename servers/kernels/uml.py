@@ -105,7 +105,7 @@ class Uml:
                 ],
                 crowd=True,
                 before=before,
-                after=[[ip, "netns", "del", netns]],
+                after=[*emulator.undone(own), [ip, "netns", "del", netns]],
                 descriptors=pairs.numbers,
             )
 
