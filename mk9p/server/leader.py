@@ -49,6 +49,7 @@ log = logging.getLogger("mk9p.server")
 
 BULK: Final = 16384  # bytes; who sends that much at once is probably still sending
 SHARE: Final = 1_000_000  # ns that links have before the rest of the program has its own
+ENDING: Final = 50_000  # ns that the end of a request takes that is cancelled, in the next round of the scheduler
 _SIZE_TYPE_TAG: Final = Struct("<IBH").unpack_from
 _ALWAYS: Final = frozenset({m.Tversion.type, m.Tflush.type, m.Tclunk.type})  # what makes room
 
@@ -346,6 +347,8 @@ class Leader(Links):
             if c.backends and self.exchange.flush(c, tag, oldtag, bytes(buf[start:end])):
                 return False
             ready, flushes = c.session.flush(tag, oldtag)
+            if not flushes:
+                self.turns.until -= ENDING
             self._next(c, ready, flushes)
             return bool(flushes)
         if not c.versioned:
