@@ -440,16 +440,14 @@ async def test_requests_of_a_user_that_wait_are_bounded_over_all_connections() -
         for talk in (*talks, other):
             await talk.start()
             await talk.open(1, "events")
-        for talk in (*talks, other):
-            for tag in range(100, 220):
+        for talk, most in ((talks[0], 220), (talks[1], 220), (other, 150)):
+            for tag in range(100, most):
                 await talk.send(m.Tread, tag, 1, 0, 10)
         for talk in talks:
             says(await talk.receive(), errno.EAGAIN)
         used = [holder.bytes.used for holder in server.books.holders.values()]
         assert max(used) < 103 * WAITING + 32768
         await rpc(other, m.Tgetattr, 0, 1)
-        for tag in range(100, 110):
-            assert isinstance(await talks[0].rpc(m.Tflush, 200, tag), m.Rflush | m.Rlerror)
 
 
 async def test_who_has_used_up_all_for_fids_can_still_ask_and_wait() -> None:
@@ -467,7 +465,7 @@ async def test_who_has_used_up_all_for_fids_can_still_ask_and_wait() -> None:
 
 
 async def test_a_large_request_of_who_has_too_much_is_passed_over() -> None:
-    async with serving(tree(), Limits(user_bytes=300_000)) as server:
+    async with serving(tree(), Limits(user_bytes=700_000)) as server:
         talk = connect(server)
         await talk.start(msize=1 << 20)
         await talk.open(1, "events", mode=2)
