@@ -24,6 +24,7 @@ from mk9p.compose.table import Flags, Item, Table, clean
 from mk9p.compose.union import Root
 from mk9p.errors import NineError, translate
 from mk9p.ktext import split_lines
+from mk9p.server.limits import PATH
 from mk9p.tree import Ctl, Dir, Log, Node, Text, settle, split
 from mk9p.tree.words import Word, run
 from mk9p.wire import QTDIR
@@ -104,6 +105,8 @@ class Namespace:
         """Let the tree `spec` of the server at a dial string stand at `old`; raises what `mounter` says of the address."""
         flags = flags or Flags()
         old = clean(old)
+        if len(address) > PATH or len(spec) > PATH:
+            raise NineError(errno.ENAMETOOLONG)
         known = (
             item.node for item in self.table.items() if (item.kind, item.what, item.spec) == ("mount", address, spec)
         )

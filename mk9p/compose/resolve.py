@@ -29,6 +29,8 @@ from mk9p.wire import QTDIR
 
 HOPS: Final = 512  # mount points entered to find one path: some tens are a rich namespace, and this many still take only milliseconds
 
+NESTED: Final = 64  # binds of binds: far above what anybody can follow, and below what Python can (calls within calls)
+
 Busy: TypeAlias = frozenset[tuple[str, str]]
 """The binds that are being followed: (mount point, bound name)."""
 
@@ -61,6 +63,12 @@ class _Search:
     who: Principal
     left: int = HOPS
 
+    def follow(self, busy: Busy) -> None:
+        """Follow one more bind of those that are being followed; each is some calls within calls."""
+        if len(busy) >= NESTED:
+            self.left = 0
+            self.enter()
+
     def enter(self) -> None:
         self.left -= 1
         if self.left < 0:
@@ -89,19 +97,49 @@ class Resolver:
         return [q for place in places if (q := f"{place}/{name}") in points or q in prefixes]
 
     async def _elements(self, path: str, search: _Search, busy: Busy) -> list[Element]:
-        if path:
-            return await self._point_or(path, lambda: self._from_parent(path, search, busy), search, busy)
+        """Walk down to a path, from the last mount point on the way under which nothing is looked for, or from the root."""
+        names: list[tuple[str, str]] = []  # the directory and the name, the last first
+        while path and not self._covered(path, busy):
+            up, _, name = path.rpartition("/")
+            names.append((up, name))
+            path = up
+        found: list[Element] = []
+        failed: OSError | None = None
+        try:
+            found = await (self._point_or(path, _nothing, search, busy) if path else self._root(search, busy))
+        except OSError as error:
+            failed = error
+        for up, name in reversed(names):
 
+            async def under(
+                up: str = up, name: str = name, above: list[Element] = found, failed: OSError | None = failed
+            ) -> list[Element]:
+                if failed is not None:
+                    raise failed
+                return await self._under(above, up, name, search, busy)
+
+            if search.left < 0 and failed is not None:
+                raise failed
+            try:
+                found, failed = await self._point_or(f"{up}/{name}", under, search, busy), None
+            except OSError as error:
+                failed = error
+        if failed is not None:
+            raise failed
+        return found
+
+    def _covered(self, path: str, busy: Busy) -> bool:
+        """Tell whether a path is a mount point that does not show what lies underneath."""
+        items = self._items(path, busy)
+        return bool(items) and all(item.kind != "under" for item in items)
+
+    async def _root(self, search: _Search, busy: Busy) -> list[Element]:
         async def root() -> list[Element]:
             return [Element(self.made, (("", False),))]
 
         # A bind of what was not there when it was made, and turned out to be a file, does not make the root one.
         found = [element for element in await self._point_or("", root, search, busy) if element.node.qtype & QTDIR]
         return found or await root()
-
-    async def _from_parent(self, path: str, search: _Search, busy: Busy) -> list[Element]:
-        up, _, name = path.rpartition("/")
-        return await self._under(await self._elements(up, search, busy), up, name, search, busy)
 
     async def _child(
         self, elements: Sequence[Element], path: str, name: str, search: _Search, busy: Busy
@@ -160,6 +198,7 @@ class Resolver:
             return await under()
         if item.node is not None:
             return [Element(item.node, ((path, False),))]
+        search.follow(busy)
         return await self._elements(item.what, search, busy | {(path, item.what)})
 
     async def _under(
@@ -196,6 +235,10 @@ class Resolver:
         if leads:
             return [_made_up(list(leads.items()), here)]
         raise failed or NineError(errno.ENOENT)
+
+
+async def _nothing() -> list[Element]:
+    raise NineError(errno.ENOENT)
 
 
 def _made_up(places: list[tuple[str, bool]], here: str | None = None) -> Element:

@@ -11,6 +11,8 @@ Rules (bind(1), namespace(6), Plan 9's port/chan.c `cmount`; where we differ it 
 * A mount point needs no file of its name: what is not there appears, with the directories between. So a namespace can be built of servers that
   are still booting.
 * The root keeps its own files, last if nothing else is said: whoever mounts over `/` what then goes away must still find `ctl`.
+* A path here is none that could not be walked: it has as many names at most, and each is as long at most. And the table has an end (`MOST`), for each
+  path takes memory for each of the paths that it leads through.
 * `-c` on an item lets files be created in it; a mount point without one forbids creation in its own directory, not in those below (cmount's MCREATE).
   `bind -c OLD OLD` gives it to what lies underneath.
 """
@@ -22,16 +24,24 @@ from typing import Final, Literal, TypeAlias
 import attrs
 
 from mk9p.errors import NineError
+from mk9p.server.limits import DEPTH, NAME, PATH
 from mk9p.tree import Node, join
 from mk9p.wire import QTDIR
 
 Order: TypeAlias = Literal["replace", "before", "after"]
 
+MOST: Final = (
+    16 << 20
+)  # bytes of what stands in a table, and of the paths that lead to it: tens of thousands of usual mount points
+
 _ORDERS: Final[dict[str, Order]] = {"a": "after", "b": "before"}
 
 
 def clean(path: str) -> str:
-    """Return a path as the table has it: `/a/b`, and the empty string for the root; raises EINVAL for what no line can say."""
+    """Return a path as the table has it: `/a/b`, and the empty string for the root.
+
+    Raises EINVAL for what no line can say, ENAMETOOLONG for what no walk could reach.
+    """
     names: list[str] = []
     for name in path.split("/"):
         if name == "..":
@@ -40,6 +50,10 @@ def clean(path: str) -> str:
             names.append(name)
     if "\n" in path or "\0" in path:
         raise NineError(errno.EINVAL, "illegal name")
+    if len(names) > DEPTH:
+        raise NineError(errno.ENAMETOOLONG, f"a path has {DEPTH} names at most")
+    if any(len(name) > NAME for name in names) or len(path) > PATH:
+        raise NineError(errno.ENAMETOOLONG)
     return "".join("/" + name for name in names)
 
 
@@ -119,14 +133,17 @@ class Table:
     def __init__(self) -> None:
         self.points: dict[str, tuple[Item, ...]] = {}
         self.generation = 0
+        self.taken = 0  # bytes, about
         self.prefixes: frozenset[str] = frozenset()
         self.names: dict[str, list[str]] = {}
 
     def put(self, old: str, item: Item, order: Order) -> None:
-        """Let an item stand at `old`: instead of all, before all, or after all that is there."""
+        """Let an item stand at `old`: instead of all, before all, or after all that is there. Raises ENOSPC if the table is full."""
         items: tuple[Item, ...] = ()
         if order != "replace":
             items = tuple(other for other in self.points.get(old, (UNDER,)) if not other.same(item))
+        if self.taken + _takes(old, (item, *items)) - _takes(old, self.points.get(old, ())) > MOST:
+            raise NineError(errno.ENOSPC, "the mount table is full")
         self._set(old, (item, *items) if order == "before" else (*items, item))
 
     def take(self, old: str, what: str | None = None) -> list[Item]:
@@ -147,8 +164,10 @@ class Table:
     def _set(self, old: str, items: tuple[Item, ...]) -> None:
         if not old and not any(item.kind == "under" for item in items):
             items = (*items, UNDER)
+        self.taken -= _takes(old, self.points.get(old, ()))
         if items and items != (UNDER,):
             self.points[old] = items
+            self.taken += _takes(old, items)
         else:
             self.points.pop(old, None)
         self.generation += 1
@@ -174,6 +193,14 @@ class Table:
         """Return the commands that make this table of an empty one; servers come before what may be bound from them."""
         points = sorted(self.points.items(), key=lambda point: any(item.kind == "bind" for item in point[1]))
         return [line for old, items in points for line in _commands(old, items)]
+
+
+def _takes(point: str, items: tuple[Item, ...]) -> int:
+    """Return about how many bytes a mount point takes: what stands there, and each path that leads to it. Nothing, if nothing stands there."""
+    if not items:
+        return 0
+    lead = sum(at for at, char in enumerate(point) if char == "/") + 128 * point.count("/")
+    return len(point) + lead + sum(256 + len(item.what) + len(item.spec) for item in items)
 
 
 def _commands(old: str, items: tuple[Item, ...]) -> Iterator[str]:

@@ -57,6 +57,8 @@ def close_nowait(fid: Fid) -> bool:
         except OSError:
             log.exception("closing %s", fid.place.name)
     fid.closed, fid.handle = True, None
+    if fid.gone:
+        fid.release()
     return True
 
 
@@ -65,6 +67,8 @@ async def close(fid: Fid) -> None:
     if fid.closed:
         return
     fid.closed = True
+    if fid.gone:
+        fid.release()
     handles = fid.handle, fid.directory
     fid.handle = fid.directory = None
     if fid.how is None:

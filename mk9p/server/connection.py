@@ -15,16 +15,18 @@ import trio
 from mk9p.auth import EXEC, Policy, Principal, may
 from mk9p.dial import Link
 from mk9p.errors import NineError
+from mk9p.server.accounts import CONNECTION, FID, PLACE, RELAYED, WAITING, Account, Books
 from mk9p.server.beginning import Beginning
 from mk9p.server.counts import Counts, Tally
 from mk9p.server.fids import Fid, Place
-from mk9p.server.limits import Limits
+from mk9p.server.limits import NAME, SMALL, Limits
 from mk9p.server.shares import is_stranger
 from mk9p.server.turns import LAST, STRIDE
 from mk9p.session import Request, Session
-from mk9p.tree import Maybe, Node, Stat
+from mk9p.tree import Maybe, Node, Stat, settle
 from mk9p.wire import IOHDRSZ, QTDIR, Dialect, FrameBuffer, codec
 from mk9p.wire import messages as m
+from mk9p.wire.framing import CAPACITY, MOST
 
 if TYPE_CHECKING:
     from mk9p.server.exchange import Exchange
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from mk9p.server.shares import Shares
     from mk9p.server.turns import Slices, User
 
+_DOTS: Final = (".", "..")
 USERS: Final = 16  # names of users kept a connection, to be shown
 JOIN: Final = 4096  # a buffer below is cheaper to copy than to hand to the kernel apart
 
@@ -50,8 +53,8 @@ class Connection:
 
     def __init__(self, link: Link, root: Node, policy: Policy, limits: Limits) -> None:
         self.link, self.root, self.policy, self.limits = link, root, policy, limits
-        self.session: Session[Fid] = Session(max_fids=limits.fids, max_requests=limits.requests)
-        self.frames = FrameBuffer(limits.msize)
+        self.session: Session[Fid] = Session(max_fids=0, max_requests=limits.requests)
+        self.frames = FrameBuffer(min(SMALL, limits.msize), CAPACITY)
         self.beginning = Beginning(self.frames) if link.lossy else None
         self.msize = limits.msize
         self.dialect = Dialect.P9
@@ -68,9 +71,18 @@ class Connection:
         # nobody was given this line, so it may not be silent for ever; an emulator's lies there long before it is used
         self.stranger = is_stranger(link.peer, policy) and not link.lossy
         self.greeted = False  # somebody has attached
+        self.encoded: deque[int] = deque()  # fids whose attributes are kept as they are sent (ops_linux.py)
+        self.attached = False  # the same, since the last Tversion
         self.users: dict[str, None] = {}  # who, the first few
         self.refused = False  # and that was said
         self.told: set[object] = set()  # what the log says of its requests (failures.py)
+        self.books: Books
+        self.account: Account  # on whose account it is itself: that of the first who attached
+        self.accounts: dict[Principal, Account]  # what it holds as each user who attached
+        self.most = limits.out  # bytes of replies that may be queued before they are sent
+        self.max_relays = 0  # how many fids of other servers it may have, as far as was granted
+        self.room = len(self.frames.buf)  # bytes that it receives into, as counted
+        self.extra = 0  # bytes that are kept for it and no fid, on that account
         self.tally: Tally
         self.shares: Shares
         self.slices: Slices
@@ -98,11 +110,112 @@ class Connection:
         """Answer in a dialect from now on."""
         self.dialect, self.packers, self.versioned = dialect, _PACKERS[dialect], True
 
-    def greet(self, who: Principal) -> None:
-        """Take note that somebody has attached."""
+    def enter(self, number: int, f: Fid, account: Account) -> None:
+        """Enter a new fid, and charge for it. Raises EEXIST, EMFILE, ENOMEM, EBADF, and it is not entered."""
+        try:
+            self.session.new(number, f)
+        except NineError as error:
+            if error.errno != errno.EMFILE:
+                raise
+            account.fids.more()
+            self.session.new(number, f)
+        f.account = account
+        place = f.place
+        if place.uses:
+            place.uses += 1
+            account.used += FID
+        elif place.parent.uses:  # one name behind what is in use: nearly always
+            place.uses = 1
+            place.parent.uses += 1
+            account.used += FID + PLACE + place.name.__sizeof__() + place.node.weight
+        else:
+            account.used += FID + place.hold()
+        if account.used > account.granted:
+            try:
+                account.more()
+            except BaseException:
+                del self.session.fids[number]
+                f.release()
+                raise
+
+    # whose account what is kept for it goes on
+
+    def open_account(self, books: Books) -> None:
+        """Begin to count what is kept for it: as that of the peer, until somebody attaches."""
+        self.books, self.extra = books, 0
+        self.account = books.stranger(self)
+        self.accounts = {}
+        self.account.used += CONNECTION
+        self.count()
+
+    def account_of(self, who: Principal) -> Account:
+        """Return what this connection holds as a user."""
+        account = self.accounts.get(who)
+        if account is None:
+            account = self.accounts[who] = self.books.account(self, who)
+        return account
+
+    def greet(self, account: Account) -> None:
+        """Take note that somebody has attached: what is kept for the connection is on the account of the first who does."""
         self.greeted, self.refused = True, False
+        self.frames.limit, self.frames.most, self.attached = self.msize, MOST, True
+        if self.account not in self.accounts.values():
+            self._belongs(account)
         if len(self.users) < USERS:
-            self.users[who.name] = None
+            self.users[account.who.name] = None
+
+    def part(self) -> None:
+        """Forget who attached, whose fids are gone: the conversation begins anew, and what is kept for it is the peer's."""
+        self.frames.limit, self.frames.most, self.attached = min(self.msize, SMALL), CAPACITY, False
+        if self.account in self.accounts.values():
+            self._belongs(self.books.stranger(self))
+        for account in self.accounts.values():
+            self.books.leave(account)
+        self.accounts = {}
+        self.count()
+
+    def close_account(self) -> None:
+        """Forget what was kept for it: it has ended."""
+        self.part()
+        self.books.leave(self.account)
+
+    def _belongs(self, account: Account) -> None:
+        was, self.account = self.account, account
+        mine = CONNECTION + self.extra
+        account.used += mine
+        was.used -= mine
+        if was not in self.accounts.values():
+            self.books.leave(was)
+
+    def count(self) -> None:
+        """Count what is kept for the connection and for no fid of it, which has changed: whatever the bounds are, that has come already."""
+        session = self.session
+        extra = self.room + session.held + WAITING * len(session.tags) + (self.out_size if self.blocked else 0)
+        if self.backends:
+            extra += RELAYED * (len(self.relays) + len(self.asked))
+            extra += sum(len(b.frames.buf) for b in self.backends.values())
+        self.account.used += extra - self.extra
+        self.extra = extra
+        full = self.full
+        self.most = JOIN if full else self.limits.out
+        if self.attached:
+            self.frames.most = CAPACITY if full else MOST
+
+    @property
+    def full(self) -> bool:
+        """Tell whether whoever the connection belongs to has more than they may have."""
+        return self.account.full
+
+    def make_room(self) -> bool:
+        """Give back what links receive into and have nothing in, of all the connections of one user; tell whether they have room now."""
+        for account in self.account.holder.accounts:
+            c = account.connection
+            if c.account is account and not c.dead and c.frames.can_shrink:
+                c.exchange.settle(c)
+                c.frames.shrink()
+                c.room = len(c.frames.buf)
+                c.count()
+        return not self.full
 
     @property
     def open_fids(self) -> int:
@@ -186,32 +299,31 @@ class Connection:
 
     def step(self, place: Place, name: str, who: Principal) -> Maybe[Place]:
         """Walk one name; raises ENOTDIR, EACCES, ENOENT."""
-        if place.node.qtype & QTDIR == 0:
+        node = place.node
+        if node.qtype & QTDIR == 0:
             raise NineError(errno.ENOTDIR)
-        if who.uid != 0 and not place.node.guards:
-            stat = place.node.stat()
+        if who.uid != 0 and not node.guards:
+            stat = node.stat()
             if not isinstance(stat, Stat):
                 return self._step(place, name, who, stat)
             if not may(who, stat.mode, stat.uid, stat.gid, EXEC):
                 raise NineError(errno.EACCES)
-        return self._stepped(place, name, who)
-
-    def _stepped(self, place: Place, name: str, who: Principal) -> Maybe[Place]:
-        if name == "..":
-            return place.parent
-        if name == ".":
-            return place
+        if name in _DOTS:
+            return place.parent if name == ".." else place
         if place.depth >= self.limits.depth:
             raise too_deep(self.limits)
-        node = place.node.walk(name, who)
-        return Place(node, name, place) if isinstance(node, Node) else self._child(place, name, node)
+        found = node.walk(name, who)
+        return Place(found, name, place) if isinstance(found, Node) else self._child(place, name, found)
 
     async def _step(self, place: Place, name: str, who: Principal, later: Awaitable[Stat]) -> Place:
         stat = await later
         if not may(who, stat.mode, stat.uid, stat.gid, EXEC):
             raise NineError(errno.EACCES)
-        step = self._stepped(place, name, who)
-        return step if isinstance(step, Place) else await step
+        if name in _DOTS:
+            return place.parent if name == ".." else place
+        if place.depth >= self.limits.depth:
+            raise too_deep(self.limits)
+        return place.child(name, await settle(place.node.walk(name, who)))
 
     async def _child(self, place: Place, name: str, later: Awaitable[Node]) -> Place:
         return place.child(name, await later)
@@ -223,6 +335,8 @@ def too_deep(limits: Limits) -> NineError:
 
 
 def check_name(name: str) -> None:
-    """Raise EINVAL for a name that no file can have."""
+    """Raise EINVAL or ENAMETOOLONG for a name that no file can have."""
+    if len(name) > NAME:
+        raise NineError(errno.ENAMETOOLONG)
     if not name or "/" in name or "\0" in name:
         raise NineError(errno.EINVAL, "illegal name")

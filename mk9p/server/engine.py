@@ -14,6 +14,7 @@ import trio
 from mk9p.auth import Policy
 from mk9p.dial import Link, Listener
 from mk9p.errors import NineError
+from mk9p.server.accounts import Books
 from mk9p.server.closing import close_all, free
 from mk9p.server.connection import Connection
 from mk9p.server.counts import Tally
@@ -44,6 +45,7 @@ class Server(Leader):
         self.limits = limits or Limits()
         self.tally = tally or Tally()
         self.connections = self.tally.connections
+        self.books = Books(self.limits)
         self.deserted = trio.Event()  # set when the last client of all has left; a new one makes a new event
         self.slices = Slices()
         self.listings = Listings(self.slices)
@@ -72,6 +74,7 @@ class Server(Leader):
                 c.link.close()
                 with trio.CancelScope(shield=True):
                     await close_all(c)
+                c.close_account()
             self.close()
 
     async def listen(
@@ -106,6 +109,7 @@ class Server(Leader):
             link.close()
             raise
         c.exchange, c.tally = self.exchange, self.tally
+        c.open_account(self.books)
         c.number = self.tally.enter(c)
         if c.stranger:
             self._strangers[c] = trio.current_time() + self.limits.handshake
@@ -160,6 +164,7 @@ class Server(Leader):
         c.link.close()
         self.tally.leave(c)
         self.shares.leave(c)
+        c.close_account()
         if not self.connections:
             self.deserted.set()
 
@@ -205,7 +210,8 @@ class Server(Leader):
             refuse(c, "version", f"it speaks {version}")
             return c.reply(m.Rversion, tag, msize, "unknown")
         c.speak(dialect)
-        c.msize = c.frames.limit = min(msize, self.limits.msize)
+        c.msize = min(msize, self.limits.msize)
+        c.part()
         c.calls = [*calls(dialect)]
         c.calls[m.Tversion.type] = self._version_call
         return c.reply(m.Rversion, tag, c.msize, dialect.version)

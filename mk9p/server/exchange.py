@@ -76,6 +76,7 @@ async def carry(c: Connection, number: int, f: Fid, b: Backend | None) -> None:
         c.relays[number] = Hop(b, f.place, (), way)
         if way.whole:
             del c.session.fids[number]
+            f.release()
 
 
 def theirs(c: Connection, type_: int, args: tuple[Any, ...]) -> list[int]:
@@ -123,10 +124,12 @@ async def _bring(c: Connection, number: int) -> Fid | None:
         raise NineError(errno.ESTALE)
     if c.relays.get(number) is not hop or number in c.session.fids:
         return None  # another request was quicker
-    f = c.session.fids[number] = Fid(place, who)
+    f = Fid(place, who)
     if hop.backend.dead:
+        c.enter(number, f, c.account_of(who))
         del c.relays[number]
         return None
+    c.session.fids[number] = f
     f.how = Open(who) if hop.opened else None
     return f
 

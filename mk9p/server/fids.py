@@ -1,8 +1,13 @@
-"""What a fid stands for: a `Place` in the tree, and once it is open, a Handle and all that must be undone at its end."""
+"""What a fid stands for: a `Place` in the tree, and once it is open, a Handle and all that must be undone at its end.
+
+What a fid costs is charged to its account (accounts.py) when it is entered, and given back when it is released: itself, what is kept for it, and
+those of the places on its way that no other fid leads by.
+"""
 
 from typing import Any, Final
 
 from mk9p.auth import Principal
+from mk9p.server.accounts import FID, FILE, PLACE, Account
 from mk9p.tree import Handle, Node, Open, Stat, qids
 from mk9p.wire import QTAPPEND, QTEXCL, Qid
 
@@ -12,19 +17,64 @@ _qid: Final = tuple.__new__  # what Qid() does, without its checks: one is made 
 class Place:
     """A node and the way that was walked to it. `..` is the place before, whatever the node is part of (lexical, as Plan 9's names are)."""
 
-    __slots__ = ("depth", "holders", "name", "node", "parent", "path")
+    __slots__ = ("depth", "holders", "name", "node", "parent", "path", "uses")
 
     def __init__(self, node: Node, name: str, parent: "Place | None") -> None:
         self.node, self.name = node, name
+        self.uses = 0  # fids that stand here, and places right below that are in use
         self.holders: tuple[Node, ...]
-        self.parent: Place = parent or self
-        self.depth: int = parent.depth + 1 if parent else 0
-        if node.path is not None:
-            self.path = node.path
+        self.parent: Place
+        self.depth: int
+        path = node.path
+        if parent is None:
+            self.parent, self.depth = self, 0
+            self.path = qids.ROOT if path is None else path
+            self.holders = () if node.hold is None else (node,)
         else:
-            self.path = qids.child(parent.path, name) if parent else qids.ROOT
-        holders = parent.holders if parent else ()
-        self.holders = holders if node.hold is None else (*holders, node)
+            self.parent, self.depth = parent, parent.depth + 1
+            self.path = qids.child(parent.path, name) if path is None else path
+            self.holders = parent.holders if node.hold is None else (*parent.holders, node)
+
+    def hold(self) -> int:
+        """Use it once more. Return what it costs, and the way to it, as far as that was not in use."""
+        self.uses += 1
+        if self.uses > 1:
+            return 0
+        place, cost = self, PLACE + self.name.__sizeof__() + self.node.weight
+        while (parent := place.parent) is not place:
+            place = parent
+            place.uses += 1
+            if place.uses > 1:
+                break
+            cost += PLACE + place.name.__sizeof__() + place.node.weight
+        return cost
+
+    def let_go(self) -> int:
+        """Use it no more. Return what it had cost, and the way to it, as far as that is not in use any more."""
+        self.uses -= 1
+        if self.uses:
+            return 0
+        place, cost = self, PLACE + self.name.__sizeof__() + self.node.weight
+        while (parent := place.parent) is not place:
+            place = parent
+            place.uses -= 1
+            if place.uses:
+                break
+            cost += PLACE + place.name.__sizeof__() + place.node.weight
+        return cost
+
+    def copy(self) -> "Place":
+        """Return the same place and way, which no other fid uses: what two users' fids had in common, neither could be charged with."""
+        way, place = [], self
+        while place.parent is not place:
+            way.append(place)
+            place = place.parent
+        made = Place(place.node, place.name, None)
+        made.path, made.holders, made.depth = place.path, place.holders, place.depth
+        for place in reversed(way):
+            made = Place(place.node, place.name, made)
+            made.path, made.holders = place.path, place.holders
+        return made
 
     def child(self, name: str, node: Node) -> "Place":
         return Place(node, name, self)
@@ -48,34 +98,145 @@ class Fid:
     """What the server keeps for a fid."""
 
     __slots__ = (
+        "account",
         "attr",
         "attr_of",
         "closed",
         "directory",
         "exclusive",
+        "files",
         "gone",
         "handle",
         "held",
         "how",
+        "kept",
         "listing",
         "place",
+        "text",
         "uses",
         "who",
     )
 
     def __init__(self, place: Place, who: Principal) -> None:
         self.place, self.who = place, who
+        self.account: Account | None = None  # whose account it is on, while it is entered
+        self.kept = 0  # bytes that are charged beside what every fid, and every open file, is charged with
+        self.text = 0  # of these, what is kept for its handle: text to be read, or locks
+        self.files = 0  # descriptors that are charged for it
         self.handle: Handle | None = None
         self.directory: Handle | None = None  # of an open directory, where its node gives one
         self.how: Open | None = None  # set once open, for a directory too
         self.held = False  # the nodes above know of it
-        self.listing: Any = None  # a directory's snapshot while it is read
+        self.listing: tuple[Any, int] | None = (
+            None  # a directory's snapshot while it is read, and what is charged for it
+        )
         self.uses = 0  # requests under way that need the handle: it is closed when none is left
         self.gone = False  # clunked
         self.closed = False
         self.exclusive = False  # holds its node's exclusive use
         self.attr_of: Stat | None = None  # the Stat that `attr` was made of
         self.attr = b""  # encoded Rgetattr of it, without size, type and tag
+
+    # what it costs
+
+    def keep(self, n: int) -> None:
+        """Charge for `n` bytes more that are kept for it. Raises ENOMEM if its user has too much."""
+        if self.account is not None:
+            self.account.take(n)
+            self.kept += n
+
+    def drop(self, n: int) -> None:
+        """Give back what was charged for `n` bytes."""
+        if self.account is not None:
+            self.account.used -= n
+            self.kept -= n
+
+    def keep_text(self, n: int) -> None:
+        """Charge for `n` bytes that its handle keeps, instead of those before, whatever the bounds are."""
+        self.drop(self.text - n)
+        self.text = n
+
+    def check(self, n: int = 0, *, waits: bool = False) -> None:
+        """Raise ENOMEM if its user has no room for `n` bytes; `waits`: none that is left for what waits either."""
+        account = self.account
+        if account is None or (waits and not account.full):
+            return
+        account.take(n)
+        account.used -= n
+
+    def keep_listing(self, listing: Any, n: int) -> None:
+        """Keep a listing of `n` bytes while it is read. Raises ENOMEM, and there is none, if its user has too much."""
+        self.drop_listing()
+        self.keep(n)
+        self.listing = (listing, n)
+
+    def keep_more(self, n: int) -> None:
+        """Charge for `n` bytes more of the listing. Raises ENOMEM if its user has too much."""
+        if self.listing is not None:
+            self.keep(n)
+            self.listing = (self.listing[0], self.listing[1] + n)
+
+    def drop_listing(self, instead: Any = None) -> None:
+        """Forget the listing that was read."""
+        if self.listing is not None:
+            self.drop(self.listing[1])
+        self.listing = None if instead is None else (instead, 0)
+
+    def keep_file(self) -> None:
+        """Charge for an open file, which it is from now on. Raises EMFILE or ENOMEM if its user has too much."""
+        account = self.account
+        if account is not None and self.how is None:
+            account.used += FILE
+            self.kept += FILE
+            if (files := self.place.node.descriptors) or account.used > account.granted:
+                self.files = files
+                account.files.used += files
+                try:
+                    account.files.more()
+                    account.more()
+                except BaseException:
+                    self.drop_file()
+                    raise
+
+    def drop_file(self) -> None:
+        """Give back what was charged for an open file, which it has not become."""
+        if self.account is not None and self.how is None:
+            self.account.files.used -= self.files
+            self.files = 0
+            self.drop(FILE)
+
+    def move(self, place: Place, *, force: bool = False) -> None:
+        """Let it stand for another place. Raises ENOMEM, and it stays, if its user has too much, but by `force`."""
+        account = self.account
+        if account is not None:
+            account.used += place.hold()
+            try:
+                if not force:
+                    account.more()
+            except BaseException:
+                account.used -= place.let_go()
+                raise
+            account.used -= self.place.let_go()
+        self.place, self.attr_of = place, None
+
+    def release(self) -> None:
+        """Give back all that was charged for it; a second call does nothing."""
+        account = self.account
+        if account is not None:
+            self.account = None
+            place = self.place
+            place.uses -= 1
+            if place.uses:
+                account.used -= FID + self.kept
+            elif place.parent.uses > 1:  # it is used by others too: nearly always
+                place.parent.uses -= 1
+                account.used -= FID + self.kept + PLACE + place.name.__sizeof__() + place.node.weight
+            else:
+                place.uses = 1
+                account.used -= FID + self.kept + place.let_go()
+            if self.files:
+                account.files.used -= self.files
+            self.listing = None
 
     def hold(self) -> None:
         """Tell the nodes that count the files open below them."""

@@ -40,9 +40,9 @@ from mk9p.server.links import GONE, Links
 from mk9p.server.refusals import line, origin, refuse
 from mk9p.server.relay import PAIRS, Backend
 from mk9p.server.turns import STRIDE, TURN
-from mk9p.server.workers import WITH_DATA, Job, Worker
+from mk9p.server.workers import TEXT, WITH_DATA, Job, Worker
 from mk9p.session import Request
-from mk9p.wire import codec
+from mk9p.wire import NOFID, codec
 from mk9p.wire import messages as m
 
 log = logging.getLogger("mk9p.server")
@@ -140,6 +140,8 @@ class Leader(Links):
                 drained = False
                 if not left:
                     space = c.frames.space()
+                    if len(c.frames.buf) != c.room:
+                        space = self._grown(c, space)
                     try:
                         count = c.link.recv_into(space)
                     except BlockingIOError:
@@ -180,6 +182,23 @@ class Leader(Links):
             self.hang_up(c, "internal error")
         return None
 
+    def _grown(self, c: Connection, space: memoryview) -> memoryview:
+        """Count what a link receives into, which has another length; returns where to receive.
+
+        Where its user has too much, the request that it is to hold is refused and passed over.
+        """
+        frames = c.frames
+        c.room = len(frames.buf)
+        c.count()
+        if not c.full or c.make_room() or frames.tail - frames.head < 7:
+            return space
+        size, type_, tag = _SIZE_TYPE_TAG(frames.buf, frames.head)
+        c.queue(failure(c, type_, tag, NOFID, NineError(errno.EAGAIN, "this user has too much here")))
+        frames.pass_over(size)
+        c.room = len(frames.buf)
+        c.count()
+        return frames.space()
+
     async def _begin(self, c: Connection, beginning: Beginning, size: int) -> None:
         """Begin anew with a Tversion that came in the middle of a frame, if nothing comes after it."""
         if await beginning.silence() and not c.dead:
@@ -208,11 +227,12 @@ class Leader(Links):
         waiting = self._answer(worker, c)
         if c.backends:
             self.exchange.send(c)
+            c.count()
         return waiting
 
     def _answer(self, worker: Worker, c: Connection) -> Request | None:
         frames, session, out, relays, asked, runs = c.frames, c.session, c.out, c.relays, c.asked, c.counts.runs
-        buf, view, most = frames.buf, frames.view, self.limits.out
+        buf, view, most = frames.buf, frames.view, c.most
         reply: Any
         kind, n, late, first, end, before = -1, 0, 0, 0, 0, 0  # a run of one kind of message (counts.py)
         _, tail = frames.ahead()
@@ -275,12 +295,13 @@ class Leader(Links):
                         continue
                     args = call[0](view, start + 5, end)
                     if session.claims and (blockers := self._blockers(c, type_, args)):
-                        size = 0
+                        size = TEXT * (end - start)
                         if type_ in WITH_DATA:  # a view of the buffer, which is read into again before its turn comes
                             args = (*args[:-1], memoryview(bytes(args[-1])))
                             size = len(args[-1])
                         job = Job(c, call, args, since=c.counts.since)
                         session.enter(Request(tag, type_, job, size), args[1:], blockers)
+                        c.count()
                         late += 1
                         continue
                     if (hop is not None or (relays and type_ in PAIRS)) and (away := theirs(c, type_, args)):
@@ -295,7 +316,7 @@ class Leader(Links):
                         else:
                             late += 1
                             job = Job(c, call, args, reply, trap, since=c.counts.since)
-                            return self._waits(worker, Request(tag, type_, job))
+                            return self._waits(worker, Request(tag, type_, job, TEXT * (end - start)))
                 except Exception as error:
                     reply = failure(c, type_, tag, int.from_bytes(buf[start + 7 : start + 11], "little"), error)
                 if reply is not None:
@@ -324,8 +345,12 @@ class Leader(Links):
             raise NineError(errno.EINVAL, "tag already in use")
         if type_ == m.Twrite.type and session.held > self.limits.held:
             raise NineError(errno.EAGAIN, f"writes of {session.held} bytes are waiting already")
+        if type_ in _ALWAYS:
+            return
+        if c.full:
+            raise NineError(errno.EAGAIN, "this user has too much waiting here")
         over = len(session.tags) - session.max_requests
-        if over < 0 or type_ in _ALWAYS:
+        if over < 0:
             return
         if over >= RESERVE or (
             type_ == m.Tread.type and _duplex(c, int.from_bytes(buf[start + 7 : start + 11], "little"))
@@ -346,9 +371,13 @@ class Leader(Links):
             _, oldtag = codec(c.dialect, type_).unpack(buf, start + 5, end)
             if c.backends and self.exchange.flush(c, tag, oldtag, bytes(buf[start:end])):
                 return False
+            old = c.session.tags.get(oldtag)
+            if old is not None and (old.type == type_ or old.flushed_by) and c.full:
+                raise NineError(errno.EAGAIN, "this user has too much waiting here")
             ready, flushes = c.session.flush(tag, oldtag)
             if not flushes:
                 self.turns.until -= ENDING
+            c.count()
             self._next(c, ready, flushes)
             return bool(flushes)
         if not c.versioned:

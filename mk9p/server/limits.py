@@ -14,6 +14,10 @@ from mk9p.errors import NineError
 from mk9p.session import MAX_FIDS, MAX_REQUESTS
 from mk9p.wire import IOHDRSZ
 
+SMALL: Final = 8192  # bytes of a frame before an attach: a Tversion or a Tattach with the longest path
+NAME: Final = 255  # characters of a file's or a user's name: Linux's own most (NAME_MAX, LOGIN_NAME_MAX)
+DEPTH: Final = 2048  # names from the root
+PATH: Final = 4096  # of the tree that an attach names: PATH_MAX
 MIN_MSIZE: Final = 256  # below that not even a stat fits
 RESERVE: Final = 256  # requests that may wait beyond `requests`, if they are no reads of files that wait
 
@@ -33,7 +37,7 @@ class Limits:
         MAX_FIDS,
         1,
         at="EMFILE",
-        reason="v9fs keeps one for each cached name and user; a `find` over 100,000 files is as many",
+        reason="of a connection, whose users may be many; v9fs keeps one for each cached name and user",
     )
     requests: int = _limit(
         MAX_REQUESTS,
@@ -42,7 +46,7 @@ class Limits:
         reason=f"above any client's window; {RESERVE} more are taken if they are no reads of files that wait",
     )
     held: int = _limit(
-        64 << 20, 0, at="EAGAIN to further writes", reason="the bytes of writes that wait: a window of 64 at 1 MiB"
+        32 << 20, 0, at="EAGAIN to further writes", reason="the bytes of writes that wait: a window of 32 at 1 MiB"
     )
     out: int = _limit(
         4 << 20,
@@ -51,19 +55,44 @@ class Limits:
         reason="replies that the client does not take: more than any kernel's socket buffer",
     )
     unread: int = _limit(
-        64 << 20,
+        32 << 20,
         0,
         at="hung up",
-        reason="the same with what waiting requests bring meanwhile: a window of 64 reads at 1 MiB",
+        reason="the same with what waiting requests bring meanwhile: a window of 32 reads at 1 MiB",
     )
     depth: int = _limit(
-        2048, 1, at="ENAMETOOLONG", reason="names from the root: the longest path of Linux, 4096 bytes, has no more"
+        DEPTH, 1, at="ENAMETOOLONG", reason="names from the root: the longest path of Linux, 4096 bytes, has no more"
+    )
+    user_bytes: int = _limit(
+        56 << 20,
+        1 << 16,
+        at="ENOMEM; ENOLCK of locks, ENOSPC of attributes, EAGAIN of what would wait",
+        reason="what a user keeps here by all connections, as counted; what it comes to in memory is below 64 MiB",
+    )
+    user_fids: int = _limit(
+        131_072, 1, at="EMFILE", reason="a `find` over 100,000 files through v9fs that keeps names (cache=loose)"
+    )
+    user_files: int = _limit(
+        4096,
+        1,
+        at="EMFILE",
+        reason="open files that take a descriptor here: four processes with as many as Linux lets each have by itself",
+    )
+    bytes: int = _limit(
+        256 << 20, 1 << 16, at="as user_bytes", reason="of all users together; the last quarter is for root alone"
+    )
+    files: int = _limit(
+        16_384,
+        8,
+        at="ENFILE",
+        reason="such files of all users; or a quarter of the descriptors that the process may have, if that is less; the last"
+        " quarter of it is for root alone",
     )
     connections: int = _limit(
         1024,
         1,
         at="closed at once",
-        reason="a whole server's; each is 132 KiB and a descriptor, of which a process commonly has as many",
+        reason="a whole server's; each is 44 KiB and a descriptor, of which a process commonly has as many",
     )
     handshake: float = _limit(
         30.0,

@@ -62,6 +62,7 @@ class Links(Workers):
             c.counts.batch()
         if c.blocked != was:
             self.rewatch(c)
+            c.count()
 
     def again(self, c: Connection) -> None:
         """Read a link again that was not read for a while: its next requests may have been received already."""

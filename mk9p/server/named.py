@@ -50,12 +50,12 @@ async def find_named(moves: Moves, f: Fid) -> None:
             to = moves.get((place.parent.path, place.name))
             if to is None or error.errno not in (errno.ENOENT, errno.ESTALE):
                 raise
-            place = to[0].child(to[1], f.place.node)
+            place = to[0].copy().child(to[1], f.place.node)
         else:
             break
     if place is not f.place:
         place.holders = f.place.holders
-        f.place, f.attr_of = place, None
+        f.move(place, force=True)
 
 
 async def renamed(fids: Mapping[int, Fid], old: Place, parent: Place, name: str) -> None:
@@ -63,7 +63,7 @@ async def renamed(fids: Mapping[int, Fid], old: Place, parent: Place, name: str)
     for number, f in enumerate(list(fids.values())):
         place = f.place
         if place.path == old.path and place.name == old.name and place.parent.path == old.parent.path:
-            f.place, f.attr_of = parent.child(name, place.node), None
+            f.move(parent.copy().child(name, place.node), force=True)
             f.place.holders = place.holders  # those that know of it, if it is open
         if number % _SLICE == _SLICE - 1:
             await trio.lowlevel.checkpoint()

@@ -13,10 +13,12 @@ from time import monotonic_ns
 from typing import Any, Final
 
 from mk9p.errors import NineError, translate
+from mk9p.server.accounts import ENTRY
 from mk9p.server.closing import close, close_nowait, put
 from mk9p.server.connection import JOIN, Connection, Reply, check_name
 from mk9p.server.exchange import carry, crossed
 from mk9p.server.fids import Fid, Place, qid
+from mk9p.server.limits import NAME, PATH, SMALL
 from mk9p.server.listings import in_slices
 from mk9p.server.modes import opening
 from mk9p.server.named import find_named
@@ -52,11 +54,14 @@ def auth(c: Connection, tag: int, afid: int, uname: str, aname: str, n_uname: in
 async def attach(
     c: Connection, tag: int, fid: int, afid: int, uname: str, aname: str, n_uname: int = NONUNAME
 ) -> Reply:
+    c.frames.limit = c.msize  # what comes behind it may be as large as after it
     try:
         if afid != NOFID:  # Tauth makes none here, and no other fid is one
             raise NineError(errno.EBADF, "unknown fid")
         return await _attach(c, tag, fid, uname, aname, n_uname)
     except OSError as error:
+        if not c.attached:
+            c.frames.limit = min(c.msize, SMALL)
         if not c.greeted:
             refuse(c, "attach", f"{aname or '/'}: {translate(error)}", user=uname or str(n_uname))
         raise
@@ -64,6 +69,7 @@ async def attach(
 
 async def _attach(c: Connection, tag: int, fid: int, uname: str, aname: str, n_uname: int) -> Reply:
     peer = c.link.peer
+    check_user(uname, aname)
     who = c.policy.attach(uname, n_uname, uid=peer.uid, gid=peer.gid, groups=peer.groups, private=peer.private)
     place = Place(c.root, "/", None)
     for name in aname.split("/"):
@@ -76,8 +82,9 @@ async def _attach(c: Connection, tag: int, fid: int, uname: str, aname: str, n_u
     b = await crossed(c, place, who)
     f = Fid(place, who)
     c.shares.attach(c, who)
-    c.session.new(fid, f)
-    c.greet(who)
+    account = c.account_of(who)
+    c.enter(fid, f, account)
+    c.greet(account)
     await carry(c, fid, f, b)
     return c.reply(m.Rattach, tag, qid(place, stat))
 
@@ -87,6 +94,12 @@ def _as_root(place: Place) -> Place:
     root = Place(place.node, "/", None)
     root.path, root.holders, root.depth = place.path, place.holders, place.depth
     return root
+
+
+def check_user(uname: str, aname: str) -> None:
+    """Raise ENAMETOOLONG for the names of an attach that are longer than any can be."""
+    if len(uname) > NAME or len(aname) > PATH:
+        raise NineError(errno.ENAMETOOLONG)
 
 
 def walk(c: Connection, tag: int, fid: int, newfid: int, names: tuple[str, ...]) -> Reply | Awaitable[Reply]:
@@ -100,7 +113,7 @@ def walk(c: Connection, tag: int, fid: int, newfid: int, names: tuple[str, ...])
     qids: list[Qid] = []
     try:
         for name in names:
-            if not name or "/" in name or "\0" in name:
+            if not name or len(name) > NAME or "/" in name or "\0" in name:
                 check_name(name)
             step = c.step(place, name, who)
             if step.__class__ is not Place:
@@ -155,11 +168,12 @@ async def _walk(
 
 def _fork(c: Connection, fid: int, newfid: int, old: Fid, place: Place) -> None:
     if newfid != fid:
-        c.session.new(newfid, Fid(place, old.who))
+        c.enter(newfid, Fid(place, old.who), old.account or c.account_of(old.who))
     elif old.how is None:
-        if fid in c.relays and place is not old.place:
+        moved = place is not old.place
+        old.move(place)
+        if moved and fid in c.relays:
             c.exchange.leave(c, fid)  # there it is still where it was
-        old.place, old.attr_of = place, None
 
 
 async def open_(c: Connection, tag: int, fid: int, mode: int) -> Reply:
@@ -209,12 +223,23 @@ async def _read(c: Connection, tag: int, f: Fid, data: Awaitable[Any]) -> Reply:
 async def _read_dir(c: Connection, tag: int, f: Fid, offset: int, count: int) -> Reply:
     """Answer a directory read of 9P2000: whole stat entries, from the start or where the last answer ended (read(5))."""
     if offset == 0:
+        f.drop_listing()
         found: deque[tuple[str, Node]] = deque()
-        await in_slices(await settle(f.place.node.entries(f.who)), found.extend, c.slices, c.user)
-        f.listing = (0, found)
-    if f.listing is None or f.listing[0] != offset:
+
+        def take(some: list[tuple[str, Node]]) -> None:
+            f.keep_more(sum(ENTRY + len(name) + node.weight // 4 for name, node in some))
+            found.extend(some)
+
+        f.keep_listing([0, found], 0)
+        try:
+            await in_slices(await settle(f.place.node.entries(f.who)), take, c.slices, c.user)
+        except BaseException:
+            f.drop_listing()
+            raise
+    if f.listing is None or f.listing[0][0] != offset:
         raise NineError(errno.EINVAL, "bad offset in directory read")
-    entries = f.listing[1]
+    listing = f.listing[0]
+    entries = listing[1]
     out: list[bytes] = []
     size, until = 0, monotonic_ns() + TURN
     while entries and not (out and monotonic_ns() > until):  # it may hold fewer than there is room for
@@ -233,7 +258,9 @@ async def _read_dir(c: Connection, tag: int, f: Fid, offset: int, count: int) ->
         out.append(entry)
         size += len(entry)
         entries.popleft()
-    f.listing = (offset + size, entries)
+    listing[0] = offset + size
+    if not entries:
+        f.drop_listing(instead=listing)
     return _data(c, tag, b"".join(out))
 
 
@@ -263,9 +290,11 @@ def clunk(c: Connection, tag: int, fid: int) -> Reply | Awaitable[Reply]:
     if c.relays:
         c.relays.pop(fid, None)
     f.gone = True
-    if f.how is None or f.uses or close_nowait(f):
-        return _RCLUNK + tag.to_bytes(2, "little")
-    return _clunk(c, tag, f)
+    if f.how is None:
+        f.release()
+    elif not (f.uses or close_nowait(f)):
+        return _clunk(c, tag, f)
+    return _RCLUNK + tag.to_bytes(2, "little")
 
 
 async def _clunk(c: Connection, tag: int, f: Fid) -> Reply:

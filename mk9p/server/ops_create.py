@@ -43,12 +43,17 @@ async def create(c: Connection, tag: int, fid: int, name: str, perm: int, mode: 
     if plan9:
         perm &= ~(0o777 if perm & DMDIR else 0o666) | directory.mode
         how = attrs.evolve(how, who=attrs.evolve(f.who, gid=directory.gid))
-    node, handle = await _make(c, f, name, perm, how, extension)
+    f.keep_file()
     try:
-        if not perm & DMLINK:
-            await _finish(c, f, node, perm, directory.gid if plan9 else None)
+        node, handle = await _make(c, f, name, perm, how, extension)
+        try:
+            if not perm & DMLINK:
+                await _finish(c, f, node, perm, directory.gid if plan9 else None)
+        except BaseException:
+            await _unmake(f, name, handle)
+            raise
     except BaseException:
-        await _unmake(f, name, handle)
+        f.drop_file()
         raise
     return c.reply(m.Rcreate, tag, await opened(c, f, name, node, handle, how), 0)
 

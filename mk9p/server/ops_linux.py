@@ -13,8 +13,9 @@ from mk9p.errors import NineError
 from mk9p.server.closing import put
 from mk9p.server.connection import Connection, Reply, check_name, too_deep
 from mk9p.server.fids import Fid, qid
+from mk9p.server.listings import Listing
 from mk9p.server.named import find_named, note, renamed
-from mk9p.server.permitted import changed, made, opened, start, status
+from mk9p.server.permitted import changed, made, made_open, opened, start, status
 from mk9p.server.wirestat import NS
 from mk9p.tree import NOW, Change, Open, Stat, settle
 from mk9p.wire import (
@@ -40,6 +41,9 @@ from mk9p.wire import (
 from mk9p.wire import messages as m
 
 _rlopen: Final = codec(Dialect.L, m.Rlopen.type).pack
+ENCODED: Final = (
+    64  # fids of a connection whose attributes are kept as they are sent: those that it asks for again and again
+)
 _HEAD: Final = 7  # size[4] type[1] tag[2]
 _PREFIX: Final = struct.pack("<IB", 160, m.Rgetattr.type)
 
@@ -49,19 +53,30 @@ def getattr_(c: Connection, tag: int, fid: int, request_mask: int) -> Reply | Aw
     if request_mask & GETATTR_BTIME:
         return _getattr_born(c, tag, f)
     if f.handle is not None and (now := f.handle.stat()) is not None:
-        return _getattr(c, tag, f, now)
+        return _getattr(c, tag, fid, f, now)
     stat = f.place.node.stat()
     if stat is f.attr_of:  # the same object: nothing has changed since its encoded form was kept
         return b"%b%b%b" % (_PREFIX, tag.to_bytes(2, "little"), f.attr)
-    return _getattr(c, tag, f, stat)
+    return _getattr(c, tag, fid, f, stat)
 
 
-def _getattr(c: Connection, tag: int, f: Fid, stat: Any) -> Reply | Awaitable[Reply]:
+def _getattr(c: Connection, tag: int, fid: int, f: Fid, stat: Any) -> Reply | Awaitable[Reply]:
     if not isinstance(stat, Stat):
-        return _getattr_later(c, tag, f, stat)
+        return _getattr_later(c, tag, fid, f, stat)
     reply = _attributes(c, tag, f, stat)
+    if not f.attr:
+        _remember(c, fid)
     f.attr_of, f.attr = stat, reply[_HEAD:]
     return reply
+
+
+def _remember(c: Connection, fid: int) -> None:
+    """Keep the encoded attributes of a fid, and forget those of the one that was first kept when that are too many."""
+    if len(c.encoded) >= ENCODED:
+        old = c.session.fids.get(c.encoded.popleft())
+        if old is not None:
+            old.attr_of, old.attr = None, b""
+    c.encoded.append(fid)
 
 
 def _attributes(c: Connection, tag: int, f: Fid, stat: Stat, born: int | None = None) -> bytes:
@@ -105,8 +120,8 @@ async def _getattr_born(c: Connection, tag: int, f: Fid) -> Reply:
     return _attributes(c, tag, f, await status(c, f), born)
 
 
-async def _getattr_later(c: Connection, tag: int, f: Fid, stat: Awaitable[Stat]) -> Reply:
-    reply = _getattr(c, tag, f, await stat)
+async def _getattr_later(c: Connection, tag: int, fid: int, f: Fid, stat: Awaitable[Stat]) -> Reply:
+    reply = _getattr(c, tag, fid, f, await stat)
     assert isinstance(reply, bytes)
     return reply
 
@@ -184,7 +199,7 @@ def _with(who: Principal, gid: int) -> Principal:
 async def lcreate(c: Connection, tag: int, fid: int, name: str, flags: int, mode: int, gid: int) -> Reply:
     f = c.session.fid(fid)
     how = attrs.evolve(_how(f.who, flags, c.msize - IOHDRSZ), who=_with(f.who, gid))
-    node, handle = await made(c, f, name, f.place.node.create, mode & 0o7777, how)
+    node, handle = await made_open(c, f, name, f.place.node.create, mode & 0o7777, how)
     return c.reply(m.Rlcreate, tag, await opened(c, f, name, node, handle, how), 0)
 
 
@@ -282,9 +297,19 @@ async def readdir(c: Connection, tag: int, fid: int, offset: int, count: int) ->
     place = f.place
     if f.how is None or place.node.qtype & QTDIR == 0:
         raise NineError(errno.EBADF, "not an open directory")
-    if offset == 0 or f.listing is None:
-        f.listing = await c.listings.of(place, f.who, c.user)
-    return c.reply(m.Rreaddir, tag, f.listing.entries(offset, c.limit(count)))
+    known = f.listing[0] if f.listing is not None and offset else None
+    if isinstance(known, int) and offset >= known:
+        return c.reply(m.Rreaddir, tag, b"")  # it was read to its end, and is kept no more
+    if isinstance(known, Listing):
+        listing = known
+    else:
+        f.drop_listing()
+        listing = await c.listings.of(place, f.who, c.user)
+        f.keep_listing(listing, listing.size)
+    data = listing.entries(offset, c.limit(count))
+    if not data:
+        f.drop_listing(instead=len(listing))
+    return c.reply(m.Rreaddir, tag, data)
 
 
 async def fsync(c: Connection, tag: int, fid: int, datasync: int) -> Reply:

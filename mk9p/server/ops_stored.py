@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from mk9p.auth import Principal, require_change
 from mk9p.errors import NineError
+from mk9p.server.accounts import LOCK
 from mk9p.server.closing import put
 from mk9p.server.connection import Connection, Reply
 from mk9p.server.fids import Fid
@@ -18,6 +19,8 @@ from mk9p.tree import Buffer, Handle, Lock, Maybe, Node, Open, settle
 from mk9p.wire import LOCK_BLOCKED, LOCK_FLAGS_BLOCK, LOCK_SUCCESS, LOCK_TYPE_UNLCK
 from mk9p.wire import messages as m
 
+NAME_MAX: Final = 255  # XATTR_NAME_MAX
+CLIENT: Final = 255  # characters of a client's name in a lock: it is a host's, of which Linux's has 64
 XATTR_MAX: Final = 65536  # Linux's XATTR_SIZE_MAX
 _REPLACE: Final = 2  # XATTR_REPLACE
 
@@ -33,19 +36,24 @@ class _Value(Handle):
 
 
 class _Setting(Handle):
-    """An attribute that is being written."""
+    """An attribute that is being written; `size` bytes are charged for it as long as it is."""
 
-    def __init__(self, node: Node, who: Principal, name: str, size: int, flags: int) -> None:
-        self.node, self.who, self.name, self.size, self.flags = node, who, name, size, flags
+    def __init__(self, f: Fid, name: str, size: int, flags: int) -> None:
+        self.f, self.name, self.size, self.flags = f, name, size, flags
         self.value = bytearray()
 
     def write(self, offset: int, data: memoryview) -> Maybe[int]:
         if offset != len(self.value) or offset + len(data) > self.size:
             raise NineError(errno.EINVAL, "an attribute is written from its start, and no further than was announced")
+        if not data:
+            return 0
         self.value += data
         if len(self.value) < self.size:
             return len(data)
-        done = self.node.set_xattr(self.name, bytes(self.value), self.who, flags=self.flags)
+        f, value = self.f, bytes(self.value)
+        f.drop(self.size)
+        self.value, self.size = bytearray(), 0  # it is set once
+        done = f.place.node.set_xattr(self.name, value, f.who, flags=self.flags)
         return len(data) if done is None else _then(done, len(data))
 
 
@@ -76,7 +84,14 @@ def _found(c: Connection, tag: int, f: Fid, newfid: int, found: bytes | Iterable
         else b"".join(name.encode("utf-8", "surrogateescape") + b"\0" for name in found)
     )
     new = Fid(f.place, f.who)
-    c.session.new(newfid, new)
+    c.enter(newfid, new, f.account or c.account_of(f.who))
+    try:
+        new.keep_file()
+        new.keep(len(value))
+    except BaseException:
+        del c.session.fids[newfid]
+        new.release()
+        raise
     new.handle, new.how = _Value(value), Open(f.who)
     return c.reply(m.Rxattrwalk, tag, len(value))
 
@@ -88,12 +103,20 @@ async def xattrcreate(c: Connection, tag: int, fid: int, name: str, attr_size: i
         raise NineError(errno.EBADF, "fid is open already")
     if attr_size > XATTR_MAX:
         raise NineError(errno.E2BIG)
+    if len(name) > NAME_MAX:
+        raise NineError(errno.ERANGE)
     node = f.place.node
     if attr_size == 0 and flags == _REPLACE:
         await settle(node.remove_xattr(name, f.who))
     elif attr_size == 0:
         await _set_empty(node, name, f.who, flags)
-    f.handle = _Setting(node, f.who, name, attr_size, flags)
+    f.keep_file()
+    try:
+        f.keep(attr_size)
+    except NineError:
+        f.drop_file()
+        raise NineError(errno.ENOSPC) from None
+    f.handle = _Setting(f, name, attr_size, flags)
     f.how = Open(f.who, read=False, write=True)
     return c.reply(m.Rxattrcreate, tag)
 
@@ -132,10 +155,18 @@ async def lock(
     handle = _handle(f)
     if kind > LOCK_TYPE_UNLCK or flags & ~LOCK_FLAGS_BLOCK:
         raise NineError(errno.EINVAL, "no such kind of lock")
+    if len(client_id) > CLIENT:
+        raise NineError(errno.ENAMETOOLONG)
+    if kind != LOCK_TYPE_UNLCK:
+        try:
+            f.check()
+        except NineError:
+            raise NineError(errno.ENOLCK) from None
     f.uses += 1
     try:
         got = await settle(handle.lock(Lock(kind, start, length, proc_id, client_id)))
     finally:
+        f.keep_text(LOCK * handle.locks)
         await put(f)
     return c.reply(m.Rlock, tag, LOCK_SUCCESS if got else LOCK_BLOCKED)  # one who would wait asks again
 
@@ -147,6 +178,8 @@ async def getlock(
     handle = _handle(f)
     if kind > LOCK_TYPE_UNLCK:
         raise NineError(errno.EINVAL, "no such kind of lock")
+    if len(client_id) > CLIENT:
+        raise NineError(errno.ENAMETOOLONG)
     f.uses += 1
     try:
         wish = Lock(kind, start, length, proc_id, client_id)

@@ -12,6 +12,7 @@ import attrs
 
 from mk9p.auth import READ, WRITE, Principal, falls, may, owns, require_change
 from mk9p.errors import NineError
+from mk9p.server.accounts import FILE
 from mk9p.server.closing import claim_exclusive, close, put
 from mk9p.server.connection import Connection, check_name, too_deep
 from mk9p.server.fids import Fid, Place, qid
@@ -36,9 +37,21 @@ def start(c: Connection, f: Fid, how: Open) -> Maybe[Stat]:
     if not isinstance(stat, Stat) or how.remove or place.holders or stat.exclusive or stat.is_dir:
         return _start(c, f, how, stat)
     _require(f, how, stat)
-    handle = node.open(how)
+    account = f.account
+    if account is None or node.descriptors or account.used + FILE > account.granted:
+        f.keep_file()
+    else:
+        account.used += FILE
+        f.kept += FILE
+    try:
+        handle = node.open(how)
+    except BaseException:
+        f.drop_file()
+        raise
     if isinstance(handle, Handle):
         f.handle, f.how = handle, how
+        if handle.keeps:
+            handle.keeper = f
         return stat
     return _opening(f, how, stat, handle)
 
@@ -61,17 +74,27 @@ async def _start(c: Connection, f: Fid, how: Open, now: Maybe[Stat]) -> Stat:
             require_change(how.who)
         if how.write or how.truncate:
             raise NineError(errno.EISDIR)
-        if node.guards:
-            f.directory = await settle(node.open(how))
-        elif not may(how.who, stat.mode, stat.uid, stat.gid, READ):
-            raise NineError(errno.EACCES)
+        f.keep_file()
+        try:
+            if node.guards:
+                f.directory = await settle(node.open(how))
+            elif not may(how.who, stat.mode, stat.uid, stat.gid, READ):
+                raise NineError(errno.EACCES)
+        except BaseException:
+            f.drop_file()
+            raise
         f.how = how
         return stat
     _require(f, how, stat)
     if how.remove:
         await may_remove(c, f.place, how.who)
+    f.keep_file()
     if stat.exclusive:
-        claim_exclusive(node)
+        try:
+            claim_exclusive(node)
+        except BaseException:
+            f.drop_file()
+            raise
         f.exclusive = True
     f.hold()
     return await _opening(f, how, stat, None)
@@ -85,10 +108,13 @@ async def _opening(f: Fid, how: Open, stat: Stat, opening: Awaitable[Handle] | N
     finally:
         if f.handle is None:
             await _unstart(f)
-        elif f.gone:
-            await put(f)
         else:
-            f.uses -= 1
+            if f.handle.keeps:
+                f.handle.keeper = f
+            if f.gone:
+                await put(f)
+            else:
+                f.uses -= 1
     return stat
 
 
@@ -99,6 +125,7 @@ async def _unstart(f: Fid) -> None:
         f.how = attrs.evolve(f.how, remove=False)
     await close(f)
     f.how, f.closed, f.exclusive = None, f.gone, False
+    f.drop_file()
 
 
 async def may_remove(c: Connection, place: Place, who: Principal) -> None:
@@ -129,10 +156,21 @@ async def made(c: Connection, f: Fid, name: str, make: Any, *args: Any) -> Any:
     return await settle(make(name, *args))
 
 
+async def made_open(c: Connection, f: Fid, name: str, make: Any, *args: Any) -> Any:
+    """Make as `made` what the fid is to be open for afterwards; raises EMFILE, too."""
+    f.keep_file()
+    try:
+        return await made(c, f, name, make, *args)
+    except BaseException:
+        f.drop_file()
+        raise
+
+
 async def opened(c: Connection, f: Fid, name: str, node: Node, handle: Handle | None, how: Open) -> Qid:
     """Let a fid stand for the file that was just made in its directory, open as it was asked for; returns its qid.
 
-    Raises EBUSY if it was there, is for one at a time, and somebody has it; then the handle is closed.
+    It is made: what its place costs is charged whatever the bounds are. Raises EBUSY if it was there, is for one at a time, and somebody has it; then
+    the handle is closed.
     """
     place = f.place.child(name, node)
     stat = await c.stat(place)
@@ -141,11 +179,14 @@ async def opened(c: Connection, f: Fid, name: str, node: Node, handle: Handle | 
             claim_exclusive(node)
         except NineError:
             await settle(handle.close())
+            f.drop_file()
             raise
         f.exclusive = True
-    f.place, f.attr_of = place, None
+    f.move(place, force=True)
     f.hold()
     f.handle, f.how = handle, how
+    if handle is not None and handle.keeps:
+        handle.keeper = f
     return qid(place, stat)
 
 

@@ -54,6 +54,10 @@ def _clients(connections: Iterable["Connection"]) -> Iterator[str]:
         [(labels | {"way": way}, times) for labels, row in rows for way, times in row.ways()],
     )
     yield _family("mk9p_client_fids", "gauge", "Fids of a client.", [(_labels(c), c.open_fids) for c in connections])
+    kept: list[Sample] = [
+        (_labels(c), sum(account.used for account in {c.account, *c.accounts.values()})) for c in connections
+    ]
+    yield _family("mk9p_client_held_bytes", "gauge", "Bytes that are kept for a client.", kept)
     waiting: list[Sample] = [(_labels(c), c.in_flight) for c in connections]
     yield _family("mk9p_client_in_flight", "gauge", "Requests of a client that wait.", waiting)
 

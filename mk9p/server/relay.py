@@ -178,6 +178,7 @@ class Backend:
             ours = c.session.fids.pop(fid, None)
             if ours is not None:
                 ours.gone = True  # a directory, so nothing is to be closed
+                ours.release()
         elif type_ in _LAST:
             del c.relays[fid]
         elif type_ not in PLAIN:
@@ -233,7 +234,12 @@ class Backend:
         return before
 
     def _makes(self, fid: int, hop: Hop, names: tuple[str, ...]) -> Hop:
-        made = self.c.relays[fid] = Hop(self, hop.place, names)
+        c = self.c
+        if len(c.relays) >= c.max_relays:
+            c.account.fids.more()
+        if c.full:
+            raise NineError(errno.ENOMEM)
+        made = c.relays[fid] = Hop(self, hop.place, names)
         made.sure = False
         return made
 

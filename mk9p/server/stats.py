@@ -41,6 +41,7 @@ def status(tally: Tally) -> str:
         "refused": sum(tally.refused.values()),
         "fids": sum(c.open_fids for c in tally.connections),
         "in_flight": sum(c.in_flight for c in tally.connections),
+        "held_bytes": sum(held(c)[0] for c in tally.connections),
         "ops": total.count,
         "errors": total.errors,
         "in_bytes": total.received,
@@ -87,6 +88,18 @@ def client(c: "Connection") -> list[object]:
     return [
         *(c.number, place(c.link.peer), users, dialect, c.msize, c.came, c.open_fids, c.in_flight),
         *figures(total),
+        *held(c),
+    ]
+
+
+def held(c: "Connection") -> list[int]:
+    """Return what is kept for a connection, and for its user by all connections: bytes, and files that take a descriptor; fids of the user."""
+    accounts = {c.account, *c.accounts.values()}
+    holder = c.account.holder
+    return [
+        sum(account.used for account in accounts),
+        sum(account.files.used for account in accounts),
+        *(pool.used for pool in (holder.bytes, holder.files, holder.fids)),
     ]
 
 

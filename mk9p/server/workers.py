@@ -22,6 +22,7 @@ from mk9p.session import Request
 from mk9p.wire import messages as m
 
 IDLE: Final = 32  # workers kept for the next request that waits
+TEXT: Final = 4  # bytes that a string of a message takes for each that it has on the wire, at most
 WITH_DATA: Final = frozenset({m.Twrite.type})  # the data is the last field
 
 
@@ -106,6 +107,7 @@ class Workers(ABC):
             self.exchange.settle(job.c)
             request.size = job.c.frames.detach()
         job.c.session.enter(request, job.args[1:])
+        job.c.count()
         return self._hold(worker, request)
 
     def _hold(self, worker: Worker, request: Request) -> Request:
@@ -174,6 +176,7 @@ class Workers(ABC):
         ready, flushes = c.session.finish(request)
         if reply is not None:
             c.queue(reply)
+        c.count()
         now = c.out_size + c.gone
         if now != job.before:  # else it was flushed, or passed on
             c.counts.answered(request.type, now - job.before, job.since)
@@ -187,7 +190,7 @@ class Workers(ABC):
                 self.send(c)
             except OSError as error:
                 self.hang_up(c, str(error))
-        elif c.out_size > self.limits.unread:
+        elif c.out_size > (self.limits.out if c.full else self.limits.unread):
             refuse(c, "unread", f"it does not take its replies: {c.out_size} bytes wait for it")
             self.hang_up(c, "it does not take its replies")
 

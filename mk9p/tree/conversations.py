@@ -163,6 +163,8 @@ class Conversations(Dir):
 class _Clone(File):
     """The clone file: a new conversation at every open."""
 
+    descriptors = 1  # a conversation has one, or a few
+
     def __init__(self, owner: Conversations, mode: int) -> None:
         super().__init__(mode)
         self.owner = owner

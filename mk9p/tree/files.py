@@ -15,6 +15,8 @@ from mk9p.tree.node import Buffer, Change, Handle, Maybe, Node, Open, Stat
 
 Content: TypeAlias = str | bytes
 
+_LITTLE = 1024  # bytes of a text that are not told of: an open file is counted with as many
+
 
 class File(Node):
     """What the kinds of made-up file have in common: a mode, an owner, one Stat for as long as neither changes."""
@@ -58,9 +60,20 @@ class Text(File):
 
 
 class _TextHandle(Handle):
+    keeps = True
+
     def __init__(self, file: Text) -> None:
         self.file = file
         self.content: bytes | None = None
+        self._untold = _LITTLE  # bytes of text that need not be told of
+
+    def _keep(self, content: bytes) -> None:
+        """Keep a text that is not small, or not any more; raises ENOMEM if that is too much."""
+        self.content, self._untold = None, -1
+        if self.keeper is not None:
+            self.keeper.keep_text(0)
+            self.keeper.check(len(content))
+            self.keeper.keep_text(len(content))
 
     def read(self, offset: int, count: int) -> Maybe[Buffer]:
         content = self.content
@@ -70,13 +83,19 @@ class _TextHandle(Handle):
             fresh = self.file.render()
             if isinstance(fresh, Awaitable):
                 return self._read(fresh, offset, count)
-            self.content = content = fresh if isinstance(fresh, bytes) else fresh.encode()
+            content = fresh if isinstance(fresh, bytes) else fresh.encode()
+            if len(content) > self._untold:
+                self._keep(content)
+            self.content = content
         return content[offset : offset + count]
 
     async def _read(self, fresh: Awaitable[Content], offset: int, count: int) -> bytes:
         text = await fresh
-        self.content = text if isinstance(text, bytes) else text.encode()
-        return self.content[offset : offset + count]
+        content = text if isinstance(text, bytes) else text.encode()
+        if len(content) > self._untold:
+            self._keep(content)
+        self.content = content
+        return content[offset : offset + count]
 
     def write(self, offset: int, data: memoryview) -> Maybe[int]:
         if self.file.accept is None:

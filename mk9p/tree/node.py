@@ -21,7 +21,7 @@ A Node that `guards` itself knows better than the bits, and is asked whatever th
 import errno
 import stat as st
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, Protocol, TypeAlias, TypeVar
 
 import attrs
 
@@ -171,6 +171,16 @@ class Way:
     who: Principal | None = None
 
 
+class Keeper(Protocol):
+    """Counts what an open file keeps for its client."""
+
+    def check(self, n: int = 0, *, waits: bool = False) -> None:
+        """Raise ENOMEM if that client's user has no room for `n` bytes; `waits`: before something is waited for that may not be lost."""
+
+    def keep_text(self, n: int) -> None:
+        """Note that `n` bytes are kept now."""
+
+
 class Handle:
     """An open file. Reads and writes may be called again while an earlier one waits; `close` comes when none is under way."""
 
@@ -178,6 +188,12 @@ class Handle:
     """Reading and writing are two independent ways: a read need not wait for an earlier write that waits."""
     prompt: bool = False
     """`close` is a `def` that is done at once."""
+    locks: int = 0
+    """How many ranges of it are locked, by this handle."""
+    keeps: bool = False
+    """It keeps something to be read, and tells `keeper` of it."""
+    keeper: Keeper | None = None
+    """Whoever is to know how much it keeps, set by the server."""
     truncates: bool = False
     """A change of length comes to this handle, if it is open for writing, and not to its Node: what was allowed at opening stays so."""
 
@@ -229,6 +245,10 @@ class Node:
     """Exclusive use and append-only are kept, for a file and for what is made in a directory. A node with them equals another of the same file."""
     way: Way | None = None
     """Where the file really is, if that is another 9P server."""
+    descriptors: int = 0
+    """How many descriptors of this process an open file of it takes, or one that is made in it."""
+    weight: int = 0
+    """Bytes that it takes, where each walk to it makes another one: it is charged to whoever walks."""
     hold: Callable[[], None] | None = None
     release: Callable[[], Maybe[None]] | None = None
     """Called for every file opened at or below this node, and again when it was closed: how a conversation knows its last user is gone."""

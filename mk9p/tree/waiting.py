@@ -29,6 +29,8 @@ from mk9p.tree.files import File
 from mk9p.tree.node import Buffer, Handle, Maybe, Open
 from mk9p.tree.words import join
 
+_LITTLE = 1024  # bytes of a message that are not told of: an open file is counted with as many
+
 
 class Source(Protocol):
     """What one open stream is made of: where its messages come from, where written ones go, and its end."""
@@ -100,6 +102,8 @@ class Stream(File):
             mode = 0o644 if per_open else 0o200 if receive is None else 0o644 if send else 0o444
         super().__init__(mode, exclusive=exclusive)
         self.receive, self.send, self.per_open = receive, send, per_open
+        if per_open is not None:
+            self.descriptors = 1  # as most have
 
     def open(self, how: Open) -> Maybe[Handle]:
         if self.per_open is None:
@@ -115,6 +119,7 @@ class StreamHandle(Handle):
     """One open stream: a message and its place, by the rule above. Readers of one handle take turns, so that order is kept."""
 
     duplex = True
+    keeps = True
 
     def __init__(
         self,
@@ -147,8 +152,10 @@ class StreamHandle(Handle):
             piece = self._kept(offset, count)
             if piece is not None:
                 return piece
-            if self._store is not None and (message := self._store.take(count)) is not None:
-                return self._new(message, offset, count)
+            if self._store is not None:
+                self._forget()
+                if (message := self._store.take(count)) is not None:
+                    return self._new(message, offset, count)
         return self._read(offset, count)
 
     async def _read(self, offset: int, count: int) -> Buffer:
@@ -156,6 +163,7 @@ class StreamHandle(Handle):
             piece = self._kept(offset, count)
             if piece is not None:
                 return piece
+            self._forget()
             return self._new(await self._next(count), offset, count)
 
     async def _next(self, room: int) -> bytes:
@@ -190,7 +198,15 @@ class StreamHandle(Handle):
             return b""
         self._base, self._message = offset, message
         self._short = len(message) < count
+        if len(message) > _LITTLE and self.keeper is not None:
+            self.keeper.keep_text(len(message))  # whatever the bounds are: it is taken, and may not be lost
         return message[:count]
+
+    def _forget(self) -> None:
+        """Tell that the last message goes, before the next is asked for. Raises ENOMEM if the reader's user has too much."""
+        if self.keeper is not None:
+            self.keeper.keep_text(0)
+            self.keeper.check(waits=True)
 
     def write(self, offset: int, data: memoryview) -> Maybe[int]:
         if self._send is None:

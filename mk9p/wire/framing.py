@@ -21,22 +21,27 @@ _SIZE = Struct("<I").unpack_from
 _VERSION = Struct("<IBHIH")  # size[4] type[1] tag[2] msize[4] and the length of version[s]
 _SMALLEST = 7  # size[4] type[1] tag[2]
 _ROOM = 16 * 1024  # to receive into, at least: a hundred small requests, and little to keep for a client that is silent
-_CAPACITY = 2 * _ROOM  # to begin with; a stream that keeps it full gets more
-_MOST = 64 * _ROOM  # what a stream of large frames may come to: then a window of 8 at 64 KiB is received at once
+CAPACITY = 2 * _ROOM  # to begin with; a stream that keeps it full gets more
+MOST = 64 * _ROOM  # what a stream of large frames may come to: then a window of 8 at 64 KiB is received at once
 _LITTLE = 4096  # bytes that cost nothing to move
 _LONGEST_VERSION = 32
 
 
 @attrs.define(eq=False)
 class FrameBuffer:
-    """Hold what was received of one stream. `limit` is the largest frame accepted, in bytes: msize; it may be set at any time."""
+    """Hold what was received of one stream.
+
+    `limit` is the largest frame accepted, in bytes: msize. `most` is how long the buffer grows for a stream of many. Both may be set at any time.
+    """
 
     limit: int
+    most: int = MOST
     buf: bytearray = attrs.field(init=False, repr=False)
     view: memoryview = attrs.field(init=False, repr=False)
     head: int = attrs.field(init=False, default=0)  # the first byte not handed out
     tail: int = attrs.field(init=False, default=0)  # the first byte not received
-    _wanted: int = attrs.field(init=False, default=_CAPACITY)  # how large the next buffer shall be at least
+    _wanted: int = attrs.field(init=False, default=CAPACITY)  # how large the next buffer shall be at least
+    _passing: int = attrs.field(init=False, default=0)  # bytes still to come of a frame that is passed over
     _sought: int | None = attrs.field(init=False, default=None)  # by resync
 
     def __attrs_post_init__(self) -> None:
@@ -50,7 +55,7 @@ class FrameBuffer:
             return self.view
         rest = max(0, min(_SIZE(self.buf, self.head)[0], self.limit) - have) if have >= 4 else 0
         if len(self.buf) - self.tail < max(rest, len(self.buf) // 2):
-            if have > _LITTLE and len(self.buf) < _MOST:
+            if have > _LITTLE and len(self.buf) < self.most:
                 # Large frames come one after the other: a larger buffer moves their beginnings less often.
                 self._wanted = 2 * len(self.buf)
             if len(self.buf) - have < max(rest, 1) or len(self.buf) < self._wanted:
@@ -63,7 +68,11 @@ class FrameBuffer:
     def received(self, n: int) -> None:
         """Take note that the first `n` bytes of the last `space()` were filled."""
         self.tail += n
-        if self.tail == len(self.buf) < _MOST:
+        if self._passing:
+            passed = min(self._passing, n)
+            self._passing -= passed
+            self.head += passed
+        if self.tail == len(self.buf) < self.most:
             self._wanted = 2 * self.tail  # more was there than there was room for
 
     def next(self) -> tuple[int, int] | None:
@@ -102,9 +111,27 @@ class FrameBuffer:
 
     def detach(self) -> int:
         """Leave the present buffer to those who hold views into it, and go on in a fresh one that has the unread tail. Return its length."""
-        held = self.tail
+        held = len(self.buf)
+        self._wanted = CAPACITY
         self._move(0)
         return held
+
+    @property
+    def can_shrink(self) -> bool:
+        """Tell whether the buffer has grown, and nothing is in it."""
+        return self.head == self.tail and len(self.buf) > CAPACITY
+
+    def shrink(self) -> None:
+        """Go on in a buffer of the length that it began with, if nothing is in it."""
+        if self.can_shrink:
+            self._wanted = CAPACITY
+            self._move(0)
+
+    def pass_over(self, size: int) -> None:
+        """Forget the frame in progress, of `size` bytes, and what is still to come of it; go on in a buffer of the length that it began with."""
+        self._passing = size - (self.tail - self.head)
+        self.head = self.tail
+        self.shrink()
 
     def drop_partial(self) -> None:
         """Forget what `next()` has not handed out: after it said None, the frame whose rest will not come."""

@@ -8,7 +8,7 @@ from collections import deque
 from typing import Final
 
 LEAST: Final = 1 << 15  # below, a fresh one is cheap
-MOST: Final = 1 << 24  # bytes kept for each size
+MOST: Final = 1 << 23  # bytes kept in all: a window of 8 at 1 MiB
 _SIZES: Final = 4  # clients ask for one size, that of their msize
 
 _free: dict[int, deque[bytearray]] = {}
@@ -31,6 +31,11 @@ def take(size: int) -> bytearray:
         buffer.append(0)
         return buffer
     buffer = bytearray(size)
-    if (len(kept) + 1) * size <= MOST:
+    if sum(each * len(some) for each, some in _free.items()) + size <= MOST:
         kept.append(buffer)
     return buffer
+
+
+def filled(buffer: bytearray, count: int) -> memoryview | bytes:
+    """Return the first bytes of a buffer to be sent: of one that few were read into a copy, so that nobody holds the rest who takes no replies."""
+    return memoryview(buffer)[:count] if 2 * count >= len(buffer) else bytes(buffer[:count])

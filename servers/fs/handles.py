@@ -104,7 +104,7 @@ class FsFile(Handle):
             return self.read(offset, count)
         if got and not (offset + got) & _PAGE and os.fstat(self.fd).st_size > offset + got:
             return self._read_later(bytes(data[:got]), offset + got, count - got)
-        return memoryview(data)[:got]
+        return buffers.filled(data, got)
 
     def _read_plain(self, offset: int, count: int) -> Maybe[Buffer]:
         if offset >= _MOST:
@@ -133,7 +133,10 @@ class FsFile(Handle):
         return None
 
     def lock(self, lock: Lock) -> Maybe[bool]:
-        return locks.lock(self.node.path, self.fd, lock)
+        try:
+            return locks.lock(self.node.path, self.fd, lock)
+        finally:
+            self.locks = locks.held(self.node.path, self.fd)
 
     def locked(self, lock: Lock) -> Maybe[Lock | None]:
         return locks.locked(self.node.path, self.fd, lock)

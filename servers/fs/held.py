@@ -24,6 +24,8 @@ _SPECIAL: Final = "devices, pipes and sockets are used where they are, and not o
 class Held(Node):
     """A file of the host: which it is, and its status."""
 
+    descriptors = 1
+    weight = 1536
     lasting = False  # what it does may wait for ever, so threads do it, and it keeps its descriptor
     device: int
 

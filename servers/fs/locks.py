@@ -3,6 +3,9 @@
 Each open fid is an owner of its own. The locks of one are never in its own way, are in the way of all others, of processes of the host too, and go
 when it is clunked. Who holds one is told to those who ask (Tgetlock) as the holder's client has named it; the kernel does not know that, so it is
 noted here. Where a process of the host holds it, its number is told.
+
+The notes of an open file say of each byte who set its lock last, as the kernel keeps it: no two overlap, and neighbours that say the same are one. So
+they are as many as the kernel's, which are bounded (`MOST`): each is looked at when another is set, here as there.
 """
 
 import errno
@@ -17,12 +20,16 @@ from mk9p.errors import NineError
 from mk9p.tree import Lock
 from mk9p.wire import LOCK_TYPE_RDLCK, LOCK_TYPE_UNLCK, LOCK_TYPE_WRLCK
 
+MOST: Final = 1024  # ranges that one open file may have locked
+
 _FLOCK: Final = struct.Struct("@hhqqi4x")
 _KINDS: Final = {LOCK_TYPE_RDLCK: fcntl.F_RDLCK, LOCK_TYPE_WRLCK: fcntl.F_WRLCK, LOCK_TYPE_UNLCK: fcntl.F_UNLCK}
 _KINDS_BACK: Final = {number: kind for kind, number in _KINDS.items()}
 _END: Final = 1 << 63
 
-_noted: dict[int, dict[int, list[Lock]]] = {}  # by the file's path and the descriptor: what was locked by whom
+_noted: dict[
+    int, dict[int, list[Lock]]
+] = {}  # by the file's path and the descriptor: what is locked, and by whom, in order
 
 
 def _asked(lock: Lock) -> bytes:
@@ -32,16 +39,24 @@ def _asked(lock: Lock) -> bytes:
 
 
 def lock(path: int, fd: int, wish: Lock) -> bool:
-    """Set or remove a lock of an open file; False if another's is in the way. Raises OSError: EBADF if the file is not open for that kind."""
+    """Set or remove a lock of an open file; False if another's is in the way.
+
+    Raises OSError: EBADF if the file is not open for that kind, ENOLCK if it would have too many.
+    """
+    asked, noted = _asked(wish), _changed(_noted.get(path, {}).get(fd, []), wish)
+    if len(noted) > MOST and len(noted) > held(path, fd):
+        raise NineError(errno.ENOLCK, f"an open file has {MOST} ranges locked at most")
     try:
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _asked(wish))
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, asked)
     except (BlockingIOError, PermissionError):
         return False
-    if wish.kind == LOCK_TYPE_UNLCK:
-        _unnote(path, fd, wish)
-    else:
-        _noted.setdefault(path, {}).setdefault(fd, []).append(wish)
+    _note(path, fd, noted)
     return True
+
+
+def held(path: int, fd: int) -> int:
+    """Return how many ranges of an open file are locked."""
+    return len(_noted.get(path, {}).get(fd, ()))
 
 
 def locked(path: int, fd: int, wish: Lock) -> Lock | None:
@@ -61,16 +76,41 @@ def locked(path: int, fd: int, wish: Lock) -> Lock | None:
 def forget(path: int, fd: int) -> None:
     """Note that an open file, and with it all its locks, is about to go."""
     if path in _noted:
-        _unnote(path, fd, Lock(LOCK_TYPE_UNLCK))
+        _note(path, fd, [])
 
 
-def _unnote(path: int, fd: int, gone: Lock) -> None:
-    files = _noted.get(path, {})
-    files[fd] = [one for one in files.get(fd, ()) if not _within(one, gone)]
-    if not files[fd]:
-        del files[fd]
-    if not files:
-        _noted.pop(path, None)
+def _note(path: int, fd: int, noted: list[Lock]) -> None:
+    files = _noted.setdefault(path, {})
+    if noted:
+        files[fd] = noted
+    else:
+        files.pop(fd, None)
+        if not files:
+            del _noted[path]
+
+
+def _changed(noted: list[Lock], new: Lock) -> list[Lock]:
+    """Return the notes of an open file after a lock is set or removed."""
+    start, end = new.start, _end(new)
+    kept: list[Lock] = []
+    for one in noted:
+        if not _overlap(one, new):
+            kept.append(one)
+            continue
+        if one.start < start:
+            kept.append(attrs.evolve(one, length=start - one.start))
+        if end < _end(one):
+            kept.append(attrs.evolve(one, start=end, length=one.length and _end(one) - end))
+    if new.kind == LOCK_TYPE_UNLCK:
+        return kept
+    for one in [one for one in kept if _same(one, new) and (_end(one) == start or one.start == end)]:
+        kept.remove(one)
+        start, end = min(start, one.start), max(end, _end(one))
+    return sorted([*kept, attrs.evolve(new, start=start, length=end - start if end < _END else 0)], key=_start)
+
+
+def _start(lock: Lock) -> int:
+    return lock.start
 
 
 def _end(lock: Lock) -> int:
@@ -81,5 +121,5 @@ def _overlap(one: Lock, other: Lock) -> bool:
     return one.start < _end(other) and other.start < _end(one)
 
 
-def _within(one: Lock, other: Lock) -> bool:
-    return other.start <= one.start and _end(one) <= _end(other)
+def _same(one: Lock, other: Lock) -> bool:
+    return (one.kind, one.process, one.client) == (other.kind, other.process, other.client)

@@ -31,6 +31,8 @@ def _owned(stat: Stat, owner: tuple[int, int]) -> Stat:
 class _Part(File):
     """A file of a process; `owner` tells whose it is now, `open_` makes its handles."""
 
+    descriptors = 1  # as `mem` has
+
     def __init__(self, mode: int, owner: Callable[[], tuple[int, int]], open_: Callable[[Open], Maybe[Handle]]) -> None:
         super().__init__(mode)
         self.owner, self.opened = owner, open_

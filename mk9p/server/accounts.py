@@ -1,0 +1,309 @@
+"""What clients keep here: bytes, fids and open files, counted for each connection and each user, and bounded for a user and for all of them.
+
+Theory
+* Whatever a client can make a server keep, and need never end, is counted where it begins, and again where it ends: a fid and the names that lead to
+  it, an open file, a listing that is read, an attribute that is written, locks, requests that wait and what came with them, what was received and
+  what is to be sent. What a number of bytes is charged with is what it was measured to take, a little more rather than less.
+* An *account* is what one connection holds as one user. A user, the *holder*, has one for each of their connections, and what they hold together is
+  bounded: so more connections give nobody more. Before an attach, whoever is at the other end of the link is the holder; afterwards too, if nobody
+  vouches for them (shares.py).
+* All holders together are bounded too, and a part of that is for root (and who runs the server) alone: so nobody else can take everything, and root
+  can still look, and end it.
+* A *meter* counts one thing for one account. It is granted some in advance: so counting is an addition and a comparison, and only where that was used
+  up are sums made, over all meters concerned. Whoever is refused was refused by exact sums: what others were granted in vain was taken back.
+* Whatever was charged for a fid is noted in it, and goes with it; what is a connection's alone goes with that.
+"""
+
+import errno
+import os
+import resource
+from collections.abc import Callable, Hashable, Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+from mk9p.auth import NONE, Principal
+from mk9p.errors import NineError
+from mk9p.server.limits import Limits
+from mk9p.server.shares import whose
+
+if TYPE_CHECKING:
+    from mk9p.server.connection import Connection
+
+BLOCK: Final = 1 << 16  # bytes granted at once
+SPARE: Final = 8  # the part of a user's bytes that is for requests that wait, so that who has much else can still ask
+FEW: Final = 256  # fids, and files, granted at once
+
+# Bytes, as measured (tests/bench/memory.py).
+FID: Final = 256  # a fid, its number and its place in a table
+PLACE: Final = 112  # a name that was walked; its letters, and what its node takes, are added
+FILE: Final = 1024  # an open file
+LOCK: Final = 768  # a range that is locked: what is noted here, and what the kernel keeps
+ENTRY: Final = (
+    192  # a file in a listing of 9P2000; its name, and a quarter of what its node takes when it is walked to, is added
+)
+WAITING: Final = 6400  # a request that waits: its task, its coroutines
+FLUSH: Final = 512  # one that waits for what it flushes
+RELAYED: Final = 512  # a fid, or a request, that is another server's
+CONNECTION: Final = 12288  # its tables; what it receives into is added
+
+
+class Meter:
+    """What is counted of one thing for one account: `used`, and how much may be used before `pool` is asked."""
+
+    __slots__ = ("granted", "pool", "used")
+
+    def __init__(self, pool: "Pool") -> None:
+        self.pool = pool
+        self.used = self.granted = 0
+        pool.meters.append(self)
+
+    def take(self, n: int) -> None:
+        """Use `n` more. Raises NineError, and nothing is used, where the user, or all users, would have too much."""
+        self.used += n
+        if self.used > self.granted:
+            try:
+                self.pool.grant(self)
+            except BaseException:
+                self.used -= n
+                raise
+
+    @property
+    def full(self) -> bool:
+        """Tell whether its user, or all users, have all that may be had, what is spare too."""
+        return self.used > self.granted and self.pool.full
+
+    def more(self) -> None:
+        """Ask for what is used already, which whoever asks takes back where that is refused. Raises as `take`."""
+        if self.used > self.granted:
+            self.pool.grant(self)
+
+
+class Pool:
+    """One thing that the accounts of a user have together: `most` of it, and `spare` beyond for what has come already and waits."""
+
+    __slots__ = ("meters", "most", "refusal", "spare", "whole")
+
+    def __init__(self, most: int, whole: "Whole", refusal: Callable[[int], NineError], spare: int = 0) -> None:
+        self.most, self.whole, self.refusal, self.spare = most - spare, whole, refusal, spare
+        self.meters: list[Any] = []
+
+    @property
+    def used(self) -> int:
+        used: int = sum(meter.used for meter in self.meters)
+        return used
+
+    @property
+    def full(self) -> bool:
+        """Tell whether they have it all, or all users do, what is spare too."""
+        return self.used > self.most + self.spare or self.whole.room(self, 0) < 0
+
+    def grant(self, meter: Any) -> None:
+        """Let a meter that has used up what it was granted go on. Raises NineError if it may not."""
+        block = self.whole.block
+        meter.granted = 0  # what it was refused, it is not to be granted by what follows
+        room = self._room()
+        if room < block:
+            for other in self.meters:
+                other.granted = 0
+            room = self._room()
+        if room < 0:
+            raise self.refusal(self.most)
+        left = self.whole.room(self, block)
+        if left < 0:
+            raise self.whole.refusal(self.whole.most)
+        meter.granted = meter.used + min(block, room, left)
+
+    def _room(self) -> int:
+        granted: int = sum(max(meter.used, meter.granted) for meter in self.meters)
+        return self.most - granted
+
+
+@attrs.define(eq=False)
+class Whole:
+    """One thing that all users have together. `kept` of it is for those whose pools are in `roots`."""
+
+    most: int
+    kept: int
+    block: int
+    refusal: Callable[[int], NineError]
+    pools: list[Pool] = attrs.field(factory=list)
+    roots: list[Pool] = attrs.field(factory=list)
+
+    @property
+    def used(self) -> int:
+        used: int = sum(pool.used for pool in (*self.pools, *self.roots))
+        return used
+
+    def room(self, pool: Pool, wanted: int) -> int:
+        """Return how much more the users of a pool may have; negative if they have too much already."""
+        most = self.most if pool in self.roots else self.most - self.kept
+        pools = (*self.pools, *self.roots)
+        room: int = most - sum(max(meter.used, meter.granted) for pool in pools for meter in pool.meters)
+        if room < wanted:
+            for meter in (meter for pool in pools for meter in pool.meters):
+                meter.granted = 0
+            room = most - self.used
+        return room
+
+
+class Descriptors(Whole):
+    """All open files that take a descriptor; a process has only so many."""
+
+    def room(self, pool: Pool, wanted: int) -> int:
+        most = min(self.most, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
+        kept = self.kept * most // self.most
+        return super().room(pool, wanted) - (self.most - most) + (0 if pool in self.roots else self.kept - kept)
+
+
+@attrs.define(eq=False)
+class Holder:
+    """Whose accounts there are: what they hold, together."""
+
+    key: Hashable
+    bytes: Pool
+    fids: Pool
+    files: Pool
+    accounts: list["Account"] = attrs.field(factory=list)
+
+
+class Account(Meter):
+    """What one connection holds as one user; as a meter it counts bytes."""
+
+    __slots__ = ("connection", "fids", "files", "holder", "who")
+
+    def __init__(self, connection: "Connection", holder: Holder, who: Principal) -> None:
+        super().__init__(holder.bytes)
+        self.connection, self.holder, self.who = connection, holder, who
+        self.fids, self.files = Fids(self, holder.fids), Meter(holder.files)
+        holder.accounts.append(self)
+
+
+class Fids:
+    """The meter of the fids of an account: they are counted by the session's table, which grows as far as was granted."""
+
+    __slots__ = ("account", "pool")
+
+    def __init__(self, account: Account, pool: "Pool") -> None:
+        self.account, self.pool = account, pool
+        pool.meters.append(self)
+
+    @property
+    def used(self) -> int:
+        c, account = self.account.connection, self.account
+        if len(c.accounts) < 2:
+            return c.open_fids if c.account is account else 0
+        mine = sum(f.account is account for f in c.session.fids.values())
+        return mine + (c.open_fids - len(c.session.fids) if c.account is account else 0)
+
+    @property
+    def granted(self) -> int:
+        c = self.account.connection
+        ahead = max(c.session.max_fids - len(c.session.fids), c.max_relays - len(c.relays))
+        return self.used + (max(0, ahead) if c.account is self.account else 0)
+
+    @granted.setter
+    def granted(self, granted: int) -> None:
+        c, ahead = self.account.connection, granted - self.used
+        c.session.max_fids = min(c.limits.fids, len(c.session.fids) + ahead)
+        c.max_relays = min(c.limits.fids, len(c.relays) + ahead)
+
+    def more(self) -> None:
+        """Let the tables have one more. Raises EMFILE if its user, or the connection, has as many as may be."""
+        c = self.account.connection
+        self.pool.grant(self)
+        if len(c.session.fids) >= c.session.max_fids or len(c.relays) >= c.max_relays:
+            most = c.limits.fids
+            raise _connection_fids(most) if c.open_fids >= most else self.pool.refusal(self.pool.most)
+
+
+def holder_of(c: "Connection", who: Principal) -> Hashable:
+    """Return who holds what a connection keeps as a user: a user by number, or by the name of who has none, if somebody vouches for that."""
+    peer = c.link.peer
+    if not (peer.private or peer.uid is not None or c.policy.trust):
+        return whose(peer)
+    return "uid" if who.uid != NONE.uid else "name", who.uid if who.uid != NONE.uid else who.name
+
+
+def _is_root(who: Hashable) -> bool:
+    return who in (("uid", 0), ("uid", os.geteuid()))
+
+
+class Books:
+    """The accounts of a server's clients."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.holders: dict[Hashable, Holder] = {}
+        self.bytes = Whole(limits.bytes, limits.bytes // 4, BLOCK, _all_bytes)
+        self.fids = Whole(limits.bytes // FID, 0, FEW, _all_fids)
+        self.files = Descriptors(limits.files, limits.files // 4, FEW, _all_files)
+
+    def holder(self, key: Hashable, *, root: bool) -> Holder:
+        """Return a holder, who may be new. `root`: what is kept for root is for them too."""
+        holder = self.holders.get(key)
+        if holder is None:
+            limits = self.limits
+            holder = self.holders[key] = Holder(
+                key,
+                Pool(limits.user_bytes, self.bytes, _bytes, limits.user_bytes // SPARE),
+                Pool(limits.user_fids, self.fids, _fids),
+                Pool(limits.user_files, self.files, _files),
+            )
+            for whole, pool in self._pools(holder):
+                (whole.roots if root else whole.pools).append(pool)
+        return holder
+
+    def _pools(self, holder: Holder) -> Iterable[tuple[Whole, Pool]]:
+        return (self.bytes, holder.bytes), (self.fids, holder.fids), (self.files, holder.files)
+
+    def stranger(self, c: "Connection") -> Account:
+        """Return a new account of a connection that nobody has attached on."""
+        peer = c.link.peer
+        key = whose(peer)
+        return Account(c, self.holder(key, root=peer.private if peer.uid is None else _is_root(key)), NONE)
+
+    def account(self, c: "Connection", who: Principal) -> Account:
+        """Return a new account of a connection and a user."""
+        key = holder_of(c, who)
+        return Account(c, self.holder(key, root=_is_root(key)), who)
+
+    def leave(self, account: Account) -> None:
+        """Close an account; with the last one its holder is forgotten."""
+        holder = account.holder
+        holder.accounts.remove(account)
+        holder.bytes.meters.remove(account)
+        holder.fids.meters.remove(account.fids)
+        holder.files.meters.remove(account.files)
+        if not holder.accounts:
+            del self.holders[holder.key]
+            for whole, pool in self._pools(holder):
+                (whole.roots if pool in whole.roots else whole.pools).remove(pool)
+
+
+def _bytes(most: int) -> NineError:
+    return NineError(errno.ENOMEM, f"this user has {most} bytes here already")
+
+
+def _fids(most: int) -> NineError:
+    return NineError(errno.EMFILE, f"all {most} fids of this user are in use")
+
+
+def _connection_fids(most: int) -> NineError:
+    return NineError(errno.EMFILE, f"all {most} fids of this connection are in use")
+
+
+def _files(most: int) -> NineError:
+    return NineError(errno.EMFILE, f"this user has {most} files open already")
+
+
+def _all_bytes(most: int) -> NineError:
+    return NineError(errno.ENOMEM, f"all users together have as much of {most} bytes as may be had")
+
+
+def _all_fids(most: int) -> NineError:
+    return NineError(errno.ENFILE, f"all {most} fids of this server are in use")
+
+
+def _all_files(most: int) -> NineError:
+    return NineError(errno.ENFILE, "all users together have as many files open as may be")

@@ -1,0 +1,447 @@
+"""`python -m tests.bench.memory`: what requests cost that nobody ever finishes, each kind against a server of its own.
+
+For each kind a client that nobody vouches for (`none`, over tcp) sends as many as are asked for, and ends none: fids that are never clunked,
+attributes that are never written to their end, locks that stay, reads of what never comes. What is printed is the resident memory of the server
+before and after, how many were taken, and what the others were answered; and the memory when that client has gone. `MK9P_LONG=1`: a million of
+each, instead of 100,000.
+"""
+
+import argparse
+import contextlib
+import errno
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import trio
+
+from mk9p.auth import Policy
+from mk9p.dial import listen
+from mk9p.server import Server, Tally, stats_tree
+from mk9p.tree import Dir, Log, Node, Stream, Text
+from mk9p.wire import NOFID, NONUNAME, NOTAG, Dialect, codec
+from mk9p.wire import messages as m
+
+MIB: Final = 1 << 20
+MOST: Final = 64 * MIB
+NAMES: Final = 20_000  # files in the directory that is listed
+LONG: Final = bool(os.environ.get("MK9P_LONG"))
+
+
+# the server
+
+
+class Deep(Dir):
+    """A directory that is in itself."""
+
+    def walk(self, name: str, who: Any) -> Node:
+        return self
+
+
+async def serve(directory: str) -> None:
+    """Serve a tree of all that can be waited for, kept or filled; says where on standard error."""
+    from servers.fs import tree as stored
+
+    async def never() -> bytes:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async def full(data: bytes) -> None:
+        await trio.sleep_forever()
+
+    log, tally = Log(), Tally()
+    for _ in range(1024):
+        log.emit("line", "x" * 100)
+    tree: dict[str, Node] = {
+        "text": Text("text\n"),
+        "big": Text("x" * (1 << 16)),
+        "events": Stream(never, full, mode=0o666),
+        "log": log,
+        "deep": Deep(),
+        "stats": stats_tree(tally),
+    }
+    async with stored(directory) as files, trio.open_nursery() as nursery:
+        server = Server(Dir(tree, {"fs": files}), tally=tally)
+        await nursery.start(server.run)
+        listener = await listen("tcp!127.0.0.1!0")
+        nursery.start_soon(server.listen, listener, Policy())
+        print(listener.address, file=sys.stderr, flush=True)
+
+
+@attrs.frozen
+class Measured:
+    """A running server."""
+
+    pid: int
+    port: int
+
+    @property
+    def resident(self) -> int:
+        """Bytes of memory that it has, once that has been the same for a moment."""
+        before = -1
+        while abs((now := self._resident()) - before) > MIB // 4:
+            before = now
+            time.sleep(0.3)
+        return now
+
+    def _resident(self) -> int:
+        fields = dict(line.split(":", 1) for line in Path(f"/proc/{self.pid}/status").read_text().splitlines())
+        return int(fields["VmRSS"].split()[0]) * 1024
+
+
+@contextlib.contextmanager
+def measured(directory: Path) -> Iterator[Measured]:
+    """Run the server in a process of its own."""
+    argv = [sys.executable, "-m", "tests.bench.memory", "--serve", str(directory)]
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            address = process.stderr.readline()
+            yield Measured(process.pid, int(address.rpartition("!")[2]))
+        finally:
+            process.kill()
+
+
+# the client
+
+
+class Client:
+    """One connection: sends without waiting, and counts what comes back."""
+
+    def __init__(self, port: int, dialect: Dialect = Dialect.L, *, attach: bool = True) -> None:
+        self.dialect = dialect
+        self.sock = socket.create_connection(("127.0.0.1", port))
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.answers: Counter[str] = Counter()
+        self.sent = self.received = 0
+        self.ended = False
+        self._tag = 0
+        self._waiting: list[bytes] = []
+        self._size = 0
+        if attach:
+            threading.Thread(target=self._count, daemon=True).start()
+            self.frame(m.Tversion, NOTAG, 1 << 20, dialect.version)
+            self.settle()
+            more = () if dialect is Dialect.P9 else (NONUNAME,)
+            self.frame(m.Tattach, 1, 0, NOFID, "none", "", *more)
+            self.settle()
+            self.answers.clear()
+            self.sent = self.received = 0
+
+    def _count(self) -> None:
+        buffer = b""
+        with contextlib.suppress(OSError):
+            while data := self.sock.recv(1 << 20):
+                buffer += data
+                at = 0
+                while len(buffer) - at >= 7 and len(buffer) - at >= (
+                    size := int.from_bytes(buffer[at : at + 4], "little")
+                ):
+                    kind = buffer[at + 4]
+                    if kind == m.Rlerror.type:
+                        number = int.from_bytes(buffer[at + 7 : at + 11], "little")
+                        self.answers[errno.errorcode.get(number, str(number))] += 1
+                    elif kind == m.Rerror.type:
+                        self.answers[bytes(buffer[at + 9 : at + size]).decode()] += 1
+                    else:
+                        self.answers["ok"] += 1
+                    self.received += 1
+                    at += size
+                buffer = buffer[at:]
+        self.ended = True
+
+    def frame(self, cls: type[m.Message], tag: int | None, *fields: Any) -> None:
+        """Send a message; without a tag it gets the next one."""
+        if tag is None:
+            self._tag = (self._tag + 1) % NOTAG
+            tag = self._tag
+        self.raw(codec(self.dialect, cls.type).pack(tag, *fields))
+        self.sent += 1
+
+    def raw(self, data: bytes) -> None:
+        self._waiting.append(data)
+        self._size += len(data)
+        if self._size > 1 << 16:
+            self.flush()
+
+    def flush(self) -> None:
+        data, self._waiting, self._size = b"".join(self._waiting), [], 0
+        with contextlib.suppress(OSError):
+            self.sock.sendall(data)
+
+    def settle(self, unanswered: int = 0, seconds: float = 120) -> None:
+        """Wait for the replies to all but some, or until no more come."""
+        self.flush()
+        until, before = time.monotonic() + seconds, -1
+        while self.received < self.sent - unanswered and not self.ended and time.monotonic() < until:
+            if unanswered and self.received == before:
+                break
+            before = self.received
+            time.sleep(0.5 if unanswered else 0.01)
+
+    def walk(self, fid: int, *names: str) -> None:
+        self.frame(m.Twalk, 1, 0, fid, names)
+
+
+Flood = Callable[[int, int], list[Client]]
+FLOODS: Final[dict[str, Flood]] = {}
+
+
+def flood(name: str) -> Callable[[Flood], Flood]:
+    def enter(function: Flood) -> Flood:
+        FLOODS[name] = function
+        return function
+
+    return enter
+
+
+def on_fids(port: int, count: int, names: Callable[[int], tuple[str, ...]], *more: Any, **kwargs: Any) -> list[Client]:
+    """Walk to a new fid each time, and then ask what `more` says of it."""
+    c = Client(port, **kwargs)
+    for fid in range(1, count + 1):
+        c.walk(fid, *names(fid))
+        for cls, *fields in more:
+            c.frame(cls, None, fid, *fields)
+    c.settle()
+    return [c]
+
+
+@flood("fids")
+def fids(port: int, count: int) -> list[Client]:
+    return on_fids(port, count, lambda n: ("text",))
+
+
+@flood("fids, asked for attributes")
+def with_attributes(port: int, count: int) -> list[Client]:
+    return on_fids(port, count, lambda n: ("text",), (m.Tgetattr, 0x7FF))
+
+
+@flood("fids of stored files")
+def stored_fids(port: int, count: int) -> list[Client]:
+    return on_fids(port, count, lambda n: ("fs", f"{n % NAMES:05}"), (m.Tgetattr, 0x7FF))
+
+
+@flood("fids at the end of 16 long names")
+def long_names(port: int, count: int) -> list[Client]:
+    return on_fids(port, count, lambda n: ("deep",) + ("n" * 255,) * 15)
+
+
+@flood("fids that go on from each other, the one before clunked")
+def chains(port: int, count: int) -> list[Client]:
+    c = Client(port)
+    for n in range(count):
+        at, new = n % 2 + 2 * (n // 120) + 1, (n + 1) % 2 + 2 * (n // 120) + 1
+        if n % 120 == 0:
+            c.walk(at, "deep")
+        c.frame(m.Twalk, 1, at, new, ("d",) * 16)
+        c.frame(m.Tclunk, 1, at)
+    c.settle()
+    return [c]
+
+
+@flood("open files")
+def opened(port: int, count: int) -> list[Client]:
+    return on_fids(port, count, lambda n: ("text",), (m.Tlopen, 0), (m.Tread, 0, 100))
+
+
+@flood("open stored files")
+def stored_opened(port: int, count: int) -> list[Client]:
+    return on_fids(port, count, lambda n: ("fs", f"{n % NAMES:05}"), (m.Tlopen, 0), (m.Tread, 0, 100))
+
+
+@flood("texts of 64 KiB, of which a byte was read")
+def texts(port: int, count: int) -> list[Client]:
+    return on_fids(port, count, lambda n: ("big",), (m.Tlopen, 0), (m.Tread, 0, 1))
+
+
+@flood("messages of a log, of which a byte was read")
+def messages(port: int, count: int) -> list[Client]:
+    return on_fids(port, count, lambda n: ("log",), (m.Tlopen, 0), (m.Tread, 0, 1))
+
+
+@flood("attributes never written to their end")
+def attributes(port: int, count: int) -> list[Client]:
+    part = bytes(65535)
+    return on_fids(
+        port, min(count, 20_000), lambda n: ("fs", "00001"), (m.Txattrcreate, "user.x", 65536, 0), (m.Twrite, 0, part)
+    )
+
+
+@flood("locks of one range, by names of 64 KiB")
+def lock_names(port: int, count: int) -> list[Client]:
+    c = Client(port)
+    c.walk(1, "fs", "00001")
+    c.frame(m.Tlopen, 1, 1, 0)
+    for _ in range(min(count, 5_000)):
+        c.frame(m.Tlock, 1, 1, 0, 0, 0, 10, 1, "C" * 65_000)
+    c.settle()
+    return [c]
+
+
+@flood("locks of a range each, in many files")
+def lock_ranges(port: int, count: int) -> list[Client]:
+    c = Client(port)
+    for n in range(count // 100):
+        c.walk(n + 1, "fs", f"{n % NAMES:05}")
+        c.frame(m.Tlopen, 1, n + 1, 0)
+        for at in range(100):
+            c.frame(m.Tlock, 1, n + 1, 0, 0, 2 * at, 1, 1, "c" * 255)
+    c.settle()
+    return [c]
+
+
+@flood(f"listings of {NAMES:,} names, of which a part was read")
+def listings(port: int, count: int) -> list[Client]:
+    return on_fids(port, min(count, 300), lambda n: ("fs",), (m.Tlopen, 0), (m.Treaddir, 0, 100))
+
+
+@flood(f"the same in 9P2000, of {NAMES:,} names")
+def plan9_listings(port: int, count: int) -> list[Client]:
+    return on_fids(port, min(count, 100), lambda n: ("fs",), (m.Topen, 0), (m.Tread, 0, 200), dialect=Dialect.P9)
+
+
+def on_connections(port: int, count: int, ask: Callable[[Client, int], None], each: int = 60_000) -> list[Client]:
+    """Ask for what waits, on as many connections as it takes; all have `events` open."""
+    clients = []
+    for _ in range(min(-(-count // each), 16)):
+        c = Client(port)
+        c.walk(1, "events")
+        c.frame(m.Tlopen, 1, 1, 2)
+        c.settle()
+        c.answers.clear()
+        for n in range(min(each, count)):
+            ask(c, n)
+        c.settle(unanswered=each)
+        clients.append(c)
+    return clients
+
+
+@flood("reads that wait")
+def reads(port: int, count: int) -> list[Client]:
+    return on_connections(port, count, lambda c, n: c.frame(m.Tread, None, 1, 0, 1000))
+
+
+@flood("writes of 64 KiB that wait")
+def writes(port: int, count: int) -> list[Client]:
+    data = bytes(65_000)
+    return on_connections(port, count, lambda c, n: c.frame(m.Twrite, None, 1, 0, data), each=1500)
+
+
+@flood("walks with long names that wait for a fid")
+def walks(port: int, count: int) -> list[Client]:
+    def ask(c: Client, n: int) -> None:
+        if n == 0:
+            c.frame(m.Twrite, None, 1, 0, b"x")
+            c.frame(m.Tclunk, None, 1)
+        c.frame(m.Twalk, None, 1, 1, ("n" * 4000,) * 15)
+
+    return on_connections(port, count, ask, each=3000)
+
+
+@flood("flushes that wait")
+def flushes(port: int, count: int) -> list[Client]:
+    return on_connections(
+        port, count, lambda c, n: c.frame(m.Tflush, None, n) if n else c.frame(m.Tread, None, 1, 0, 1000)
+    )
+
+
+@flood("replies that are not taken")
+def replies(port: int, count: int) -> list[Client]:
+    clients = []
+    for _ in range(64):
+        c = Client(port, attach=False)
+        c.frame(m.Tversion, NOTAG, 1 << 20, "9P2000.L")
+        c.frame(m.Tattach, 1, 0, NOFID, "none", "", NONUNAME)
+        c.walk(1, "big")
+        c.frame(m.Tlopen, 1, 1, 0)
+        for _ in range(200):
+            c.frame(m.Tread, 1, 1, 0, 65536)
+        c.flush()
+        clients.append(c)
+    return clients
+
+
+def half(port: int, connections: int, *, attach: bool) -> list[Client]:
+    clients = []
+    for _ in range(connections):
+        try:
+            c = Client(port, attach=attach)
+        except OSError:
+            break
+        c.sock.setblocking(False)
+        frame = codec(Dialect.L, m.Twrite.type if attach else m.Tversion.type)
+        data = frame.pack(1, 0, 0, bytes(1_000_000)) if attach else frame.pack(NOTAG, 8192, "9" * 60_000)
+        with contextlib.suppress(OSError):
+            for at in range(0, len(data) - 1000, 65536):
+                c.sock.send(data[at : at + 65536][:-1] if at + 65536 >= len(data) else data[at : at + 65536])
+                time.sleep(0.001)
+        clients.append(c)
+    return clients
+
+
+@flood("half a frame before an attach, on 250 connections")
+def half_before(port: int, count: int) -> list[Client]:
+    return half(port, 250, attach=False)
+
+
+@flood("half a frame of 1 MB after an attach, on 250 connections")
+def half_after(port: int, count: int) -> list[Client]:
+    return half(port, 250, attach=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.memory")
+    parser.add_argument("-n", "--count", type=int, default=1_000_000 if LONG else 100_000)
+    parser.add_argument("-k", "--only", default="", help="kinds whose name holds this")
+    parser.add_argument("--serve", metavar="DIRECTORY", help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.serve:
+        trio.run(serve, chosen.serve)
+        return 0
+    over = 0
+    with tempfile.TemporaryDirectory(prefix="mk9p-memory-", dir="/var/tmp") as home:
+        directory = Path(home) / "d"
+        directory.mkdir()
+        directory.chmod(0o777)
+        for n in range(NAMES):
+            path = directory / f"{n:05}"
+            path.write_bytes(b"x" * 100)
+            path.chmod(0o666)
+        for name, function in FLOODS.items():
+            if chosen.only not in name:
+                continue
+            with measured(directory) as server:
+                Client(server.port).sock.close()
+                before, began = server.resident, time.monotonic()
+                clients = function(server.port, chosen.count)
+                took, after = time.monotonic() - began, server.resident
+                answers: Counter[str] = sum((c.answers for c in clients), Counter())
+                ended = sum(c.ended for c in clients)
+                for c in clients:
+                    with contextlib.suppress(OSError):
+                        c.sock.shutdown(socket.SHUT_RDWR)
+                    c.sock.close()
+                last = server.resident
+                over += after - before > MOST
+                said = " ".join(f"{key}:{n}" for key, n in answers.most_common())
+                print(
+                    f"{name:58} {sum(c.sent for c in clients):>9,} {took:6.1f} s  {before / MIB:5.1f} -> {after / MIB:6.1f} MiB"
+                    f" ({(after - before) / MIB:+6.1f}), gone {last / MIB:6.1f}  {said}"
+                    + (f"  ended:{ended}" if ended else ""),
+                    flush=True,
+                )
+    print(f"\n{over} kinds took more than {MOST >> 20} MiB" if over else f"\nnone took more than {MOST >> 20} MiB")
+    return 1 if over else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
