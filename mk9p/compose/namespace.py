@@ -24,8 +24,8 @@ from mk9p.compose.table import Flags, Item, Table, clean
 from mk9p.compose.union import Root
 from mk9p.errors import NineError, translate
 from mk9p.ktext import split_lines
-from mk9p.server.limits import PATH
 from mk9p.tree import Ctl, Dir, Log, Node, Text, settle, split
+from mk9p.tree.paths import PATH
 from mk9p.tree.words import Word, run
 from mk9p.wire import QTDIR
 

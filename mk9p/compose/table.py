@@ -24,8 +24,8 @@ from typing import Final, Literal, TypeAlias
 import attrs
 
 from mk9p.errors import NineError
-from mk9p.server.limits import DEPTH, NAME, PATH
 from mk9p.tree import Node, join
+from mk9p.tree.paths import DEPTH, NAME, PATH
 from mk9p.wire import QTDIR
 
 Order: TypeAlias = Literal["replace", "before", "after"]

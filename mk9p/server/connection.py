@@ -19,11 +19,12 @@ from mk9p.server.accounts import CONNECTION, FID, PLACE, RELAYED, WAITING, Accou
 from mk9p.server.beginning import Beginning
 from mk9p.server.counts import Counts, Tally
 from mk9p.server.fids import Fid, Place
-from mk9p.server.limits import NAME, SMALL, Limits
+from mk9p.server.limits import SMALL, Limits
 from mk9p.server.shares import is_stranger
 from mk9p.server.turns import LAST, STRIDE
 from mk9p.session import Request, Session
 from mk9p.tree import Maybe, Node, Stat, settle
+from mk9p.tree.paths import NAME
 from mk9p.wire import IOHDRSZ, QTDIR, Dialect, FrameBuffer, codec
 from mk9p.wire import messages as m
 from mk9p.wire.framing import CAPACITY, MOST

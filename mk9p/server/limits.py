@@ -12,12 +12,10 @@ import attrs
 
 from mk9p.errors import NineError
 from mk9p.session import MAX_FIDS, MAX_REQUESTS
+from mk9p.tree.paths import DEPTH
 from mk9p.wire import IOHDRSZ
 
 SMALL: Final = 8192  # bytes of a frame before an attach: a Tversion or a Tattach with the longest path
-NAME: Final = 255  # characters of a file's or a user's name: Linux's own most (NAME_MAX, LOGIN_NAME_MAX)
-DEPTH: Final = 2048  # names from the root
-PATH: Final = 4096  # of the tree that an attach names: PATH_MAX
 MIN_MSIZE: Final = 256  # below that not even a stat fits
 RESERVE: Final = 256  # requests that may wait beyond `requests`, if they are no reads of files that wait
 

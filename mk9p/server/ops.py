@@ -18,7 +18,7 @@ from mk9p.server.closing import close, close_nowait, put
 from mk9p.server.connection import JOIN, Connection, Reply, check_name
 from mk9p.server.exchange import carry, crossed
 from mk9p.server.fids import Fid, Place, qid
-from mk9p.server.limits import NAME, PATH, SMALL
+from mk9p.server.limits import SMALL
 from mk9p.server.listings import in_slices
 from mk9p.server.modes import opening
 from mk9p.server.named import find_named
@@ -27,6 +27,7 @@ from mk9p.server.refusals import refuse
 from mk9p.server.turns import TURN
 from mk9p.server.wirestat import entry_of
 from mk9p.tree import Maybe, Node, Stat, settle
+from mk9p.tree.paths import NAME, PATH
 from mk9p.wire import (
     IOHDRSZ,
     NOFID,

@@ -403,7 +403,7 @@ def test_grants_that_contradict_each_other_are_refused() -> None:
 
 def test_whatever_a_node_can_be_asked_is_asked_of_what_is_shown() -> None:
     own = {name for name in vars(Node) if not name.startswith("_")} - vars(Granted).keys()
-    made = {"qtype", "path", "dtype", "marks", "hold", "release"}  # for each
+    made = {"qtype", "path", "dtype", "marks", "hold", "release", "descriptors", "weight"}  # for each
     assert own - made == {"home"}  # which its union says of itself, when it is asked for the second name of a rename
 
 

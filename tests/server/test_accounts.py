@@ -13,9 +13,10 @@ from talk import Talk, connect, serving
 from mk9p.dial import Peer
 from mk9p.server import Limits, Server
 from mk9p.server.accounts import CONNECTION, FID, WAITING
-from mk9p.server.limits import NAME, SMALL
+from mk9p.server.limits import SMALL
 from mk9p.server.stats import clients
 from mk9p.tree import Dir, Log, Node, Stream, Text
+from mk9p.tree.paths import NAME
 from mk9p.wire import NOFID, NONUNAME, NOTAG, Dialect, codec
 from mk9p.wire import messages as m
 from servers.fs import locks
