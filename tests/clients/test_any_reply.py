@@ -11,7 +11,6 @@ import pytest
 from mounting import Place, need_fuse, place, until
 from patience import SOON
 
-from clients import mount
 from mk9p.testing.replies import CONTENT, FILES
 from mk9p.wire import Dialect
 
@@ -52,8 +51,7 @@ def test_no_reply_breaks_a_fuse_mount(dialect: Dialect, long: bool, capsys: pyte
     with place() as made:
         made.address = f"unix!{made.top}/s"
         with odd_server(made.address, dialect=dialect, often=0):
-            done = mk9p("mount", "--fuse", made.address, str(made.dir))
-            assert (done.returncode, done.stderr) == (0, f"mk9p mount: note: {mount.LOCKS}\n")
+            made.mount()
             assert sorted(os.listdir(made.dir / "d1")) == list(FILES)
             before = held(made)
         with odd_server(made.address, dialect=dialect) as counts:
