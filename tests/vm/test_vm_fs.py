@@ -15,7 +15,7 @@ import attrs
 import pytest
 import trio
 
-from mk9p.auth import Policy
+from mk9p.auth import Policy, Principal
 from mk9p.dial import listen
 from mk9p.server import Server
 from servers.fs import tree
@@ -73,6 +73,13 @@ class Mounted:
         )
 
 
+class Believed(Policy):
+    """Believe the names that come by a guest's line, though its socket's peer is the emulator, a user of its own."""
+
+    def attach(self, uname: str, n_uname: int = 0, **told: object) -> Principal:
+        return super().attach(uname, n_uname, uid=None, private=True)
+
+
 @asynccontextmanager
 async def exported(host: Path, home: Path, kind: str, kernel: str) -> AsyncIterator[Mounted]:
     """Boot a guest, and serve it a directory on the host's end of its line."""
@@ -85,7 +92,7 @@ async def exported(host: Path, home: Path, kind: str, kernel: str) -> AsyncItera
         await nursery.start(server.run)
         listener = await listen(guest.running.listen)
         try:
-            nursery.start_soon(server.listen, listener, Policy(trust=True))
+            nursery.start_soon(server.listen, listener, Believed())
             yield Mounted(guest)
         finally:
             nursery.cancel_scope.cancel()
