@@ -35,7 +35,9 @@ async def tree(path: str, *, ro: str = "off", xdev: str = "off", descriptors: st
         raise NineError(errno.EINVAL, f"descriptors={descriptors}: want a number")
     export = Export(readonly=_switch("ro", ro), xdev=_switch("xdev", xdev), descriptors=int(descriptors) or None)
     try:
-        yield await slow.root(export, path)
+        root = await slow.root(export, path)
+        root.weight = 0  # it is the same for all
+        yield root
     finally:
         export.close()
 

@@ -35,7 +35,6 @@ def root(export: Export, path: str) -> "FsNode":
     node = held(export, os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
     export.spare(node.fd)  # it is used all the time
     export.arrive = held
-    node.weight = 0  # and is the same for all
     return node
 
 
