@@ -76,3 +76,16 @@ def test_imports_go_down(path: Path) -> None:
 def test_every_room_has_its_level() -> None:
     rooms = {room(module_of(path)) for path in FILES if path.is_relative_to(ROOT / "mk9p")} - {"mk9p"}
     assert rooms == set(LEVELS)
+
+
+DOCUMENTS = ("mk9p/testing/", "clients/help")  # they read pages of the manual, which are prose
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_text_is_divided_by_ktext_alone(path: Path) -> None:
+    if str(path.relative_to(ROOT)).startswith(DOCUMENTS):
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            divides = node.func.attr == "splitlines" or (node.func.attr == "split" and not node.args)
+            assert not divides, f"{path.name}:{node.lineno}: Python's idea of lines and blanks: see mk9p/ktext.py"

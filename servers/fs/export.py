@@ -25,6 +25,7 @@ import trio
 
 from mk9p.auth import Principal
 from mk9p.errors import NineError
+from mk9p.ktext import field, whole
 from mk9p.tree.qids import child
 from servers.fs import kernel
 from servers.fs.identity import ITSELF, Identity, Nobody, numbered
@@ -205,8 +206,7 @@ class Path:
 
 def _umask() -> int:
     """Return the file mode mask of this process: umask(2) could not without changing it."""
-    with open("/proc/self/status") as lines:
-        return next(int(line.split()[1], 8) for line in lines if line.startswith("Umask:"))
+    return int(field(whole("/proc/self/status"), "Umask"), 8)
 
 
 def _raised() -> int:
