@@ -130,23 +130,23 @@ print("all")
 
 def test_a_server_that_came_back_gives_no_other_file_for_one_that_is_known(there: Place) -> None:
     there.out("mkdir -p p/q; echo old > p/q/f; mkdir kept; echo 1 > kept/f")
-    shell = subprocess.Popen(
+    with subprocess.Popen(
         ["bash", "-c", "read; cat f; read; cat f; cat ../../kept/f"],
         cwd=there.dir / "p/q",
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    assert shell.stdin is not None
-    os.rename(there.top / "export/p", there.top / "export/pp")
-    (there.top / "export/p/q").mkdir(parents=True)
-    (there.top / "export/p/q/f").write_text("another\n")
-    there.again()
-    until(lambda: there.sh("cat kept/f").returncode == 0)
-    shell.stdin.write("\n\n")
-    shell.stdin.flush()
-    out, err = shell.communicate(timeout=SOON)
+    ) as shell:
+        assert shell.stdin is not None
+        os.rename(there.top / "export/p", there.top / "export/pp")
+        (there.top / "export/p/q").mkdir(parents=True)
+        (there.top / "export/p/q/f").write_text("another\n")
+        there.again()
+        until(lambda: there.sh("cat mnt/kept/f", inside=False).returncode == 0)
+        shell.stdin.write("\n\n")
+        shell.stdin.flush()
+        out, err = shell.communicate(timeout=SOON)
     assert "another" not in out
     assert err.count("Stale file handle") == 2, err
     assert there.out("cat p/q/f pp/q/f kept/f") == "another\nold\n1\n"
