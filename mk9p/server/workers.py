@@ -83,15 +83,23 @@ class Workers(ABC):
                         self._leader = worker
                         await self.lead(worker)
                     elif len(self._idle) < IDLE:
-                        self._idle.append(worker)
-                        await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.SUCCEEDED)
+                        await self._idles(worker)
                     else:
                         break
             finally:
                 if self._leader is worker:
                     self._leader = None
-                if worker in self._idle:
-                    self._idle.remove(worker)
+
+    async def _idles(self, worker: Worker) -> None:
+        """Be idle until woken."""
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            # It runs once more, to end, and trio wakes a task only once for that.
+            self._idle.remove(worker)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        self._idle.append(worker)
+        await trio.lowlevel.wait_task_rescheduled(abort)
 
     def _wake(self) -> None:
         """See to it that another worker leads."""
