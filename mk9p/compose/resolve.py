@@ -51,9 +51,9 @@ class Element:
         return Element(ReadOnly(self.node), tuple((path, True) for path, _ in self.places), self.create)
 
     def known_as(self, path: str, *, create: bool) -> "Element":
-        """Return it as it stands at one more path."""
-        known = any(place == path for place, _ in self.places)
-        return Element(self.node, self.places if known else ((path, False), *self.places), create)
+        """Return it as it stands at a path. That place is the first, also if it was known before: whoever walks there sees what is mounted there."""
+        others = (other for other in self.places if other[0] != path)
+        return Element(self.node, ((path, False), *others), create)
 
 
 @attrs.define(eq=False)

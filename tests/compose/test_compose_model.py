@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import trio
 from helpers_compose import Store, ls, namespace, read, walk
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mk9p.compose.namespace import Namespace
@@ -194,6 +194,8 @@ def expected(model: Model, path: str) -> object:
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(LINES, max_size=10))
+@example(["mount s1 /a/a", "bind / /a/a/a", "bind / /a", "bind /a /"])
+@example(["bind / /a", "mount s1 /a/b", "bind /a /"])
 def test_random_scripts_do_what_the_rules_say(script: list[str]) -> None:
     async def main() -> None:
         ns, model = fresh(), Model()
