@@ -7,7 +7,7 @@ from typing import Any, Final
 from clients import copying, listing
 from clients.copying import about
 from clients.links import resolved
-from mk9p.client import Client, File, requests
+from mk9p.client import Client, File, changes, requests
 from mk9p.client.client import split
 from mk9p.errors import NineError
 from mk9p.tree import NOW, Change, Stat
@@ -143,7 +143,7 @@ async def touched(client: Client, path: str) -> None:
     """Give a file the present time."""
     fid, _ = await requests.walk(client.connection, client.root, split(await resolved(client, path)))
     try:
-        await requests.change(client.connection, fid, Change(atime=NOW, mtime=NOW))
+        await changes.change(client.connection, fid, Change(atime=NOW, mtime=NOW))
     finally:
         client.connection.clunk_nowait(fid)
 

@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from clients.doctor.judge import Content, Finding, Look
-from mk9p.client import Client, requests, stored
+from mk9p.client import Client, changes, requests, stored
 from mk9p.client.stats import of_getattr
 from mk9p.errors import NineError
 from mk9p.tree import Change, Stat
@@ -154,7 +154,7 @@ class Served:
         try:
             if c.dialect is not Dialect.L:
                 await c.rpc(m.Topen, fid, OWRITE)
-                await requests.change(c, fid, Change(length=0))
+                await changes.change(c, fid, Change(length=0))
                 return None
             again, _ = await requests.walk(c, fid, ())
             try:

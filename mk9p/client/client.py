@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 
 import trio
 
-from mk9p.client import requests
+from mk9p.client import changes, requests
 from mk9p.client.connection import Connection
 from mk9p.client.files import File, Lines
 from mk9p.client.handshake import MSIZE, attach, open_connection
@@ -236,12 +236,12 @@ class Client:
         """Make a directory with permission bits `perm`, else 0777 without this process's umask."""
         *parents, name = split(path) or ("/",)
         bits = 0o777 & ~umask() if perm is None else perm
-        await self._at(tuple(parents), lambda fid: requests.mkdir(self.connection, fid, name, bits, gid=os.getegid()))
+        await self._at(tuple(parents), lambda fid: changes.mkdir(self.connection, fid, name, bits, gid=os.getegid()))
 
     async def remove(self, path: str) -> None:
         """Remove a file or an empty directory."""
         *parents, name = split(path) or ("/",)
-        await self._at(tuple(parents), lambda fid: requests.remove(self.connection, fid, name))
+        await self._at(tuple(parents), lambda fid: changes.remove(self.connection, fid, name))
 
     async def rename(self, old: str, new: str) -> None:
         """Give a file another path. Raises EXDEV where 9P2000 cannot, which is out of its directory."""
@@ -249,9 +249,7 @@ class Client:
         same = parents == others
 
         async def move(fid: int) -> None:
-            await self._at(
-                tuple(others), lambda to: requests.rename(self.connection, fid, name, to, newname, same=same)
-            )
+            await self._at(tuple(others), lambda to: changes.rename(self.connection, fid, name, to, newname, same=same))
 
         await self._at(tuple(parents), move)
 

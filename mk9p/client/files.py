@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import trio
 
-from mk9p.client import requests
+from mk9p.client import changes, requests
 from mk9p.client.connection import Connection
 from mk9p.errors import NineError
 from mk9p.tree import Buffer, Change, Stat
@@ -77,7 +77,7 @@ class File:
     async def truncate(self, length: int) -> None:
         """Set the length in bytes."""
         self._check()
-        await requests.change(self.connection, self.fid, Change(length=length))
+        await changes.change(self.connection, self.fid, Change(length=length))
 
     async def sync(self, *, data: bool = False) -> None:
         """Put what was written where it survives (fsync(2)), of `data` only the contents (fdatasync(2))."""

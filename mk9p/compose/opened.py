@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from mk9p.client import requests, stored
+from mk9p.client import changes, requests, stored
 from mk9p.client.connection import Connection
 from mk9p.errors import NineError
 from mk9p.tree import Change, Handle, Lock, Stat
@@ -68,7 +68,7 @@ class RemoteHandle(Handle):
         return await requests.stat(self.connection, self.fid)
 
     async def change(self, change: Change) -> None:
-        await requests.change(self.connection, self.fid, change)
+        await changes.change(self.connection, self.fid, change)
 
     async def lock(self, lock: Lock) -> bool:
         return await stored.lock(self.connection, self.fid, lock)

@@ -25,7 +25,7 @@ import attrs
 import trio
 
 from mk9p.auth import Principal
-from mk9p.client import requests, stored
+from mk9p.client import changes, requests, stored
 from mk9p.client.connection import Connection
 from mk9p.client.handshake import MSIZE, attach, open_connection
 from mk9p.compose.opened import RemoteHandle
@@ -272,33 +272,33 @@ class Remote(Walked):
     async def mkdir(self, name: str, perm: int, who: Principal) -> "Remote":
         me = self.seen_by(who)
         connection, fid = await me.here()
-        return me._child(name, who, await requests.mkdir(connection, fid, name, perm, gid=who.group))
+        return me._child(name, who, await changes.mkdir(connection, fid, name, perm, gid=who.group))
 
     async def symlink(self, name: str, target: str, who: Principal) -> "Remote":
         me = self.seen_by(who)
         connection, fid = await me.here()
-        return me._child(name, who, await requests.symlink(connection, fid, name, target, gid=who.group))
+        return me._child(name, who, await changes.symlink(connection, fid, name, target, gid=who.group))
 
     async def mknod(self, name: str, mode: int, rdev: int, who: Principal) -> "Remote":
         me = self.seen_by(who)
         connection, fid = await me.here()
-        return me._child(name, who, await requests.mknod(connection, fid, name, mode, rdev, gid=who.group))
+        return me._child(name, who, await changes.mknod(connection, fid, name, mode, rdev, gid=who.group))
 
     async def link(self, name: str, target: Node, who: Principal) -> None:
         me, other = self.seen_by(who), self._beside(target, who)
         connection, fid, of = await me._both(other)
-        await requests.link(connection, fid, of, name)
+        await changes.link(connection, fid, of, name)
 
     async def remove(self, name: str, who: Principal, *, directory: bool | None = None) -> None:
         me = self.seen_by(who)
         connection, fid = await me.here()
-        await requests.remove(connection, fid, name, directory=directory)
+        await changes.remove(connection, fid, name, directory=directory)
 
     async def rename(self, name: str, to: Node, newname: str, who: Principal, *, replace: bool = True) -> None:
         # 9P2000.L has no word for `replace`: whoever asks for it has looked for the name before
         me, other = self.seen_by(who), self._beside(await settle(to.home(newname, who)), who)
         connection, fid, into = await me._both(other)
-        await requests.rename(
+        await changes.rename(
             connection, fid, name, into, newname, same=other.path == me.path and other.names == me.names
         )
 
@@ -319,7 +319,7 @@ class Remote(Walked):
     async def change(self, change: Change, who: Principal) -> None:
         me = self.seen_by(who)
         connection, fid = await me.here()
-        await requests.change(connection, fid, change)
+        await changes.change(connection, fid, change)
 
     async def sync(self, who: Principal, *, data: bool = False) -> None:
         me = self.seen_by(who)

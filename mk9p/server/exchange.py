@@ -17,9 +17,10 @@ from mk9p.errors import NineError, ProtocolError
 from mk9p.server.blocks import back
 from mk9p.server.connection import Connection, Reply
 from mk9p.server.fids import Fid, Place
+from mk9p.server.foreseen import PAIRS
 from mk9p.server.hops import Alias, Asked, Hop, Own
 from mk9p.server.owed import PATIENCE, give_up, require_free
-from mk9p.server.relay import PAIRS, Backend
+from mk9p.server.relay import Backend
 from mk9p.tree import Open, settle
 from mk9p.wire import QTDIR, Dialect, codec
 from mk9p.wire import messages as m

@@ -12,6 +12,8 @@ from mk9p.wire import messages as m
 if TYPE_CHECKING:
     from mk9p.server.relay import Backend
 
+ROOT: Final = 0xFFFFFFFE  # our fid of the other server's root: the last number that a client would come to
+
 # A request whose answer tells nothing is a number: its type, whom it was passed on to (`Backend.mark`), how many bytes it asks for, and when it came
 # (blocks.py).
 WHOSE: Final = 0xFFFFFFFF  # the type, and whom it was passed on to

@@ -34,11 +34,12 @@ from mk9p.server.blocks import forward
 from mk9p.server.connection import Connection
 from mk9p.server.exchange import OURS, here, theirs
 from mk9p.server.failures import HELD, failure, held
+from mk9p.server.foreseen import PAIRS
 from mk9p.server.halves import Halves
 from mk9p.server.limits import RESERVE
 from mk9p.server.links import GONE, Links
 from mk9p.server.refusals import line, origin, refuse
-from mk9p.server.relay import PAIRS, Backend
+from mk9p.server.relay import Backend
 from mk9p.server.turns import STRIDE, TURN
 from mk9p.server.workers import TEXT, WITH_DATA, Job, Worker
 from mk9p.session import Request

@@ -32,9 +32,10 @@ import trio
 from mk9p.auth import Principal
 from mk9p.dial import Link, dial
 from mk9p.errors import NineError, ProtocolError
-from mk9p.server.asking import other_fid, rpc, text_at
+from mk9p.server.asking import rpc
 from mk9p.server.blocks import BOUNDED, PLAIN
-from mk9p.server.hops import COUNT, WHEN, WHOSE, Alias, Asked, Hop, Known, Late, Own
+from mk9p.server.foreseen import of_other, of_walk
+from mk9p.server.hops import COUNT, ROOT, WHEN, WHOSE, Alias, Asked, Hop, Known, Late, Own
 from mk9p.server.owed import enter, forget, require_free, under
 from mk9p.tree import Way
 from mk9p.wire import NOFID, NOTAG, Dialect, FrameBuffer, codec
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mk9p.server")
 
-ROOT: Final = 0xFFFFFFFE  # our fid of the other server's root: the last number that a client would come to
 TAG: Final = 0xFFFE  # of our own requests, and the free ones below: the last that a client would come to
 PATIENCE: Final = 5.0  # seconds to make a connection; the general way is there meanwhile
 REST: Final = 30.0  # seconds after that failed, in which it is not tried again
@@ -54,12 +54,9 @@ REST: Final = 30.0  # seconds after that failed, in which it is not tried again
 _u16, _u32, _u64 = Struct("<H").unpack_from, Struct("<I").unpack_from, Struct("<Q").unpack_from
 _put64 = Struct("<Q").pack_into
 
-_OPENS: Final = frozenset(cls.type for cls in (m.Tlopen, m.Tlcreate, m.Txattrcreate, m.Topen, m.Tcreate))
-_CREATES: Final = frozenset({m.Tlcreate.type, m.Tcreate.type})
 _LAST: Final = frozenset({m.Tclunk.type, m.Tremove.type})
-PAIRS: Final = frozenset({m.Trenameat.type, m.Trename.type, m.Tlink.type})  # two fids, both there before
-_WALK, _CLUNK, _RWALK, _RREADDIR, _TFLUSH = m.Twalk.type, m.Tclunk.type, m.Rwalk.type, m.Rreaddir.type, m.Tflush.type
-_XATTRWALK, _RLERROR, _TRENAMEAT, _TRENAME = m.Txattrwalk.type, m.Rlerror.type, m.Trenameat.type, m.Trename.type
+_WALK, _CLUNK, _RWALK, _TFLUSH = m.Twalk.type, m.Tclunk.type, m.Rwalk.type, m.Tflush.type
+_XATTRWALK, _RLERROR, _TRENAME = m.Txattrwalk.type, m.Rlerror.type, m.Trename.type
 
 
 class Backend:
@@ -182,8 +179,8 @@ class Backend:
         elif type_ in _LAST:
             del c.relays[fid]
         elif type_ not in PLAIN:
-            learns = self._walk if type_ == _WALK else self._learns
-            if (some := learns(hop, fid, type_, buf, start, end)) is None:
+            noted = of_walk if type_ == _WALK else of_other
+            if (some := noted(self, hop, fid, type_, buf, start, end)) is None:
                 return False
             if isinstance(some, Asked):
                 some.since = since
@@ -199,76 +196,6 @@ class Backend:
             self.settle(buf)
             run[0] = start
         run[1] = end
-
-    def _walk(self, hop: Hop, fid: int, type_: int, buf: bytearray, start: int, end: int) -> Asked | None:
-        if end - start < 17:
-            return None
-        newfid, count = _u32(buf, start + 11)[0], _u16(buf, start + 15)[0]
-        at, names = start + 17, []
-        for _ in range(count):
-            if at + 2 > end:
-                return None  # the codec shall say what is wrong with it
-            size = _u16(buf, at)[0]
-            names.append(bytes(buf[at + 2 : at + 2 + size]))
-            at += 2 + size
-        if at != end or any(name in (b"", b".", b"..") or b"/" in name or b"\0" in name for name in names):
-            return None
-        if newfid in self.limbo or (hop.crossing and (not names or newfid == fid or not self._stands(hop))):
-            return None
-        way = (*hop.names, *(name.decode("utf-8", "surrogateescape") for name in names))
-        before = hop if newfid == fid else self._before(newfid)
-        return Asked(self, type_, newfid, self._makes(newfid, hop, way), hop, hop.names, count, before)
-
-    def _stands(self, hop: Hop) -> bool:
-        """Tell whether the way at a crossing is still what it was."""
-        way = hop.place.node.way
-        if way is not hop.way and way == hop.way:
-            hop.way = way  # the mount table has changed elsewhere
-        return way is hop.way
-
-    def _before(self, fid: int) -> Hop | None:
-        """Return what a new fid may still be, if it is not yet known here that it is none; raises EEXIST for one in use."""
-        before = self.c.relays.get(fid)
-        if fid in self.c.session.fids or fid == ROOT or (before and (before.sure or before.backend is not self)):
-            raise NineError(errno.EEXIST, "fid already in use")
-        return before
-
-    def _makes(self, fid: int, hop: Hop, names: tuple[str, ...]) -> Hop:
-        c = self.c
-        if len(c.relays) >= c.max_relays:
-            c.account.fids.more()
-        if c.full:
-            raise NineError(errno.ENOMEM)
-        made = c.relays[fid] = Hop(self, hop.place, names)
-        made.sure = False
-        return made
-
-    def _learns(self, hop: Hop, fid: int, type_: int, buf: bytearray, start: int, end: int) -> int | Asked | None:
-        """Return what is to be known of a request that is not plain and no walk; None if it does not go over."""
-        relays = self.c.relays
-        if type_ in _OPENS:
-            names = (text_at(buf, start + 11, end),) if type_ in _CREATES else ()
-            return Asked(self, type_, fid, hop, names=names)
-        if type_ in PAIRS:
-            number = other_fid(type_, buf, start, end)
-            if number == ROOT:
-                # our own there is none of the client's: it has this number here, or it is unknown
-                self.c.session.fid(number)
-            other = relays.get(number)
-            if number in self.c.session.fids if other is None else other.backend is not self:
-                raise NineError(errno.EXDEV)
-            if other is not None and other.crossing:
-                return None  # what may be made at a mount point is the mount table's to say
-            if type_ != _TRENAME:
-                return type_
-            return Asked(self, type_, fid, hop, other, (text_at(buf, start + 15, end),))
-        if type_ == _XATTRWALK and end - start >= 17:
-            newfid = _u32(buf, start + 11)[0]
-            if newfid in self.limbo:
-                return None
-            before = self._before(newfid)
-            return Asked(self, type_, newfid, self._makes(newfid, hop, hop.names), before=before)
-        return None
 
     def flush(self, tag: int, oldtag: int, frame: bytes) -> bool:
         """Pass on a Tflush of something that was passed on here; False if it was not. Raises EINVAL for a tag in use."""

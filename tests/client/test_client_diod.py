@@ -9,7 +9,7 @@ import trio
 from helpers_client import diod
 
 from mk9p import connect
-from mk9p.client import requests, stored
+from mk9p.client import changes, requests, stored
 from mk9p.errors import NineError
 from mk9p.tree import NOW, Change
 
@@ -95,17 +95,17 @@ async def test_requests_of_linux(tmp_path: Path) -> None:
     with diod(tmp_path) as address:
         async with connect(address, aname=str(tmp_path)) as ns:
             c, root = ns.connection, ns.root
-            await requests.symlink(c, root, "l", "f")
+            await changes.symlink(c, root, "l", "f")
             fid, _ = await requests.walk(c, root, ("l",))
             assert await requests.readlink(c, fid) == "f"
             file, _ = await requests.walk(c, root, ("f",))
-            await requests.link(c, root, file, "g")
-            await requests.change(c, file, Change(mode=0o600, mtime=5_000_000_006, atime=NOW))
+            await changes.link(c, root, file, "g")
+            await changes.change(c, file, Change(mode=0o600, mtime=5_000_000_006, atime=NOW))
             stat = (tmp_path / "g").stat()
             assert (stat.st_mode & 0o777, stat.st_mtime_ns, stat.st_nlink) == (0o600, 5_000_000_006, 2)
             with pytest.raises(NotADirectoryError):
-                await requests.remove(c, root, "g", directory=True)
-            await requests.remove(c, root, "g", directory=False)
+                await changes.remove(c, root, "g", directory=True)
+            await changes.remove(c, root, "g", directory=False)
             assert (await stored.statfs(c, root)).bsize == os.statvfs(tmp_path).f_bsize
             await c.clunk(fid)
             await c.clunk(file)

@@ -13,7 +13,7 @@ from helpers_client import FILE, by_hand
 from hypothesis import given
 from hypothesis import strategies as some
 
-from mk9p.client import requests
+from mk9p.client import changes
 from mk9p.client.stats import UNKNOWN, of_getattr, of_wire
 from mk9p.errors import NineError
 from mk9p.tree import NOW, Change, Stat
@@ -90,7 +90,7 @@ def test_a_mode_without_a_kind_has_that_of_the_qid() -> None:
 
 async def test_times_before_1970_are_sent_as_linux_sends_them() -> None:
     async with by_hand() as (connection, hand), trio.open_nursery() as nursery:
-        nursery.start_soon(requests.change, connection, 0, Change(atime=NOW, mtime=-1))
+        nursery.start_soon(changes.change, connection, 0, Change(atime=NOW, mtime=-1))
         request = await hand.next(m.Tsetattr)
         assert request.valid == 0x10 | 0x20 | 0x100
         assert (request.mtime_sec, request.mtime_nsec) == (U64 - 1, NS - 1)
@@ -101,5 +101,5 @@ async def test_times_before_1970_are_sent_as_linux_sends_them() -> None:
 async def test_a_time_that_a_stat_entry_cannot_say_is_refused(when: int) -> None:
     async with by_hand(Dialect.P9) as (connection, _):
         with pytest.raises(NineError) as caught:
-            await requests.change(connection, 0, Change(mtime=when))
+            await changes.change(connection, 0, Change(mtime=when))
     assert caught.value.errno == errno.EOVERFLOW

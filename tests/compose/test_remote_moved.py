@@ -13,7 +13,7 @@ import trio
 from patience import SOON
 
 from mk9p.auth import ROOT, Principal
-from mk9p.client import Client, connect, requests
+from mk9p.client import Client, changes, connect, requests
 from mk9p.compose.remote import Remote, Server
 from mk9p.dial import dial, listen
 from mk9p.errors import NineError
@@ -129,13 +129,13 @@ async def test_work_goes_on_in_a_directory_whose_parent_was_renamed(tmp_path: Pa
         await requests.create(c, new, "new", 0o644)
         await requests.write(c, new, 0, b"here")
         assert (await requests.stat(c, new)).length == 4
-        await requests.mkdir(c, q, "made", 0o755)
+        await changes.mkdir(c, q, "made", 0o755)
         made, _ = await requests.walk(c, q, ("made",))
         assert (await requests.stat(c, made)).is_dir
         assert sorted(os.listdir(it.dir / "pp/q")) == ["f", "g", "made", "new"]
         assert os.listdir(it.dir / "p/q") == ["f"]
-        await requests.rename(c, q, "new", q, "newer", same=True)
-        await requests.remove(c, q, "g")
+        await changes.rename(c, q, "new", q, "newer", same=True)
+        await changes.remove(c, q, "g")
         assert sorted(os.listdir(it.dir / "pp/q")) == ["f", "made", "newer"]
 
 

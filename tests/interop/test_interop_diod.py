@@ -13,7 +13,7 @@ from patience import SOON
 from peers import Diod, Served
 from tree_interop import BIG, DISK, MANY, TOP
 
-from mk9p.client import connect
+from mk9p.client import changes, connect
 from mk9p.client import requests as r
 from mk9p.errors import NineError
 from mk9p.tree import Change
@@ -113,7 +113,7 @@ async def test_our_client_sees_the_status_of_files(diod: Diod) -> None:
         assert await r.readlink(c.connection, fid) == "file"
         await c.connection.clunk(fid)
         fid, _ = await r.walk(c.connection, c.root, ("file",))
-        await r.change(c.connection, fid, Change(mode=0o600, uid=1, gid=2, mtime=1_000_000_000_000_000_007))
+        await changes.change(c.connection, fid, Change(mode=0o600, uid=1, gid=2, mtime=1_000_000_000_000_000_007))
         await c.connection.clunk(fid)
         want = path.stat()
         assert (want.st_mode, want.st_uid, want.st_gid) == (st.S_IFREG | 0o600, 1, 2)

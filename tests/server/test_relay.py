@@ -14,7 +14,7 @@ from talk import connect
 from mk9p.auth import Policy
 from mk9p.client import connect as client
 from mk9p.dial import listen
-from mk9p.server.relay import ROOT
+from mk9p.server.hops import ROOT
 from mk9p.wire import NOFID, NONUNAME, Dialect, unpack_dirents
 from mk9p.wire import messages as m
 

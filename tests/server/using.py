@@ -9,7 +9,7 @@ from random import Random
 import trio
 from patience import SOON
 
-from mk9p.client import Client, connect, requests, stored
+from mk9p.client import Client, changes, connect, requests, stored
 from mk9p.testing.replies import CONTENT, FILES
 from mk9p.tree import NOW, Change, Lock
 
@@ -60,7 +60,7 @@ async def use(client: Client, r: Random, below: str = "") -> None:
                     case 5:
                         await requests.readlink(c, fid)
                     case 6:
-                        await requests.change(c, fid, Change(0o644, 0, 0, 7, NOW, -5))
+                        await changes.change(c, fid, Change(0o644, 0, 0, 7, NOW, -5))
             finally:
                 c.clunk_nowait(fid)
 

@@ -10,7 +10,7 @@ from patience import SOON
 
 from clients.chan import channel
 from mk9p.auth import Policy
-from mk9p.client import Client, connect, requests
+from mk9p.client import Client, changes, connect, requests
 from mk9p.dial import SocketLink
 from mk9p.server import Server
 from mk9p.testing import PRIVATE
@@ -51,7 +51,7 @@ async def status(ns: Client, name: str = "chan/c") -> dict[str, str]:
 
 async def chmod(ns: Client, path: str, mode: int) -> None:
     fid, _ = await requests.walk(ns.connection, ns.root, path.split("/"))
-    await requests.change(ns.connection, fid, Change(mode=mode))
+    await changes.change(ns.connection, fid, Change(mode=mode))
 
 
 async def until(ns: Client, key: str, value: int) -> None:

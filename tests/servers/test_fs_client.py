@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mk9p.client import requests
+from mk9p.client import changes, requests
 from mk9p.testing import mounted
 from mk9p.tree import Change
 from servers.fs import tree
@@ -31,7 +31,7 @@ async def test_a_mode_goes_there_and_back(tmp_path: Path, bits: int) -> None:
         for wanted in (*SPECIAL, 0o700, bits):
             for name in "fd":
                 fid, _ = await requests.walk(c, client.root, (name,))
-                await requests.change(c, fid, Change(mode=wanted))
+                await changes.change(c, fid, Change(mode=wanted))
                 assert mode(tmp_path / name) == wanted
                 c.clunk_nowait(fid)
 
@@ -45,16 +45,16 @@ async def test_9p2000_refuses_what_it_cannot_say(tmp_path: Path) -> None:
             for refused in (
                 lambda bits=bits: client.create("x", bits),
                 lambda bits=bits: client.mkdir("x", bits),
-                lambda bits=bits: requests.change(c, fid, Change(mode=bits)),
+                lambda bits=bits: changes.change(c, fid, Change(mode=bits)),
             ):
                 with pytest.raises(PermissionError):
                     await refused()
         with pytest.raises(PermissionError):
-            await requests.link(c, client.root, fid, "x")
+            await changes.link(c, client.root, fid, "x")
         with pytest.raises(PermissionError):
-            await requests.mknod(c, client.root, "x", st.S_IFIFO | 0o600, 0)
-        await requests.mknod(c, client.root, "plain", st.S_IFREG | 0o600, 0)
-        await requests.change(c, fid, Change(mode=0o600))
+            await changes.mknod(c, client.root, "x", st.S_IFIFO | 0o600, 0)
+        await changes.mknod(c, client.root, "plain", st.S_IFREG | 0o600, 0)
+        await changes.change(c, fid, Change(mode=0o600))
     assert sorted(os.listdir(tmp_path)) == ["f", "plain"]
     assert mode(tmp_path / "f") == 0o600
 
@@ -64,13 +64,13 @@ async def test_links_are_made_and_read(tmp_path: Path) -> None:
     async with tree(str(tmp_path)) as root, mounted(root, version="9P2000.u") as client:
         c = client.connection
         fid, _ = await requests.walk(c, client.root, ("f",))
-        await requests.link(c, client.root, fid, "g")
+        await changes.link(c, client.root, fid, "g")
         assert (tmp_path / "g").samefile(tmp_path / "f")
-        await requests.symlink(c, client.root, "s", "f")
+        await changes.symlink(c, client.root, "s", "f")
         link, _ = await requests.walk(c, client.root, ("s",))
         assert await requests.readlink(c, link) == "f"
         with pytest.raises(PermissionError):
-            await requests.mknod(c, client.root, "x", st.S_IFBLK | 0o600, os.makedev(8, 1))
+            await changes.mknod(c, client.root, "x", st.S_IFBLK | 0o600, os.makedev(8, 1))
         async with await client.open("f", "a") as one, await client.open("g", "a") as two:
             for file, text in ((one, b"1"), (two, b"2"), (one, b"3")):
                 await file.write(text)

@@ -16,7 +16,7 @@ from trees import plant
 
 from clients.seg import map_segment, open_segment
 from mk9p.auth import ROOT
-from mk9p.client import Client, requests
+from mk9p.client import Client, changes, requests
 from mk9p.errors import NineError
 from mk9p.testing import check_tree, mounted
 from mk9p.tree import Change, Dir
@@ -34,7 +34,7 @@ async def made(ns: Client, size: int = 1 << 16, perm: int = 0o700) -> None:
     await ns.mkdir("seg/x")
     await ns.write("seg/x/ctl", f"size {size}")
     fid, _ = await requests.walk(ns.connection, ns.root, ("seg", "x"))
-    await requests.change(ns.connection, fid, Change(mode=perm))
+    await changes.change(ns.connection, fid, Change(mode=perm))
 
 
 async def test_it_is_read_and_written_at_any_offset() -> None:

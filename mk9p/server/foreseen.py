@@ -1,0 +1,95 @@
+"""What a request that is passed on (relay.py) makes of a fid. It is noted before the answer is there, for requests after it may name the fid."""
+
+import errno
+from struct import Struct
+from typing import TYPE_CHECKING, Final
+
+from mk9p.errors import NineError
+from mk9p.server.asking import other_fid, text_at
+from mk9p.server.hops import ROOT, Asked, Hop
+from mk9p.wire import messages as m
+
+if TYPE_CHECKING:
+    from mk9p.server.relay import Backend
+
+_OPENS: Final = frozenset(cls.type for cls in (m.Tlopen, m.Tlcreate, m.Txattrcreate, m.Topen, m.Tcreate))
+_CREATES: Final = frozenset({m.Tlcreate.type, m.Tcreate.type})
+PAIRS: Final = frozenset({m.Trenameat.type, m.Trename.type, m.Tlink.type})  # two fids, both there before
+_TRENAME, _XATTRWALK = m.Trename.type, m.Txattrwalk.type
+_u16, _u32 = Struct("<H").unpack_from, Struct("<I").unpack_from
+
+
+def of_walk(b: "Backend", hop: Hop, fid: int, type_: int, buf: bytearray, start: int, end: int) -> Asked | None:
+    """Return what is to be known of a walk; None if it does not go over. Raises EEXIST for a fid in use, ENOMEM."""
+    if end - start < 17:
+        return None
+    newfid, count = _u32(buf, start + 11)[0], _u16(buf, start + 15)[0]
+    at, names = start + 17, []
+    for _ in range(count):
+        if at + 2 > end:
+            return None  # the codec shall say what is wrong with it
+        size = _u16(buf, at)[0]
+        names.append(bytes(buf[at + 2 : at + 2 + size]))
+        at += 2 + size
+    if at != end or any(name in (b"", b".", b"..") or b"/" in name or b"\0" in name for name in names):
+        return None
+    if newfid in b.limbo or (hop.crossing and (not names or newfid == fid or not _stands(hop))):
+        return None
+    way = (*hop.names, *(name.decode("utf-8", "surrogateescape") for name in names))
+    before = hop if newfid == fid else _before(b, newfid)
+    return Asked(b, type_, newfid, _makes(b, newfid, hop, way), hop, hop.names, count, before)
+
+
+def _stands(hop: Hop) -> bool:
+    """Tell whether the way at a crossing is still what it was."""
+    way = hop.place.node.way
+    if way is not hop.way and way == hop.way:
+        hop.way = way  # the mount table has changed elsewhere
+    return way is hop.way
+
+
+def _before(b: "Backend", fid: int) -> Hop | None:
+    """Return what a new fid may still be, if it is not yet known here that it is none; raises EEXIST for one in use."""
+    before = b.c.relays.get(fid)
+    if fid in b.c.session.fids or fid == ROOT or (before and (before.sure or before.backend is not b)):
+        raise NineError(errno.EEXIST, "fid already in use")
+    return before
+
+
+def _makes(b: "Backend", fid: int, hop: Hop, names: tuple[str, ...]) -> Hop:
+    c = b.c
+    if len(c.relays) >= c.max_relays:
+        c.account.fids.more()
+    if c.full:
+        raise NineError(errno.ENOMEM)
+    made = c.relays[fid] = Hop(b, hop.place, names)
+    made.sure = False
+    return made
+
+
+def of_other(b: "Backend", hop: Hop, fid: int, type_: int, buf: bytearray, start: int, end: int) -> int | Asked | None:
+    """Return what is to be known of a request that is not plain and no walk; None if it does not go over. Raises as `of_walk`, and EXDEV."""
+    relays = b.c.relays
+    if type_ in _OPENS:
+        names = (text_at(buf, start + 11, end),) if type_ in _CREATES else ()
+        return Asked(b, type_, fid, hop, names=names)
+    if type_ in PAIRS:
+        number = other_fid(type_, buf, start, end)
+        if number == ROOT:
+            # our own there is none of the client's: it has this number here, or it is unknown
+            b.c.session.fid(number)
+        other = relays.get(number)
+        if number in b.c.session.fids if other is None else other.backend is not b:
+            raise NineError(errno.EXDEV)
+        if other is not None and other.crossing:
+            return None  # what may be made at a mount point is the mount table's to say
+        if type_ != _TRENAME:
+            return type_
+        return Asked(b, type_, fid, hop, other, (text_at(buf, start + 15, end),))
+    if type_ == _XATTRWALK and end - start >= 17:
+        newfid = _u32(buf, start + 11)[0]
+        if newfid in b.limbo:
+            return None
+        before = _before(b, newfid)
+        return Asked(b, type_, newfid, _makes(b, newfid, hop, hop.names), before=before)
+    return None
