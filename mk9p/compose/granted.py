@@ -184,7 +184,8 @@ class Granted(Node):
 
     def __init__(self, node: Node, root: Principal, *, edge: bool = False) -> None:
         self.node, self.root, self.edge = node, root, edge
-        self.qtype, self.path, self.dtype, self.marks = node.qtype, node.path, node.dtype, node.marks
+        self.qtype, self.path, self.dtype = node.qtype, node.path, node.dtype
+        self.marks, self.descriptors, self.weight = node.marks, node.descriptors, node.weight
         self.hold, self.release = node.hold, node.release
         self._theirs: Way | None = None
         self._way: Way | None = None

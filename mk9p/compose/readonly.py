@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Iterable
 from mk9p.auth import Principal
 from mk9p.errors import NineError
 from mk9p.tree import Buffer, Change, Handle, Lock, Maybe, Node, Open, Stat, StatFs, settle
+from mk9p.tree.node import Keeper
 
 
 class ReadOnly(Node):
@@ -16,7 +17,8 @@ class ReadOnly(Node):
 
     def __init__(self, node: Node) -> None:
         self.node: Node = node.node if isinstance(node, ReadOnly) else node
-        self.qtype, self.path, self.dtype, self.guards = node.qtype, node.path, node.dtype, node.guards
+        self.qtype, self.path, self.dtype = node.qtype, node.path, node.dtype
+        self.guards, self.marks, self.descriptors, self.weight = node.guards, node.marks, node.descriptors, node.weight
         self.hold, self.release = node.hold, node.release
 
     def __eq__(self, other: object) -> bool:
@@ -67,8 +69,14 @@ class ReadOnly(Node):
     def home(self, name: str, who: Principal) -> Maybe[Node]:
         raise NineError(errno.EROFS)
 
+    def give(self, gid: int) -> Maybe[None]:
+        raise NineError(errno.EROFS)
+
     def change(self, change: Change, who: Principal) -> Maybe[None]:
         raise NineError(errno.EROFS)
+
+    def sync(self, who: Principal, *, data: bool = False) -> Maybe[None]:
+        return self.node.sync(who, data=data)
 
     def readlink(self) -> Maybe[str]:
         return self.node.readlink()
@@ -100,7 +108,19 @@ class _ReadOnlyHandle(Handle):
 
     def __init__(self, handle: Handle) -> None:
         self.handle = handle
-        self.duplex, self.prompt = handle.duplex, handle.prompt
+        self.duplex, self.prompt, self.keeps = handle.duplex, handle.prompt, handle.keeps
+
+    @property
+    def locks(self) -> int:  # type: ignore[override]
+        return self.handle.locks
+
+    @property
+    def keeper(self) -> Keeper | None:
+        return self.handle.keeper
+
+    @keeper.setter
+    def keeper(self, keeper: Keeper | None) -> None:
+        self.handle.keeper = keeper
 
     def read(self, offset: int, count: int) -> Maybe[Buffer]:
         return self.handle.read(offset, count)

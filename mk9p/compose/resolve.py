@@ -52,8 +52,7 @@ class Element:
 
     def known_as(self, path: str, *, create: bool) -> "Element":
         """Return it as it stands at a path. That place is the first, also if it was known before: whoever walks there sees what is mounted there."""
-        others = (other for other in self.places if other[0] != path)
-        return Element(self.node, ((path, False), *others), create)
+        return Element(self.node, tuple(({path: False} | dict(self.places)).items()), create)
 
 
 @attrs.define(eq=False)

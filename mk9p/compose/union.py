@@ -59,10 +59,13 @@ class Composed(Node):
     def _settle(self, elements: list[Element]) -> list[Element]:
         table = self.resolver.table
         self.elements, self.generation = elements, table.generation
-        self.qtype = elements[0].node.qtype
+        first = elements[0].node
+        self.qtype, self.descriptors = first.qtype, first.descriptors
+        self.guards = len(elements) == 1 and first.guards  # else the bits of the first are for all
+        self.marks = all(element.node.marks for element in elements)
         below = any(place in table.prefixes for element in elements for place, _ in element.places)
         self.bare = len(elements) == 1 and not below
-        way = elements[0].node.way if self.bare else None
+        way = first.way if self.bare else None
         self._way = attrs.evolve(way, whole=False) if way is not None else None
         users = [element.node for element in elements if element.node.hold is not None]
         if users:

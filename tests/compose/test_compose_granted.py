@@ -20,7 +20,7 @@ from talk import Talk
 
 from mk9p.auth import ROOT, GuestPolicy
 from mk9p.client import Client, connect
-from mk9p.compose.granted import Grant, Granted, merged
+from mk9p.compose.granted import Grant, merged
 from mk9p.compose.namespace import Namespace
 from mk9p.compose.remote import Remote
 from mk9p.composing import Kernels, namespace
@@ -399,12 +399,6 @@ def test_a_grant_that_says_something_else_is_refused(line: str) -> None:
 def test_grants_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(NineError, match="/k/k2/fs rw lies in /k/k2 ro"):
         merged([Grant("/k/k2", readonly=True), Grant("/k/k2/fs", readonly=False)])
-
-
-def test_whatever_a_node_can_be_asked_is_asked_of_what_is_shown() -> None:
-    own = {name for name in vars(Node) if not name.startswith("_")} - vars(Granted).keys()
-    made = {"qtype", "path", "dtype", "marks", "hold", "release", "descriptors", "weight"}  # for each
-    assert own - made == {"home"}  # which its union says of itself, when it is asked for the second name of a rename
 
 
 async def test_the_host_itself_sees_all_as_before(tmp_path: Path) -> None:
