@@ -3,7 +3,7 @@
 Three fates (h11 `_util.py` shows the split):
 * `NineError`: the peer sees it, as Rerror or Rlerror, and the conversation goes on. So do a server's own ValueError and OSError (`translate`).
 * `ProtocolError`: the peer broke the framing; its connection dies, nobody else's.
-* anything else: our bug; logged with the request, answered `internal error`, serving goes on.
+* anything else (`FAILURE`): our bug; logged with the request, answered `internal error`, serving goes on.
 
 Every error has one errno and one Plan 9 wording, from `TABLE`. The wordings are those of Linux's net/9p/error.c wherever it has one, since v9fs
 shows a 9P2000 string that is not in its table as errno 526. `NineError` is an `OSError`, and one whose errno has a class of its own in Python
@@ -104,6 +104,9 @@ TABLE: Final[tuple[tuple[int, str, tuple[str, ...]], ...]] = (
 )
 
 INTERNAL: Final = "internal error"  # with EIO: what a peer sees of our bugs
+
+# What a handler may raise, and its request alone fails: sys.exit() as well, which argparse calls, and which is for programs that do one thing.
+FAILURE: Final = (Exception, SystemExit)
 
 _WORDING: Final = {number: wording for number, wording, _ in TABLE}
 _ERRNO: Final = {word: number for number, wording, more in TABLE for word in (wording, *more)}
@@ -209,7 +212,7 @@ def translate(error: OSError | ValueError) -> NineError:
     if number is None:
         number = next((n for python, n in _NUMBERS.items() if isinstance(error, python)), _errno.EIO)
         words = str(error.args[0]) if len(error.args) == 1 else None
-    if not is_errno(number):
+    if not isinstance(number, int) or not is_errno(number):
         number = _errno.EIO
     said = _on_one_line(words) if isinstance(words, str) and words != os.strerror(number) else None
     return NineError(number, said)

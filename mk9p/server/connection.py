@@ -244,8 +244,9 @@ class Connection:
         if self.dialect is Dialect.L:
             return self.reply(m.Rlerror, tag, error.errno)
         most = min(self.msize - 13, 255)  # ERRMAX of Plan 9 is 128, of Linux 8192
-        ename = error.ename[:most]
-        while len(ename.encode("utf-8", "surrogateescape")) > most:
+        # Words that quote a client may hold what no 9P string may: a NUL, half a surrogate.
+        ename = error.ename[:most].encode(errors="backslashreplace").decode().replace("\0", "\\0")[:most]
+        while len(ename.encode()) > most:
             ename = ename[:-1]
         if self.dialect is Dialect.U:
             return self.reply(m.Rerror, tag, ename, error.errno)

@@ -28,9 +28,17 @@ HELD: Final = 100_000_000  # ns: what a person begins to notice, and more than a
 _TOLD: Final = 64  # failures told of a connection
 
 
-def failure(c: "Connection", type_: int, tag: int, fid: int, error: Exception) -> bytes:
+def failure(c: "Connection", type_: int, tag: int, fid: int, error: BaseException) -> bytes:
     """Return the reply to a request that failed; `fid` is the first that it names, and need not be known."""
     c.counts.failed(type_)
+    try:
+        return _said(c, type_, tag, fid, error)
+    except Exception:  # the error cannot be told: its number is none, or asked for its words it raises another
+        log.exception(line(INTERNAL, **_where(c, type_, fid), from_=place(c.link.peer)))
+        return c.error(tag, NineError(errno.EIO, INTERNAL))
+
+
+def _said(c: "Connection", type_: int, tag: int, fid: int, error: BaseException) -> bytes:
     if isinstance(error, OverflowError):  # the wire has unsigned numbers of 64 bits, the kernel's calls take fewer
         return c.error(tag, NineError(errno.EINVAL, "a number is out of range"))
     if not isinstance(error, OSError | ValueError):

@@ -28,7 +28,7 @@ from typing import Any, Final
 
 import trio
 
-from mk9p.errors import NineError, ProtocolError
+from mk9p.errors import FAILURE, NineError, ProtocolError
 from mk9p.server.beginning import Beginning
 from mk9p.server.blocks import forward
 from mk9p.server.connection import Connection
@@ -318,7 +318,7 @@ class Leader(Links):
                             late += 1
                             job = Job(c, call, args, reply, trap, since=c.counts.since)
                             return self._waits(worker, Request(tag, type_, job, TEXT * (end - start)))
-                except Exception as error:
+                except FAILURE as error:
                     reply = failure(c, type_, tag, int.from_bytes(buf[start + 7 : start + 11], "little"), error)
                 if reply is not None:
                     out.append(reply)

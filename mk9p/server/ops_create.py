@@ -36,6 +36,8 @@ async def create(c: Connection, tag: int, fid: int, name: str, perm: int, mode: 
     check_perm(c.dialect, perm)
     if f.how is not None:
         raise NineError(errno.EBADF, "create in an open fid")
+    if perm & DMDIR and (how.write or how.truncate):
+        raise NineError(errno.EISDIR)
     if perm & (DMEXCL | DMAPPEND) and not f.place.node.marks:
         raise NineError(errno.EPERM, "exclusive use and append-only are not kept here")
     directory = await c.stat(f.place)

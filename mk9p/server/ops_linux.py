@@ -1,6 +1,7 @@
 """What each message that 9P2000.L adds does. Its client is Linux v9fs; where a rule looks odd, it is what that client does (docs/v9fs.md)."""
 
 import errno
+import stat as st
 import struct
 from collections.abc import Awaitable
 from functools import lru_cache
@@ -28,6 +29,7 @@ from mk9p.wire import (
     QTDIR,
     SETATTR_ATIME,
     SETATTR_ATIME_SET,
+    SETATTR_CTIME,
     SETATTR_GID,
     SETATTR_MODE,
     SETATTR_MTIME,
@@ -44,6 +46,9 @@ _rlopen: Final = codec(Dialect.L, m.Rlopen.type).pack
 ENCODED: Final = (
     64  # fids of a connection whose attributes are kept as they are sent: those that it asks for again and again
 )
+_CHANGES: Final = (
+    SETATTR_MODE | SETATTR_UID | SETATTR_GID | SETATTR_SIZE | SETATTR_ATIME | SETATTR_MTIME | SETATTR_CTIME
+) | (SETATTR_ATIME_SET | SETATTR_MTIME_SET)
 _HEAD: Final = 7  # size[4] type[1] tag[2]
 _PREFIX: Final = struct.pack("<IB", 160, m.Rgetattr.type)
 
@@ -141,6 +146,10 @@ async def setattr_(
     mtime_nsec: int,
 ) -> Reply:
     f = c.session.fid(fid)
+    if odd := valid & ~_CHANGES:
+        raise NineError(errno.EINVAL, f"setattr: {odd:#x} means nothing")
+    if valid & SETATTR_MODE and not _of_its_kind(mode, f):
+        raise NineError(errno.EINVAL, "setattr: a file stays of its kind")
     times = [
         None if not valid & bit else _ns(sec, nsec) if valid & bit_set else NOW
         for bit, bit_set, sec, nsec in (
@@ -159,6 +168,11 @@ async def setattr_(
     if change != Change():
         await changed(c, f, change)
     return c.reply(m.Rsetattr, tag)
+
+
+def _of_its_kind(mode: int, f: Fid) -> bool:
+    """Tell whether a mode says no other kind of file: Linux says it with the bits."""
+    return not mode >> 16 and (not st.S_IFMT(mode) or st.S_ISDIR(mode) == bool(f.place.node.qtype & QTDIR))
 
 
 @lru_cache(maxsize=1024)

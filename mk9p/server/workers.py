@@ -12,6 +12,7 @@ from typing import Any, Final
 import attrs
 import trio
 
+from mk9p.errors import FAILURE
 from mk9p.server.connection import Connection, Reply
 from mk9p.server.dispatch import Call
 from mk9p.server.exchange import Exchange, here, theirs
@@ -134,7 +135,7 @@ class Workers(ABC):
         except trio.Cancelled:
             self._done(c, request, None)
             raise
-        except Exception as error:
+        except FAILURE as error:
             reply = failure(c, request.type, request.tag, job.args[1], error)
         self._done(c, request, reply)
 
@@ -166,7 +167,7 @@ class Workers(ABC):
                     if (ns := monotonic_ns() - began) > HELD:
                         held(c, request.type, job.args[1], ns)
                     return self._hold(worker, request)
-        except Exception as error:
+        except FAILURE as error:
             reply = failure(c, request.type, request.tag, job.args[1], error)
         if (ns := monotonic_ns() - began) > HELD:
             held(c, request.type, job.args[1], ns)

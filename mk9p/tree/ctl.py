@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from mk9p.auth import Principal
-from mk9p.errors import INTERNAL, NineError, translate
+from mk9p.errors import FAILURE, INTERNAL, NineError, translate
 from mk9p.tree.files import Content, File, Text, decoded
 from mk9p.tree.node import Buffer, Handle, Maybe, Open
 from mk9p.tree.words import Word, lines, run, table
@@ -88,7 +88,7 @@ class _CtlHandle(Handle):
         for at, line in enumerate(whole):
             try:
                 result = run(self.ctl.words, line, self.who)
-            except Exception as error:
+            except FAILURE as error:
                 self._failed(error, offset)
                 raise
             if isinstance(result, Awaitable):
@@ -106,12 +106,12 @@ class _CtlHandle(Handle):
                 if not rest:
                     break
                 result = run(self.ctl.words, rest.pop(0), self.who)
-        except Exception as error:
+        except FAILURE as error:
             self._failed(error, offset)
             raise
         return self._done(answers, offset, count)
 
-    def _failed(self, error: Exception, offset: int) -> None:
+    def _failed(self, error: BaseException, offset: int) -> None:
         """Keep the words of an error that goes on to the server, which answers a ValueError or OSError with them, and another as our bug."""
         words = translate(error).ename if isinstance(error, OSError | ValueError) else INTERNAL
         self.ctl.remember(self.who, words)

@@ -8,6 +8,7 @@ described, since no word could be checked against it: `list("abc")` takes any te
 import enum
 import inspect
 import math
+import numbers
 import re
 import types
 from collections.abc import Callable, Iterable
@@ -17,6 +18,7 @@ import attrs
 
 _INT: Final = re.compile(r"[+-]?[0-9]+")
 _FLOAT: Final = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_NUMBER: Final = re.compile(r"[-+0-9.eE/()jJ]+")  # those of Decimal, Fraction and complex
 _BOOL: Final = {"on": True, "off": False, "yes": True, "no": False, "true": True, "false": False, "1": True, "0": False}
 _KNOWN: Final = (
     "str, int, float, bool, Literal, an Enum, one of these | None, or what takes one word and raises ValueError"
@@ -54,7 +56,7 @@ def kind(annotation: Any) -> Kind:
         return _choice({m.value if isinstance(m.value, str) else m.name: m for m in members})
     if not _takes_a_word(annotation):
         raise TypeError(f"{annotation} says nothing that a word can be checked against; want {_KNOWN}")
-    return Kind(annotation)
+    return Kind(_finite(annotation) if _is_number(annotation) else annotation)
 
 
 def _takes_a_word(annotation: Any) -> bool:
@@ -66,9 +68,38 @@ def _takes_a_word(annotation: Any) -> bool:
         inspect.signature(annotation).bind("")
     except TypeError:
         return False
-    except ValueError:
-        return True  # written in C, and tells nothing of itself
+    except ValueError:  # written in C, and tells nothing of itself
+        return not isinstance(annotation, type) or _made_of_a_word(annotation)
     return True
+
+
+def _made_of_a_word(annotation: type) -> bool:
+    """Tell whether a class is made of one word, by trying it: it may refuse this one."""
+    try:
+        annotation("")
+    except TypeError:
+        return False
+    except (ValueError, ArithmeticError):
+        return True
+    return True
+
+
+def _is_number(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, numbers.Number)
+
+
+def _finite(number: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Return what makes a number of a word, and takes neither `nan` nor `inf`, nor blanks, underscores and the digits of other scripts."""
+
+    def convert(word: str) -> Any:
+        if not _NUMBER.fullmatch(word):
+            raise ValueError(word)
+        value = number(word)
+        if value - value != 0:  # inf, made of 1e999
+            raise ValueError(word)
+        return value
+
+    return convert
 
 
 def _made_of_text(container: type) -> bool:

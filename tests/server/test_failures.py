@@ -9,6 +9,7 @@ import pytest
 import trio
 from talk import Talk, talking
 
+from mk9p.errors import NineError
 from mk9p.server import failures
 from mk9p.tree import Block, Ctl, Dir, Text
 from mk9p.wire import Dialect
@@ -24,18 +25,29 @@ WITH_WORDS: list[tuple[Exception, int, str]] = [
     (TimeoutError("it did not answer"), errno.ETIMEDOUT, "it did not answer"),
     (OSError(-2, "Name or service not known"), errno.EIO, "Name or service not known"),
     (OSError(1 << 40, "odd"), errno.EIO, "odd"),
+    (OSError("EIO", "a name is no number"), errno.EIO, "a name is no number"),
 ]
 PLAIN: list[tuple[Exception, int, str]] = [
     (FileNotFoundError(errno.ENOENT, "No such file or directory", "/srv/secret/path"), errno.ENOENT, "No such file or directory"),
     (OSError(errno.EACCES, "Permission denied", "/srv/secret"), errno.EACCES, "permission denied"),
 ]  # fmt: skip
-BUGS = [TypeError("a"), KeyError("b"), AttributeError("c"), AssertionError("d"), ZeroDivisionError("e")]
+BUGS = [
+    *(TypeError("a"), KeyError("b"), AttributeError("c"), AssertionError("d"), ZeroDivisionError("e")),
+    *(SystemExit(2), ExceptionGroup("f", [ValueError("g")]), RecursionError("h"), MemoryError()),
+]
+
+
+class Speechless(ValueError):
+    """An error whose words cannot be had."""
+
+    def __str__(self) -> str:
+        raise LookupError("words")
 
 
 class Lamp:
     """A server whose words, text and bytes raise what it is told to."""
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: BaseException) -> None:
         self.error = error
 
     def fail(self, *_: Any) -> Any:
@@ -115,7 +127,7 @@ async def test_a_plain_error_of_the_kernel_is_no_news(
 
 @pytest.mark.parametrize("bug", BUGS)
 async def test_a_bug_stays_internal_and_is_logged_with_request_path_and_origin(
-    bug: Exception, caplog: pytest.LogCaptureFixture
+    bug: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with talking(Lamp(bug).tree(), Dialect.U) as talk:
         for reply in await failing(talk):
@@ -135,6 +147,23 @@ async def test_a_bug_stays_internal_and_is_logged_with_request_path_and_origin(
         )
     ]
     assert all(record.exc_info and record.exc_info[1] is bug for record in caplog.records)
+
+
+@pytest.mark.parametrize("error", [Speechless(), NineError(1 << 40, "no number of the wire's")])
+async def test_an_error_that_cannot_be_told_ends_its_request_alone(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with talking(Lamp(error).tree(), Dialect.L) as talk:
+        for reply in await failing(talk):
+            assert reply == m.Rlerror(1, errno.EIO)
+        assert isinstance(await talk.rpc(m.Tgetattr, 1, 1, 0x7FF), m.Rgetattr)
+    assert all(record.getMessage().startswith("internal error path=") for record in caplog.records)
+
+
+async def test_words_that_quote_what_no_string_may_hold_are_escaped() -> None:
+    async with talking(Lamp(ValueError("a\0b")).tree(), Dialect.P9) as talk:
+        for reply in await failing(talk):
+            assert reply.ename == "a\\0b"
 
 
 async def test_a_stranger_cannot_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:

@@ -266,3 +266,17 @@ async def test_reading_a_readonly_export_changes_no_time(tmp_path: Path) -> None
             assert (await who.ask(m.Treadlink, await who.walk("d/s"))).target == "f"
     for name in ("d/f", "d/s", "d"):
         assert os.lstat(tmp_path / name).st_atime == 1000
+
+
+@pytest.mark.parametrize(
+    ("valid", "mode"),
+    [(0x200 | SIZE, 0), (1 << 31 | MODE, 0o600), (MODE, 0xFFFFFFFF), (MODE, 0o10000600), (MODE, st.S_IFDIR | 0o600)],
+)
+async def test_a_setattr_that_says_what_is_not_understood_changes_nothing(file: Path, valid: int, mode: int) -> None:
+    before = look(file)
+    async with served(file.parent, Dialect.L) as files:
+        with pytest.raises(OSError, match="Invalid argument"):
+            await files.setattr(await files.walk("f"), valid, mode=mode)
+        assert look(file) == before
+        await files.setattr(await files.walk("f"), MODE, mode=st.S_IFREG | 0o600)  # as Linux says it
+    assert st.S_IMODE(os.stat(file).st_mode) == 0o600

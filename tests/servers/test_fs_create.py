@@ -21,6 +21,7 @@ from mk9p.wire import (
     DMSETVTX,
     DMSOCKET,
     DMSYMLINK,
+    ORDWR,
     OTRUNC,
     OWRITE,
     QTAPPEND,
@@ -141,6 +142,15 @@ async def test_what_is_there_is_not_made_again(tmp_path: Path, dialect: Dialect)
             with pytest.raises(OSError, match="File exists"):
                 await files.make("f", perm, OTRUNC if perm < 0o777 else 0)
     assert (tmp_path / "f").read_text() == "kept"
+
+
+@BOTH
+@pytest.mark.parametrize("mode", [OWRITE, ORDWR, OTRUNC])
+async def test_a_directory_is_not_made_to_be_written(tmp_path: Path, dialect: Dialect, mode: int) -> None:
+    async with served(tmp_path, dialect) as files:
+        with pytest.raises(OSError, match="Is a directory"):
+            await files.make("x", DMDIR | 0o755, mode)
+    assert os.listdir(tmp_path) == []
 
 
 @BOTH

@@ -1,10 +1,12 @@
 """The signature of a ctl word is its check: what a word may be, what usage says of it, and what is refused when the word is described."""
 
+import datetime
 import enum
 import functools
 import ipaddress
 from collections.abc import Callable
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any, Literal
 
 import pytest
@@ -193,6 +195,25 @@ NO_CHECK += [
 def test_what_no_word_can_be_checked_against_is_refused_when_the_ctl_is_made(annotation: Any) -> None:
     with pytest.raises(TypeError, match="ctl word 'word', parameter 'x'"):
         Ctl({"word": function(annotation)})
+
+
+def test_a_class_written_in_c_that_is_not_made_of_a_word_is_refused_when_the_ctl_is_made() -> None:
+    with pytest.raises(TypeError, match="says nothing that a word can be checked against"):
+        table({"on": _on})
+
+
+def _on(day: datetime.date) -> None:
+    pytest.fail("called")
+
+
+@pytest.mark.parametrize("kind", [Decimal, Fraction, complex])
+def test_a_number_of_any_class_is_finite_and_plain(kind: type) -> None:
+    def take(n: kind) -> Given:  # type: ignore[valid-type]
+        return [n]
+
+    for word in ("nan", "inf", "-Infinity", "sNaN", "1_0", "\u0661", "' 1'", "''", "on"):
+        assert said(take, f"word {word}") == "usage: word N"
+    assert said(take, "word -15e-1") == [kind("-15e-1")]
 
 
 def test_a_signature_that_words_cannot_fill_is_refused_when_the_ctl_is_made() -> None:
