@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from mk9p.auth import Principal
-from mk9p.errors import NineError
+from mk9p.errors import FAILURE, NineError
 from mk9p.server.fids import Fid, Place
 from mk9p.server.named import require_named
 from mk9p.server.turns import SLICE
@@ -83,7 +83,7 @@ async def close(fid: Fid) -> None:
     for step in steps:
         try:
             await _shielded(step())
-        except Exception:
+        except FAILURE:
             log.exception("closing %s", place.name)
     if fid.how.remove:
         try:
