@@ -268,8 +268,8 @@ async def serve_tree(
 
 def _collect_rarely() -> None:
     """Let Python look for cycles among all that lives more rarely, and not among what the program began with."""
-    # All clients wait meanwhile: 20 ms for the modules alone, 100 ms with thousands of requests that wait. Nothing of a request is part of a cycle, and
-    # what is young is looked through as ever.
+    # All clients wait meanwhile: 20 ms for the modules alone, 100 ms with thousands of requests that wait. Nothing of a request is part of a cycle,
+    # and what is young is looked through as ever.
     gc.collect()
     gc.freeze()
     young, middle, _ = gc.get_threshold()

@@ -310,7 +310,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="tests.bench.floods")
     parser.add_argument("-t", "--seconds", type=float, default=2.0)
     parser.add_argument("-k", "--only", default="", help="floods whose name holds this")
-    parser.add_argument("--python", default=sys.executable, help="the interpreter of the server, to measure another mk9p")
+    parser.add_argument(
+        "--python", default=sys.executable, help="the interpreter of the server, to measure another mk9p"
+    )
     parser.add_argument("--be", nargs=4, metavar=("FLOOD", "PORT", "NUMBER", "SECONDS"), help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.be:
