@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 PINNED := $(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--no-annotate --custom-compile-command 'make requirements' pyproject.toml
 
-.PHONY: setup demo test soak check coverage format lint types bench requirements clean
+.PHONY: setup demo test soak check coverage format lint types bench floods requirements clean
 .DEFAULT_GOAL := check
 
 setup: .venv/.ready
@@ -63,6 +63,10 @@ types: setup
 bench: setup
 	@sh .ci/packages diod gcc libc6-dev
 	@$(BIN)/python -m tests.bench
+
+# floods, and how long an honest client waits beside each
+floods: setup
+	@$(BIN)/python -m tests.bench.floods
 
 clean:
 	rm -rf .venv build dist

@@ -41,7 +41,7 @@ from mk9p.server.links import GONE, Links
 from mk9p.server.refusals import line, origin, refuse
 from mk9p.server.relay import Backend
 from mk9p.server.turns import STRIDE, TURN
-from mk9p.server.workers import TEXT, WITH_DATA, Job, Worker
+from mk9p.server.workers import TEXT, WITH_DATA, Job, Worker, begun
 from mk9p.session import Request
 from mk9p.wire import NOFID, codec
 from mk9p.wire import messages as m
@@ -49,7 +49,9 @@ from mk9p.wire import messages as m
 log = logging.getLogger("mk9p.server")
 
 BULK: Final = 16384  # bytes; who sends that much at once is probably still sending
-SHARE: Final = 1_000_000  # ns that links have before the rest of the program has its own
+SHARE: Final = (
+    2_000_000  # ns that links have before the rest of the program has its own; a round of the scheduler costs 25,000
+)
 ENDING: Final = 50_000  # ns that the end of a request takes that is cancelled, in the next round of the scheduler
 _SIZE_TYPE_TAG: Final = Struct("<IBH").unpack_from
 _ALWAYS: Final = frozenset({m.Tversion.type, m.Tflush.type, m.Tclunk.type})  # what makes room
@@ -78,7 +80,11 @@ class Leader(Links):
                     now = self.come(poll(0))
                     self._due = now + SHARE
                 if turns.users:
-                    link = turns.take()
+                    user = turns.users.popleft()  # who has more links that wait comes again at the end
+                    link = user.links.popleft()
+                    link.queued = False
+                    if user.links:
+                        turns.users.append(user)
                 else:
                     events = self.courtesy.events()
                     if not events:
@@ -310,13 +316,11 @@ class Leader(Links):
                     else:
                         reply = call[1](c, *args)
                     if reply.__class__ is not bytes and reply is not None:
-                        try:
-                            trap = reply.send(None)
-                        except StopIteration as done:
-                            reply = done.value
-                        else:
+                        work = reply
+                        reply = begun(work)
+                        if reply.__class__ is not bytes and reply is not None:
                             late += 1
-                            job = Job(c, call, args, reply, trap, since=c.counts.since)
+                            job = Job(c, call, args, work, reply, since=c.counts.since)
                             return self._waits(worker, Request(tag, type_, job, TEXT * (end - start)))
                 except FAILURE as error:
                     reply = failure(c, type_, tag, int.from_bytes(buf[start + 7 : start + 11], "little"), error)

@@ -11,7 +11,10 @@ from mk9p.server.refusals import place
 from mk9p.tree import Ctl, Dir, File, Handle, Maybe, Open, Text, join
 
 if TYPE_CHECKING:
+    from mk9p.server.accounts import Holder
     from mk9p.server.connection import Connection
+
+    Users = dict[Holder, list[int]]
 
 PARTS: Final = (0.5, 0.99, 1)  # the median, what one of a hundred exceeds, and the most
 
@@ -41,7 +44,7 @@ def status(tally: Tally) -> str:
         "refused": sum(tally.refused.values()),
         "fids": sum(c.open_fids for c in tally.connections),
         "in_flight": sum(c.in_flight for c in tally.connections),
-        "held_bytes": sum(held(c)[0] for c in tally.connections),
+        "held_bytes": sum(kept(c) for c in tally.connections),
         "ops": total.count,
         "errors": total.errors,
         "in_bytes": total.received,
@@ -77,30 +80,33 @@ def buckets(times: Times) -> list[str]:
 
 def clients(tally: Tally) -> str:
     """Return a line a connection, in the order in which they came."""
-    return "".join(join(client(c)) + "\n" for c in sorted(tally.connections, key=lambda c: c.number))
+    known: Users = {}
+    return "".join(join(client(c, known)) + "\n" for c in sorted(tally.connections, key=lambda c: c.number))
 
 
-def client(c: "Connection") -> list[object]:
-    """Return the fields of a connection's line."""
+def client(c: "Connection", known: "Users") -> list[object]:
+    """Return the fields of a connection's line; `known`: what was found of users before."""
     total = overall(row for row in c.counts.rows if row is not None)
     dialect = c.dialect.version if c.versioned else "-"
     users = "".join(char if char.isprintable() else "_" for char in ",".join(c.users)) or "-"
     return [
         *(c.number, place(c.link.peer), users, dialect, c.msize, c.came, c.open_fids, c.in_flight),
         *figures(total),
-        *held(c),
+        *held(c, known),
     ]
 
 
-def held(c: "Connection") -> list[int]:
+def held(c: "Connection", known: "Users") -> list[int]:
     """Return what is kept for a connection, and for its user by all connections: bytes, and files that take a descriptor; fids of the user."""
-    accounts = {c.account, *c.accounts.values()}
     holder = c.account.holder
-    return [
-        sum(account.used for account in accounts),
-        sum(account.files.used for account in accounts),
-        *(pool.used for pool in (holder.bytes, holder.files, holder.fids)),
-    ]
+    if holder not in known:  # a sum of all connections of theirs, which are many
+        known[holder] = [pool.used for pool in (holder.bytes, holder.files, holder.fids)]
+    return [kept(c), sum(account.files.used for account in {c.account, *c.accounts.values()}), *known[holder]]
+
+
+def kept(c: "Connection") -> int:
+    """Return how many bytes are kept for a connection."""
+    return sum(account.used for account in {c.account, *c.accounts.values()})
 
 
 class Exposition(File):

@@ -57,16 +57,6 @@ class Turns:
                 self.users.append(user)
             user.links.append(link)
 
-    def take(self) -> "Connection | Backend":
-        """Return the link whose turn is next, and let it wait no more. There must be one."""
-        users = self.users
-        user = users.popleft()
-        link = user.links.popleft()
-        link.queued = False
-        if user.links:
-            users.append(user)
-        return link
-
     def move(self, link: "Connection", user: User) -> None:
         """Let a link be another user's, and so its connections to other servers; the turns that they wait for stay where they are."""
         links: list[Connection | Backend] = [link, *link.backends.values()]

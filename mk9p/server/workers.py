@@ -158,12 +158,10 @@ class Workers(ABC):
             else:
                 reply = job.call[1](c, *job.args)
             if reply.__class__ is not bytes and reply is not None:
-                try:
-                    job.trap = reply.send(None)
-                except StopIteration as done:
-                    reply = done.value
-                else:
-                    job.work = reply
+                work = reply
+                reply = begun(work)
+                if reply.__class__ is not bytes and reply is not None:
+                    job.work, job.trap = work, reply
                     if (ns := monotonic_ns() - began) > HELD:
                         held(c, request.type, job.args[1], ns)
                     return self._hold(worker, request)
@@ -208,6 +206,15 @@ class Workers(ABC):
             c.queue(c.reply(m.Rflush, tag))
         if ready:
             self.may_run(c, ready)
+
+
+def begun(work: Any) -> Any:
+    """Run a request's coroutine until it waits or ends; returns what it waits with, which is trio's, or its reply: bytes, or None."""
+    # here, and not in the leader's long functions: to raise costs the more the later in a function it is (PyFrame_GetLineNumber of 3.11)
+    try:
+        return work.send(None)
+    except StopIteration as done:
+        return done.value
 
 
 @types.coroutine

@@ -28,6 +28,7 @@ from mk9p.wire import messages as m
 
 FILES: Final = 50_000  # of the large directory
 MANY: Final = 50  # connections of one user
+NUMBERS: Final = {"none": (0,), "silent": (1, 1000)}  # connections, where there are not one and fifty
 PIECE: Final = 256  # requests that are made at once
 MSIZE: Final = 1 << 16
 P99, WORST = 50.0, 200.0  # ms
@@ -147,6 +148,10 @@ def blocked(line: Line) -> Iterator[bytes]:
         yield b"".join(pack(m.Tflush, tag + 5000, tag) for tag in range(2, 4098))
 
 
+def silent(line: Line) -> Iterator[bytes]:
+    return iter(())
+
+
 def nothing(line: Line) -> None:
     return
 
@@ -156,6 +161,7 @@ def open_file(line: Line) -> None:
 
 
 FLOODS: Final = (
+    Flood("none", silent),
     Flood("Treaddir of 50,000", listings),
     Flood("Tflush", alike(nothing, m.Tflush, 0xFFF0)),
     Flood("empty Twalk", alike(nothing, m.Twalk, ROOT, ROOT, ())),
@@ -163,20 +169,22 @@ FLOODS: Final = (
     Flood("Tlock", locks),
     Flood("Txattrcreate", attributes),
     Flood("200,000 fids", fids),
-    Flood("silent", lambda line: iter(())),
+    Flood("silent", silent),
     Flood("blocked readers", blocked),
     Flood("replies not taken", alike(nothing, m.Tgetattr, ROOT, 0x7FF), reads=False),
 )
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int, str]]:
-    """Serve an export with a large directory; gives the process, its port and its socket."""
+def served(folder: Path, python: str) -> Iterator[tuple[subprocess.Popen[bytes], int, str]]:
+    """Serve an export with a large directory, on the first core; gives the process, its port and its socket."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
     path = f"{folder}/socket"
-    argv = [sys.executable, "-m", "mk9p", "serve", "-l", f"tcp!127.0.0.1!{port}", "-l", f"unix!{path}"]
-    with subprocess.Popen([*argv, f"fs:{folder}/export", "dev", "host"], stderr=subprocess.PIPE) as process:
+    argv = ["taskset", "-c", "0", python, "-m", "mk9p", "serve", "-l", f"tcp!127.0.0.1!{port}", "-l", f"unix!{path}"]
+    argv += [f"fs:{folder}/export", "dev", "host"]
+    # not from this directory, of which Python would take its modules
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, cwd=folder) as process:
         try:
             assert process.stderr is not None
             for line in process.stderr:
@@ -261,18 +269,19 @@ def attacker(flood: Flood, port: int, number: int, seconds: float) -> None:
     with contextlib.suppress(OSError, EOFError):  # it has all connections that it can get
         while len(lines) < number:
             line = Line(port, "nobody")
+            source = flood.requests(line)
+            first.append(next(source, b""))
             lines.append(line)
-            sources.append(flood.requests(line))
-            first.append(next(sources[-1], b""))
+            sources.append(source)
     print("ready", flush=True)
     sys.stdin.readline()
     print(pour(flood, lines, sources, first, seconds), flush=True)
     sys.stdin.readline()
 
 
-def row(flood: Flood, number: int, seconds: float, folder: Path) -> bool:
+def row(flood: Flood, number: int, seconds: float, folder: Path, python: str) -> bool:
     """Print one line; returns whether its gates were reached."""
-    with served(folder) as (server, port, path):
+    with served(folder, python) as (server, port, path):
         argv = [sys.executable, "-m", "tests.bench.floods", "--be", flood.name, str(port), str(number), str(seconds)]
         before = rss(server.pid)
         with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as flooder:
@@ -301,6 +310,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="tests.bench.floods")
     parser.add_argument("-t", "--seconds", type=float, default=2.0)
     parser.add_argument("-k", "--only", default="", help="floods whose name holds this")
+    parser.add_argument(
+        "--python", default=sys.executable, help="the interpreter of the server, to measure another mk9p"
+    )
     parser.add_argument("--be", nargs=4, metavar=("FLOOD", "PORT", "NUMBER", "SECONDS"), help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.be:
@@ -318,11 +330,12 @@ def main() -> int:
         (folder / "export/file").chmod(0o666)
         for number in range(FILES):
             (folder / f"export/big/f{number:060d}").touch()
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # the clients; the server has the first core
         print("flood               links   p50 ms   p99 ms   max ms  asked answered/s  MiB before/after closing ms")
         for flood in FLOODS:
             if chosen.only in flood.name:
-                for number in (1, 1000 if flood.name == "silent" else MANY):
-                    missed += not row(flood, number, chosen.seconds, folder)
+                for number in NUMBERS.get(flood.name, (1, MANY)):
+                    missed += not row(flood, number, chosen.seconds, folder, chosen.python)
     print(f"\n{missed} gates missed" if missed else "\nall gates reached")
     return 1 if missed else 0
 

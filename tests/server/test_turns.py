@@ -46,7 +46,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @attrs.define(eq=False, slots=False)
 class Dear:
-    """A file whose every read takes longer than a turn; `who` has asked, in order."""
+    """A file whose every read takes longer than a turn, and than a share; `who` has asked, in order."""
 
     clock: Clock
     who: list[int] = attrs.field(factory=list)
@@ -56,12 +56,12 @@ class Dear:
 
     def read(self, count: int, offset: int) -> bytes:
         self.who.append(offset)
-        self.clock.now += 2 * TURN
+        self.clock.now += 3 * TURN
         return b"x"
 
     def write(self, data: memoryview, offset: int) -> int:
         self.who.append(offset)
-        self.clock.now += 2 * TURN
+        self.clock.now += 3 * TURN
         return len(data)
 
 
