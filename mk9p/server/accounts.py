@@ -36,7 +36,9 @@ FEW: Final = 256  # fids, and files, granted at once
 
 # Bytes, as measured (tests/bench/memory.py).
 FID: Final = 256  # a fid, its number and its place in a table
-PLACE: Final = 112  # a name that was walked; its letters, and what its node takes, are added
+PLACE: Final = (
+    192  # a name that was walked; four bytes for each letter, as many as it can have, and what its node takes are added
+)
 FILE: Final = 1024  # an open file
 LOCK: Final = 768  # a range that is locked: what is noted here, and what the kernel keeps
 ENTRY: Final = (
@@ -225,6 +227,10 @@ def holder_of(c: "Connection", who: Principal) -> Hashable:
     return "uid" if who.uid != NONE.uid else "name", who.uid if who.uid != NONE.uid else who.name
 
 
+def _is_numbered(who: Hashable) -> bool:
+    return isinstance(who, tuple) and who[0] == "uid"
+
+
 def _is_root(who: Hashable) -> bool:
     return who in (("uid", 0), ("uid", os.geteuid()))
 
@@ -244,9 +250,10 @@ class Books:
         holder = self.holders.get(key)
         if holder is None:
             limits = self.limits
+            most = limits.user_bytes if _is_numbered(key) else min(limits.user_bytes, limits.stranger_bytes)
             holder = self.holders[key] = Holder(
                 key,
-                Pool(limits.user_bytes, self.bytes, _bytes, limits.user_bytes // SPARE),
+                Pool(most, self.bytes, _bytes, most // SPARE),
                 Pool(limits.user_fids, self.fids, _fids),
                 Pool(limits.user_files, self.files, _files),
             )

@@ -40,13 +40,13 @@ class Place:
         self.uses += 1
         if self.uses > 1:
             return 0
-        place, cost = self, PLACE + self.name.__sizeof__() + self.node.weight
+        place, cost = self, PLACE + 4 * len(self.name) + self.node.weight
         while (parent := place.parent) is not place:
             place = parent
             place.uses += 1
             if place.uses > 1:
                 break
-            cost += PLACE + place.name.__sizeof__() + place.node.weight
+            cost += PLACE + 4 * len(place.name) + place.node.weight
         return cost
 
     def let_go(self) -> int:
@@ -54,13 +54,13 @@ class Place:
         self.uses -= 1
         if self.uses:
             return 0
-        place, cost = self, PLACE + self.name.__sizeof__() + self.node.weight
+        place, cost = self, PLACE + 4 * len(self.name) + self.node.weight
         while (parent := place.parent) is not place:
             place = parent
             place.uses -= 1
             if place.uses:
                 break
-            cost += PLACE + place.name.__sizeof__() + place.node.weight
+            cost += PLACE + 4 * len(place.name) + place.node.weight
         return cost
 
     def copy(self) -> "Place":
@@ -230,7 +230,7 @@ class Fid:
                 account.used -= FID + self.kept
             elif place.parent.uses > 1:  # it is used by others too: nearly always
                 place.parent.uses -= 1
-                account.used -= FID + self.kept + PLACE + place.name.__sizeof__() + place.node.weight
+                account.used -= FID + self.kept + PLACE + 4 * len(place.name) + place.node.weight
             else:
                 place.uses = 1
                 account.used -= FID + self.kept + place.let_go()

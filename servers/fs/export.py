@@ -17,7 +17,7 @@ import resource
 import stat as st
 import threading
 import weakref
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 _SPACE: Final = 0x6D6B_6673  # "mkfs": keeps paths of stored files apart from those of other servers' files
 _MASK: Final = 0xFFFF_FFFF_FFFF_FFFF
+KNOWN: Final = (
+    1024  # files whose status is kept, with its encoded form; a file's takes more than all else that is kept of it
+)
 THREADS: Final = 8  # for each file system that may not answer: so many calls can stand still there
 
 T = TypeVar("T")
@@ -58,6 +61,7 @@ class Export:
         self._threads: dict[int, trio.CapacityLimiter] = {}
         self.most = descriptors or _raised() * 3 // 4
         self._held: OrderedDict[int, weakref.ref[Held]] = OrderedDict()
+        self._known: deque[weakref.ref[Held]] = deque()
         self._mounts: dict[
             int, int | None
         ] = {}  # number of a mount -> descriptor of something on it, None: it has no handles
@@ -136,6 +140,15 @@ class Export:
         if limiter is None:
             limiter = self._threads[device] = trio.CapacityLimiter(THREADS)
         return await trio.to_thread.run_sync(call, *args, abandon_on_cancel=True, limiter=limiter)
+
+    # what is known of them
+
+    def knows(self, node: "Held") -> None:
+        """Note that a node keeps its status; the one that was first noted forgets its own when that are too many."""
+        known = self._known
+        known.append(weakref.ref(node))
+        if len(known) > KNOWN and (old := known.popleft()()) is not None and old is not node:
+            old.forget()
 
     # descriptors
 

@@ -64,6 +64,8 @@ def cross(export: Export, at: int, raw: bytes, who: Principal) -> "FsNode":
 class FsNode(Held):
     """See the module's theory."""
 
+    __slots__ = ()
+
     files: "type[FsFile]" = FsFile
     directories: "type[FsDirectory]" = FsDirectory
 
@@ -128,7 +130,7 @@ class FsNode(Held):
                     except FileNotFoundError:
                         continue
                 node = self.__class__(export, export.path(device, entry.inode()), mode)
-                node._entry = self, os.fsencode(entry.name)
+                node._again = self, os.fsencode(entry.name)
                 yield from_host(entry.name), node
 
     # open files
