@@ -29,6 +29,7 @@ from mk9p.server.shares import whose
 
 if TYPE_CHECKING:
     from mk9p.server.connection import Connection
+    from mk9p.tree import Open
 
 BLOCK: Final = 1 << 16  # bytes granted at once
 SPARE: Final = 8  # the part of a user's bytes that is for requests that wait, so that who has much else can still ask
@@ -42,7 +43,7 @@ PLACE: Final = (
 FILE: Final = 1024  # an open file
 LOCK: Final = 768  # a range that is locked: what is noted here, and what the kernel keeps
 ENTRY: Final = (
-    192  # a file in a listing of 9P2000; its name, and a quarter of what its node takes when it is walked to, is added
+    192  # a file in a listing of 9P2000; its name, and half of what its node takes when it is walked to, are added
 )
 WAITING: Final = 6400  # a request that waits: its task, its coroutines
 FLUSH: Final = 512  # one that waits for what it flushes
@@ -172,12 +173,13 @@ class Holder:
 class Account(Meter):
     """What one connection holds as one user; as a meter it counts bytes."""
 
-    __slots__ = ("connection", "fids", "files", "holder", "who")
+    __slots__ = ("connection", "fids", "files", "holder", "hows", "who")
 
     def __init__(self, connection: "Connection", holder: Holder, who: Principal) -> None:
         super().__init__(holder.bytes)
         self.connection, self.holder, self.who = connection, holder, who
         self.fids, self.files = Fids(self, holder.fids), Meter(holder.files)
+        self.hows: dict[int, Open] = {}  # by the flags that they open files with
         holder.accounts.append(self)
 
 

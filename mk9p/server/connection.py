@@ -15,7 +15,7 @@ import trio
 from mk9p.auth import EXEC, Policy, Principal, may
 from mk9p.dial import Link
 from mk9p.errors import NineError
-from mk9p.server.accounts import CONNECTION, FID, PLACE, RELAYED, WAITING, Account, Books
+from mk9p.server.accounts import CONNECTION, FID, RELAYED, WAITING, Account, Books
 from mk9p.server.beginning import Beginning
 from mk9p.server.counts import Counts, Tally
 from mk9p.server.fids import Fid, Place
@@ -126,10 +126,10 @@ class Connection:
         if place.uses:
             place.uses += 1
             account.used += FID
-        elif place.parent.uses:  # one name behind what is in use: nearly always
+        elif (parent := place.parent).uses:  # one name behind what is in use: nearly always
             place.uses = 1
-            place.parent.uses += 1
-            account.used += FID + PLACE + 4 * len(place.name) + place.node.weight
+            parent.uses += 1
+            account.used += FID + place.cost
         else:
             account.used += FID + place.hold()
         if account.used > account.granted:

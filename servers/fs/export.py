@@ -141,20 +141,28 @@ class Export:
             limiter = self._threads[device] = trio.CapacityLimiter(THREADS)
         return await trio.to_thread.run_sync(call, *args, abandon_on_cancel=True, limiter=limiter)
 
-    # what is known of them
-
-    def knows(self, node: "Held") -> None:
-        """Note that a node keeps its status; the one that was first noted forgets its own when that are too many."""
-        known = self._known
-        known.append(weakref.ref(node))
-        if len(known) > KNOWN and (old := known.popleft()()) is not None and old is not node:
-            old.forget()
-
     # descriptors
 
     def keep(self, fd: int, node: "Held") -> None:
-        """Count a descriptor that a node holds."""
-        self._held[fd] = weakref.ref(node)
+        """Count a descriptor that a node holds, whose status it keeps."""
+        self._held[fd] = ref = weakref.ref(node)
+        known = self._known
+        known.append(ref)
+        if len(known) > KNOWN:
+            self._forget(known.popleft())
+
+    def knows(self, node: "Held") -> None:
+        """Note that a node keeps its status again; those that were noted first forget their own when that are too many."""
+        known = self._known
+        known.append(weakref.ref(node))
+        if len(known) > KNOWN:
+            self._forget(known.popleft())
+
+    @staticmethod
+    def _forget(ref: "weakref.ref[Held]") -> None:
+        node = ref()
+        if node is not None:
+            node.forget()
 
     def spare(self, fd: int) -> None:
         """Leave a descriptor out of the count: its node never gives it up."""

@@ -43,7 +43,7 @@ class Held(Node):
     descriptors = 1
     lasting = False  # what it does may wait for ever, so threads do it, and it keeps its descriptor
     marks = True
-    device: int
+    path: int
 
     def __init__(self, export: Export, path: int, mode: int) -> None:
         self.export, self.path, self.weight = export, path, WEIGHT
@@ -93,6 +93,9 @@ class Held(Node):
                 return
         os.close(fd)
 
+    def lies_on(self, device: int) -> None:
+        """Take note of the device, where `lasting`: its threads do what is to be done."""
+
     def let_go(self, handle: tuple[int, bytes]) -> None:
         """Use a handle from now on: the descriptor is about to be closed."""
         self.fd, self._again = -1, handle
@@ -125,7 +128,7 @@ class Held(Node):
             and now.st_blocks == known.st_blocks
         ):
             return stat
-        if known is None:
+        if known is None and fresh is None:
             self.export.knows(self)
         self._known = now
         mode, mtime, size = now.st_mode, now.st_mtime_ns, now.st_size
