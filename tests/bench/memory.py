@@ -401,9 +401,9 @@ def half(port: int, connections: int, *, attach: bool) -> list[Client]:
         except OSError:
             break
         frame = codec(Dialect.L, m.Twrite.type if attach else m.Tversion.type)
-        data = frame.pack(1, 0, 0, bytes(1_000_000)) if attach else frame.pack(NOTAG, 8192, "9" * 60_000)
+        data = frame.pack(1, 0, 0, bytes(1_000_000)) if attach else frame.pack(NOTAG, 8192, "9" * 8000)
         with contextlib.suppress(OSError):
-            for at in range(0, len(data) - 1000, 65536):
+            for at in range(0, len(data), 65536):
                 piece = data[at : at + 65536]
                 c.sock.send(piece[:-1] if at + 65536 >= len(data) else piece, socket.MSG_DONTWAIT)
                 time.sleep(0.001)

@@ -329,9 +329,10 @@ async def test_a_listing_of_9p2000_is_charged_as_it_is_made() -> None:
 
 async def test_a_fid_of_a_stored_file_is_charged_what_it_takes_and_a_user_may_have_100_000(tmp_path: Path) -> None:
     """Linux's client keeps one for each name that it caches; the status of all but the last thousand files is kept no more."""
-    tmp_path.chmod(0o755)
+    directory = trio.Path(tmp_path)
+    await directory.chmod(0o755)
     for n in range(500):
-        (tmp_path / f"{n:020}").touch()
+        await (directory / f"{n:020}").touch()
     async with stored(str(tmp_path)) as files, serving(tree({"fs": files})) as server:
         talk = connect(server, peer=USER)
         await talk.start()
@@ -356,8 +357,8 @@ async def test_a_fid_of_a_stored_file_is_charged_what_it_takes_and_a_user_may_ha
 
 
 async def test_who_has_no_uid_may_have_less(tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
-    (tmp_path / "f").touch()
+    await trio.Path(tmp_path).chmod(0o755)
+    await trio.Path(tmp_path, "f").touch()
     limits = Limits(user_bytes=1 << 20, stranger_bytes=1 << 18)
     async with stored(str(tmp_path)) as files, serving(tree({"fs": files}), limits) as server:
         had = []
