@@ -18,7 +18,6 @@ Rules
 
 import errno
 from collections.abc import Callable, Sequence
-from itertools import takewhile
 from typing import Any, Final, Generic, TypeVar
 
 from mk9p.errors import NineError
@@ -154,8 +153,12 @@ class Session(Generic[F]):
             for i in claims:
                 last = self.claims.get(args[i])  # it waits for those that came before it
                 since = 0 if last is None else last.number
-                later = takewhile(lambda user: user.number > since, reversed(self.users.get(args[i], {})))
-                found += [blocker for user in later for blocker in user.blockers]
+                later: list[Request] = []
+                for user in reversed(self.users.get(args[i], {})):
+                    if user.number <= since:
+                        break
+                    later.append(user)
+                found += [blocker for user in reversed(later) for blocker in user.blockers]
         return list(dict.fromkeys(request for request in found if request is not None))
 
     def enter(self, request: Request, args: Sequence[Any], blockers: Sequence[Request] = ()) -> None:
