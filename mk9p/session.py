@@ -26,6 +26,7 @@ from mk9p.wire import messages as m
 
 F = TypeVar("F")
 
+LINK: Final = 192  # bytes that it takes to remember that one request waits for another
 WRITE_SIDE: Final = 1 << 32  # added to a fid: its write side
 
 MAX_FIDS: Final = 1 << 20  # v9fs keeps one for each cached name and user: a `find` over 100,000 files is as many
@@ -149,13 +150,22 @@ class Session(Generic[F]):
             keys += [args[i] + WRITE_SIDE for i in write_uses]
         found = [self.claims.get(key) for key in keys]
         if self.users:
-            found += [blocker for i in claims for user in self.users.get(args[i], ()) for blocker in user.blockers]
+            for i in claims:
+                last = self.claims.get(args[i])  # it waits for those that came before it
+                since = 0 if last is None else last.number
+                later: list[Request] = []
+                for user in reversed(self.users.get(args[i], {})):
+                    if user.number <= since:
+                        break
+                    later.append(user)
+                found += [blocker for user in reversed(later) for blocker in user.blockers]
         return list(dict.fromkeys(request for request in found if request is not None))
 
     def enter(self, request: Request, args: Sequence[Any], blockers: Sequence[Request] = ()) -> None:
         """Remember a request that runs on, or that waits for `blockers`."""
         self.entered = request.number = self.entered + 1
         self.tags[request.tag] = request
+        request.size += LINK * len(blockers)
         self.held += request.size
         uses, claims, _, write_claims = ORDER.get(request.type, _NONE)
         request.claims = [args[i] for i in claims] + [args[i] + WRITE_SIDE for i in write_claims]

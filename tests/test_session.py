@@ -5,7 +5,7 @@ import errno
 import pytest
 
 from mk9p.errors import NineError
-from mk9p.session import ORDER, WRITE_SIDE, Request, Session
+from mk9p.session import LINK, ORDER, WRITE_SIDE, Request, Session
 from mk9p.wire import NOFID, Dialect, codec
 from mk9p.wire import messages as m
 
@@ -194,7 +194,7 @@ def test_the_bytes_of_requests_under_way_are_counted() -> None:
     session.enter(write, (1, 0, b""))
     other = Request(2, m.Twrite.type, None, 11)
     session.enter(other, (1, 0, b""), session.blockers(m.Twrite.type, (1, 0, b"")))
-    assert session.held == 111
+    assert session.held == 111 + LINK, "the second waits for the first"
     session.drop(other)
     assert session.held == 100
     session.finish(write)
@@ -258,3 +258,38 @@ def test_what_may_run_at_once_runs_in_the_order_of_arrival_also_when_one_before_
     session.enter(late, (9,), [first, between])
     assert session.drop(between) == ([], [])
     assert session.finish(first)[0] == [user, late]
+
+
+def test_a_queue_of_walks_of_one_fid_to_itself_waits_each_for_the_one_before() -> None:
+    """Each uses the fid and claims it: what those before the last one wait for, the last one waits for already."""
+    session = Session()
+    arrive(session, 0, m.Topen.type, 1, 0)
+    queue = [arrive(session, tag, m.Twalk.type, 1, 1, ("a",)) for tag in range(1, 200)]
+    assert {len(request.blockers) for request in queue} == {1}
+    assert [session.finish(session.tags[tag])[0] for tag in range(199)] == [[request] for request in queue]
+
+
+def test_a_claim_waits_for_those_that_use_the_fid_since_the_last_claim() -> None:
+    session = Session()
+    first, second = (arrive(session, tag, m.Tlopen.type, fid, 0) for tag, fid in ((1, 10), (2, 20)))
+    before = arrive(session, 3, m.Twalk.type, 0, 10, ("a",))
+    claim = arrive(session, 4, m.Tclunk.type, 0)
+    after = arrive(session, 5, m.Twalk.type, 0, 20, ("a",))
+    assert list(before.blockers) == list(claim.blockers) == [first]
+    last = arrive(session, 6, m.Tattach.type, 0, NOFID, "u", "a")
+    assert set(after.blockers) == {claim, second}
+    assert set(last.blockers) == {claim, second}
+
+
+def test_whom_a_request_waits_for_is_counted_with_its_bytes() -> None:
+    session = Session()
+    opens = [arrive(session, tag, m.Tlopen.type, 100 + tag, 0) for tag in range(50)]
+    for tag, one in enumerate(opens):
+        arrive(session, 100 + tag, m.Twalk.type, 1, 100 + tag, ("a",))
+        assert session.held == (tag + 1) * LINK, one
+    clunk = arrive(session, 1000, m.Tclunk.type, 1)
+    assert list(clunk.blockers) == opens
+    assert session.held == 100 * LINK
+    for request in list(session.tags.values()):
+        session.finish(request)
+    assert session.held == 0

@@ -29,6 +29,7 @@ from mk9p.server.shares import whose
 
 if TYPE_CHECKING:
     from mk9p.server.connection import Connection
+    from mk9p.tree import Open
 
 BLOCK: Final = 1 << 16  # bytes granted at once
 SPARE: Final = 8  # the part of a user's bytes that is for requests that wait, so that who has much else can still ask
@@ -36,11 +37,13 @@ FEW: Final = 256  # fids, and files, granted at once
 
 # Bytes, as measured (tests/bench/memory.py).
 FID: Final = 256  # a fid, its number and its place in a table
-PLACE: Final = 112  # a name that was walked; its letters, and what its node takes, are added
+PLACE: Final = (
+    192  # a name that was walked; four bytes for each letter, as many as it can have, and what its node takes are added
+)
 FILE: Final = 1024  # an open file
 LOCK: Final = 768  # a range that is locked: what is noted here, and what the kernel keeps
 ENTRY: Final = (
-    192  # a file in a listing of 9P2000; its name, and a quarter of what its node takes when it is walked to, is added
+    192  # a file in a listing of 9P2000; its name, and half of what its node takes when it is walked to, are added
 )
 WAITING: Final = 6400  # a request that waits: its task, its coroutines
 FLUSH: Final = 512  # one that waits for what it flushes
@@ -170,12 +173,13 @@ class Holder:
 class Account(Meter):
     """What one connection holds as one user; as a meter it counts bytes."""
 
-    __slots__ = ("connection", "fids", "files", "holder", "who")
+    __slots__ = ("connection", "fids", "files", "holder", "hows", "who")
 
     def __init__(self, connection: "Connection", holder: Holder, who: Principal) -> None:
         super().__init__(holder.bytes)
         self.connection, self.holder, self.who = connection, holder, who
         self.fids, self.files = Fids(self, holder.fids), Meter(holder.files)
+        self.hows: dict[int, Open] = {}  # by the flags that they open files with
         holder.accounts.append(self)
 
 
@@ -225,6 +229,10 @@ def holder_of(c: "Connection", who: Principal) -> Hashable:
     return "uid" if who.uid != NONE.uid else "name", who.uid if who.uid != NONE.uid else who.name
 
 
+def _is_numbered(who: Hashable) -> bool:
+    return isinstance(who, tuple) and who[0] == "uid"
+
+
 def _is_root(who: Hashable) -> bool:
     return who in (("uid", 0), ("uid", os.geteuid()))
 
@@ -244,9 +252,10 @@ class Books:
         holder = self.holders.get(key)
         if holder is None:
             limits = self.limits
+            most = limits.user_bytes if _is_numbered(key) else min(limits.user_bytes, limits.stranger_bytes)
             holder = self.holders[key] = Holder(
                 key,
-                Pool(limits.user_bytes, self.bytes, _bytes, limits.user_bytes // SPARE),
+                Pool(most, self.bytes, _bytes, most // SPARE),
                 Pool(limits.user_fids, self.fids, _fids),
                 Pool(limits.user_files, self.files, _files),
             )

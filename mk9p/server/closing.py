@@ -41,6 +41,17 @@ async def put(fid: Fid) -> None:
         await close(fid)
 
 
+class _Closes(dict[type, bool]):
+    """Tells of a kind of handle whether closing it does anything."""
+
+    def __missing__(self, kind: type[Handle]) -> bool:
+        does = self[kind] = kind.close is not Handle.close
+        return does
+
+
+_closes: Final = _Closes()
+
+
 def close_nowait(fid: Fid) -> bool:
     """Close what a fid has open if that is nothing to be done at all, or done at once; False if it takes `close`."""
     how = fid.how
@@ -49,7 +60,7 @@ def close_nowait(fid: Fid) -> bool:
     handle = fid.handle
     if fid.directory is not None:
         return False
-    if handle is not None and handle.__class__.close is not Handle.close:
+    if handle is not None and _closes[type(handle)]:
         if not handle.prompt:
             return False
         try:

@@ -15,7 +15,7 @@ import trio
 from mk9p.auth import EXEC, Policy, Principal, may
 from mk9p.dial import Link
 from mk9p.errors import NineError
-from mk9p.server.accounts import CONNECTION, FID, PLACE, RELAYED, WAITING, Account, Books
+from mk9p.server.accounts import CONNECTION, FID, RELAYED, WAITING, Account, Books
 from mk9p.server.beginning import Beginning
 from mk9p.server.counts import Counts, Tally
 from mk9p.server.fids import Fid, Place
@@ -25,7 +25,7 @@ from mk9p.server.turns import LAST, STRIDE
 from mk9p.session import Request, Session
 from mk9p.tree import Maybe, Node, Stat, settle
 from mk9p.tree.paths import NAME
-from mk9p.wire import IOHDRSZ, QTDIR, Dialect, FrameBuffer, codec
+from mk9p.wire import IOHDRSZ, NOFID, QTDIR, Dialect, FrameBuffer, codec
 from mk9p.wire import messages as m
 from mk9p.wire.framing import CAPACITY, MOST
 
@@ -113,22 +113,23 @@ class Connection:
 
     def enter(self, number: int, f: Fid, account: Account) -> None:
         """Enter a new fid, and charge for it. Raises EEXIST, EMFILE, ENOMEM, EBADF, and it is not entered."""
-        try:
-            self.session.new(number, f)
-        except NineError as error:
-            if error.errno != errno.EMFILE:
-                raise
-            account.fids.more()
-            self.session.new(number, f)
+        session = self.session
+        fids = session.fids
+        if number in fids or number == NOFID or len(fids) >= session.max_fids:
+            if number not in fids:
+                account.fids.more()
+            session.new(number, f)
+        else:
+            fids[number] = f
         f.account = account
         place = f.place
         if place.uses:
             place.uses += 1
             account.used += FID
-        elif place.parent.uses:  # one name behind what is in use: nearly always
+        elif (parent := place.parent).uses:  # one name behind what is in use: nearly always
             place.uses = 1
-            place.parent.uses += 1
-            account.used += FID + PLACE + place.name.__sizeof__() + place.node.weight
+            parent.uses += 1
+            account.used += FID + place.cost
         else:
             account.used += FID + place.hold()
         if account.used > account.granted:

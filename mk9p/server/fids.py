@@ -17,10 +17,11 @@ _qid: Final = tuple.__new__  # what Qid() does, without its checks: one is made 
 class Place:
     """A node and the way that was walked to it. `..` is the place before, whatever the node is part of (lexical, as Plan 9's names are)."""
 
-    __slots__ = ("depth", "holders", "name", "node", "parent", "path", "uses")
+    __slots__ = ("cost", "depth", "holders", "name", "node", "parent", "path", "uses")
 
     def __init__(self, node: Node, name: str, parent: "Place | None") -> None:
         self.node, self.name = node, name
+        self.cost: int = PLACE + 4 * len(name) + node.weight  # what it is charged with while it is in use
         self.uses = 0  # fids that stand here, and places right below that are in use
         self.holders: tuple[Node, ...]
         self.parent: Place
@@ -40,13 +41,13 @@ class Place:
         self.uses += 1
         if self.uses > 1:
             return 0
-        place, cost = self, PLACE + self.name.__sizeof__() + self.node.weight
+        place, cost = self, self.cost
         while (parent := place.parent) is not place:
             place = parent
             place.uses += 1
             if place.uses > 1:
                 break
-            cost += PLACE + place.name.__sizeof__() + place.node.weight
+            cost += place.cost
         return cost
 
     def let_go(self) -> int:
@@ -54,13 +55,13 @@ class Place:
         self.uses -= 1
         if self.uses:
             return 0
-        place, cost = self, PLACE + self.name.__sizeof__() + self.node.weight
+        place, cost = self, self.cost
         while (parent := place.parent) is not place:
             place = parent
             place.uses -= 1
             if place.uses:
                 break
-            cost += PLACE + place.name.__sizeof__() + place.node.weight
+            cost += place.cost
         return cost
 
     def copy(self) -> "Place":
@@ -225,14 +226,13 @@ class Fid:
         if account is not None:
             self.account = None
             place = self.place
-            place.uses -= 1
-            if place.uses:
-                account.used -= FID + self.kept
-            elif place.parent.uses > 1:  # it is used by others too: nearly always
-                place.parent.uses -= 1
-                account.used -= FID + self.kept + PLACE + place.name.__sizeof__() + place.node.weight
+            if (
+                place.uses == 1 and (parent := place.parent).uses > 1
+            ):  # this one alone, behind what others use too: nearly always
+                place.uses = 0
+                parent.uses -= 1
+                account.used -= FID + self.kept + place.cost
             else:
-                place.uses = 1
                 account.used -= FID + self.kept + place.let_go()
             if self.files:
                 account.files.used -= self.files

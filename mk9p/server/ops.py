@@ -43,7 +43,9 @@ from mk9p.wire import messages as m
 _rread: Final = Struct("<IBHI").pack  # size[4] type[1] tag[2] count[4], in front of the data
 HOLE: Final = 11  # that many bytes
 _rwalk: Final = codec(Dialect.P9, m.Rwalk.type).pack  # the same in all dialects
-_RCLUNK: Final = Struct("<IB").pack(7, m.Rclunk.type)
+_rwalk_one: Final = Struct("<IBHHBIQ").pack  # size[4] type[1] tag[2] nwqid[2], and one qid
+_rclunk: Final = Struct("<IBH").pack
+_RREAD, _RWALK, _RCLUNK = m.Rread.type, m.Rwalk.type, m.Rclunk.type
 _BYTES: Final = (bytes, memoryview, bytearray)
 
 
@@ -114,13 +116,13 @@ def walk(c: Connection, tag: int, fid: int, newfid: int, names: tuple[str, ...])
     qids: list[Qid] = []
     try:
         for name in names:
-            if not name or len(name) > NAME or "/" in name or "\0" in name:
+            if not 0 < len(name) <= NAME or "/" in name or "\0" in name:
                 check_name(name)
             step = c.step(place, name, who)
-            if step.__class__ is not Place:
+            if type(step) is not Place:
                 return _walk(c, tag, fid, newfid, names, place, qids, step)
             stat = step.node.stat()
-            if stat.__class__ is not Stat:
+            if type(stat) is not Stat:
                 return _walk(c, tag, fid, newfid, names, place, qids, step, stat)
             place = step
             qids.append(qid(place, stat))
@@ -128,7 +130,14 @@ def walk(c: Connection, tag: int, fid: int, newfid: int, names: tuple[str, ...])
         if not qids:
             raise
         return _rwalk(tag, qids)  # walk(5): as far as it went, and newfid is not made
-    _fork(c, fid, newfid, old, place)
+    if newfid != fid:
+        c.enter(newfid, Fid(place, who), old.account or c.account_of(who))
+    else:
+        _move(c, fid, old, place)
+    if len(qids) == 1:  # the usual one
+        type_, version, path = qids[0]
+        reply: bytes = _rwalk_one(22, _RWALK, tag, 1, type_, version, path)
+        return reply
     return _rwalk(tag, qids)
 
 
@@ -161,16 +170,17 @@ async def _walk(
             raise
         return _rwalk(tag, qids)
     b = await crossed(c, place, old.who) if place.node.way is not None else None
-    _fork(c, fid, newfid, old, place)
+    if newfid != fid:
+        c.enter(newfid, Fid(place, old.who), old.account or c.account_of(old.who))
+    else:
+        _move(c, fid, old, place)
     if b is not None:
         await carry(c, newfid, c.session.fid(newfid), b)
     return _rwalk(tag, qids)
 
 
-def _fork(c: Connection, fid: int, newfid: int, old: Fid, place: Place) -> None:
-    if newfid != fid:
-        c.enter(newfid, Fid(place, old.who), old.account or c.account_of(old.who))
-    elif old.how is None:
+def _move(c: Connection, fid: int, old: Fid, place: Place) -> None:
+    if old.how is None:
         moved = place is not old.place
         old.move(place)
         if moved and fid in c.relays:
@@ -204,7 +214,7 @@ def read(c: Connection, tag: int, fid: int, offset: int, count: int) -> Reply | 
 
 def _data(c: Connection, tag: int, data: Any) -> Reply:
     count = len(data)
-    head: bytes = _rread(HOLE + count, m.Rread.type, tag, count)
+    head: bytes = _rread(HOLE + count, _RREAD, tag, count)
     if count < JOIN:
         joined: bytes = head + data
         return joined
@@ -228,7 +238,7 @@ async def _read_dir(c: Connection, tag: int, f: Fid, offset: int, count: int) ->
         found: deque[tuple[str, Node]] = deque()
 
         def take(some: list[tuple[str, Node]]) -> None:
-            f.keep_more(sum(ENTRY + len(name) + node.weight // 4 for name, node in some))
+            f.keep_more(sum(ENTRY + len(name) + node.weight // 2 for name, node in some))
             found.extend(some)
 
         f.keep_listing([0, found], 0)
@@ -295,7 +305,8 @@ def clunk(c: Connection, tag: int, fid: int) -> Reply | Awaitable[Reply]:
         f.release()
     elif not (f.uses or close_nowait(f)):
         return _clunk(c, tag, f)
-    return _RCLUNK + tag.to_bytes(2, "little")
+    reply: bytes = _rclunk(7, _RCLUNK, tag)
+    return reply
 
 
 async def _clunk(c: Connection, tag: int, f: Fid) -> Reply:

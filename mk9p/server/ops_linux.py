@@ -4,7 +4,6 @@ import errno
 import stat as st
 import struct
 from collections.abc import Awaitable
-from functools import lru_cache
 from typing import Any, Final
 
 import attrs
@@ -49,6 +48,7 @@ ENCODED: Final = (
 _CHANGES: Final = (
     SETATTR_MODE | SETATTR_UID | SETATTR_GID | SETATTR_SIZE | SETATTR_ATIME | SETATTR_MTIME | SETATTR_CTIME
 ) | (SETATTR_ATIME_SET | SETATTR_MTIME_SET)
+HOWS: Final = 32  # flags of opens that are kept for each user: programs use a few
 _HEAD: Final = 7  # size[4] type[1] tag[2]
 _PREFIX: Final = struct.pack("<IB", 160, m.Rgetattr.type)
 
@@ -175,8 +175,18 @@ def _of_its_kind(mode: int, f: Fid) -> bool:
     return not mode >> 16 and (not st.S_IFMT(mode) or st.S_ISDIR(mode) == bool(f.place.node.qtype & QTDIR))
 
 
-@lru_cache(maxsize=1024)
-def _how(who: Principal, flags: int, room: int) -> Open:
+def _how(c: Connection, f: Fid, flags: int) -> Open:
+    """Return what a user opens files with, the same object for the same flags."""
+    hows = (f.account or c.account_of(f.who)).hows
+    how = hows.get(flags)
+    if how is None:
+        if len(hows) >= HOWS:
+            hows.clear()
+        how = hows[flags] = _asked(f.who, flags, c.msize - IOHDRSZ)
+    return how
+
+
+def _asked(who: Principal, flags: int, room: int) -> Open:
     access = flags & 3
     return Open(
         who,
@@ -193,8 +203,8 @@ def _how(who: Principal, flags: int, room: int) -> Open:
 def lopen(c: Connection, tag: int, fid: int, flags: int) -> Reply | Awaitable[Reply]:
     # O_CREAT of a file that exists is how Linux opens for `>`; O_TRUNC it does by Tsetattr
     f = c.session.fids.get(fid) or c.session.fid(fid)
-    stat = start(c, f, _how(f.who, flags, c.msize - IOHDRSZ))
-    return _opened(c, tag, f, stat) if isinstance(stat, Stat) else _lopen(c, tag, f, stat)
+    stat = start(c, f, _how(c, f, flags))
+    return _opened(c, tag, f, stat) if type(stat) is Stat else _lopen(c, tag, f, stat)  # type: ignore[arg-type]
 
 
 async def _lopen(c: Connection, tag: int, f: Fid, stat: Awaitable[Stat]) -> Reply:
@@ -212,7 +222,7 @@ def _with(who: Principal, gid: int) -> Principal:
 
 async def lcreate(c: Connection, tag: int, fid: int, name: str, flags: int, mode: int, gid: int) -> Reply:
     f = c.session.fid(fid)
-    how = attrs.evolve(_how(f.who, flags, c.msize - IOHDRSZ), who=_with(f.who, gid))
+    how = attrs.evolve(_how(c, f, flags), who=_with(f.who, gid))
     node, handle = await made_open(c, f, name, f.place.node.create, mode & 0o7777, how)
     return c.reply(m.Rlcreate, tag, await opened(c, f, name, node, handle, how), 0)
 

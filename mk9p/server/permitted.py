@@ -6,6 +6,7 @@ waits, or needs more than a call, goes on in an `async` half.
 
 import errno
 from collections.abc import Awaitable
+from stat import S_IFDIR
 from typing import Any
 
 import attrs
@@ -34,15 +35,22 @@ def start(c: Connection, f: Fid, how: Open) -> Maybe[Stat]:
     place = f.place
     node = place.node
     stat = node.stat()
-    if not isinstance(stat, Stat) or how.remove or place.holders or stat.exclusive or stat.is_dir:
+    if type(stat) is not Stat or how.remove or place.holders or stat.exclusive or stat.mode & 0o170000 == S_IFDIR:
         return _start(c, f, how, stat)
     _require(f, how, stat)
-    account = f.account
-    if account is None or node.descriptors or account.used + FILE > account.granted:
+    account, files = f.account, node.descriptors
+    if (
+        account is None
+        or account.used + FILE > account.granted
+        or (files and account.files.used + files > account.files.granted)
+    ):
         f.keep_file()
     else:
         account.used += FILE
         f.kept += FILE
+        if files:
+            account.files.used += files
+            f.files = files
     try:
         handle = node.open(how)
     except BaseException:

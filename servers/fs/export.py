@@ -17,7 +17,7 @@ import resource
 import stat as st
 import threading
 import weakref
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 _SPACE: Final = 0x6D6B_6673  # "mkfs": keeps paths of stored files apart from those of other servers' files
 _MASK: Final = 0xFFFF_FFFF_FFFF_FFFF
+KNOWN: Final = (
+    1024  # files whose status is kept, with its encoded form; a file's takes more than all else that is kept of it
+)
 THREADS: Final = 8  # for each file system that may not answer: so many calls can stand still there
 
 T = TypeVar("T")
@@ -58,6 +61,7 @@ class Export:
         self._threads: dict[int, trio.CapacityLimiter] = {}
         self.most = descriptors or _raised() * 3 // 4
         self._held: OrderedDict[int, weakref.ref[Held]] = OrderedDict()
+        self._known: deque[weakref.ref[Held]] = deque()
         self._mounts: dict[
             int, int | None
         ] = {}  # number of a mount -> descriptor of something on it, None: it has no handles
@@ -140,8 +144,25 @@ class Export:
     # descriptors
 
     def keep(self, fd: int, node: "Held") -> None:
-        """Count a descriptor that a node holds."""
-        self._held[fd] = weakref.ref(node)
+        """Count a descriptor that a node holds, whose status it keeps."""
+        self._held[fd] = ref = weakref.ref(node)
+        known = self._known
+        known.append(ref)
+        if len(known) > KNOWN:
+            self._forget(known.popleft())
+
+    def knows(self, node: "Held") -> None:
+        """Note that a node keeps its status again; those that were noted first forget their own when that are too many."""
+        known = self._known
+        known.append(weakref.ref(node))
+        if len(known) > KNOWN:
+            self._forget(known.popleft())
+
+    @staticmethod
+    def _forget(ref: "weakref.ref[Held]") -> None:
+        node = ref()
+        if node is not None:
+            node.forget()
 
     def spare(self, fd: int) -> None:
         """Leave a descriptor out of the count: its node never gives it up."""

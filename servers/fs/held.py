@@ -10,7 +10,7 @@ import trio
 from mk9p.auth import Principal
 from mk9p.errors import NineError
 from mk9p.tree import Change, Maybe, Node, Stat, StatFs
-from mk9p.wire import QTDIR, QTSYMLINK
+from mk9p.wire import QTDIR, QTFILE, QTSYMLINK
 from servers.fs import changes, kernel, marks
 from servers.fs.export import Export
 from servers.fs.names import from_host, to_host
@@ -18,34 +18,46 @@ from servers.fs.names import from_host, to_host
 if TYPE_CHECKING:
     from servers.fs.nodes import FsNode
 
+WEIGHT: Final = 512  # bytes that it takes, without its status: itself, its numbers, and what the export notes of it
 _SPECIAL: Final = "devices, pipes and sockets are used where they are, and not opened through here"
 
 
 class Held(Node):
     """A file of the host: which it is, and its status."""
 
-    descriptors = 1
-    weight = 1536
-    lasting = False  # what it does may wait for ever, so threads do it, and it keeps its descriptor
-    device: int
+    __slots__ = (
+        "__weakref__",
+        "_again",
+        "_fresh",
+        "_known",
+        "_stat",
+        "dtype",
+        "export",
+        "fd",
+        "guards",
+        "path",
+        "qtype",
+        "weight",
+    )
 
-    path: int
-    fd: int = -1
-    _entry: "tuple[FsNode, bytes] | None" = None  # the directory and name of a file that was listed and not yet used
-    _handle: tuple[int, bytes] | None = None  # what it is opened with again, after it gave its descriptor back
-    _known: os.stat_result | None = None
-    _fresh: os.stat_result | None = None  # from when the descriptor was opened, for who asks in the same breath
+    descriptors = 1
+    lasting = False  # what it does may wait for ever, so threads do it, and it keeps its descriptor
     marks = True
+    path: int
 
     def __init__(self, export: Export, path: int, mode: int) -> None:
-        self.export, self.path = export, path
+        self.export, self.path, self.weight = export, path, WEIGHT
+        self.fd = -1
+        # what it is opened with: the directory and name of a file that was listed and not yet used, a handle after it gave its descriptor back
+        self._again: tuple[FsNode | int, bytes] | None = None
+        self._fresh: os.stat_result | None = (
+            None  # from when the descriptor was opened, for who asks in the same breath
+        )
+        self._known: os.stat_result | None = None  # what `_stat` was made of, while it is kept
+        self._stat: Stat | None = None
         kind = mode & 0o170000
-        if kind == st.S_IFDIR:
-            self.qtype = QTDIR
-        elif kind == st.S_IFLNK:
-            self.qtype = QTSYMLINK
-        elif kind != st.S_IFREG:
-            self.dtype = kind >> 12
+        self.qtype = QTDIR if kind == st.S_IFDIR else QTSYMLINK if kind == st.S_IFLNK else QTFILE
+        self.dtype = None if self.qtype or kind == st.S_IFREG else kind >> 12
         self.guards = not export.identity.alone
 
     def __del__(self) -> None:
@@ -63,12 +75,12 @@ class Held(Node):
         fd = self.fd
         self._fresh = None
         if fd < 0:
-            if self._handle is not None:
-                fd = kernel.open_handle(*self._handle)
+            assert self._again is not None
+            where, what = self._again
+            if isinstance(where, int):
+                fd = kernel.open_handle(where, what)
             else:
-                assert self._entry is not None
-                directory, name = self._entry
-                fd = kernel.open_beneath(directory.at(), name, os.O_PATH, resolve=kernel.NO_XDEV, waits=self.lasting)
+                fd = kernel.open_beneath(where.at(), what, os.O_PATH, resolve=kernel.NO_XDEV, waits=self.lasting)
             self.hold_by(fd)
         return self.fd
 
@@ -81,9 +93,12 @@ class Held(Node):
                 return
         os.close(fd)
 
+    def lies_on(self, device: int) -> None:
+        """Take note of the device, where `lasting`: its threads do what is to be done."""
+
     def let_go(self, handle: tuple[int, bytes]) -> None:
         """Use a handle from now on: the descriptor is about to be closed."""
-        self.fd, self._handle = -1, handle
+        self.fd, self._again = -1, handle
 
     # status
 
@@ -93,8 +108,8 @@ class Held(Node):
             now, self._fresh = fresh, None
         elif fd >= 0:
             now = os.stat(fd)
-        elif self._entry is not None:
-            directory, name = self._entry
+        elif (again := self._again) is not None and not isinstance(again[0], int):
+            directory, name = again[0], again[1]
             try:
                 now = directory.listed(name)
             except OSError as error:
@@ -103,15 +118,18 @@ class Held(Node):
                 return directory.stat_across(name)
         else:
             now = os.stat(self.at())
-        known = self._known
+        known, stat = self._known, self._stat
         if (
             known is not None
+            and stat is not None
             and now == known
             and now.st_ctime_ns == known.st_ctime_ns
             and now.st_atime_ns == known.st_atime_ns
             and now.st_blocks == known.st_blocks
         ):
-            return self._stat
+            return stat
+        if known is None and fresh is None:
+            self.export.knows(self)
         self._known = now
         mode, mtime, size = now.st_mode, now.st_mtime_ns, now.st_size
         exclusive = append = False
@@ -136,7 +154,9 @@ class Held(Node):
         )
         return stat
 
-    _stat: Stat
+    def forget(self) -> None:
+        """Keep no status any more."""
+        self._known = self._stat = self._fresh = None
 
     def born(self) -> Maybe[int | None]:
         return kernel.born(self.at())

@@ -45,7 +45,7 @@ def held(export: Export, fd: int, kind: "type[FsNode] | None" = None) -> "FsNode
         node = (kind or FsNode)(export, export.path(stat.st_dev, stat.st_ino), stat.st_mode)
         node._fresh = stat
         if node.lasting:
-            node.device = stat.st_dev
+            node.lies_on(stat.st_dev)
     except BaseException:
         os.close(fd)
         raise
@@ -63,6 +63,8 @@ def cross(export: Export, at: int, raw: bytes, who: Principal) -> "FsNode":
 
 class FsNode(Held):
     """See the module's theory."""
+
+    __slots__ = ()
 
     files: "type[FsFile]" = FsFile
     directories: "type[FsDirectory]" = FsDirectory
@@ -98,8 +100,11 @@ class FsNode(Held):
     def _walked(self, raw: bytes, who: Principal) -> "FsNode":
         """Walk to a name on the same file system; raises EXDEV for a mount point."""
         fd = self.at()
-        with self.export.acting(who, fd):
+        if who.uid == 0:
             new = kernel.open_beneath(fd, raw, os.O_PATH, resolve=kernel.NO_XDEV, waits=self.lasting)
+        else:
+            with self.export.acting(who, fd):
+                new = kernel.open_beneath(fd, raw, os.O_PATH, resolve=kernel.NO_XDEV, waits=self.lasting)
         return held(self.export, new, self.__class__)
 
     async def _across(self, raw: bytes, who: Principal) -> "FsNode":
@@ -128,7 +133,7 @@ class FsNode(Held):
                     except FileNotFoundError:
                         continue
                 node = self.__class__(export, export.path(device, entry.inode()), mode)
-                node._entry = self, os.fsencode(entry.name)
+                node._again = self, os.fsencode(entry.name)
                 yield from_host(entry.name), node
 
     # open files

@@ -164,6 +164,9 @@ class SlowNode(FsNode):
     lasting = True
     device = 0
 
+    def lies_on(self, device: int) -> None:
+        self.device = device
+
     async def _later(self, call: Callable[..., Maybe[T]], *args: Any, **more: Any) -> T:
         (done,) = await self.export.later(self.device, _as_one_of_its_own, self.export, lambda: call(*args, **more))
         return await settle(done)

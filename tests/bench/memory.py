@@ -28,6 +28,7 @@ from mk9p.auth import Policy
 from mk9p.dial import listen
 from mk9p.server import Server, Tally, stats_tree
 from mk9p.tree import Dir, Log, Node, Stream, Text
+from mk9p.tree.paths import NAME
 from mk9p.wire import NOFID, NONUNAME, NOTAG, Dialect, codec
 from mk9p.wire import messages as m
 
@@ -58,6 +59,10 @@ async def serve(directory: str) -> None:
     async def full(data: bytes) -> None:
         await trio.sleep_forever()
 
+    async def deaf() -> bytes:
+        with trio.CancelScope(shield=True):
+            return await never()
+
     log, tally = Log(), Tally()
     for _ in range(1024):
         log.emit("line", "x" * 100)
@@ -65,6 +70,7 @@ async def serve(directory: str) -> None:
         "text": Text("text\n"),
         "big": Text("x" * (1 << 16)),
         "events": Stream(never, full, mode=0o666),
+        "deaf": Stream(deaf, mode=0o666),
         "log": log,
         "deep": Deep(),
         "stats": stats_tree(tally),
@@ -115,20 +121,22 @@ def measured(directory: Path) -> Iterator[Measured]:
 
 
 class Client:
-    """One connection: sends without waiting, and counts what comes back."""
+    """One connection: sends without waiting, and counts what comes back, if it is to read that: a walk by how many names it went."""
 
-    def __init__(self, port: int, dialect: Dialect = Dialect.L, *, attach: bool = True) -> None:
+    def __init__(self, port: int, dialect: Dialect = Dialect.L, *, attach: bool = True, read: bool = True) -> None:
         self.dialect = dialect
         self.sock = socket.create_connection(("127.0.0.1", port))
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.answers: Counter[str] = Counter()
         self.sent = self.received = 0
         self.ended = False
-        self._tag = 0
+        self.tag = 0
+        self.read_tag = 0  # of the read that is flushed
         self._waiting: list[bytes] = []
         self._size = 0
-        if attach:
+        if read:
             threading.Thread(target=self._count, daemon=True).start()
+        if attach:
             self.frame(m.Tversion, NOTAG, 1 << 20, dialect.version)
             self.settle()
             more = () if dialect is Dialect.P9 else (NONUNAME,)
@@ -152,6 +160,8 @@ class Client:
                         self.answers[errno.errorcode.get(number, str(number))] += 1
                     elif kind == m.Rerror.type:
                         self.answers[bytes(buffer[at + 9 : at + size]).decode()] += 1
+                    elif kind == m.Rwalk.type:
+                        self.answers[f"walk/{buffer[at + 7]}"] += 1
                     else:
                         self.answers["ok"] += 1
                     self.received += 1
@@ -162,8 +172,8 @@ class Client:
     def frame(self, cls: type[m.Message], tag: int | None, *fields: Any) -> None:
         """Send a message; without a tag it gets the next one."""
         if tag is None:
-            self._tag = (self._tag + 1) % NOTAG
-            tag = self._tag
+            self.tag = (self.tag + 1) % NOTAG
+            tag = self.tag
         self.raw(codec(self.dialect, cls.type).pack(tag, *fields))
         self.sent += 1
 
@@ -241,9 +251,13 @@ def chains(port: int, count: int) -> list[Client]:
     for n in range(count):
         at, new = n % 2 + 2 * (n // 120) + 1, (n + 1) % 2 + 2 * (n // 120) + 1
         if n % 120 == 0:
+            c.settle()
             c.walk(at, "deep")
-        c.frame(m.Twalk, 1, at, new, ("d",) * 16)
-        c.frame(m.Tclunk, 1, at)
+        if c.answers["ENOMEM"]:  # then there is nothing to go on from
+            c.walk(n + (1 << 24), "deep", *("d",) * 15)
+        else:
+            c.frame(m.Twalk, 1, at, new, ("d",) * 16)
+            c.frame(m.Tclunk, 1, at)
     c.settle()
     return [c]
 
@@ -276,13 +290,13 @@ def attributes(port: int, count: int) -> list[Client]:
     )
 
 
-@flood("locks of one range, by names of 64 KiB")
+@flood("locks of one range, each by another long name")
 def lock_names(port: int, count: int) -> list[Client]:
     c = Client(port)
     c.walk(1, "fs", "00001")
     c.frame(m.Tlopen, 1, 1, 0)
-    for _ in range(min(count, 5_000)):
-        c.frame(m.Tlock, 1, 1, 0, 0, 0, 10, 1, "C" * 65_000)
+    for n in range(count):
+        c.frame(m.Tlock, 1, 1, 0, 0, 0, 10, n, f"{n:0{NAME}}")
     c.settle()
     return [c]
 
@@ -309,13 +323,15 @@ def plan9_listings(port: int, count: int) -> list[Client]:
     return on_fids(port, min(count, 100), lambda n: ("fs",), (m.Topen, 0), (m.Tread, 0, 200), dialect=Dialect.P9)
 
 
-def on_connections(port: int, count: int, ask: Callable[[Client, int], None], each: int = 60_000) -> list[Client]:
-    """Ask for what waits, on as many connections as it takes; all have `events` open."""
+def on_connections(
+    port: int, count: int, ask: Callable[[Client, int], None], each: int = 60_000, name: str = "events"
+) -> list[Client]:
+    """Ask for what waits, on as many connections as it takes; all have a file open of which that is asked."""
     clients = []
     for _ in range(min(-(-count // each), 16)):
         c = Client(port)
-        c.walk(1, "events")
-        c.frame(m.Tlopen, 1, 1, 2)
+        c.walk(1, name)
+        c.frame(m.Tlopen, 1, 1, 2 if name == "events" else 0)
         c.settle()
         c.answers.clear()
         for n in range(min(each, count)):
@@ -342,23 +358,30 @@ def walks(port: int, count: int) -> list[Client]:
         if n == 0:
             c.frame(m.Twrite, None, 1, 0, b"x")
             c.frame(m.Tclunk, None, 1)
-        c.frame(m.Twalk, None, 1, 1, ("n" * 4000,) * 15)
+        c.frame(m.Twalk, None, 1, 1, ("n" * NAME,) * 15)
 
     return on_connections(port, count, ask, each=3000)
 
 
 @flood("flushes that wait")
 def flushes(port: int, count: int) -> list[Client]:
-    return on_connections(
-        port, count, lambda c, n: c.frame(m.Tflush, None, n) if n else c.frame(m.Tread, None, 1, 0, 1000)
-    )
+    """Of a read that is not ended by that: nobody who is flushed has to hear it at once."""
+
+    def ask(c: Client, n: int) -> None:
+        if n == 0:
+            c.frame(m.Tread, None, 1, 0, 1000)
+            c.read_tag = c.tag
+        else:
+            c.frame(m.Tflush, None, c.read_tag)
+
+    return on_connections(port, count, ask, name="deaf")
 
 
 @flood("replies that are not taken")
 def replies(port: int, count: int) -> list[Client]:
     clients = []
     for _ in range(64):
-        c = Client(port, attach=False)
+        c = Client(port, attach=False, read=False)
         c.frame(m.Tversion, NOTAG, 1 << 20, "9P2000.L")
         c.frame(m.Tattach, 1, 0, NOFID, "none", "", NONUNAME)
         c.walk(1, "big")
@@ -377,12 +400,12 @@ def half(port: int, connections: int, *, attach: bool) -> list[Client]:
             c = Client(port, attach=attach)
         except OSError:
             break
-        c.sock.setblocking(False)
         frame = codec(Dialect.L, m.Twrite.type if attach else m.Tversion.type)
-        data = frame.pack(1, 0, 0, bytes(1_000_000)) if attach else frame.pack(NOTAG, 8192, "9" * 60_000)
+        data = frame.pack(1, 0, 0, bytes(1_000_000)) if attach else frame.pack(NOTAG, 8192, "9" * 8000)
         with contextlib.suppress(OSError):
-            for at in range(0, len(data) - 1000, 65536):
-                c.sock.send(data[at : at + 65536][:-1] if at + 65536 >= len(data) else data[at : at + 65536])
+            for at in range(0, len(data), 65536):
+                piece = data[at : at + 65536]
+                c.sock.send(piece[:-1] if at + 65536 >= len(data) else piece, socket.MSG_DONTWAIT)
                 time.sleep(0.001)
         clients.append(c)
     return clients

@@ -1,6 +1,7 @@
 """What clients make a server keep is counted, bounded for each user and for all, and back to nothing when it ends."""
 
 import errno
+import tracemalloc
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from talk import Talk, connect, serving
 
 from mk9p.dial import Peer
 from mk9p.server import Limits, Server
-from mk9p.server.accounts import CONNECTION, FID, WAITING
+from mk9p.server.accounts import CONNECTION, FID, SPARE, WAITING
 from mk9p.server.limits import SMALL
 from mk9p.server.stats import clients
 from mk9p.tree import Dir, Log, Node, Stream, Text
@@ -21,6 +22,7 @@ from mk9p.wire import NOFID, NONUNAME, NOTAG, Dialect, codec
 from mk9p.wire import messages as m
 from servers.fs import locks
 from servers.fs import tree as stored
+from servers.fs.export import KNOWN
 
 USER = Peer("unix", "pid 7", uid=1007)
 OTHER = Peer("unix", "pid 8", uid=1008)
@@ -323,6 +325,52 @@ async def test_a_listing_of_9p2000_is_charged_as_it_is_made() -> None:
 
 
 # stored files
+
+
+async def test_a_fid_of_a_stored_file_is_charged_what_it_takes_and_a_user_may_have_100_000(tmp_path: Path) -> None:
+    """Linux's client keeps one for each name that it caches; the status of all but the last thousand files is kept no more."""
+    directory = trio.Path(tmp_path)
+    await directory.chmod(0o755)
+    for n in range(500):
+        await (directory / f"{n:020}").touch()
+    async with stored(str(tmp_path)) as files, serving(tree({"fs": files})) as server:
+        talk = connect(server, peer=USER)
+        await talk.start()
+
+        async def more(fids: range) -> None:
+            for fid in fids:
+                await rpc(talk, m.Twalk, 1, fid, (f"{fid % 500:020}",))
+                await rpc(talk, m.Tgetattr, fid, 0x7FF)
+
+        tracemalloc.start()
+        await rpc(talk, m.Twalk, 0, 1, ("fs",))
+        await more(range(2, KNOWN + 101))
+        before, already = tracemalloc.get_traced_memory()[0], held(server)
+        await more(range(KNOWN + 101, KNOWN + 1101))
+        takes = (tracemalloc.get_traced_memory()[0] - before) / 1000
+        tracemalloc.stop()
+        charged = (held(server) - already) / 1000
+        assert takes <= charged
+        limits = Limits()
+        assert 100_000 * charged <= limits.user_bytes * (SPARE - 1) // SPARE
+        assert limits.user_fids >= 100_000
+
+
+async def test_who_has_no_uid_may_have_less(tmp_path: Path) -> None:
+    await trio.Path(tmp_path).chmod(0o755)
+    await trio.Path(tmp_path, "f").touch()
+    limits = Limits(user_bytes=1 << 20, stranger_bytes=1 << 18)
+    async with stored(str(tmp_path)) as files, serving(tree({"fs": files}), limits) as server:
+        had = []
+        for uname, n_uname in (("none", NONUNAME), ("", 1001)):
+            talk = connect(server)
+            await talk.start()
+            await rpc(talk, m.Tattach, 1, NOFID, uname, "", n_uname)
+            for fid in range(2, 2000):
+                if isinstance(await talk.rpc(m.Twalk, 1, 1, fid, ("fs", "f")), m.Rlerror):
+                    break
+            had.append(fid)
+        assert had[0] < 270 < 700 < had[1]
 
 
 async def test_attributes_that_are_written_are_charged_as_they_are_announced(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from mk9p.dial import Peer, listen
 from mk9p.errors import NineError
 from mk9p.server import Limits, Server
 from mk9p.server.limits import RESERVE
+from mk9p.session import LINK
 from mk9p.tree import Ctl, Dir, Stream, Text
 from mk9p.wire import NOTAG, Dialect, codec
 from mk9p.wire import messages as m
@@ -138,7 +139,9 @@ async def test_writes_that_wait_hold_so_many_bytes_and_no_more() -> None:
         for _ in range(4):
             refused(await talk.receive(), errno.EAGAIN)
         (c,) = server.connections
-        assert c.session.held == 32_768 + 2 * 10_000  # what the first lies in, and copies of two
+        assert c.session.held == 32_768 + 2 * (
+            10_000 + LINK
+        )  # what the first lies in, and copies of two, each of which waits
         for tag in range(102, 99, -1):
             assert isinstance(await talk.rpc(m.Tflush, tag + 100, tag), m.Rflush)
         assert c.session.held == 0

@@ -173,6 +173,84 @@ def test_detach_keeps_what_is_not_handed_out() -> None:
     assert data == b"first"
 
 
+def test_a_stream_of_many_does_not_grow_beyond_what_it_is_allowed() -> None:
+    """`most` bounds how long a buffer grows; a frame that the limit allows is received whatever it says."""
+    small, large = FrameBuffer(1024 * KIB, 32 * KIB), FrameBuffer(1024 * KIB)
+    stream = encode(P9, Twrite(1, 2, 0, bytes(10 * KIB))) * 200
+    for frames in (small, large):
+        rest = stream
+        while rest:
+            n = min(len(frames.space()), len(rest))
+            through(frames, [rest[:n]])
+            rest = rest[n:]
+    assert len(small.buf) <= 32 * KIB < len(large.buf)
+    frame = encode(P9, Twrite(1, 2, 0, bytes(500 * KIB)))
+    assert through(small, [frame]) == [frame]
+
+
+def grown() -> FrameBuffer:
+    frames = FrameBuffer(1024 * KIB)
+    frame = encode(P9, Twrite(1, 2, 0, bytes(500 * KIB)))
+    assert through(frames, [frame]) == [frame]
+    assert len(frames.buf) > 500 * KIB
+    return frames
+
+
+def test_a_buffer_that_has_grown_shrinks_when_nothing_is_in_it() -> None:
+    fresh = len(FrameBuffer(8 * KIB).buf)
+    frames = grown()
+    assert frames.can_shrink
+    frames.shrink()
+    assert len(frames.buf) == fresh
+    assert not frames.can_shrink
+    kept = frames.buf
+    frames.shrink()
+    assert frames.buf is kept, "it is as short as it began"
+    assert through(frames, [VERSION]) == [VERSION]
+
+
+def test_a_buffer_that_has_something_in_it_does_not_shrink() -> None:
+    frames = grown()
+    feed(frames, VERSION[:9])
+    length = len(frames.buf)
+    assert not frames.can_shrink
+    frames.shrink()
+    assert len(frames.buf) == length
+    assert through(frames, [VERSION[9:]]) == [VERSION]
+
+
+def test_detach_tells_how_much_is_left_to_others() -> None:
+    frames = grown()
+    length = len(frames.buf)
+    assert frames.detach() == length
+    assert frames.detach() == len(FrameBuffer(8 * KIB).buf)
+
+
+@pytest.mark.parametrize("have", [4, 7, 5000, 400 * KIB])
+@pytest.mark.parametrize("step", [1000, 64 * KIB])
+def test_a_frame_that_is_passed_over_is_received_and_forgotten(have: int, step: int) -> None:
+    """What comes behind it is handed out, and the buffer is as short as it began meanwhile."""
+    frames = FrameBuffer(1024 * KIB)
+    large = encode(P9, Twrite(1, 2, 0, bytes(500 * KIB)))
+    assert through(frames, [VERSION, large[:have]]) == [VERSION]
+    frames.pass_over(len(large))
+    assert not frames.pending
+    assert len(frames.buf) == len(FrameBuffer(8 * KIB).buf)
+    rest = large[have:] + VERSION + VERSION
+    assert through(frames, [rest[at : at + step] for at in range(0, len(rest), step)]) == [VERSION, VERSION]
+    assert len(frames.buf) <= 64 * KIB
+
+
+def test_a_frame_that_is_passed_over_may_end_where_the_bytes_end() -> None:
+    frames = FrameBuffer(64 * KIB)
+    frame = encode(P9, Twrite(1, 2, 0, bytes(100)))
+    feed(frames, frame[:20])
+    frames.pass_over(len(frame))
+    assert through(frames, [frame[20:]]) == []
+    assert not frames.pending
+    assert through(frames, [VERSION]) == [VERSION]
+
+
 def test_frames_may_be_taken_by_hand() -> None:
     frames = FrameBuffer(64 * KIB)
     assert not frames.pending

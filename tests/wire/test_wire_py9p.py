@@ -19,7 +19,7 @@ NAMES = {"names": "wname", "qids": "wqid"}
 
 
 def theirs(value: Any) -> Any:
-    """Our value as py9p has it; its offset and length are Plan 9's vlong, which is signed."""
+    """Our value as py9p has it: its offset and length are Plan 9's vlong, which is signed, and its strings C's, which end at a NUL."""
     assume(getattr(value, "offset", 0) < 2**63 and getattr(value, "length", 0) < 2**63)
     match value:
         case Qid():
@@ -29,6 +29,8 @@ def theirs(value: Any) -> Any:
             return py9p.Dir(**{name: theirs(getattr(value, name)) for name in names})
         case tuple():
             return tuple(map(theirs, value))
+        case str():
+            return value.partition("\0")[0]
         case Message():
             shown = {
                 NAMES.get(f.name, f.name): theirs(getattr(value, f.name)) for f in value.fields if P9 in f.dialects
