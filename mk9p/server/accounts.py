@@ -138,9 +138,15 @@ class Whole:
         used: int = sum(pool.used for pool in (*self.pools, *self.roots))
         return used
 
+    def bounds(self) -> tuple[int, int]:
+        """Return how much there is, and how much of it is for root."""
+        return self.most, self.kept
+
     def room(self, pool: Pool, wanted: int) -> int:
         """Return how much more the users of a pool may have; negative if they have too much already."""
-        most = self.most if pool in self.roots else self.most - self.kept
+        most, kept = self.bounds()
+        if pool not in self.roots:
+            most -= kept
         pools = (*self.pools, *self.roots)
         room: int = most - sum(max(meter.used, meter.granted) for pool in pools for meter in pool.meters)
         if room < wanted:
@@ -153,10 +159,9 @@ class Whole:
 class Descriptors(Whole):
     """All open files that take a descriptor; a process has only so many."""
 
-    def room(self, pool: Pool, wanted: int) -> int:
+    def bounds(self) -> tuple[int, int]:
         most = min(self.most, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
-        kept = self.kept * most // self.most
-        return super().room(pool, wanted) - (self.most - most) + (0 if pool in self.roots else self.kept - kept)
+        return most, self.kept * most // self.most
 
 
 @attrs.define(eq=False)

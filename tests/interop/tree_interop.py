@@ -11,6 +11,7 @@ import attrs
 from mk9p.auth import Principal
 from mk9p.errors import NineError
 from mk9p.tree import (
+    NOW,
     Block,
     Buffer,
     Change,
@@ -120,7 +121,7 @@ class Stored(Node):
             self.mode = st.S_IFMT(self.mode) | change.mode
         if change.length is not None:
             self.content[:] = self.content.ljust(change.length, b"\0")[: change.length]
-        if change.mtime is not None and change.mtime >= 0:
+        if change.mtime is not None and change.mtime != NOW:
             self.mtime = change.mtime
 
 

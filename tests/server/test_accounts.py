@@ -1,6 +1,8 @@
 """What clients make a server keep is counted, bounded for each user and for all, and back to nothing when it ends."""
 
 import errno
+import os
+import resource
 import tracemalloc
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -168,6 +170,28 @@ async def test_a_users_open_files_are_bounded_where_they_take_descriptors(tmp_pa
         assert isinstance(await two.open(5, "text"), m.Rlopen)
         await rpc(one, m.Tclunk, 1)
         await rpc(two, m.Tlcreate, 4, "new", 0o102, 0o644, 0)
+
+
+async def test_all_users_have_the_open_files_that_the_process_has_descriptors_for(tmp_path: Path) -> None:
+    """What one was granted in advance is no more than what is left for others."""
+    (tmp_path / "f").write_text("x")
+    os.chmod(tmp_path, 0o755)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with stored(str(tmp_path)) as files, serving(tree({"fs": files})) as server:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (160, hard))
+        try:
+            talks = [connect(server, peer=Peer("unix", f"pid {uid}", uid=uid)) for uid in (1001, 1002, 0)]
+            for talk in talks:
+                await talk.start()
+                assert isinstance(await talk.open(1, "fs", "f"), m.Rlopen)
+            for fid in range(2, 29):
+                assert isinstance(await talks[0].open(fid, "fs", "f"), m.Rlopen)
+            says(await talks[1].open(2, "fs", "f"), errno.ENFILE)  # 30 of 40 are open
+            for fid in range(2, 12):
+                assert isinstance(await talks[2].open(fid, "fs", "f"), m.Rlopen)
+            says(await talks[2].open(12, "fs", "f"), errno.ENFILE)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 # what is kept comes to an end
