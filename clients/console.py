@@ -10,9 +10,9 @@ from typing import Final
 
 import trio
 
-from clients import terminal as local
-from clients.common import pieces, with_namespace
 from mk9p.client import Client, File
+from mk9p.clients import terminal as local
+from mk9p.clients.common import pieces, with_namespace
 from mk9p.errors import NineError
 
 DETACH: Final = b"\x1d"

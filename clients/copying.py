@@ -19,11 +19,11 @@ from typing import Final
 
 import trio
 
-from clients import terminal
-from clients.common import piece
-from clients.links import resolved
 from mk9p.client import Client, File, requests
 from mk9p.client.client import split
+from mk9p.clients import terminal
+from mk9p.clients.common import piece
+from mk9p.clients.links import resolved
 from mk9p.errors import NineError
 from mk9p.wire import QTDIR, Qid
 

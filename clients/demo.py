@@ -15,9 +15,9 @@ from typing import Final
 
 import attrs
 
-from clients import lab as labs
-from clients.common import say
-from clients.up import print_hints, up
+from mk9p.clients import lab as labs
+from mk9p.clients.common import say
+from mk9p.clients.up import print_hints, up
 
 SECONDS: Final = 60  # for one command: an emulated kernel on a busy machine takes one or two
 

@@ -10,15 +10,15 @@ from typing import Final
 
 import trio
 
-from clients import copying
-from clients import terminal as local
-from clients.common import out, pieces, say, with_namespace
-from clients.links import resolved
-from clients.listing import PATIENCE, Entry, as_json, entries, line, print_json, silent
-from clients.tail import tail
 from mk9p.client import Client, File
 from mk9p.client.client import split
 from mk9p.client.requests import in_words
+from mk9p.clients import copying
+from mk9p.clients import terminal as local
+from mk9p.clients.common import out, pieces, say, with_namespace
+from mk9p.clients.links import resolved
+from mk9p.clients.listing import PATIENCE, Entry, as_json, entries, line, print_json, silent
+from mk9p.clients.tail import tail
 from mk9p.errors import NineError
 from mk9p.stdio import printable
 from mk9p.wire import QTDIR, Qid

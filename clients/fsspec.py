@@ -28,9 +28,10 @@ from fsspec.callbacks import DEFAULT_CALLBACK, Callback  # type: ignore[import-u
 from fsspec.spec import AbstractFileSystem  # type: ignore[import-untyped]
 from fsspec.utils import isfilelike, stringify_path  # type: ignore[import-untyped]
 
-from clients import copying
-from clients.copying import about
-from clients.fsspec_calls import (
+from mk9p.client import Client, connect
+from mk9p.clients import copying
+from mk9p.clients.copying import about
+from mk9p.clients.fsspec_calls import (
     apart,
     described,
     followed,
@@ -48,10 +49,9 @@ from clients.fsspec_calls import (
     there,
     touched,
 )
-from clients.fsspec_files import BLOCK, NineFile, RawFile
-from clients.links import normal
-from clients.portal import Portal, portal
-from mk9p.client import Client, connect
+from mk9p.clients.fsspec_files import BLOCK, NineFile, RawFile
+from mk9p.clients.links import normal
+from mk9p.clients.portal import Portal, portal
 from mk9p.dial import parse
 from mk9p.errors import NineError
 

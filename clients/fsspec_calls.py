@@ -4,11 +4,11 @@ import errno
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from clients import copying, listing
-from clients.copying import about
-from clients.links import resolved
 from mk9p.client import Client, File, changes, requests
 from mk9p.client.client import split
+from mk9p.clients import copying, listing
+from mk9p.clients.copying import about
+from mk9p.clients.links import resolved
 from mk9p.errors import NineError
 from mk9p.tree import NOW, Change, Stat
 

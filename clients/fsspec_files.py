@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 from fsspec.spec import AbstractBufferedFile  # type: ignore[import-untyped]
 
-from clients.fsspec_calls import written
 from mk9p.client import File
+from mk9p.clients.fsspec_calls import written
 from mk9p.errors import NineError
 
 if TYPE_CHECKING:
-    from clients.fsspec import NineFileSystem
+    from mk9p.clients.fsspec import NineFileSystem
 
 BLOCK: Final = 1 << 20  # bytes of a write, and of a copy; a connection's usual msize
 

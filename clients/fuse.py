@@ -27,12 +27,23 @@ import pyfuse3
 import trio
 from pyfuse3 import EntryAttributes, FileInfo, InodeT, RequestContext
 
-from clients.fuse_access import allowed
-from clients.fuse_files import Listing, Opened, attributes, entries_of, how_of, is_now, kind_of, raw, stat_some, text
-from clients.fuse_inodes import Inode, Inodes
-from clients.fuse_requests import Request
-from clients.interrupts import Interrupts
 from mk9p.auth import EXEC, READ, WRITE, Principal
+from mk9p.clients.fuse_access import allowed
+from mk9p.clients.fuse_files import (
+    Listing,
+    Opened,
+    attributes,
+    entries_of,
+    how_of,
+    is_now,
+    kind_of,
+    raw,
+    stat_some,
+    text,
+)
+from mk9p.clients.fuse_inodes import Inode, Inodes
+from mk9p.clients.fuse_requests import Request
+from mk9p.clients.interrupts import Interrupts
 from mk9p.compose.opened import RemoteHandle
 from mk9p.compose.remote import Remote
 from mk9p.errors import NineError

@@ -7,8 +7,8 @@ import os
 
 from pyfuse3 import InodeT, RequestContext
 
-from clients.fuse import Fuse
-from clients.fuse_files import text
+from mk9p.clients.fuse import Fuse
+from mk9p.clients.fuse_files import text
 
 
 class FuseWithAttributes(Fuse):

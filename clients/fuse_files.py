@@ -10,8 +10,8 @@ import attrs
 import trio
 from pyfuse3 import EntryAttributes
 
-from clients.fuse_inodes import Inode
 from mk9p.auth import Principal
+from mk9p.clients.fuse_inodes import Inode
 from mk9p.compose.remote import Remote
 from mk9p.errors import NineError
 from mk9p.tree import Change, Handle, Open, Stat

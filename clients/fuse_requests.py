@@ -12,7 +12,7 @@ from typing import Final
 
 from pyfuse3 import FUSEError
 
-from clients.interrupts import Asked, Interrupts
+from mk9p.clients.interrupts import Asked, Interrupts
 
 log = logging.getLogger("mk9p.fuse")
 

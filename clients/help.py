@@ -15,7 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-from clients.common import out
+from mk9p.clients.common import out
 from mk9p.errors import NineError
 from mk9p.serving import available
 
@@ -26,9 +26,11 @@ PLACES: Final = ("manual", "../docs/files")  # beside this module: in an install
 def pages() -> dict[str, Path]:
     """Return the pages by the names of their servers: `dev/block` has the page block.md."""
     servers = available()
-    ours = {name.rpartition("/")[2]: name for name, entry in servers.items() if entry.module.startswith("servers.")}
+    ours = {
+        name.rpartition("/")[2]: name for name, entry in servers.items() if entry.module.startswith("mk9p.servers.")
+    }
     found: dict[str, Path] = {}
-    here = next(place for place in (Path(str(files("clients"))) / name for name in PLACES) if place.is_dir())
+    here = next(place for place in (Path(str(files("mk9p.clients"))) / name for name in PLACES) if place.is_dir())
     for page in here.glob("*.md"):
         found[ours.get(page.stem, page.stem)] = page
     for name, entry in servers.items():
@@ -86,7 +88,7 @@ def main(arguments: Sequence[str]) -> int:
     if not names:
         show(subjects())
         return 0
-    from clients.help_text import rendered
+    from mk9p.clients.help_text import rendered
 
     show(rendered(page(names[0]), min(WIDEST, shutil.get_terminal_size().columns)))
     return 0

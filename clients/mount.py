@@ -17,13 +17,13 @@ from typing import Final
 
 import trio
 
-from clients import v9fs
-from clients.background import in_background
-from clients.fuse_alive import Serving, Warden, stay_alive
-from clients.mounts import TYPE, detach, full_path, mounted_at
 from mk9p import ktext
 from mk9p.auth import Principal
 from mk9p.client.client import DEFAULT
+from mk9p.clients import v9fs
+from mk9p.clients.background import in_background
+from mk9p.clients.fuse_alive import Serving, Warden, stay_alive
+from mk9p.clients.mounts import TYPE, detach, full_path, mounted_at
 from mk9p.dial import parse
 from mk9p.errors import NineError
 from mk9p.serving import one_error
@@ -207,7 +207,7 @@ def mount_fuse(address: str, directory: str, wish: v9fs.Wish, *, foreground: boo
     if os.geteuid() != 0 and not shutil.which("fusermount3"):
         raise NineError(errno.EPERM, "not root: then FUSE needs fusermount3, of Debian's package fuse3")
     try:
-        import clients.fuse  # noqa: F401
+        import mk9p.clients.fuse  # noqa: F401
     except ImportError as error:
         raise NineError(errno.ENOENT, f"FUSE needs pyfuse3 ({error}): {INSTALL}") from None
 
@@ -250,8 +250,8 @@ async def serve(
     """Mount a tree and serve it until it is unmounted, or SIGTERM, SIGINT or SIGHUP; calls `ready` once its root has been asked for its status."""
     import pyfuse3
 
-    from clients.fuse import TASKS, Fuse
-    from clients.fuse_attributes import FuseWithAttributes
+    from mk9p.clients.fuse import TASKS, Fuse
+    from mk9p.clients.fuse_attributes import FuseWithAttributes
     from mk9p.compose.remote import Server
 
     root = os.geteuid() == 0

@@ -22,7 +22,7 @@ def made(name: str) -> dict[str, str]:
     """Return the files of a new server's package: their texts by their paths."""
     return {
         path.replace("@name@", name): file.read_text().replace("@name@", name)
-        for path, file in _template(files("clients") / "template")
+        for path, file in _template(files("mk9p.clients") / "template")
     }
 
 

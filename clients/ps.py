@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 
 import trio
 
-from clients.common import no_kernel, say, with_namespace
-from clients.listing import PATIENCE, entries, print_json, silent
 from mk9p.client import Client
+from mk9p.clients.common import no_kernel, say, with_namespace
+from mk9p.clients.listing import PATIENCE, entries, print_json, silent
 from mk9p.errors import NineError
 from mk9p.stdio import printable
 from mk9p.tree import split

@@ -18,9 +18,9 @@ from typing import Final
 import attrs
 import trio
 
-from clients import terminal as local
-from clients.common import kernel, pieces, say, with_namespace
 from mk9p.client import Client, File
+from mk9p.clients import terminal as local
+from mk9p.clients.common import kernel, pieces, say, with_namespace
 from mk9p.errors import NineError
 from mk9p.signals import exit_code
 from mk9p.stdio import complain, told

@@ -22,9 +22,9 @@ from typing import Final
 
 import trio
 
-from clients.common import with_namespace
-from clients.net import PIECE, NetStream, dial
 from mk9p.client import Client
+from mk9p.clients.common import with_namespace
+from mk9p.clients.net import PIECE, NetStream, dial
 from mk9p.errors import NineError
 
 DEFAULT: Final = "127.0.0.1:1080"

@@ -9,8 +9,8 @@ from typing import Final
 
 import trio
 
-from clients.common import pieces
 from mk9p.client import File
+from mk9p.clients.common import pieces
 
 BLOCK: Final = 1 << 16  # bytes of one step backwards
 QUIET: Final = 0.5  # seconds without a record: what a stream had to say first has been said

@@ -14,9 +14,9 @@ from typing import Any, Final
 import attrs
 import trio
 
-from clients.common import no_kernel, with_namespace
-from clients.listing import entries
 from mk9p.client import Client
+from mk9p.clients.common import no_kernel, with_namespace
+from mk9p.clients.listing import entries
 from mk9p.ktext import split_lines
 from mk9p.stdio import printable
 from mk9p.tree import split

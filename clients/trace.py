@@ -21,7 +21,7 @@ from typing import Final
 import attrs
 import trio
 
-from clients import terminal as local
+from mk9p.clients import terminal as local
 from mk9p.dial import Link, Listener, dial, listen, parse
 from mk9p.errors import NineError, ProtocolError
 from mk9p.pcap import Capture, Flow

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import trio
 
-from clients import lab as labs
-from clients.common import say
 from mk9p.client import Client, connect
+from mk9p.clients import lab as labs
+from mk9p.clients.common import say
 from mk9p.serving import one_error
 
 _SHOWN = {"progress", "started", "active", "panicked", "ended", "failed", "dead", "silent"}

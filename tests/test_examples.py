@@ -59,9 +59,10 @@ def installed(wheels: list[Path], tmp_path_factory: pytest.TempPathFactory) -> P
 def test_the_wheels_have_what_is_no_module(wheels: list[Path]) -> None:
     mk9p, counter = (ZipFile(wheel).namelist() for wheel in wheels)
     assert {"mk9p_counter/counter.md", "mk9p_counter/py.typed"} <= set(counter)
-    pages = {f"clients/manual/{page.name}" for page in (ROOT / "docs/files").glob("*.md")}
-    assert pages == {name for name in mk9p if name.startswith("clients/manual/")}
-    assert "clients/template/mk9p_@name@/__init__.py.in" in mk9p
+    assert {name.split("/")[0] for name in mk9p if ".dist-info" not in name} == {"mk9p"}, "a name that users may have"
+    pages = {f"mk9p/clients/manual/{page.name}" for page in (ROOT / "docs/files").glob("*.md")}
+    assert pages == {name for name in mk9p if name.startswith("mk9p/clients/manual/")}
+    assert "mk9p/clients/template/mk9p_@name@/__init__.py.in" in mk9p
 
 
 @pytest.fixture

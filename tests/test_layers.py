@@ -34,12 +34,17 @@ PEERS = {("mk9p.server", "mk9p.client"), ("mk9p.client", "mk9p.server"), ("mk9p.
 KNOWS_TRIO = {"mk9p/tree/waiting.py"}  # waiting is trio's, and a file that waits is a kind of file
 
 
+SERVERS, CLIENTS = "mk9p.servers", "mk9p.clients"
+
+
 def room(module: str) -> str:
     return ".".join(module.split(".")[:2])
 
 
 def module_of(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    """Return a file's import name: what stands in servers/ and clients/ is below mk9p too, by a link there."""
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    return name if name.split(".")[0] == "mk9p" else f"mk9p.{name}"
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -60,12 +65,13 @@ def test_imports_go_down(path: Path) -> None:
     me = module_of(path)
     for name in imports(path):
         top = name.split(".")[0]
-        if me.startswith("servers."):
-            assert top != "clients", name
-            assert room(name) not in ("mk9p.server", "mk9p.client", "mk9p.compose", "mk9p.session"), f"{me} uses {name}"
-            assert top != "servers" or name.split(".")[1] == me.split(".")[1], f"{me} uses {name}"
-        elif me.startswith("mk9p.") and me != "mk9p":
-            assert top not in ("servers", "clients"), f"{me} uses {name}"
+        assert top not in ("servers", "clients"), f"{me} uses {name}: what is installed has one name, mk9p"
+        if room(me) == SERVERS:
+            closed = ("mk9p.server", "mk9p.client", "mk9p.compose", "mk9p.session", CLIENTS)
+            assert room(name) not in closed, f"{me} uses {name}"
+            assert room(name) != SERVERS or name.split(".")[2:3] == me.split(".")[2:3], f"{me} uses {name}"
+        elif room(me) in LEVELS:
+            assert room(name) not in (SERVERS, CLIENTS), f"{me} uses {name}"
             if top == "mk9p" and room(name) in LEVELS:
                 assert LEVELS[room(name)] <= LEVELS[room(me)], f"{me} uses {name}"
                 assert (room(me), room(name)) not in PEERS, f"{me} uses {name}"
@@ -74,8 +80,15 @@ def test_imports_go_down(path: Path) -> None:
 
 
 def test_every_room_has_its_level() -> None:
-    rooms = {room(module_of(path)) for path in FILES if path.is_relative_to(ROOT / "mk9p")} - {"mk9p"}
-    assert rooms == set(LEVELS)
+    rooms = {room(module_of(path)) for path in FILES} - {"mk9p"}
+    assert rooms == {*LEVELS, SERVERS, CLIENTS}
+
+
+def test_servers_and_clients_are_below_mk9p() -> None:
+    for name in ("servers", "clients"):
+        link = ROOT / "mk9p" / name
+        assert link.is_symlink()
+        assert link.resolve() == ROOT / name
 
 
 DOCUMENTS = ("mk9p/testing/", "clients/help")  # they read pages of the manual, which are prose

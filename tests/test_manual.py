@@ -11,7 +11,7 @@ from mk9p.testing import check_page
 from mk9p.testing.page import Page
 
 PAGES = Path(__file__).parent.parent / "docs/files"
-OURS = sorted(name for name, entry in available().items() if entry.value.startswith("servers."))
+OURS = sorted(name for name, entry in available().items() if entry.value.startswith("mk9p.servers."))
 
 
 def page(server: str) -> str:

@@ -14,8 +14,8 @@ from typing import Final, TypeVar
 import attrs
 import trio
 
-from clients.doctor.judge import Content, Finding, Look, of_content, of_looks, of_name, of_names
-from clients.doctor.sources import Names, Source
+from mk9p.clients.doctor.judge import Content, Finding, Look, of_content, of_looks, of_name, of_names
+from mk9p.clients.doctor.sources import Names, Source
 from mk9p.stdio import printable
 from mk9p.wire import Qid
 

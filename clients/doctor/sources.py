@@ -9,9 +9,9 @@ from typing import Final, Protocol, TypeVar
 import attrs
 import trio
 
-from clients.doctor.judge import Content, Finding, Look
 from mk9p.client import Client, changes, requests, stored
 from mk9p.client.stats import of_getattr
+from mk9p.clients.doctor.judge import Content, Finding, Look
 from mk9p.errors import NineError
 from mk9p.tree import Change, Stat
 from mk9p.wire import (

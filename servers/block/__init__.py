@@ -14,11 +14,11 @@ import attrs
 from mk9p import uevents
 from mk9p.errors import NineError
 from mk9p.ktext import split_lines
+from mk9p.servers.block.disk import KERNEL_SECTOR, Disk, number
+from mk9p.servers.block.files import DiskDir
 from mk9p.sysfs import names, text
 from mk9p.tree import Dir, Lazy, Log, Node, Text, join
 from mk9p.uevents import Uevent
-from servers.block.disk import KERNEL_SECTOR, Disk, number
-from servers.block.files import DiskDir
 
 __all__ = ["Disks", "tree"]
 

@@ -15,9 +15,9 @@ import attrs
 import trio
 
 from mk9p.errors import NineError
+from mk9p.servers.block import tables
+from mk9p.servers.block.tables import Part, Table
 from mk9p.sysfs import text
-from servers.block import tables
-from servers.block.tables import Part, Table
 
 KERNEL_SECTOR: Final = 512  # the unit of `size` and `start` in sysfs, whatever the disk's own sectors are
 TAKEN: Final = frozenset({"ctl", "data", "raw", "error", ".", ".."})

@@ -17,9 +17,9 @@ import attrs
 import trio
 
 from mk9p.errors import NineError
+from mk9p.servers.block.disk import Disk
+from mk9p.servers.block.tables import Part
 from mk9p.tree import Buffer, File, Handle, Maybe, Open, Stat
-from servers.block.disk import Disk
-from servers.block.tables import Part
 
 _GONE: Final = frozenset({errno.ENXIO, errno.ENODEV})
 

@@ -10,11 +10,11 @@ import trio
 from mk9p.auth import Principal
 from mk9p.errors import NineError
 from mk9p.ktext import split_words
+from mk9p.servers.block import device
+from mk9p.servers.block.disk import TAKEN, Disk
+from mk9p.servers.block.extent import Extent
+from mk9p.servers.block.raw import Raw
 from mk9p.tree import Ctl, Dir, Lazy, Maybe, Node, join
-from servers.block import device
-from servers.block.disk import TAKEN, Disk
-from servers.block.extent import Extent
-from servers.block.raw import Raw
 
 
 class Words:

@@ -14,8 +14,8 @@ from typing import Final
 import trio
 
 from mk9p.errors import NineError
+from mk9p.servers.block.disk import Disk
 from mk9p.tree import Buffer, File, Handle, Open
-from servers.block.disk import Disk
 
 _SG_IO: Final = 0x2285
 _NONE, _TO, _FROM = -1, -2, -3

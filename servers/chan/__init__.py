@@ -8,8 +8,8 @@ agreed on between kernels. The precedents are mq_overview(7), for messages and t
 
 import os
 
+from mk9p.servers.chan.files import Channels
 from mk9p.tree import Dir
-from servers.chan.files import Channels
 
 
 def tree(*, root: str = "/") -> Dir:

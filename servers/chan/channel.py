@@ -17,8 +17,8 @@ import attrs
 import trio
 
 from mk9p.errors import NineError
+from mk9p.servers.chan.lines import Line, Rings
 from mk9p.tree import Ctl, settings
-from servers.chan.lines import Line, Rings
 
 CAPACITY: Final = 256  # messages that wait: with SIZE, 16 MiB
 MOST: Final = 65536  # of capacity

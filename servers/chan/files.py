@@ -12,9 +12,9 @@ import attrs
 
 from mk9p.auth import Principal
 from mk9p.errors import NineError
+from mk9p.servers.chan.channel import Channel
+from mk9p.servers.chan.lines import Line, Rings
 from mk9p.tree import Change, Conversations, Ctl, Dir, Maybe, Node, Open, Stat, Stream, Text
-from servers.chan.channel import Channel
-from servers.chan.lines import Line, Rings
 
 NAMES = 4096  # channels with a name: each may hold messages
 MASK = 0o755  # of what mkdir asks for, as create(5) of Plan 9 takes its directory's

@@ -11,9 +11,9 @@ from functools import partial
 
 import trio
 
+from mk9p.servers.cmd.command import Command
+from mk9p.servers.cmd.running import Commands, Running, finish
 from mk9p.tree import Conversations, Dir
-from servers.cmd.command import Command
-from servers.cmd.running import Commands, Running, finish
 
 GRACE = 2.0  # seconds that a command has after SIGHUP: a shell ends its own commands in less, and nobody waits longer for a prompt
 

@@ -18,11 +18,11 @@ import trio
 from mk9p import signals
 from mk9p.auth import Principal
 from mk9p.errors import NineError
+from mk9p.servers.cmd.files import CountedCtl, Data, Errors, Wait
+from mk9p.servers.cmd.pipes import Pipe, Stderr, Terminal
+from mk9p.servers.cmd.running import Commands, Running
+from mk9p.servers.cmd.spawn import PATH, Spec, User, spawn
 from mk9p.tree import Dir, Stream, Text, join, quote, settings
-from servers.cmd.files import CountedCtl, Data, Errors, Wait
-from servers.cmd.pipes import Pipe, Stderr, Terminal
-from servers.cmd.running import Commands, Running
-from servers.cmd.spawn import PATH, Spec, User, spawn
 
 
 @attrs.define(eq=False)

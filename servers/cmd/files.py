@@ -14,8 +14,8 @@ from mk9p.errors import NineError
 from mk9p.tree import Buffer, Change, Ctl, Handle, Maybe, Open, settle
 
 if TYPE_CHECKING:
-    from servers.cmd.command import Command
-    from servers.cmd.pipes import Pipe, Terminal
+    from mk9p.servers.cmd.command import Command
+    from mk9p.servers.cmd.pipes import Pipe, Terminal
 
 
 def _begun(pipe: "Pipe | Terminal | None") -> "Pipe | Terminal":

@@ -21,7 +21,7 @@ import outcome
 import trio
 
 from mk9p.errors import NineError
-from servers.cmd.locked import Call, Locked
+from mk9p.servers.cmd.locked import Call, Locked
 
 PIECE: Final = 65536  # what a pipe of Linux holds
 PATIENCE: Final = 1.0  # seconds that a write which was cancelled waits for what it has taken; it takes no time but where another holds the pipe

@@ -14,9 +14,9 @@ import attrs
 import trio
 
 from mk9p.errors import NineError
+from mk9p.servers.cmd.pipes import Pipe
 from mk9p.signals import ending
 from mk9p.tree import quote
-from servers.cmd.pipes import Pipe
 
 
 @attrs.define(eq=False)

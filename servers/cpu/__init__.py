@@ -11,8 +11,8 @@ from contextlib import asynccontextmanager
 import trio
 
 from mk9p import uevents
+from mk9p.servers.cpu.cpus import Cpus
 from mk9p.tree import Dir
-from servers.cpu.cpus import Cpus
 
 __all__ = ["tree"]
 

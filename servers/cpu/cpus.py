@@ -10,12 +10,12 @@ import trio
 
 from mk9p.affinity import CpuList, CpuSet, listed, numbers
 from mk9p.errors import NineError, wording
+from mk9p.servers.cpu import sysfs
+from mk9p.servers.cpu.isolation import Isolation
+from mk9p.servers.cpu.noise import Counts, Noise
 from mk9p.sysfs import put, text
 from mk9p.tree import Ctl, Dir, Lazy, Log, Text, fields
 from mk9p.uevents import Uevent
-from servers.cpu import sysfs
-from servers.cpu.isolation import Isolation
-from servers.cpu.noise import Counts, Noise
 
 _WINDOW_TICKS = 50  # a load is measured over half a second at least: with ticks of 10 ms, less would be noise
 _DEVICE = "/devices/system/cpu/cpu"

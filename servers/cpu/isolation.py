@@ -14,9 +14,9 @@ import attrs
 
 from mk9p.affinity import CpuSet, Setting, away, handler, interrupts, keep_off, listed, new_interrupts, numbers
 from mk9p.errors import NineError
+from mk9p.servers.cpu.partition import Partition
+from mk9p.servers.cpu.threads import Thread, kept, put_right, threads
 from mk9p.sysfs import names, text
-from servers.cpu.partition import Partition
-from servers.cpu.threads import Thread, kept, put_right, threads
 
 _KEPT = "kept"
 _OFF = "off"

@@ -19,8 +19,8 @@ import attrs
 from mk9p.affinity import CpuSet, listed, numbers
 from mk9p.errors import NineError, wording
 from mk9p.ktext import split_words, unescaped
+from mk9p.servers.cpu.awake import awake
 from mk9p.sysfs import names, put, text
-from servers.cpu.awake import awake
 
 NAME: Final = "mk9p.isolated"
 PLACE: Final = "/run/mk9p/cgroup2"

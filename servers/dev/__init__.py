@@ -11,12 +11,12 @@ from collections.abc import Awaitable
 
 import trio
 
+from mk9p.servers.dev.clock import read_time, set_time
+from mk9p.servers.dev.cons import Consctl, Console, Use
+from mk9p.servers.dev.kmsg import Records
+from mk9p.servers.dev.sysname import SysName
+from mk9p.servers.dev.sysstat import SysStat
 from mk9p.tree import Block, Buffer, Dir, Maybe, Stream, Text
-from servers.dev.clock import read_time, set_time
-from servers.dev.cons import Consctl, Console, Use
-from servers.dev.kmsg import Records
-from servers.dev.sysname import SysName
-from servers.dev.sysstat import SysStat
 
 
 def tree(*, root: str = "/", console: str | None = None) -> Dir:

@@ -18,9 +18,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from mk9p.errors import NineError
+from mk9p.servers.fs import slow
+from mk9p.servers.fs.export import Export
 from mk9p.tree import Node
-from servers.fs import slow
-from servers.fs.export import Export
 
 
 @asynccontextmanager

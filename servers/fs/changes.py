@@ -19,12 +19,12 @@ import attrs
 
 from mk9p.auth import NO_ID, Principal, falls
 from mk9p.errors import NineError
+from mk9p.servers.fs import kernel, marks
 from mk9p.tree import NOW, Change
 from mk9p.wire import QTDIR, QTSYMLINK
-from servers.fs import kernel, marks
 
 if TYPE_CHECKING:
-    from servers.fs.held import Held
+    from mk9p.servers.fs.held import Held
 
 _MOST: Final = 1 << 63
 _FALLING: Final = st.S_ISUID | st.S_ISGID

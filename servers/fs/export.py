@@ -26,13 +26,13 @@ import trio
 from mk9p.auth import Principal
 from mk9p.errors import NineError
 from mk9p.ktext import field, whole
+from mk9p.servers.fs import kernel
+from mk9p.servers.fs.identity import ITSELF, Identity, Nobody, numbered
 from mk9p.tree.qids import child
-from servers.fs import kernel
-from servers.fs.identity import ITSELF, Identity, Nobody, numbered
 
 if TYPE_CHECKING:
-    from servers.fs.held import Held
-    from servers.fs.nodes import FsNode
+    from mk9p.servers.fs.held import Held
+    from mk9p.servers.fs.nodes import FsNode
 
 _SPACE: Final = 0x6D6B_6673  # "mkfs": keeps paths of stored files apart from those of other servers' files
 _MASK: Final = 0xFFFF_FFFF_FFFF_FFFF

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from mk9p.errors import NineError
+from mk9p.servers.fs import buffers, changes, kernel, locks
 from mk9p.tree import Buffer, Change, Handle, Lock, Maybe, Open
 from mk9p.wire import L_DSYNC, L_NOATIME, L_SYNC
-from servers.fs import buffers, changes, kernel, locks
 
 if TYPE_CHECKING:
-    from servers.fs.held import Held
+    from mk9p.servers.fs.held import Held
 
 _PASSED: Final = ((L_DSYNC, os.O_DSYNC), (L_SYNC, os.O_SYNC), (L_NOATIME, os.O_NOATIME))
 _ANY: Final = L_DSYNC | L_SYNC | L_NOATIME

@@ -9,14 +9,14 @@ import trio
 
 from mk9p.auth import Principal
 from mk9p.errors import NineError
+from mk9p.servers.fs import changes, kernel, marks
+from mk9p.servers.fs.export import Export
+from mk9p.servers.fs.names import from_host, to_host
 from mk9p.tree import Change, Maybe, Node, Stat, StatFs
 from mk9p.wire import QTDIR, QTFILE, QTSYMLINK
-from servers.fs import changes, kernel, marks
-from servers.fs.export import Export
-from servers.fs.names import from_host, to_host
 
 if TYPE_CHECKING:
-    from servers.fs.nodes import FsNode
+    from mk9p.servers.fs.nodes import FsNode
 
 WEIGHT: Final = 512  # bytes that it takes, without its status: itself, its numbers, and what the export notes of it
 _SPECIAL: Final = "devices, pipes and sockets are used where they are, and not opened through here"

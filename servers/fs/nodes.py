@@ -13,13 +13,13 @@ from typing import Final, TypeVar
 
 from mk9p.auth import ROOT, Principal
 from mk9p.errors import NineError
+from mk9p.servers.fs import kernel
+from mk9p.servers.fs.export import Export, Path
+from mk9p.servers.fs.handles import FsDirectory, FsFile, flags_of
+from mk9p.servers.fs.held import Held
+from mk9p.servers.fs.names import entry_name, from_host, to_host
 from mk9p.tree import Handle, Maybe, Node, Open, Stat, settle
 from mk9p.wire import QTDIR
-from servers.fs import kernel
-from servers.fs.export import Export, Path
-from servers.fs.handles import FsDirectory, FsFile, flags_of
-from servers.fs.held import Held
-from servers.fs.names import entry_name, from_host, to_host
 
 _DEVICE: Final = "devices are used where they are, and not made through here"
 _MADE: Final = (st.S_IFREG, st.S_IFIFO, st.S_IFSOCK)

@@ -19,12 +19,12 @@ import trio
 
 from mk9p.auth import Principal
 from mk9p.errors import NineError
+from mk9p.servers.fs import kernel, locks, nodes
+from mk9p.servers.fs.export import Export
+from mk9p.servers.fs.handles import FsDirectory, FsFile
+from mk9p.servers.fs.names import entry_name
+from mk9p.servers.fs.nodes import FsNode
 from mk9p.tree import Buffer, Change, Handle, Lock, Maybe, Node, Open, Stat, StatFs, settle
-from servers.fs import kernel, locks, nodes
-from servers.fs.export import Export
-from servers.fs.handles import FsDirectory, FsFile
-from servers.fs.names import entry_name
-from servers.fs.nodes import FsNode
 
 T = TypeVar("T")
 

@@ -10,11 +10,11 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from mk9p.servers.host.name import HostName
+from mk9p.servers.host.power import Power
+from mk9p.servers.host.status import Status
+from mk9p.servers.host.uevents import Uevents
 from mk9p.tree import Ctl, Dir, Log, Text, settings
-from servers.host.name import HostName
-from servers.host.power import Power
-from servers.host.status import Status
-from servers.host.uevents import Uevents
 
 
 @asynccontextmanager

@@ -11,14 +11,14 @@ from functools import partial
 
 import trio
 
+from mk9p.servers.net import streams, udp
+from mk9p.servers.net.interfaces import interfaces
+from mk9p.servers.net.names import cs, dns
+from mk9p.servers.net.ndb import ndb
+from mk9p.servers.net.neighbours import arp
+from mk9p.servers.net.routes import iproute
+from mk9p.servers.net.stats import counters
 from mk9p.tree import Dir, Text
-from servers.net import streams, udp
-from servers.net.interfaces import interfaces
-from servers.net.names import cs, dns
-from servers.net.ndb import ndb
-from servers.net.neighbours import arp
-from servers.net.routes import iproute
-from servers.net.stats import counters
 
 
 @asynccontextmanager

@@ -9,8 +9,8 @@ from typing import Any
 import attrs
 
 from mk9p.errors import NineError
+from mk9p.servers.net.netlink import address, interface_names, netlink, network, prefix
 from mk9p.tree import Ctl, Dir, Lazy, Node, Text
-from servers.net.netlink import address, interface_names, netlink, network, prefix
 
 _COUNTERS = {
     "pktin": "rx_packets",

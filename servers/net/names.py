@@ -13,9 +13,9 @@ import trio
 
 from mk9p.errors import NineError
 from mk9p.ktext import split_words, trim
+from mk9p.servers.net import address
+from mk9p.servers.net.files import Opened
 from mk9p.tree import Buffer, Change, Handle, Maybe
-from servers.net import address
-from servers.net.files import Opened
 
 _THREADS: Final = 16  # questions under way at once: a resolver that is silent keeps each for many seconds
 _NETWORKS: Final = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}

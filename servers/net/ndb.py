@@ -5,8 +5,8 @@ from pathlib import Path
 
 from mk9p.errors import NineError
 from mk9p.ktext import split_lines, split_words, whole
-from servers.net.interfaces import addresses
-from servers.net.routes import default
+from mk9p.servers.net.interfaces import addresses
+from mk9p.servers.net.routes import default
 
 
 async def ndb(root: str) -> str:

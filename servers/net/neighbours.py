@@ -4,8 +4,8 @@ import errno
 from typing import Any, Final
 
 from mk9p.errors import NineError
+from mk9p.servers.net.netlink import FAMILIES, address, interface_names, interface_number, netlink
 from mk9p.tree import Ctl
-from servers.net.netlink import FAMILIES, address, interface_names, interface_number, netlink
 
 _STATES: Final = {1: "WAIT", 32: "FAIL"}  # NUD_INCOMPLETE, NUD_FAILED; all others have an address that is used: OK
 _NOARP: Final = 0x40  # multicast and the loopback: nobody was asked

@@ -11,7 +11,7 @@ from typing import Any, Final
 import attrs
 import trio
 
-from servers.net.sockets import Socket
+from mk9p.servers.net.sockets import Socket
 
 PKTINFO: Final = 8  # IP_PKTINFO; ipi_ifindex, ipi_spec_dst, ipi_addr
 NOWHERE: Final = bytes(16)

@@ -9,8 +9,8 @@ import socket
 from typing import Any, Final
 
 from mk9p.errors import NineError
+from mk9p.servers.net.netlink import FAMILIES, address, interface_names, interface_number, netlink, prefix
 from mk9p.tree import Ctl
-from servers.net.netlink import FAMILIES, address, interface_names, interface_number, netlink, prefix
 
 _TABLE: Final = 254  # RT_TABLE_MAIN
 _UNICAST: Final = 1

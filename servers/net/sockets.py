@@ -17,8 +17,8 @@ from typing import TypeVar
 import trio
 
 from mk9p.errors import NineError
+from mk9p.servers.net.address import Where, halves, mapped
 from mk9p.tree import Maybe
-from servers.net.address import Where, halves, mapped
 
 T = TypeVar("T")
 

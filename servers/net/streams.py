@@ -14,11 +14,11 @@ import attrs
 
 from mk9p.auth import Principal
 from mk9p.errors import NineError
+from mk9p.servers.net import address
+from mk9p.servers.net.address import Where
+from mk9p.servers.net.files import Opened, settled
+from mk9p.servers.net.sockets import Socket, make, queued, take
 from mk9p.tree import Conversations, Ctl, Dir, Handle, Maybe, Open, Stream, Text, join
-from servers.net import address
-from servers.net.address import Where
-from servers.net.files import Opened, settled
-from servers.net.sockets import Socket, make, queued, take
 
 # The kernel's states (net/tcp_states.h, from 1) in the words of ip(3)
 STATES: Final = (

@@ -17,11 +17,11 @@ import attrs
 
 from mk9p.auth import Principal
 from mk9p.errors import NineError
+from mk9p.servers.net import address
+from mk9p.servers.net.files import Opened, settled
+from mk9p.servers.net.port import NOWHERE, PKTINFO, Datagram, Port, packed
+from mk9p.servers.net.sockets import Socket, make, queued, take
 from mk9p.tree import Conversations, Ctl, Dir, Handle, Maybe, Open, Stream, Text, join
-from servers.net import address
-from servers.net.files import Opened, settled
-from servers.net.port import NOWHERE, PKTINFO, Datagram, Port, packed
-from servers.net.sockets import Socket, make, queued, take
 
 HEADER: Final = struct.Struct("!16s16s16sHH")  # Udphdr: remote, local, interface, their port, ours
 

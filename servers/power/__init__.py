@@ -15,12 +15,12 @@ import trio
 
 from mk9p import uevents
 from mk9p.devices import Present, identity
+from mk9p.servers.power.cap import Cap
+from mk9p.servers.power.cpufreq import Boost, Policy
+from mk9p.servers.power.supply import Supply, brief, properties
 from mk9p.sysfs import names, threaded
 from mk9p.tree import Ctl, Dir, Lazy, Log, Node, Text
 from mk9p.uevents import Uevent
-from servers.power.cap import Cap
-from servers.power.cpufreq import Boost, Policy
-from servers.power.supply import Supply, brief, properties
 
 __all__ = ["Power", "tree"]
 

@@ -6,9 +6,9 @@ it is, texts.py what its files say, control.py what may be done to it, ending.py
 
 import os
 
+from mk9p.servers.proc.process import Process
+from mk9p.servers.proc.procfs import Procfs
 from mk9p.tree import Dir, Lazy
-from servers.proc.process import Process
-from servers.proc.procfs import Procfs
 
 
 def tree(*, root: str = "/") -> Dir:

@@ -19,9 +19,9 @@ from mk9p import signals
 from mk9p.auth import ROOT, WRITE, Principal, may
 from mk9p.errors import NineError
 from mk9p.ktext import field, mounts, split_lines, trim
+from mk9p.servers.proc.procfs import Pid, Times, exited, guard_of, read_at
+from mk9p.servers.proc.texts import POLICIES
 from mk9p.tree import settings
-from servers.proc.procfs import Pid, Times, exited, guard_of, read_at
-from servers.proc.texts import POLICIES
 
 _URGENT = ("fifo", "rr")
 

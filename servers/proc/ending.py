@@ -15,9 +15,9 @@ import attrs
 import trio
 
 from mk9p.errors import NineError
+from mk9p.servers.proc.procfs import TICK_MS, Pid, Times, exited
 from mk9p.signals import ending
 from mk9p.tree import quote
-from servers.proc.procfs import TICK_MS, Pid, Times, exited
 
 _INFO: Final = struct.Struct("=QQ11Ii")  # struct pidfd_info, first version: mask, cgroup id, 11 ids, exit_code
 _GET_INFO: Final = 0xC000FF0B | _INFO.size << 16  # _IOWR(0xFF, 11, struct pidfd_info)

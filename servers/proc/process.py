@@ -15,11 +15,11 @@ import trio
 
 from mk9p.auth import READ, WRITE, Principal, may
 from mk9p.errors import NineError
+from mk9p.servers.proc import texts
+from mk9p.servers.proc.control import Control
+from mk9p.servers.proc.ending import Ending
+from mk9p.servers.proc.procfs import Pid
 from mk9p.tree import Buffer, Content, Ctl, Dir, File, Handle, Lazy, Maybe, Node, Open, Stat, StreamHandle, Text
-from servers.proc import texts
-from servers.proc.control import Control
-from servers.proc.ending import Ending
-from servers.proc.procfs import Pid
 
 
 def _owned(stat: Stat, owner: tuple[int, int]) -> Stat:

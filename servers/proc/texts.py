@@ -9,8 +9,8 @@ import time
 from typing import Final
 
 from mk9p.ktext import field, mounts
+from mk9p.servers.proc.procfs import TICK_MS, Pid, Times, read_at
 from mk9p.tree import join, quote
-from servers.proc.procfs import TICK_MS, Pid, Times, read_at
 
 STATES: Final = {
     "R": "Running",  # on a CPU or waiting for one: Linux does not say which

@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from mk9p.servers.seg.files import Segments
+from mk9p.servers.seg.handing import hand_out, listener
 from mk9p.tree import Dir
-from servers.seg.files import Segments
-from servers.seg.handing import hand_out, listener
 
 
 @asynccontextmanager

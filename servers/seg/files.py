@@ -13,8 +13,8 @@ import attrs
 from mk9p.auth import READ, WRITE, Principal, may
 from mk9p.errors import NineError
 from mk9p.ktext import trim, whole
+from mk9p.servers.seg.memory import Memory
 from mk9p.tree import Block, Buffer, Change, Ctl, Dir, Node, Stat, Text, settings
-from servers.seg.memory import Memory
 
 NAMES = 4096  # segments: each is a descriptor
 MASK = 0o711  # of what mkdir asks for, as create(5) of Plan 9 takes its directory's

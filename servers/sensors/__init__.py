@@ -18,12 +18,12 @@ import trio
 from mk9p import uevents
 from mk9p.devices import Present, identity
 from mk9p.errors import NineError
+from mk9p.servers.sensors import thermal
+from mk9p.servers.sensors.chip import Chip
+from mk9p.servers.sensors.zone import Cooler, Zone
 from mk9p.sysfs import link, names, text, threaded
 from mk9p.tree import Ctl, Dir, Lazy, Log, Node, Text
 from mk9p.uevents import Uevent
-from servers.sensors import thermal
-from servers.sensors.chip import Chip
-from servers.sensors.zone import Cooler, Zone
 
 __all__ = ["Sensors", "tree"]
 

@@ -13,10 +13,10 @@ from typing import Final
 import attrs
 import trio
 
+from mk9p.servers.tty.line import Line
+from mk9p.servers.tty.uart import UartCtl
 from mk9p.sysfs import names, text
 from mk9p.tree import Dir, Lazy, Node, Stream, Text
-from servers.tty.line import Line
-from servers.tty.uart import UartCtl
 
 __all__ = ["tree"]
 

@@ -18,9 +18,9 @@ import attrs
 import trio
 
 from mk9p.errors import NineError
+from mk9p.servers.tty.users import user
 from mk9p.tree import Node, Open
 from mk9p.wire import L_EXCL
-from servers.tty.users import user
 
 HISTORY: Final = 65536
 _CHUNK: Final = 65536

@@ -18,10 +18,10 @@ from typing import Any, Final, Literal
 import trio
 
 from mk9p.errors import NineError
+from mk9p.servers.tty.line import CFLAG, FLOW, IFLAG, ISPEED, OSPEED, Line, attributes
 from mk9p.sysfs import put, text
 from mk9p.tree import Ctl, quote
 from mk9p.tree.words import Word, word
-from servers.tty.line import CFLAG, FLOW, IFLAG, ISPEED, OSPEED, Line, attributes
 
 _BITS: Final = {5: termios.CS5, 6: termios.CS6, 7: termios.CS7, 8: termios.CS8}
 _SPEEDS: Final = {int(n[1:]): getattr(termios, n) for n in dir(termios) if n[0] == "B" and n[1:].isdecimal()}

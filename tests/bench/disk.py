@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from clients.lab import Lab, serving
 from mk9p.client import Client
+from mk9p.clients.lab import Lab, serving
 from tests.vm.lab_vm import ALL, Vm, insmod, lab_file, until, up_or_down
 
 MSIZE = 512_000  # PAGE_SIZE * (VIRTQUEUE_NUM - 3) of net/9p/trans_virtio.c

@@ -50,7 +50,7 @@ class Deep(Dir):
 
 async def serve(directory: str) -> None:
     """Serve a tree of all that can be waited for, kept or filled; says where on standard error."""
-    from servers.fs import tree as stored
+    from mk9p.servers.fs import tree as stored
 
     async def never() -> bytes:
         await trio.sleep_forever()

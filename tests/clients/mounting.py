@@ -14,7 +14,7 @@ import attrs
 import pytest
 from patience import SOON
 
-from clients import mount
+from mk9p.clients import mount
 
 TREE = str(Path(__file__).with_name("mount_tree.py"))
 PATIENCE = SOON

@@ -11,7 +11,7 @@ import pytest
 from mounting import Place, need_fuse, place, until
 from patience import SOON
 
-from clients import mount
+from mk9p.clients import mount
 from mk9p.testing.replies import CONTENT, FILES
 from mk9p.wire import Dialect
 

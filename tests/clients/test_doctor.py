@@ -14,12 +14,12 @@ import pytest
 import trio
 from mounting import place
 
-from clients.doctor.examine import SKIPPED, Bounds, Examination, tell
-from clients.doctor.judge import Content, Finding, of_content, of_name
-from clients.doctor.options import address_of, mount_line, of_options
-from clients.doctor.sources import Local, Served
-from clients.mounts import Mounted
 from mk9p.auth import Principal
+from mk9p.clients.doctor.examine import SKIPPED, Bounds, Examination, tell
+from mk9p.clients.doctor.judge import Content, Finding, of_content, of_name
+from mk9p.clients.doctor.options import address_of, mount_line, of_options
+from mk9p.clients.doctor.sources import Local, Served
+from mk9p.clients.mounts import Mounted
 from mk9p.errors import NineError
 from mk9p.testing import mounted
 from mk9p.tree import Block, Change, Ctl, Dir, Handle, Log, Node, Open, Stat, Stream, Text

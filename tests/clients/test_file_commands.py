@@ -17,10 +17,10 @@ import pytest
 import trio
 from patience import SOON
 
-from clients import copying
-from clients.listing import when
-from clients.tail import tail
 from mk9p.client import connect
+from mk9p.clients import copying
+from mk9p.clients.listing import when
+from mk9p.clients.tail import tail
 from mk9p.dial import listen
 from mk9p.errors import NineError
 from mk9p.server import Server

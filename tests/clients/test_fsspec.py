@@ -25,7 +25,7 @@ pytest.importorskip("fsspec", reason="fsspec is not installed")
 
 import fsspec
 
-from clients.fsspec import NineFileSystem
+from mk9p.clients.fsspec import NineFileSystem
 from mk9p.errors import NineError
 
 

@@ -218,7 +218,7 @@ def test_times_of_any_year(fs: Any, top: Path, when: int) -> None:
 
 
 def test_a_time_out_of_range_is_the_nearest() -> None:
-    from clients.fsspec_calls import moment
+    from mk9p.clients.fsspec_calls import moment
 
     assert [moment(seconds).year for seconds in (-1e30, -(1 << 62), -1, 1 << 62, 1e30)] == [1, 1, 1969, 9999, 9999]
 

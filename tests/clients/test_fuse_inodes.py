@@ -19,7 +19,7 @@ from mk9p.tree import Dir, Text
 if sys.platform != "linux":
     pytest.skip("Linux only", allow_module_level=True)
 
-from clients.fuse_inodes import Inode, Inodes
+from mk9p.clients.fuse_inodes import Inode, Inodes
 
 FILE, DIR = st.S_IFREG, st.S_IFDIR
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from clients.help import main, page, pages, subjects
-from clients.help_text import rendered
+from mk9p.clients.help import main, page, pages, subjects
+from mk9p.clients.help_text import rendered
 from mk9p.serving import available
 
 PAGES = Path(__file__).parent.parent.parent / "docs/files"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from clients.lab import DEFAULT, read_lab
-from clients.up import main
+from mk9p.clients.lab import DEFAULT, read_lab
+from mk9p.clients.up import main
 from mk9p.errors import NineError
 
 

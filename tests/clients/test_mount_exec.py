@@ -16,7 +16,7 @@ import os, sys, trio
 from mk9p.dial import dial, listen
 from mk9p.server import Server
 from mk9p.tree import Dir, Stream, Text
-from servers.cmd.spawn import Spec, spawn
+from mk9p.servers.cmd.spawn import Spec, spawn
 
 class Never:
     async def receive(self):

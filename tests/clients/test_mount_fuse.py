@@ -12,7 +12,7 @@ from mount_tree import DISK, NOBODY
 from mounting import Place, blocked, mk9p, need_fuse, place, until
 from patience import SOON
 
-from clients import mount, mounts
+from mk9p.clients import mount, mounts
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 from mounting import Place, exported, mk9p, need_fuse, until
 from patience import SOON
 
-from clients import mount
+from mk9p.clients import mount
 
 
 @pytest.fixture(params=["none", "mmap"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from mounting import Place, need_fuse, place
 
-from clients import mount
+from mk9p.clients import mount
 
 NUMBERS = [
     "before",

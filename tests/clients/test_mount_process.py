@@ -13,8 +13,8 @@ from mount_tree import NOBODY
 from mounting import Place, mk9p, need_fuse, place, until
 from patience import SOON
 
-from clients import mount
-from clients.fuse_alive import Serving
+from mk9p.clients import mount
+from mk9p.clients.fuse_alive import Serving
 
 SQUAT = """
 import os, socket, sys

@@ -11,7 +11,7 @@ import pytest
 from mount_tree import NOBODY
 from mounting import Place, exported, mk9p, need_fuse
 
-from clients import mount
+from mk9p.clients import mount
 
 
 @pytest.fixture(scope="module", params=["none", "mmap"])

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from mounting import Place, need_fuse, place, until
 
-from clients import mount
+from mk9p.clients import mount
 
 
 @pytest.fixture(params=["none", "loose"])

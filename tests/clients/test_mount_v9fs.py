@@ -11,7 +11,7 @@ import trio
 import trio.testing
 from patience import SOON
 
-from clients.v9fs import MSIZE, Wish, answering, dialled, differences, numeric_hosts, plan, relay
+from mk9p.clients.v9fs import MSIZE, Wish, answering, dialled, differences, numeric_hosts, plan, relay
 from mk9p.errors import NineError
 from mk9p.wire import NOTAG, Dialect, codec, decode
 from mk9p.wire import messages as m

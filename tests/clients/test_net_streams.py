@@ -14,13 +14,13 @@ import trio.testing
 from left_open import nothing_more, open_now
 from patience import SOON
 
-from clients import socks
-from clients.net import NetStream, dial, listen
 from mk9p.client import Client
+from mk9p.clients import socks
+from mk9p.clients.net import NetStream, dial, listen
 from mk9p.errors import NineError
+from mk9p.servers.net import tree
 from mk9p.testing import mounted
 from mk9p.tree import Dir
-from servers.net import tree
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from clients.new_server import made, main, make
+from mk9p.clients.new_server import made, main, make
 
 EXAMPLE = Path(__file__).parent.parent.parent / "examples/counter"
 LONGEST = "a" + 30 * "_" + "9"
@@ -60,7 +60,7 @@ def test_what_is_there_is_left_as_it_is(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_made_whole_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clients.new_server.made", lambda name: {"a": "a", "no/such/folder": "b"})
+    monkeypatch.setattr("mk9p.clients.new_server.made", lambda name: {"a": "a", "no/such/folder": "b"})
     with pytest.raises(FileNotFoundError):
         make("gpio", tmp_path / "made")
     assert not (tmp_path / "made").exists()

@@ -13,9 +13,9 @@ import attrs
 import pytest
 import trio
 
-from clients import top
-from clients.top import Look, Process
 from mk9p.client import Client, connect
+from mk9p.clients import top
+from mk9p.clients.top import Look, Process
 from mk9p.composing import namespace
 from mk9p.dial import listen
 from mk9p.server import Server, Tally, stats_tree

@@ -20,9 +20,9 @@ import pytest
 import trio
 from patience import SOON
 
-from clients.trace import Watch, in_words, trace
 from mk9p import connect
 from mk9p.auth import Policy
+from mk9p.clients.trace import Watch, in_words, trace
 from mk9p.dial import listen
 from mk9p.errors import NineError
 from mk9p.pcap import Capture

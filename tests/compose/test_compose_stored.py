@@ -20,10 +20,10 @@ from mk9p.compose.namespace import Namespace
 from mk9p.dial import listen
 from mk9p.errors import NineError
 from mk9p.server import Server
+from mk9p.servers.fs import tree
 from mk9p.tree import Handle, Lock, Node, Open, Stat, Text, settle
 from mk9p.wire import LOCK_TYPE_UNLCK, LOCK_TYPE_WRLCK
 from mk9p.wire import messages as m
-from servers.fs import tree
 
 
 @asynccontextmanager

@@ -18,9 +18,9 @@ from mk9p.compose.remote import Remote, Server
 from mk9p.dial import dial, listen
 from mk9p.errors import NineError
 from mk9p.server import Server as Engine
+from mk9p.servers import fs
 from mk9p.tree import Conversations, Ctl, Dir, Node, Open, Text, settle
 from mk9p.wire import L_RDWR
-from servers import fs
 
 VERSIONS = ["9P2000.L", "9P2000.u", "9P2000"]
 OTHER = Principal("daemon", 1)

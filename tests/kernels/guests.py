@@ -16,7 +16,7 @@ import pytest
 import trio
 from patience import SOON
 
-from servers.kernels import backend, qemu, uml
+from mk9p.servers.kernels import backend, qemu, uml
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator

@@ -6,7 +6,7 @@ import pwd
 import sys
 from pathlib import Path
 
-from servers.kernels import emulator
+from mk9p.servers.kernels import emulator
 
 
 def test_a_user_of_its_own_is_nobody_elses_and_always_the_same() -> None:

@@ -14,9 +14,9 @@ import trio
 
 from mk9p.auth import ROOT
 from mk9p.dial import Listener, dial, listen
+from mk9p.servers.kernels import backend, tree
+from mk9p.servers.kernels.files import KernelDir
 from mk9p.tree import Open, settle
-from servers.kernels import backend, tree
-from servers.kernels.files import KernelDir
 from tests.kernels.guests import BACKENDS, BOOT, booted, ended, owner, processes_of, require, watched
 
 KINDS = pytest.mark.parametrize("kind", ["qemu", "uml"])
@@ -164,7 +164,7 @@ async def test_two_kernels_through_files_serve_their_trees(home: Path) -> None:
 OWNER = """
     import sys, trio
     from pathlib import Path
-    from servers.kernels import backend, qemu, uml
+    from mk9p.servers.kernels import backend, qemu, uml
 
     held = []  # a guest that nobody holds is ended
 

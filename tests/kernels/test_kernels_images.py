@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from mk9p.errors import NineError
-from servers.kernels import backend, images, initramfs, packages, qemu, tools
+from mk9p.servers.kernels import backend, images, initramfs, packages, qemu, tools
 
 APT_GET = """#!/bin/sh
 # a made-up mirror: `download` finds its package once `update` was run

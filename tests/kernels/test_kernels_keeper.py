@@ -14,7 +14,7 @@ import trio
 from patience import SOON
 
 from mk9p.errors import NineError
-from servers.kernels import keeper
+from mk9p.servers.kernels import keeper
 from tests.kernels.guests import ended, owner, processes_of, watched
 
 
@@ -93,7 +93,7 @@ async def test_a_killed_keeper_takes_its_guest_along_and_we_undo(tmp_path: Path)
 OWNER = """
     import sys, trio
     from pathlib import Path
-    from servers.kernels import keeper
+    from mk9p.servers.kernels import keeper
 
     async def main():
         held = await keeper.keep(Path(sys.argv[1]))

@@ -18,13 +18,13 @@ from mk9p.server import Limits, Server
 from mk9p.server.accounts import CONNECTION, FID, SPARE, WAITING
 from mk9p.server.limits import SMALL
 from mk9p.server.stats import clients
+from mk9p.servers.fs import locks
+from mk9p.servers.fs import tree as stored
+from mk9p.servers.fs.export import KNOWN
 from mk9p.tree import Dir, Log, Node, Stream, Text
 from mk9p.tree.paths import NAME
 from mk9p.wire import NOFID, NONUNAME, NOTAG, Dialect, codec
 from mk9p.wire import messages as m
-from servers.fs import locks
-from servers.fs import tree as stored
-from servers.fs.export import KNOWN
 
 USER = Peer("unix", "pid 7", uid=1007)
 OTHER = Peer("unix", "pid 8", uid=1008)

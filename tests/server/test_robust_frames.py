@@ -10,12 +10,12 @@ from odd_tree import PATHS, World, alone, nothing_left, tasks
 from talk import connect, serving
 
 from mk9p.server.closing import in_use
+from mk9p.servers.fs import tree as exported
 from mk9p.testing import rude
 from mk9p.testing.rude import Frames
 from mk9p.tree import Node
 from mk9p.wire import Dialect
 from mk9p.wire import messages as m
-from servers.fs import tree as exported
 
 ROUND = 2_500  # frames of one client
 

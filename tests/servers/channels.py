@@ -8,14 +8,14 @@ import pytest
 import trio
 from patience import SOON
 
-from clients.chan import channel
 from mk9p.auth import Policy
 from mk9p.client import Client, changes, connect, requests
+from mk9p.clients.chan import channel
 from mk9p.dial import SocketLink
 from mk9p.server import Server
+from mk9p.servers import chan
 from mk9p.testing import PRIVATE
 from mk9p.tree import Change, Dir
-from servers import chan
 
 
 @asynccontextmanager

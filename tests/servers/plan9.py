@@ -11,9 +11,9 @@ from exported import Files
 from talk import talking
 
 from mk9p.server.wishes import UNTOUCHED
+from mk9p.servers.fs import tree
 from mk9p.wire import NOFID, NONUNAME, Dialect, WireStat
 from mk9p.wire import messages as m
-from servers.fs import tree
 
 
 @attrs.define(eq=False)

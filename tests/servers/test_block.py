@@ -15,10 +15,10 @@ from tables import dos, gpt
 from trees import fails, ls, mode, plant, read, write
 
 from mk9p.client import Client
+from mk9p.servers.block import Disks, tree
 from mk9p.testing import check_tree, mounted
 from mk9p.tree import Node
 from mk9p.uevents import Uevent
-from servers.block import Disks, tree
 
 MIB = 1 << 20
 SECTORS = 4096

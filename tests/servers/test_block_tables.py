@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 from tables import dos, gpt, mbr
 
-from servers.block.tables import Part, Table, find
+from mk9p.servers.block.tables import Part, Table, find
 
 SECTORS = 4096
 

@@ -4,8 +4,8 @@ import pytest
 import trio
 from channels import clients, receive_one, status, until
 
-from clients.chan import channel
 from mk9p.client import Client
+from mk9p.clients.chan import channel
 
 
 @pytest.mark.parametrize("version", ["9P2000.L", "9P2000.u", "9P2000"])

@@ -6,13 +6,13 @@ import pytest
 import trio
 from channels import SOON, chmod, clients, one, receive_one, refused, status, until
 
-from clients.chan import bell, channel
 from mk9p.auth import ROOT
+from mk9p.clients.chan import bell, channel
 from mk9p.errors import NineError
 from mk9p.server import Server
+from mk9p.servers import chan
 from mk9p.testing import check_tree
 from mk9p.tree import Dir
-from servers import chan
 
 # what is refused
 

@@ -16,8 +16,8 @@ from trees import ls, mode
 
 from mk9p.auth import Principal
 from mk9p.errors import NineError
+from mk9p.servers.cmd import tree
 from mk9p.tree import Dir, settle, split
-from servers.cmd import tree
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import trio
 from talks import children, ended, gone, nothing_left, opened, talk, until
 from trees import ls, read
 
+from mk9p.servers.cmd import tree
 from mk9p.tree import Dir, settle, split
-from servers.cmd import tree
 
 
 @pytest.fixture

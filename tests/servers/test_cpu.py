@@ -12,11 +12,11 @@ from trees import ls, mode, opened, plant, read, write
 
 from mk9p import uevents
 from mk9p.affinity import listed, numbers
+from mk9p.servers.cpu import tree
+from mk9p.servers.cpu.cpus import Cpus
+from mk9p.servers.cpu.sysfs import TICK_NS, TIMES
 from mk9p.sysfs import text
 from mk9p.tree import Node, settle
-from servers.cpu import tree
-from servers.cpu.cpus import Cpus
-from servers.cpu.sysfs import TICK_NS, TIMES
 
 CPU = "sys/devices/system/cpu"
 

@@ -12,8 +12,8 @@ import pytest
 from trees import ls, opened, plant, read, walk, write
 
 from mk9p.auth import ROOT
+from mk9p.servers.cpu import tree
 from mk9p.tree import Node, Open, settle
-from servers.cpu import tree
 
 CPU, GROUP, WORK = "sys/devices/system/cpu", "sys/fs/cgroup/mk9p.isolated", "sys/devices/virtual/workqueue"
 KERNEL, BOUND = 0x00200000, 0x04000000

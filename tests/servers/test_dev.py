@@ -14,10 +14,10 @@ from trees import ls, mode, plant, read, walk, write
 
 from mk9p.auth import ROOT
 from mk9p.errors import NineError
+from mk9p.servers.dev import tree
+from mk9p.servers.dev.clock import parse_time
+from mk9p.servers.dev.kmsg import lost, number
 from mk9p.tree import Dir, Handle, Node, Open, settle
-from servers.dev import tree
-from servers.dev.clock import parse_time
-from servers.dev.kmsg import lost, number
 
 STAT = """cpu  30 0 30 300 0 0 0 0 0 0
 cpu0 10 1 20 100 5 2 3 4 0 0

@@ -17,9 +17,9 @@ from trees import read, walk, write
 
 from mk9p.auth import ROOT
 from mk9p.errors import NineError
+from mk9p.servers.dev import tree
+from mk9p.servers.dev.cons import HISTORY
 from mk9p.tree import Handle, Node, Open, settle
-from servers.dev import tree
-from servers.dev.cons import HISTORY
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ from exported import exported
 from left_open import descriptors
 
 from mk9p.auth import ROOT
+from mk9p.servers.fs import kernel, nodes
+from mk9p.servers.fs.export import Export
+from mk9p.servers.fs.names import from_host, to_host
 from mk9p.tree import Open, settle
 from mk9p.wire import Dialect, unpack_stats
 from mk9p.wire import messages as m
-from servers.fs import kernel, nodes
-from servers.fs.export import Export
-from servers.fs.names import from_host, to_host
 
 
 @pytest.fixture

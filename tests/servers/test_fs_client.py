@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from mk9p.client import changes, requests
+from mk9p.servers.fs import tree
 from mk9p.testing import mounted
 from mk9p.tree import Change
-from servers.fs import tree
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="sets modes that are root's to set")
 SPECIAL = (0o4755, 0o2755, 0o1755, 0o7777)

@@ -16,11 +16,11 @@ from mk9p.compose import remote
 from mk9p.dial import SocketLink, listen
 from mk9p.errors import NineError
 from mk9p.server import Server
+from mk9p.servers.fs import tree
 from mk9p.serving import Spec, kernel_tree
 from mk9p.testing import mounted
 from mk9p.wire import LOCK_BLOCKED, LOCK_SUCCESS, LOCK_TYPE_UNLCK, LOCK_TYPE_WRLCK
 from mk9p.wire import messages as m
-from servers.fs import tree
 
 
 @asynccontextmanager

@@ -11,11 +11,11 @@ from exported import also, exported
 from patience import SOON
 
 from mk9p.auth import ROOT
+from mk9p.servers.fs import slow, tree
+from mk9p.servers.fs.export import THREADS, Export
 from mk9p.tree import Open, settle
 from mk9p.wire import Dialect, unpack_stats
 from mk9p.wire import messages as m
-from servers.fs import slow, tree
-from servers.fs.export import THREADS, Export
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 

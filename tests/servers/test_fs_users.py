@@ -11,11 +11,11 @@ import pytest
 from exported import also, exported
 
 from mk9p.auth import NONE, ROOT, Principal
+from mk9p.servers.fs import nodes
+from mk9p.servers.fs.export import Export
+from mk9p.servers.fs.identity import Own
 from mk9p.tree import NOW, Change, Open, settle
 from mk9p.wire import messages as m
-from servers.fs import nodes
-from servers.fs.export import Export
-from servers.fs.identity import Own
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="acting as others needs root")
 

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from plan9 import Plan9, served
 
+from mk9p.servers.fs.handles import FsFile
+from mk9p.servers.fs.nodes import FsNode
 from mk9p.wire import (
     DMAPPEND,
     DMAUTH,
@@ -28,8 +30,6 @@ from mk9p.wire import (
     Dialect,
     Qid,
 )
-from servers.fs.handles import FsFile
-from servers.fs.nodes import FsNode
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="acting as others needs root")
 P9, U = Dialect.P9, Dialect.U

@@ -13,9 +13,9 @@ from patience import SOON
 from trees import ls, mode, opened, plant, read, write
 
 from mk9p.errors import NineError
+from mk9p.servers.host import tree
+from mk9p.servers.host.uevents import Uevents
 from mk9p.tree import Dir, Handle, Log, settle
-from servers.host import tree
-from servers.host.uevents import Uevents
 
 BOOT = "2a9675cb-f05e-4cf9-bd64-17ce62e16f51"
 
@@ -190,7 +190,7 @@ RENAMING = """
 import socket, sys, trio
 from mk9p.auth import ROOT
 from mk9p.tree import Open
-from servers.host import tree
+from mk9p.servers.host import tree
 
 async def main():
     async with tree() as host:

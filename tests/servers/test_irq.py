@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from trees import ls, mode, opened, plant, read, write
 
+from mk9p.servers.irq import Interrupts, tree
 from mk9p.tree import Node
-from servers.irq import Interrupts, tree
 
 
 def counted(seconds: float, **counts: int) -> dict[str, str]:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from trees import ls, mode, plant, read, write
 
+from mk9p.servers.mem import tree
 from mk9p.tree import Node
-from servers.mem import tree
 
 MEM = "sys/devices/system/memory"
 NODE = "sys/devices/system/node"

@@ -12,12 +12,12 @@ from calls import PAGE, SOON, all_of, call, listening, numbers, web
 from composed import composed
 from left_open import nothing_more, open_now
 
-from clients.net import NetStream
-from clients.net import dial as net_dial
-from clients.net import listen as net_listen
 from mk9p.client import Client, connect
+from mk9p.clients.net import NetStream
+from mk9p.clients.net import dial as net_dial
+from mk9p.clients.net import listen as net_listen
+from mk9p.servers.net import tree
 from mk9p.tree import Dir
-from servers.net import tree
 
 
 @asynccontextmanager

@@ -15,8 +15,8 @@ from left_open import descriptors, nothing_more, open_now
 from mk9p.client import Client, connect
 from mk9p.errors import NineError
 from mk9p.server import Server
+from mk9p.servers.net import tree
 from mk9p.testing import joined, mounted
-from servers.net import tree
 
 
 async def test_hangup_ends_readers_and_writers() -> None:

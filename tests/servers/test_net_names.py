@@ -11,7 +11,7 @@ from calls import SOON, served
 from trees import plant, read
 
 from mk9p.client import Client
-from servers.net import tree
+from mk9p.servers.net import tree
 
 
 async def ask(ns: Client, file: str, question: str, *, linux: bool = False) -> list[str]:

@@ -9,7 +9,7 @@ import trio
 from calls import SOON, call, numbers, served
 from left_open import descriptors
 
-from servers.net.udp import HEADER
+from mk9p.servers.net.udp import HEADER
 
 
 @pytest.fixture

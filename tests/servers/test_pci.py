@@ -10,9 +10,9 @@ import pytest
 from trees import fails, plant
 
 from mk9p.client import Client
+from mk9p.servers.pci import SLOT, Devices, tree
 from mk9p.testing import check_tree, mounted
 from mk9p.uevents import Uevent
-from servers.pci import SLOT, Devices, tree
 
 NET, IDE = "0000:00:03.0", "0000:00:01.1"
 BUS = "sys/bus/pci"

@@ -11,9 +11,9 @@ from sensing import CPU, POLICY, SUPPLY, ZONE
 from trees import fails, plant
 
 from mk9p.client import Client
+from mk9p.servers.power import Power, tree
 from mk9p.testing import check_tree, mounted
 from mk9p.uevents import Uevent
-from servers.power import Power, tree
 
 CAP = "cap/intel-rapl:0"
 

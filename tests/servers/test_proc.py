@@ -18,9 +18,9 @@ from trees import ls, opened, plant, read, walk, write
 
 from mk9p.auth import ROOT
 from mk9p.errors import NineError
+from mk9p.servers.proc import tree
+from mk9p.servers.proc.control import cgroup_mount, cpu_list
 from mk9p.tree import Dir, settle, split
-from servers.proc import tree
-from servers.proc.control import cgroup_mount, cpu_list
 
 NAMES = ["args", "ctl", "cwd", "environ", "error", "exe", "fd", "maps", "mem", "note", "ns", "status", "wait"]
 CAT = os.path.realpath("/usr/bin/cat")

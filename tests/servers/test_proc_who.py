@@ -12,8 +12,8 @@ from processes import NOBODY, Start, Started, heard, plant_process, root_only, s
 from trees import ls, mode, opened, read, walk, write
 
 from mk9p.errors import NineError
+from mk9p.servers.proc import tree
 from mk9p.tree import Dir, settle
-from servers.proc import tree
 
 
 @pytest.fixture

@@ -14,13 +14,13 @@ from left_open import nothing_more, open_now
 from patience import SOON
 from trees import plant
 
-from clients.seg import map_segment, open_segment
 from mk9p.auth import ROOT
 from mk9p.client import Client, changes, requests
+from mk9p.clients.seg import map_segment, open_segment
 from mk9p.errors import NineError
+from mk9p.servers import seg
 from mk9p.testing import check_tree, mounted
 from mk9p.tree import Change, Dir
-from servers import seg
 
 
 @asynccontextmanager
@@ -75,7 +75,7 @@ async def test_programs_of_this_machine_share_the_memory() -> None:
 async def test_another_process_maps_it() -> None:
     script = """
 import sys, trio
-from clients.seg import map_segment
+from mk9p.clients.seg import map_segment
 from mk9p.client import connect
 async def main():
     async with connect(sys.argv[1]) as ns, map_segment(ns, "seg/x") as buffer:

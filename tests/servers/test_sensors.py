@@ -14,9 +14,9 @@ from sensing import HWMON, THERMAL
 from trees import fails, plant
 
 from mk9p.client import Client
+from mk9p.servers.sensors import Sensors, thermal, tree
 from mk9p.testing import check_tree, mounted
 from mk9p.uevents import Uevent
-from servers.sensors import Sensors, thermal, tree
 
 
 @pytest.fixture

@@ -12,13 +12,13 @@ import trio.testing
 from composed import composed, serving_at
 from patience import SOON
 
-from clients.srv import post
 from mk9p.client import Client, connect
+from mk9p.clients.srv import post
 from mk9p.composing import namespace
 from mk9p.errors import NineError
+from mk9p.servers import srv
 from mk9p.testing import check_tree, mounted
 from mk9p.tree import Ctl, Dir, Log, Text
-from servers import srv
 
 
 class Program:

@@ -18,10 +18,10 @@ from patience import SOON
 from trees import fails, plant
 
 from mk9p.client import Client
+from mk9p.servers.tty import tree
+from mk9p.servers.tty.line import HISTORY
+from mk9p.servers.tty.users import user
 from mk9p.testing import check_tree, mounted
-from servers.tty import tree
-from servers.tty.line import HISTORY
-from servers.tty.users import user
 
 
 class Wire:

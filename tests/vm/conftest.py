@@ -16,7 +16,7 @@ import pytest
 import trio
 
 from mk9p.errors import NineError
-from servers.kernels import backend
+from mk9p.servers.kernels import backend
 from tests.kernels.guests import BACKENDS, require
 from tests.vm.lab_vm import ALL, PATIENCE, Shown, Vm, devices, lab_up, served
 

@@ -19,13 +19,13 @@ from typing import Any, TypeVar
 import attrs
 import trio
 
-from clients.lab import Lab
 from mk9p.auth import Policy
 from mk9p.client import Client, connect
+from mk9p.clients.lab import Lab
 from mk9p.dial import Listener, listen
 from mk9p.server import Server
+from mk9p.servers.kernels import images
 from mk9p.tree import Ctl, Dir, Log
-from servers.kernels import images
 from tests.interop.tree_interop import Everything
 
 T = TypeVar("T")
@@ -183,7 +183,7 @@ def insmod(kernel: str, names: tuple[str, ...]) -> str:
 UP = """
 import functools, sys
 from pathlib import Path
-from clients import lab
+from mk9p.clients import lab
 from mk9p.__main__ import main
 
 lab.Lab = functools.partial(lab.Lab, Path(sys.argv[1]))  # a lab of its own, not the machine's

@@ -5,7 +5,7 @@ from typing import Any
 
 import attrs
 
-from clients import mount, v9fs
+from mk9p.clients import mount, v9fs
 
 version, *arguments = sys.argv[1:]
 _plan = v9fs.plan

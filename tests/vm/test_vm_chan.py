@@ -10,8 +10,8 @@ import time
 
 import trio
 
-from clients.chan import bell, channel
 from mk9p.client import Client, connect
+from mk9p.clients.chan import bell, channel
 from tests.vm.lab_vm import PATIENCE, Vm
 
 LONG = bool(os.environ.get("MK9P_LONG"))
@@ -21,7 +21,7 @@ CHAN = "k/k0/chan"
 
 WRITE = """
 import sys, trio
-from clients.chan import channel
+from mk9p.clients.chan import channel
 from mk9p.client import connect
 
 async def main(address, path, count):
@@ -33,7 +33,7 @@ trio.run(main, *sys.argv[1:])
 """
 ANSWER = """
 import sys, trio
-from clients.chan import bell, channel
+from mk9p.clients.chan import bell, channel
 from mk9p.client import connect
 
 async def main(address, path, count):

@@ -18,8 +18,8 @@ import attrs
 import pytest
 import trio
 
-from clients import lab as labs
 from mk9p.client import Client
+from mk9p.clients import lab as labs
 from tests.servers.tables import dos, gpt
 from tests.vm.lab_vm import ALL, PATIENCE, Vm, insmod, lab_file, until, up_or_down
 
@@ -202,7 +202,7 @@ def test_tables_are_read_as_the_kernel_reads_them(machine: Machine, table: str) 
 
     assert vm.client(read) == content[64 * 512 :][: len(vm.client(read))]
 
-    from servers.block import tables
+    from mk9p.servers.block import tables
 
     parsed = tables.find(lambda start, count: content[start * 512 : (start + count) * 512], sectors, 512)
     assert ours == [f"part {p.name} {p.start} {p.end}" for p in parsed.parts]

@@ -18,7 +18,7 @@ import trio
 from mk9p.auth import Policy, Principal
 from mk9p.dial import listen
 from mk9p.server import Server
-from servers.fs import tree
+from mk9p.servers.fs import tree
 from tests.kernels.guests import Guest, booted, require
 
 HERE = Path(__file__).parent

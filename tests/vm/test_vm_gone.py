@@ -12,7 +12,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from clients.lab import Lab
+from mk9p.clients.lab import Lab
 from tests.kernels.guests import processes_of
 from tests.vm.lab_vm import PATIENCE, Pipe, lab_file, until, up_or_down
 

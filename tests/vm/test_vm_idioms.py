@@ -7,8 +7,8 @@ from contextlib import contextmanager
 import attrs
 import pytest
 
-from clients import lab as labs
 from mk9p.client import Client
+from mk9p.clients import lab as labs
 from mk9p.errors import NineError
 from tests.vm.conftest import Place
 from tests.vm.idioms import IDIOMS, LOST, Idiom, results

@@ -17,8 +17,8 @@ from typing import Any
 import attrs
 import pytest
 
-from clients import lab as labs
 from mk9p.client import Client
+from mk9p.clients import lab as labs
 from tests.vm.lab_vm import Vm, lab_file, until, up_or_down
 from tests.vm.test_vm_devices import insmod
 

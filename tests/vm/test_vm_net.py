@@ -14,9 +14,9 @@ from contextlib import contextmanager
 import attrs
 import pytest
 
-from clients import lab as labs
-from clients.net import dial
 from mk9p.client import Client
+from mk9p.clients import lab as labs
+from mk9p.clients.net import dial
 from tests.vm.lab_vm import PATIENCE, Pipe, Vm, insmod, until
 
 PAGE = b"".join(b"line %d of a page of the host\n" % number for number in range(3000))

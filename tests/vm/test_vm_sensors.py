@@ -15,9 +15,9 @@ import attrs
 import pytest
 import trio
 
-from clients import lab as labs
 from mk9p.client import Client
-from servers.kernels import images
+from mk9p.clients import lab as labs
+from mk9p.servers.kernels import images
 from tests.vm.lab_vm import Vm, insmod, lab_file, until, up_or_down
 
 MODULES = ("ac", "battery", "fan", "i2c_dev", "acpi_cpufreq", "cpufreq_userspace", "lm75", "lm90", "lm63")

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from clients.seg import map_segment, open_segment
 from mk9p.client import Client
+from mk9p.clients.seg import map_segment, open_segment
 from tests.vm.lab_vm import Vm, until
 
 
