@@ -233,7 +233,8 @@ class Handle:
 class Node:
     """A file, whatever it is made of. See the module's theory; every method's default is a refusal."""
 
-    __slots__ = ()  # so that kinds of which there are very many may have some
+    # Kinds of which there are very many may have slots; a dict is made only for those that set something else.
+    __slots__ = ("__dict__",)
 
     qtype: int = QTFILE
     """qid.type: QTDIR, QTFILE, QTSYMLINK …"""
