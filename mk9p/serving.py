@@ -211,14 +211,14 @@ def describe(listener: Listener, policy: Policy) -> str:
     """Return in one line who can do what on a listener."""
     if listener.kind in ("tcp", "vsock"):
         who = (
-            "every user is believed who he says he is"
+            "every user is believed to be who they say"
             if policy.trust
             else "everybody is `none` and gets what the permission bits give to others"
         )
     elif listener.kind == "unix":
         who = "root and this user attach as anybody, others as themselves"
     else:
-        who = "whoever holds the other end is believed who he says he is"
+        who = "whoever holds the other end is believed to be who they say"
     return who + ("; nothing can be changed" if policy.readonly else "")
 
 

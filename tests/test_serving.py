@@ -72,7 +72,7 @@ async def test_tcp_believes_nobody() -> None:
 
 async def test_tcp_that_is_trusted_believes_names() -> None:
     with serve("--trust", "-l", "tcp!127.0.0.1!0", "cmd", "dev") as (address, policy):
-        assert policy == "every user is believed who he says he is"
+        assert policy == "every user is believed to be who they say"
         async with connect(address, uname="root", n_uname=0) as c:
             assert (await (await c.open("cmd/clone", "r+")).pread(10, 0)) == b"0\n"
         async with connect(address, uname="nobody", n_uname=65534) as c:
