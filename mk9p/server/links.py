@@ -109,7 +109,7 @@ class Links(Workers):
 
     def come(self, events: list[tuple[int, int]]) -> int:
         """Let all links have a turn that are ready for something. Returns when that was, on the monotonic clock in ns."""
-        by_fd, add = self.by_fd, self.turns.add
+        by_fd, users = self.by_fd, self.turns.users
         now = monotonic_ns()
         for fd, event in events:
             link = by_fd.get(fd)
@@ -117,13 +117,20 @@ class Links(Workers):
                 if fd == self._bell:
                     os.eventfd_read(fd)
                 continue
-            if isinstance(link, Connection):
-                if not link.queued:
+            if event & GONE and isinstance(link, Connection):
+                # nobody would read that
+                if link.choked or link.held:
+                    self.hang_up(link, "the peer closed it")
+                    continue
+                # else it still reads, maybe
+                link.hung_up = link.hung_up or link.link.rfd == link.link.wfd
+            # as `Turns.add`, for what comes most often
+            if not link.queued:
+                link.queued = True
+                user = link.user
+                if not user.links:
+                    users.append(user)
+                user.links.append(link)
+                if isinstance(link, Connection):
                     link.counts.since = now
-                if event & GONE:
-                    if link.choked or link.held:  # nobody would read that
-                        self.hang_up(link, "the peer closed it")
-                        continue
-                    link.hung_up = link.hung_up or link.link.rfd == link.link.wfd  # else it still reads, maybe
-            add(link)
         return now
