@@ -86,14 +86,26 @@ async def _into(client: Client, descriptor: int, pieces: Read, new: str) -> None
         stat = os.fstat(descriptor)
         return stat.st_size, stat.st_mtime_ns
 
+    shifted = _position(descriptor) > 0
     read = await _begun(pieces)
     async with _target(client, new, None) as target:
         with _naming(new):
             before = await target.stat()
+            # What is written to another place than it was read from cannot be told to be the same by its effect.
+            if shifted and before.length and await look() == (before.length, before.mtime):
+                raise NineError(errno.EINVAL, SAME)
         read = await _told_apart(new, read, look, (before.length, before.mtime))
         await _fill(client, new, target, read)
         with _naming(new):
             await _cut(target)
+
+
+def _position(descriptor: int) -> int:
+    """Return where a file is read next; 0 for what has no such place, as a pipe."""
+    try:
+        return os.lseek(descriptor, 0, os.SEEK_CUR)
+    except OSError:
+        return 0
 
 
 async def _cut(target: File) -> None:

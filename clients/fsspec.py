@@ -309,6 +309,22 @@ class NineFileSystem(AbstractFileSystem):  # type: ignore[misc]
             self.copy(old, new, recursive=recursive, maxdepth=maxdepth, on_error="raise", **options)
             self.rm(old, recursive=recursive)
 
+    def copy(
+        self,
+        path1: Any,
+        path2: Any,
+        recursive: bool = False,
+        maxdepth: int | None = None,
+        on_error: str | None = None,
+        **options: Any,
+    ) -> None:
+        """Copy files, and with `recursive` directories; of one that would be copied into itself nothing is begun: that raises EINVAL."""
+        if recursive and isinstance(path2, str):
+            for path in [path1] if isinstance(path1, str) else path1:
+                if self.isdir(path):
+                    self._call(apart, self._strip_protocol(path), self._strip_protocol(path2))
+        super().copy(path1, path2, recursive=recursive, maxdepth=maxdepth, on_error=on_error, **options)
+
     def cp_file(self, path1: str, path2: str, **_: Any) -> None:
         """Copy a file, or make a directory where one is. Raises EINVAL for one that would be copied onto itself, or into itself."""
         old, new = self._strip_protocol(path1), self._strip_protocol(path2)

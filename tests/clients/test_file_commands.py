@@ -87,6 +87,21 @@ def test_a_file_copied_onto_itself_keeps_its_bytes(exported: Run, tree: Path) ->
     assert (tree / "f").read_text() == "precious"
 
 
+def test_an_input_that_was_read_already_is_not_written_over_itself(exported: Run, tree: Path) -> None:
+    (tree / "f").write_text("precious")
+    words = [*ME, "-a", exported.address, "write", "fs/tree/f"]
+    with (tree / "f").open("rb") as source:
+        os.lseek(source.fileno(), 3, os.SEEK_SET)
+        done = subprocess.run(words, stdin=source, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "mk9p write: fs/tree/f: it is the same file as its source\n")
+    assert (tree / "f").read_text() == "precious"
+    (tree / "g").write_text("another")
+    with (tree / "f").open("rb") as source:
+        os.lseek(source.fileno(), 3, os.SEEK_SET)
+        subprocess.run([*words[:-1], "fs/tree/g"], stdin=source, check=True)
+    assert (tree / "g").read_text() == "cious"
+
+
 def test_what_has_a_longer_target_leaves_nothing_of_it(exported: Run, tree: Path, tmp_path: Path) -> None:
     (tmp_path / "short").write_text("short")
     (tree / "short").write_text("short")

@@ -108,6 +108,11 @@ def test_a_directory_is_not_copied_or_moved_into_itself(fs: Any, top: Path) -> N
     assert (top / "one" / "d" / "f").read_text() == "precious"
     assert sorted(each.name for each in (top / "one" / "d").iterdir()) == ["f", "sub"]
     assert not list((top / "one" / "d" / "sub").iterdir())
+    (top / "one" / "d" / "a").mkdir()
+    (top / "one" / "d" / "a" / "f").write_text("first in the listing")
+    with pytest.raises(OSError, match="directory that is to be copied"):
+        fs.cp(f"{ONE}/d", f"{AGAIN}/d/sub/in", recursive=True)
+    assert not list((top / "one" / "d" / "sub").iterdir())
 
 
 def test_a_file_and_a_directory_of_one_name_stay(fs: Any, top: Path) -> None:
