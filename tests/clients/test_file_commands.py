@@ -93,7 +93,7 @@ def test_an_input_that_was_read_already_is_not_written_over_itself(exported: Run
     with (tree / "f").open("rb") as source:
         os.lseek(source.fileno(), 3, os.SEEK_SET)
         done = subprocess.run(words, stdin=source, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (1, "mk9p write: fs/tree/f: it is the same file as its source\n")
+    assert (done.returncode, done.stderr) == (1, "mk9p: fs/tree/f: it is the same file as its source\n")
     assert (tree / "f").read_text() == "precious"
     (tree / "g").write_text("another")
     with (tree / "f").open("rb") as source:
