@@ -73,7 +73,11 @@ async def carry(c: Connection, number: int, f: Fid, b: Backend | None) -> None:
         or (way.address, way.aname, way.who) != (b.way.address, b.way.aname, b.way.who)
     ):
         return
-    if await b.enter(number, way.names) and not b.dead and c.session.fids.get(number) is f:
+    if (
+        await b.enter(number, way.names, f.place.path if way.whole else None)
+        and not b.dead
+        and c.session.fids.get(number) is f
+    ):
         c.relays[number] = Hop(b, f.place, (), way)
         if way.whole:
             del c.session.fids[number]

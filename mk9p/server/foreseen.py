@@ -31,13 +31,40 @@ def of_walk(b: "Backend", hop: Hop, fid: int, type_: int, buf: bytearray, start:
         size = _u16(buf, at)[0]
         names.append(bytes(buf[at + 2 : at + 2 + size]))
         at += 2 + size
-    if at != end or any(name in (b"", b".", b"..") or b"/" in name or b"\0" in name for name in names):
+    if at != end or any(name in (b"", b".") or b"/" in name or b"\0" in name for name in names):
         return None
     if newfid in b.limbo or (hop.crossing and (not names or newfid == fid or not _stands(hop))):
         return None
-    way = (*hop.names, *(name.decode("utf-8", "surrogateescape") for name in names))
+    way = _led(b, hop, names) if b".." in names else (*hop.names, *(_text(name) for name in names))
+    if way is None:
+        return None
     before = hop if newfid == fid else _before(b, newfid)
     return Asked(b, type_, newfid, _makes(b, newfid, hop, way), hop, hop.names, count, before)
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _led(b: "Backend", hop: Hop, names: list[bytes]) -> tuple[str, ...] | None:
+    """Return where a walk with `..` leads, if it stays below the root of what is mounted; what is above, or a bind of a part, is ours to say."""
+    way, theirs = hop.place.node.way, b.way
+    if (
+        not hop.sure
+        or way is None
+        or way.names
+        or (way.address, way.aname, way.who) != (theirs.address, theirs.aname, theirs.who)
+    ):
+        return None
+    to = list(hop.names)
+    for name in names:
+        if name != b"..":
+            to.append(_text(name))
+        elif len(to) > 1:
+            to.pop()
+        else:
+            return None
+    return tuple(to)
 
 
 def _stands(hop: Hop) -> bool:

@@ -65,12 +65,13 @@ class Asked:
 
 @attrs.define(eq=False)
 class Own:
-    """A request of our own: `done` when its answer is known, `good` if it is a walk that went all the way."""
+    """A request of our own: `done` when its answer is known, `good` if it is a walk that went all the way; its last qid.path there is `path` then."""
 
     backend: "Backend"
     wanted: int
     done: trio.Event = attrs.field(factory=trio.Event)
     good: bool = False
+    path: int | None = None
 
     def answered(self, type_: int, buf: bytearray, start: int, size: int) -> None:
         self.good = (
@@ -78,6 +79,8 @@ class Own:
             and size == 9 + 13 * self.wanted
             and int.from_bytes(buf[start + 7 : start + 9], "little") == self.wanted
         )
+        if self.good and self.wanted:
+            self.path = int.from_bytes(buf[start + size - 8 : start + size], "little")
         self.done.set()
 
 

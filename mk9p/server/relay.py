@@ -10,8 +10,9 @@ Rules
 * A fid goes over when its walk has ended on such a node: it is walked to there too, under the same number. At a mount point (a way that is not
   `whole`) it is ours as well, and only walks from it go over: its qid, and where files may be created, are said by the mount table, and each walk
   asks the table whether the way is still open.
-* A fid made by a walk that was passed on is theirs alone: all its requests go over. What cannot go over (`..`, a request that names a fid of ours
-  beside it) is done here, with a fid of ours for as long as that takes, made by its names.
+* A fid made by a walk that was passed on is theirs alone: all its requests go over. What cannot go over (`..` out of what was mounted, a request that
+  names a fid of ours beside it) is done here, with a fid of ours for as long as that takes, made by its names.
+* Names may lead to another file by the time that they are used: a file's qid.path must be the same then, on the way over and on the way back.
 * What an answer tells of a fid is noted when it is there: requests that came after it may have been passed on long before.
 * qid.path is mapped by the server's `tree/qids.Foreign`, in place, in the few replies that have one. Nothing else is changed.
 * A tag is one request's, wherever that is answered: what was passed on is in one table for all of a client's servers.
@@ -130,12 +131,20 @@ class Backend:
 
     # requests of our own
 
-    async def enter(self, number: int, names: tuple[str, ...]) -> bool:
-        """Walk to a fid there by the names from the root; True if it is there now. Not cancelled: the answer comes, or the link ends."""
+    async def enter(self, number: int, names: tuple[str, ...], path: int | None) -> bool:
+        """Walk to a fid there by the names from the root; True if it is there now, and its path in our space is `path`, if that is to be looked at.
+
+        Not cancelled: the answer comes, or the link ends.
+        """
         own = self._ask(m.Twalk, len(names), ROOT, number, names)
         self.c.exchange.send(self.c)
         with trio.CancelScope(shield=True):
             await own.done.wait()
+        if own.good and path is not None and own.path is not None and self.way.paths[own.path] != path:
+            # the names lead to another file by now
+            if not self.dead:
+                self.leave(number)
+            return False
         return own.good
 
     def leave(self, number: int) -> None:

@@ -139,6 +139,20 @@ async def test_work_goes_on_in_a_directory_whose_parent_was_renamed(tmp_path: Pa
         assert sorted(os.listdir(it.dir / "pp/q")) == ["f", "made", "newer"]
 
 
+@pytest.mark.parametrize("near", VERSIONS)
+@pytest.mark.parametrize("back", VERSIONS)
+async def test_above_a_file_is_what_was_walked_through(tmp_path: Path, near: str, back: str) -> None:
+    async with lab(tmp_path, back) as it, through(it.tree, near) as client:
+        (it.dir / "p/q").mkdir(parents=True)
+        (it.dir / "p/q/f").write_text("12345")
+        c = client.connection
+        q, _ = await requests.walk(c, client.root, ("p", "q"))
+        another(it.dir)
+        for names in (("..", "q", "f"), ("..", "..", "pp", "q", "f")):
+            f, _ = await requests.walk(c, q, names)
+            assert (await requests.stat(c, f)).length == 5
+
+
 async def test_what_was_made_is_looked_for_where_it_was_made(tmp_path: Path) -> None:
     async with lab(tmp_path) as it:
         (it.dir / "p/q").mkdir(parents=True)
