@@ -56,7 +56,7 @@ class Walked(Node):
         self.parent: Self | None = parent
         self.name = name
         self.qtype = QTDIR if qid is None else qid.type  # nothing else is mounted
-        # The root's path is told by its place: what is there shall be one file before, while and after the server is there.
+        # The root's path is told by its place: what is there has to be one file before, while and after the server is there.
         self.path = None if qid is None else server.paths[qid.path]
         self._at = at
         self._old: tuple[Connection, int] | None = None  # the fid before, which a request under way may still name

@@ -27,7 +27,7 @@ def of_walk(b: "Backend", hop: Hop, fid: int, type_: int, buf: bytearray, start:
     at, names = start + 17, []
     for _ in range(count):
         if at + 2 > end:
-            return None  # the codec shall say what is wrong with it
+            return None  # the codec says what is wrong with it
         size = _u16(buf, at)[0]
         names.append(bytes(buf[at + 2 : at + 2 + size]))
         at += 2 + size

@@ -3,7 +3,7 @@
     refused why=handshake from=tcp!10.0.0.7!51234 user=- text="it did not attach within 30 s"
 
 A value with blanks, quotes or anything unprintable stands between double quotes, with Python's escapes in it, so that a line is a line whatever a
-peer calls himself. `why` is one word of these: `connections`, `handshake`, `protocol`, `version`, `attach`, `unread`, `partial`.
+peer calls itself. `why` is one word of these: `connections`, `handshake`, `protocol`, `version`, `attach`, `unread`, `partial`.
 Whoever had attached before is not refused any more, but `ended`. What was said of a connection once is not said again, so nobody fills a log over
 one connection.
 """

@@ -40,7 +40,7 @@ class FrameBuffer:
     view: memoryview = attrs.field(init=False, repr=False)
     head: int = attrs.field(init=False, default=0)  # the first byte not handed out
     tail: int = attrs.field(init=False, default=0)  # the first byte not received
-    _wanted: int = attrs.field(init=False, default=CAPACITY)  # how large the next buffer shall be at least
+    _wanted: int = attrs.field(init=False, default=CAPACITY)  # how large the next buffer has to be at least
     _passing: int = attrs.field(init=False, default=0)  # bytes still to come of a frame that is passed over
     _sought: int | None = attrs.field(init=False, default=None)  # by resync
 

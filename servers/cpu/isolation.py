@@ -152,8 +152,9 @@ class Isolation:
         """Remove the cgroup, or keep it as a memory, without CPUs, while a CPU is offline that free threads will have to be given."""
         found = threads(self.root)
         bound = {t.key: could[t.key] for t in found if t.key in could}
-        lacks = not self.root and any(self.present() - t.cpus for t in found if not t.bound and t.key not in bound)
-        if lacks and self.present() - self.online():
+        present = self.present()
+        lacks = not self.root and any(present - t.cpus for t in found if not t.bound and t.key not in bound)
+        if lacks and present - self.online():
             self._keep(bound, frozenset())
         else:
             self.partition.remove()

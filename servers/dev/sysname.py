@@ -24,7 +24,7 @@ class SysName:
 
     def write(self, text: str) -> None:
         """Set the name; raises EINVAL for one that is empty, longer than 64 bytes, or has white space or control characters in it."""
-        name = trim(text).encode()
-        if not 1 <= len(name) <= LONGEST or len(split_words(name)) != 1 or not name.decode().isprintable():
+        name = trim(text)
+        if not 1 <= len(name.encode()) <= LONGEST or len(split_words(name)) != 1 or not name.isprintable():
             raise NineError(errno.EINVAL, f"a name is one word of 1 to {LONGEST} bytes")
-        put(self.path, f"{trim(text)}\n")
+        put(self.path, f"{name}\n")

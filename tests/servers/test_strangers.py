@@ -41,7 +41,7 @@ def process() -> Iterator[int]:
 
 
 async def readable(node: Node, at: str, depth: int) -> dict[str, Node]:
-    """Return the files that a stranger may open for reading, below the directories that he may walk and list."""
+    """Return the files that a stranger may open for reading, below the directories that they may walk and list."""
     found: dict[str, Node] = {}
     for name, child in await settle(node.entries(NONE)):
         try:
