@@ -1,10 +1,8 @@
-"""What all tests share: helpers that stand beside a test are imported by their names, and the long mode."""
+"""What all tests share: the long mode, and that nothing is left behind."""
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -15,9 +13,6 @@ from tests.leftovers import Seen
 for _signal in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
     if signal.getsignal(_signal) is signal.SIG_IGN:
         signal.signal(_signal, signal.default_int_handler if _signal is signal.SIGINT else signal.SIG_DFL)
-
-for folder in ("server", "servers"):
-    sys.path.insert(0, str(Path(__file__).parent / folder))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

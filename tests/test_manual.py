@@ -4,11 +4,11 @@ import re
 from pathlib import Path
 
 import pytest
-from whole_tree import BESIDE, PLACES, whole
 
 from mk9p.serving import available
 from mk9p.testing import check_page
 from mk9p.testing.page import Page
+from tests.servers.whole_tree import BESIDE, PLACES, whole
 
 PAGES = Path(__file__).parent.parent / "docs/files"
 OURS = sorted(name for name, entry in available().items() if entry.value.startswith("mk9p.servers."))

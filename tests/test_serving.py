@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 import trio
-from patience import SOON
 
 from mk9p import connect
 from mk9p.dial import listen
 from mk9p.serving import OnlyRoot, Spec
+from tests.server.patience import SOON
 
 ME = [sys.executable, "-m", "mk9p"]
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it becomes another user")

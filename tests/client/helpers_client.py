@@ -11,7 +11,6 @@ from typing import Any
 import attrs
 import pytest
 import trio
-from patience import SOON
 
 from mk9p.client import Client, Connection, connect
 from mk9p.dial import Peer, SocketLink
@@ -19,6 +18,7 @@ from mk9p.server import Server
 from mk9p.tree import Node
 from mk9p.wire import Dialect, FrameBuffer, Qid, decode, encode
 from mk9p.wire import messages as m
+from tests.server.patience import SOON
 
 FILE, DIR = Qid(0, 0, 7), Qid(0x80, 0, 8)
 

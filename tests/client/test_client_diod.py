@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import trio
-from helpers_client import diod
 
 from mk9p import connect
 from mk9p.client import changes, requests, stored
 from mk9p.errors import NineError
 from mk9p.tree import NOW, Change
+from tests.client.helpers_client import diod
 
 
 async def test_files(tmp_path: Path) -> None:

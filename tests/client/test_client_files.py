@@ -9,13 +9,13 @@ import attrs
 import pytest
 import trio
 import trio.testing
-from helpers_client import served, serving
 
 import mk9p
 from mk9p.client import Client, connect
 from mk9p.errors import NineError
 from mk9p.server import Server
 from mk9p.tree import Block, Buffer, Ctl, Dir, Log, Stream, Text
+from tests.client.helpers_client import served, serving
 
 VERSIONS = ["9P2000.L", "9P2000.u", "9P2000"]
 BIG = bytes(range(256)) * 8192

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from helpers_client import DIR, Hand, by_hand, link
 
 from mk9p import connect
 from mk9p.client import handshake
 from mk9p.errors import NineError
 from mk9p.wire import NOTAG, Dialect
 from mk9p.wire import messages as m
+from tests.client.helpers_client import DIR, Hand, by_hand, link
 
 
 @asynccontextmanager

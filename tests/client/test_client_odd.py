@@ -6,12 +6,12 @@ from typing import Any
 import attrs
 import pytest
 import trio
-from helpers_client import DIR, FILE, Hand, by_hand
 
 from mk9p.client import Connection, files, requests, stored
 from mk9p.errors import NineError
 from mk9p.wire import Dialect, WireStat, pack_dirents, pack_stat
 from mk9p.wire import messages as m
+from tests.client.helpers_client import DIR, FILE, Hand, by_hand
 
 
 @pytest.mark.parametrize(

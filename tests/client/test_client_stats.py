@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import trio
-from helpers_client import FILE, by_hand
 from hypothesis import given
 from hypothesis import strategies as some
 
@@ -19,6 +18,7 @@ from mk9p.errors import NineError
 from mk9p.tree import NOW, Change, Stat
 from mk9p.wire import Dialect, Qid, WireStat
 from mk9p.wire import messages as m
+from tests.client.helpers_client import FILE, by_hand
 
 NS = 1_000_000_000
 U64 = 1 << 64

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import attrs
 import pytest
-from patience import SOON
 
 from mk9p.clients import mount
+from tests.server.patience import SOON
 
 TREE = str(Path(__file__).with_name("mount_tree.py"))
 PATIENCE = SOON

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from mounting import Place, need_fuse, place, until
-from patience import SOON
 
 from mk9p.clients import mount
 from mk9p.testing.replies import CONTENT, FILES
 from mk9p.wire import Dialect
+from tests.clients.mounting import Place, need_fuse, place, until
+from tests.server.patience import SOON
 
 HERE = Path(__file__).parent
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import trio
-from mounting import place
 
 from mk9p.auth import Principal
 from mk9p.clients.doctor.examine import SKIPPED, Bounds, Examination, tell
@@ -24,6 +23,7 @@ from mk9p.errors import NineError
 from mk9p.testing import mounted
 from mk9p.tree import Block, Change, Ctl, Dir, Handle, Log, Node, Open, Stat, Stream, Text
 from mk9p.wire import QTSYMLINK, Qid
+from tests.clients.mounting import place
 
 
 class Odd(Node):

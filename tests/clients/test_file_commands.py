@@ -15,7 +15,6 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
-from patience import SOON
 
 from mk9p.client import connect
 from mk9p.clients import copying
@@ -26,6 +25,7 @@ from mk9p.errors import NineError
 from mk9p.server import Server
 from mk9p.testing import mounted
 from mk9p.tree import Block, Dir, Log, Stream, Text
+from tests.server.patience import SOON
 
 ME = [sys.executable, "-m", "mk9p"]
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from patience import SOON
-from stored_tree import serving_stored
+
+from tests.clients.stored_tree import serving_stored
+from tests.server.patience import SOON
 
 Run = Callable[..., tuple[int, str]]
 

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from patience import SOON
-from stored_tree import serving_stored
+
+from tests.clients.stored_tree import serving_stored
+from tests.server.patience import SOON
 
 pytest.importorskip("fsspec", reason="fsspec is not installed")
 

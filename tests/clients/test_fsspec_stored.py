@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from patience import SOON
+
+from tests.server.patience import SOON
 
 pytest.importorskip("fsspec", reason="fsspec is not installed")
 

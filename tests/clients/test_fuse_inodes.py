@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import trio
-from patience import SOON
 
 from mk9p.auth import ROOT
 from mk9p.compose.remote import Remote, Server
 from mk9p.dial import listen
 from mk9p.server import Server as Engine
 from mk9p.tree import Dir, Text
+from tests.server.patience import SOON
 
 if sys.platform != "linux":
     pytest.skip("Linux only", allow_module_level=True)

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from mounting import PATIENCE, Place, need_fuse, place
+
+from tests.clients.mounting import PATIENCE, Place, need_fuse, place
 
 SCRIPT = r"""
 import os, sys, trio

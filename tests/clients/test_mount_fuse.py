@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mount_tree import DISK, NOBODY
-from mounting import Place, blocked, mk9p, need_fuse, place, until
-from patience import SOON
 
 from mk9p.clients import mount, mounts
+from tests.clients.mount_tree import DISK, NOBODY
+from tests.clients.mounting import Place, blocked, mk9p, need_fuse, place, until
+from tests.server.patience import SOON
 
 
 @pytest.fixture(scope="module")

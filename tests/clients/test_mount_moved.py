@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
-from mounting import Place, exported, mk9p, need_fuse, until
-from patience import SOON
 
 from mk9p.clients import mount
+from tests.clients.mounting import Place, exported, mk9p, need_fuse, until
+from tests.server.patience import SOON
 
 
 @pytest.fixture(params=["none", "mmap"])

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mounting import Place, need_fuse, place
 
 from mk9p.clients import mount
+from tests.clients.mounting import Place, need_fuse, place
 
 NUMBERS = [
     "before",

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mounting import Place, exported, need_fuse
 
-VM = Path(__file__).parents[1] / "vm"
+from tests.clients.mounting import Place, exported, need_fuse
+
+TOP = Path(__file__).parents[2]
 HANG = 540.0  # s: ten times what it takes on a quiet machine
 
 ALWAYS = {"open/O_TMPFILE", "mknod/device", "chown/own-group", "access/group", "names/not-utf-8"}
@@ -26,7 +27,11 @@ def test_cases_of_posix(there: Place) -> None:
     where = there.dir / "p"
     where.mkdir(mode=0o777)
     done = subprocess.run(
-        [sys.executable, "-B", VM / "posix_cases.py", where], capture_output=True, text=True, timeout=HANG
+        [sys.executable, "-B", "-m", "tests.vm.posix_cases", where],
+        cwd=TOP,
+        capture_output=True,
+        text=True,
+        timeout=HANG,
     )
     assert done.stderr == ""
     lines = done.stdout.split("\n")
@@ -37,5 +42,5 @@ def test_cases_of_posix(there: Place) -> None:
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_random_use_of_one_file(there: Place, seed: int) -> None:
-    command = [sys.executable, "-B", VM / "exerciser.py", there.dir / "fsx", str(seed), "400"]
+    command = [sys.executable, "-B", TOP / "tests/vm/exerciser.py", there.dir / "fsx", str(seed), "400"]
     assert subprocess.run(command, capture_output=True, text=True, timeout=HANG).stdout == "ok\n"

@@ -9,12 +9,12 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
-from mount_tree import NOBODY
-from mounting import Place, mk9p, need_fuse, place, until
-from patience import SOON
 
 from mk9p.clients import mount
 from mk9p.clients.fuse_alive import Serving
+from tests.clients.mount_tree import NOBODY
+from tests.clients.mounting import Place, mk9p, need_fuse, place, until
+from tests.server.patience import SOON
 
 SQUAT = """
 import os, socket, sys

@@ -8,10 +8,10 @@ import struct
 from collections.abc import Iterator
 
 import pytest
-from mount_tree import NOBODY
-from mounting import Place, exported, mk9p, need_fuse
 
 from mk9p.clients import mount
+from tests.clients.mount_tree import NOBODY
+from tests.clients.mounting import Place, exported, mk9p, need_fuse
 
 
 @pytest.fixture(scope="module", params=["none", "mmap"])

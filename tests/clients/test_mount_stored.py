@@ -6,9 +6,9 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from mounting import Place, need_fuse, place, until
 
 from mk9p.clients import mount
+from tests.clients.mounting import Place, need_fuse, place, until
 
 
 @pytest.fixture(params=["none", "loose"])

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import attrs
 import pytest
-from netns import Wire, program, serving, wire
-from patience import SOON
+
+from tests.server.patience import SOON
+from tests.servers.netns import Wire, program, serving, wire
 
 PAGE = "a page of the far side\n" * 1000
 SERVER = """

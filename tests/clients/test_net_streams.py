@@ -11,8 +11,6 @@ from functools import partial
 import pytest
 import trio
 import trio.testing
-from left_open import nothing_more, open_now
-from patience import SOON
 
 from mk9p.client import Client
 from mk9p.clients import socks
@@ -21,6 +19,8 @@ from mk9p.errors import NineError
 from mk9p.servers.net import tree
 from mk9p.testing import mounted
 from mk9p.tree import Dir
+from tests.server.left_open import nothing_more, open_now
+from tests.server.patience import SOON
 
 
 @asynccontextmanager

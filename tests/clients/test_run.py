@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 import trio
-from patience import SOON
 
 from mk9p.dial import listen
 from mk9p.server import Server
 from mk9p.tree import Dir, Stream
+from tests.server.patience import SOON
 
 ME = [sys.executable, "-m", "mk9p"]
 

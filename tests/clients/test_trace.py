@@ -18,7 +18,6 @@ from typing import Any
 
 import pytest
 import trio
-from patience import SOON
 
 from mk9p import connect
 from mk9p.auth import Policy
@@ -30,6 +29,7 @@ from mk9p.server import Server
 from mk9p.tree import Block, Ctl, Dir, Stream, Text
 from mk9p.wire import Dialect, encode
 from mk9p.wire import messages as m
+from tests.server.patience import SOON
 
 LINE = re.compile(r"\d\d:\d\d:\d\d\.\d{6} \d+ (->|<-|--) .+")
 LATENCY = re.compile(r"  \d+(\.\d+)? (us|ms|s)$")

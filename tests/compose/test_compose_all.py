@@ -2,11 +2,11 @@
 
 import pytest
 import trio
-from helpers_compose import Link, Store, ls, namespace, read, walk, write
 
 from mk9p.auth import NONE, ROOT
 from mk9p.compose.all import PATIENCE
 from mk9p.compose.namespace import Namespace
+from tests.compose.helpers_compose import Link, Store, ls, namespace, read, walk, write
 
 
 def lab() -> tuple[Namespace, Link, Link]:

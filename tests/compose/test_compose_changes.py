@@ -3,11 +3,11 @@
 import errno
 
 import pytest
-from helpers_compose import k1, k2, ls, make, namespace, read, walk, write
 
 from mk9p.auth import ROOT
 from mk9p.errors import NineError
 from mk9p.tree import Change, Open, settle
+from tests.compose.helpers_compose import k1, k2, ls, make, namespace, read, walk, write
 
 
 async def test_creation_goes_to_the_first_with_c() -> None:

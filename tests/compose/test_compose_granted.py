@@ -14,9 +14,6 @@ from typing import Any
 import attrs
 import pytest
 import trio
-from composed import serving_at
-from patience import SOON
-from talk import Talk
 
 from mk9p.auth import ROOT, GuestPolicy
 from mk9p.client import Client, connect
@@ -31,6 +28,9 @@ from mk9p.serving import Spec, kernel_tree
 from mk9p.tree import Ctl, Dir, Log, Node, Text
 from mk9p.wire import NOFID, Dialect
 from mk9p.wire import messages as m
+from tests.server.composed import serving_at
+from tests.server.patience import SOON
+from tests.server.talk import Talk
 
 HIDDEN = ("", "/ctl", "/ns", "/events", "/all/x", "/srv/x", "/kernels/ctl", "/kernels/k2/ctl", "/stats")
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has the files of others to give")

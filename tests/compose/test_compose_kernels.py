@@ -9,14 +9,14 @@ import attrs
 import pytest
 import trio
 import trio.testing
-from composed import serving_at
-from patience import SOON
 
 from mk9p.client import Client, connect
 from mk9p.compose.namespace import Namespace
 from mk9p.composing import Kernels, namespace
 from mk9p.errors import NineError
 from mk9p.tree import Dir, Log, Stream, Text
+from tests.server.composed import serving_at
+from tests.server.patience import SOON
 
 
 @attrs.define(eq=False)

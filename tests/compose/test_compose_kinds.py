@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 import trio
-from relaying import ON, Lab, lab, opened
-from talk import Talk, talking
 
 from mk9p.auth import ROOT
 from mk9p.compose.remote import Remote, Server
 from mk9p.servers.fs import tree
 from mk9p.wire import messages as m
 from mk9p.wire import unpack_dirents
+from tests.server.relaying import ON, Lab, lab, opened
+from tests.server.talk import Talk, talking
 
 PLAIN = {"dir": 4, "file": 8, "link": 10}  # DT_ of readdir(3)
 SPECIAL = {"fifo": 1, "socket": 12}

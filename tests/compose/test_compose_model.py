@@ -8,7 +8,6 @@ from typing import Any
 
 import attrs
 import trio
-from helpers_compose import Store, ls, namespace, read, walk
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +16,7 @@ from mk9p.compose.table import Item, Table
 from mk9p.errors import NineError
 from mk9p.tree import split
 from mk9p.wire import QTDIR
+from tests.compose.helpers_compose import Store, ls, namespace, read, walk
 
 TREES: dict[str, dict[str, Any]] = {
     "s1": {"a": {"b": "s1ab", "c": {"d": "s1acd"}}, "f": "s1f"},

@@ -3,7 +3,6 @@
 import errno
 
 import pytest
-from helpers_compose import Store, k1, k2, ls, namespace, read, walk, write
 
 from mk9p.auth import ROOT
 from mk9p.compose.namespace import Namespace
@@ -11,6 +10,7 @@ from mk9p.compose.table import clean
 from mk9p.errors import NineError
 from mk9p.tree import Dir, Text, settle
 from mk9p.wire import QTDIR
+from tests.compose.helpers_compose import Store, k1, k2, ls, namespace, read, walk, write
 
 
 async def test_the_top_has_the_composers_own_files() -> None:

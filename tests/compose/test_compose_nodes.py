@@ -3,11 +3,11 @@
 import errno
 
 import pytest
-from helpers_compose import Link, Store, k1, k2, ls, namespace, read, walk, write
 
 from mk9p.auth import NONE, ROOT, Principal
 from mk9p.compose.union import lexical
 from mk9p.tree import Change, Node, Stat, Text, settle
+from tests.compose.helpers_compose import Link, Store, k1, k2, ls, namespace, read, walk, write
 
 
 async def test_events_tell_what_was_done() -> None:

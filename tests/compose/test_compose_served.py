@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 import trio
-from helpers_compose import Store, ls
-from patience import SOON
 
 from mk9p.client import Client, connect
 from mk9p.compose.namespace import Namespace
@@ -18,6 +16,8 @@ from mk9p.dial import listen
 from mk9p.errors import NineError
 from mk9p.server import Server
 from mk9p.tree import Ctl, Dir, Node, Text
+from tests.compose.helpers_compose import Store, ls
+from tests.server.patience import SOON
 
 
 class Kernel:

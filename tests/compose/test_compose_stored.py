@@ -10,9 +10,6 @@ from typing import Any
 import attrs
 import pytest
 import trio
-from exported import Files
-from helpers_compose import Store, make, namespace, read, walk, write
-from talk import talking
 
 from mk9p.auth import ROOT, Policy, Principal
 from mk9p.compose import remote
@@ -24,6 +21,9 @@ from mk9p.servers.fs import tree
 from mk9p.tree import Handle, Lock, Node, Open, Stat, Text, settle
 from mk9p.wire import LOCK_TYPE_UNLCK, LOCK_TYPE_WRLCK
 from mk9p.wire import messages as m
+from tests.compose.helpers_compose import Store, make, namespace, read, walk, write
+from tests.server.talk import talking
+from tests.servers.exported import Files
 
 
 @asynccontextmanager

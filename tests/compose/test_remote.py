@@ -14,7 +14,6 @@ import attrs
 import pytest
 import trio
 import trio.testing
-from patience import SOON
 
 from mk9p.auth import ROOT, Principal
 from mk9p.client import Client, connect
@@ -23,6 +22,7 @@ from mk9p.dial import Link, Listener, dial, listen
 from mk9p.errors import NineError
 from mk9p.server import Server as Engine
 from mk9p.tree import Block, Ctl, Dir, Handle, Log, Maybe, Node, Open, Stat, Text, settle
+from tests.server.patience import SOON
 
 VERSIONS = ["9P2000.L", "9P2000.u", "9P2000"]
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
-from patience import SOON
 
 from mk9p.auth import ROOT, Principal
 from mk9p.client import Client, changes, connect, requests
@@ -21,6 +20,7 @@ from mk9p.server import Server as Engine
 from mk9p.servers import fs
 from mk9p.tree import Conversations, Ctl, Dir, Node, Open, Text, settle
 from mk9p.wire import L_RDWR
+from tests.server.patience import SOON
 
 VERSIONS = ["9P2000.L", "9P2000.u", "9P2000"]
 OTHER = Principal("daemon", 1)

@@ -1,9 +1,9 @@
 """What the tests of links share."""
 
 import trio
-from patience import SOON
 
 from mk9p.dial import Link, Listener, dial
+from tests.server.patience import SOON
 
 
 async def pair(listener: Listener) -> tuple[Link, Link]:

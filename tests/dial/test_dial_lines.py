@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from helpers_dial import ended, receive, send_all, talk
-from patience import SOON
 
 from mk9p.dial import FdLink, Peer, SocketLink, dial, files, lines, listen
 from mk9p.dial.link import IOV_MAX
 from mk9p.errors import NineError
+from tests.dial.helpers_dial import ended, receive, send_all, talk
+from tests.server.patience import SOON
 
 # fd
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 import trio
-from helpers_dial import talk
 
 from mk9p.dial import SocketLink, dial, listen
 from mk9p.errors import NineError
+from tests.dial.helpers_dial import talk
 
 
 async def _namespaces() -> set[str]:

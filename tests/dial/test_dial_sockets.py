@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from helpers_dial import ended, pair, receive, send_all, talk
-from patience import SOON
 
 from mk9p.dial import RESERVED, SocketLink, dial, listen
 from mk9p.dial.link import IOV_MAX
 from mk9p.errors import NineError
+from tests.dial.helpers_dial import ended, pair, receive, send_all, talk
+from tests.server.patience import SOON
 
 NEEDS_IPV6 = pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from helpers_dial import ended, pair, talk
 
 from mk9p.dial import SocketLink, dial, listen
 from mk9p.errors import NineError
+from tests.dial.helpers_dial import ended, pair, talk
 
 NOBODY = 65534
 WMEM_MAX = int(Path("/proc/sys/net/core/wmem_max").read_text())

@@ -12,16 +12,16 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import py9p_found
 import pytest
 import trio
-from patience import SOON
-from peers import Diod, Served
-from tree_interop import Everything
 
 from mk9p.auth import Policy
 from mk9p.dial import listen
 from mk9p.server import Server
+from tests.interop import py9p_found
+from tests.interop.peers import Diod, Served
+from tests.interop.tree_interop import Everything
+from tests.server.patience import SOON
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from typing import Any
 
 import attrs
-from talk import Talk
 
 from mk9p.wire import (
     AT_REMOVEDIR,
@@ -25,6 +24,7 @@ from mk9p.wire import (
     unpack_dirents,
 )
 from mk9p.wire import messages as m
+from tests.server.talk import Talk
 
 ALL16, ALL32, ALL64 = 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF
 LEAVE = WireStat(ALL16, ALL32, Qid(0xFF, ALL32, ALL64), ALL32, ALL32, ALL32, ALL64, "", "", "", "")

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import attrs
-from tree_interop import Everything
+
+from tests.interop.tree_interop import Everything
 
 
 @attrs.frozen

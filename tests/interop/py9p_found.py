@@ -16,7 +16,8 @@ from pathlib import Path, PurePath
 from typing import Final
 
 import attrs
-from patience import SOON
+
+from tests.server.patience import SOON
 
 PY9P: Final = "py9p==1.0.8"
 P9FS: Final = "p9fs==0.0.4"

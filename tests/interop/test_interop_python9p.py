@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from patience import SOON
-from peers import Served
-from tree_interop import BIG, DISK, MANY, TOP
+
+from tests.interop.peers import Served
+from tests.interop.tree_interop import BIG, DISK, MANY, TOP
+from tests.server.patience import SOON
 
 OREAD, OWRITE, ORDWR, OTRUNC = 0, 1, 2, 16
 DMDIR = 0x80000000

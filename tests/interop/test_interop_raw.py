@@ -11,8 +11,9 @@ from contextlib import contextmanager
 
 import attrs
 import pytest
-from peers import Served
-from tree_interop import BIG, MANY, TOP
+
+from tests.interop.peers import Served
+from tests.interop.tree_interop import BIG, MANY, TOP
 
 NOTAG, NOFID, NONUNAME = 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF
 TVERSION, TAUTH, TATTACH, RERROR, TFLUSH, TWALK, TOPEN, TCREATE = 100, 102, 104, 107, 108, 110, 112, 114

@@ -11,14 +11,14 @@ from typing import Any, Final
 import pytest
 import trio
 import trio.testing
-from dissect import Dissected, dissect
-from every_message import everything, never
-from recording import Recording, recorded
-from talk import Talk, serving
-from tree_interop import MANY, Everything
 
 from mk9p.client import Client, connect
 from mk9p.wire import MESSAGES, Dialect, Qid, decode
+from tests.interop.dissect import Dissected, dissect
+from tests.interop.every_message import everything, never
+from tests.interop.recording import Recording, recorded
+from tests.interop.tree_interop import MANY, Everything
+from tests.server.talk import Talk, serving
 
 P9, U, L = Dialect
 NAMES: Final = {cls.type: cls.__name__ for cls in MESSAGES}

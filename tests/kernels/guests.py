@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import attrs
 import pytest
 import trio
-from patience import SOON
 
 from mk9p.servers.kernels import backend, qemu, uml
+from tests.server.patience import SOON
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator

@@ -10,12 +10,12 @@ import attrs
 import pytest
 import trio
 import trio.testing
-from patience import SOON
 
 from mk9p.auth import ROOT
 from mk9p.errors import NineError
 from mk9p.servers.kernels import backend, console, files, life
 from mk9p.tree import Dir, Handle, Node, Open, settle
+from tests.server.patience import SOON
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -8,9 +8,9 @@ leaks is open at every moment.
 import gc
 
 import trio
-from patience import SOON
 
 from tests.leftovers import descriptors as open_now
+from tests.server.patience import SOON
 
 Opened = dict[int, str]
 

@@ -6,11 +6,11 @@ from contextlib import contextmanager
 
 import attrs
 import trio
-from left_open import left, open_now
-from patience import SOON
 
 from mk9p.server import Server
 from mk9p.tree import Block, Conversations, Ctl, Dir, Handle, Lazy, Log, Node, Open, Stream, Text
+from tests.server.left_open import left, open_now
+from tests.server.patience import SOON
 
 PATHS = (
     *("text", "slow", "ctl", "error", "data", "events", "stream", "odd", "only", "few", "few/a", "few/b"),

@@ -5,12 +5,12 @@ from random import Random
 from typing import Any
 
 import trio
-from using import PATIENCE
 
 from mk9p.dial import Link, dial
 from mk9p.testing.replies import FILES
 from mk9p.wire import NOFID, NOTAG, Dialect, FrameBuffer, codec
 from mk9p.wire import messages as m
+from tests.server.using import PATIENCE
 
 MSIZE = 8192
 WINDOW = 16

@@ -9,8 +9,6 @@ from typing import Any
 
 import attrs
 import trio
-from patience import SOON
-from talk import Talk, connect, serving
 
 from mk9p.auth import Policy, Principal
 from mk9p.compose.namespace import Namespace
@@ -23,6 +21,8 @@ from mk9p.server.connection import Connection
 from mk9p.tree import Change, Handle, Node, Open, Stat, StatFs
 from mk9p.wire import QTDIR, QTFILE, QTSYMLINK, Dialect, codec
 from mk9p.wire import messages as m
+from tests.server.patience import SOON
+from tests.server.talk import Talk, connect, serving
 
 ON = 1  # the fid of the mount point, in the tests
 

@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 import trio
-from odd_tree import Deep, alone
-from talk import Talk, connect, serving
 
 from mk9p.dial import Peer
 from mk9p.server import Limits, Server
@@ -25,6 +23,8 @@ from mk9p.tree import Dir, Log, Node, Stream, Text
 from mk9p.tree.paths import NAME
 from mk9p.wire import NOFID, NONUNAME, NOTAG, Dialect, codec
 from mk9p.wire import messages as m
+from tests.server.odd_tree import Deep, alone
+from tests.server.talk import Talk, connect, serving
 
 USER = Peer("unix", "pid 7", uid=1007)
 OTHER = Peer("unix", "pid 8", uid=1008)

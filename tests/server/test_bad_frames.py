@@ -5,11 +5,11 @@ import struct
 
 import pytest
 import trio
-from talk import Talk, connect, serving, talking
 
 from mk9p.tree import Dir, Text
 from mk9p.wire import Dialect, codec
 from mk9p.wire import messages as m
+from tests.server.talk import Talk, connect, serving, talking
 
 TREE = Dir({"f": Text("x"), "d": Dir({})})
 

@@ -10,8 +10,6 @@ import attrs
 import pytest
 import trio
 import trio.testing
-from patience import SOON
-from talk import PRIVATE, Talk, serving
 
 from mk9p.auth import Policy
 from mk9p.dial import SocketLink, dial, listen
@@ -19,6 +17,8 @@ from mk9p.server import Server
 from mk9p.tree import Block, Dir
 from mk9p.wire import NOTAG, Dialect, codec
 from mk9p.wire import messages as m
+from tests.server.patience import SOON
+from tests.server.talk import PRIVATE, Talk, serving
 
 ROOM = 30_000
 REPEAT = 0.5  # s; as the client says it again

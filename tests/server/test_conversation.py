@@ -8,8 +8,6 @@ import attrs
 import pytest
 import trio
 import trio.testing
-from patience import SOON
-from talk import Talk, connect, serving, talking
 
 from mk9p.errors import NineError
 from mk9p.server import Limits
@@ -17,6 +15,8 @@ from mk9p.server.wishes import UNTOUCHED
 from mk9p.tree import Block, Conversations, Ctl, Dir, Log, Stream, Text
 from mk9p.wire import NOFID, Dialect, codec, unpack_dirents, unpack_stats
 from mk9p.wire import messages as m
+from tests.server.patience import SOON
+from tests.server.talk import Talk, connect, serving, talking
 
 ALL = pytest.mark.parametrize("dialect", list(Dialect))
 

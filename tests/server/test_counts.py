@@ -8,15 +8,15 @@ from pathlib import Path
 
 import attrs
 import trio
-from odd_tree import alone
-from relaying import ON, a_tree, lab
-from talk import Talk, connect, serving
 
 from mk9p.server import Limits, Server, Tally
 from mk9p.server.counts import Counts, Row, Times, name_of, summed
 from mk9p.tree import Block, Ctl, Dir, Stream, Text
 from mk9p.wire import NOFID, NOTAG, Dialect, codec, decode
 from mk9p.wire import messages as m
+from tests.server.odd_tree import alone
+from tests.server.relaying import ON, a_tree, lab
+from tests.server.talk import Talk, connect, serving
 
 BIG = bytes(300_000)
 SPIN = 20_000_000  # ns

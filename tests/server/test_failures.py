@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import trio
-from talk import Talk, talking
 
 from mk9p.errors import NineError
 from mk9p.server import failures
 from mk9p.tree import Block, Ctl, Dir, Text
 from mk9p.wire import Dialect
 from mk9p.wire import messages as m
+from tests.server.talk import Talk, talking
 
 WITH_WORDS: list[tuple[Exception, int, str]] = [
     (ValueError("n must be positive"), errno.EINVAL, "n must be positive"),

@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from odd_tree import alone
-from talk import Talk, connect, serving
 
 from mk9p.auth import Policy
 from mk9p.dial import Peer, listen
@@ -19,6 +17,8 @@ from mk9p.server.refusals import line
 from mk9p.tree import Dir, Text
 from mk9p.wire import NOFID, NONUNAME, NOTAG, Dialect
 from mk9p.wire import messages as m
+from tests.server.odd_tree import alone
+from tests.server.talk import Talk, connect, serving
 
 STRANGER = Peer("unix", "pid 1", uid=0)
 TREE = Dir({"text": Text("x" * 60_000), "closed": Dir({"a": Dir({})}, mode=0o700)})

@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from relaying import ON, Lab, a_tree, cat, fails, lab, opened, pack, read, replies, walk
-from talk import connect
 
 from mk9p.auth import Policy
 from mk9p.client import connect as client
@@ -17,6 +15,8 @@ from mk9p.dial import listen
 from mk9p.server.hops import ROOT
 from mk9p.wire import NOFID, NONUNAME, Dialect, unpack_dirents
 from mk9p.wire import messages as m
+from tests.server.relaying import ON, Lab, a_tree, cat, fails, lab, opened, pack, read, replies, walk
+from tests.server.talk import connect
 
 
 async def the_only(found: Lab) -> Any:

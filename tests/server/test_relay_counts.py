@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from relaying import ON, a_tree, lab, opened, pack, replies
-
 from mk9p.server.counts import Row
 from mk9p.wire import messages as m
+from tests.server.relaying import ON, a_tree, lab, opened, pack, replies
 
 READ, GETATTR, WALK, LOPEN, CLUNK = (cls.type for cls in (m.Tread, m.Tgetattr, m.Twalk, m.Tlopen, m.Tclunk))
 

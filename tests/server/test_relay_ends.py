@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from relaying import ON, Lab, Store, a_tree, cat, fails, lab, opened, pack, replies, walk
-from talk import Talk
 
 from mk9p.server.relay import Backend
 from mk9p.tree import Dir, Log, Node
 from mk9p.wire import Dialect, Qid, decode
 from mk9p.wire import messages as m
+from tests.server.relaying import ON, Lab, Store, a_tree, cat, fails, lab, opened, pack, replies, walk
+from tests.server.talk import Talk
 
 idle = trio.testing.wait_all_tasks_blocked
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import attrs
 import pytest
-from relaying import Lab, a_tree, fails, lab, opened, pack, walk
 
 from mk9p.testing import odd
 from mk9p.testing.replies import CONTENT, Replies
 from mk9p.wire import QTDIR, Qid, pack_dirents, unpack_dirents
 from mk9p.wire import messages as m
+from tests.server.relaying import Lab, a_tree, fails, lab, opened, pack, walk
 
 Says = Callable[[Any, bytes], bytes]
 ODD, FID = 50, 51  # fids of the mount point, and of a file below

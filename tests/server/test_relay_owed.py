@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from relaying import ON, fails, opened, pack, read, replies, walk
-from talk import Talk
-from test_relay_ends import Frames, backend, beside, polite
 
 from mk9p.wire import Qid
 from mk9p.wire import messages as m
+from tests.server.relaying import ON, fails, opened, pack, read, replies, walk
+from tests.server.talk import Talk
+from tests.server.test_relay_ends import Frames, backend, beside, polite
 
 idle = trio.testing.wait_all_tasks_blocked
 

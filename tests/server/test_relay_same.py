@@ -9,13 +9,13 @@ from typing import Any
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from relaying import ON, Lab, Store, a_tree, lab, pack, replies, walk
-from talk import Talk, connect, serving
 
 from mk9p.compose.remote import Remote
 from mk9p.tree.qids import Foreign
 from mk9p.wire import L_CREAT, L_EXCL, L_TRUNC, Qid, unpack_dirents
 from mk9p.wire import messages as m
+from tests.server.relaying import ON, Lab, Store, a_tree, lab, pack, replies, walk
+from tests.server.talk import Talk, connect, serving
 
 Request = tuple[Any, ...]
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from relaying import ON, Lab, cat, fails, lab, walk
-from talk import Talk, connect, serving
 
 from mk9p.servers import fs
 from mk9p.tree import Node
 from mk9p.wire import messages as m
+from tests.server.relaying import ON, Lab, cat, fails, lab, walk
+from tests.server.talk import Talk, connect, serving
 
 AT = 40  # the fid that is walked up from
 OLD, NEW = b"the old", b"another's"

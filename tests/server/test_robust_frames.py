@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 import trio
-from odd_tree import PATHS, World, alone, nothing_left, tasks
-from talk import connect, serving
 
 from mk9p.server.closing import in_use
 from mk9p.servers.fs import tree as exported
@@ -16,6 +14,8 @@ from mk9p.testing.rude import Frames
 from mk9p.tree import Node
 from mk9p.wire import Dialect
 from mk9p.wire import messages as m
+from tests.server.odd_tree import PATHS, World, alone, nothing_left, tasks
+from tests.server.talk import connect, serving
 
 ROUND = 2_500  # frames of one client
 

@@ -13,10 +13,6 @@ import attrs
 import pytest
 import trio
 import trio.testing
-from left_open import nothing_more, open_now
-from odd_tree import Deep, alone
-from patience import SOON
-from talk import Talk, connect, serving
 
 from mk9p.auth import Policy
 from mk9p.dial import Peer, listen
@@ -27,6 +23,10 @@ from mk9p.session import LINK
 from mk9p.tree import Ctl, Dir, Stream, Text
 from mk9p.wire import NOTAG, Dialect, codec
 from mk9p.wire import messages as m
+from tests.server.left_open import nothing_more, open_now
+from tests.server.odd_tree import Deep, alone
+from tests.server.patience import SOON
+from tests.server.talk import Talk, connect, serving
 
 STRANGER = Peer("unix", "pid 1", uid=0)
 

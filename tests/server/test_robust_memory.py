@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import trio
-from talk import Talk
 
 from mk9p.server import Limits
 from mk9p.wire import Dialect, codec
 from mk9p.wire import messages as m
+from tests.server.talk import Talk
 
 READERS = 1000
 MIB = 1 << 20

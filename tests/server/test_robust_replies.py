@@ -11,10 +11,6 @@ from typing import Any
 import attrs
 import pytest
 import trio
-from patience import SOON
-from raw import ask_for_a_while
-from relaying import Host, a_tree
-from using import PATIENCE, is_well, nothing_held, use_for_a_while
 
 from mk9p.client import connect
 from mk9p.compose.remote import Remote
@@ -25,6 +21,10 @@ from mk9p.server import Server, relay
 from mk9p.testing import odd
 from mk9p.testing.odd import Oddity
 from mk9p.wire import Dialect
+from tests.server.patience import SOON
+from tests.server.raw import ask_for_a_while
+from tests.server.relaying import Host, a_tree
+from tests.server.using import PATIENCE, is_well, nothing_held, use_for_a_while
 
 Share = Callable[[int, int], int]
 

@@ -11,9 +11,6 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from odd_tree import alone
-from patience import SOON
-from talk import Talk, connect, serving
 
 from mk9p.auth import Policy
 from mk9p.dial import Peer, SocketLink, dial, listen
@@ -22,6 +19,9 @@ from mk9p.server import Limits, Server
 from mk9p.tree import Dir, Text
 from mk9p.wire import NOFID, NONUNAME, NOTAG, Dialect, codec
 from mk9p.wire import messages as m
+from tests.server.odd_tree import alone
+from tests.server.patience import SOON
+from tests.server.talk import Talk, connect, serving
 
 ROOT = Peer("unix", "pid 1", uid=0)
 LIMITS = Limits(connections=20, share=5, reserve=4)

@@ -4,9 +4,7 @@ import errno
 
 import pytest
 import trio
-from odd_tree import alone
 from prometheus_client.parser import text_string_to_metric_families
-from talk import Talk, connect, serving
 
 from mk9p.auth import ROOT, Principal
 from mk9p.dial import Peer
@@ -16,6 +14,8 @@ from mk9p.testing import check_tree, mounted
 from mk9p.tree import Dir, Node, Open, Stream, Text, settle, split
 from mk9p.wire import Dialect
 from mk9p.wire import messages as m
+from tests.server.odd_tree import alone
+from tests.server.talk import Talk, connect, serving
 
 NOBODY = Principal("none", 65534)
 

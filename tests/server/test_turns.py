@@ -7,9 +7,6 @@ import attrs
 import pytest
 import trio
 import trio.testing
-from odd_tree import alone
-from patience import SOON
-from talk import Talk, connect, serving
 
 from mk9p.auth import Principal
 from mk9p.dial import Peer
@@ -18,6 +15,9 @@ from mk9p.server.turns import LAST, STRIDE, TURN
 from mk9p.tree import Block, Dir, Handle, Node, Open, Stat, Text
 from mk9p.wire import Dialect, codec, unpack_dirents
 from mk9p.wire import messages as m
+from tests.server.odd_tree import alone
+from tests.server.patience import SOON
+from tests.server.talk import Talk, connect, serving
 
 ANN, BOB = Peer("unix", "pid 1", uid=1001), Peer("unix", "pid 2", uid=1002)
 FIRST = STRIDE // 23 + 1  # reads before the first look at the clock

@@ -2,12 +2,12 @@
 
 import pytest
 import trio
-from patience import SOON
-from talk import connect
 
 from mk9p.server import Server
 from mk9p.tree import Dir, Text
 from mk9p.wire import messages as m
+from tests.server.patience import SOON
+from tests.server.talk import connect
 
 
 async def test_a_request_that_waits_while_the_server_ends_wakes_no_worker_that_ends(

@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 from random import Random
 
 import trio
-from patience import SOON
 
 from mk9p.client import Client, changes, connect, requests, stored
 from mk9p.testing.replies import CONTENT, FILES
 from mk9p.tree import NOW, Change, Lock
+from tests.server.patience import SOON
 
 PATIENCE = 0.05  # seconds for one operation: a server that never answers is left by cancelling
 TASKS = 8

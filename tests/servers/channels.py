@@ -6,7 +6,6 @@ from socket import AF_UNIX, SOCK_STREAM, socketpair
 
 import pytest
 import trio
-from patience import SOON
 
 from mk9p.auth import Policy
 from mk9p.client import Client, changes, connect, requests
@@ -16,6 +15,7 @@ from mk9p.server import Server
 from mk9p.servers import chan
 from mk9p.testing import PRIVATE
 from mk9p.tree import Change, Dir
+from tests.server.patience import SOON
 
 
 @asynccontextmanager

@@ -5,9 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import sensing
-
 from mk9p.serving import available
+from tests.servers import sensing
 
 # Not to be opened: terminals that are somebody's, what is never the same, and what waits for a process of this machine to end.
 BUT = {"dev": ("cons", "consctl", "kmsg", "random"), "proc": ("*/mem", "*/wait"), "host": (), "kernels": ("*/console",)}

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from talk import Talk, talking
 
 from mk9p.servers.fs import tree
 from mk9p.tree import Node
 from mk9p.wire import NOFID, Dialect, Qid, unpack_dirents
 from mk9p.wire import messages as m
+from tests.server.talk import Talk, talking
 
 UTIME = 0x30  # atime and mtime, now
 SIZE = 0x08

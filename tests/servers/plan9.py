@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from exported import Files
-from talk import talking
 
 from mk9p.server.wishes import UNTOUCHED
 from mk9p.servers.fs import tree
 from mk9p.wire import NOFID, NONUNAME, Dialect, WireStat
 from mk9p.wire import messages as m
+from tests.server.talk import talking
+from tests.servers.exported import Files
 
 
 @attrs.define(eq=False)

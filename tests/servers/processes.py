@@ -10,11 +10,11 @@ from typing import Any, TypeAlias
 
 import pytest
 import trio
-from patience import SOON
-from trees import plant, read, walk
 
 from mk9p.auth import Principal
 from mk9p.tree import Dir, Node, settle
+from tests.server.patience import SOON
+from tests.servers.trees import plant, read, walk
 
 NOBODY = Principal("nobody", pwd.getpwnam("nobody").pw_uid)
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root starts processes of other users")

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from trees import plant
+from tests.servers.trees import plant
 
 HWMON, THERMAL = "sys/class/hwmon", "sys/class/thermal"
 SUPPLY, CAP, CPU = "sys/class/power_supply", "sys/class/powercap", "sys/devices/system/cpu"

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import attrs
 import trio
-from left_open import nothing_more, open_now
-from patience import SOON
-from trees import walk
 
 from mk9p.auth import ROOT, Principal
 from mk9p.tree import Handle, Node, Open, settle, split
+from tests.server.left_open import nothing_more, open_now
+from tests.server.patience import SOON
+from tests.servers.trees import walk
 
 
 @attrs.define(eq=False)

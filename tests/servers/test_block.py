@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 import trio
-from patience import SOON
-from tables import dos, gpt
-from trees import fails, ls, mode, plant, read, write
 
 from mk9p.client import Client
 from mk9p.servers.block import Disks, tree
 from mk9p.testing import check_tree, mounted
 from mk9p.tree import Node
 from mk9p.uevents import Uevent
+from tests.server.patience import SOON
+from tests.servers.tables import dos, gpt
+from tests.servers.trees import fails, ls, mode, plant, read, write
 
 MIB = 1 << 20
 SECTORS = 4096
@@ -378,9 +378,8 @@ async def test_a_real_disk_comes_and_goes(tmp_path: Path) -> None:
 
 
 async def walk_events(node: Node) -> Callable[[], list[list[bytes]]]:
-    from trees import walk
-
     from mk9p.tree import Log
+    from tests.servers.trees import walk
 
     log = await walk(node, "events")
     assert isinstance(log, Log)

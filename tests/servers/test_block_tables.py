@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
-from tables import dos, gpt, mbr
 
 from mk9p.servers.block.tables import Part, Table, find
+from tests.servers.tables import dos, gpt, mbr
 
 SECTORS = 4096
 

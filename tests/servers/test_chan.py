@@ -2,10 +2,10 @@
 
 import pytest
 import trio
-from channels import clients, receive_one, status, until
 
 from mk9p.client import Client
 from mk9p.clients.chan import channel
+from tests.servers.channels import clients, receive_one, status, until
 
 
 @pytest.mark.parametrize("version", ["9P2000.L", "9P2000.u", "9P2000"])

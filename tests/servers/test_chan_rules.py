@@ -4,7 +4,6 @@ import errno
 
 import pytest
 import trio
-from channels import SOON, chmod, clients, one, receive_one, refused, status, until
 
 from mk9p.auth import ROOT
 from mk9p.clients.chan import bell, channel
@@ -13,6 +12,7 @@ from mk9p.server import Server
 from mk9p.servers import chan
 from mk9p.testing import check_tree
 from mk9p.tree import Dir
+from tests.servers.channels import SOON, chmod, clients, one, receive_one, refused, status, until
 
 # what is refused
 

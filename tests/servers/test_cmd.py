@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from talks import SOON, gone, nothing_left, state, talk, until
-from trees import ls, mode
 
 from mk9p.auth import Principal
 from mk9p.errors import NineError
 from mk9p.servers.cmd import tree
 from mk9p.tree import Dir, settle, split
+from tests.servers.talks import SOON, gone, nothing_left, state, talk, until
+from tests.servers.trees import ls, mode
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import trio
-from talks import children, ended, gone, nothing_left, opened, talk, until
-from trees import ls, read
 
 from mk9p.servers.cmd import tree
 from mk9p.tree import Dir, settle, split
+from tests.servers.talks import children, ended, gone, nothing_left, opened, talk, until
+from tests.servers.trees import ls, read
 
 
 @pytest.fixture

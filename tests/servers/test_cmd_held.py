@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import trio
-from patience import SOON
-from talks import Talk, ended, nothing_left, state, talk, until
 
 from mk9p.servers.cmd import tree
 from mk9p.tree import Dir, split
+from tests.server.patience import SOON
+from tests.servers.talks import Talk, ended, nothing_left, state, talk, until
 
 # A terminal that nobody types on is spliced from, or one that nobody reads is spliced to: for as long as this waits, it has the pipe's lock.
 OUTPUT = """

@@ -5,12 +5,12 @@ import errno
 import attrs
 import pytest
 import trio
-from patience import SOON
 
 from mk9p.client import Client
 from mk9p.errors import NineError
 from mk9p.testing import mounted
 from mk9p.tree import Conversations, Ctl, Dir, File, Handle, Open
+from tests.server.patience import SOON
 
 
 @attrs.define(eq=False)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import trio
-from trees import ls, mode, opened, plant, read, write
 
 from mk9p import uevents
 from mk9p.affinity import listed, numbers
@@ -17,6 +16,7 @@ from mk9p.servers.cpu.cpus import Cpus
 from mk9p.servers.cpu.sysfs import TICK_NS, TIMES
 from mk9p.sysfs import text
 from mk9p.tree import Node, settle
+from tests.servers.trees import ls, mode, opened, plant, read, write
 
 CPU = "sys/devices/system/cpu"
 

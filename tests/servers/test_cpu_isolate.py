@@ -9,11 +9,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from trees import ls, opened, plant, read, walk, write
 
 from mk9p.auth import ROOT
 from mk9p.servers.cpu import tree
 from mk9p.tree import Node, Open, settle
+from tests.servers.trees import ls, opened, plant, read, walk, write
 
 CPU, GROUP, WORK = "sys/devices/system/cpu", "sys/fs/cgroup/mk9p.isolated", "sys/devices/virtual/workqueue"
 KERNEL, BOUND = 0x00200000, 0x04000000

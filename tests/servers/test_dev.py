@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from patience import SOON
-from trees import ls, mode, plant, read, walk, write
 
 from mk9p.auth import ROOT
 from mk9p.errors import NineError
@@ -18,6 +16,8 @@ from mk9p.servers.dev import tree
 from mk9p.servers.dev.clock import parse_time
 from mk9p.servers.dev.kmsg import lost, number
 from mk9p.tree import Dir, Handle, Node, Open, settle
+from tests.server.patience import SOON
+from tests.servers.trees import ls, mode, plant, read, walk, write
 
 STAT = """cpu  30 0 30 300 0 0 0 0 0 0
 cpu0 10 1 20 100 5 2 3 4 0 0

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from patience import SOON
-from trees import read, walk, write
 
 from mk9p.auth import ROOT
 from mk9p.errors import NineError
 from mk9p.servers.dev import tree
 from mk9p.servers.dev.cons import HISTORY
 from mk9p.tree import Handle, Node, Open, settle
+from tests.server.patience import SOON
+from tests.servers.trees import read, walk, write
 
 
 @pytest.fixture

@@ -12,9 +12,6 @@ from typing import Any
 
 import pytest
 import trio
-from every_tree import BUT, SERVERS, make
-from left_open import nothing_more, open_now
-from odd_tree import alone
 
 from mk9p.auth import ROOT
 from mk9p.client import Client, connect
@@ -23,6 +20,9 @@ from mk9p.server import Server
 from mk9p.server.closing import in_use
 from mk9p.testing import PRIVATE, Faults, FlakyLink, check_tree
 from mk9p.tree import Dir, Node, settle
+from tests.server.left_open import nothing_more, open_now
+from tests.server.odd_tree import alone
+from tests.servers.every_tree import BUT, SERVERS, make
 
 ABSENT = (errno.ENODEV, errno.ENOENT, errno.EPERM, errno.ENOSYS)
 

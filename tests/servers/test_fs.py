@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 
 import pytest
-from exported import SIZE, also, exported
 
 from mk9p.servers.fs import tree
 from mk9p.testing import mounted
 from mk9p.wire import AT_REMOVEDIR, DMDIR, NOFID, ORDWR, OTRUNC, Dialect, unpack_stats
 from mk9p.wire import messages as m
+from tests.servers.exported import SIZE, also, exported
 
 L_CREAT, L_EXCL, L_APPEND, L_TRUNC = 0o100, 0o200, 0o2000, 0o1000
 

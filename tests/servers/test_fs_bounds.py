@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from exported import exported
-from left_open import descriptors
 
 from mk9p.auth import ROOT
 from mk9p.servers.fs import kernel, nodes
@@ -17,6 +15,8 @@ from mk9p.servers.fs.names import from_host, to_host
 from mk9p.tree import Open, settle
 from mk9p.wire import Dialect, unpack_stats
 from mk9p.wire import messages as m
+from tests.server.left_open import descriptors
+from tests.servers.exported import exported
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plan9 import Plan9, served
 
 from mk9p.wire import OEXEC, ORCLOSE, OTRUNC, Dialect
 from mk9p.wire import messages as m
+from tests.servers.plan9 import Plan9, served
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="acting as others needs root")
 MODE, UID, GID, SIZE, ATIME, MTIME, CTIME, ATIME_SET, MTIME_SET = 1, 2, 4, 8, 0x10, 0x20, 0x40, 0x80, 0x100

@@ -8,8 +8,6 @@ from socket import AF_UNIX, SOCK_STREAM, socketpair
 
 import pytest
 import trio
-from exported import SIZE, Files, also
-from talk import PRIVATE, talking
 
 from mk9p.auth import Policy
 from mk9p.compose import remote
@@ -21,6 +19,8 @@ from mk9p.serving import Spec, kernel_tree
 from mk9p.testing import mounted
 from mk9p.wire import LOCK_BLOCKED, LOCK_SUCCESS, LOCK_TYPE_UNLCK, LOCK_TYPE_WRLCK
 from mk9p.wire import messages as m
+from tests.server.talk import PRIVATE, talking
+from tests.servers.exported import SIZE, Files, also
 
 
 @asynccontextmanager

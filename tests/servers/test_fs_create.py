@@ -6,8 +6,6 @@ import stat as st
 from pathlib import Path
 
 import pytest
-from exported import exported
-from plan9 import served
 
 from mk9p.wire import (
     DMAPPEND,
@@ -29,6 +27,8 @@ from mk9p.wire import (
     Dialect,
 )
 from mk9p.wire import messages as m
+from tests.servers.exported import exported
+from tests.servers.plan9 import served
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="acting as others needs root")
 P9, U = Dialect.P9, Dialect.U

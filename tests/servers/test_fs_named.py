@@ -5,10 +5,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from plan9 import Plan9, served
 
 from mk9p.wire import ORCLOSE, Dialect
 from mk9p.wire import messages as m
+from tests.servers.plan9 import Plan9, served
 
 ALL = pytest.mark.parametrize("dialect", list(Dialect))
 

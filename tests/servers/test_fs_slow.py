@@ -5,10 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import silent
 import trio
-from exported import also, exported
-from patience import SOON
 
 from mk9p.auth import ROOT
 from mk9p.servers.fs import slow, tree
@@ -16,6 +13,9 @@ from mk9p.servers.fs.export import THREADS, Export
 from mk9p.tree import Open, settle
 from mk9p.wire import Dialect, unpack_stats
 from mk9p.wire import messages as m
+from tests.server.patience import SOON
+from tests.servers import silent
+from tests.servers.exported import also, exported
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 

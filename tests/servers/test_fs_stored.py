@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from exported import Files, exported
-from talk import talking
 
 from mk9p.tree import Dir, Text
 from mk9p.wire import LOCK_BLOCKED, LOCK_SUCCESS, LOCK_TYPE_RDLCK, LOCK_TYPE_UNLCK, LOCK_TYPE_WRLCK
 from mk9p.wire import messages as m
+from tests.server.talk import talking
+from tests.servers.exported import Files, exported
 
 CREATE, REPLACE = 1, 2
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import attrs
 import pytest
-from exported import also, exported
 
 from mk9p.auth import NONE, ROOT, Principal
 from mk9p.servers.fs import nodes
@@ -16,6 +15,7 @@ from mk9p.servers.fs.export import Export
 from mk9p.servers.fs.identity import Own
 from mk9p.tree import NOW, Change, Open, settle
 from mk9p.wire import messages as m
+from tests.servers.exported import also, exported
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="acting as others needs root")
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plan9 import Plan9, served
 
 from mk9p.servers.fs.handles import FsFile
 from mk9p.servers.fs.nodes import FsNode
@@ -30,6 +29,7 @@ from mk9p.wire import (
     Dialect,
     Qid,
 )
+from tests.servers.plan9 import Plan9, served
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="acting as others needs root")
 P9, U = Dialect.P9, Dialect.U

@@ -5,10 +5,10 @@ import os
 from pathlib import Path
 
 import pytest
-from trees import ls, mode, opened, plant, read, write
 
 from mk9p.servers.irq import Interrupts, tree
 from mk9p.tree import Node
+from tests.servers.trees import ls, mode, opened, plant, read, write
 
 
 def counted(seconds: float, **counts: int) -> dict[str, str]:

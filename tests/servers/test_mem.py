@@ -5,10 +5,10 @@ import os
 from pathlib import Path
 
 import pytest
-from trees import ls, mode, plant, read, write
 
 from mk9p.servers.mem import tree
 from mk9p.tree import Node
+from tests.servers.trees import ls, mode, plant, read, write
 
 MEM = "sys/devices/system/memory"
 NODE = "sys/devices/system/node"

@@ -8,12 +8,12 @@ import stat as st
 import pytest
 import trio
 import trio.testing
-from calls import PAGE, SOON, all_of, call, call_of, listening, numbers, served, web
-from left_open import nothing_more, open_now
 
 from mk9p.client import requests
 from mk9p.errors import NineError
 from mk9p.tree import split
+from tests.server.left_open import nothing_more, open_now
+from tests.servers.calls import PAGE, SOON, all_of, call, call_of, listening, numbers, served, web
 
 
 async def test_a_page_is_fetched() -> None:

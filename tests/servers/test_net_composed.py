@@ -8,9 +8,6 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from calls import PAGE, SOON, all_of, call, listening, numbers, web
-from composed import composed
-from left_open import nothing_more, open_now
 
 from mk9p.client import Client, connect
 from mk9p.clients.net import NetStream
@@ -18,6 +15,9 @@ from mk9p.clients.net import dial as net_dial
 from mk9p.clients.net import listen as net_listen
 from mk9p.servers.net import tree
 from mk9p.tree import Dir
+from tests.server.composed import composed
+from tests.server.left_open import nothing_more, open_now
+from tests.servers.calls import PAGE, SOON, all_of, call, listening, numbers, web
 
 
 @asynccontextmanager

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import trio
-from calls import SOON, call
-from netns import Wire, program, run, serving, wire
 
 from mk9p.client import Client, connect
 from mk9p.errors import NineError
+from tests.servers.calls import SOON, call
+from tests.servers.netns import Wire, program, run, serving, wire
 
 pytest.importorskip("pyroute2", reason="pyroute2 is not installed")
 

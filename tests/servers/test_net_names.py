@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import trio
-from calls import SOON, served
-from trees import plant, read
 
 from mk9p.client import Client
 from mk9p.servers.net import tree
+from tests.servers.calls import SOON, served
+from tests.servers.trees import plant, read
 
 
 async def ask(ns: Client, file: str, question: str, *, linux: bool = False) -> list[str]:

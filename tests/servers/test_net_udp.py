@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 import trio
-from calls import SOON, call, numbers, served
-from left_open import descriptors
 
 from mk9p.servers.net.udp import HEADER
+from tests.server.left_open import descriptors
+from tests.servers.calls import SOON, call, numbers, served
 
 
 @pytest.fixture

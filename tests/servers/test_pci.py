@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from trees import fails, plant
 
 from mk9p.client import Client
 from mk9p.servers.pci import SLOT, Devices, tree
 from mk9p.testing import check_tree, mounted
 from mk9p.uevents import Uevent
+from tests.servers.trees import fails, plant
 
 NET, IDE = "0000:00:03.0", "0000:00:01.1"
 BUS = "sys/bus/pci"

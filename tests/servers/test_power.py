@@ -6,14 +6,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-import sensing
-from sensing import CPU, POLICY, SUPPLY, ZONE
-from trees import fails, plant
 
 from mk9p.client import Client
 from mk9p.servers.power import Power, tree
 from mk9p.testing import check_tree, mounted
 from mk9p.uevents import Uevent
+from tests.servers import sensing
+from tests.servers.sensing import CPU, POLICY, SUPPLY, ZONE
+from tests.servers.trees import fails, plant
 
 CAP = "cap/intel-rapl:0"
 

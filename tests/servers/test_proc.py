@@ -12,15 +12,27 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from left_open import nothing_more, open_now
-from processes import NOBODY, SOON, Start, Started, heard, root_only, start_cat, starter, stat, tell, until
-from trees import ls, opened, plant, read, walk, write
 
 from mk9p.auth import ROOT
 from mk9p.errors import NineError
 from mk9p.servers.proc import tree
 from mk9p.servers.proc.control import cgroup_mount, cpu_list
 from mk9p.tree import Dir, settle, split
+from tests.server.left_open import nothing_more, open_now
+from tests.servers.processes import (
+    NOBODY,
+    SOON,
+    Start,
+    Started,
+    heard,
+    root_only,
+    start_cat,
+    starter,
+    stat,
+    tell,
+    until,
+)
+from tests.servers.trees import ls, opened, plant, read, walk, write
 
 NAMES = ["args", "ctl", "cwd", "environ", "error", "exe", "fd", "maps", "mem", "note", "ns", "status", "wait"]
 CAT = os.path.realpath("/usr/bin/cat")

@@ -8,12 +8,23 @@ from pathlib import Path
 
 import pytest
 import trio
-from processes import NOBODY, Start, Started, heard, plant_process, root_only, start_cat, starter, stat, until
-from trees import ls, mode, opened, read, walk, write
 
 from mk9p.errors import NineError
 from mk9p.servers.proc import tree
 from mk9p.tree import Dir, settle
+from tests.servers.processes import (
+    NOBODY,
+    Start,
+    Started,
+    heard,
+    plant_process,
+    root_only,
+    start_cat,
+    starter,
+    stat,
+    until,
+)
+from tests.servers.trees import ls, mode, opened, read, walk, write
 
 
 @pytest.fixture

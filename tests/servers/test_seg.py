@@ -10,9 +10,6 @@ from pathlib import Path
 
 import pytest
 import trio
-from left_open import nothing_more, open_now
-from patience import SOON
-from trees import plant
 
 from mk9p.auth import ROOT
 from mk9p.client import Client, changes, requests
@@ -21,6 +18,9 @@ from mk9p.errors import NineError
 from mk9p.servers import seg
 from mk9p.testing import check_tree, mounted
 from mk9p.tree import Change, Dir
+from tests.server.left_open import nothing_more, open_now
+from tests.server.patience import SOON
+from tests.servers.trees import plant
 
 
 @asynccontextmanager

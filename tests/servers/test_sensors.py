@@ -8,15 +8,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-import sensing
 import trio
-from sensing import HWMON, THERMAL
-from trees import fails, plant
 
 from mk9p.client import Client
 from mk9p.servers.sensors import Sensors, thermal, tree
 from mk9p.testing import check_tree, mounted
 from mk9p.uevents import Uevent
+from tests.servers import sensing
+from tests.servers.sensing import HWMON, THERMAL
+from tests.servers.trees import fails, plant
 
 
 @pytest.fixture

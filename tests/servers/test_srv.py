@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from composed import composed, serving_at
-from patience import SOON
 
 from mk9p.client import Client, connect
 from mk9p.clients.srv import post
@@ -19,6 +17,8 @@ from mk9p.errors import NineError
 from mk9p.servers import srv
 from mk9p.testing import check_tree, mounted
 from mk9p.tree import Ctl, Dir, Log, Text
+from tests.server.composed import composed, serving_at
+from tests.server.patience import SOON
 
 
 class Program:

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from socket import AF_UNIX, SOCK_STREAM, socket
 
-from patience import SOON
 from prometheus_client.parser import text_string_to_metric_families
 
 from mk9p import connect
 from mk9p.client import Client
 from mk9p.tree import split
+from tests.server.patience import SOON
 
 ME = [sys.executable, "-m", "mk9p"]
 

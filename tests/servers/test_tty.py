@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 import trio
-from patience import SOON
-from trees import fails, plant
 
 from mk9p.client import Client
 from mk9p.servers.tty import tree
 from mk9p.servers.tty.line import HISTORY
 from mk9p.servers.tty.users import user
 from mk9p.testing import check_tree, mounted
+from tests.server.patience import SOON
+from tests.servers.trees import fails, plant
 
 
 class Wire:

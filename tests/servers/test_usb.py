@@ -6,12 +6,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from trees import fails, plant
 
 from mk9p.client import Client
 from mk9p.servers.usb import Devices, tree
 from mk9p.testing import check_tree, mounted
 from mk9p.uevents import Uevent
+from tests.servers.trees import fails, plant
 
 BUS = "sys/bus/usb"
 STICK = f"{BUS}/devices/1-2"

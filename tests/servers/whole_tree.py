@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import trio
-from every_tree import make
-from trees import plant
 
 from mk9p.auth import ROOT
 from mk9p.client import Client
@@ -18,6 +16,8 @@ from mk9p.server import Server, Tally, stats_tree
 from mk9p.serving import available
 from mk9p.testing import mounted
 from mk9p.tree import Dir, Node, Text, settle
+from tests.servers.every_tree import make
+from tests.servers.trees import plant
 
 # what stands in capitals in their pages, so that a new file is not taken for one of those
 PLACES = {

@@ -6,11 +6,11 @@ from collections.abc import Awaitable
 import pytest
 import trio
 import trio.testing
-from patience import SOON
 
 from mk9p.auth import ROOT
 from mk9p.errors import NineError
 from mk9p.tree import Open, Stream, StreamHandle, Waiters
+from tests.server.patience import SOON
 
 
 class Box:

@@ -1,15 +1,11 @@
-"""Cases of POSIX on a mounted directory, after pjdfstest's: `python3 posix_cases.py DIR` prints `ok NAME` or `FAIL NAME: what came` for each.
+"""Cases of POSIX on a mounted directory, after pjdfstest's: `python3 -m tests.vm.posix_cases DIR` prints `ok NAME` or `FAIL NAME: what came`.
 
 Run as root; as another user where a case says so. Nothing but the standard library, since it runs in guests.
 """
 
 import os
 
-import posix_changes
-import posix_contents
-import posix_groups
-import posix_names
-import posix_status
+from tests.vm import posix_changes, posix_contents, posix_groups, posix_names, posix_status
 
 os.umask(0)
 for part in (

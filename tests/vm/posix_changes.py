@@ -4,8 +4,8 @@ import os
 import stat as st
 from typing import TYPE_CHECKING, Any
 
-from posix_case import MOST, OTHER, USER, advances, as_user, case, get, mode, opened, p, put, times
-from posix_kinds import DIRECTORY, KINDS, free, new
+from tests.vm.posix_case import MOST, OTHER, USER, advances, as_user, case, get, mode, opened, p, put, times
+from tests.vm.posix_kinds import DIRECTORY, KINDS, free, new
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from posix_case import TOP, as_user, case, get, opened, p, put, said
+from tests.vm.posix_case import TOP, as_user, case, get, opened, p, put, said
 
 
 def contents() -> None:

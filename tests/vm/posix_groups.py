@@ -7,8 +7,8 @@ import os
 import subprocess
 import sys
 
-from posix_case import OTHER, USER, advances, as_user, case, get, mode, opened, owner, p, put, times
-from posix_kinds import DIRECTORY, KINDS, NO_LINK, fails, free, new
+from tests.vm.posix_case import OTHER, USER, advances, as_user, case, get, mode, opened, owner, p, put, times
+from tests.vm.posix_kinds import DIRECTORY, KINDS, NO_LINK, fails, free, new
 
 
 def groups() -> None:

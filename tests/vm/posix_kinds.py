@@ -5,7 +5,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final
 
-from posix_case import p
+from tests.vm.posix_case import p
 
 DIRECTORY: Final = "groups"
 

@@ -4,7 +4,7 @@ import os
 import socket
 import stat as st
 
-from posix_case import MOST, USER, as_user, case, get, mode, opened, owner, p, put
+from tests.vm.posix_case import MOST, USER, as_user, case, get, mode, opened, owner, p, put
 
 
 def opening() -> None:

@@ -3,7 +3,7 @@
 import os
 import time
 
-from posix_case import TOP, USER, advances, as_user, case, get, mode, opened, owner, p, put, times
+from tests.vm.posix_case import TOP, USER, advances, as_user, case, get, mode, opened, owner, p, put, times
 
 
 def status() -> None:

@@ -21,7 +21,7 @@ from mk9p.server import Server
 from mk9p.servers.fs import tree
 from tests.kernels.guests import Guest, booted, require
 
-HERE = Path(__file__).parent
+TOP = Path(__file__).parents[2]
 PATIENCE = 600
 # What a mount cannot do, or does otherwise; docs/fs.md says why.
 OTHERWISE = {
@@ -125,12 +125,12 @@ async def test_posix_fsx_and_dbench_on_a_mount(host: Path, home: Path, kind: str
         for cache in CACHES if long or kind == "uml" else CACHES[:1]:
             await mounted.mount(cache)
             output = await mounted.sh(
-                f"mkdir {mounted.where}/p; python3 {HERE}/posix_cases.py {mounted.where}/p 2>&1; rm -rf {mounted.where}/p"
+                f"mkdir {mounted.where}/p; cd {TOP}; python3 -B -m tests.vm.posix_cases {mounted.where}/p 2>&1; rm -rf {mounted.where}/p"
             )
             failed = judge(output)
             print(cache, failed)
             for seed in range(3):
-                said = await mounted.sh(f"python3 {HERE}/exerciser.py {mounted.where}/fsx {seed} 400")
+                said = await mounted.sh(f"python3 {TOP}/tests/vm/exerciser.py {mounted.where}/fsx {seed} 400")
                 assert said == "ok\n"
             if shutil.which("dbench"):
                 said = await mounted.sh(

@@ -7,7 +7,7 @@ import os
 import stat as st
 import sys
 
-from posix_case import USER, as_user, case, p, put
+from tests.vm.posix_case import USER, as_user, case, p, put
 
 PLAIN = sys.argv[2:] == ["plain"]
 MODES = (0o755,) if PLAIN else (0o755, 0o4755, 0o2755, 0o1755, 0o7777)

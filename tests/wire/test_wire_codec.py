@@ -11,7 +11,6 @@ import pytest
 from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies_wire import IDS, PAIRS, messages, qids, stats, texts
 
 from mk9p.errors import NineError, ProtocolError
 from mk9p.wire import (
@@ -48,6 +47,7 @@ from mk9p.wire import (
 )
 from mk9p.wire.messages import MESSAGES, Message
 from mk9p.wire.types import fields
+from tests.wire.strategies_wire import IDS, PAIRS, messages, qids, stats, texts
 
 P9, U, L = Dialect
 QID = Qid(0x80, 3, 0x1234)

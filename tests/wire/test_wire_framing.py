@@ -6,10 +6,10 @@ from contextlib import suppress
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies_wire import messages
 
 from mk9p.errors import NineError, ProtocolError
 from mk9p.wire import NOTAG, Dialect, FrameBuffer, Rversion, Tread, Tversion, Twrite, codec, decode, encode
+from tests.wire.strategies_wire import messages
 
 P9, U, L = Dialect
 VERSION = encode(P9, Tversion(NOTAG, 8192, "9P2000.L"))

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from strategies_wire import messages, stats
 
 from mk9p.errors import NineError
 from mk9p.wire import Dialect, Qid, WireStat, decode, encode, pack_stat, unpack_stats
 from mk9p.wire.messages import MESSAGES, Message
+from tests.wire.strategies_wire import messages, stats
 
 py9p = pytest.importorskip("py9p", reason="needs python-9p")
 
