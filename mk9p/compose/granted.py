@@ -13,7 +13,7 @@ Theory
 
 import errno
 import stat as st
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import attrs
@@ -23,9 +23,10 @@ from mk9p.auth import Principal
 from mk9p.compose.namespace import KERNELS, Namespace
 from mk9p.compose.readonly import ReadOnly
 from mk9p.compose.table import clean, within
+from mk9p.compose.through import Question, Shown, T
 from mk9p.compose.union import Composed, lexical
 from mk9p.errors import NineError
-from mk9p.tree import Change, Dir, Handle, Maybe, Node, Open, Stat, StatFs, Text, Way, join, settle
+from mk9p.tree import Dir, Handle, Maybe, Node, Open, Stat, Text, Way, join, settle
 from mk9p.wire import QTDIR
 
 AUTH: Final = "/auth"
@@ -173,119 +174,46 @@ class _Leads(Node):
         return [(name, found[name]) for name in names if name in found]
 
 
-class Granted(Node):
+class Granted(Shown):
     """Show a node and all below it to a guest: every request is made there as `root`, so it guards itself.
 
-    It equals the node it shows, so that exclusive use of a file is one whichever way it was walked to. `edge`: it is the granted path itself, so what
-    is done with its name is done in a directory that is not granted: only what is walked to from it may be another server's affair alone.
+    `edge`: it is the granted path itself. What is done with its name is done in a directory that is not granted, so only what is walked to from it
+    may be another server's affair alone.
     """
 
-    guards = True
-
     def __init__(self, node: Node, root: Principal, *, edge: bool = False) -> None:
-        self.node, self.root, self.edge = node, root, edge
-        self.qtype, self.path, self.dtype = node.qtype, node.path, node.dtype
-        self.marks, self.descriptors, self.weight = node.marks, node.descriptors, node.weight
-        self.hold, self.release = node.hold, node.release
-        self._theirs: Way | None = None
+        super().__init__(node)
+        self.root, self.edge, self.guards = root, edge, True
+        self._there: Way | None = None
         self._way: Way | None = None
-
-    def __eq__(self, other: object) -> bool:
-        return self.node == (other.node if isinstance(other, Granted) else other)
-
-    def __hash__(self) -> int:
-        return hash(self.node)
 
     @property
     def way(self) -> Way | None:  # type: ignore[override]
         """Return where the file is, to be asked for as root there."""
-        theirs = self.node.way
-        if theirs is not self._theirs and theirs != self._theirs:
-            self._theirs, self._way = theirs, None
-            if theirs is not None:
-                self._way = attrs.evolve(theirs, who=self.root, whole=theirs.whole and not self.edge)
+        there = self.node.way
+        if there is not self._there and there != self._there:
+            self._there, self._way = there, None
+            if there is not None:
+                self._way = attrs.evolve(there, who=self.root, whole=there.whole and not self.edge)
         return self._way
 
-    def _as(self, who: Principal) -> Principal:
-        """Return root there, with the group that what is made is to have."""
-        return self.root if who.gid is None else attrs.evolve(self.root, gid=who.gid)
+    def _ask(self, who: Principal, ask: Question[T]) -> Maybe[T]:
+        """Ask as root there, with the group that what is made is to have."""
+        return ask(self.node, self.root if who.gid is None else attrs.evolve(self.root, gid=who.gid))
 
-    def stat(self) -> Maybe[Stat]:
-        return self.node.stat()
+    def _show(self, node: Node) -> Node:
+        return Granted(node, self.root)
 
-    def walk(self, name: str, who: Principal) -> Maybe[Node]:
-        child = self.node.walk(name, self.root)
-        return Granted(child, self.root) if isinstance(child, Node) else self._later(child)
-
-    async def _later(self, child: Awaitable[Node]) -> Node:
-        return Granted(await child, self.root)
-
-    async def entries(self, who: Principal) -> Iterable[tuple[str, Node]]:
-        return [(name, Granted(node, self.root)) for name, node in await settle(self.node.entries(self.root))]
-
-    def open(self, how: Open) -> Maybe[Handle]:
-        if self.qtype & QTDIR and not self.node.guards:
-            return _Directory(self.node, self.root)
-        return self.node.open(attrs.evolve(how, who=self._as(how.who)))
-
-    async def create(self, name: str, perm: int, how: Open) -> tuple[Node, Handle]:
-        made, handle = await settle(self.node.create(name, perm, attrs.evolve(how, who=self._as(how.who))))
-        return Granted(made, self.root), handle
-
-    async def mkdir(self, name: str, perm: int, who: Principal) -> Node:
-        return Granted(await settle(self.node.mkdir(name, perm, self._as(who))), self.root)
-
-    async def symlink(self, name: str, target: str, who: Principal) -> Node:
-        return Granted(await settle(self.node.symlink(name, target, self._as(who))), self.root)
-
-    def link(self, name: str, target: Node, who: Principal) -> Maybe[None]:
-        return self.node.link(name, self._other(target), self._as(who))
-
-    async def mknod(self, name: str, mode: int, rdev: int, who: Principal) -> Node:
-        return Granted(await settle(self.node.mknod(name, mode, rdev, self._as(who))), self.root)
-
-    def remove(self, name: str, who: Principal, *, directory: bool | None = None) -> Maybe[None]:
-        return self.node.remove(name, self._as(who), directory=directory)
-
-    def rename(self, name: str, to: Node, newname: str, who: Principal, *, replace: bool = True) -> Maybe[None]:
-        return self.node.rename(name, self._other(to), newname, self._as(who), replace=replace)
-
-    @staticmethod
-    def _other(node: Node) -> Node:
+    def _theirs(self, node: Node) -> Node:
         """Return what a second file is; raises EXDEV for one that is not granted, as a directory that only leads to something."""
         if not isinstance(node, Granted):
             raise NineError(errno.EXDEV)
         return node.node
 
-    def give(self, gid: int) -> Maybe[None]:
-        return self.node.give(gid)
-
-    def change(self, change: Change, who: Principal) -> Maybe[None]:
-        return self.node.change(change, self._as(who))
-
-    def sync(self, who: Principal, *, data: bool = False) -> Maybe[None]:
-        return self.node.sync(self.root, data=data)
-
-    def readlink(self) -> Maybe[str]:
-        return self.node.readlink()
-
-    def born(self) -> Maybe[int | None]:
-        return self.node.born()
-
-    def statfs(self) -> Maybe[StatFs]:
-        return self.node.statfs()
-
-    def xattr(self, name: str, who: Principal) -> Maybe[bytes]:
-        return self.node.xattr(name, self.root)
-
-    def xattrs(self, who: Principal) -> Maybe[Iterable[str]]:
-        return self.node.xattrs(self.root)
-
-    def set_xattr(self, name: str, value: bytes, who: Principal, *, flags: int = 0) -> Maybe[None]:
-        return self.node.set_xattr(name, value, self._as(who), flags=flags)
-
-    def remove_xattr(self, name: str, who: Principal) -> Maybe[None]:
-        return self.node.remove_xattr(name, self._as(who))
+    def open(self, how: Open) -> Maybe[Handle]:
+        if self.qtype & QTDIR and not self.node.guards:
+            return _Directory(self.node, self.root)
+        return super().open(how)
 
 
 class _Directory(Handle):

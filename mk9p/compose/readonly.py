@@ -1,103 +1,30 @@
 """`ReadOnly`: a tree in which nothing may be changed, whoever asks (`bind -r`, `mount -r`)."""
 
 import errno
-from collections.abc import Awaitable, Iterable
 
 from mk9p.auth import Principal
+from mk9p.compose.through import Question, Shown, T
 from mk9p.errors import NineError
-from mk9p.tree import Buffer, Change, Handle, Lock, Maybe, Node, Open, Stat, StatFs, settle
+from mk9p.tree import Buffer, Change, Handle, Lock, Maybe, Node, Open, Stat, settle
 from mk9p.tree.node import Keeper
 
 
-class ReadOnly(Node):
-    """Show a node and all below it; answer EROFS to every change.
-
-    It equals the node it shows, so that exclusive use of a file is one whichever way it was walked to.
-    """
+class ReadOnly(Shown):
+    """Show a node and all below it; answer EROFS to every change."""
 
     def __init__(self, node: Node) -> None:
-        self.node: Node = node.node if isinstance(node, ReadOnly) else node
-        self.qtype, self.path, self.dtype = node.qtype, node.path, node.dtype
-        self.guards, self.marks, self.descriptors, self.weight = node.guards, node.marks, node.descriptors, node.weight
-        self.hold, self.release = node.hold, node.release
+        super().__init__(node.node if isinstance(node, ReadOnly) else node)
 
-    def __eq__(self, other: object) -> bool:
-        return self.node == (other.node if isinstance(other, ReadOnly) else other)
+    def _show(self, node: Node) -> Node:
+        return ReadOnly(node)
 
-    def __hash__(self) -> int:
-        return hash(self.node)
-
-    def stat(self) -> Maybe[Stat]:
-        return self.node.stat()
-
-    def walk(self, name: str, who: Principal) -> Maybe[Node]:
-        child = self.node.walk(name, who)
-        return ReadOnly(child) if isinstance(child, Node) else self._walk(child)
-
-    async def _walk(self, child: Awaitable[Node]) -> Node:
-        return ReadOnly(await child)
-
-    async def entries(self, who: Principal) -> Iterable[tuple[str, Node]]:
-        return [(name, ReadOnly(node)) for name, node in await settle(self.node.entries(who))]
+    def _alter(self, who: Principal, ask: Question[T]) -> Maybe[T]:
+        raise NineError(errno.EROFS)
 
     async def open(self, how: Open) -> Handle:
         if how.write or how.truncate or how.remove:
             raise NineError(errno.EROFS)
         return _ReadOnlyHandle(await settle(self.node.open(how)))
-
-    def create(self, name: str, perm: int, how: Open) -> Maybe[tuple[Node, Handle]]:
-        raise NineError(errno.EROFS)
-
-    def mkdir(self, name: str, perm: int, who: Principal) -> Maybe[Node]:
-        raise NineError(errno.EROFS)
-
-    def symlink(self, name: str, target: str, who: Principal) -> Maybe[Node]:
-        raise NineError(errno.EROFS)
-
-    def link(self, name: str, target: Node, who: Principal) -> Maybe[None]:
-        raise NineError(errno.EROFS)
-
-    def mknod(self, name: str, mode: int, rdev: int, who: Principal) -> Maybe[Node]:
-        raise NineError(errno.EROFS)
-
-    def remove(self, name: str, who: Principal, *, directory: bool | None = None) -> Maybe[None]:
-        raise NineError(errno.EROFS)
-
-    def rename(self, name: str, to: Node, newname: str, who: Principal, *, replace: bool = True) -> Maybe[None]:
-        raise NineError(errno.EROFS)
-
-    def home(self, name: str, who: Principal) -> Maybe[Node]:
-        raise NineError(errno.EROFS)
-
-    def give(self, gid: int) -> Maybe[None]:
-        raise NineError(errno.EROFS)
-
-    def change(self, change: Change, who: Principal) -> Maybe[None]:
-        raise NineError(errno.EROFS)
-
-    def sync(self, who: Principal, *, data: bool = False) -> Maybe[None]:
-        return self.node.sync(who, data=data)
-
-    def readlink(self) -> Maybe[str]:
-        return self.node.readlink()
-
-    def born(self) -> Maybe[int | None]:
-        return self.node.born()
-
-    def xattr(self, name: str, who: Principal) -> Maybe[bytes]:
-        return self.node.xattr(name, who)
-
-    def xattrs(self, who: Principal) -> Maybe[Iterable[str]]:
-        return self.node.xattrs(who)
-
-    def set_xattr(self, name: str, value: bytes, who: Principal, *, flags: int = 0) -> Maybe[None]:
-        raise NineError(errno.EROFS)
-
-    def remove_xattr(self, name: str, who: Principal) -> Maybe[None]:
-        raise NineError(errno.EROFS)
-
-    def statfs(self) -> Maybe[StatFs]:
-        return self.node.statfs()
 
 
 class _ReadOnlyHandle(Handle):

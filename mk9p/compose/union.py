@@ -15,23 +15,21 @@ Rules:
 
 import errno
 from collections.abc import Callable, Iterable
-from typing import TypeVar
 
 import attrs
 
 from mk9p.auth import NONE, Principal
 from mk9p.compose.readonly import ReadOnly
 from mk9p.compose.resolve import Element, Resolver
+from mk9p.compose.through import Question, T, Through
 from mk9p.errors import NineError
-from mk9p.tree import Change, Handle, Maybe, Node, Open, Stat, StatFs, Way, qids, settle
+from mk9p.tree import Maybe, Node, Stat, Way, qids, settle
 from mk9p.wire import QTDIR
-
-T = TypeVar("T")
 
 _FORBIDDEN = "mounted directory forbids creation"  # Plan 9's Enocreate
 
 
-class Composed(Node):
+class Composed(Through):
     """What stands at `path`, for one user. Without `elements` they are found when first asked for: a listing makes such nodes, waiting for nobody."""
 
     def __init__(
@@ -101,7 +99,7 @@ class Composed(Node):
             return known
         return None if self._mounted(known) else self._settle(known)
 
-    async def _found(self, who: Principal) -> list[Element]:
+    async def _elements(self, who: Principal) -> list[Element]:
         known = self._now(who)
         if known is not None:
             return known
@@ -127,7 +125,7 @@ class Composed(Node):
         return self._walk(name, who)
 
     async def _walk(self, name: str, who: Principal) -> Node:
-        elements = await self._found(who)
+        elements = await self._elements(who)
         if elements[0].node.qtype & QTDIR == 0:
             raise NineError(errno.ENOTDIR)
         found = await self.resolver.child(elements, self.at, name, who)
@@ -141,7 +139,7 @@ class Composed(Node):
         return Composed(self.resolver, f"{self.at}/{name}", who, found)
 
     async def entries(self, who: Principal) -> Iterable[tuple[str, Node]]:
-        elements = await self._found(who)
+        elements = await self._elements(who)
         if elements[0].node.qtype & QTDIR == 0:
             raise NineError(errno.ENOTDIR)
         found: dict[str, Node] = {}
@@ -180,48 +178,24 @@ class Composed(Node):
         known = self._now(self.who)
         if known is not None and len(known) == 1:
             return known[0].node.stat()
-        return self._first(lambda node: node.stat())
+        return super().stat()
 
-    def readlink(self) -> Maybe[str]:
-        return self._first(lambda node: node.readlink())
-
-    def statfs(self) -> Maybe[StatFs]:
-        return self._first(lambda node: node.statfs())
-
-    def born(self) -> Maybe[int | None]:
-        return self._first(lambda node: node.born())
-
-    async def _first(self, ask: Callable[[Node], Maybe[T]]) -> T:
+    async def _tell(self, ask: Callable[[Node], Maybe[T]]) -> T:
         """Return the answer of the first element that has one; raises the first error if none has."""
         failed: OSError | None = None
-        for element in await self._found(self.who):
+        for element in await self._elements(self.who):
             try:
                 return await settle(ask(element.node))
             except OSError as error:
                 failed = failed or error
         raise failed or NineError(errno.ENOENT)
 
-    async def open(self, how: Open) -> Handle:
-        return await settle((await self._found(how.who))[0].node.open(how))
-
-    async def change(self, change: Change, who: Principal) -> None:
-        await settle((await self._found(who))[0].node.change(change, who))
-
-    async def xattr(self, name: str, who: Principal) -> bytes:
-        return await settle((await self._found(who))[0].node.xattr(name, who))
-
-    async def xattrs(self, who: Principal) -> Iterable[str]:
-        return await settle((await self._found(who))[0].node.xattrs(who))
-
-    async def set_xattr(self, name: str, value: bytes, who: Principal, *, flags: int = 0) -> None:
-        await settle((await self._found(who))[0].node.set_xattr(name, value, who, flags=flags))
-
-    async def remove_xattr(self, name: str, who: Principal) -> None:
-        await settle((await self._found(who))[0].node.remove_xattr(name, who))
+    async def _ask(self, who: Principal, ask: Question[T]) -> T:
+        return await settle(ask((await self._elements(who))[0].node, who))
 
     async def sync(self, who: Principal, *, data: bool = False) -> None:
         failed: OSError | None = None
-        for element in await self._found(who):
+        for element in await self._elements(who):
             if not isinstance(element.node, ReadOnly):
                 try:
                     await settle(element.node.sync(who, data=data))
@@ -232,27 +206,12 @@ class Composed(Node):
 
     # -- making and taking away
 
-    async def create(self, name: str, perm: int, how: Open) -> tuple[Node, Handle]:
-        return await settle((await self._creator(name, how.who)).create(name, perm, how))
-
-    async def mkdir(self, name: str, perm: int, who: Principal) -> Node:
-        return await settle((await self._creator(name, who)).mkdir(name, perm, who))
-
-    async def symlink(self, name: str, target: str, who: Principal) -> Node:
-        return await settle((await self._creator(name, who)).symlink(name, target, who))
-
-    async def link(self, name: str, target: Node, who: Principal) -> None:
-        await settle((await self._creator(name, who)).link(name, target, who))
-
-    async def mknod(self, name: str, mode: int, rdev: int, who: Principal) -> Node:
-        return await settle((await self._creator(name, who)).mknod(name, mode, rdev, who))
-
-    async def _creator(self, name: str, who: Principal) -> Node:
-        """Return the node that a new file goes to; raises EEXIST, EROFS or EPERM."""
-        elements = await self._found(who)
+    async def _make(self, name: str, who: Principal, ask: Question[T]) -> T:
+        """Ask the element that a new file goes to; raises EEXIST, EROFS or EPERM."""
+        elements = await self._elements(who)
         if self.resolver.special(elements, self.at, name):
             raise NineError(errno.EEXIST)
-        return self._created_in(elements)
+        return await settle(ask(self._created_in(elements), who))
 
     @staticmethod
     def _created_in(elements: list[Element]) -> Node:
@@ -264,11 +223,11 @@ class Composed(Node):
         raise NineError(errno.EPERM, _FORBIDDEN)
 
     async def remove(self, name: str, who: Principal, *, directory: bool | None = None) -> None:
-        holder = await self._holder(await self._found(who), name, who)
+        holder = await self._holder(await self._elements(who), name, who)
         await settle(holder.remove(name, who, directory=directory))
 
     async def rename(self, name: str, to: Node, newname: str, who: Principal, *, replace: bool = True) -> None:
-        elements = await self._found(who)
+        elements = await self._elements(who)
         node = await self._holder(elements, name, who)
         if isinstance(to, Composed) and to.at == self.at:
             self._no_point(elements, newname)
@@ -280,7 +239,7 @@ class Composed(Node):
 
     async def home(self, name: str, who: Principal) -> Node:
         """Return the node that a new file goes to; raises EBUSY for a mount point, EROFS, EPERM, EXDEV where it would be hidden there."""
-        elements = await self._found(who)
+        elements = await self._elements(who)
         self._no_point(elements, name)
         node = self._created_in(elements)
         await self._seen(elements, node, name, who)
@@ -330,7 +289,7 @@ class Root(Composed):
             return None
         return self.elements if self.generation == table.generation else self._settle(self.elements)
 
-    async def _found(self, who: Principal) -> list[Element]:
+    async def _elements(self, who: Principal) -> list[Element]:
         known = self._now(who)
         if known is not None:
             return known
