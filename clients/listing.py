@@ -19,7 +19,7 @@ import trio
 from mk9p.client import Client, requests
 from mk9p.client.client import split
 from mk9p.errors import NineError
-from mk9p.server.wirestat import group_name, user_name
+from mk9p.status import group_name, user_name
 from mk9p.stdio import printable
 from mk9p.tree import Stat
 from mk9p.wire import QTDIR, QTSYMLINK, Qid

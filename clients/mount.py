@@ -114,7 +114,7 @@ def kernel_has_9p() -> bool:
 
 def mount_v9fs(address: str, directory: str, wish: v9fs.Wish, *, verbose: bool) -> None:
     """Mount with the kernel's client. Raises NineError with what mount(8) said."""
-    from mk9p.client.handshake import user_name
+    from mk9p.status import user_name
 
     hosts = v9fs.numeric_hosts(address)
     if len(hosts) > 1:

@@ -5,10 +5,10 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from mk9p.client.handshake import user_name
 from mk9p.clients import v9fs
 from mk9p.clients.doctor.judge import Finding
 from mk9p.clients.mounts import Mounted, mounts
+from mk9p.status import user_name
 
 # fs/9p/v9fs.h from 6.4 on, which shows a number in hex; before, names
 _CACHES: Final = {"none": 0, "readahead": 1, "mmap": 5, "loose": 15, "fscache": 0x8F}

@@ -10,7 +10,7 @@ from mk9p.client.connection import Connection
 from mk9p.client.requests import walk
 from mk9p.client.stats import perm_of_mode, untouched
 from mk9p.errors import NineError
-from mk9p.tree import NOW, Change
+from mk9p.status import NOW, Change
 from mk9p.wire import (
     AT_REMOVEDIR,
     DMDEVICE,

@@ -20,7 +20,7 @@ from mk9p.client.files import File, Lines
 from mk9p.client.handshake import MSIZE, attach, open_connection
 from mk9p.errors import NineError
 from mk9p.ktext import field
-from mk9p.tree import Buffer, Stat
+from mk9p.status import Buffer, Stat
 from mk9p.wire import QTDIR, QTSYMLINK, Qid
 
 DEFAULT: Final = "unix!/run/mk9p/ns"

@@ -17,7 +17,7 @@ import trio
 from mk9p.client import changes, requests
 from mk9p.client.connection import Connection
 from mk9p.errors import NineError
-from mk9p.tree import Buffer, Change, Stat
+from mk9p.status import Buffer, Change, Stat
 from mk9p.wire import Dialect, Qid
 from mk9p.wire import messages as m
 

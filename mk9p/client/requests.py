@@ -12,8 +12,7 @@ from typing import Final
 from mk9p.client.connection import Connection
 from mk9p.client.stats import of_getattr, of_wire, perm_of_mode, untouched
 from mk9p.errors import NineError
-from mk9p.tree import Stat
-from mk9p.tree.dirs import error_name
+from mk9p.status import Stat, error_name
 from mk9p.wire import (
     DMSYMLINK,
     GETATTR_BASIC,

@@ -13,7 +13,7 @@ import stat as st
 from typing import Any, Final
 
 from mk9p.errors import NineError
-from mk9p.tree import Stat
+from mk9p.status import Stat
 from mk9p.wire import (
     DMAPPEND,
     DMDEVICE,

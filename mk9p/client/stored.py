@@ -6,7 +6,7 @@ from typing import Final
 from mk9p.client.connection import Connection
 from mk9p.client.requests import read, walk, write
 from mk9p.errors import NineError
-from mk9p.tree import Lock, StatFs
+from mk9p.status import Lock, StatFs
 from mk9p.wire import LOCK_BLOCKED, LOCK_SUCCESS, LOCK_TYPE_UNLCK, Dialect
 from mk9p.wire import messages as m
 

@@ -2,10 +2,10 @@
 
 import os
 import stat as st
-from functools import lru_cache
 from typing import Final
 
 from mk9p.server.fids import Place, qid
+from mk9p.status import group_name, user_name
 from mk9p.tree import Stat, settle
 from mk9p.wire import (
     DMAPPEND,
@@ -25,28 +25,6 @@ from mk9p.wire import (
 NS: Final = 1_000_000_000
 _ALL32: Final = 0xFFFFFFFF
 SPECIAL: Final = ((DMSETUID, st.S_ISUID), (DMSETGID, st.S_ISGID), (DMSETVTX, st.S_ISVTX))
-
-
-@lru_cache(maxsize=1024)
-def user_name(uid: int) -> str:
-    """Return the name of a user, or the number in decimal if it has none."""
-    import pwd
-
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
-
-
-@lru_cache(maxsize=1024)
-def group_name(gid: int) -> str:
-    """Return the name of a group, or the number in decimal if it has none."""
-    import grp
-
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return str(gid)
 
 
 def plan9_mode(stat: Stat) -> int:

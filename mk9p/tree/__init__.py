@@ -1,10 +1,11 @@
 """What a file is: the contract (`Node`, `Handle`), and the few kinds of file that trees are made of."""
 
+from mk9p.status import NOW, Buffer, Change, Lock, Stat, StatFs
 from mk9p.tree.conversations import Conversation, Conversations, CtlOfNew
 from mk9p.tree.ctl import Ctl, settings
 from mk9p.tree.dirs import Dir, Lazy
 from mk9p.tree.files import Block, Content, File, Text
-from mk9p.tree.node import NOW, Buffer, Change, Handle, Lock, Maybe, Node, Open, Stat, StatFs, Way, settle
+from mk9p.tree.node import Handle, Maybe, Node, Open, Way, settle
 from mk9p.tree.waiting import Log, Source, Store, Stream, StreamHandle, Waiters
 from mk9p.tree.words import fields, join, quote, split
 

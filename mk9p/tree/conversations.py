@@ -15,10 +15,11 @@ from typing import Protocol
 
 from mk9p.auth import NO_ID, Principal
 from mk9p.errors import NineError
+from mk9p.status import Buffer, Change
 from mk9p.tree.ctl import Ctl
 from mk9p.tree.dirs import Dir
 from mk9p.tree.files import File
-from mk9p.tree.node import Buffer, Change, Handle, Maybe, Node, Open, settle
+from mk9p.tree.node import Handle, Maybe, Node, Open, settle
 from mk9p.tree.qids import PLACE
 from mk9p.tree.words import word
 

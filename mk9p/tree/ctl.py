@@ -13,8 +13,9 @@ from typing import Any
 
 from mk9p.auth import Principal
 from mk9p.errors import FAILURE, INTERNAL, NineError, translate
+from mk9p.status import Buffer
 from mk9p.tree.files import Content, File, Text, decoded
-from mk9p.tree.node import Buffer, Handle, Maybe, Open
+from mk9p.tree.node import Handle, Maybe, Open
 from mk9p.tree.words import Word, lines, run, table
 
 _USERS = 256  # last errors kept a file: one a user, so this bounds what strangers can make us keep

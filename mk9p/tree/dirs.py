@@ -13,8 +13,9 @@ import attrs
 
 from mk9p.auth import Principal
 from mk9p.errors import NineError
+from mk9p.status import Stat, error_name
 from mk9p.tree.ctl import Ctl
-from mk9p.tree.node import Maybe, Node, Stat
+from mk9p.tree.node import Maybe, Node
 from mk9p.wire import QTDIR
 
 
@@ -115,8 +116,3 @@ class Dir(Node):
                 for node in mapping.values():
                     if isinstance(node, File | Dir):
                         node.owned(uid, gid)
-
-
-def error_name(ctl: str) -> str:
-    """Return the name of the file that keeps the last error of the ctl file `ctl`."""
-    return ctl.removesuffix("ctl") + "error"

@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 from mk9p.errors import NineError
-from mk9p.tree.node import Buffer, Change, Handle, Maybe, Node, Open, Stat
+from mk9p.status import Buffer, Change, Stat
+from mk9p.tree.node import Handle, Maybe, Node, Open
 
 Content: TypeAlias = str | bytes
 

@@ -19,20 +19,19 @@ A Node that `guards` itself knows better than the bits, and is asked whatever th
 """
 
 import errno
-import stat as st
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Final, Protocol, TypeAlias, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 import attrs
 
 from mk9p.auth import Principal
 from mk9p.errors import NineError
+from mk9p.status import Buffer, Change, Lock, Stat, StatFs
 from mk9p.tree.qids import Foreign
-from mk9p.wire import L_EXCL, QTDIR, QTFILE, Qid
+from mk9p.wire import L_EXCL, QTDIR, QTFILE
 
 T = TypeVar("T")
 Maybe: TypeAlias = T | Awaitable[T]
-Buffer: TypeAlias = bytes | bytearray | memoryview
 
 
 async def settle(value: Maybe[T]) -> T:
@@ -40,78 +39,6 @@ async def settle(value: Maybe[T]) -> T:
     if isinstance(value, Awaitable):
         return await value
     return value
-
-
-@attrs.frozen
-class Stat:
-    """Say what a file is: Linux's `mode` (type and permission bits), owner and group by number, `length` in bytes, times in ns.
-
-    `version` is qid.version: 0 for made-up files, so that v9fs never caches them. `blocks` are of 512 bytes, None where `length` tells them.
-    `user` and `group` are names, where a server gave only names. `name` and `qid` are filled in by whoever knows the place: the server for its
-    peers, the client for its callers.
-    """
-
-    mode: int
-    uid: int = 0
-    gid: int = 0
-    length: int = 0
-    mtime: int = 0
-    atime: int = 0
-    ctime: int = 0
-    version: int = 0
-    nlink: int = 1
-    rdev: int = 0
-    blksize: int = 4096
-    blocks: int | None = None
-    exclusive: bool = False
-    append: bool = False
-    user: str | None = None
-    group: str | None = None
-    name: str = ""
-    qid: Qid | None = None
-
-    @property
-    def is_dir(self) -> bool:
-        return st.S_ISDIR(self.mode)
-
-
-NOW: Final = 1 << 96
-"""The time of a Change that means now: no number of the wire, 64 bits of seconds, is as far away."""
-
-
-@attrs.frozen
-class Change:
-    """Say what a Tsetattr or Twstat asks to change; None is to be left as it is. Times are ns, negative before 1970, or NOW."""
-
-    mode: int | None = None
-    uid: int | None = None
-    gid: int | None = None
-    length: int | None = None
-    atime: int | None = None
-    mtime: int | None = None
-    exclusive: bool | None = None
-    """DMEXCL. It comes only to a node with `marks`, as `append`, DMAPPEND."""
-    append: bool | None = None
-
-    @property
-    def only_truncates(self) -> bool:
-        """Tell the change that `echo x > file` makes: length 0, and times that follow from it."""
-        return self == Change(length=0, atime=self.atime, mtime=self.mtime)
-
-
-@attrs.frozen
-class StatFs:
-    """Say what df(1) shows, in blocks of `bsize` bytes (statfs(2))."""
-
-    type: int = 0x01021997  # V9FS_MAGIC
-    bsize: int = 4096
-    blocks: int = 0
-    bfree: int = 0
-    bavail: int = 0
-    files: int = 0
-    ffree: int = 0
-    fsid: int = 0
-    namelen: int = 255
 
 
 @attrs.frozen
@@ -138,20 +65,6 @@ class Open:
     def reuses(self) -> bool:
         """Tell whether creating opens a file that is there: in 9P2000.L alone, and without O_EXCL."""
         return self.records and not self.flags & L_EXCL
-
-
-@attrs.frozen
-class Lock:
-    """Say a byte-range lock (fcntl(2)): `kind` is a LOCK_TYPE_ number, `length` 0 reaches to the end however the file grows.
-
-    `process` and `client` are what the client says of who holds it; they are shown to others, and decide nothing.
-    """
-
-    kind: int
-    start: int = 0
-    length: int = 0
-    process: int = 0
-    client: str = ""
 
 
 @attrs.frozen(cache_hash=True)

@@ -25,8 +25,9 @@ from typing import Protocol, cast
 
 import trio
 
+from mk9p.status import Buffer
 from mk9p.tree.files import File
-from mk9p.tree.node import Buffer, Handle, Maybe, Open
+from mk9p.tree.node import Handle, Maybe, Open
 from mk9p.tree.words import join
 
 _LITTLE = 1024  # bytes of a message that are not told of: an open file is counted with as many
