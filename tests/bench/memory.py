@@ -245,7 +245,7 @@ def long_names(port: int, count: int) -> list[Client]:
     return on_fids(port, count, lambda n: ("deep",) + ("n" * 255,) * 15)
 
 
-@flood("fids that go on from each other, the one before clunked")
+@flood("fids walked from each other, the one before clunked")
 def chains(port: int, count: int) -> list[Client]:
     c = Client(port)
     for n in range(count):
@@ -272,17 +272,17 @@ def stored_opened(port: int, count: int) -> list[Client]:
     return on_fids(port, count, lambda n: ("fs", f"{n % NAMES:05}"), (m.Tlopen, 0), (m.Tread, 0, 100))
 
 
-@flood("texts of 64 KiB, of which a byte was read")
+@flood("texts of 64 KiB, of which the client read one byte")
 def texts(port: int, count: int) -> list[Client]:
     return on_fids(port, count, lambda n: ("big",), (m.Tlopen, 0), (m.Tread, 0, 1))
 
 
-@flood("messages of a log, of which a byte was read")
+@flood("messages of a log, of which the client read one byte")
 def messages(port: int, count: int) -> list[Client]:
     return on_fids(port, count, lambda n: ("log",), (m.Tlopen, 0), (m.Tread, 0, 1))
 
 
-@flood("attributes never written to their end")
+@flood("attributes that are never written to their end")
 def attributes(port: int, count: int) -> list[Client]:
     part = bytes(65535)
     return on_fids(
@@ -313,7 +313,7 @@ def lock_ranges(port: int, count: int) -> list[Client]:
     return [c]
 
 
-@flood(f"listings of {NAMES:,} names, of which a part was read")
+@flood(f"listings of {NAMES:,} names, of which the client read a part")
 def listings(port: int, count: int) -> list[Client]:
     return on_fids(port, min(count, 300), lambda n: ("fs",), (m.Tlopen, 0), (m.Treaddir, 0, 100))
 
