@@ -2,10 +2,10 @@
 
 Rules
 * A request that is answered in the call that brought it never enters here: order is kept by arriving. This room is about the ones that wait.
-* `ORDER` is the one table of who waits for whom. A request *uses* some fids and *claims* others. It waits for every earlier request that is not
-  finished and claims a fid that it names; requests that only use a fid go side by side. So `Twalk`, `Topen`, `Tread`, `Tclunk` may be sent in one
-  go, and 32 walks from one directory run at once. (With a task for each request and no such table, Twalk+Topen in one go failed in 182 of 400
-  runs: a scheduler is free to run the second first.)
+* The roles of a message (wire/roles.py) say who waits for whom. A request *uses* some fids and *claims* others. It waits for every earlier request
+  that is not finished and claims a fid that it names; requests that only use a fid go side by side. So `Twalk`, `Topen`, `Tread`, `Tclunk` may be
+  sent in one go, and 32 walks from one directory run at once. (With a task for each request and no such rule, Twalk+Topen in one go failed in 182
+  of 400 runs: a scheduler is free to run the second first.)
 * A request that claims a fid also waits until those that only use it have begun: for all that they still wait for. Else the clunk of a directory
   would overtake a walk from it that waits for its new fid to be free.
 * Writes are ordered among themselves, and reads wait for earlier writes, unless the open file is *duplex*: a stream has two independent ways,
@@ -23,6 +23,7 @@ from typing import Any, Final, Generic, TypeVar
 from mk9p.errors import NineError
 from mk9p.wire import NOFID
 from mk9p.wire import messages as m
+from mk9p.wire.roles import ORDER, READS, Row
 
 F = TypeVar("F")
 
@@ -32,44 +33,7 @@ WRITE_SIDE: Final = 1 << 32  # added to a fid: its write side
 MAX_FIDS: Final = 1 << 20  # v9fs keeps one for each cached name and user: a `find` over 100,000 files is as many
 MAX_REQUESTS: Final = 4096  # waiting at once: far above any client's window, far below what memory would mind
 
-# type -> (indexes of the fids that it uses, of those that it claims, of those whose write side it uses, and claims), counted after the tag
-_Row = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]
-_NONE: Final[_Row] = ((), (), (), ())
-_USES: Final[_Row] = ((0,), (), (), ())
-_CLAIMS: Final[_Row] = ((), (0,), (0,), ())
-
-ORDER: Final[dict[int, _Row]] = {
-    m.Tauth.type: _CLAIMS,
-    m.Tattach.type: _CLAIMS,
-    m.Twalk.type: ((0,), (1,), (), ()),
-    m.Topen.type: _CLAIMS,
-    m.Tcreate.type: _CLAIMS,
-    m.Tread.type: ((0,), (), (0,), ()),
-    m.Twrite.type: ((0,), (), (), (0,)),
-    m.Tclunk.type: _CLAIMS,
-    m.Tremove.type: _CLAIMS,
-    m.Tstat.type: ((0,), (), (0,), ()),
-    m.Twstat.type: _CLAIMS,
-    m.Tstatfs.type: _USES,
-    m.Tlopen.type: _CLAIMS,
-    m.Tlcreate.type: _CLAIMS,
-    m.Tsymlink.type: _USES,
-    m.Tmknod.type: _USES,
-    m.Trename.type: ((1,), (0,), (0,), ()),
-    m.Treadlink.type: _USES,
-    m.Tgetattr.type: ((0,), (), (0,), ()),
-    m.Tsetattr.type: ((), (0,), (0,), ()),
-    m.Txattrwalk.type: ((0,), (1,), (), ()),
-    m.Txattrcreate.type: _CLAIMS,
-    m.Treaddir.type: _USES,
-    m.Tfsync.type: ((0,), (), (0,), ()),
-    m.Tlock.type: _USES,
-    m.Tgetlock.type: _USES,
-    m.Tlink.type: ((0, 1), (), (), ()),
-    m.Tmkdir.type: _USES,
-    m.Trenameat.type: ((0, 2), (), (), ()),
-    m.Tunlinkat.type: _USES,
-}
+_NONE: Final[Row] = ((), (), (), ())
 
 
 class Request:
@@ -146,7 +110,7 @@ class Session(Generic[F]):
             return []
         uses, claims, write_uses, write_claims = ORDER.get(type_, _NONE)
         keys = [args[i] for i in (*uses, *claims)] + [args[i] + WRITE_SIDE for i in write_claims]
-        if not (duplex and type_ == m.Tread.type):
+        if not (duplex and type_ in READS):
             keys += [args[i] + WRITE_SIDE for i in write_uses]
         found = [self.claims.get(key) for key in keys]
         if self.users:

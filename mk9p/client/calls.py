@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from errno import EIO
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import outcome
 import trio
@@ -10,33 +10,13 @@ import trio
 from mk9p.errors import NineError, ProtocolError, from_wire
 from mk9p.wire import NOTAG
 from mk9p.wire import messages as m
+from mk9p.wire.roles import BOUND, MADE, NAMED
 
 if TYPE_CHECKING:
     from mk9p.client.connection import Connection
 
 Reply: TypeAlias = tuple[Any, ...]
 Result: TypeAlias = outcome.Value[Reply] | outcome.Error
-
-_MADE: Final = {
-    m.Tattach.type: 0,
-    m.Tauth.type: 0,
-    m.Twalk.type: 1,
-    m.Txattrwalk.type: 1,
-}  # the index of the fid that a request makes
-ENDED: Final = (m.Tclunk.type, m.Tremove.type)  # their fid is gone whatever the reply
-_BOUNDS: Final = {
-    m.Twalk.type: 2,
-    m.Tread.type: 2,
-    m.Treaddir.type: 2,
-    m.Twrite.type: 2,
-}  # the index of what bounds the reply: names, or bytes as a count or as data
-COPIED: Final = (m.Rread.type, m.Rreaddir.type)  # their first field is a view that dies with the next receive
-_FIDS: Final = {
-    message.type: tuple(
-        i for i, field in enumerate(message.fields[1:]) if field.name.endswith("fid") or field.name == "dirfd"
-    )
-    for message in m.MESSAGES
-}
 
 
 class Call:
@@ -47,12 +27,10 @@ class Call:
     def __init__(self, connection: "Connection", message: type[m.Message], fields: Reply) -> None:
         self.connection = connection
         self.type = message.type
-        self.fids = [fields[i] for i in _FIDS[self.type]]
-        at = _MADE.get(self.type)
-        self.made: int | None = (
-            None if at is None or (self.type == m.Twalk.type and fields[0] == fields[1]) else fields[at]
-        )
-        bound = fields[_BOUNDS[self.type]] if self.type in _BOUNDS else None
+        self.fids = [fields[i] for i in NAMED[self.type]]
+        at = MADE.get(self.type)
+        self.made: int | None = None if at is None or self.fids.count(fields[at]) > 1 else fields[at]
+        bound = fields[BOUND[self.type]] if self.type in BOUND else None
         self.most: int | None = bound if bound is None or isinstance(bound, int) else len(bound)
         self.tag = NOTAG
         self.task: trio.lowlevel.Task | None = None  # who waits
@@ -91,9 +69,9 @@ class Call:
         names: then nobody knows which fid the server has made.
         """
         if self.most is not None:
-            count = fields[0] if self.type == m.Twrite.type else len(fields[0])
+            count = fields[0] if isinstance(fields[0], int) else len(fields[0])
             if count > self.most:
-                if self.type == m.Twalk.type:
+                if self.type in MADE:
                     raise ProtocolError(f"{count} qids for a walk of {self.most} names")
                 raise NineError(EIO, f"the server answers with {count} bytes, where {self.most} were asked for")
 

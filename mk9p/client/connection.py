@@ -28,11 +28,12 @@ from typing import Any, Final
 import outcome
 import trio
 
-from mk9p.client.calls import COPIED, ENDED, Call, Reply, Result, said
+from mk9p.client.calls import Call, Reply, Result, said
 from mk9p.dial import Link
 from mk9p.errors import NineError, ProtocolError
 from mk9p.wire import IOHDRSZ, NOFID, NOTAG, TABLE, Dialect, FrameBuffer, codec
 from mk9p.wire import messages as m
+from mk9p.wire.roles import DATA, ENDS
 
 log = logging.getLogger("mk9p.client")
 
@@ -142,7 +143,7 @@ class Connection:
                 self.clunk_nowait(call.made)
             else:
                 self.free_fid(call.made)
-        if call.type == m.Tremove.type and result is None:
+        if call.type in ENDS and result is None:
             self.clunk_nowait(call.fids[0])
         for fid in call.clunks:
             self.clunk_nowait(fid)
@@ -309,7 +310,7 @@ class Connection:
             _, *fields = known.unpack(buf, start + 5, end)
             if number == call.type + 1:
                 call.check(fields)
-                if number in COPIED:
+                if number in DATA:
                     fields[0] = bytes(fields[0])
                 result = outcome.Value(tuple(fields))
             else:
@@ -319,7 +320,7 @@ class Connection:
         self._answer(call, result)
 
     def _answer(self, call: Call, result: Result) -> None:
-        if call.type in ENDED:
+        if call.type in ENDS:
             self.free_fid(call.fids[0])
         flushed = self._flushes.pop(call.tag, None)
         if flushed is not None:

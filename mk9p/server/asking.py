@@ -2,15 +2,15 @@
 
 import errno
 from struct import Struct
-from typing import Any, Final
+from typing import Any
 
 from mk9p.dial import Link
 from mk9p.errors import NineError
 from mk9p.wire import NOFID, Dialect, FrameBuffer, codec, decode
 from mk9p.wire import messages as m
+from mk9p.wire.roles import BETWEEN
 
 _u16, _u32 = Struct("<H").unpack_from, Struct("<I").unpack_from
-_TRENAMEAT: Final = m.Trenameat.type
 
 
 async def rpc(link: Link, frames: FrameBuffer, message: type[m.Message], tag: int, *fields: Any) -> m.Message:
@@ -35,9 +35,10 @@ async def rpc(link: Link, frames: FrameBuffer, message: type[m.Message], tag: in
 
 def other_fid(type_: int, buf: bytearray, start: int, end: int) -> int:
     """Return the second fid that a request names, NOFID if it is too short to."""
-    at = start + 11
-    if type_ == _TRENAMEAT and at + 2 <= end:
-        at += 2 + _u16(buf, at)[0]
+    fixed, strings = BETWEEN[type_]
+    at = start + 11 + fixed
+    for _ in range(strings):
+        at += 2 + (_u16(buf, at)[0] if at + 2 <= end else 0)
     return int(_u32(buf, at)[0]) if at + 4 <= end else NOFID
 
 

@@ -24,29 +24,18 @@ from mk9p.server.hops import COUNT, WHEN, WHOSE, Alias, Asked, Late, Own
 from mk9p.server.owed import came, returned
 from mk9p.server.turns import BLOCK
 from mk9p.wire import messages as m
+from mk9p.wire.roles import COUNTED, DATA, PATH_AT, PLAIN
 
 if TYPE_CHECKING:
     from mk9p.server.connection import Connection
     from mk9p.server.relay import Backend
 
-# Requests whose first field is a fid, that name no other, and whose answers tell nothing that we must know.
-PLAIN: Final = frozenset(
-    cls.type
-    for cls in (
-        m.Tstatfs, m.Tsymlink, m.Tmknod, m.Treadlink, m.Tgetattr, m.Tsetattr, m.Treaddir, m.Tfsync, m.Tlock, m.Tgetlock, m.Tmkdir, m.Tunlinkat,
-        m.Tread, m.Twrite, m.Tstat, m.Twstat,
-    )
-)  # fmt: skip
-# Of these, the ones that say how many bytes they ask for, or bring, behind fid[4] offset[8], and how long they are at least.
-BOUNDED: Final = {m.Tread.type: 23, m.Treaddir.type: 23, m.Twrite.type: 23}
-# Replies with one qid: where its path is, from the start of the frame; 0 for all others but those that are looked at otherwise.
-_PATH_AT: Final = [0] * 256
-for _cls in (m.Rlopen, m.Rlcreate, m.Rmkdir, m.Rsymlink, m.Rmknod, m.Ropen, m.Rcreate):
-    _PATH_AT[_cls.type] = 12
-_PATH_AT[m.Rgetattr.type], _PATH_AT[m.Rstat.type] = 20, 22
-_RREADDIR, _RLERROR, _RWRITE = m.Rreaddir.type, m.Rlerror.type, m.Rwrite.type
-for _type in (m.Rread.type, _RREADDIR, _RLERROR, _RWRITE):
-    _PATH_AT[_type] = -1
+# As PATH_AT; -1 for replies that begin with a number that is looked at: of bytes that were asked for, or of an error.
+_PATH_AT: Final = [*PATH_AT]
+_RREADDIR, _RLERROR = m.Rreaddir.type, m.Rlerror.type
+for _type in COUNTED:
+    _PATH_AT[_type + 1] = -1
+_PATH_AT[_RLERROR] = -1
 
 _request, _reply = Struct("<IBHI").unpack_from, Struct("<IBH").unpack_from
 _get32, _put32 = Struct("<I").unpack_from, Struct("<I").pack_into
@@ -74,11 +63,11 @@ def forward(c: "Connection") -> bool:
             kind, run, n, most = type_, at, 0, 0
             if type_ not in PLAIN:
                 break
-            least = BOUNDED.get(type_, 11)
+            least = COUNTED.get(type_, 11)
             known = since | type_
         if not least <= size <= limit or size > tail - at:
             break
-        if least > 11 and (count := _get32(buf, at + 19)[0]) != most:
+        if least > 11 and (count := _get32(buf, at + least - 4)[0]) != most:
             most, known = count, since | count << COUNT | type_
         if fid != last:
             hop = relays.get(fid)
@@ -172,7 +161,7 @@ def back(b: "Backend") -> None:
                     raise b.too_much(type_, count)
                 elif type_ == _RREADDIR:
                     b.listed(buf, at, at + size, count)
-                elif size - 11 != (0 if type_ == _RWRITE else count):
+                elif size - 11 != (count if type_ in DATA else 0):
                     raise b.garbage(type_)
             del asked[tag]
             at += size

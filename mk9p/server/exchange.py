@@ -8,7 +8,7 @@ import logging
 import select
 from collections.abc import Callable
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -17,13 +17,13 @@ from mk9p.errors import NineError, ProtocolError
 from mk9p.server.blocks import back
 from mk9p.server.connection import Connection, Reply
 from mk9p.server.fids import Fid, Place
-from mk9p.server.foreseen import PAIRS
 from mk9p.server.hops import Alias, Asked, Hop, Own
 from mk9p.server.owed import PATIENCE, give_up, require_free
 from mk9p.server.relay import Backend
 from mk9p.tree import Open, settle
 from mk9p.wire import QTDIR, Dialect, codec
 from mk9p.wire import messages as m
+from mk9p.wire.roles import ENDS, LOCAL, THERE
 
 if TYPE_CHECKING:
     from mk9p.server.links import Links
@@ -31,10 +31,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("mk9p.server")
 
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
-OURS: Final = frozenset(
-    {m.Tversion.type, m.Tauth.type, m.Tattach.type, m.Tflush.type}
-)  # no fid of another server's in these
-
 Call = tuple[Callable[..., Any], Callable[..., Any]]
 
 
@@ -86,16 +82,16 @@ async def carry(c: Connection, number: int, f: Fid, b: Backend | None) -> None:
 
 def theirs(c: Connection, type_: int, args: tuple[Any, ...]) -> list[int]:
     """Return the fids that a request names, newfids aside, and that are another server's alone."""
-    numbers = args[1:4:2] if type_ == m.Trenameat.type else args[1:3] if type_ in PAIRS else args[1:2]
+    numbers = [args[1 + i] for i in THERE[type_]]
     return [number for number in numbers if number in c.relays and number not in c.session.fids]
 
 
 async def here(c: Connection, type_: int, call: Call, args: tuple[Any, ...], numbers: list[int]) -> Reply:
     """Do a request here although fids of it are theirs: because it can't be passed on, or their server is gone."""
     hop = c.relays[numbers[0]]
-    if type_ in (m.Tclunk.type, m.Tremove.type) and hop.backend.dead and (hop.opened or type_ == m.Tclunk.type):
+    if type_ in ENDS and hop.backend.dead and (hop.opened or type_ == m.Tclunk.type):
         del c.relays[numbers[0]]
-        if type_ == m.Tremove.type:
+        if type_ != m.Tclunk.type:
             raise NineError(errno.EIO)
         return c.reply(m.Rclunk, args[0])
     lent: dict[int, Fid] = {}
@@ -108,7 +104,7 @@ async def here(c: Connection, type_: int, call: Call, args: tuple[Any, ...], num
         for number, f in lent.items():
             if number in c.relays and c.session.fids.get(number) is f:
                 del c.session.fids[number]
-        if type_ == m.Tremove.type:
+        if type_ in ENDS:
             c.relays.pop(numbers[0], None)  # remove(5): it is clunked, whatever comes of it
 
 
@@ -306,7 +302,7 @@ class Exchange:
     def late(self, c: Connection, type_: int, tag: int, args: tuple[Any, ...]) -> bool:
         """Pass on a request that had to wait for its fid to go over; False if it is to be answered here. Raises as `passes`."""
         hop = c.relays.get(args[1])
-        if hop is None or hop.backend.dead or type_ in OURS:
+        if hop is None or hop.backend.dead or type_ in LOCAL:
             return False
         frame = bytearray(codec(c.dialect, type_).pack(*args))
         b = hop.backend

@@ -2,20 +2,16 @@
 
 import errno
 from struct import Struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from mk9p.errors import NineError
 from mk9p.server.asking import other_fid, text_at
 from mk9p.server.hops import ROOT, Asked, Hop
-from mk9p.wire import messages as m
+from mk9p.wire.roles import CREATES, MADE, MOVES, OPENS, PAIRS
 
 if TYPE_CHECKING:
     from mk9p.server.relay import Backend
 
-_OPENS: Final = frozenset(cls.type for cls in (m.Tlopen, m.Tlcreate, m.Txattrcreate, m.Topen, m.Tcreate))
-_CREATES: Final = frozenset({m.Tlcreate.type, m.Tcreate.type})
-PAIRS: Final = frozenset({m.Trenameat.type, m.Trename.type, m.Tlink.type})  # two fids, both there before
-_TRENAME, _XATTRWALK = m.Trename.type, m.Txattrwalk.type
 _u16, _u32 = Struct("<H").unpack_from, Struct("<I").unpack_from
 
 
@@ -97,8 +93,8 @@ def _makes(b: "Backend", fid: int, hop: Hop, names: tuple[str, ...]) -> Hop:
 def of_other(b: "Backend", hop: Hop, fid: int, type_: int, buf: bytearray, start: int, end: int) -> int | Asked | None:
     """Return what is to be known of a request that is not plain and no walk; None if it does not go over. Raises as `of_walk`, and EXDEV."""
     relays = b.c.relays
-    if type_ in _OPENS:
-        names = (text_at(buf, start + 11, end),) if type_ in _CREATES else ()
+    if type_ in OPENS:
+        names = (text_at(buf, start + 11, end),) if type_ in CREATES else ()
         return Asked(b, type_, fid, hop, names=names)
     if type_ in PAIRS:
         number = other_fid(type_, buf, start, end)
@@ -110,10 +106,10 @@ def of_other(b: "Backend", hop: Hop, fid: int, type_: int, buf: bytearray, start
             raise NineError(errno.EXDEV)
         if other is not None and other.crossing:
             return None  # what may be made at a mount point is the mount table's to say
-        if type_ != _TRENAME:
+        if type_ not in MOVES:
             return type_
         return Asked(b, type_, fid, hop, other, (text_at(buf, start + 15, end),))
-    if type_ == _XATTRWALK and end - start >= 17:
+    if type_ in MADE and end - start >= 17:
         newfid = _u32(buf, start + 11)[0]
         if newfid in b.limbo:
             return None

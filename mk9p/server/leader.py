@@ -32,19 +32,19 @@ from mk9p.errors import FAILURE, NineError, ProtocolError
 from mk9p.server.beginning import Beginning
 from mk9p.server.blocks import forward
 from mk9p.server.connection import Connection
-from mk9p.server.exchange import OURS, here, theirs
+from mk9p.server.exchange import here, theirs
 from mk9p.server.failures import HELD, failure, held
-from mk9p.server.foreseen import PAIRS
 from mk9p.server.halves import Halves
 from mk9p.server.limits import RESERVE
 from mk9p.server.links import GONE, Links
 from mk9p.server.refusals import line, origin, refuse
 from mk9p.server.relay import Backend
 from mk9p.server.turns import STRIDE, TURN
-from mk9p.server.workers import TEXT, WITH_DATA, Job, Worker, begun
+from mk9p.server.workers import TEXT, Job, Worker, begun
 from mk9p.session import Request
 from mk9p.wire import NOFID, codec
 from mk9p.wire import messages as m
+from mk9p.wire.roles import DATA, LOCAL, MAKES_ROOM, PAIRS, READS
 
 log = logging.getLogger("mk9p.server")
 
@@ -54,7 +54,6 @@ SHARE: Final = (
 )
 ENDING: Final = 50_000  # ns that the end of a request takes that is cancelled, in the next round of the scheduler
 _SIZE_TYPE_TAG: Final = Struct("<IBH").unpack_from
-_ALWAYS: Final = frozenset({m.Tversion.type, m.Tflush.type, m.Tclunk.type})  # what makes room
 
 
 class Leader(Links):
@@ -286,7 +285,7 @@ class Leader(Links):
                     if asked and tag in asked:
                         self.exchange.refuse(c, tag)
                     hop = None
-                    if relays and end - start > 10 and type_ not in OURS:
+                    if relays and end - start > 10 and type_ not in LOCAL:
                         fid = int.from_bytes(buf[start + 7 : start + 11], "little")
                         hop = relays.get(fid)
                         if (
@@ -303,7 +302,7 @@ class Leader(Links):
                     args = call[0](view, start + 5, end)
                     if session.claims and (blockers := self._blockers(c, type_, args)):
                         size = TEXT * (end - start)
-                        if type_ in WITH_DATA:  # a view of the buffer, which is read into again before its turn comes
+                        if type_ in DATA:  # a view of the buffer, which is read into again before its turn comes
                             args = (*args[:-1], memoryview(bytes(args[-1])))
                             size = len(args[-1])
                         job = Job(c, call, args, since=c.counts.since)
@@ -348,18 +347,16 @@ class Leader(Links):
         session = c.session
         if tag in session.tags:
             raise NineError(errno.EINVAL, "tag already in use")
-        if type_ == m.Twrite.type and session.held > self.limits.held:
+        if type_ in DATA and session.held > self.limits.held:
             raise NineError(errno.EAGAIN, f"writes of {session.held} bytes are waiting already")
-        if type_ in _ALWAYS:
+        if type_ in MAKES_ROOM:
             return
         if c.full:
             raise NineError(errno.EAGAIN, "this user has too much waiting here")
         over = len(session.tags) - session.max_requests
         if over < 0:
             return
-        if over >= RESERVE or (
-            type_ == m.Tread.type and _duplex(c, int.from_bytes(buf[start + 7 : start + 11], "little"))
-        ):
+        if over >= RESERVE or (type_ in READS and _duplex(c, int.from_bytes(buf[start + 7 : start + 11], "little"))):
             raise NineError(errno.EAGAIN, f"{len(session.tags)} requests of this connection are waiting already")
 
     def _must_wait(self, c: Connection, type_: int, buf: bytearray, start: int, end: int) -> bool:
@@ -368,7 +365,7 @@ class Leader(Links):
         return call is not None and bool(self._blockers(c, type_, call[0](buf, start + 5, end)))
 
     def _blockers(self, c: Connection, type_: int, args: tuple[Any, ...]) -> list[Request]:
-        return c.session.blockers(type_, args[1:], type_ == m.Tread.type and _duplex(c, args[1]))
+        return c.session.blockers(type_, args[1:], type_ in READS and _duplex(c, args[1]))
 
     def _odd(self, c: Connection, type_: int, tag: int, buf: bytearray, start: int, end: int) -> bool:
         """Do Tflush, and refuse what no op answers; False if the answer is still to come."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from mk9p.errors import NineError
 from mk9p.server.hops import Alias, Asked, Known, Late
 from mk9p.wire import messages as m
+from mk9p.wire.roles import MADE
 
 if TYPE_CHECKING:
     from mk9p.server.relay import Backend
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 PATIENCE: Final = (
     5.0  # seconds: a server that lives answers a flush at once; one that pages, or reaches over a bad line, within them
 )
-_WALKS: Final = frozenset({m.Twalk.type, m.Txattrwalk.type})
 _put16 = Struct("<H").pack_into
 
 
@@ -84,7 +84,7 @@ def returned(b: "Backend", tag: int, known: Alias, buf: bytearray, at: int) -> i
 def give_up(b: "Backend", flush: Asked) -> int | None:
     """Give up a flush and what it flushed; returns the flush's tag, to be answered, or None if the connection can't go on."""
     old, number = flush.old, flush.number
-    if isinstance(old, Asked) and old.type in _WALKS:
+    if isinstance(old, Asked) and old.type in MADE:
         if old.before is not None and old.before is old.base:
             return None
         b.limbo.add(old.number)
@@ -121,7 +121,7 @@ def came(b: "Backend", tag: int, type_: int, buf: bytearray, start: int, end: in
             if isinstance(flushed, Asked):
                 b.limbo.discard(flushed.number)
     else:
-        walked = old.type in _WALKS
+        walked = old.type in MADE
         if not walked:
             b.learned(old, type_, buf, start, end)
         elif type_ not in (old.type + 1, m.Rlerror.type):

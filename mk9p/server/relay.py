@@ -34,13 +34,13 @@ from mk9p.auth import Principal
 from mk9p.dial import Link, dial
 from mk9p.errors import NineError, ProtocolError
 from mk9p.server.asking import rpc
-from mk9p.server.blocks import BOUNDED, PLAIN
 from mk9p.server.foreseen import of_other, of_walk
 from mk9p.server.hops import COUNT, ROOT, WHEN, WHOSE, Alias, Asked, Hop, Known, Late, Own
 from mk9p.server.owed import enter, forget, require_free, under
 from mk9p.tree import Way
 from mk9p.wire import NOFID, NOTAG, Dialect, FrameBuffer, codec
 from mk9p.wire import messages as m
+from mk9p.wire.roles import COUNTED, ENDS, MADE, MOVES, PLAIN
 
 if TYPE_CHECKING:
     from mk9p.server.connection import Connection
@@ -55,9 +55,8 @@ REST: Final = 30.0  # seconds after that failed, in which it is not tried again
 _u16, _u32, _u64 = Struct("<H").unpack_from, Struct("<I").unpack_from, Struct("<Q").unpack_from
 _put64 = Struct("<Q").pack_into
 
-_LAST: Final = frozenset({m.Tclunk.type, m.Tremove.type})
 _WALK, _CLUNK, _RWALK, _TFLUSH = m.Twalk.type, m.Tclunk.type, m.Rwalk.type, m.Tflush.type
-_XATTRWALK, _RLERROR, _TRENAME = m.Txattrwalk.type, m.Rlerror.type, m.Trename.type
+_RLERROR = m.Rlerror.type
 
 
 class Backend:
@@ -175,8 +174,8 @@ class Backend:
         require_free(self.asked.get(tag))
         since = c.counts.since
         known: int | Asked = since << WHEN | self.mark | type_
-        if end - start >= BOUNDED.get(type_, end - start + 1):
-            known |= _u32(buf, start + 19)[0] << COUNT
+        if end - start >= (counted := COUNTED.get(type_, end - start + 1)):
+            known |= _u32(buf, start + counted - 4)[0] << COUNT
         if hop.crossing and type_ != _WALK:
             if type_ != _CLUNK:
                 return False
@@ -185,7 +184,7 @@ class Backend:
             if ours is not None:
                 ours.gone = True  # a directory, so nothing is to be closed
                 ours.release()
-        elif type_ in _LAST:
+        elif type_ in ENDS:
             del c.relays[fid]
         elif type_ not in PLAIN:
             noted = of_walk if type_ == _WALK else of_other
@@ -293,7 +292,7 @@ class Backend:
             hop.opened = True
             if known.names and end - start >= 20:  # else it is refused for its length
                 hop.names, hop.path = hop.names + known.names, self.way.paths[_u64(buf, start + 12)[0]]
-        elif known.type == _TRENAME:
+        elif known.type in MOVES:
             hop.place, hop.names = base.place, base.names + known.names
         else:
             hop.path = path if count else base.path
@@ -305,7 +304,7 @@ class Backend:
     def failed(self, known: Asked) -> None:
         """Take back what a request would have made of a fid. Its number may be another fid's by now."""
         hop, before = known.hop, known.before
-        if known.type not in (_WALK, _XATTRWALK) or hop is None:
+        if known.type not in MADE or hop is None:
             return
         if before is not None and not before.void:
             hop.place, hop.names, hop.path = before.place, before.names, before.path

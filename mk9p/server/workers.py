@@ -21,10 +21,10 @@ from mk9p.server.limits import Limits
 from mk9p.server.refusals import refuse
 from mk9p.session import Request
 from mk9p.wire import messages as m
+from mk9p.wire.roles import DATA
 
 IDLE: Final = 32  # workers kept for the next request that waits
 TEXT: Final = 4  # bytes that a string of a message takes for each that it has on the wire, at most
-WITH_DATA: Final = frozenset({m.Twrite.type})  # the data is the last field
 
 
 @attrs.define(eq=False)
@@ -112,7 +112,7 @@ class Workers(ABC):
     def _waits(self, worker: Worker, request: Request) -> Request:
         """Let the leader have a request in hand that has just begun to wait, and another worker lead."""
         job: Job = request.work
-        if request.type in WITH_DATA:
+        if request.type in DATA:
             self.exchange.settle(job.c)
             request.size = job.c.frames.detach()
         job.c.session.enter(request, job.args[1:])

@@ -19,7 +19,7 @@ class Tstatfs(Message):
 
     type = 8
     tag: t.u16
-    fid: t.u32
+    fid: t.uses
 
 
 class Rstatfs(Message):
@@ -43,7 +43,7 @@ class Tlopen(Message):
 
     type = 12
     tag: t.u16
-    fid: t.u32
+    fid: t.opens
     flags: t.u32
 
 
@@ -61,7 +61,7 @@ class Tlcreate(Message):
 
     type = 14
     tag: t.u16
-    fid: t.u32
+    fid: t.creates
     name: t.string
     flags: t.u32
     mode: t.u32
@@ -82,7 +82,7 @@ class Tgetattr(Message):
 
     type = 24
     tag: t.u16
-    fid: t.u32
+    fid: t.sees
     request_mask: t.u64
 
 
@@ -123,7 +123,7 @@ class Tsetattr(Message):
 
     type = 26
     tag: t.u16
-    fid: t.u32
+    fid: t.claims
     valid: t.u32
     mode: t.u32
     uid: t.u32
@@ -147,8 +147,8 @@ class Txattrwalk(Message):
 
     type = 30
     tag: t.u16
-    fid: t.u32
-    newfid: t.u32
+    fid: t.uses
+    newfid: t.makes
     name: t.string
 
 
@@ -165,7 +165,7 @@ class Txattrcreate(Message):
 
     type = 32
     tag: t.u16
-    fid: t.u32
+    fid: t.opens
     name: t.string
     attr_size: t.u64
     flags: t.u32
@@ -183,9 +183,9 @@ class Treaddir(Message):
 
     type = 40
     tag: t.u16
-    fid: t.u32
+    fid: t.uses
     offset: t.u64
-    count: t.u32
+    count: Annotated[t.u32, t.bounds]
 
 
 class Rreaddir(Message):
@@ -201,7 +201,7 @@ class Tfsync(Message):
 
     type = 50
     tag: t.u16
-    fid: t.u32
+    fid: t.sees
     datasync: Annotated[t.u32, t.late] = 0
 
 
@@ -217,7 +217,7 @@ class Tlock(Message):
 
     type = 52
     tag: t.u16
-    fid: t.u32
+    fid: t.uses
     type_: t.u8
     flags: t.u32
     start: t.u64
@@ -239,7 +239,7 @@ class Tgetlock(Message):
 
     type = 54
     tag: t.u16
-    fid: t.u32
+    fid: t.uses
     type_: t.u8
     start: t.u64
     length: t.u64

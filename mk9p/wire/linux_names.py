@@ -9,7 +9,7 @@ class Tsymlink(Message):
 
     type = 16
     tag: t.u16
-    fid: t.u32
+    fid: t.uses
     name: t.string
     symtgt: t.string
     gid: t.u32
@@ -28,7 +28,7 @@ class Tmknod(Message):
 
     type = 18
     tag: t.u16
-    dfid: t.u32
+    dfid: t.uses
     name: t.string
     mode: t.u32
     major: t.u32
@@ -49,8 +49,8 @@ class Trename(Message):
 
     type = 20
     tag: t.u16
-    fid: t.u32
-    dfid: t.u32
+    fid: t.moves
+    dfid: t.uses
     name: t.string
 
 
@@ -66,7 +66,7 @@ class Treadlink(Message):
 
     type = 22
     tag: t.u16
-    fid: t.u32
+    fid: t.uses
 
 
 class Rreadlink(Message):
@@ -82,8 +82,8 @@ class Tlink(Message):
 
     type = 70
     tag: t.u16
-    dfid: t.u32
-    fid: t.u32
+    dfid: t.uses
+    fid: t.uses
     name: t.string
 
 
@@ -99,7 +99,7 @@ class Tmkdir(Message):
 
     type = 72
     tag: t.u16
-    dfid: t.u32
+    dfid: t.uses
     name: t.string
     mode: t.u32
     gid: t.u32
@@ -118,9 +118,9 @@ class Trenameat(Message):
 
     type = 74
     tag: t.u16
-    olddirfid: t.u32
+    olddirfid: t.uses
     oldname: t.string
-    newdirfid: t.u32
+    newdirfid: t.uses
     newname: t.string
 
 
@@ -136,7 +136,7 @@ class Tunlinkat(Message):
 
     type = 76
     tag: t.u16
-    dirfd: t.u32
+    dirfd: t.uses
     name: t.string
     flags: t.u32
 

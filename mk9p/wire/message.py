@@ -1,7 +1,8 @@
 """What every message is: a value described by its annotations.
 
 The docstring of a class is the manual's line; its fields, in wire order and under the manual's names, are annotated with wire types. Codec, trace
-line and test strategies are derived from the annotations, and a test compares them with the docstring. A manual's `type` is `type_` here, since
+line and test strategies are derived from the annotations, and a test compares them with the docstring. A fid's type says what the message does with
+it: server, relay and client derive their tables from that (roles.py). A manual's `type` is `type_` here, since
 `type` is the message's number.
 
 attrs completes a class when its first object is made, not at import: seventy generated `__init__`s cost more than the rest of this room, and the
@@ -23,6 +24,8 @@ class Message:
     type: ClassVar[int]
     dialects: ClassVar[tuple[Dialect, ...]]
     fields: ClassVar[tuple[Field, ...]]
+    # It is served whatever its client has too much of: afterwards the client has less.
+    makes_room: ClassVar[bool] = False
     tag: t.u16
 
     def __init_subclass__(cls) -> None:

@@ -16,6 +16,7 @@ class Tversion(Message):
     """size[4] Tversion tag[2] msize[4] version[s]"""
 
     type = 100
+    makes_room = True
     tag: t.u16
     msize: t.u32
     version: t.string
@@ -35,7 +36,7 @@ class Tauth(Message):
 
     type = 102
     tag: t.u16
-    afid: t.u32
+    afid: t.makes
     uname: t.string
     aname: t.string
     n_uname: Annotated[t.u32, t.only(U, L)] = NONUNAME
@@ -54,8 +55,8 @@ class Tattach(Message):
 
     type = 104
     tag: t.u16
-    fid: t.u32
-    afid: t.u32
+    fid: t.makes
+    afid: t.uses
     uname: t.string
     aname: t.string
     n_uname: Annotated[t.u32, t.only(U, L)] = NONUNAME
@@ -83,6 +84,7 @@ class Tflush(Message):
     """size[4] Tflush tag[2] oldtag[2]"""
 
     type = 108
+    makes_room = True
     tag: t.u16
     oldtag: t.u16
 
@@ -99,9 +101,9 @@ class Twalk(Message):
 
     type = 110
     tag: t.u16
-    fid: t.u32
-    newfid: t.u32
-    names: t.names
+    fid: t.uses
+    newfid: t.makes
+    names: Annotated[t.names, t.bounds]
 
 
 class Rwalk(Message):
@@ -117,7 +119,7 @@ class Topen(Message):
 
     type = 112
     tag: t.u16
-    fid: t.u32
+    fid: t.opens
     mode: t.u8
 
 
@@ -135,7 +137,7 @@ class Tcreate(Message):
 
     type = 114
     tag: t.u16
-    fid: t.u32
+    fid: t.creates
     name: t.string
     perm: t.u32
     mode: t.u8
@@ -156,9 +158,9 @@ class Tread(Message):
 
     type = 116
     tag: t.u16
-    fid: t.u32
+    fid: t.reads
     offset: t.u64
-    count: t.u32
+    count: Annotated[t.u32, t.bounds]
 
 
 class Rread(Message):
@@ -174,9 +176,9 @@ class Twrite(Message):
 
     type = 118
     tag: t.u16
-    fid: t.u32
+    fid: t.writes
     offset: t.u64
-    data: t.data
+    data: Annotated[t.data, t.bounds]
 
 
 class Rwrite(Message):
@@ -191,8 +193,9 @@ class Tclunk(Message):
     """size[4] Tclunk tag[2] fid[4]"""
 
     type = 120
+    makes_room = True
     tag: t.u16
-    fid: t.u32
+    fid: t.ends
 
 
 class Rclunk(Message):
@@ -207,7 +210,7 @@ class Tremove(Message):
 
     type = 122
     tag: t.u16
-    fid: t.u32
+    fid: t.ends
 
 
 class Rremove(Message):
@@ -222,7 +225,7 @@ class Tstat(Message):
 
     type = 124
     tag: t.u16
-    fid: t.u32
+    fid: t.sees
 
 
 class Rstat(Message):
@@ -238,7 +241,7 @@ class Twstat(Message):
 
     type = 126
     tag: t.u16
-    fid: t.u32
+    fid: t.claims
     stat: t.wstat
 
 

@@ -1,7 +1,8 @@
 """What messages are made of: dialects, qids, stat entries, and the wire types that fields are annotated with.
 
 A field's annotation is a `typing.Annotated` alias whose first metadata is its `Kind`; type checkers see the plain Python type. `only(U, L)` beside
-it says which dialects have the field. `fields()` reads that description; codec, trace line and test strategies all start from it.
+it says which dialects have the field, and a `Role` what a request does with the fid that the field names. `fields()` reads that description; codec,
+trace line, test strategies and the tables of roles.py all start from it.
 """
 
 import enum
@@ -89,6 +90,34 @@ def only(*dialects: Dialect) -> Only:
 
 # Marks the last field of a message whose older form lacks it: absent, it reads as its default.
 late: Final = "late"
+# Marks what bounds the reply's first field: so many bytes, as many bytes as this has, or as many names.
+bounds: Final = "bounds"
+
+
+class Role(enum.Enum):
+    """Say what a request does with a fid. What follows from it for order, relay and client is in roles.py."""
+
+    # It needs the fid to be there; many go side by side.
+    USES = "uses"
+    # So, and its answer tells what earlier writes have done.
+    SEES = "sees"
+    # So, by the way out of the open file: where that and the way in are independent, a read passes writes that wait.
+    READS = "reads"
+    # It goes by the way into the open file: in order among its like.
+    WRITES = "writes"
+    # It changes what the fid stands for, or what all others see of it: it goes alone.
+    CLAIMS = "claims"
+    # So, and an open file is what the fid stands for then.
+    OPENS = "opens"
+    # So, and the file is a new one, of the name that comes next.
+    CREATES = "creates"
+    # So, and the fid stands for another name then: the one that comes after the second fid, which is its directory.
+    MOVES = "moves"
+    # The fid is gone whatever the reply.
+    ENDS = "ends"
+    # The fid is there when it has succeeded, and was not before.
+    MAKES = "makes"
+
 
 u8 = Annotated[int, Kind("u8", "{}[1]", "B")]
 u16 = Annotated[int, Kind("u16", "{}[2]", "H")]
@@ -99,6 +128,18 @@ qid = Annotated[Qid, Kind("qid", "{}[13]")]
 names = Annotated[tuple[str, ...], Kind("names", "nwname[2] nwname*(wname[s])")]
 qids = Annotated[tuple[Qid, ...], Kind("qids", "nwqid[2] nwqid*(qid[13])")]
 data = Annotated[Bytes, Kind("data", "count[4] {}[count]")]
+
+# fids
+uses = Annotated[u32, Role.USES]
+sees = Annotated[u32, Role.SEES]
+reads = Annotated[u32, Role.READS]
+writes = Annotated[u32, Role.WRITES]
+claims = Annotated[u32, Role.CLAIMS]
+opens = Annotated[u32, Role.OPENS]
+creates = Annotated[u32, Role.CREATES]
+moves = Annotated[u32, Role.MOVES]
+ends = Annotated[u32, Role.ENDS]
+makes = Annotated[u32, Role.MAKES]
 
 
 @attrs.frozen
@@ -136,6 +177,8 @@ class Field(NamedTuple):
     dialects: tuple[Dialect, ...]
     late: bool
     default: Any
+    role: Role | None = None  # of a fid
+    bounds: bool = False  # the reply's first field
 
 
 def fields(annotations: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[Field, ...]:
@@ -147,6 +190,8 @@ def fields(annotations: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple
             dialects=next((extra.dialects for extra in note.__metadata__ if isinstance(extra, Only)), tuple(Dialect)),
             late=late in note.__metadata__,
             default=defaults.get(name),
+            role=next((extra for extra in note.__metadata__ if isinstance(extra, Role)), None),
+            bounds=bounds in note.__metadata__,
         )
         for name, note in annotations.items()
         if isinstance(getattr(note, "__metadata__", (None,))[0], Kind)
