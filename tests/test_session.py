@@ -6,8 +6,9 @@ import pytest
 
 from mk9p.errors import NineError
 from mk9p.session import LINK, WRITE_SIDE, Request, Session
-from mk9p.wire import NOFID, Dialect, codec
+from mk9p.wire import NOFID
 from mk9p.wire import messages as m
+from mk9p.wire.roles import ORDER
 
 
 def arrive(

@@ -1,4 +1,4 @@
-"""Which op answers which message: the one of its name. Tversion and Tflush are about the conversation itself, and have none (engine.py, leader.py)."""
+"""Which op answers which message: the one of its name. Tversion and Tflush are about the conversation, and have none (engine.py, leader.py)."""
 
 from collections.abc import Callable
 from typing import Any, Final
