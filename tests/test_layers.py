@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LEVELS = {
     "mk9p.errors": 0,
+    "mk9p.lazy": 0,
     "mk9p.stdio": 1,
     "mk9p.wire": 1,
     "mk9p.status": 2,

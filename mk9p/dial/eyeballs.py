@@ -5,9 +5,10 @@ connection that is there wins, and the others are given up.
 """
 
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
-import trio
+if TYPE_CHECKING:
+    import trio
 
 STAGGER: Final = 0.25  # seconds: the RFC's recommended Connection Attempt Delay
 
@@ -28,10 +29,12 @@ async def first(attempts: Sequence[Callable[[], Awaitable[T]]], drop: Callable[[
 
     Raises the OSError of the last attempt when all have failed. Cancelled, nothing is left: an attempt that is cancelled leaves nothing itself.
     """
+    import trio
+
     made: list[T] = []
     failures: dict[int, OSError] = {}
 
-    async def one(number: int, failed: trio.Event, everything: trio.CancelScope) -> None:
+    async def one(number: int, failed: "trio.Event", everything: "trio.CancelScope") -> None:
         try:
             made.append(await attempts[number]())
         except OSError as error:
@@ -58,6 +61,8 @@ async def first(attempts: Sequence[Callable[[], Awaitable[T]]], drop: Callable[[
 
 
 async def _drop(made: Iterable[T], drop: Callable[[T], Awaitable[None]]) -> None:
+    import trio
+
     with trio.CancelScope(shield=True):
         for each in made:
             await drop(each)

@@ -1,4 +1,4 @@
-"""fd, char and exec: lines that are descriptors, not connections.
+"""fd and char: lines that are descriptors, not connections.
 
 **O_NONBLOCK belongs to the open file, not to the descriptor**: setting it on an inherited one sets it for the shell that has the same terminal,
 and for everybody else who inherited it. So what was there is put back when the link closes; a process killed meanwhile leaves it set, and no call
@@ -14,24 +14,15 @@ import os
 import select
 import socket
 import stat
-import subprocess
 import termios
-import threading
-from contextlib import ExitStack
 from functools import partial
-from typing import Any, Final
-
-import attrs
-import trio
+from typing import Any, TypeVar
 
 from mk9p.dial.address import Dial
 from mk9p.dial.link import FdLink, Peer, SocketLink
 from mk9p.dial.unix import connect_unix
 
-STARTS: Final = 16  # commands that may be under way to their start at once
-GRACE: Final = 2.0  # s that a command has to end by itself once it is told to; ssh takes a few ms
-
-_starting: Final = trio.lowlevel.RunVar[trio.CapacityLimiter]("mk9p commands being started")
+L = TypeVar("L", bound=FdLink | SocketLink)
 
 
 # fd
@@ -75,7 +66,11 @@ def _check_waits(dial: Dial, fd: int) -> None:
 
 
 async def dial_char(dial: Dial) -> FdLink | SocketLink:
-    link = await open_char(dial)
+    return answered(dial, await open_char(dial))
+
+
+def answered(dial: Dial, link: L | None) -> L:
+    """Return the link of a line that was opened; raises ECONNREFUSED if there is none."""
     if link is None:
         raise dial.refuse(errno.ECONNREFUSED, "nobody is at the other end of the line")
     return link
@@ -83,11 +78,26 @@ async def dial_char(dial: Dial) -> FdLink | SocketLink:
 
 async def open_char(dial: Dial) -> FdLink | SocketLink | None:
     """Open the device, or connect to the socket that stands for it; None if nobody is at the other end. Raises OSError."""
+    if is_socket(dial):
+        return char_link(dial, await connect_unix(dial, dial.rest))
+    return open_device(dial)
+
+
+def is_socket(dial: Dial) -> bool:
+    """Tell whether what is to be opened is a unix socket: the other end of one that QEMU's -chardev or UML made."""
+    return stat.S_ISSOCK(os.stat(dial.rest).st_mode)
+
+
+def char_link(dial: Dial, sock: socket.socket) -> SocketLink:
+    """Return the link over a socket that stands for a device."""
+    return SocketLink(sock, Peer("char", dial.rest, private=True), lossy=True)
+
+
+def open_device(dial: Dial) -> FdLink | None:
+    """Open the device; None if nobody is at the other end. Raises OSError."""
     device = dial.rest
     peer = Peer("char", device, private=True)
     mode = os.stat(device).st_mode
-    if stat.S_ISSOCK(mode):  # the other end of one that QEMU's -chardev or UML made
-        return SocketLink(await connect_unix(dial, device), peer, lossy=True)
     if not stat.S_ISCHR(mode):
         raise dial.refuse(errno.ENODEV, "neither a character device nor a unix socket")
     fd = os.open(device, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -136,101 +146,3 @@ def _set_tty(fd: int, attributes: list[Any]) -> None:
     except termios.error as error:  # no OSError
         if error.args[0] != errno.EIO:  # hung up: there is no terminal any more
             raise OSError(*error.args) from None
-
-
-# exec
-
-
-async def dial_exec(dial: Dial) -> FdLink:
-    """Start the command and return the link that is its standard input and output. Raises OSError; cancelled, nothing runs."""
-    import shlex  # few ever dial a command
-
-    try:
-        words = shlex.split(dial.rest)
-    except ValueError as error:
-        raise dial.refuse(errno.EINVAL, f"{error}: quote as in sh") from None
-    if not words:
-        raise dial.refuse(errno.EINVAL, "want exec!COMMAND")
-    # Two pipes and no socketpair: bash takes a socket as its standard input for rshd's and reads ~/.bashrc. O_NONBLOCK is ours alone: the ends of a
-    # pipe are two open files.
-    with ExitStack() as theirs, ExitStack() as ours:
-        stdin, wfd = os.pipe2(os.O_CLOEXEC)
-        theirs.callback(os.close, stdin)
-        ours.callback(os.close, wfd)
-        rfd, stdout = os.pipe2(os.O_CLOEXEC)
-        theirs.callback(os.close, stdout)
-        ours.callback(os.close, rfd)
-        os.set_blocking(rfd, False)
-        os.set_blocking(wfd, False)
-        start = _Start(words, stdin, stdout, theirs.pop_all())
-        try:
-            process = await trio.to_thread.run_sync(start.run, abandon_on_cancel=True, limiter=_limiter())
-        except FileNotFoundError:
-            raise dial.refuse(errno.ENOENT, f"no such command {words[0]!r}") from None
-        except trio.Cancelled:
-            start.give_up()
-            raise
-        ours.pop_all()
-    peer = Peer("exec", f"pid {process.pid}", pid=process.pid, private=True, loopback=True)
-    return FdLink(rfd, wfd, peer=peer, on_close=[partial(_end, process)])
-
-
-@attrs.define(eq=False)
-class _Start:
-    """The start of a command in a thread, which may be given up at any time: execve(2) reads the program, and its file system may never answer."""
-
-    words: list[str]
-    stdin: int
-    stdout: int
-    ends: ExitStack  # closes these
-    _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
-    _begun: bool = attrs.field(default=False, init=False)
-    _given_up: bool = attrs.field(default=False, init=False)
-    _process: "subprocess.Popen[bytes] | None" = attrs.field(default=None, init=False)
-
-    def run(self) -> "subprocess.Popen[bytes]":
-        with self._lock:
-            if self._given_up:
-                raise ProcessLookupError
-            self._begun = True
-        with self.ends:
-            # With vfork(2) all threads would wait for execve, for the interpreter is locked meanwhile; and the program may be a file that this very
-            # process serves. A group to be, our own, makes it fork(2).
-            process = subprocess.Popen(self.words, stdin=self.stdin, stdout=self.stdout, group=os.getegid())
-        with self._lock:
-            self._process = process
-            if self._given_up:
-                _end(process)
-        return process
-
-    def give_up(self) -> None:
-        with self._lock:
-            self._given_up = True
-            if not self._begun:
-                self.ends.close()
-            if self._process is not None:
-                _end(self._process)
-
-
-def _limiter() -> trio.CapacityLimiter:
-    """Return what bounds the commands that are being started: one that never is keeps its thread."""
-    try:
-        return _starting.get()
-    except LookupError:
-        _starting.set(limiter := trio.CapacityLimiter(STARTS))
-        return limiter
-
-
-def _end(process: "subprocess.Popen[Any]") -> None:
-    """End a command without waiting for it, in a thread: that works outside trio.run and while it ends, and keeps this process until it is done."""
-    if process.poll() is None:
-        threading.Thread(target=_reap, args=(process,), name=f"mk9p-reap-{process.pid}").start()
-
-
-def _reap(process: "subprocess.Popen[Any]") -> None:
-    process.terminate()
-    try:
-        process.wait(GRACE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

@@ -11,11 +11,11 @@ Descriptors 0 to 2 are never left free: the next file opened would become somebo
 import contextlib
 import os
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+import sys
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 import attrs
-import trio
 
 Data = bytes | bytearray | memoryview
 
@@ -102,10 +102,10 @@ class SocketLink:
         return self.sock.sendmsg(buffers if len(buffers) <= IOV_MAX else buffers[:IOV_MAX])
 
     async def wait_readable(self) -> None:
-        await _wait(trio.lowlevel.wait_readable, self.rfd)
+        await _readable(self.rfd)
 
     async def wait_writable(self) -> None:
-        await _wait(trio.lowlevel.wait_writable, self.wfd)
+        await _writable(self.wfd)
 
     def close(self) -> None:
         if self.rfd >= 0:
@@ -136,10 +136,10 @@ class FdLink:
         return os.writev(self.wfd, buffers if len(buffers) <= IOV_MAX else buffers[:IOV_MAX])
 
     async def wait_readable(self) -> None:
-        await _wait(trio.lowlevel.wait_readable, self.rfd)
+        await _readable(self.rfd)
 
     async def wait_writable(self) -> None:
-        await _wait(trio.lowlevel.wait_writable, self.wfd)
+        await _writable(self.wfd)
 
     def close(self) -> None:
         if self.rfd >= 0:
@@ -153,15 +153,28 @@ class FdLink:
                 _close_fd(fd)
 
 
-async def _wait(wait: Callable[[int], Awaitable[None]], fd: int) -> None:
+async def _readable(fd: int) -> None:
+    import trio
+
     if fd < 0:
         raise trio.ClosedResourceError("this link was closed")
-    await wait(fd)
+    await trio.lowlevel.wait_readable(fd)
+
+
+async def _writable(fd: int) -> None:
+    import trio
+
+    if fd < 0:
+        raise trio.ClosedResourceError("this link was closed")
+    await trio.lowlevel.wait_writable(fd)
 
 
 def _closing(fd: int) -> None:
-    with contextlib.suppress(RuntimeError):  # not inside trio.run: then nobody waits on it
-        trio.lowlevel.notify_closing(fd)
+    if "trio" in sys.modules:
+        import trio
+
+        with contextlib.suppress(RuntimeError):  # not inside trio.run: then nobody waits on it
+            trio.lowlevel.notify_closing(fd)
 
 
 def _close_fd(fd: int) -> None:

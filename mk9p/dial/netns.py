@@ -11,8 +11,6 @@ import threading
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-import trio
-
 from mk9p.dial.address import Dial
 
 T = TypeVar("T")
@@ -25,18 +23,22 @@ async def new_socket(dial: Dial, family: int) -> socket.socket:
     if dial.netns is None:
         sock = socket.socket(family, socket.SOCK_STREAM)
     else:
-        sock = await trio.to_thread.run_sync(_inside, dial, lambda: socket.socket(family, socket.SOCK_STREAM))
+        import trio
+
+        sock = await trio.to_thread.run_sync(inside, dial, lambda: socket.socket(family, socket.SOCK_STREAM))
     sock.setblocking(False)
     return sock
 
 
 async def in_thread(dial: Dial, work: Callable[[], T]) -> T:
     """Run slow work that owns nothing in a thread, inside the namespace if there is one; cancelled, the thread is left to end by itself."""
-    run = work if dial.netns is None else lambda: _inside(dial, work)
+    import trio
+
+    run = work if dial.netns is None else lambda: inside(dial, work)
     return await trio.to_thread.run_sync(run, abandon_on_cancel=True)
 
 
-def _inside(dial: Dial, work: Callable[[], T]) -> T:
+def inside(dial: Dial, work: Callable[[], T]) -> T:
     done: list[T] = []
     failed: list[BaseException] = []
 

@@ -4,26 +4,34 @@
 """
 
 import errno
-import logging
 import os
 import socket
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
-import trio
 
 from mk9p.dial.link import SocketLink
 
-_LOG: Final = logging.getLogger("mk9p.dial")
+if TYPE_CHECKING:
+    import logging
 
 SPARE: Final = 4  # descriptors: what root needs to look, and to end what has the others
 PAUSE: Final = 0.1  # s
 _FULL: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
+def log() -> "logging.Logger":
+    """Return the logger, for what is told of links and listeners."""
+    import logging
+
+    return logging.getLogger("mk9p.dial")
+
+
 async def connect(sock: socket.socket, where: Any) -> None:
     """Connect, or close the socket and raise."""
+    import trio
+
     pause = 0.001
     try:
         while True:
@@ -68,6 +76,8 @@ class SocketListener:
         self._save()
 
     async def accept(self) -> SocketLink:
+        import trio
+
         # The only checkpoint once there is something to accept: no link is lost to a cancellation.
         await trio.lowlevel.checkpoint()
         while True:
@@ -85,7 +95,7 @@ class SocketListener:
                     raise
                 if error.errno in _FULL:
                     if not self._full:
-                        _LOG.error("%s: %s: only root is let in now", self.address, os.strerror(error.errno or 0))
+                        log().error("%s: %s: only root is let in now", self.address, os.strerror(error.errno or 0))
                     self._full = True
                     if self._spare:
                         os.close(self._spare.pop())
@@ -99,7 +109,7 @@ class SocketListener:
                 link = self._link(sock, where)
             except OSError as error:  # it is already gone: getpeername(2) says ENOTCONN
                 sock.close()
-                _LOG.debug("%s: gone before it was accepted: %s", self.address, error)
+                log().debug("%s: gone before it was accepted: %s", self.address, error)
                 continue
             if len(self._spare) == SPARE:
                 self._full = False
@@ -120,6 +130,8 @@ class SocketListener:
         return True
 
     async def aclose(self) -> None:
+        import trio
+
         if self._sock.fileno() >= 0:
             trio.lowlevel.notify_closing(self._sock)
             while self._spare:

@@ -10,10 +10,9 @@ tell root of a machine from its other users.
 import contextlib
 import errno
 import os
-import random
 import socket
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import attrs
 
@@ -27,14 +26,23 @@ RESERVED: Final = 1024  # the ports below are root's (ip(7), PROT_SOCK)
 # of these, the ones to dial from: p9_ipport_resv_min of net/9p/trans_fd.c, and NFS's
 _OURS: Final = range(665, RESERVED)
 
+Where: TypeAlias = tuple[int, Any]
+"""A family, and what its sockets are connected to."""
+
 
 async def dial_tcp(dial: Dial) -> SocketLink:
+    host, port = tcp_where(dial)
+    found = await _resolve(dial, host, port)
+    attempts = [partial(_dial_tcp_one, dial, *each) for each in interleaved(found, lambda each: each[0])]
+    return await attempts[0]() if len(attempts) == 1 else await first(attempts, _close)
+
+
+def tcp_where(dial: Dial) -> tuple[str, int]:
+    """Return the host and the port to dial."""
     host, port = dial.host_port()
     if not port:
         raise dial.refuse(errno.EINVAL, "port 0 is for listening only")
-    found = await _resolve(dial, "127.0.0.1" if host == "*" else host, port)
-    attempts = [partial(_dial_tcp_one, dial, *each) for each in interleaved(found, lambda each: each[0])]
-    return await attempts[0]() if len(attempts) == 1 else await first(attempts, _close)
+    return "127.0.0.1" if host == "*" else host, port
 
 
 async def _close(link: SocketLink) -> None:
@@ -43,9 +51,13 @@ async def _close(link: SocketLink) -> None:
 
 async def _dial_tcp_one(dial: Dial, family: int, where: Any) -> SocketLink:
     sock = await netns.new_socket(dial, family)
-    if where[1] < RESERVED and dial.netns is None and os.geteuid() == 0:
-        _bind_reserved(sock)
+    bind_reserved(dial, sock, where[1])
     await connect(sock, where)
+    return tcp_connected(dial, sock)
+
+
+def tcp_connected(dial: Dial, sock: socket.socket) -> SocketLink:
+    """Return the link over a socket that is connected, or close it and raise."""
     try:
         # TCP's simultaneous open, with itself: a port that is free and in our own ephemeral range may be the one we dial from.
         if sock.getsockname() == sock.getpeername():
@@ -57,13 +69,20 @@ async def _dial_tcp_one(dial: Dial, family: int, where: Any) -> SocketLink:
         raise
 
 
-def _bind_reserved(sock: socket.socket) -> None:
-    """Give a socket a port that is root's; where none is free, or this root may not have one (a container), it keeps what connect(2) gives it."""
+def bind_reserved(dial: Dial, sock: socket.socket, port: int) -> None:
+    """Give a socket of root's that dials a port of root's one itself.
+
+    Where none is free, or this root may not have one (a container), it keeps what connect(2) gives it.
+    """
+    if port >= RESERVED or dial.netns is not None or os.geteuid() != 0:
+        return
+    import random
+
     ports = list(_OURS)
     random.shuffle(ports)
-    for port in ports:
+    for mine in ports:
         try:
-            sock.bind(("", port))
+            sock.bind(("", mine))
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 return
@@ -112,22 +131,29 @@ async def _tcp_any(dial: Dial, port: int) -> tuple[socket.socket, Any]:
     return sock, ("::", port)
 
 
-async def _resolve(dial: Dial, host: str, port: int) -> list[tuple[int, Any]]:
-    name = host.encode() if host.isascii() else host  # bytes: str would import the slow idna codec
+async def _resolve(dial: Dial, host: str, port: int) -> list[Where]:
+    return numeric(host, port) or await netns.in_thread(dial, lambda: looked_up(dial, host, port))
 
-    def look(flags: int) -> list[tuple[int, Any]]:
-        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=flags)
-        return [(family, where) for family, _, _, _, where in found]
 
+def numeric(host: str, port: int) -> list[Where]:
+    """Return the address that a host's name is itself, if it is one; an IPv6 zone is an interface of the right namespace, and none here."""
+    with contextlib.suppress(socket.gaierror, UnicodeError):
+        return [] if "%" in host else _look(host, port, socket.AI_NUMERICHOST)
+    return []
+
+
+def looked_up(dial: Dial, host: str, port: int) -> list[Where]:
+    """Return the addresses of a host, in whatever time that takes. Raises NineError."""
     try:
-        if "%" not in host:  # an IPv6 zone is an interface of the right namespace
-            try:
-                return look(socket.AI_NUMERICHOST)
-            except socket.gaierror:
-                pass
-        return await netns.in_thread(dial, lambda: look(0))
+        return _look(host, port, 0)
     except (socket.gaierror, UnicodeError) as error:  # its errno is getaddrinfo's own, no errno
         raise dial.refuse(errno.EHOSTUNREACH, f"no address for {host!r}: {error.args[-1]}") from None
+
+
+def _look(host: str, port: int, flags: int) -> list[Where]:
+    name = host.encode() if host.isascii() else host  # bytes: str would import the slow idna codec
+    found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=flags)
+    return [(family, where) for family, _, _, _, where in found]
 
 
 def _tcp_options(sock: socket.socket) -> None:

@@ -5,7 +5,6 @@ removes its file first and only if the file is still its own, so that a successo
 An abstract address (`unix!@name`) has no file and so no mode: anybody in the network namespace can connect, and `Peer.uid` says who it was.
 """
 
-import ctypes
 import errno
 import os
 import socket
@@ -26,7 +25,11 @@ _WINDOW: Final = 1 << 20  # bytes that the kernel holds for the reader: a window
 
 
 async def dial_unix(dial: Dial) -> SocketLink:
-    sock = await connect_unix(dial, dial.rest)
+    return unix_connected(await connect_unix(dial, dial.rest))
+
+
+def unix_connected(sock: socket.socket) -> SocketLink:
+    """Return the link over a socket that is connected, or close it and raise."""
     try:
         return _unix_link(sock, None)
     except BaseException:
@@ -35,16 +38,29 @@ async def dial_unix(dial: Dial) -> SocketLink:
 
 
 async def connect_unix(dial: Dial, path: str) -> socket.socket:
+    sock, where = unix_socket(dial, path)
+    try:
+        await connect(sock, where)
+    except OSError as error:
+        raise unix_failed(dial, error) from None
+    return sock
+
+
+def unix_socket(dial: Dial, path: str) -> tuple[socket.socket, str]:
+    """Return a socket, and where it is to be connected to."""
     where = _unix_where(dial, path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.setblocking(False)
-    try:
-        await connect(sock, where)
-    except FileNotFoundError:
-        raise dial.refuse(errno.ENOENT, "no such socket: is its server running?") from None
-    except ConnectionRefusedError:
-        raise dial.refuse(errno.ECONNREFUSED, "Connection refused: nobody listens there any more") from None
-    return sock
+    return sock, where
+
+
+def unix_failed(dial: Dial, error: OSError) -> OSError:
+    """Return the error to raise for what connecting met with."""
+    if isinstance(error, FileNotFoundError):
+        return dial.refuse(errno.ENOENT, "no such socket: is its server running?")
+    if isinstance(error, ConnectionRefusedError):
+        return dial.refuse(errno.ECONNREFUSED, "Connection refused: nobody listens there any more")
+    return error
 
 
 def listen_unix(dial: Dial, mode: int) -> SocketListener:
@@ -134,6 +150,8 @@ def _groups(sock: socket.socket) -> tuple[int, ...]:
     except OSError as error:
         if error.errno != errno.ERANGE:
             raise
+        import ctypes
+
         # More than 256, and Python's getsockopt takes no larger buffer.
         buffer, size = ctypes.create_string_buffer(4 * _NGROUPS_MAX), ctypes.c_uint(4 * _NGROUPS_MAX)
         libc = ctypes.CDLL(None, use_errno=True)

@@ -16,14 +16,18 @@ _ANY: Final = 0xFFFFFFFF  # VMADDR_CID_ANY and VMADDR_PORT_ANY
 
 
 async def dial_vsock(dial: Dial) -> SocketLink:
-    cid, port = _vsock_where(dial)
-    sock = _vsock_socket(dial)
-    cid = _CIDS["local"] if cid == _ANY else cid
+    sock, where = vsock_socket(dial)
     try:
-        await connect(sock, (cid, port))
+        await connect(sock, where)
     except OSError as error:
-        raise _vsock_failed(dial, error) from None
-    return _vsock_link(sock, (cid, port))
+        raise vsock_failed(dial, error) from None
+    return vsock_link(sock, where)
+
+
+def vsock_socket(dial: Dial) -> tuple[socket.socket, tuple[int, int]]:
+    """Return a socket, and where it is to be connected to."""
+    cid, port = _vsock_where(dial)
+    return _vsock_socket(dial), (_CIDS["local"] if cid == _ANY else cid, port)
 
 
 def listen_vsock(dial: Dial) -> SocketListener:
@@ -35,9 +39,9 @@ def listen_vsock(dial: Dial) -> SocketListener:
         real = sock.getsockname()[1]
     except OSError as error:
         sock.close()
-        raise _vsock_failed(dial, error) from None
+        raise vsock_failed(dial, error) from None
     address = attrs.evolve(dial, rest=f"{dial.rest.partition('!')[0]}!{real}").address
-    return SocketListener(sock, _vsock_link, address=address, kind="vsock", loopback=cid == _CIDS["local"])
+    return SocketListener(sock, vsock_link, address=address, kind="vsock", loopback=cid == _CIDS["local"])
 
 
 def _vsock_where(dial: Dial) -> tuple[int, int]:
@@ -55,12 +59,12 @@ def _vsock_socket(dial: Dial) -> socket.socket:
     try:
         sock = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
     except OSError as error:
-        raise _vsock_failed(dial, error) from None
+        raise vsock_failed(dial, error) from None
     sock.setblocking(False)
     return sock
 
 
-def _vsock_failed(dial: Dial, error: OSError) -> OSError:
+def vsock_failed(dial: Dial, error: OSError) -> OSError:
     if error.errno in (errno.EAFNOSUPPORT, errno.ENODEV, errno.EADDRNOTAVAIL):
         words = (
             f"{os.strerror(error.errno)}: modprobe vsock_loopback for this kernel itself, vhost_vsock for its guests"
@@ -69,6 +73,6 @@ def _vsock_failed(dial: Dial, error: OSError) -> OSError:
     return dial.failed(error)
 
 
-def _vsock_link(sock: socket.socket, where: tuple[int, int]) -> SocketLink:
+def vsock_link(sock: socket.socket, where: tuple[int, int]) -> SocketLink:
     cid, port = where
     return SocketLink(sock, Peer("vsock", f"{cid}!{port}", loopback=cid == _CIDS["local"]))

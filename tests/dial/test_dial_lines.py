@@ -17,7 +17,7 @@ import pytest
 import trio
 import trio.testing
 
-from mk9p.dial import FdLink, Peer, SocketLink, dial, files, lines, listen
+from mk9p.dial import FdLink, Peer, SocketLink, commands, dial, lines, listen
 from mk9p.dial.link import IOV_MAX
 from mk9p.errors import NineError
 from tests.dial.helpers_dial import ended, receive, send_all, talk
@@ -356,14 +356,14 @@ async def test_exec_words_are_quoted_as_in_sh_and_stderr_passes(capfd: pytest.Ca
 
 
 async def test_exec_is_told_to_end_and_not_killed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "GRACE", 1000)
+    monkeypatch.setattr(commands, "GRACE", 1000)
     link = await dial("exec!sleep 1000")
     link.close()
     await reaped(link.peer.pid)
 
 
 async def test_exec_that_does_not_want_to_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "GRACE", 0.05)
+    monkeypatch.setattr(commands, "GRACE", 0.05)
     link = await dial("exec!sh -c \"trap '' TERM; echo deaf; exec sleep 1000\"")
     assert await receive(link, 5) == b"deaf\n"
     link.close()
@@ -372,7 +372,7 @@ async def test_exec_that_does_not_want_to_end_is_killed(monkeypatch: pytest.Monk
 
 
 async def test_exec_that_takes_and_gives_nothing_blocks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "GRACE", 0.05)
+    monkeypatch.setattr(commands, "GRACE", 0.05)
     link = await dial("exec!sleep 1000")
     pid = link.peer.pid or 0
     assert not os.get_blocking(link.rfd)

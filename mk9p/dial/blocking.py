@@ -1,0 +1,199 @@
+"""Dialling for who has no trio: the same links, and calls that block, until a deadline at most. Else as dialling.py."""
+
+import errno
+import os
+import select
+import socket
+import time
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from mk9p.dial.address import Dial, parse
+from mk9p.dial.eyeballs import STAGGER, interleaved
+from mk9p.dial.link import FdLink, SocketLink
+from mk9p.errors import NineError
+
+NETWORKS: Final = ("tcp", "unix", "vsock", "fd", "char", "exec")
+
+T = TypeVar("T")
+
+
+def dial(address: str, deadline: float) -> FdLink | SocketLink:
+    """Connect to a dial string and return the link. Raises as `mk9p.dial.dial`, and ETIMEDOUT at `deadline`, a time of time.monotonic()."""
+    where = parse(address)
+    try:
+        match where.network:
+            case "tcp":
+                return _tcp(where, deadline)
+            case "unix":
+                from mk9p.dial.unix import unix_connected
+
+                return unix_connected(_unix(where, deadline))
+            case "vsock":
+                return _vsock(where, deadline)
+            case "fd":
+                from mk9p.dial.files import open_fds
+
+                return open_fds(where)
+            case "char":
+                return _char(where, deadline)
+            case "exec":
+                from mk9p.dial.commands import Start
+
+                start = Start.of(where)
+                start.run()
+                return start.link()
+            case _:
+                raise where.refuse(errno.EOPNOTSUPP, f"{where.network} cannot be dialled without trio")
+    except OSError as error:
+        raise where.failed(error) from None
+
+
+def _unix(dial: Dial, deadline: float) -> socket.socket:
+    from mk9p.dial.unix import unix_failed, unix_socket
+
+    sock, where = unix_socket(dial, dial.rest)
+    try:
+        return _connected(sock, where, deadline)
+    except OSError as error:
+        raise unix_failed(dial, error) from None
+
+
+def _vsock(dial: Dial, deadline: float) -> SocketLink:
+    from mk9p.dial.vsock import vsock_failed, vsock_link, vsock_socket
+
+    sock, where = vsock_socket(dial)
+    try:
+        return vsock_link(_connected(sock, where, deadline), where)
+    except OSError as error:
+        raise vsock_failed(dial, error) from None
+
+
+def _char(dial: Dial, deadline: float) -> FdLink | SocketLink:
+    from mk9p.dial.files import answered, char_link, is_socket, open_device
+
+    if is_socket(dial):
+        return char_link(dial, _unix(dial, deadline))
+    return answered(dial, open_device(dial))
+
+
+def _connected(sock: socket.socket, where: Any, deadline: float) -> socket.socket:
+    """Connect a socket and return it, or close it and raise."""
+    pause = 0.001
+    try:
+        while True:
+            code = sock.connect_ex(where)
+            if code == errno.EAGAIN and sock.family == socket.AF_UNIX and (rest := _rest(deadline)):
+                time.sleep(
+                    min(pause, rest)
+                )  # unix(7): the listener's queue is full, and nothing tells when it no longer is
+                pause = min(2 * pause, 0.1)
+                continue
+            if code == errno.EINPROGRESS and _writable([sock], _rest(deadline)):
+                code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if code in (errno.EINPROGRESS, errno.EAGAIN):
+                raise TimeoutError(errno.ETIMEDOUT, "no answer")
+            if code:
+                raise OSError(code, os.strerror(code))
+            return sock
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _rest(deadline: float) -> float:
+    return max(deadline - time.monotonic(), 0)
+
+
+def _writable(socks: list[socket.socket], seconds: float) -> list[socket.socket]:
+    """Wait until some of the sockets have been connected, or not; return these."""
+    poll = select.poll()
+    for sock in socks:
+        poll.register(sock, select.POLLOUT)
+    ready = {fd for fd, _ in poll.poll(seconds * 1000)}
+    return [sock for sock in socks if sock.fileno() in ready]
+
+
+def _tcp(dial: Dial, deadline: float) -> SocketLink:
+    from mk9p.dial.tcp import looked_up, numeric, tcp_connected, tcp_where
+
+    host, port = tcp_where(dial)
+    found = numeric(host, port) or _in_thread(dial, lambda: looked_up(dial, host, port), deadline)
+    return tcp_connected(dial, _first(dial, interleaved(found, lambda each: each[0]), deadline))
+
+
+def _first(dial: Dial, addresses: list[tuple[int, Any]], deadline: float) -> socket.socket:
+    """Return a socket that is connected to the first of the addresses that answers; they are tried side by side, as eyeballs.py tells."""
+    from mk9p.dial.tcp import bind_reserved
+
+    under_way: list[socket.socket] = []
+    failure: OSError = TimeoutError(errno.ETIMEDOUT, "no answer")
+    todo = addresses[::-1]
+    try:
+        while todo or under_way:
+            if todo:
+                family, where = todo.pop()
+                try:
+                    sock = _new_socket(dial, family, deadline)
+                    under_way.append(sock)
+                    bind_reserved(dial, sock, where[1])
+                    code = sock.connect_ex(where)
+                    if code not in (0, errno.EINPROGRESS):
+                        under_way.remove(sock)
+                        sock.close()
+                        raise OSError(code, os.strerror(code))
+                except OSError as error:
+                    failure = error
+                    continue
+            until = min(deadline, time.monotonic() + STAGGER) if todo else deadline
+            while under_way:
+                ready = _writable(under_way, _rest(until))
+                for sock in ready:
+                    under_way.remove(sock)
+                    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                    if not code:
+                        return sock
+                    sock.close()
+                    failure = OSError(code, os.strerror(code))
+                if not ready and until == deadline:
+                    raise TimeoutError(errno.ETIMEDOUT, "no answer")
+                if todo:  # one of them has failed, or it is time for the next
+                    break
+        raise failure
+    finally:
+        for sock in under_way:
+            sock.close()
+
+
+def _new_socket(dial: Dial, family: int, deadline: float) -> socket.socket:
+    if dial.netns is None:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+    else:
+        sock = _in_thread(dial, lambda: socket.socket(family, socket.SOCK_STREAM), deadline)
+    sock.setblocking(False)
+    return sock
+
+
+def _in_thread(dial: Dial, work: Callable[[], T], deadline: float) -> T:
+    """Run slow work in a thread, inside the network namespace if there is one. At the deadline the thread is left to end by itself."""
+    import threading
+
+    from mk9p.dial.netns import inside
+
+    done: list[T] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            done.append(work() if dial.netns is None else inside(dial, work))
+        except BaseException as error:  # carried to the thread that waits
+            failed.append(error)
+
+    thread = threading.Thread(target=run, name="mk9p-dial", daemon=True)
+    thread.start()
+    thread.join(_rest(deadline))
+    if failed:
+        raise failed[0]
+    if not done:
+        raise NineError(errno.ETIMEDOUT, f"{dial.address}: no answer")
+    return done[0]

@@ -1,0 +1,97 @@
+"""What a dial string leads to: `dial` and `listen`, whatever the network."""
+
+import errno
+import socket
+from contextlib import suppress
+from functools import partial
+from typing import Final
+
+import trio
+
+from mk9p.dial.address import parse
+from mk9p.dial.commands import dial_exec
+from mk9p.dial.files import dial_char, open_fds
+from mk9p.dial.lines import listen_char, listen_fd
+from mk9p.dial.link import FdLink, Link, Listener, SocketLink
+from mk9p.dial.tcp import dial_tcp, listen_tcp
+from mk9p.dial.unix import dial_unix, listen_unix
+from mk9p.dial.vsock import dial_vsock, listen_vsock
+
+_dialled: Final[dict[str, set[SocketLink]]] = {}  # those that are open, by their dial strings
+
+
+async def dial(address: str) -> Link:
+    """Connect to a dial string and return the link.
+
+    Waits as long as the transport does: put a timeout around it. Raises NineError with the kernel's errno: EINVAL for a string that cannot be
+    dialled, EHOSTUNREACH for an unknown host, ENOENT for a path, device or command that is not there, ECONNREFUSED if nobody listens.
+    """
+    link = await _dial(address)
+    if isinstance(link, SocketLink):
+        _dialled.setdefault(address, set()).add(link)
+        link.on_close.append(partial(_closed, address, link))
+    return link
+
+
+def hang_up(address: str) -> None:
+    """End all links of this process that were dialled at a dial string, as if the other end had closed them.
+
+    For one who knows that nobody is there any more, when the transport has not heard: TCP notices a kernel that was killed only by its silence.
+    """
+    for link in _dialled.get(address, ()):
+        with suppress(OSError):  # it was closed by the other end
+            link.sock.shutdown(socket.SHUT_RDWR)
+
+
+def _closed(address: str, link: SocketLink) -> None:
+    links = _dialled[address]
+    links.remove(link)
+    if not links:
+        del _dialled[address]
+
+
+async def _dial(address: str) -> FdLink | SocketLink:
+    where = parse(address)
+    await trio.lowlevel.checkpoint()
+    try:
+        match where.network:
+            case "tcp":
+                return await dial_tcp(where)
+            case "unix":
+                return await dial_unix(where)
+            case "vsock":
+                return await dial_vsock(where)
+            case "fd":
+                return open_fds(where)
+            case "char":
+                return await dial_char(where)
+            case _:
+                return await dial_exec(where)
+    except OSError as error:
+        raise where.failed(error) from None
+
+
+async def listen(address: str, *, mode: int = 0o600) -> Listener:
+    """Listen on a dial string and return the listener, whose address has the real port if port 0 was asked for.
+
+    `mode` is that of a unix socket's file; a file that nobody listens on is replaced, a missing folder is made, 0755. `fd!` and `char!` have one
+    link at a time; `fd!` has one in all, and accepting again waits for ever. Raises NineError as `dial` does, EADDRINUSE if it is taken.
+    """
+    where = parse(address)
+    await trio.lowlevel.checkpoint()
+    try:
+        match where.network:
+            case "tcp":
+                return await listen_tcp(where)
+            case "unix":
+                return listen_unix(where, mode)
+            case "vsock":
+                return listen_vsock(where)
+            case "fd":
+                return listen_fd(where)
+            case "char":
+                return await listen_char(where)
+            case _:
+                raise where.refuse(errno.EINVAL, "a command cannot be listened on: dial it")
+    except OSError as error:
+        raise where.failed(error) from None
