@@ -69,7 +69,7 @@ def test_the_wheels_have_what_is_no_module(wheels: list[Path]) -> None:
 def served(installed: Path, tmp_path: Path) -> Iterator[str]:
     """Serve it; give the address."""
     address = f"unix!{tmp_path}/counter"
-    words = [installed / "mk9p", "serve", "-l", address, "counter"]
+    words = [str(installed / "mk9p"), "serve", "-l", address, "counter"]
     with subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as server:
         try:
             assert server.stderr is not None

@@ -1,7 +1,6 @@
 """README tells the truth: the server in it is the tested file, its Python session runs, its commands are those of the Makefile and of `mk9p`."""
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,8 +10,6 @@ from mk9p.testing import mounted
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-
-sys.path.insert(0, str(ROOT / "examples/counter"))
 
 
 def test_the_server_in_it_is_the_file_that_is_tested() -> None:

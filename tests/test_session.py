@@ -1,6 +1,8 @@
 """The tables of one conversation, without trio: who waits for whom, what a flush does, in which order things end."""
 
 import errno
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -23,7 +25,7 @@ def arrive(
     return request
 
 
-def cancelled(request: Request):
+def cancelled(request: Request) -> Callable[[], None]:
     request.work = 0
 
     def cancel() -> None:
@@ -58,7 +60,13 @@ WAITS = [  # earlier, later: must the later one wait?
 
 
 @pytest.mark.parametrize(("first", "first_args", "second", "second_args", "waits"), WAITS)
-def test_who_waits_for_whom(first: type, first_args: tuple, second: type, second_args: tuple, waits: bool) -> None:
+def test_who_waits_for_whom(
+    first: type[m.Message],
+    first_args: tuple[Any, ...],
+    second: type[m.Message],
+    second_args: tuple[Any, ...],
+    waits: bool,
+) -> None:
     session: Session[str] = Session()
     a = arrive(session, 1, first.type, *first_args)
     b = arrive(session, 2, second.type, *second_args)
@@ -258,7 +266,7 @@ def test_what_may_run_at_once_runs_in_the_order_of_arrival_also_when_one_before_
 
 def test_a_queue_of_walks_of_one_fid_to_itself_waits_each_for_the_one_before() -> None:
     """Each uses the fid and claims it: what those before the last one wait for, the last one waits for already."""
-    session = Session()
+    session: Session[str] = Session()
     arrive(session, 0, m.Topen.type, 1, 0)
     queue = [arrive(session, tag, m.Twalk.type, 1, 1, ("a",)) for tag in range(1, 200)]
     assert {len(request.blockers) for request in queue} == {1}
@@ -266,7 +274,7 @@ def test_a_queue_of_walks_of_one_fid_to_itself_waits_each_for_the_one_before() -
 
 
 def test_a_claim_waits_for_those_that_use_the_fid_since_the_last_claim() -> None:
-    session = Session()
+    session: Session[str] = Session()
     first, second = (arrive(session, tag, m.Tlopen.type, fid, 0) for tag, fid in ((1, 10), (2, 20)))
     before = arrive(session, 3, m.Twalk.type, 0, 10, ("a",))
     claim = arrive(session, 4, m.Tclunk.type, 0)
@@ -278,7 +286,7 @@ def test_a_claim_waits_for_those_that_use_the_fid_since_the_last_claim() -> None
 
 
 def test_whom_a_request_waits_for_is_counted_with_its_bytes() -> None:
-    session = Session()
+    session: Session[str] = Session()
     opens = [arrive(session, tag, m.Tlopen.type, 100 + tag, 0) for tag in range(50)]
     for tag, one in enumerate(opens):
         arrive(session, 100 + tag, m.Twalk.type, 1, 100 + tag, ("a",))

@@ -130,8 +130,10 @@ class Running(Protocol):
 class Backend(Protocol):
     """A way of running kernels, without state of its own."""
 
-    kernel: str
-    """The kernel for who names none."""
+    @property
+    def kernel(self) -> str:
+        """Return the kernel for who names none."""
+        ...
 
     async def prepare(self, spec: Spec, *, report: Callable[[str], None]) -> None:
         """Fetch and build all that `start` will use, or raise the NineError that says what to do."""

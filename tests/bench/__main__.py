@@ -48,7 +48,7 @@ def hops(gate: float) -> dict[tuple[str, str], float]:
     return {(C, P): gate, (CU, P): gate, (R, P): 0, (RU, P): 0}
 
 
-LATER = {(C, P): 20, (CU, P): 20, (R, P): 0, (RU, P): 0}
+LATER: dict[tuple[str, str], float] = {(C, P): 20, (CU, P): 20, (R, P): 0, (RU, P): 0}
 
 LOADS = (
     Load("getattr w=1", ("-w", "1", "getattr"), {(P, D): 1.2, (F, D): 1.05}, later=LATER),
@@ -78,7 +78,7 @@ def once(program: Path, rival: Rival, load: Load, seconds: float, cpu: int) -> d
         "taskset",
         "-c",
         str(cpu),
-        program,
+        str(program),
         "-j",
         "-t",
         str(seconds),

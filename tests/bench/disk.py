@@ -18,7 +18,9 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mk9p.client import Client
 from mk9p.clients.lab import Lab, serving
@@ -27,6 +29,10 @@ from tests.vm.lab_vm import ALL, Vm, insmod, lab_file, until, up_or_down
 MSIZE = 512_000  # PAGE_SIZE * (VIRTQUEUE_NUM - 3) of net/9p/trans_virtio.c
 VIRTFS, N = "/mnt/virtfs", "/mnt/n"
 SERVE = ["host", "cmd", "dev/block"]
+
+
+def there(vm: Vm, path: str) -> bool:
+    return not vm.mk9p("stat", path).returncode
 
 
 @contextmanager
@@ -40,7 +46,7 @@ def kernels(kernel: str, mib: int) -> Iterator[Vm]:
         with disk.open("wb") as file:
             for _ in range(mib):
                 file.write(os.urandom(1 << 20))
-        qemu = {"backend": "qemu", "kernel": kernel, "memory": "768M"}
+        qemu: dict[str, Any] = {"backend": "qemu", "kernel": kernel, "memory": "768M"}
         block = ["-blockdev", f"driver=raw,node-name=disk,read-only=on,file.driver=file,file.filename={disk}"]
         virtfs = f"local,path={share},mount_tag=share,security_model=none,readonly=on"
         words = {
@@ -53,10 +59,7 @@ def kernels(kernel: str, mib: int) -> Iterator[Vm]:
         vm.client(lambda ns: user_mode(ns, "u1", disk))
         vm.sh("k1", insmod(kernel, ("virtio_blk",)))
         for name, node in (("k1", "vda"), ("u1", "ubda")):
-            until(
-                lambda path=f"k/{name}/dev/block/{node}/data": not vm.mk9p("stat", path).returncode,
-                f"the disk of {name}",
-            )
+            until(partial(there, vm, f"k/{name}/dev/block/{node}/data"), f"the disk of {name}")
         vm.sh(
             "k2",
             f"mkdir -p {VIRTFS} {N}; mount -t 9p -o trans=virtio,version=9p2000.L,msize={MSIZE},cache=none,ro share {VIRTFS}",

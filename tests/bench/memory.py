@@ -61,7 +61,8 @@ async def serve(directory: str) -> None:
 
     async def deaf() -> bytes:
         with trio.CancelScope(shield=True):
-            return await never()
+            await trio.sleep_forever()
+        raise AssertionError
 
     log, tally = Log(), Tally()
     for _ in range(1024):

@@ -84,7 +84,7 @@ async def test_a_bug_of_ours_in_a_reply_ends_its_connection_and_no_other(
     assert "IndexError" in caplog.text
 
 
-async def _listed(c: Connection, hand: Hand, *replies: m.Message) -> None:
+async def _listed(c: Connection, hand: Hand, *replies: Any) -> None:
     """Answer a listing's walk and open, then its reads one by one, and its clunk."""
     walk = await hand.next(m.Twalk)
     await hand.say(m.Rwalk(walk.tag, ()))

@@ -55,7 +55,8 @@ def test_any_rgetattr_is_a_status_that_can_be_used(qid: Qid, small: tuple[int, .
     some.tuples(halves, halves, halves),
 )
 def test_any_stat_entry_is_a_status_that_can_be_used(head: Any, text: str, extension: str, owners: Any) -> None:
-    usable(of_wire(WireStat(*head, text, text, text, text, extension, *owners), ""))
+    values: tuple[Any, ...] = (*head, text, text, text, text, extension, *owners)
+    usable(of_wire(WireStat(*values), ""))
 
 
 def told(**numbers: int) -> Stat:

@@ -14,6 +14,7 @@ import attrs
 import pytest
 
 from mk9p.clients import mount
+from mk9p.clients.mounts import mounted_at
 from tests.server.patience import SOON
 
 TREE = str(Path(__file__).with_name("mount_tree.py"))
@@ -163,7 +164,7 @@ def place() -> Iterator[Place]:
     try:
         yield made
     finally:
-        if mount.mounted_at(str(made.dir)):
+        if mounted_at(str(made.dir)):
             mount.umount(str(made.dir), lazy=True)
         if made.server is not None:
             made.kill()

@@ -173,7 +173,11 @@ def sound(opened: list[str]) -> Dir:
             await trio.sleep_forever()
             return b""
 
-        return Stream(receive, lambda data: opened.append(name) or len(data))
+        def send(data: bytes) -> int:
+            opened.append(name)
+            return len(data)
+
+        return Stream(receive, send)
 
     stored = Odd(b"12345", length=5, version=9, mtime=7)
     return Dir(

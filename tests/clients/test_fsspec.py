@@ -24,7 +24,7 @@ from tests.server.patience import SOON
 
 pytest.importorskip("fsspec", reason="fsspec is not installed")
 
-import fsspec
+import fsspec  # type: ignore[import-untyped]
 
 from mk9p.clients.fsspec import NineFileSystem
 from mk9p.errors import NineError
@@ -250,7 +250,7 @@ def test_times(fs: Any) -> None:
 
 
 def test_errors_are_those_of_a_local_tree(fs: Any, address: str) -> None:
-    for error, do in (
+    failing: tuple[tuple[type[Exception], Callable[[], object]], ...] = (
         (FileNotFoundError, lambda: fs.open("/no")),
         (FileNotFoundError, lambda: fs.cat_file("/top/files/no")),
         (FileNotFoundError, lambda: fs.info("/no/no")),
@@ -261,7 +261,8 @@ def test_errors_are_those_of_a_local_tree(fs: Any, address: str) -> None:
         (IsADirectoryError, lambda: fs.cat_file("/top/files")),
         (PermissionError, lambda: fs.pipe_file("/text", b"x")),
         (ValueError, lambda: fs.open("/text", "q")),
-    ):
+    )
+    for error, do in failing:
         with pytest.raises(error):
             do()
     for path, do in (

@@ -16,7 +16,7 @@ from tests.server.patience import SOON
 
 pytest.importorskip("fsspec", reason="fsspec is not installed")
 
-import fsspec
+import fsspec  # type: ignore[import-untyped]
 
 ME = [sys.executable, "-m", "mk9p"]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mk9p.clients import mount, mounts
+from mk9p.clients.mounts import mounted_at
 from tests.clients.mount_tree import DISK, NOBODY
 from tests.clients.mounting import Place, blocked, mk9p, need_fuse, place, until
 from tests.server.patience import SOON
@@ -193,7 +194,7 @@ def test_umount_leaves_nothing(fresh: Place) -> None:
     assert os.getsid(process) not in (os.getsid(0), process)
     assert mk9p("umount", str(fresh.dir)).returncode == 0
     assert fresh.processes() == []
-    assert mount.mounted_at(str(fresh.dir)) is None
+    assert mounted_at(str(fresh.dir)) is None
     done = mk9p("umount", str(fresh.dir))
     assert done.returncode == 1
     assert done.stderr == f"mk9p umount: {fresh.dir}: nothing of mk9p is mounted there\n"
@@ -217,18 +218,18 @@ def test_sigterm_unmounts(fresh: Place) -> None:
     (process,) = fresh.processes()
     os.kill(process, signal.SIGTERM)
     until(lambda: not fresh.processes())
-    assert mount.mounted_at(str(fresh.dir)) is None
+    assert mounted_at(str(fresh.dir)) is None
 
 
 def test_foreground_stays_until_it_is_told(fresh: Place) -> None:
     command = [sys.executable, "-m", "mk9p", "mount", "--fuse", "--foreground", fresh.address, str(fresh.dir)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
-        until(lambda: mount.mounted_at(str(fresh.dir)))
+        until(lambda: mounted_at(str(fresh.dir)))
         assert fresh.out("cat name") == "k1\n"
         child.send_signal(signal.SIGINT)
         assert child.communicate(timeout=SOON)[1] == f"mk9p mount: note: {mount.LOCKS}\n"
         assert child.returncode == 0
-    assert mount.mounted_at(str(fresh.dir)) is None
+    assert mounted_at(str(fresh.dir)) is None
 
 
 def test_flags(fresh: Place) -> None:
@@ -248,7 +249,7 @@ def test_what_may_go_wrong_is_one_line(fresh: Place) -> None:
         assert done.returncode == 1
         assert done.stderr.count("\n") == 1
         assert done.stderr.startswith("mk9p mount: ")
-        assert mount.mounted_at(str(fresh.dir)) is None
+        assert mounted_at(str(fresh.dir)) is None
         return done.stderr
 
     assert "no such directory" in said(fresh.address, str(fresh.top / "none"))

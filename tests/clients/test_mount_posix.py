@@ -42,5 +42,5 @@ def test_cases_of_posix(there: Place) -> None:
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_random_use_of_one_file(there: Place, seed: int) -> None:
-    command = [sys.executable, "-B", TOP / "tests/vm/exerciser.py", there.dir / "fsx", str(seed), "400"]
+    command = [sys.executable, "-B", str(TOP / "tests/vm/exerciser.py"), str(there.dir / "fsx"), str(seed), "400"]
     assert subprocess.run(command, capture_output=True, text=True, timeout=HANG).stdout == "ok\n"

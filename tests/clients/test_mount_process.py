@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mk9p.clients import mount
 from mk9p.clients.fuse_alive import Serving
+from mk9p.clients.mounts import mounted_at
 from tests.clients.mount_tree import NOBODY
 from tests.clients.mounting import Place, mk9p, need_fuse, place, until
 from tests.server.patience import SOON
@@ -65,7 +65,7 @@ def test_names_that_others_have_first_harm_nothing(fresh: Place) -> None:
         squat(stack, *(f"mk9p/fuse/{device}{end}" for device in devices for end in ("", "/", "/0" * 16)))
         fresh.mount()
         assert fresh.out("cat name") == "k1\n"
-        there = mount.mounted_at(str(fresh.dir))
+        there = mounted_at(str(fresh.dir))
         assert there is not None
         squat(stack, *(f"mk9p/fuse/{there.device}/{end}" for end in ("00000", "full", "zzz", " x", "")[:-1]))
         assert len([name for name in names() if f"/{there.device}/" in name]) >= 5
@@ -101,7 +101,7 @@ def test_a_process_that_is_ended_leaves_nothing(fresh: Place, number: signal.Sig
         (process,) = fresh.processes()
         os.kill(process, number)
         until(lambda: not fresh.processes())
-        until(lambda: mount.mounted_at(str(fresh.dir)) is None)
+        until(lambda: mounted_at(str(fresh.dir)) is None)
         with suppress(OSError):
             os.close(file)
     assert names() == before

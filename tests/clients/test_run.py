@@ -45,7 +45,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield where
 
 
-def run(served: str, *words: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+def run(served: str, *words: str, **options: Any) -> subprocess.CompletedProcess[Any]:
     options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
     if "input" in options:
         del options["stdin"]
@@ -53,7 +53,7 @@ def run(served: str, *words: str, **options: Any) -> subprocess.CompletedProcess
 
 
 @contextmanager
-def started(served: str, *words: str, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+def started(served: str, *words: str, **options: Any) -> Iterator[subprocess.Popen[Any]]:
     options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
     process = subprocess.Popen([*ME, "-a", served, "run", *words], **options)
     try:
@@ -265,14 +265,14 @@ def test_nobody_at_the_other_end_is_one_line(tmp_path: Path) -> None:
 
 
 async def test_a_console_that_is_told_to_end_gives_the_terminal_back(tmp_path: Path) -> None:
+    said_once = trio.Event()
+
     async def one() -> bytes:
-        nonlocal told
-        if told:
+        if said_once.is_set():
             await trio.sleep_forever()
-        told = True
+        said_once.set()
         return b"ready\r\n"
 
-    told = False
     tree = Dir({"kernels": Dir({"k1": Dir({"console": Stream(one, lambda data: None)})})})
     server, listener = Server(tree), await listen(f"unix!{tmp_path}/s")
     async with trio.open_nursery() as nursery:

@@ -175,7 +175,7 @@ async def test_a_silent_kernel_holds_up_no_listing(tmp_path: Path) -> None:
         return ""
 
     class Mute(Dir):
-        async def stat(self) -> Stat:  # type: ignore[override]
+        async def stat(self) -> Stat:
             await trio.sleep_forever()
             raise AssertionError
 

@@ -1,6 +1,8 @@
 """What may be made, changed and taken away where: `-c`, `-r`, and which element of a union it is."""
 
 import errno
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -20,9 +22,10 @@ async def test_creation_goes_to_the_first_with_c() -> None:
     bin_ = await walk(ns, "bin")
     await settle(bin_.mkdir("d", 0o755, ROOT))
     assert "d" in await ls(two, "bin")
-    for name in ("symlink", "mknod", "link"):  # the made-up store cannot: it is asked
+    words: dict[str, list[Any]] = {"symlink": ["t"], "mknod": [0, 0], "link": [one]}
+    for name, more in words.items():  # the made-up store cannot: it is asked
         with pytest.raises(NineError, match="Operation not permitted"):
-            await settle(getattr(bin_, name)("n", *{"symlink": ["t"], "mknod": [0, 0], "link": [one]}[name], ROOT))
+            await settle(getattr(bin_, name)("n", *more, ROOT))
 
 
 async def test_creation_without_c_is_forbidden_at_the_point_and_not_below() -> None:
@@ -61,18 +64,16 @@ async def test_read_only_refuses_every_change_below(how: str) -> None:
     assert await ls(ns, "t/cpu/0") == ["status"]
     for path in ("t", "t/bin"):
         node = await walk(ns, path)
-        changes = [
-            lambda node=node: node.create("new", 0o644, Open(ROOT, write=True)),
-            lambda node=node: node.mkdir("new", 0o755, ROOT),
-            lambda node=node: node.symlink("new", "x", ROOT),
-            lambda node=node: node.link("new", tree, ROOT),
-            lambda node=node: node.mknod("new", 0, 0, ROOT),
-            lambda node=node: node.change(Change(mode=0), ROOT),
-        ]
-        names = [("ls", "bin"), ("bin", "cpu")][path == "t"]
-        changes += [
-            lambda node=node, name=names[0]: node.remove(name, ROOT),
-            lambda node=node, name=names[0]: node.rename(name, node, "other", ROOT),
+        there = "bin" if path == "t" else "ls"
+        changes: list[Any] = [
+            partial(node.create, "new", 0o644, Open(ROOT, write=True)),
+            partial(node.mkdir, "new", 0o755, ROOT),
+            partial(node.symlink, "new", "x", ROOT),
+            partial(node.link, "new", tree, ROOT),
+            partial(node.mknod, "new", 0, 0, ROOT),
+            partial(node.change, Change(mode=0), ROOT),
+            partial(node.remove, there, ROOT),
+            partial(node.rename, there, node, "other", ROOT),
         ]
         for change in changes:
             with pytest.raises(NineError) as caught:

@@ -38,7 +38,7 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
     events, where = Log(), f"unix!{tmp_path}/k1"
     status = Text(lambda: f"state active\ndial {where}\nlisten\n")
     kernels = Dir({"events": events, "k1": Dir({"status": status})})
-    wait = Stream(trio.sleep_forever)  # type: ignore[arg-type]  # it never returns
+    wait = Stream(trio.sleep_forever)
     k1 = Dir({"name": Text("k1\n"), "wait": wait, "d": Dir({"wait": wait})})
     async with trio.open_nursery() as nursery, serving_at(where, k1):
         ns = namespace(nursery, {"kernels": kernels})

@@ -8,7 +8,7 @@ from mk9p.auth import ROOT
 from mk9p.compose.namespace import Namespace
 from mk9p.compose.table import clean
 from mk9p.errors import NineError
-from mk9p.tree import Dir, Text, settle
+from mk9p.tree import Dir, Text
 from mk9p.wire import QTDIR
 from tests.compose.helpers_compose import Store, k1, k2, ls, namespace, read, walk, write
 
@@ -115,7 +115,7 @@ async def test_bind_of_a_file_over_a_file_and_to_a_new_name() -> None:
     await write(ns, "ctl", "mount k1 /k/k1\nmount k2 /k/k2\nbind /k/k2/name /k/k1/name\nbind /k/k1/cpu/ctl /here")
     assert await read(ns, "k/k1/name") == "k2"
     assert await read(ns, "here") == "k1 cpu"
-    listed = dict(await settle(ns.root.entries(ROOT)))
+    listed = dict(await ns.root.entries(ROOT))
     assert listed["here"].qtype & QTDIR == 0
     with pytest.raises(NineError, match="inconsistent mount"):
         await write(ns, "ctl", "bind -a /k/k2/name /k/k1/name")

@@ -109,4 +109,4 @@ def test_a_remote_says_the_mapped_path() -> None:
 
     far = server("tcp!a!1", b"k" * 32)
     assert Remote(far, ROOT, far.tree(ROOT), "x", Qid(0, 0, 1)).path == far.paths[1]
-    assert Remote(far, (), ROOT).path is None
+    assert Remote(far, ROOT).path is None

@@ -66,14 +66,14 @@ def tree(name: str) -> Dir:
 async def lab(tmp_path: Path) -> AsyncIterator[tuple[Namespace, Kernel, Kernel, str]]:
     """Two kernels mounted at /k/k0 and /k/k1, and the address of the namespace."""
     async with trio.open_nursery() as nursery:
-        kernels = [Kernel(nursery, f"unix!{tmp_path}/{name}", tree(name)) for name in ("k0", "k1")]
+        k0, k1 = (Kernel(nursery, f"unix!{tmp_path}/{name}", tree(name)) for name in ("k0", "k1"))
         ns = namespace(nursery)
-        for kernel in kernels:
+        for kernel in (k0, k1):
             await kernel.start()
-        await ns.run("".join(f"mount {k.address} /k/{k.address[-2:]}\n" for k in kernels))
+        await ns.run("".join(f"mount {k.address} /k/{k.address[-2:]}\n" for k in (k0, k1)))
         composer = Kernel(nursery, f"unix!{tmp_path}/ns", ns.root)
         await composer.start()
-        yield ns, *kernels, composer.address
+        yield ns, k0, k1, composer.address
         nursery.cancel_scope.cancel()
 
 

@@ -4,6 +4,7 @@ import errno
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,10 +111,7 @@ async def test_attributes_of_what_is_read_only_are_read(tmp_path: Path) -> None:
             node = await walk(made.ns, path)
             assert await settle(node.xattr("user.a", ROOT)) == b"one"
             assert "user.a" in set(await settle(node.xattrs(ROOT)))
-            for change in (
-                lambda node=node: node.set_xattr("user.a", b"two", ROOT),
-                lambda node=node: node.remove_xattr("user.a", ROOT),
-            ):
+            for change in (partial(node.set_xattr, "user.a", b"two", ROOT), partial(node.remove_xattr, "user.a", ROOT)):
                 with pytest.raises(NineError) as caught:
                     await settle(change())
                 assert caught.value.errno == errno.EROFS

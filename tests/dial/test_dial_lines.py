@@ -17,7 +17,7 @@ import pytest
 import trio
 import trio.testing
 
-from mk9p.dial import FdLink, Peer, SocketLink, commands, dial, lines, listen
+from mk9p.dial import FdLink, Link, Peer, SocketLink, commands, dial, lines, listen
 from mk9p.dial.link import IOV_MAX
 from mk9p.errors import NineError
 from tests.dial.helpers_dial import ended, receive, send_all, talk
@@ -122,10 +122,10 @@ print([os.readlink(f"/proc/self/fd/{fd}") for fd in given], file=sys.stderr)
 """
     with ExitStack() as stack:
         if sockets:
-            mine, theirs = map(stack.enter_context, socket.socketpair())
+            mine, theirs = (stack.enter_context(sock) for sock in socket.socketpair())
             mine.sendall(b"hello")
             done = subprocess.run(
-                [sys.executable, "-c", script, "fd!0!0"], stdin=theirs, stderr=subprocess.PIPE, check=True
+                [sys.executable, "-c", script, "fd!0!0"], stdin=theirs.fileno(), stderr=subprocess.PIPE, check=True
             )
             assert mine.recv(9) == b"HELLO"
             assert done.stderr == b"['/dev/null']\n"
@@ -399,7 +399,7 @@ async def test_exec_that_takes_and_gives_nothing_blocks_nobody(monkeypatch: pyte
 
 
 async def test_exec_closed_outside_trio_run() -> None:
-    links = []
+    links: list[Link] = []
     done = threading.Event()
 
     def other_thread() -> None:

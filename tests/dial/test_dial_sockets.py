@@ -167,12 +167,12 @@ async def test_waiting_and_accepting_can_be_cancelled_and_lose_nothing(tmp_path:
             await trio.testing.wait_all_tasks_blocked()
             one = await dial(listener.address)
             scope.cancel()
+    assert one is not None
     other = await listener.accept()
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(other.wait_readable)
             await trio.testing.wait_all_tasks_blocked()
-            assert one is not None
             await send_all(one, b"kept")
             scope.cancel()
     assert await receive(other, 4) == b"kept"

@@ -89,8 +89,8 @@ async def test_unix_peer_is_who_connected(folder: Path) -> None:
     assert other.peer.uid == NOBODY
     for each in (one, other):
         each.close()
-    for each in (closed, listener):
-        await each.aclose()
+    await closed.aclose()
+    await listener.aclose()
 
 
 async def test_unix_stale_socket_is_replaced_and_a_live_one_is_not(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ async def test_unix_stale_socket_is_replaced_and_a_live_one_is_not(tmp_path: Pat
     with pytest.raises(NineError, match=f"^unix!{path}: somebody is already listening there$") as caught:
         await listen(f"unix!{path}")
     assert caught.value.errno == errno.EADDRINUSE
-    assert (await listener.accept()).close() is None  # that was the question whether anybody is there
+    (await listener.accept()).close()  # that was the question whether anybody is there
     one, other = await pair(listener)
     one.close()
     other.close()

@@ -21,7 +21,7 @@ from tests.server.patience import SOON
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
 
-BACKENDS = {"qemu": qemu.Qemu(), "uml": uml.Uml()}
+BACKENDS: dict[str, backend.Backend] = {"qemu": qemu.Qemu(), "uml": uml.Uml()}
 BOOT = 180  # s; 2 to 5 on an idle machine
 
 

@@ -9,7 +9,8 @@ import trio
 
 from mk9p.server import Server
 from mk9p.tree import Block, Conversations, Ctl, Dir, Handle, Lazy, Log, Node, Open, Stream, Text
-from tests.server.left_open import left, open_now
+from tests.leftovers import descriptors as open_now
+from tests.server.left_open import left
 from tests.server.patience import SOON
 
 PATHS = (
@@ -43,7 +44,7 @@ class Odd(Text):
         super().__init__("", mode=0o666, exclusive=exclusive)
         self.open_now = open_now
 
-    async def open(self, how: Open) -> Handle:  # type: ignore[override]
+    async def open(self, how: Open) -> Handle:
         await trio.lowlevel.checkpoint()
         return Counted(self.open_now)
 

@@ -35,7 +35,7 @@ class Talk:
     async def raw(self, data: bytes) -> None:
         await self.stream.send_all(data)
 
-    async def receive(self) -> m.Message | None:
+    async def receive(self) -> Any:
         """Return the next reply, None when the server hung up."""
         while len(self._buffer) < 4 or len(self._buffer) < int.from_bytes(self._buffer[:4], "little"):
             try:

@@ -84,7 +84,7 @@ class Wire:
 
     async def take(self, count: int) -> list[m.Message]:
         """Receive so many replies."""
-        found = []
+        found: list[m.Message] = []
         while len(found) < count:
             while len(self.buffer) < 4 or len(self.buffer) < int.from_bytes(self.buffer[:4], "little"):
                 data = await self.talk.stream.receive_some()
@@ -230,8 +230,9 @@ async def test_what_waits_among_others_of_its_kind() -> None:
         wire = await joined(server)
         await wire.open(1, "late")
         await wire.open(2, "text")
-        here, there = (lambda tag: wire.frame(m.Tread, tag, 2, 0, 99)), wire.frame(m.Tread, 10, 1, 0, len(BIG))
-        await wire.send(here(1), here(2), there, here(3), here(4))
+        here = [wire.frame(m.Tread, tag, 2, 0, 99) for tag in range(1, 5)]
+        there = wire.frame(m.Tread, 10, 1, 0, len(BIG))
+        await wire.send(*here[:2], there, *here[2:])
         await wire.take(4)
         await wire.rpc(wire.frame(m.Tgetattr, 1, 0, 1))
         found = row(server.tally, m.Tread)

@@ -116,7 +116,7 @@ async def test_all_of_a_file_in_one_go(tmp_path: Path) -> None:
     async with lab(tmp_path, a_tree()) as found:
         talk = connect(found.front)
         await talk.start()
-        frames = [
+        frames: list[Any] = [
             (m.Twalk, 0, 5, ("k0", "d", "f")),
             (m.Tlopen, 5, 0),
             (m.Tread, 5, 0, 100),
@@ -133,7 +133,7 @@ async def test_all_of_a_file_in_one_go(tmp_path: Path) -> None:
 async def test_failing_walks_in_one_go_leave_no_fid(tmp_path: Path) -> None:
     async with lab(tmp_path, a_tree()) as found:
         talk = await found.client()
-        frames = [
+        frames: list[Any] = [
             (m.Twalk, ON, 5, ("d", "none", "f")),  # goes one name far
             (m.Tlopen, 5, 0),
             (m.Tclunk, 5),

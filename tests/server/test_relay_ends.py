@@ -317,7 +317,7 @@ async def test_replies_cut_anywhere(tmp_path: Path) -> None:
         assert found.crossings
 
 
-GARBAGE = {
+GARBAGE: dict[str, Callable[[int], bytes]] = {
     "an unknown tag": lambda tag: pack(m.Rread, tag + 1000, b"x"),
     "another reply": lambda tag: pack(m.Rwrite, tag, 1),
     "a request": lambda tag: pack(m.Tclunk, tag, 1),

@@ -4,6 +4,7 @@ import errno
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,14 @@ async def test_a_reply_that_comes_twice_ends_that_way(tmp_path: Path, monkeypatc
             await the_neighbour_is_there(talk)
 
 
+def walked_to(qid: Qid, q: Any, _: bytes) -> bytes:
+    return frame(m.Rwalk, q, (qid,) * len(q.names))
+
+
+def listing(qid: Qid, q: Any, _: bytes) -> bytes:
+    return frame(m.Rreaddir, q, pack_dirents([(qid, 1, 4, "d2")]))
+
+
 async def test_a_server_cannot_give_its_files_the_paths_of_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,13 +157,9 @@ async def test_a_server_cannot_give_its_files_the_paths_of_others(
         victim = (await walk(talk, 1, 78, "d", "f")).qids[-1].path
         seen = set()
         for wish in (1, top, victim, top ^ victim, (1 << 64) - 1):
-            qid = Qid(QTDIR, 0, wish)
-            rule.cls, rule.says = m.Twalk, lambda q, _, qid=qid: frame(m.Rwalk, q, (qid,) * len(q.names))
+            rule.cls, rule.says = m.Twalk, partial(walked_to, Qid(QTDIR, 0, wish))
             (got,) = (await walk(talk, FID, 61, "d2")).qids
-            rule.cls, rule.says = (
-                m.Treaddir,
-                lambda q, _, qid=qid: frame(m.Rreaddir, q, pack_dirents([(qid, 1, 4, "d2")])),
-            )
+            rule.cls, rule.says = m.Treaddir, partial(listing, Qid(QTDIR, 0, wish))
             (entry,) = unpack_dirents((await talk.rpc(m.Treaddir, 1, FID, 0, 1000)).data)
             assert entry[0] == got, "one file, whichever way it is told of"
             assert got.path not in (wish, top, victim, 1)

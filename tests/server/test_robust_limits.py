@@ -23,7 +23,8 @@ from mk9p.session import LINK
 from mk9p.tree import Ctl, Dir, Stream, Text
 from mk9p.wire import NOTAG, Dialect, codec
 from mk9p.wire import messages as m
-from tests.server.left_open import nothing_more, open_now
+from tests.leftovers import descriptors as open_now
+from tests.server.left_open import nothing_more
 from tests.server.odd_tree import Deep, alone
 from tests.server.patience import SOON
 from tests.server.talk import Talk, connect, serving
@@ -170,7 +171,7 @@ async def test_flushes_of_flushes_have_no_end_of_the_stack() -> None:
         await talk.send(m.Tread, 1, 1, 0, 1)
         pack = codec(Dialect.L, m.Tflush.type).pack
         await talk.raw(b"".join(pack(tag, tag - 1) for tag in range(2, 5000)))
-        assert [(await talk.receive()).tag for _ in range(2, 5000)] == list(range(2, 5000))  # type: ignore[union-attr]
+        assert [(await talk.receive()).tag for _ in range(2, 5000)] == list(range(2, 5000))
 
 
 async def test_a_path_too_deep_is_refused() -> None:

@@ -15,7 +15,7 @@ SERVERS = sorted(available())
 
 def make(name: str, folder: Path) -> Callable[[], Any]:
     """Return the function that makes a server's tree; those that want a folder get one below `folder`."""
-    function = available()[name].load()
+    function: Callable[..., Any] = available()[name].load()
     numbers = itertools.count()
     if name == "fs":
         below = folder / "given away"

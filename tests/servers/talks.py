@@ -10,7 +10,8 @@ import trio
 
 from mk9p.auth import ROOT, Principal
 from mk9p.tree import Handle, Node, Open, settle, split
-from tests.server.left_open import nothing_more, open_now
+from tests.leftovers import descriptors as open_now
+from tests.server.left_open import nothing_more
 from tests.server.patience import SOON
 from tests.servers.trees import walk
 

@@ -6,8 +6,9 @@
 import os
 import statistics
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,22 @@ async def test_no_message_is_lost_or_doubled_and_writers_keep_their_order(tmp_pa
             assert numbers == sorted(numbers)
 
 
+Ends = tuple[Callable[[], Awaitable[None]], Callable[[], Awaitable[object]]]  # what gives, and what takes
+Way = Callable[[Client, str, str], AbstractAsyncContextManager[Ends]]
+
+
+@asynccontextmanager
+async def messages(ns: Client, there: str, back: str) -> AsyncIterator[Ends]:
+    async with channel(ns, there, "w") as out, channel(ns, back, "r") as into:
+        yield partial(out.send, b"ping"), into.receive
+
+
+@asynccontextmanager
+async def bells(ns: Client, there: str, back: str) -> AsyncIterator[Ends]:
+    async with bell(ns, there, "w") as out, bell(ns, back, "r") as into:
+        yield out.ring, into.wait
+
+
 async def test_the_times_of_a_round_trip_and_of_a_bell(tmp_path: Path) -> None:
     """Two clients, two channels: there and back. Each way is a write and a read that waits for it, through the composer."""
     times: list[float] = []
@@ -76,25 +93,25 @@ async def test_the_times_of_a_round_trip_and_of_a_bell(tmp_path: Path) -> None:
         for name in ("there", "back"):
             await a.mkdir(f"k/k1/chan/{name}")
 
-        for what in (channel, bell):
+        for way in (messages, bells):
             times.clear()
 
-            async def answer(what: object = what) -> None:
-                async with what(b, "k/k1/chan/there", "r") as into, what(b, "k/k1/chan/back", "w") as out:  # type: ignore[operator]
+            async def answer(way: Way = way) -> None:
+                async with way(b, "k/k1/chan/back", "k/k1/chan/there") as (give, take):
                     while True:
-                        await (into.receive() if what is channel else into.wait())
-                        await (out.send(b"pong") if what is channel else out.ring())
+                        await take()
+                        await give()
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(answer)
-                async with what(a, "k/k1/chan/there", "w") as out, what(a, "k/k1/chan/back", "r") as into:  # type: ignore[operator]
+                async with way(a, "k/k1/chan/there", "k/k1/chan/back") as (give, take):
                     for _ in range(TURNS):
                         start = time.perf_counter()
-                        await (out.send(b"ping") if what is channel else out.ring())
-                        assert await (into.receive() if what is channel else into.wait()) in (b"pong", 1)
+                        await give()
+                        assert await take() in (b"ping", 1)
                         times.append(time.perf_counter() - start)
                 nursery.cancel_scope.cancel()
-            print(f"\n{what.__name__}: there and back {statistics.median(times) * 1e6:.0f} us (median of {TURNS})")
+            print(f"\n{way.__name__}: there and back {statistics.median(times) * 1e6:.0f} us (median of {TURNS})")
             assert len(times) == TURNS
 
 

@@ -12,7 +12,8 @@ from mk9p.server import Server
 from mk9p.servers import chan
 from mk9p.testing import check_tree
 from mk9p.tree import Dir
-from tests.servers.channels import SOON, chmod, clients, one, receive_one, refused, status, until
+from tests.server.patience import SOON
+from tests.servers.channels import chmod, clients, one, receive_one, refused, status, until
 
 # what is refused
 

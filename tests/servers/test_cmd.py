@@ -16,7 +16,8 @@ from mk9p.auth import Principal
 from mk9p.errors import NineError
 from mk9p.servers.cmd import tree
 from mk9p.tree import Dir, settle, split
-from tests.servers.talks import SOON, gone, nothing_left, state, talk, until
+from tests.server.patience import SOON
+from tests.servers.talks import gone, nothing_left, state, talk, until
 from tests.servers.trees import ls, mode
 
 

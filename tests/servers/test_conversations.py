@@ -7,6 +7,7 @@ import pytest
 import trio
 
 from mk9p.client import Client
+from mk9p.client.files import File as Opened
 from mk9p.errors import NineError
 from mk9p.testing import mounted
 from mk9p.tree import Conversations, Ctl, Dir, File, Handle, Open
@@ -53,8 +54,8 @@ class Board:
         return Talk(self, number)
 
 
-async def number(ns: Client, file: object) -> str:
-    return (await file.pread(16, 0)).decode().strip()  # type: ignore[attr-defined]
+async def number(ns: Client, file: Opened) -> str:
+    return (await file.pread(16, 0)).decode().strip()
 
 
 async def names(ns: Client) -> list[str]:

@@ -20,7 +20,8 @@ from mk9p.server import Server
 from mk9p.server.closing import in_use
 from mk9p.testing import PRIVATE, Faults, FlakyLink, check_tree
 from mk9p.tree import Dir, Node, settle
-from tests.server.left_open import nothing_more, open_now
+from tests.leftovers import descriptors as open_now
+from tests.server.left_open import nothing_more
 from tests.server.odd_tree import alone
 from tests.servers.every_tree import BUT, SERVERS, make
 

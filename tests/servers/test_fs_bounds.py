@@ -237,8 +237,8 @@ async def test_a_handle_outlives_its_export(tmp_path: Path) -> None:
     gc.collect()
     before = descriptors()
     export = Export()
-    f = nodes.root(export, str(tmp_path)).walk("f", ROOT)
-    handle = f.open(Open(ROOT))
+    f = await settle(nodes.root(export, str(tmp_path)).walk("f", ROOT))
+    handle = await settle(f.open(Open(ROOT)))
     export.close()
     assert bytes(await settle(handle.read(0, 10))) == b"f"
     await settle(handle.close())

@@ -3,8 +3,9 @@
 import os
 import stat as st
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -16,6 +17,7 @@ from mk9p.servers.fs.identity import Own
 from mk9p.tree import NOW, Change, Open, settle
 from mk9p.wire import messages as m
 from tests.servers.exported import also, exported
+from tests.servers.trees import opened
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="acting as others needs root")
 
@@ -45,7 +47,7 @@ def credentials() -> tuple[str, ...]:
 
 
 async def make(root: nodes.FsNode, name: str, who: Principal, perm: int = 0o644) -> None:
-    _, handle = root.create(name, perm, attrs.evolve(WRITE, who=who))
+    _, handle = await settle(root.create(name, perm, attrs.evolve(WRITE, who=who)))
     await settle(handle.close())
 
 
@@ -82,7 +84,7 @@ async def test_what_is_made_has_the_group_that_was_asked_for_if_its_maker_is_in_
     (path / "sg").mkdir()
     os.chown(path / "sg", 0, 4300)
     (path / "sg").chmod(0o2777)
-    await make(root.walk("sg", BOB), "f", BOB)
+    await make(await settle(root.walk("sg", BOB)), "f", BOB)
     assert (path / "sg/f").stat().st_gid == 4300
 
 
@@ -96,10 +98,10 @@ async def test_a_user_of_whom_no_groups_are_known_is_in_none(shared: tuple[Path,
             os.chown(path / name, 1234, group)
             (path / name).chmod(mode)
         with pytest.raises(PermissionError):
-            root.walk(f"closed{group}", STRANGER).open(Open(STRANGER))
-        await settle(root.walk(f"open{group}", STRANGER).open(Open(STRANGER)).close())
+            await opened(root, f"closed{group}", who=STRANGER)
+        await settle((await opened(root, f"open{group}", who=STRANGER)).close())
     with pytest.raises(PermissionError):
-        root.walk("other-s", STRANGER).open(Open(STRANGER))
+        await opened(root, "other-s", who=STRANGER)
 
 
 async def test_none_owns_nothing(shared: tuple[Path, nodes.FsNode]) -> None:
@@ -139,16 +141,16 @@ async def test_bits_groups_and_sticky_directories_count(shared: tuple[Path, node
     path, root = shared
     await make(root, "private", ANN, 0o600)
     await make(root, "group", attrs.evolve(ANN, gid=4300), 0o660)
-    private, group = root.walk("private", BOB), root.walk("group", BOB)
+    private, group = await settle(root.walk("private", BOB)), await settle(root.walk("group", BOB))
     with pytest.raises(PermissionError):
-        private.open(Open(BOB))
-    await settle(group.open(Open(BOB, write=True)).close())
+        await opened(private, "", who=BOB)
+    await settle((await opened(group, "", write=True, who=BOB)).close())
     with pytest.raises(PermissionError):
-        group.open(Open(STRANGER))
+        await opened(group, "", who=STRANGER)
     for change in (Change(mode=0o777), Change(uid=4202), Change(mtime=1), Change(length=0)):
         with pytest.raises(PermissionError):
-            private.change(change, BOB)
-    group.change(Change(length=0, mtime=NOW, atime=NOW), BOB)  # who may write may also say now
+            await settle(private.change(change, BOB))
+    await settle(group.change(Change(length=0, mtime=NOW, atime=NOW), BOB))  # who may write may also say now
     path.chmod(0o1777)
     with pytest.raises(PermissionError):
         root.remove("private", BOB)
@@ -156,15 +158,16 @@ async def test_bits_groups_and_sticky_directories_count(shared: tuple[Path, node
         root.rename("private", root, "mine", BOB)
     root.remove("private", ANN)
     (path / "closed").mkdir(mode=0o700)
-    closed = root.walk("closed", ANN)
-    for attempt in (
+    closed = await settle(root.walk("closed", ANN))
+    attempts: tuple[Callable[[], Any], ...] = (
         lambda: closed.walk("f", ANN),
         lambda: closed.entries(ANN),
         lambda: closed.open(Open(ANN)),
         lambda: closed.mkdir("d", 0o755, ANN),
-    ):
+    )
+    for attempt in attempts:
         with pytest.raises(PermissionError):
-            attempt()
+            await settle(attempt())
 
 
 async def test_access_lists_count_and_not_only_bits(shared: tuple[Path, nodes.FsNode]) -> None:
@@ -180,27 +183,27 @@ async def test_access_lists_count_and_not_only_bits(shared: tuple[Path, nodes.Fs
         os.setxattr(path / "f", "system.posix_acl_access", acl)
     except OSError:
         pytest.skip("no access lists on this file system")
-    f = root.walk("f", BOB)
-    handle = f.open(Open(BOB))
+    f = await settle(root.walk("f", BOB))
+    handle = await opened(f, "", who=BOB)
     assert bytes(await settle(handle.read(0, 100))) == b"for bob"
     await settle(handle.close())
     with pytest.raises(PermissionError):
-        f.open(Open(ANN))
-    assert f.xattr("system.posix_acl_access", BOB) == acl
+        await opened(f, "", who=ANN)
+    assert await settle(f.xattr("system.posix_acl_access", BOB)) == acl
 
 
 async def test_a_user_has_no_capability_of_the_server_s(shared: tuple[Path, nodes.FsNode]) -> None:
     path, root = shared
     await make(root, "f", ANN, 0o755)
-    f = root.walk("f", ANN)
+    f = await settle(root.walk("f", ANN))
     for name in ("trusted.x", "security.capability"):
         with pytest.raises(PermissionError):
-            f.set_xattr(name, b"\1\0\0\2" + bytes(16), ANN)
+            await settle(f.set_xattr(name, b"\1\0\0\2" + bytes(16), ANN))
     with pytest.raises(PermissionError):
-        f.change(Change(uid=0), ANN)
-    f.change(Change(mode=0o6755), ANN)
+        await settle(f.change(Change(uid=0), ANN))
+    await settle(f.change(Change(mode=0o6755), ANN))
     assert (path / "f").stat().st_mode & 0o7777 == 0o6755
-    handle = f.open(Open(ANN, write=True))
+    handle = await opened(f, "", write=True, who=ANN)
     await settle(handle.write(0, memoryview(b"x")))  # writing takes setuid away, as it would at home
     await settle(handle.close())
     assert (path / "f").stat().st_mode & 0o7777 == 0o755
@@ -261,7 +264,7 @@ def test_a_server_that_is_not_root_changes_nothing_for_others(shared: tuple[Path
             os.setresuid(4201, 4201, 4201)
             export = Export()
             root = nodes.root(export, str(path))
-            said = [export.identity.alone, root.guards]
+            said: list[object] = [export.identity.alone, root.guards]
             for who in (ANN, ROOT, BOB):
                 try:
                     root.mkdir(who.name, 0o755, who)

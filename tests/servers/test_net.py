@@ -12,8 +12,10 @@ import trio.testing
 from mk9p.client import requests
 from mk9p.errors import NineError
 from mk9p.tree import split
-from tests.server.left_open import nothing_more, open_now
-from tests.servers.calls import PAGE, SOON, all_of, call, call_of, listening, numbers, served, web
+from tests.leftovers import descriptors as open_now
+from tests.server.left_open import nothing_more
+from tests.server.patience import SOON
+from tests.servers.calls import PAGE, all_of, call, call_of, listening, numbers, served, web
 
 
 async def test_a_page_is_fetched() -> None:

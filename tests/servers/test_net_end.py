@@ -15,8 +15,10 @@ from mk9p.errors import NineError
 from mk9p.server import Server
 from mk9p.servers.net import tree
 from mk9p.testing import joined, mounted
-from tests.server.left_open import descriptors, nothing_more, open_now
-from tests.servers.calls import SOON, call, call_of, full, listening, numbers, served
+from tests.leftovers import descriptors as open_now
+from tests.server.left_open import descriptors, nothing_more
+from tests.server.patience import SOON
+from tests.servers.calls import call, call_of, full, listening, numbers, served
 
 
 async def test_hangup_ends_readers_and_writers() -> None:

@@ -12,7 +12,8 @@ import trio
 
 from mk9p.client import Client, connect
 from mk9p.errors import NineError
-from tests.servers.calls import SOON, call
+from tests.server.patience import SOON
+from tests.servers.calls import call
 from tests.servers.netns import Wire, program, run, serving, wire
 
 pytest.importorskip("pyroute2", reason="pyroute2 is not installed")

@@ -9,7 +9,8 @@ import trio
 
 from mk9p.servers.net.udp import HEADER
 from tests.server.left_open import descriptors
-from tests.servers.calls import SOON, call, numbers, served
+from tests.server.patience import SOON
+from tests.servers.calls import call, numbers, served
 
 
 @pytest.fixture

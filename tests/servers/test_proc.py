@@ -18,10 +18,11 @@ from mk9p.errors import NineError
 from mk9p.servers.proc import tree
 from mk9p.servers.proc.control import cgroup_mount, cpu_list
 from mk9p.tree import Dir, settle, split
-from tests.server.left_open import nothing_more, open_now
+from tests.leftovers import descriptors as open_now
+from tests.server.left_open import nothing_more
+from tests.server.patience import SOON
 from tests.servers.processes import (
     NOBODY,
-    SOON,
     Start,
     Started,
     heard,

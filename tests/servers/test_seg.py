@@ -18,7 +18,8 @@ from mk9p.errors import NineError
 from mk9p.servers import seg
 from mk9p.testing import check_tree, mounted
 from mk9p.tree import Change, Dir
-from tests.server.left_open import nothing_more, open_now
+from tests.leftovers import descriptors as open_now
+from tests.server.left_open import nothing_more
 from tests.server.patience import SOON
 from tests.servers.trees import plant
 

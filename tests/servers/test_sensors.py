@@ -110,7 +110,7 @@ async def test_a_fan_is_taken_in_hand_and_given_back(root: Path) -> None:
     chip = root / HWMON / "hwmon0"
     async with served(root) as client:
         await client.write("hwmon0/ctl", "pwm 1 0")
-        assert (chip / "pwm1_enable").read_text(), (chip / "pwm1").read_text() == ("1", "0")
+        assert ((chip / "pwm1_enable").read_text(), (chip / "pwm1").read_text()) == ("1", "0")
         assert (await client.read("hwmon0/ctl")).startswith("set pwm1_enable 1\nset pwm1 0\n")
         await client.write("hwmon0/ctl", "pwm 1 10")
         await client.write("hwmon0/ctl", "auto 1")

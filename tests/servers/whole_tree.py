@@ -75,7 +75,8 @@ async def users(name: str, client: Client, stack: AsyncExitStack) -> None:
 @asynccontextmanager
 async def whole(name: str, folder: Path) -> AsyncIterator[Client]:
     """Give a client of a server's tree, as it hangs at its name."""
-    function, machine = make(name, folder), MACHINES.get(name)
+    machine = MACHINES.get(name)
+    function: Callable[..., Any] = make(name, folder)
     if machine is not None:
         machine(folder)
         function = available()[name].load()

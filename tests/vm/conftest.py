@@ -29,7 +29,7 @@ def guests() -> None:
     require("qemu", "uml")
 
     async def fetch(kind: str, kernel: str) -> None:
-        chosen: backend.Backend = BACKENDS[kind]  # type: ignore[assignment]  # a mapping of both kinds
+        chosen = BACKENDS[kind]
         with trio.fail_after(4 * PATIENCE):  # the first time, it is downloaded
             await chosen.prepare(backend.Spec(name="k", kernel=kernel), report=print)
 

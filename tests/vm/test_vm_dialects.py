@@ -8,8 +8,7 @@ import pytest
 from tests.kernels.guests import require
 from tests.vm.test_vm_fs import exported, home, host  # noqa: F401  # fixtures
 
-HERE = Path(__file__).parent
-TOP = HERE.parent.parent
+TOP = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(("kind", "kernel"), [("uml", "uml"), ("qemu", "6.12")])
@@ -27,7 +26,7 @@ async def test_9p2000_u_and_9p2000_say_what_they_can(
             output = await mounted.sh(
                 f"mkdir -p {mounted.where}; cd {TOP}; umount {mounted.where} 2>/dev/null;"
                 f"{sys.executable} -m tests.vm.mount_as {version} --v9fs '{mounted.guest.running.guest_dial}' {mounted.where}"
-                f" && mkdir {where} && python3 {HERE}/unix_cases.py {where}{more} 2>&1; umount {mounted.where}"
+                f" && mkdir {where} && python3 -B -m tests.vm.unix_cases {where}{more} 2>&1; umount {mounted.where}"
             )
             print(output)
             lines = output.splitlines()

@@ -19,8 +19,7 @@ import pytest
 
 from mk9p.client import Client
 from mk9p.clients import lab as labs
-from tests.vm.lab_vm import Vm, lab_file, until, up_or_down
-from tests.vm.test_vm_devices import insmod
+from tests.vm.lab_vm import Vm, insmod, lab_file, until, up_or_down
 
 SECONDS = 10
 WINDOWS = 3  # an idle CPU has left its tick behind by then: on a busy host a 6.1 was seen that kept it for one of them
@@ -366,8 +365,8 @@ def test_an_isolated_cpu_is_quiet_beside_a_busy_one(machine: Machine) -> None:
                 quiet = [key for key in COUNTED if noises[3][key] * QUIETER <= noises[2][key]]
                 if len(quiet) == len(COUNTED):
                     break
-            for cpu in ("2/", "3/"):
-                machine.word("measure 2", cpu)
+            for where in ("2/", "3/"):
+                machine.word("measure 2", where)
             gaps = {cpu: machine.noise(cpu) for cpu in (3, 2)}
         finally:
             machine.word("join 3")

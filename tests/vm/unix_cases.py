@@ -1,4 +1,4 @@
-"""What 9P2000.u can say, on a mounted directory: `python3 unix_cases.py DIR` prints `ok NAME` or `FAIL NAME: what came` for each.
+"""What 9P2000.u can say, on a mounted directory: `python3 -m tests.vm.unix_cases DIR` prints `ok NAME` or `FAIL NAME: what came` for each.
 
 Run as root in a guest; `plain` as a second argument: the mount is of 9P2000, which cannot say most of it.
 """
