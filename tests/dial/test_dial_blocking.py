@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 import trio
 
-from mk9p.dial import blocking
+from mk9p.dial import FdLink, SocketLink, blocking
 from mk9p.dial import dial as dial_with_trio
 from mk9p.errors import NineError
 
 
-def dial(address: str, seconds: float = 10) -> blocking.FdLink | blocking.SocketLink:
+def dial(address: str, seconds: float = 10) -> FdLink | SocketLink:
     return blocking.dial(address, time.monotonic() + seconds)
 
 
@@ -196,7 +196,7 @@ def test_dialling_leaves_no_descriptor(tmp_path: Path) -> None:
 def test_no_trio_is_imported() -> None:
     text = """
 import sys, time
-from mk9p.dial import blocking
+from mk9p.dial import FdLink, SocketLink, blocking
 for address in ("unix!/nonexistent/s", "tcp!127.0.0.1!1", "char!/dev/null", "exec!/nonexistent", "vsock!host!x"):
     try:
         blocking.dial(address, time.monotonic() + 9)
