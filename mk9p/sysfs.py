@@ -77,8 +77,8 @@ def refused(error: OSError, what: str) -> NineError:
     """Return what the kernel said to a `put` as `what: why`, an end of what cannot be done; of a refused permission, which one it is that lacks."""
     number = error.errno or errno.EIO
     why = {
-        errno.EACCES: "only root may, or CAP_DAC_OVERRIDE",  # the file's bits
-        errno.EPERM: "the kernel permits it not, without CAP_SYS_ADMIN or at all",  # what the file's owner asks for
+        errno.EACCES: "this needs root or CAP_DAC_OVERRIDE",  # the file's bits
+        errno.EPERM: "the kernel does not permit it, or only with CAP_SYS_ADMIN",  # what the file's owner asks for
         errno.EROFS: "/sys is read-only here, as in a container",
         errno.ENOENT: "it is gone",
         errno.ENODEV: "it is gone",

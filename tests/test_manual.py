@@ -53,7 +53,7 @@ def test_what_is_to_be_typed_is_not_taken_for_history_by_a_shell() -> None:
                 assert not re.search(r"![^\s=(]", re.sub("'[^']*'", "", command)), f"{path.name}: {command}"
 
 
-OFFLINE = "- `offline` take it out of use; what is in it is moved elsewhere first, which may take long: `echo offline > mem/block/33/ctl`\n"
+OFFLINE = "- `offline` take it out of use; the kernel first moves its contents elsewhere, which may take long: `echo offline > mem/block/33/ctl`\n"
 
 
 @pytest.mark.parametrize(

@@ -106,8 +106,8 @@ def test_settable(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "words"),
     [
-        (errno.EACCES, "it cannot be 5: only root may, or CAP_DAC_OVERRIDE"),
-        (errno.EPERM, "it cannot be 5: the kernel permits it not, without CAP_SYS_ADMIN or at all"),
+        (errno.EACCES, "it cannot be 5: this needs root or CAP_DAC_OVERRIDE"),
+        (errno.EPERM, "it cannot be 5: the kernel does not permit it, or only with CAP_SYS_ADMIN"),
         (errno.EROFS, "it cannot be 5: /sys is read-only here, as in a container"),
         (errno.ENODEV, "it cannot be 5: it is gone"),
         (errno.EINVAL, "it cannot be 5: Invalid argument"),
