@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 PINNED := $(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--no-annotate --custom-compile-command 'make requirements' pyproject.toml
 
-.PHONY: setup demo test soak check coverage format lint types bench floods requirements clean
+.PHONY: setup demo test soak check coverage format lint types bench bench-fuse floods requirements clean
 .DEFAULT_GOAL := check
 
 setup: .venv/.ready
@@ -63,6 +63,11 @@ types: setup
 bench: setup
 	@sh .ci/packages diod gcc libc6-dev
 	@$(BIN)/python -m tests.bench
+
+# a mount by FUSE beside sshfs
+bench-fuse: setup
+	@sh .ci/packages sshfs openssh-sftp-server
+	@$(BIN)/python -m tests.bench.fuse
 
 # floods, and how long an honest client waits beside each
 floods: setup
