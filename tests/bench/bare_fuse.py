@@ -71,7 +71,8 @@ class Bare(pyfuse3.Operations):
         return pyfuse3.StatvfsData()
 
 
-async def main(root: str, where: str) -> None:
+async def main(*arguments: str) -> None:
+    root, where = arguments
     pyfuse3.init(Bare(Path(root)), where, {"fsname=bare", "subtype=mk9p"})
     try:
         await pyfuse3.main()

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from socket import socketpair
 
@@ -140,7 +140,7 @@ def main() -> None:
             ([sys.executable, "-m", "tests.bench.served", "plain", made], "l"),
         ):
             until((top / socket).exists, stack.enter_context(running(argv)))
-        turns = {
+        turns: dict[str, Callable[[], AbstractContextManager[Path]]] = {
             "sshfs": lambda: sshfs(root, where),
             "mk9p": lambda: mounted(ours(stored, "fs/root", where), where),
             "bare": lambda: mounted([sys.executable, "-m", "tests.bench.bare_fuse", str(root), str(where)], where),
