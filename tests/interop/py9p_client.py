@@ -7,22 +7,26 @@ import json
 import socket
 import sys
 
-from py9p import py9p
+from py9p import py9p  # type: ignore[import-untyped]
+
+MYPY = False
+if MYPY:  # types are comments here: Python 2.7 reads this too
+    from typing import Any  # noqa: F401
 
 PYTHON_2 = sys.version_info[0] == 2
 
 
-def text(value):
+def text(value):  # type: (Any) -> str
     """py9p gives bytes, which are str under Python 2."""
     return value.decode("utf-8") if isinstance(value, bytes) else value
 
 
-def native(value):
+def native(value):  # type: (Any) -> Any
     """json gives text, which py9p does not take under Python 2."""
     return value.encode("utf-8") if PYTHON_2 and not isinstance(value, (int, str)) else value
 
 
-def read(client, path, count=8192):
+def read(client, path, count=8192):  # type: (Any, str, int) -> Any
     client.open(path)
     parts = []
     while True:
@@ -34,32 +38,32 @@ def read(client, path, count=8192):
     return text(b"".join(parts))
 
 
-def write(client, path, words, mode=py9p.OWRITE):
+def write(client, path, words, mode=py9p.OWRITE):  # type: (Any, str, Any, Any) -> Any
     client.open(path, mode)
     count = client.write(words if PYTHON_2 else words.encode("utf-8"))
     client.close()
     return count
 
 
-def create(client, path, words):
+def create(client, path, words):  # type: (Any, str, Any) -> Any
     client.create(path, 0x1A4, py9p.OWRITE)
     count = client.write(words if PYTHON_2 else words.encode("utf-8"))
     client.close()
     return count
 
 
-def remove(client, path):
+def remove(client, path):  # type: (Any, str) -> None
     client.rm(path)
 
 
-def names(client, path):
+def names(client, path):  # type: (Any, str) -> Any
     client.open(path)
     found = [text(entry.name) for entry in client.lsdir()]
     client.close()
     return found
 
 
-def stat(client, path):
+def stat(client, path):  # type: (Any, str) -> Any
     (found,) = client.stat(path)
     kind = found.qid.type & 0xFF  # the fork reads it as a signed number
     return {
@@ -74,22 +78,22 @@ def stat(client, path):
     }
 
 
-def cd(client, path):
+def cd(client, path):  # type: (Any, str) -> Any
     return client.cd(path)
 
 
-def flush(client):
-    return client._flush(1, 1).type == py9p.Rflush
+def flush(client):  # type: (Any) -> bool
+    return bool(client._flush(1, 1).type == py9p.Rflush)
 
 
-def call(client, order):
+def call(client, order):  # type: (Any, Any) -> Any
     try:
         return {"ok": globals()[order[0]](client, *order[1:])}
     except py9p.RpcError as error:
         return {"error": text(error.args[0])}
 
 
-def connect(host, port, dotu, msize, uname):
+def connect(host, port, dotu, msize, uname):  # type: (str, int, int, int, str) -> Any
     sock = socket.create_connection((host, port), 30)
     credentials = py9p.Credentials(uname)
     if PYTHON_2:
@@ -98,7 +102,7 @@ def connect(host, port, dotu, msize, uname):
     return py9p.Client(sock, credentials, ver=version, msize=msize)
 
 
-def main():
+def main():  # type: () -> None
     host, port, dotu, msize, uname = sys.argv[1:]
     client = connect(host, int(port), int(dotu), int(msize), uname)
     orders = [[native(word) for word in order] for order in json.loads(sys.stdin.read())]

@@ -7,8 +7,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ParamSpec
 
+P = ParamSpec("P")
 TOP = sys.argv[1]
 USER, OTHER = 65534, 65533
 MOST = "x" * 255
@@ -28,6 +29,11 @@ def case(name: str, work: Callable[[], Any], wanted: Any = None) -> None:
         got = said(failure)
         good = got == wanted
     print(f"ok {name}" if good else f"FAIL {name}: {got!r}, want {wanted!r}", flush=True)
+
+
+def call(function: Callable[P, object], *args: P.args, **keywords: P.kwargs) -> Any:
+    """Call a function that returns nothing where an expression is wanted."""
+    return function(*args, **keywords)
 
 
 @contextmanager
