@@ -160,7 +160,7 @@ async def _settled(link: Link) -> None:
     """
     import trio
 
-    from mk9p.client.handshake import REPEAT
+    from mk9p.client.agreement import REPEAT
     from mk9p.wire import NOTAG, Dialect, FrameBuffer, codec, messages
 
     tag = int.from_bytes(os.urandom(2)) % NOTAG  # an answer to somebody else's has hardly the same

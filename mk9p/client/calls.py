@@ -4,27 +4,24 @@ from collections.abc import Sequence
 from errno import EIO
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import outcome
-import trio
-
 from mk9p.errors import NineError, ProtocolError, from_wire
 from mk9p.wire import NOTAG
 from mk9p.wire import messages as m
 from mk9p.wire.roles import BOUND, MADE, NAMED
 
 if TYPE_CHECKING:
-    from mk9p.client.connection import Connection
+    from mk9p.client.conversation import Conversation
 
 Reply: TypeAlias = tuple[Any, ...]
-Result: TypeAlias = outcome.Value[Reply] | outcome.Error
+Result: TypeAlias = Reply | NineError
 
 
 class Call:
     """One request under way. `reply` waits for what it brings; `abandon` gives it up."""
 
-    __slots__ = ("answered", "clunks", "connection", "fids", "left", "made", "most", "result", "tag", "task", "type")
+    __slots__ = ("answered", "clunks", "connection", "fids", "left", "made", "most", "result", "tag", "type")
 
-    def __init__(self, connection: "Connection", message: type[m.Message], fields: Reply) -> None:
+    def __init__(self, connection: "Conversation", message: type[m.Message], fields: Reply) -> None:
         self.connection = connection
         self.type = message.type
         self.fids = [fields[i] for i in NAMED[self.type]]
@@ -33,8 +30,7 @@ class Call:
         bound = fields[BOUND[self.type]] if self.type in BOUND else None
         self.most: int | None = bound if bound is None or isinstance(bound, int) else len(bound)
         self.tag = NOTAG
-        self.task: trio.lowlevel.Task | None = None  # who waits
-        self.result: Result | None = None  # what came before anybody waited
+        self.result: Result | None = None  # what came, and was not taken yet
         self.left = False  # nobody wants the reply any more
         self.answered = False  # … and it came all the same
         self.clunks: list[int] = []  # fids to clunk when this is known to be over
@@ -44,20 +40,18 @@ class Call:
 
         Raises NineError: what the server said, or EIO when the connection is gone. Cancelled, the request is flushed. May be awaited once.
         """
-        if self.result is None:
-            self.task = trio.lowlevel.current_task()
-            fields: Reply = await trio.lowlevel.wait_task_rescheduled(self._cancelled)
-            return fields
-        self.left = True
-        return self.result.unwrap()
+        raise NotImplementedError
 
-    def _cancelled(self, _: Any) -> trio.lowlevel.Abort:
-        self.abandon()
-        return trio.lowlevel.Abort.SUCCEEDED
+    def taken(self) -> Reply:
+        """Return or raise what came."""
+        self.left = True
+        if isinstance(self.result, tuple):
+            return self.result
+        assert self.result is not None
+        raise self.result
 
     def abandon(self) -> None:
         """Give the call up: flush it, and undo what its reply says was done. Does nothing once the reply has been taken."""
-        self.task = None
         if not self.left:
             self.left = True
             self.connection._abandon(self)
@@ -77,12 +71,7 @@ class Call:
 
     def settle(self, result: Result) -> None:
         """Give the reply to who waits, or keep it for who will."""
-        task, self.task = self.task, None
-        if task is None:
-            self.result = result
-        else:
-            self.left = True
-            trio.lowlevel.reschedule(task, result)
+        self.result = result
 
 
 def said(number: int, fields: list[Any]) -> NineError:

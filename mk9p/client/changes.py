@@ -6,7 +6,7 @@ import stat as st
 import time
 from typing import Final
 
-from mk9p.client.connection import Connection
+from mk9p.client.conversation import Conversation
 from mk9p.client.requests import walk
 from mk9p.client.stats import perm_of_mode, untouched
 from mk9p.errors import NineError
@@ -47,7 +47,7 @@ _SPECIAL: Final = {
 _MODES: Final = DMSETUID | DMSETGID | DMSETVTX
 
 
-async def mkdir(c: Connection, fid: int, name: str, perm: int, *, gid: int = 0) -> Qid:
+async def mkdir(c: Conversation, fid: int, name: str, perm: int, *, gid: int = 0) -> Qid:
     """Make a directory in the one that a fid stands for."""
     if c.dialect is Dialect.L:
         (qid,) = await c.rpc(m.Tmkdir, fid, name, perm & 0o7777, gid)
@@ -55,7 +55,7 @@ async def mkdir(c: Connection, fid: int, name: str, perm: int, *, gid: int = 0) 
     return await _make(c, fid, name, DMDIR | perm_of_mode(c.dialect, perm), "")
 
 
-async def symlink(c: Connection, fid: int, name: str, target: str, *, gid: int = 0) -> Qid:
+async def symlink(c: Conversation, fid: int, name: str, target: str, *, gid: int = 0) -> Qid:
     """Make a symbolic link; 9P2000 has none: EPERM."""
     if c.dialect is Dialect.L:
         (qid,) = await c.rpc(m.Tsymlink, fid, name, target, gid)
@@ -65,7 +65,7 @@ async def symlink(c: Connection, fid: int, name: str, target: str, *, gid: int =
     return await _make(c, fid, name, DMSYMLINK | 0o777, target)
 
 
-async def _make(c: Connection, fid: int, name: str, perm: int, extension: str) -> Qid:
+async def _make(c: Conversation, fid: int, name: str, perm: int, extension: str) -> Qid:
     new, _ = await walk(c, fid, ())
     try:
         qid, _ = await c.rpc(m.Tcreate, new, name, perm, OREAD, extension)
@@ -74,7 +74,7 @@ async def _make(c: Connection, fid: int, name: str, perm: int, extension: str) -
         c.clunk_nowait(new)
 
 
-async def link(c: Connection, dfid: int, fid: int, name: str) -> None:
+async def link(c: Conversation, dfid: int, fid: int, name: str) -> None:
     """Make a second name of a file; 9P2000 has none: EPERM."""
     if c.dialect is Dialect.L:
         await c.rpc(m.Tlink, dfid, fid, name)
@@ -84,7 +84,7 @@ async def link(c: Connection, dfid: int, fid: int, name: str) -> None:
     await _make(c, dfid, name, DMLINK, str(fid))
 
 
-async def mknod(c: Connection, fid: int, name: str, mode: int, rdev: int, *, gid: int = 0) -> Qid:
+async def mknod(c: Conversation, fid: int, name: str, mode: int, rdev: int, *, gid: int = 0) -> Qid:
     """Make a file of any kind, as mknod(2); 9P2000 has plain ones alone: EPERM for others."""
     if c.dialect is Dialect.L:
         (qid,) = await c.rpc(m.Tmknod, fid, name, mode, os.major(rdev), os.minor(rdev), gid)
@@ -97,7 +97,7 @@ async def mknod(c: Connection, fid: int, name: str, mode: int, rdev: int, *, gid
     return await _make(c, fid, name, kind | perm_of_mode(c.dialect, mode), extension)
 
 
-async def remove(c: Connection, dfid: int, name: str, *, directory: bool | None = None) -> None:
+async def remove(c: Conversation, dfid: int, name: str, *, directory: bool | None = None) -> None:
     """Remove a name from the directory that a fid stands for; `directory` says what it must be: raises ENOTDIR or EISDIR if it is not."""
     if c.dialect is Dialect.L and directory is not None:
         try:
@@ -115,7 +115,7 @@ async def remove(c: Connection, dfid: int, name: str, *, directory: bool | None 
     await c.rpc(m.Tremove, fid)
 
 
-async def rename(c: Connection, dfid: int, name: str, to: int, newname: str, *, same: bool) -> None:
+async def rename(c: Conversation, dfid: int, name: str, to: int, newname: str, *, same: bool) -> None:
     """Move a name of one directory to another name of another; `same` says that the two fids stand for one. Raises EXDEV where 9P2000 cannot."""
     if c.dialect is Dialect.L:
         try:
@@ -137,7 +137,7 @@ async def rename(c: Connection, dfid: int, name: str, to: int, newname: str, *, 
         c.clunk_nowait(fid)
 
 
-async def change(c: Connection, fid: int, wish: Change) -> None:
+async def change(c: Conversation, fid: int, wish: Change) -> None:
     """Change the status of what a fid stands for."""
     if c.dialect is not Dialect.L:
         await c.rpc(
@@ -190,7 +190,7 @@ def _seconds(ns: int | None) -> int | None:
     return seconds
 
 
-async def _kind(c: Connection, fid: int) -> int:
+async def _kind(c: Conversation, fid: int) -> int:
     """Return the bits of a Plan 9 mode that say what the file is: a wstat must repeat them (stat(5))."""
     (wire,) = await c.rpc(m.Tstat, fid)
     return int(wire.mode) & ~0o777 & (-1 if c.dialect is Dialect.P9 else ~_MODES)

@@ -1,4 +1,4 @@
-"""`connect` and `Client`: files of a server by their paths.
+"""`Client`: files of a server by their paths.
 
 A path is names between slashes, from the root that was attached; empty names and `.` mean nothing. What is text is UTF-8, and bytes that are not
 come and go as surrogates (PEP 383), so that no file is unreadable.
@@ -8,16 +8,13 @@ import errno
 import os
 import stat as st
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from typing import Any, Final, TypeVar
-
-import trio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from mk9p.client import changes, requests
-from mk9p.client.connection import Connection
+from mk9p.client.conversation import Conversation
 from mk9p.client.files import File, Lines
-from mk9p.client.handshake import MSIZE, attach, open_connection
 from mk9p.errors import NineError
 from mk9p.ktext import field
 from mk9p.status import Buffer, Stat
@@ -27,61 +24,29 @@ DEFAULT: Final = "unix!/run/mk9p/ns"
 _ASKED: Final = 16  # files of a listing that are asked about at once
 _MODES: Final = ("r", "w", "a", "x", "r+", "w+", "a+", "x+")
 
+if TYPE_CHECKING:
+    import trio
+
 T = TypeVar("T")
-
-
-@asynccontextmanager
-async def connect(
-    address: str | None = None,
-    *,
-    uname: str | None = None,
-    n_uname: int | None = None,
-    aname: str = "",
-    msize: int = MSIZE,
-    version: str = "9P2000.L",
-) -> "AsyncIterator[Client]":
-    """Connect to a server, attach, and give a `Client`: `async with connect("tcp!host!564") as ns`.
-
-    `address` is a dial string; without one, $MK9P, else the namespace of `mk9p up`. The user is the one that this process runs as, or `uname` and
-    `n_uname`; `aname` is the tree asked for. `version` is the richest dialect to ask for. Raises NineError as dialling, agreeing and attaching do.
-    When the block is left the connection is closed; whatever the block raises comes out as it is, in no group.
-    """
-    address = address or os.environ.get("MK9P") or DEFAULT
-    failure: BaseException | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            connection = await open_connection(address, nursery, msize=msize, version=version)
-            try:
-                fid, qid = await attach(connection, uname, n_uname, aname)
-                try:
-                    yield Client(connection, fid, qid)
-                finally:
-                    connection.clunk_nowait(fid)
-            finally:
-                await connection.aclose()  # its tasks end by that
-    except BaseExceptionGroup as group:
-        # The nursery wraps what the block raised once. Its own tasks raise nothing, so what is alone in the group is the block's.
-        if len(group.exceptions) != 1:
-            raise
-        failure = group.exceptions[0]
-    if failure is not None:
-        raise failure
 
 
 class Client:
     """A server's tree, as one user sees it. Any number of tasks may use it at once; each cancelled call is flushed at the server."""
 
-    def __init__(self, connection: Connection, root: int, qid: Qid) -> None:
+    def __init__(self, connection: Conversation, root: int, qid: Qid) -> None:
         self.connection, self.root, self.qid = connection, root, qid
 
     @property
-    def closed(self) -> trio.Event:
-        """Set when the connection has ended."""
+    def closed(self) -> "trio.Event":
+        """Set when the connection has ended. In trio only."""
+        from mk9p.client.connection import Connection
+
+        assert isinstance(self.connection, Connection)
         return self.connection.closed
 
     async def wait_closed(self) -> str:
         """Wait until the connection has ended, and return why."""
-        await self.connection.closed.wait()
+        await self.closed.wait()
         return self.connection.gone or ""
 
     async def _at(self, names: tuple[str, ...], do: Callable[[int], Awaitable[T]]) -> T:
@@ -206,9 +171,7 @@ class Client:
             stats: list[Stat | None] = [known for _, _, known in found]
             todo = deque(i for i, known in enumerate(stats) if known is None)
             if todo:
-                async with trio.open_nursery() as nursery:
-                    for _ in range(min(len(todo), _ASKED)):
-                        nursery.start_soon(self._stats, fid, found, stats, todo)
+                await c.side_by_side(min(len(todo), _ASKED), lambda: self._stats(fid, found, stats, todo))
             if c.gone is not None:
                 raise c.error()
         finally:

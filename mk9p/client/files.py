@@ -12,10 +12,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-import trio
-
 from mk9p.client import changes, requests
-from mk9p.client.connection import Connection
+from mk9p.client.conversation import Conversation
 from mk9p.errors import NineError
 from mk9p.status import Buffer, Change, Stat
 from mk9p.wire import Dialect, Qid
@@ -39,7 +37,7 @@ class File:
     when cancelled; then nothing was read, but a write may have been done. All data is bytes.
     """
 
-    def __init__(self, connection: Connection, fid: int, name: str, qid: Qid, iounit: int) -> None:
+    def __init__(self, connection: Conversation, fid: int, name: str, qid: Qid, iounit: int) -> None:
         self.connection, self.fid, self.name, self.qid, self.iounit = connection, fid, name, qid, iounit
         self.position = 0  # of the next `read` or `write`
         self._closed = False
@@ -54,9 +52,8 @@ class File:
         """Clunk the file. Waits 5 s at most for the server to have done it, also when cancelled. A second call does nothing."""
         if not self._closed:
             self._closed = True
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + PATIENCE):
-                await self.connection.clunk(self.fid)
-        await trio.lowlevel.checkpoint_if_cancelled()
+            await self.connection.clunk_within(PATIENCE, self.fid)
+        await self.connection.checkpoint()
 
     def __del__(self) -> None:
         # A file that nobody closed (an iteration that was left, a task that died) must not stay open at the server. The collector may run in any
@@ -185,7 +182,8 @@ class Lines(Generic[T]):
 
     async def __anext__(self) -> T:
         """Return the next line. Raises as `File.read`, and EMSGSIZE for what is no line; cancelled, the read is flushed."""
-        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._file is not None:
+            await self._file.connection.checkpoint()
         while not self._ready:
             if self._ended:
                 raise StopAsyncIteration

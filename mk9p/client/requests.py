@@ -9,7 +9,7 @@ import stat as st
 from collections.abc import Sequence
 from typing import Final
 
-from mk9p.client.connection import Connection
+from mk9p.client.conversation import Conversation
 from mk9p.client.stats import of_getattr, of_wire, perm_of_mode, untouched
 from mk9p.errors import NineError
 from mk9p.status import Stat, error_name
@@ -49,7 +49,7 @@ Entry = tuple[str, Qid, Stat | None]
 Listed = tuple[str, Qid, Stat | None, int]  # and the kind, as readdir(3) has it in d_type
 
 
-async def walk(c: Connection, fid: int, names: Sequence[str]) -> tuple[int, list[Qid]]:
+async def walk(c: Conversation, fid: int, names: Sequence[str]) -> tuple[int, list[Qid]]:
     """Walk from a fid to a new one and return it, with the qids of the names. No names: a second fid of the same file.
 
     Raises what the walk of the first name that cannot be walked raises; 9P tells that only of the first name of a message, so it is asked again.
@@ -82,7 +82,7 @@ async def walk(c: Connection, fid: int, names: Sequence[str]) -> tuple[int, list
         raise
 
 
-async def stat(c: Connection, fid: int, name: str = "") -> Stat:
+async def stat(c: Conversation, fid: int, name: str = "") -> Stat:
     """Return the status of what a fid stands for; `name` is what 9P2000.L does not tell."""
     if c.dialect is Dialect.L:
         return of_getattr(await c.rpc(m.Tgetattr, fid, GETATTR_BASIC), name)
@@ -91,7 +91,7 @@ async def stat(c: Connection, fid: int, name: str = "") -> Stat:
 
 
 async def open_(
-    c: Connection,
+    c: Conversation,
     fid: int,
     *,
     read: bool = True,
@@ -111,7 +111,7 @@ async def open_(
 
 
 async def create(
-    c: Connection,
+    c: Conversation,
     fid: int,
     name: str,
     perm: int,
@@ -147,27 +147,27 @@ def plan9_mode(read: bool, write: bool) -> int:
     return (ORDWR if read else OWRITE) if write else OREAD
 
 
-def _append(c: Connection, append: bool) -> int:
+def _append(c: Conversation, append: bool) -> int:
     return OAPPEND if append and c.dialect is Dialect.U else 0
 
 
-def _iounit(c: Connection, iounit: int) -> int:
+def _iounit(c: Conversation, iounit: int) -> int:
     return min(iounit or c.iounit, c.iounit)
 
 
-async def read(c: Connection, fid: int, offset: int, count: int) -> bytes:
+async def read(c: Conversation, fid: int, offset: int, count: int) -> bytes:
     """Read at most `count` bytes, which may not be above the file's iounit."""
     (data,) = await c.rpc(m.Tread, fid, offset, count)
     return data  # type: ignore[no-any-return]
 
 
-async def write(c: Connection, fid: int, offset: int, data: bytes | bytearray | memoryview) -> int:
+async def write(c: Conversation, fid: int, offset: int, data: bytes | bytearray | memoryview) -> int:
     """Write at most the file's iounit; return how many bytes were taken."""
     (count,) = await c.rpc(m.Twrite, fid, offset, data)
     return count  # type: ignore[no-any-return]
 
 
-async def in_words(c: Connection, root: int, names: Sequence[str], error: NineError) -> NineError:
+async def in_words(c: Conversation, root: int, names: Sequence[str], error: NineError) -> NineError:
     """Return the error of a write to a file, walked to from `root`, with the words that are in the `error` beside it, if it takes commands.
 
     9P2000.L sends only an errno; the other dialects have the words in the error itself, and then nothing is asked. A ctl need not be called so
@@ -189,12 +189,12 @@ async def in_words(c: Connection, root: int, names: Sequence[str], error: NineEr
     return NineError(error.errno, words) if words else error
 
 
-async def entries(c: Connection, fid: int) -> list[Entry]:
+async def entries(c: Conversation, fid: int) -> list[Entry]:
     """Return name, qid and, but for 9P2000.L, status of everything in the directory that a fid stands for."""
     return [(name, qid, stat) for name, qid, stat, _ in await listing(c, fid)]
 
 
-async def listing(c: Connection, fid: int) -> list[Listed]:
+async def listing(c: Conversation, fid: int) -> list[Listed]:
     """Return as `entries` does, and the kind of each (DT_FIFO ... of readdir(3)), DT_UNKNOWN where the server does not say."""
     new, _ = await walk(c, fid, ())
     try:
@@ -204,7 +204,7 @@ async def listing(c: Connection, fid: int) -> list[Listed]:
         c.clunk_nowait(new)
 
 
-async def _read_linux(c: Connection, fid: int, iounit: int) -> list[Listed]:
+async def _read_linux(c: Conversation, fid: int, iounit: int) -> list[Listed]:
     found: list[Listed] = []
     offset, asked, count = 0, set[int](), 0
     while True:
@@ -221,7 +221,7 @@ async def _read_linux(c: Connection, fid: int, iounit: int) -> list[Listed]:
                 found.append((name, qid, None, kind))
 
 
-async def _read_plan9(c: Connection, fid: int, iounit: int) -> list[Listed]:
+async def _read_plan9(c: Conversation, fid: int, iounit: int) -> list[Listed]:
     found: list[Listed] = []
     offset = count = 0
     while data := await read(c, fid, offset, min(iounit, _AT_ONCE)):
@@ -241,7 +241,7 @@ def _counted(count: int) -> int:
     return count
 
 
-def _is_file(c: Connection, name: str) -> bool:
+def _is_file(c: Conversation, name: str) -> bool:
     """Tell whether an entry of a directory is a file in it. This is the one door for names that a server tells."""
     if is_name(name):
         return True
@@ -250,7 +250,7 @@ def _is_file(c: Connection, name: str) -> bool:
     return False
 
 
-async def readlink(c: Connection, fid: int) -> str:
+async def readlink(c: Conversation, fid: int) -> str:
     """Return where a symbolic link points. Raises EINVAL for what is none."""
     if c.dialect is Dialect.L:
         (target,) = await c.rpc(m.Treadlink, fid)
@@ -261,7 +261,7 @@ async def readlink(c: Connection, fid: int) -> str:
     return str(wire.extension)
 
 
-async def sync(c: Connection, fid: int, *, data: bool = False) -> None:
+async def sync(c: Conversation, fid: int, *, data: bool = False) -> None:
     """Put what was written to an open file where it survives; in 9P2000 that is a wstat that changes nothing (stat(5)).
 
     `data`: the contents are enough (fdatasync(2)).

@@ -3,7 +3,7 @@
 import errno
 from typing import Final
 
-from mk9p.client.connection import Connection
+from mk9p.client.conversation import Conversation
 from mk9p.client.requests import read, walk, write
 from mk9p.errors import NineError
 from mk9p.status import Lock, StatFs
@@ -13,7 +13,7 @@ from mk9p.wire import messages as m
 _LONGEST: Final = 65536  # Linux's XATTR_SIZE_MAX, and XATTR_LIST_MAX
 
 
-async def xattr(c: Connection, fid: int, name: str) -> bytes:
+async def xattr(c: Conversation, fid: int, name: str) -> bytes:
     """Return the value of an extended attribute, or with no name all names, each ended by a NUL. Raises EOPNOTSUPP where there are none."""
     if c.dialect is not Dialect.L:
         raise NineError(errno.EOPNOTSUPP)
@@ -30,7 +30,7 @@ async def xattr(c: Connection, fid: int, name: str) -> bytes:
         c.clunk_nowait(new)
 
 
-async def set_xattr(c: Connection, fid: int, name: str, value: bytes, flags: int) -> None:
+async def set_xattr(c: Conversation, fid: int, name: str, value: bytes, flags: int) -> None:
     """Set an extended attribute; no value with XATTR_REPLACE removes it, as Linux's own client does."""
     if c.dialect is not Dialect.L:
         raise NineError(errno.EOPNOTSUPP)
@@ -46,7 +46,7 @@ async def set_xattr(c: Connection, fid: int, name: str, value: bytes, flags: int
     await c.clunk(new)
 
 
-async def lock(c: Connection, fid: int, wish: Lock) -> bool:
+async def lock(c: Conversation, fid: int, wish: Lock) -> bool:
     """Set or remove a lock of an open file; False if another's is in the way."""
     if c.dialect is not Dialect.L:
         raise NineError(errno.EOPNOTSUPP)
@@ -56,7 +56,7 @@ async def lock(c: Connection, fid: int, wish: Lock) -> bool:
     return bool(status == LOCK_SUCCESS)
 
 
-async def locked(c: Connection, fid: int, wish: Lock) -> Lock | None:
+async def locked(c: Conversation, fid: int, wish: Lock) -> Lock | None:
     """Return the lock that is in the way of one."""
     if c.dialect is not Dialect.L:
         raise NineError(errno.EOPNOTSUPP)
@@ -64,7 +64,7 @@ async def locked(c: Connection, fid: int, wish: Lock) -> Lock | None:
     return None if found.kind == LOCK_TYPE_UNLCK else found
 
 
-async def statfs(c: Connection, fid: int) -> StatFs:
+async def statfs(c: Conversation, fid: int) -> StatFs:
     """Return the file system's status; without 9P2000.L, that of made-up files."""
     if c.dialect is not Dialect.L:
         return StatFs()

@@ -26,8 +26,9 @@ import trio
 
 from mk9p.auth import Principal
 from mk9p.client import changes, requests, stored
+from mk9p.client.agreement import MSIZE, attach
 from mk9p.client.connection import Connection
-from mk9p.client.handshake import MSIZE, attach, open_connection
+from mk9p.client.handshake import open_connection
 from mk9p.compose.opened import RemoteHandle
 from mk9p.compose.walked import Walked
 from mk9p.dial import Link, dial, parse

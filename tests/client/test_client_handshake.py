@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from mk9p import connect
-from mk9p.client import handshake
+from mk9p.client import agreement, handshake
 from mk9p.errors import NineError
 from mk9p.wire import NOTAG, Dialect
 from mk9p.wire import messages as m
@@ -95,7 +95,7 @@ async def test_a_lossy_line_is_asked_until_it_answers(autojump_clock: trio.testi
 
 async def test_the_answers_to_repeated_questions_are_skipped() -> None:
     async with by_hand(lossy=True) as (c, hand), trio.open_nursery() as nursery:
-        nursery.start_soon(handshake.attach, c)
+        nursery.start_soon(agreement.attach, c)
         attach = await hand.next(m.Tattach)
         await hand.say(m.Rversion(NOTAG, 8192, "9P2000.L"), m.Rattach(attach.tag, DIR))
 

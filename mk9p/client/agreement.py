@@ -1,0 +1,116 @@
+"""How a conversation begins: a dialect and an msize are agreed on (version(5)), a user attaches (attach(5)).
+
+The richest dialect is asked for first. A server answers with the same or a poorer one, as version(5) says; one that answers `unknown`, or an error as
+some do, is asked again for the next poorer. On a lossy link (a serial line) Tversion is repeated until it is answered, since it may be lost, or come
+in the middle of what is left of an earlier conversation; whatever comes before its answer is skipped.
+"""
+
+import errno
+import os
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import Final, TypeAlias
+
+from mk9p.client.conversation import Conversation
+from mk9p.errors import NineError, ProtocolError
+from mk9p.status import user_name
+from mk9p.wire import IOHDRSZ, NOFID, NONUNAME, NOTAG, Dialect, FrameBuffer, Qid, codec
+from mk9p.wire import messages as m
+
+MSIZE: Final = (
+    1 << 20
+) + IOHDRSZ  # v9fs's own most over sockets, and the header: so that 1 MiB of data goes in one message
+LEAST: Final = 256  # an msize below that cannot even hold a stat
+REPEAT: Final = 0.5  # seconds, on a lossy link: several round trips at 9600 baud
+DEADLINE: Final = 10.0  # seconds to dial and agree
+_SHOWN: Final = 32  # characters of a version that nobody knows
+FIRST: Final = 8192  # no Rversion is longer, and nothing else is expected
+
+Answer: TypeAlias = tuple[int, str] | None
+"""The msize and version of an Rversion; None: it was an error."""
+
+
+def wanted(address: str, version: str, msize: int) -> Dialect:
+    """Return the dialect of a version's name; raises EINVAL for what cannot be asked for."""
+    dialect = Dialect.of(version)
+    if dialect is None or msize < LEAST:
+        raise NineError(
+            errno.EINVAL,
+            f"{address}: version {version} with msize {msize}: want 9P2000, 9P2000.u or 9P2000.L, and at least {LEAST}",
+        )
+    return dialect
+
+
+def agreement(address: str, dialect: Dialect, msize: int) -> Generator[Dialect, Answer, tuple[Dialect, int]]:
+    """Yield the dialects to ask for, take their answers, and return the dialect and msize that were agreed on. Raises EPROTO if there are none."""
+    for asked in reversed(Dialect):
+        if asked > dialect:
+            continue
+        answer = yield asked
+        if answer is None:
+            continue
+        got, version = answer
+        agreed = next((known for known in Dialect if known.version == version), None)
+        if agreed is not None and agreed <= asked and LEAST <= got <= msize:
+            return agreed, got
+        if version != "unknown":
+            raise NineError(
+                errno.EPROTO,
+                f"{address}: {asked.version} with msize {msize} was answered {version[:_SHOWN]!r} with msize {got}",
+            )
+    raise NineError(errno.EPROTO, f"{address}: the server speaks no version of 9P that is known here")
+
+
+def tversion(dialect: Dialect, msize: int) -> bytes:
+    """Return the frame that asks for a dialect."""
+    return codec(dialect, m.Tversion.type).pack(NOTAG, msize, dialect.version)
+
+
+def answer_in(frames: FrameBuffer) -> tuple[Answer] | None:
+    """Return the answer that was received, if it is there as a whole."""
+    span = frames.next()
+    if span is None:
+        return None
+    start, end = span
+    number = frames.buf[start + 4]
+    if number in (m.Rerror.type, m.Rlerror.type):
+        return (None,)
+    if number != m.Rversion.type:
+        raise ProtocolError(f"message of type {number} in answer to Tversion")
+    _, msize, version = codec(Dialect.P9, number).unpack(frames.buf, start + 5, end)
+    return ((msize, version),)
+
+
+@contextmanager
+def agreeing(address: str) -> Iterator[None]:
+    """Name the address in all that goes wrong."""
+    try:
+        yield
+    except ProtocolError as error:
+        raise NineError(errno.EPROTO, f"{address}: this is no 9P server: {error}") from None
+    except OSError as error:
+        if isinstance(error, NineError):
+            raise
+        raise NineError(error.errno or errno.EIO, f"{address}: {error.strerror or error}") from None
+
+
+def received(frames: FrameBuffer, count: int, peer: str) -> None:
+    """Take bytes that were received; raises ECONNRESET for none, which is the end."""
+    if not count:
+        raise NineError(errno.ECONNRESET, f"{peer}: the other side closed the connection before it agreed on a version")
+    frames.received(count)
+
+
+async def attach(
+    connection: Conversation, uname: str | None = None, n_uname: int | None = None, aname: str = ""
+) -> tuple[int, Qid]:
+    """Attach a user and return the fid and the qid of the root; without names it is the user that this process runs as.
+
+    Raises NineError: what the server said (ENOENT for an `aname` that is not there, EACCES …). Cancelled, nothing stays attached.
+    """
+    if uname is None:
+        n_uname = os.geteuid() if n_uname is None else n_uname
+        uname = user_name(n_uname)
+    fid = connection.new_fid()
+    (qid,) = await connection.rpc(m.Tattach, fid, NOFID, uname, aname, NONUNAME if n_uname is None else n_uname)
+    return fid, qid

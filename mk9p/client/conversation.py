@@ -1,0 +1,383 @@
+"""What a conversation with a 9P server is, whoever waits in it and how: tags, fids, frames, and what becomes of a call that is given up. No trio.
+
+Rules
+* Many calls are under way at once. A request is sent at once, without waiting, by whoever makes it, and what the kernel does not take is queued; so
+  who gives a call up never leaves half a frame.
+* A tag is the lowest free one. Who gives a call up leaves at once and sends Tflush; its tag stays taken until Rflush (flush(5)), also when its reply
+  comes first. A request that was not sent yet is taken back instead.
+* A fid that a request makes (Tattach, Tauth, Twalk, Txattrwalk) is the caller's once its call has returned. When the call raises instead, the number
+  is put back here: at once, or, if the call was given up, when it is known whether the fid was made, and then it is clunked first.
+* A fid is not clunked while a request that was given up and names it may still be at work: a server need not order the two.
+* When the connection ends, for whatever reason, every call under way and every later one raises EIO with the reason.
+
+`Connection` (connection.py) waits as trio does, `Blocking` (blocking.py) holds up its thread. What is above them, requests.py to client.py, is
+coroutines that wait for nothing but by the methods here that are `async`: it runs on either.
+
+Pipelining: `call` sends and `Call.reply` waits, so that one task may have several requests under way. That is safe for requests that do not depend on
+each other (reads at offsets). Twalk, Topen and Tread of one fid in one go are safe only with servers that keep them in order, as mk9p's own does and
+diod does not: so all of client/ waits for each reply that the next request needs.
+"""
+
+import errno
+import heapq
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
+
+from mk9p.client.calls import Call, Reply, Result, said
+from mk9p.dial import Link
+from mk9p.errors import NineError, ProtocolError
+from mk9p.wire import IOHDRSZ, NOFID, NOTAG, TABLE, Dialect, FrameBuffer, codec
+from mk9p.wire import messages as m
+from mk9p.wire.roles import DATA, ENDS
+
+if TYPE_CHECKING:
+    import logging
+
+LEAVING: Final = 1.0  # seconds that closing waits for the server
+SILENCE: Final = 15.0  # seconds, twice, before a silent line is given up: an emulated kernel on a busy machine was seen to say nothing for five
+
+T = TypeVar("T")
+
+
+def log() -> "logging.Logger":
+    """Return the logger; few have anything to log."""
+    import logging
+
+    return logging.getLogger("mk9p.client")
+
+
+class Conversation(ABC):
+    """A link on which a dialect and an msize were agreed."""
+
+    kind: ClassVar[type[Call]]
+    closing: ClassVar[type[Exception] | tuple[()]] = ()  # what a wait raises when the link is closed here
+
+    def __init__(self, link: Link, address: str, *, dialect: Dialect, msize: int, frames: FrameBuffer) -> None:
+        self.link, self.address, self.dialect, self.msize = link, address, dialect, msize
+        self.iounit = msize - IOHDRSZ  # the most that one read or write carries
+        self.gone: str | None = None  # why the connection ended
+        self.on_end: list[Callable[[str], None]] = []  # called once with the reason; they may neither wait nor raise
+        self._frames = frames
+        self._codecs = TABLE[dialect]
+        self._calls: dict[int, Call] = {}  # by tag
+        self._flushes: dict[int, Call] = {}  # the tag of a Tflush -> the call that it flushes
+        self._left: dict[int, Call] = {}  # of `_calls`, those that were abandoned and may still be at work
+        self._tags: list[int] = []  # a heap of those below `_next_tag` that are free
+        self._next_tag = 0
+        self._fids: list[int] = []
+        self._next_fid = 0
+        self._out: deque[tuple[int, memoryview]] = deque()  # (tag, what is still to be sent)
+        self._halfway = False  # part of the first of `_out` has been sent
+        self._garbage: deque[int] = deque()
+        self._heard = 0  # how often something was received
+        self._odd = False  # an odd name was told of
+
+    # Waiting
+
+    @abstractmethod
+    async def checkpoint(self) -> None:
+        """Raise what cancels the caller, if it is to be."""
+
+    @abstractmethod
+    async def within(self, seconds: float, work: Callable[[], Awaitable[T]]) -> T:
+        """Do some work and return what it does; it is given up, and ETIMEDOUT raised, after so many seconds."""
+
+    @abstractmethod
+    async def side_by_side(self, count: int, work: Callable[[], Awaitable[None]]) -> None:
+        """Do some work `count` times at once, and wait until all is done."""
+
+    @abstractmethod
+    async def clunk_within(self, seconds: float, fid: int) -> None:
+        """Clunk a fid and wait until it is done, at most for so many seconds, also when cancelled. Raises no NineError."""
+
+    # Calls
+
+    def call(self, message: type[m.Message], *fields: Any) -> Call:
+        """Send a request at once and return the call under way. Raises NineError: EIO when the connection is gone, EAGAIN when no tag is free."""
+        if self.gone is not None:
+            raise self.error()
+        call = self.kind(self, message, fields)
+        self._enter(call, codec(self.dialect, call.type).pack, fields)
+        return call
+
+    async def rpc(self, message: type[m.Message], *fields: Any) -> Reply:
+        """Send a request, wait, and return the reply's fields after the tag. Raises and is cancelled as `Call.reply`.
+
+        Read data is bytes. A request that makes a fid and raises has put its number back.
+        """
+        try:
+            await self.checkpoint()
+            call = self.call(message, *fields)
+        except BaseException:
+            self._over(Call(self, message, fields), None)
+            raise
+        return await call.reply()
+
+    def _enter(self, call: Call, pack: Callable[..., bytes], fields: Reply) -> None:
+        if self._tags:
+            tag = heapq.heappop(self._tags)
+        elif self._next_tag < NOTAG:
+            tag = self._next_tag
+            self._next_tag += 1
+        else:
+            raise NineError(errno.EAGAIN, f"all tags of the connection to {self.address} are in use")
+        try:
+            frame = pack(tag, *fields)
+        except BaseException:
+            heapq.heappush(self._tags, tag)
+            raise
+        call.tag = tag
+        self._calls[tag] = call
+        self._transmit(tag, frame)
+
+    def _free_tag(self, tag: int) -> None:
+        del self._calls[tag]
+        heapq.heappush(self._tags, tag)
+
+    def _abandon(self, call: Call) -> None:
+        if call.result is not None or self.gone is not None:  # the reply is there, or will never come
+            self._over(call, call.result)
+            return
+        for at, (tag, _) in enumerate(self._out):
+            if tag == call.tag and not (at == 0 and self._halfway) and call.type != m.Tclunk.type:
+                del self._out[at]
+                self._free_tag(tag)
+                self._over(call, None)
+                return
+        self._left[call.tag] = call
+        if call.type != m.Tclunk.type:  # flushing a clunk would leave it open whether the fid is there
+            flush = Call(self, m.Tflush, (call.tag,))
+            with suppress(NineError):  # no tag is left for it: then its reply is the end of the call
+                self._enter(flush, codec(self.dialect, flush.type).pack, (call.tag,))
+                self._flushes[flush.tag] = call
+
+    def _over(self, call: Call, result: Result | None) -> None:
+        """Put back what an abandoned call made or held, now that its fate is known; a result of None means that nothing was done."""
+        if call.made is not None:
+            if isinstance(result, tuple):
+                self.clunk_nowait(call.made)
+            else:
+                self.free_fid(call.made)
+        if call.type in ENDS and result is None:
+            self.clunk_nowait(call.fids[0])
+        for fid in call.clunks:
+            self.clunk_nowait(fid)
+        call.clunks.clear()
+
+    # Fids
+
+    def new_fid(self) -> int:
+        """Return the lowest number that no fid has. Raises NineError(EMFILE) when there is none."""
+        if self._fids:
+            return heapq.heappop(self._fids)
+        if self._next_fid == NOFID:
+            raise NineError(errno.EMFILE, "no free fids")
+        self._next_fid += 1
+        return self._next_fid - 1
+
+    def free_fid(self, fid: int) -> None:
+        """Put back a number that stands for no fid (any more); `clunk` and Tremove do so by themselves."""
+        heapq.heappush(self._fids, fid)
+
+    async def clunk(self, fid: int) -> None:
+        """Clunk a fid and wait until it is done. Raises no NineError: clunk(5) ends the fid whatever happens. Cancelled, it is clunked still."""
+        call = self._clunk(fid)
+        if call is not None:
+            with suppress(NineError):
+                await call.reply()
+
+    def clunk_nowait(self, fid: int) -> None:
+        """Clunk a fid and wait for nothing. Only for the connection's own thread."""
+        call = self._clunk(fid)
+        if call is not None:
+            call.left = True
+            self._left[call.tag] = call
+
+    def clunk_later(self, fid: int) -> None:
+        """Clunk a fid soon. May be called from any thread, from `__del__`, in the middle of anything, and after all is over."""
+        self._garbage.append(fid)
+
+    def _clunk_garbage(self) -> None:
+        while self._garbage:
+            self.clunk_nowait(self._garbage.popleft())
+
+    def _clunk(self, fid: int) -> Call | None:
+        if self.gone is not None:
+            return None
+        for left in self._left.values():
+            if fid in left.fids and not left.answered and left.type != m.Tclunk.type:
+                left.clunks.append(fid)
+                return None
+        with suppress(NineError):
+            call = self.call(m.Tclunk, fid)
+            return call if self.gone is None else None
+        return None
+
+    # Sending
+
+    def _transmit(self, tag: int, frame: bytes) -> None:
+        sent = 0
+        if not self._out:
+            try:
+                sent = self.link.send(frame)
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                self.end(error.strerror or str(error))
+                return
+            if sent == len(frame):
+                return
+            self._halfway = sent > 0
+        self._out.append((tag, memoryview(frame)[sent:]))
+        self._queued()
+
+    @abstractmethod
+    def _queued(self) -> None:
+        """Take note that something waits to be sent."""
+
+    def _drain(self) -> None:
+        while self._out and self.gone is None:
+            tag, rest = self._out[0]
+            try:
+                sent = self.link.send(rest)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self.end(error.strerror or str(error))
+                return
+            if sent < len(rest):
+                self._out[0] = tag, rest[sent:]
+                self._halfway = self._halfway or sent > 0
+            else:
+                self._out.popleft()
+                self._halfway = False
+
+    # Receiving
+
+    def _receive(self) -> bool:
+        """Receive what is there; False if that is nothing."""
+        try:
+            count = self.link.recv_into(self._frames.space())
+        except BlockingIOError:
+            return False
+        if count:
+            self._frames.received(count)
+            self._heard += 1
+        else:
+            self.end("it was closed by the other side")
+        return True
+
+    def _replies(self) -> None:
+        """Take all replies that were received."""
+        frames = self._frames
+        while self.gone is None and (span := frames.next()) is not None:
+            self._reply(frames.buf, *span)
+
+    @contextmanager
+    def _judging(self) -> Iterator[None]:
+        """End the connection with what a peer's bytes come to. What it may send is judged where it enters: else it is a bug of ours there."""
+        try:
+            yield
+        except ProtocolError as error:
+            self.end(f"it broke the protocol: {error}")
+        except OSError as error:
+            self.end(error.strerror or str(error))
+        except Exception as error:
+            if isinstance(error, self.closing):
+                raise
+            log().exception("internal error: the connection to %s ends", self.address)
+            self.end("internal error")
+
+    def _reply(self, buf: bytearray, start: int, end: int) -> None:
+        number = buf[start + 4]
+        tag = buf[start + 5] | buf[start + 6] << 8
+        call = self._calls.get(tag)
+        if call is None:
+            if tag == NOTAG and number == m.Rversion.type and self.link.lossy:
+                return  # the answer to a Tversion that was repeated
+            raise ProtocolError(f"reply of type {number} to tag {tag}, which nothing was asked with")
+        known = self._codecs[number]
+        result: Result
+        try:
+            if known is None or (number != call.type + 1 and number not in (m.Rlerror.type, m.Rerror.type)):
+                raise ProtocolError(f"reply of type {number} to a request of type {call.type}")
+            _, *fields = known.unpack(buf, start + 5, end)
+            if number == call.type + 1:
+                call.check(fields)
+                if number in DATA:
+                    fields[0] = bytes(fields[0])
+                result = tuple(fields)
+            else:
+                result = said(number, fields)
+        except NineError as error:
+            result = error
+        self._answer(call, result)
+
+    def _answer(self, call: Call, result: Result) -> None:
+        if call.type in ENDS:
+            self.free_fid(call.fids[0])
+        flushed = self._flushes.pop(call.tag, None)
+        if flushed is not None:
+            self._free_tag(call.tag)  # first: what is clunked now may find out that the line is broken, and end all
+            self._flushed(flushed, isinstance(result, tuple))
+        elif call.left:
+            call.answered = True
+            if not any(flushed is call for flushed in self._flushes.values()):
+                self._free_tag(call.tag)
+                del self._left[call.tag]
+            self._over(call, result)
+        else:
+            self._free_tag(call.tag)
+            if isinstance(result, NineError) and call.made is not None:
+                self.free_fid(call.made)
+                call.made = None
+            call.settle(result)
+        if not self._left:
+            self._quiet()
+
+    def _flushed(self, call: Call, done: bool) -> None:
+        """Take an Rflush: the old tag is free. A server that refuses to flush will answer the old request in its own time."""
+        if done or call.answered:
+            self._free_tag(call.tag)
+            del self._left[call.tag]
+            if not call.answered:
+                self._over(call, None)
+
+    def left_out(self, name: str) -> None:
+        """Take note that a directory lists a name that no file can have; the first is told of."""
+        if not self._odd:
+            self._odd = True
+            log().warning("%s lists a file that no file can be called, and is left out: %.99a", self.address, name)
+
+    @abstractmethod
+    def _quiet(self) -> None:
+        """Take note that nothing that was given up is at work any more."""
+
+    # The end
+
+    def error(self) -> NineError:
+        return NineError(errno.EIO, f"connection to {self.address} is gone: {self.gone}")
+
+    def end(self, reason: str) -> None:
+        """Close the connection, now and without waiting; every call under way raises EIO. A second call does nothing."""
+        if self.gone is not None:
+            return
+        self.gone = reason
+        self.link.close()
+        calls, self._calls = self._calls, {}
+        for call in calls.values():
+            if not call.left:
+                call.settle(self.error())
+        self._left.clear()
+        self._flushes.clear()
+        self._out.clear()
+        self._ended()
+        for tell in self.on_end:
+            tell(reason)
+
+    @abstractmethod
+    def _ended(self) -> None:
+        """Tell those who wait for the connection itself that it has ended."""
