@@ -87,7 +87,7 @@ async def test_a_lossy_line_is_asked_until_it_answers(autojump_clock: trio.testi
     async with agreeing(result, lossy=True) as hand:
         for _ in range(3):
             await hand.next(m.Tversion)
-        assert trio.current_time() >= 2 * handshake.REPEAT
+        assert trio.current_time() >= 2 * agreement.REPEAT
         await hand.stream.send_all(b"login: \0\xff\x13\x00\x00\x00")
         await hand.say(m.Rversion(NOTAG, 8192, "9P2000.L"))
     assert result[0].dialect is Dialect.L

@@ -9,7 +9,8 @@ import pytest
 import trio
 import trio.testing
 
-from mk9p.client.connection import SILENCE, Connection
+from mk9p.client.connection import Connection
+from mk9p.client.conversation import SILENCE
 from mk9p.client.handshake import open_connection
 from mk9p.dial import Link, Peer, SocketLink
 from mk9p.errors import NineError
