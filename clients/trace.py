@@ -34,7 +34,6 @@ DEFAULT: Final = "unix!/run/mk9p/trace"
 LARGEST: Final = 64 << 20  # of a frame: more than any msize in use; above that the stream is not 9P
 MOST: Final = 1000  # lines that wait to be written
 GRACE: Final = 1.0  # seconds for the last of them, at the end
-_BELIEVED: Final = ("unix", "fd", "exec", "char")
 
 
 @attrs.define(eq=False)
@@ -97,7 +96,7 @@ async def relay(client: Link, address: str, watch: Watch, capture: Capture | Non
         client.close()
         return
     watch.flow = capture.flow() if capture is not None else None
-    watch.line(f"-- from {client.peer.kind}!{client.peer.address} to {address}")
+    watch.line(f"-- from {client.peer.transport.name}!{client.peer.address} to {address}")
     try:
         async with trio.open_nursery() as nursery:
             ended: list[str] = []
@@ -187,7 +186,8 @@ class Lines:
 
 def check(listener: Listener, address: str) -> None:
     """Raise EPERM for a listener by which others would become this user, or get past what a server keeps to this machine."""
-    if listener.kind in ("tcp", "vsock") and (not listener.loopback or parse(address).network in _BELIEVED):
+    there = parse(address).transport
+    if listener.transport.exposed and (not listener.loopback or there.private or there.tells_user):
         raise NineError(
             errno.EPERM,
             f"{listener.address}: whoever dials it would be you to {address}: want a unix socket, or --trust",

@@ -12,13 +12,13 @@ A `Principal` is made once, at attach, by the `Policy` of the listener that took
   names are said, and is given a tree in which nothing is but what that guest was granted (compose/granted.py);
 * `readonly` refuses every change, whoever asks.
 
-Tokens, TLS names and policies by path come here later; nothing else in mk9p decides who may do what.
+What is so of a transport its row says (mk9p/dial/address.py); this is what follows from it. Tokens and policies by path come here later; nothing else
+in mk9p decides who may do what.
 """
 
 import errno
 import os
-from collections.abc import Iterable
-from typing import Final
+from typing import Final, Protocol
 
 import attrs
 
@@ -81,6 +81,21 @@ NONE: Final = Principal("none", NO_ID)
 ROOT: Final = Principal("root", 0, frozenset({0}))
 
 
+class Told(Protocol):
+    """What a transport tells of a peer (mk9p.dial.Peer): numbers or a name where it proves them, `private` that it was handed the line."""
+
+    @property
+    def uid(self) -> int | None: ...
+    @property
+    def gid(self) -> int | None: ...
+    @property
+    def groups(self) -> tuple[int, ...]: ...
+    @property
+    def user(self) -> str | None: ...
+    @property
+    def private(self) -> bool: ...
+
+
 @attrs.frozen
 class Policy:
     """Decide who an attaching user is.
@@ -91,25 +106,21 @@ class Policy:
     trust: bool = False
     readonly: bool = False
 
-    def attach(
-        self,
-        uname: str,
-        n_uname: int = NO_ID,
-        *,
-        uid: int | None,
-        private: bool,
-        gid: int | None = None,
-        groups: Iterable[int] = (),
-    ) -> Principal:
+    def knows(self, peer: Told) -> bool:
+        """Tell whether who a peer is, or the name that it says, is believed."""
+        return self.trust or peer.private or peer.uid is not None or peer.user is not None
+
+    def attach(self, uname: str, n_uname: int, peer: Told) -> Principal:
         """Return the principal of an attach.
 
-        `uid`, `gid` and `groups` are what the transport itself tells of the peer, None where it tells nothing; `private` that it was handed to it.
         Who attaches as the user that the peer is, is in the groups that the peer is in, whatever the user database says.
         """
-        readonly = self.readonly
+        readonly, uid, gid = self.readonly, peer.uid, peer.gid
+        if peer.user is not None:
+            return Principal(peer.user, NO_ID, readonly=readonly)
         if uid is not None and uid not in (0, os.geteuid()):
             who = Principal.of(uid, readonly=readonly)
-        elif not (private or self.trust or uid is not None):
+        elif not self.knows(peer):
             who = attrs.evolve(NONE, readonly=readonly)
         elif n_uname != NO_ID:
             who = Principal.of(n_uname, uname or None, readonly=readonly)
@@ -119,7 +130,7 @@ class Policy:
             who = Principal.named(uname, readonly=readonly)
         if gid is None or who.uid != uid or uid == 0:
             return who
-        return attrs.evolve(who, groups=frozenset((gid, *groups)) - {NO_ID}, gid=gid)
+        return attrs.evolve(who, groups=frozenset((gid, *peer.groups)) - {NO_ID}, gid=gid)
 
 
 @attrs.frozen
@@ -133,7 +144,7 @@ class GuestPolicy(Policy):
         """Return the principal."""
         return Principal(f"guest:{self.kernel}", NONE.uid, readonly=self.readonly)
 
-    def attach(self, uname: str, n_uname: int = NO_ID, **told: object) -> Principal:
+    def attach(self, uname: str, n_uname: int, peer: Told) -> Principal:
         """Return the guest, whatever is said and whatever the transport tells."""
         return self.guest
 

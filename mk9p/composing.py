@@ -157,16 +157,16 @@ class Kernels:
         except OSError as error:
             log.warning("%s cannot reach the namespace: %s", name, error)
             return
-        # A unix socket is an emulator's, and stays when the program that had the port open in the guest is gone. To tcp every user of the guest can
-        # come: only its root can from a port that is root's.
-        lossy = listener.kind == "unix"
-        guarded: Listener = OnlyRoot(listener) if listener.kind == "tcp" else listener
+        # What is no network is an emulator's socket, which stays when the program that had the port open in the guest is gone. By a network every
+        # user of the guest can come: only its root can from a port that is root's.
+        network = listener.transport.exposed
+        guarded: Listener = OnlyRoot(listener) if network else listener
         scope = self.listening[name] = trio.CancelScope()
 
         async def accept() -> None:
             with scope:
                 try:
-                    await self.server.listen(guarded, policy, lossy=lossy, root=view.tree())
+                    await self.server.listen(guarded, policy, lossy=not network, root=view.tree())
                 finally:
                     with trio.CancelScope(shield=True):
                         await listener.aclose()

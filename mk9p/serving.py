@@ -22,7 +22,7 @@ import attrs
 import trio
 
 from mk9p.auth import Policy
-from mk9p.dial import RESERVED, Link, Listener, listen
+from mk9p.dial import RESERVED, Link, Listener, Transport, listen
 from mk9p.errors import NineError
 from mk9p.server import Limits, Server, Tally, stats_tree
 from mk9p.tree import Dir, Node
@@ -158,17 +158,18 @@ def _nested(trees: Mapping[str, Node]) -> dict[str, Node]:
 
 @attrs.define(eq=False)
 class From:
-    """A tcp listener to which only one host may come; others are hung up on."""
+    """A listener of a network to which only one host may come; others are hung up on."""
 
     inner: Listener
     host: str | None = None
     address: str = attrs.field(init=False)
-    kind: str = attrs.field(init=False)
+    transport: Transport = attrs.field(init=False)
     loopback: bool = attrs.field(init=False)
     told: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.address, self.kind, self.loopback = self.inner.address, self.inner.kind, self.inner.loopback
+        inner = self.inner
+        self.address, self.transport, self.loopback = inner.address, inner.transport, inner.loopback
 
     def lets_in(self, host: str, port: int) -> bool:
         """Tell whether who comes from there may stay."""
@@ -194,7 +195,7 @@ class From:
 
 
 class OnlyRoot(From):
-    """A tcp listener to which only root of a machine can come: from a port that is not everybody's (ip(7))."""
+    """A listener of a network to which only root of a machine can come: from a port that is not everybody's (ip(7))."""
 
     def lets_in(self, host: str, port: int) -> bool:
         """Tell whether who comes from there may stay."""
@@ -203,22 +204,21 @@ class OnlyRoot(From):
 
 def policy_for(listener: Listener, *, trust: bool, readonly: bool) -> Policy:
     """Return who may do what on a listener: beyond this machine, and not trusted, it is read-only whatever the bits say."""
-    exposed = listener.kind in ("tcp", "vsock") and not listener.loopback and not trust
-    return Policy(trust=trust, readonly=readonly or exposed)
+    open_to_all = listener.transport.exposed and not (listener.transport.tells_user or listener.loopback or trust)
+    return Policy(trust=trust, readonly=readonly or open_to_all)
 
 
 def describe(listener: Listener, policy: Policy) -> str:
     """Return in one line who can do what on a listener."""
-    if listener.kind in ("tcp", "vsock"):
-        who = (
-            "every user is believed to be who they say"
-            if policy.trust
-            else "everybody is `none` and gets what the permission bits give to others"
-        )
-    elif listener.kind == "unix":
-        who = "root and this user attach as anybody, others as themselves"
-    else:
+    transport = listener.transport
+    if transport.private:
         who = "whoever holds the other end is believed to be who they say"
+    elif transport.tells_user:
+        who = "root and this user attach as anybody, others as themselves"
+    elif policy.trust:
+        who = "every user is believed to be who they say"
+    else:
+        who = "everybody is `none` and gets what the permission bits give to others"
     return who + ("; nothing can be changed" if policy.readonly else "")
 
 
@@ -235,7 +235,7 @@ async def serve_tree(
 ) -> None:
     """Serve a tree on listeners until cancelled, or until SIGINT or SIGTERM; says on stderr where, once it can be dialled.
 
-    To its tcp listeners only the host `come_from` may come, if one is given.
+    By a network only the host `come_from` may come, if one is given.
     """
     server = Server(root, limits=limits, tally=tally)
     listeners: list[Listener] = []
@@ -245,7 +245,7 @@ async def serve_tree(
                 await nursery.start(server.run)
                 for address in addresses:
                     listener = await listen(address)
-                    if come_from is not None and listener.kind == "tcp":
+                    if come_from is not None and listener.transport.exposed:
                         listener = From(listener, come_from)
                     listeners.append(listener)
                     policy = policy_for(listener, trust=trust, readonly=readonly)
@@ -255,7 +255,7 @@ async def serve_tree(
                 if ready is not None:
                     ready(server)
                 _collect_rarely()
-                if all(listener.kind == "fd" for listener in listeners):
+                if all(listener.transport.once for listener in listeners):
                     nursery.start_soon(_end_with, server, nursery.cancel_scope)
                 async for _ in signals:
                     break
@@ -292,7 +292,7 @@ def options(name: str, default: str) -> argparse.ArgumentParser:
         "--trust", action="store_true", help="believe the user names that come over tcp and vsock: for private links"
     )
     parser.add_argument(
-        "--from", metavar="HOST", dest="come_from", help="let only this address come by tcp, as 10.0.2.2"
+        "--from", metavar="HOST", dest="come_from", help="admit only this host over tcp and vsock, as 10.0.2.2"
     )
     parser.add_argument("--readonly", action="store_true", help="refuse every change")
     parser.add_argument(

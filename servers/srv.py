@@ -15,13 +15,12 @@ from typing import Final
 import attrs
 
 from mk9p.auth import Principal
-from mk9p.dial import Link, dial, parse
+from mk9p.dial import TRANSPORTS, Link, dial, parse
 from mk9p.errors import NineError, translate
 from mk9p.ktext import split_words, trim
 from mk9p.tree import Buffer, Change, Ctl, Dir, Handle, Maybe, Node, Open, Stat, StreamHandle, Text
 from mk9p.tree.files import decoded
 
-NETWORKS: Final = ("tcp", "unix", "vsock")  # what can be dialled again; and exec! would be a shell for whoever posts
 PIECE: Final = 65536
 NAMES: Final = 4096  # services: a table must end somewhere
 
@@ -115,8 +114,9 @@ class Service(Node):
         if self.address:
             raise NineError(errno.EBUSY, f"{self.address} is posted as {self.name}: remove it first")
         where = parse(trim(line))
-        if where.network not in NETWORKS:
-            raise where.refuse(errno.EINVAL, f"want what can be dialled again: {' '.join(NETWORKS)}")
+        if not where.transport.redial:  # and exec! would be a shell for whoever posts
+            able = " ".join(row.name for row in TRANSPORTS.values() if row.redial)
+            raise where.refuse(errno.EINVAL, f"want what can be dialled again: {able}")
         self.address = trim(line)
 
 

@@ -8,11 +8,17 @@ import struct
 import pytest
 
 from mk9p.auth import EXEC, NO_ID, NONE, READ, WRITE, Policy, Principal, may, owns
-from mk9p.dial.unix import _unix_link
+from mk9p.dial import TRANSPORTS, Peer
+from mk9p.dial.unix import link_of
 from mk9p.errors import NineError
 from mk9p.tree import Conversations, Dir, Open
 
 ALL = READ | WRITE | EXEC
+HOST, HANDED = Peer(TRANSPORTS["tcp"], "10.0.0.7!5"), Peer(TRANSPORTS["fd"], "0!1")
+
+
+def process(uid: int, gid: int | None = None, groups: tuple[int, ...] = ()) -> Peer:
+    return Peer(TRANSPORTS["unix"], "pid 1", uid, gid, groups)
 
 
 @pytest.mark.parametrize("who", [NONE, Principal.named("nobody-has-this-name"), Principal("guest:k1", NO_ID)])
@@ -27,25 +33,26 @@ def test_who_has_no_number_owns_nothing(who: Principal, number: int) -> None:
 def test_strangers_are_none_by_any_transport_that_does_not_tell() -> None:
     policy = Policy()
     for uname, n_uname in (("root", 0), ("nobody", 65534), ("", NO_ID), ("none", NO_ID)):
-        assert policy.attach(uname, n_uname, uid=None, private=False) == NONE
-    assert policy.attach("none", uid=0, private=True) == NONE
-    assert Policy(trust=True).attach("nobody-has-this-name", uid=None, private=False).uid == NO_ID
+        assert policy.attach(uname, n_uname, HOST) == NONE
+    assert policy.attach("none", NO_ID, process(0)) == NONE
+    assert Policy(trust=True).attach("nobody-has-this-name", NO_ID, HOST).uid == NO_ID
+    assert policy.attach("", 1, HANDED) == Principal.of(1)
 
 
 def test_a_process_is_in_the_groups_that_it_has() -> None:
     """And not in those that it has dropped, though the user database has them."""
-    one = Policy().attach("root", 0, uid=1, gid=4301, groups=(4302, 4303), private=True)
+    one = Policy().attach("root", 0, process(1, 4301, (4302, 4303)))
     assert (one.uid, one.gid, set(one.groups)) == (1, 4301, {4301, 4302, 4303})
-    assert Policy().attach("", uid=1, gid=1, private=True).groups == {1}
+    assert Policy().attach("", NO_ID, process(1, 1)).groups == {1}
 
 
 def test_the_user_of_the_server_is_in_the_groups_of_the_process_that_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     """By number, and by name."""
     monkeypatch.setattr(os, "geteuid", lambda: 1)
     for uname, n_uname in (("ann", 1), (pwd.getpwuid(1).pw_name, NO_ID)):
-        one = Policy().attach(uname, n_uname, uid=1, gid=4301, groups=(NO_ID,), private=True)
+        one = Policy().attach(uname, n_uname, process(1, 4301, (NO_ID,)))
         assert (one.uid, set(one.groups), one.gid) == (1, {4301}, 4301)
-    assert Policy().attach("", 2, uid=1, gid=4301, private=True).groups == Principal.of(2).groups
+    assert Policy().attach("", 2, process(1, 4301)).groups == Principal.of(2).groups
 
 
 @pytest.mark.parametrize("who", [NONE, Principal("guest:k1", NO_ID)])
@@ -72,7 +79,7 @@ def test_the_socket_tells_all_groups_of_its_peer(count: int) -> None:
         os.setgroups(before)
     with near:
         assert struct.calcsize("I") == 4
-        link = _unix_link(far, None)
+        link = link_of(TRANSPORTS["unix"], far)
         assert link.peer.groups == groups
         link.close()
 

@@ -15,7 +15,7 @@ import trio
 from mk9p.auth import ROOT
 from mk9p.compose.resolve import Resolver
 from mk9p.compose.table import clean
-from mk9p.dial import Link, Peer, SocketLink
+from mk9p.dial import TRANSPORTS, Link, Peer, SocketLink
 from mk9p.errors import NineError
 from mk9p.tree import Handle, Open, settle
 
@@ -42,7 +42,7 @@ async def dial_file(find: Callable[[], Resolver], path: str, nursery: trio.Nurse
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     nursery.start_soon(_carry, handle, trio.SocketStream(trio.socket.from_stdlib_socket(theirs)))
-    return SocketLink(ours, Peer("srv", path, private=True))
+    return SocketLink(ours, Peer(TRANSPORTS["fd"], path))
 
 
 async def _carry(handle: Handle, stream: trio.SocketStream) -> None:

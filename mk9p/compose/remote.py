@@ -89,7 +89,7 @@ class Server:
     def __attrs_post_init__(self) -> None:
         self.name = self.name or self.address
         self.paths = Foreign(blake2b(self.name.encode(), key=self.secret).digest())
-        self.many = self.dialler is dial and parse(self.address).network in ("tcp", "unix", "vsock")
+        self.many = self.dialler is dial and parse(self.address).transport.redial
 
     @property
     def up(self) -> bool:

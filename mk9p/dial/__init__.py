@@ -19,21 +19,22 @@ from typing import TYPE_CHECKING, Final
 from mk9p.lazy import lazily
 
 if TYPE_CHECKING:
-    from mk9p.dial.address import NETWORKS, PORT, Dial, parse
+    from mk9p.dial.address import PORT, TRANSPORTS, Dial, Transport, parse
     from mk9p.dial.dialling import dial, hang_up, listen
     from mk9p.dial.link import FdLink, Link, Listener, Peer, SocketLink
     from mk9p.dial.tcp import RESERVED
 
 __all__ = [
-    "NETWORKS",
     "PORT",
     "RESERVED",
+    "TRANSPORTS",
     "Dial",
     "FdLink",
     "Link",
     "Listener",
     "Peer",
     "SocketLink",
+    "Transport",
     "dial",
     "hang_up",
     "listen",
@@ -41,7 +42,7 @@ __all__ = [
 ]
 
 _HOMES: Final = {
-    "address": ("NETWORKS", "PORT", "Dial", "parse"),
+    "address": ("PORT", "TRANSPORTS", "Dial", "Transport", "parse"),
     "dialling": ("dial", "hang_up", "listen"),
     "link": ("FdLink", "Link", "Listener", "Peer", "SocketLink"),
     "tcp": ("RESERVED",),

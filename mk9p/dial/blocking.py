@@ -6,14 +6,12 @@ import select
 import socket
 import time
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from mk9p.dial.address import Dial, parse
-from mk9p.dial.eyeballs import STAGGER, interleaved
+from mk9p.dial.eyeballs import STAGGER
 from mk9p.dial.link import FdLink, SocketLink
 from mk9p.errors import NineError
-
-NETWORKS: Final = ("tcp", "unix", "vsock", "fd", "char", "exec")
 
 T = TypeVar("T")
 
@@ -21,63 +19,17 @@ T = TypeVar("T")
 def dial(address: str, deadline: float) -> FdLink | SocketLink:
     """Connect to a dial string and return the link. Raises as `mk9p.dial.dial`, and ETIMEDOUT at `deadline`, a time of time.monotonic()."""
     where = parse(address)
+    call = where.transport.function("dial_now")
+    if call is None:
+        raise where.refuse(errno.EOPNOTSUPP, f"{where.network} cannot be dialled without trio")
     try:
-        match where.network:
-            case "tcp":
-                return _tcp(where, deadline)
-            case "unix":
-                from mk9p.dial.unix import unix_connected
-
-                return unix_connected(_unix(where, deadline))
-            case "vsock":
-                return _vsock(where, deadline)
-            case "fd":
-                from mk9p.dial.files import open_fds
-
-                return open_fds(where)
-            case "char":
-                return _char(where, deadline)
-            case "exec":
-                from mk9p.dial.commands import Start
-
-                start = Start.of(where)
-                start.run()
-                return start.link()
-            case _:
-                raise where.refuse(errno.EOPNOTSUPP, f"{where.network} cannot be dialled without trio")
+        link: FdLink | SocketLink = call(where, deadline)
     except OSError as error:
         raise where.failed(error) from None
+    return link
 
 
-def _unix(dial: Dial, deadline: float) -> socket.socket:
-    from mk9p.dial.unix import unix_failed, unix_socket
-
-    sock, where = unix_socket(dial, dial.rest)
-    try:
-        return _connected(sock, where, deadline)
-    except OSError as error:
-        raise unix_failed(dial, error) from None
-
-
-def _vsock(dial: Dial, deadline: float) -> SocketLink:
-    from mk9p.dial.vsock import vsock_failed, vsock_link, vsock_socket
-
-    sock, where = vsock_socket(dial)
-    try:
-        return vsock_link(_connected(sock, where, deadline), where)
-    except OSError as error:
-        raise vsock_failed(dial, error) from None
-
-
-def _char(dial: Dial, deadline: float) -> FdLink | SocketLink:
-    from mk9p.dial.files import answered, char_link, is_socket, open_device
-
-    if is_socket(dial):
-        return char_link(dial, _unix(dial, deadline))
-    return answered(dial, open_device(dial))
-
-
-def _connected(sock: socket.socket, where: Any, deadline: float) -> socket.socket:
+def connected(sock: socket.socket, where: Any, deadline: float) -> socket.socket:
     """Connect a socket and return it, or close it and raise."""
     pause = 0.001
     try:
@@ -114,18 +66,16 @@ def _writable(socks: list[socket.socket], seconds: float) -> list[socket.socket]
     return [sock for sock in socks if sock.fileno() in ready]
 
 
-def _tcp(dial: Dial, deadline: float) -> SocketLink:
-    from mk9p.dial.tcp import looked_up, numeric, tcp_connected, tcp_where
+def first(
+    dial: Dial,
+    addresses: list[tuple[int, Any]],
+    prepare: Callable[[socket.socket, Any], None],
+    deadline: float,
+) -> socket.socket:
+    """Return a socket that is connected to the first of the addresses that answers; they are tried side by side, as eyeballs.py tells.
 
-    host, port = tcp_where(dial)
-    found = numeric(host, port) or _in_thread(dial, lambda: looked_up(dial, host, port), deadline)
-    return tcp_connected(dial, _first(dial, interleaved(found, lambda each: each[0]), deadline))
-
-
-def _first(dial: Dial, addresses: list[tuple[int, Any]], deadline: float) -> socket.socket:
-    """Return a socket that is connected to the first of the addresses that answers; they are tried side by side, as eyeballs.py tells."""
-    from mk9p.dial.tcp import bind_reserved
-
+    `prepare` is told each socket before it is connected, and where it is to be.
+    """
     under_way: list[socket.socket] = []
     failure: OSError = TimeoutError(errno.ETIMEDOUT, "no answer")
     todo = addresses[::-1]
@@ -136,7 +86,7 @@ def _first(dial: Dial, addresses: list[tuple[int, Any]], deadline: float) -> soc
                 try:
                     sock = _new_socket(dial, family, deadline)
                     under_way.append(sock)
-                    bind_reserved(dial, sock, where[1])
+                    prepare(sock, where)
                     code = sock.connect_ex(where)
                     if code not in (0, errno.EINPROGRESS):
                         under_way.remove(sock)
@@ -169,12 +119,12 @@ def _new_socket(dial: Dial, family: int, deadline: float) -> socket.socket:
     if dial.netns is None:
         sock = socket.socket(family, socket.SOCK_STREAM)
     else:
-        sock = _in_thread(dial, lambda: socket.socket(family, socket.SOCK_STREAM), deadline)
+        sock = in_thread(dial, lambda: socket.socket(family, socket.SOCK_STREAM), deadline)
     sock.setblocking(False)
     return sock
 
 
-def _in_thread(dial: Dial, work: Callable[[], T], deadline: float) -> T:
+def in_thread(dial: Dial, work: Callable[[], T], deadline: float) -> T:
     """Run slow work in a thread, inside the network namespace if there is one. At the deadline the thread is left to end by itself."""
     import threading
 

@@ -20,16 +20,22 @@ STARTS: Final = 16  # commands that may be under way to their start at once
 GRACE: Final = 2.0  # s that a command has to end by itself once it is told to; ssh takes a few ms
 
 
-async def dial_exec(dial: Dial) -> FdLink:
+async def dial(where: Dial) -> FdLink:
     """Start the command and return the link that is its standard input and output. Raises OSError; cancelled, nothing runs."""
     import trio
 
-    start = Start.of(dial)
+    start = Start.of(where)
     try:
         await trio.to_thread.run_sync(start.run, abandon_on_cancel=True, limiter=_limiter())
     except trio.Cancelled:
         start.give_up()
         raise
+    return start.link()
+
+
+def dial_now(where: Dial, deadline: float) -> FdLink:
+    start = Start.of(where)
+    start.run()
     return start.link()
 
 
@@ -104,7 +110,7 @@ class Start:
         process = self._process
         assert process is not None
         self._ours.pop_all()
-        peer = Peer("exec", f"pid {process.pid}", pid=process.pid, private=True, loopback=True)
+        peer = Peer(self._dial.transport, f"pid {process.pid}", pid=process.pid, loopback=True)
         return FdLink(self._rfd, self._wfd, peer=peer, on_close=[partial(_end, process)])
 
     def give_up(self) -> None:

@@ -9,13 +9,7 @@ from typing import Final
 import trio
 
 from mk9p.dial.address import parse
-from mk9p.dial.commands import dial_exec
-from mk9p.dial.files import dial_char, open_fds
-from mk9p.dial.lines import listen_char, listen_fd
-from mk9p.dial.link import FdLink, Link, Listener, SocketLink
-from mk9p.dial.tcp import dial_tcp, listen_tcp
-from mk9p.dial.unix import dial_unix, listen_unix
-from mk9p.dial.vsock import dial_vsock, listen_vsock
+from mk9p.dial.link import Link, Listener, SocketLink
 
 _dialled: Final[dict[str, set[SocketLink]]] = {}  # those that are open, by their dial strings
 
@@ -50,25 +44,16 @@ def _closed(address: str, link: SocketLink) -> None:
         del _dialled[address]
 
 
-async def _dial(address: str) -> FdLink | SocketLink:
+async def _dial(address: str) -> Link:
     where = parse(address)
     await trio.lowlevel.checkpoint()
+    call = where.transport.function("dial")
+    assert call is not None
     try:
-        match where.network:
-            case "tcp":
-                return await dial_tcp(where)
-            case "unix":
-                return await dial_unix(where)
-            case "vsock":
-                return await dial_vsock(where)
-            case "fd":
-                return open_fds(where)
-            case "char":
-                return await dial_char(where)
-            case _:
-                return await dial_exec(where)
+        link: Link = await call(where)
     except OSError as error:
         raise where.failed(error) from None
+    return link
 
 
 async def listen(address: str, *, mode: int = 0o600) -> Listener:
@@ -79,19 +64,11 @@ async def listen(address: str, *, mode: int = 0o600) -> Listener:
     """
     where = parse(address)
     await trio.lowlevel.checkpoint()
+    call = where.transport.function("listen")
+    if call is None:
+        raise where.refuse(errno.EINVAL, "a command cannot be listened on: dial it")
     try:
-        match where.network:
-            case "tcp":
-                return await listen_tcp(where)
-            case "unix":
-                return listen_unix(where, mode)
-            case "vsock":
-                return listen_vsock(where)
-            case "fd":
-                return listen_fd(where)
-            case "char":
-                return await listen_char(where)
-            case _:
-                raise where.refuse(errno.EINVAL, "a command cannot be listened on: dial it")
+        listener: Listener = await call(where, mode)
     except OSError as error:
         raise where.failed(error) from None
+    return listener

@@ -6,29 +6,17 @@ often than every `RETRY`, or a line that ends at once would take a processor for
 
 import logging
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Final
 
 import attrs
 import trio
 
-from mk9p.dial.address import Dial
-from mk9p.dial.files import open_char, open_fds
+from mk9p.dial.address import Transport
 from mk9p.dial.link import FdLink, SocketLink
 
 _LOG: Final = logging.getLogger("mk9p.dial")
 
 RETRY: Final = 0.25  # s; nothing tells when a virtio port's host side or a chardev's socket is back
-
-
-def listen_fd(dial: Dial) -> "LineListener":
-    return LineListener(open_fds(dial), None, address=dial.address, kind="fd", loopback=True)
-
-
-async def listen_char(dial: Dial) -> "LineListener":
-    return LineListener(
-        await open_char(dial), partial(open_char, dial), address=dial.address, kind="char", loopback=False
-    )
 
 
 @attrs.define(eq=False)
@@ -38,7 +26,7 @@ class LineListener:
     _next: FdLink | SocketLink | None
     _open: Callable[[], Awaitable[FdLink | SocketLink | None]] | None
     address: str = attrs.field(kw_only=True)
-    kind: str = attrs.field(kw_only=True)
+    transport: Transport = attrs.field(kw_only=True)
     loopback: bool = attrs.field(kw_only=True)
     _tried: float = attrs.field(factory=trio.current_time, init=False)
     _busy: bool = attrs.field(default=False, init=False)

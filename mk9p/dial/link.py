@@ -17,6 +17,8 @@ from typing import Final, Protocol
 
 import attrs
 
+from mk9p.dial.address import Transport
+
 Data = bytes | bytearray | memoryview
 
 IOV_MAX: Final = os.sysconf("SC_IOV_MAX")
@@ -26,16 +28,19 @@ IOV_MAX: Final = os.sysconf("SC_IOV_MAX")
 class Peer:
     """Who is at the other end of a link, as far as the transport tells."""
 
-    kind: str  # "tcp" "unix" "vsock" "fd" "char" "exec"
+    transport: Transport
     address: str  # for logs and stats: "127.0.0.1!54321", "pid 123", "/dev/hvc1"
     uid: int | None = None  # unix only: SO_PEERCRED of unix(7), fixed when the peer connected
     gid: int | None = None
     groups: tuple[int, ...] = ()  # unix only: SO_PEERGROUPS, the groups beside `gid` that it was in then
     pid: int | None = None  # unix and exec
-    private: bool = (
-        False  # whoever holds the other end was given it, or passed the mode of a file: all but tcp and vsock
-    )
     loopback: bool = False  # it cannot have come from another machine or network namespace
+    user: str | None = attrs.field(default=None, kw_only=True)  # by name, where the transport proves it: a certificate
+
+    @property
+    def private(self) -> bool:
+        """Tell whether it was given its end of the line."""
+        return self.transport.private
 
 
 class Link(Protocol):
@@ -69,7 +74,7 @@ class Listener(Protocol):
     """Where links come from."""
 
     address: str  # a dial string that `dial` takes; the real port where 0 was asked
-    kind: str
+    transport: Transport
     loopback: bool  # no other machine or network namespace can reach it
 
     async def accept(self) -> Link:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
+from mk9p.dial.address import Transport
 from mk9p.dial.link import SocketLink
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class SocketListener:
     _sock: socket.socket
     _link: Callable[[socket.socket, Any], SocketLink]
     address: str = attrs.field(kw_only=True)
-    kind: str = attrs.field(kw_only=True)
+    transport: Transport = attrs.field(kw_only=True)
     loopback: bool = attrs.field(kw_only=True)
     _before_close: Callable[[], None] = attrs.field(default=lambda: None, kw_only=True)
     _spare: list[int] = attrs.field(factory=list, init=False)

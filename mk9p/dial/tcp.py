@@ -16,7 +16,7 @@ from typing import Any, Final, TypeAlias
 
 import attrs
 
-from mk9p.dial import netns
+from mk9p.dial import blocking, netns
 from mk9p.dial.address import Dial
 from mk9p.dial.eyeballs import first, interleaved
 from mk9p.dial.link import Peer, SocketLink
@@ -30,14 +30,21 @@ Where: TypeAlias = tuple[int, Any]
 """A family, and what its sockets are connected to."""
 
 
-async def dial_tcp(dial: Dial) -> SocketLink:
-    host, port = tcp_where(dial)
-    found = await _resolve(dial, host, port)
-    attempts = [partial(_dial_tcp_one, dial, *each) for each in interleaved(found, lambda each: each[0])]
+async def dial(where: Dial) -> SocketLink:
+    host, port = _where(where)
+    found = await _resolve(where, host, port)
+    attempts = [partial(_dial_one, where, *each) for each in interleaved(found, lambda each: each[0])]
     return await attempts[0]() if len(attempts) == 1 else await first(attempts, _close)
 
 
-def tcp_where(dial: Dial) -> tuple[str, int]:
+def dial_now(where: Dial, deadline: float) -> SocketLink:
+    host, port = _where(where)
+    found = _numeric(host, port) or blocking.in_thread(where, lambda: _looked_up(where, host, port), deadline)
+    addresses = interleaved(found, lambda each: each[0])
+    return _connected(where, blocking.first(where, addresses, partial(_bind_reserved, where), deadline))
+
+
+def _where(dial: Dial) -> tuple[str, int]:
     """Return the host and the port to dial."""
     host, port = dial.host_port()
     if not port:
@@ -49,32 +56,32 @@ async def _close(link: SocketLink) -> None:
     link.close()
 
 
-async def _dial_tcp_one(dial: Dial, family: int, where: Any) -> SocketLink:
+async def _dial_one(dial: Dial, family: int, where: Any) -> SocketLink:
     sock = await netns.new_socket(dial, family)
-    bind_reserved(dial, sock, where[1])
+    _bind_reserved(dial, sock, where)
     await connect(sock, where)
-    return tcp_connected(dial, sock)
+    return _connected(dial, sock)
 
 
-def tcp_connected(dial: Dial, sock: socket.socket) -> SocketLink:
+def _connected(dial: Dial, sock: socket.socket) -> SocketLink:
     """Return the link over a socket that is connected, or close it and raise."""
     try:
         # TCP's simultaneous open, with itself: a port that is free and in our own ephemeral range may be the one we dial from.
         if sock.getsockname() == sock.getpeername():
             raise dial.refuse(errno.ECONNREFUSED)
-        _tcp_options(sock)
-        return _tcp_link(sock, dial.netns is None)
+        _options(sock)
+        return _link(dial, sock)
     except BaseException:
         sock.close()
         raise
 
 
-def bind_reserved(dial: Dial, sock: socket.socket, port: int) -> None:
+def _bind_reserved(dial: Dial, sock: socket.socket, where: Any) -> None:
     """Give a socket of root's that dials a port of root's one itself.
 
     Where none is free, or this root may not have one (a container), it keeps what connect(2) gives it.
     """
-    if port >= RESERVED or dial.netns is not None or os.geteuid() != 0:
+    if where[1] >= RESERVED or dial.netns is not None or os.geteuid() != 0:
         return
     import random
 
@@ -90,36 +97,31 @@ def bind_reserved(dial: Dial, sock: socket.socket, port: int) -> None:
             return
 
 
-async def listen_tcp(dial: Dial) -> SocketListener:
-    host, port = dial.host_port()
+async def listen(where: Dial, mode: int) -> SocketListener:
+    host, port = where.host_port()
     if host == "*":
-        sock, where = await _tcp_any(dial, port)
+        sock, there = await _any(where, port)
     else:
-        found = await _resolve(dial, host, port)
-        found.sort(
-            key=lambda each: each[0] != socket.AF_INET
-        )  # one listener a name: the family that every client tries
-        family, where = found[0]
-        sock = await netns.new_socket(dial, family)
+        found = await _resolve(where, host, port)
+        # One listener a name: the family that every client tries.
+        found.sort(key=lambda each: each[0] != socket.AF_INET)
+        family, there = found[0]
+        sock = await netns.new_socket(where, family)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        _tcp_options(sock)
-        sock.bind(where)
+        _options(sock)
+        sock.bind(there)
         sock.listen(socket.SOMAXCONN)
         bound, real, *_ = sock.getsockname()
     except BaseException:
         sock.close()
         raise
-    here = dial.netns is None
-
-    def link(accepted: socket.socket, _: object) -> SocketLink:
-        return _tcp_link(accepted, here)
-
-    address = attrs.evolve(dial, rest=f"{host}!{real}").address
-    return SocketListener(sock, link, address=address, kind="tcp", loopback=here and _is_loopback(bound))
+    address = attrs.evolve(where, rest=f"{host}!{real}").address
+    loopback = where.netns is None and _is_loopback(bound)
+    return SocketListener(sock, partial(_link, where), address=address, transport=where.transport, loopback=loopback)
 
 
-async def _tcp_any(dial: Dial, port: int) -> tuple[socket.socket, Any]:
+async def _any(dial: Dial, port: int) -> tuple[socket.socket, Any]:
     """Return an unbound socket and the address that means all of both families, or of IPv4 where the kernel has no IPv6."""
     try:
         sock = await netns.new_socket(dial, socket.AF_INET6)
@@ -132,17 +134,17 @@ async def _tcp_any(dial: Dial, port: int) -> tuple[socket.socket, Any]:
 
 
 async def _resolve(dial: Dial, host: str, port: int) -> list[Where]:
-    return numeric(host, port) or await netns.in_thread(dial, lambda: looked_up(dial, host, port))
+    return _numeric(host, port) or await netns.in_thread(dial, lambda: _looked_up(dial, host, port))
 
 
-def numeric(host: str, port: int) -> list[Where]:
+def _numeric(host: str, port: int) -> list[Where]:
     """Return the address that a host's name is itself, if it is one; an IPv6 zone is an interface of the right namespace, and none here."""
     with contextlib.suppress(socket.gaierror, UnicodeError):
         return [] if "%" in host else _look(host, port, socket.AI_NUMERICHOST)
     return []
 
 
-def looked_up(dial: Dial, host: str, port: int) -> list[Where]:
+def _looked_up(dial: Dial, host: str, port: int) -> list[Where]:
     """Return the addresses of a host, in whatever time that takes. Raises NineError."""
     try:
         return _look(host, port, 0)
@@ -156,7 +158,7 @@ def _look(host: str, port: int, flags: int) -> list[Where]:
     return [(family, where) for family, _, _, _, where in found]
 
 
-def _tcp_options(sock: socket.socket) -> None:
+def _options(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     # A kernel that panicked or was switched off says no goodbye: its fids, and exclusive files, are freed after a minute.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -166,14 +168,14 @@ def _tcp_options(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 10_000)
 
 
-def _tcp_link(sock: socket.socket, here: bool) -> SocketLink:
+def _link(dial: Dial, sock: socket.socket, _: object = None) -> SocketLink:
     host, port, *_ = sock.getpeername()
     if _is_loopback(host):
         # Nothing is lost there and nothing shared, so there is nothing to find out: bbr, where it is the default, paces itself to half of what goes.
         with contextlib.suppress(PermissionError):  # the administrator allows others only (tcp(7))
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
-    loopback = here and _is_loopback(host) and _is_loopback(sock.getsockname()[0])
-    return SocketLink(sock, Peer("tcp", f"{host.removeprefix('::ffff:')}!{port}", loopback=loopback))
+    loopback = dial.netns is None and _is_loopback(host) and _is_loopback(sock.getsockname()[0])
+    return SocketLink(sock, Peer(dial.transport, f"{host.removeprefix('::ffff:')}!{port}", loopback=loopback))
 
 
 def _is_loopback(host: str) -> bool:

@@ -10,13 +10,15 @@ import os
 import socket
 import stat
 import struct
+from functools import partial
 from typing import Final
 
 import attrs
 
-from mk9p.dial.address import Dial
+from mk9p.dial import blocking, sockets
+from mk9p.dial.address import Dial, Transport
 from mk9p.dial.link import Peer, SocketLink
-from mk9p.dial.sockets import SocketListener, connect
+from mk9p.dial.sockets import SocketListener
 
 _LONGEST: Final = 107  # bytes: sun_path without its final NUL
 _SO_PEERGROUPS: Final = 59  # asm-generic/socket.h; Python has no name for it
@@ -24,37 +26,51 @@ _NGROUPS_MAX: Final = 65536
 _WINDOW: Final = 1 << 20  # bytes that the kernel holds for the reader: a window of 8 replies at 128 KiB
 
 
-async def dial_unix(dial: Dial) -> SocketLink:
-    return unix_connected(await connect_unix(dial, dial.rest))
+async def dial(where: Dial) -> SocketLink:
+    return _connected(where, await connect(where))
 
 
-def unix_connected(sock: socket.socket) -> SocketLink:
+def dial_now(where: Dial, deadline: float) -> SocketLink:
+    return _connected(where, connect_now(where, deadline))
+
+
+def _connected(dial: Dial, sock: socket.socket) -> SocketLink:
     """Return the link over a socket that is connected, or close it and raise."""
     try:
-        return _unix_link(sock, None)
+        return link_of(dial.transport, sock)
     except BaseException:
         sock.close()
         raise
 
 
-async def connect_unix(dial: Dial, path: str) -> socket.socket:
-    sock, where = unix_socket(dial, path)
+async def connect(dial: Dial) -> socket.socket:
+    """Return a socket that is connected to a path."""
+    sock, where = _socket(dial)
     try:
-        await connect(sock, where)
+        await sockets.connect(sock, where)
     except OSError as error:
-        raise unix_failed(dial, error) from None
+        raise _failed(dial, error) from None
     return sock
 
 
-def unix_socket(dial: Dial, path: str) -> tuple[socket.socket, str]:
+def connect_now(dial: Dial, deadline: float) -> socket.socket:
+    """Return a socket that is connected to a path, without trio."""
+    sock, where = _socket(dial)
+    try:
+        return blocking.connected(sock, where, deadline)
+    except OSError as error:
+        raise _failed(dial, error) from None
+
+
+def _socket(dial: Dial) -> tuple[socket.socket, str]:
     """Return a socket, and where it is to be connected to."""
-    where = _unix_where(dial, path)
+    where = _where(dial)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.setblocking(False)
     return sock, where
 
 
-def unix_failed(dial: Dial, error: OSError) -> OSError:
+def _failed(dial: Dial, error: OSError) -> OSError:
     """Return the error to raise for what connecting met with."""
     if isinstance(error, FileNotFoundError):
         return dial.refuse(errno.ENOENT, "no such socket: is its server running?")
@@ -63,8 +79,12 @@ def unix_failed(dial: Dial, error: OSError) -> OSError:
     return error
 
 
-def listen_unix(dial: Dial, mode: int) -> SocketListener:
-    where = _unix_where(dial, dial.rest)
+async def listen(where: Dial, mode: int) -> SocketListener:
+    return _listen(where, mode)
+
+
+def _listen(dial: Dial, mode: int) -> SocketListener:
+    where = _where(dial)
     if where.startswith("\0"):
         path, address = None, dial.address
     else:
@@ -91,11 +111,17 @@ def listen_unix(dial: Dial, mode: int) -> SocketListener:
         sock.close()
         raise
     return SocketListener(
-        sock, _unix_link, address=address, kind="unix", loopback=True, before_close=lambda: _remove(path, own)
+        sock,
+        partial(link_of, dial.transport),
+        address=address,
+        transport=dial.transport,
+        loopback=True,
+        before_close=lambda: _remove(path, own),
     )
 
 
-def _unix_where(dial: Dial, path: str) -> str:
+def _where(dial: Dial) -> str:
+    path = dial.rest
     where = "\0" + path[1:] if path.startswith("@") else path
     if path == "@" or len(os.fsencode(where)) > _LONGEST:
         raise dial.refuse(
@@ -135,12 +161,13 @@ def _remove(path: str | None, own: tuple[int, int] | None) -> None:
         os.unlink(path)
 
 
-def _unix_link(sock: socket.socket, _: object) -> SocketLink:
+def link_of(transport: Transport, sock: socket.socket, _: object = None) -> SocketLink:
+    """Return the link over a connected socket, with what the kernel tells of its peer."""
     pid, uid, gid = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     # What is sent is held by the sender's buffer alone, whose default of 208 KiB three large replies fill; TCP's grow as they are needed.
     # net.core.wmem_max may say less.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _WINDOW)
-    return SocketLink(sock, Peer("unix", f"pid {pid}", uid, gid, _groups(sock), pid, private=True, loopback=True))
+    return SocketLink(sock, Peer(transport, f"pid {pid}", uid, gid, _groups(sock), pid, loopback=True))
 
 
 def _groups(sock: socket.socket) -> tuple[int, ...]:

@@ -3,11 +3,13 @@
 import errno
 import os
 import socket
+from functools import partial
 from typing import Final
 
 import attrs
 
 from mk9p.dial.address import Dial
+from mk9p.dial.blocking import connected
 from mk9p.dial.link import Peer, SocketLink
 from mk9p.dial.sockets import SocketListener, connect
 
@@ -15,36 +17,45 @@ _CIDS: Final = {"local": 1, "host": 2}
 _ANY: Final = 0xFFFFFFFF  # VMADDR_CID_ANY and VMADDR_PORT_ANY
 
 
-async def dial_vsock(dial: Dial) -> SocketLink:
-    sock, where = vsock_socket(dial)
+async def dial(where: Dial) -> SocketLink:
+    sock, there = _to_connect(where)
     try:
-        await connect(sock, where)
+        await connect(sock, there)
     except OSError as error:
-        raise vsock_failed(dial, error) from None
-    return vsock_link(sock, where)
+        raise _failed(where, error) from None
+    return _link(where, sock, there)
 
 
-def vsock_socket(dial: Dial) -> tuple[socket.socket, tuple[int, int]]:
+def dial_now(where: Dial, deadline: float) -> SocketLink:
+    sock, there = _to_connect(where)
+    try:
+        return _link(where, connected(sock, there, deadline), there)
+    except OSError as error:
+        raise _failed(where, error) from None
+
+
+def _to_connect(dial: Dial) -> tuple[socket.socket, tuple[int, int]]:
     """Return a socket, and where it is to be connected to."""
-    cid, port = _vsock_where(dial)
-    return _vsock_socket(dial), (_CIDS["local"] if cid == _ANY else cid, port)
+    cid, port = _where(dial)
+    return _socket(dial), (_CIDS["local"] if cid == _ANY else cid, port)
 
 
-def listen_vsock(dial: Dial) -> SocketListener:
-    cid, port = _vsock_where(dial)
-    sock = _vsock_socket(dial)
+async def listen(where: Dial, mode: int) -> SocketListener:
+    cid, port = _where(where)
+    sock = _socket(where)
     try:
         sock.bind((cid, port or _ANY))
         sock.listen(socket.SOMAXCONN)
         real = sock.getsockname()[1]
     except OSError as error:
         sock.close()
-        raise vsock_failed(dial, error) from None
-    address = attrs.evolve(dial, rest=f"{dial.rest.partition('!')[0]}!{real}").address
-    return SocketListener(sock, vsock_link, address=address, kind="vsock", loopback=cid == _CIDS["local"])
+        raise _failed(where, error) from None
+    address = attrs.evolve(where, rest=f"{where.rest.partition('!')[0]}!{real}").address
+    loopback = cid == _CIDS["local"]
+    return SocketListener(sock, partial(_link, where), address=address, transport=where.transport, loopback=loopback)
 
 
-def _vsock_where(dial: Dial) -> tuple[int, int]:
+def _where(dial: Dial) -> tuple[int, int]:
     name, port = dial.host_port(highest=_ANY - 1)
     if name == "*":
         return _ANY, port
@@ -55,16 +66,16 @@ def _vsock_where(dial: Dial) -> tuple[int, int]:
     raise dial.refuse(errno.EINVAL, f"bad CID {name!r}: want a number, local, host or *")
 
 
-def _vsock_socket(dial: Dial) -> socket.socket:
+def _socket(dial: Dial) -> socket.socket:
     try:
         sock = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
     except OSError as error:
-        raise vsock_failed(dial, error) from None
+        raise _failed(dial, error) from None
     sock.setblocking(False)
     return sock
 
 
-def vsock_failed(dial: Dial, error: OSError) -> OSError:
+def _failed(dial: Dial, error: OSError) -> OSError:
     if error.errno in (errno.EAFNOSUPPORT, errno.ENODEV, errno.EADDRNOTAVAIL):
         words = (
             f"{os.strerror(error.errno)}: modprobe vsock_loopback for this kernel itself, vhost_vsock for its guests"
@@ -73,6 +84,6 @@ def vsock_failed(dial: Dial, error: OSError) -> OSError:
     return dial.failed(error)
 
 
-def vsock_link(sock: socket.socket, where: tuple[int, int]) -> SocketLink:
+def _link(dial: Dial, sock: socket.socket, where: tuple[int, int]) -> SocketLink:
     cid, port = where
-    return SocketLink(sock, Peer("vsock", f"{cid}!{port}", loopback=cid == _CIDS["local"]))
+    return SocketLink(sock, Peer(dial.transport, f"{cid}!{port}", loopback=cid == _CIDS["local"]))

@@ -25,7 +25,7 @@ import attrs
 from mk9p.auth import NONE, Principal
 from mk9p.errors import NineError
 from mk9p.server.limits import Limits
-from mk9p.server.shares import whose
+from mk9p.server.shares import owns, whose
 
 if TYPE_CHECKING:
     from mk9p.server.connection import Connection
@@ -229,7 +229,7 @@ class Fids:
 def holder_of(c: "Connection", who: Principal) -> Hashable:
     """Return who holds what a connection keeps as a user: a user by number, or by the name of who has none, if somebody vouches for that."""
     peer = c.link.peer
-    if not (peer.private or peer.uid is not None or c.policy.trust):
+    if not c.policy.knows(peer):
         return whose(peer)
     return "uid" if who.uid != NONE.uid else "name", who.uid if who.uid != NONE.uid else who.name
 
@@ -275,7 +275,7 @@ class Books:
         """Return a new account of a connection that nobody has attached on."""
         peer = c.link.peer
         key = whose(peer)
-        return Account(c, self.holder(key, root=peer.private if peer.uid is None else _is_root(key)), NONE)
+        return Account(c, self.holder(key, root=owns(peer)), NONE)
 
     def account(self, c: "Connection", who: Principal) -> Account:
         """Return a new account of a connection and a user."""

@@ -71,9 +71,8 @@ async def attach(
 
 
 async def _attach(c: Connection, tag: int, fid: int, uname: str, aname: str, n_uname: int) -> Reply:
-    peer = c.link.peer
     check_user(uname, aname)
-    who = c.policy.attach(uname, n_uname, uid=peer.uid, gid=peer.gid, groups=peer.groups, private=peer.private)
+    who = c.policy.attach(uname, n_uname, c.link.peer)
     place = Place(c.root, "/", None)
     for name in aname.split("/"):
         if name and name != ".":

@@ -33,7 +33,7 @@ def _quoted(text: str) -> str:
 
 def place(peer: Peer) -> str:
     """Return where a peer is, as one word: `tcp!10.0.0.7!51234`, `unix!pid_4321`."""
-    return f"{peer.kind}!{peer.address}".replace(" ", "_")
+    return f"{peer.transport.name}!{peer.address}".replace(" ", "_")
 
 
 def origin(peer: Peer) -> dict[str, object]:

@@ -8,7 +8,7 @@ end the server as well; of all connections a few are left for them.
 import errno
 import ipaddress
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from mk9p.auth import Policy, Principal
 from mk9p.dial import Peer
@@ -19,31 +19,30 @@ from mk9p.server.turns import Turns, User
 if TYPE_CHECKING:
     from mk9p.server.connection import Connection
 
-STRANGERS: Final = frozenset({"tcp", "unix", "vsock"})  # whoever has another kind of link was given it
-
 
 def is_stranger(peer: Peer, policy: Policy) -> bool:
     """Tell whether a peer came by itself, to a listener that believes nobody."""
-    return peer.kind in STRANGERS and not policy.trust
+    return not (peer.private or policy.trust)
 
 
 def owns(peer: Peer) -> bool:
     """Tell whether a peer could end this server, or was handed its line by one who could."""
-    return peer.uid in (0, os.geteuid()) or peer.kind not in STRANGERS
+    return peer.private or peer.uid in (0, os.geteuid())
 
 
 def whose(peer: Peer) -> tuple[str, object]:
     """Return whose a connection is as far as the transport tells: a uid, a host, or the line itself. Hosts of IPv6 have a network of 64 bits each."""
     if peer.uid is not None:
         return "uid", peer.uid
-    if peer.kind not in ("tcp", "vsock"):
-        return peer.kind, peer.address
+    network = peer.transport.name
+    if not peer.transport.exposed:
+        return network, peer.address
     host = peer.address.rpartition("!")[0]
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:  # a vsock's number
-        return peer.kind, host
-    return peer.kind, int(address) >> 64 if address.version == 6 else host
+        return network, host
+    return network, int(address) >> 64 if address.version == 6 else host
 
 
 class Shares:
@@ -71,8 +70,7 @@ class Shares:
     def attach(self, c: "Connection", who: Principal) -> None:
         """Let a connection be of the first user who attaches. Raises EMFILE if they have too many."""
         peer = c.link.peer
-        vouched = peer.private or peer.uid is not None or c.policy.trust
-        if c.greeted or not vouched or peer.uid == who.uid:
+        if c.greeted or not c.policy.knows(peer) or peer.uid == who.uid:
             return
         user = self._user(("user", who.name, who.uid))
         if who.uid != 0 and not owns(peer):

@@ -9,11 +9,11 @@ import trio
 
 from mk9p.auth import Policy
 from mk9p.client import Client, connect
-from mk9p.dial import Peer, SocketLink
+from mk9p.dial import TRANSPORTS, Peer, SocketLink
 from mk9p.server import Server
 from mk9p.tree import Node
 
-PRIVATE: Final = Peer("fd", "in memory", private=True, loopback=True)
+PRIVATE: Final = Peer(TRANSPORTS["fd"], "in memory", loopback=True)
 
 
 def joined(server: Server, peer: Peer = PRIVATE, policy: Policy | None = None) -> socket:

@@ -37,7 +37,7 @@ async def _answer(link: Link, descriptor: Callable[[str, Principal], tuple[int, 
     assert isinstance(link, SocketLink)
     peer = link.peer
     assert peer.uid is not None
-    who = Policy().attach("", peer.uid, uid=peer.uid, private=True, gid=peer.gid, groups=peer.groups)
+    who = Policy().attach("", peer.uid, peer)
     fd = -1
     try:
         with trio.move_on_after(PATIENCE):

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from mk9p.client import Client, Connection, connect
-from mk9p.dial import Peer, SocketLink
+from mk9p.dial import TRANSPORTS, Peer, SocketLink
 from mk9p.server import Server
 from mk9p.tree import Node
 from mk9p.wire import Dialect, FrameBuffer, Qid, decode, encode
@@ -25,7 +25,7 @@ FILE, DIR = Qid(0, 0, 7), Qid(0x80, 0, 8)
 
 def link(sock: socket.socket, *, lossy: bool = False) -> SocketLink:
     sock.setblocking(False)
-    return SocketLink(sock, Peer("fd", "test", private=True, loopback=True), lossy=lossy)
+    return SocketLink(sock, Peer(TRANSPORTS["fd"], "test", loopback=True), lossy=lossy)
 
 
 @attrs.define(eq=False)

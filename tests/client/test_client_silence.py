@@ -12,7 +12,7 @@ import trio.testing
 from mk9p.client.connection import Connection
 from mk9p.client.conversation import SILENCE
 from mk9p.client.handshake import open_connection
-from mk9p.dial import Link, Peer, SocketLink
+from mk9p.dial import TRANSPORTS, Link, Peer, SocketLink
 from mk9p.errors import NineError
 from mk9p.wire import Dialect, FrameBuffer, codec
 from mk9p.wire import messages as m
@@ -54,7 +54,7 @@ async def line(*, lossy: bool) -> AsyncIterator[tuple[Connection, Far]]:
     ends = socketpair(AF_UNIX, SOCK_STREAM)
     for end in ends:
         end.setblocking(False)
-    near, far = (SocketLink(end, Peer("char", "a line", private=True), lossy=lossy) for end in ends)
+    near, far = (SocketLink(end, Peer(TRANSPORTS["char"], "a line"), lossy=lossy) for end in ends)
 
     async def dialler(_: str) -> Link:
         return near

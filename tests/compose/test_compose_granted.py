@@ -21,7 +21,7 @@ from mk9p.compose.granted import Grant, merged
 from mk9p.compose.namespace import Namespace
 from mk9p.compose.remote import Remote
 from mk9p.composing import Kernels, namespace
-from mk9p.dial import SocketLink, dial
+from mk9p.dial import TRANSPORTS, Peer, SocketLink, dial
 from mk9p.errors import NineError
 from mk9p.server import Server
 from mk9p.serving import Spec, kernel_tree
@@ -125,8 +125,8 @@ def test_whatever_is_said_on_a_guests_line_it_is_the_guest() -> None:
     policy = GuestPolicy(kernel="k1")
     for uname, number in (("root", 0), ("", 0xFFFFFFFF), ("k0", 0xFFFFFFFF), ("guest:k2", 0xFFFFFFFF), ("none", 65534)):
         for uid in (None, 0, os.geteuid(), 4711):
-            for private in (True, False):
-                who = policy.attach(uname, number, uid=uid, private=private)
+            for transport in TRANSPORTS.values():
+                who = policy.attach(uname, number, Peer(transport, "", uid))
                 assert (who.name, who.groups) == ("guest:k1", frozenset())
                 assert who.uid not in (0, os.geteuid(), 4711)
 

@@ -17,7 +17,7 @@ import pytest
 import trio
 import trio.testing
 
-from mk9p.dial import FdLink, Link, Peer, SocketLink, commands, dial, lines, listen
+from mk9p.dial import TRANSPORTS, FdLink, Link, Peer, SocketLink, commands, dial, lines, listen
 from mk9p.dial.link import IOV_MAX
 from mk9p.errors import NineError
 from tests.dial.helpers_dial import ended, receive, send_all, talk
@@ -36,7 +36,7 @@ async def fd_pair() -> tuple[FdLink, FdLink]:
 
 async def test_fd_pipes() -> None:
     one, other = await fd_pair()
-    assert one.peer == Peer("fd", f"{one.rfd}!{one.wfd}", private=True, loopback=True)
+    assert one.peer == Peer(TRANSPORTS["fd"], f"{one.rfd}!{one.wfd}", loopback=True)
     assert one.lossy is False
     await talk(one, other)
     assert one.sendmsg([b"ab", bytearray(b"c"), memoryview(b"d")]) == 4
@@ -92,7 +92,7 @@ async def test_fd_of_a_socket_is_used_as_one(family: int) -> None:
     mine = os.dup(a.fileno())
     one, other = await dial("fd!{0}!{0}".format(a.detach())), await dial("fd!{0}!{0}".format(b.detach()))
     assert isinstance(one, SocketLink)
-    assert one.peer.kind == "fd"
+    assert one.peer.transport.name == "fd"
     assert not os.get_blocking(mine)
     await talk(one, other)
     one.close()
@@ -159,7 +159,7 @@ async def test_fd_refusals(tmp_path: Path) -> None:
 async def test_fd_listener_has_one_link() -> None:
     (rfd, back), (theirs, wfd) = os.pipe(), os.pipe()
     listener = await listen(f"fd!{rfd}!{wfd}")
-    assert (listener.address, listener.kind, listener.loopback) == (f"fd!{rfd}!{wfd}", "fd", True)
+    assert (listener.address, listener.transport.name, listener.loopback) == (f"fd!{rfd}!{wfd}", "fd", True)
     link = await listener.accept()
     link.close()
 
@@ -203,7 +203,7 @@ async def test_char_terminal_is_a_raw_line_and_gets_its_mode_back(terminal: tupl
     before = flags(name)
     assert before[2] & termios.ECHO
     link = await dial(f"char!{name}")
-    assert link.peer == Peer("char", name, private=True)
+    assert link.peer == Peer(TRANSPORTS["char"], name)
     assert link.lossy is True
     iflag, oflag, lflag = flags(name)
     assert not iflag & (termios.ICRNL | termios.IXON | termios.ISTRIP)
@@ -229,7 +229,7 @@ async def test_char_listener_opens_the_line_again(terminal: tuple[int, str], mon
     monkeypatch.setattr(lines, "RETRY", 0.01)
     master, name = terminal
     listener = await listen(f"char!{name}")
-    assert (listener.address, listener.kind, listener.loopback) == (f"char!{name}", "char", False)
+    assert (listener.address, listener.transport.name, listener.loopback) == (f"char!{name}", "char", False)
     for word in (b"one", b"two"):
         with trio.fail_after(SOON):
             link = await listener.accept()
@@ -266,7 +266,7 @@ async def test_char_that_is_a_unix_socket_and_goes_and_comes_back(
     emulator = await listen(f"unix!{path}")
     one = await dial(f"char!{path}")
     other = await emulator.accept()
-    assert one.peer == Peer("char", str(path), private=True)
+    assert one.peer == Peer(TRANSPORTS["char"], str(path))
     assert one.lossy is True
     await talk(one, other)
     one.close()
@@ -336,7 +336,7 @@ async def test_exec() -> None:
     link = await dial("exec!cat")
     assert isinstance(link, FdLink)
     pid = link.peer.pid
-    assert link.peer == Peer("exec", f"pid {pid}", pid=pid, private=True, loopback=True)
+    assert link.peer == Peer(TRANSPORTS["exec"], f"pid {pid}", pid=pid, loopback=True)
     await send_all(link, b"to and fro")
     assert await receive(link, 10) == b"to and fro"
     assert exists(pid)

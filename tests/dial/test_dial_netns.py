@@ -54,7 +54,7 @@ async def test_sockets_stay_in_their_namespace(netns: str) -> None:
         other = await listener.accept()
         for link in (one, other):
             assert link.peer.address.startswith("127.0.0.1!")
-            assert (link.peer.kind, link.peer.loopback) == ("tcp", False)
+            assert (link.peer.transport.name, link.peer.loopback) == ("tcp", False)
         await talk(one, other)
         one.close()
         other.close()

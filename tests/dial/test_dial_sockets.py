@@ -38,13 +38,18 @@ async def test_tcp(host: str, peer: str) -> None:
     port = listener.address.rpartition("!")[2]
     assert listener.address == f"tcp!{host}!{port}"
     assert int(port) > 0
-    assert (listener.kind, listener.loopback) == ("tcp", host != "*")
+    assert (listener.transport.name, listener.loopback) == ("tcp", host != "*")
     one, other = await pair(listener)
     assert one.peer.address == f"{peer}!{port}"
     assert other.peer.address.startswith(f"{peer}!")
     for link in (one, other):
         assert isinstance(link, SocketLink)
-        assert (link.peer.kind, link.peer.private, link.peer.loopback, link.peer.uid) == ("tcp", False, True, None)
+        assert (link.peer.transport.name, link.peer.private, link.peer.loopback, link.peer.uid) == (
+            "tcp",
+            False,
+            True,
+            None,
+        )
         assert link.lossy is False
         assert link.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert link.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
@@ -251,9 +256,9 @@ async def test_vsock(vsock_loopback: None) -> None:
         listener = await listen(f"vsock!{cid}!0")
         assert listener.address.startswith(f"vsock!{cid}!")
         assert int(listener.address.rpartition("!")[2]) > 0
-        assert (listener.kind, listener.loopback) == ("vsock", cid == "local")
+        assert (listener.transport.name, listener.loopback) == ("vsock", cid == "local")
         one, other = await pair(listener)
-        assert (one.peer.kind, one.peer.private, one.peer.loopback) == ("vsock", False, True)
+        assert (one.peer.transport.name, one.peer.private, one.peer.loopback) == ("vsock", False, True)
         await talk(one, other)
         one.close()
         assert await ended(other)

@@ -2,7 +2,7 @@ import errno
 
 import pytest
 
-from mk9p.dial import Dial, dial, listen, parse
+from mk9p.dial import TRANSPORTS, Dial, dial, listen, parse
 from mk9p.errors import NineError
 
 
@@ -19,7 +19,8 @@ from mk9p.errors import NineError
 )
 def test_parse(address: str, parts: tuple[str | None, str, str]) -> None:
     found = parse(address)
-    assert found == Dial(*parts)
+    netns, network, rest = parts
+    assert found == Dial(netns, TRANSPORTS[network], rest)
     assert found.address == address
 
 
@@ -35,7 +36,7 @@ def test_parse(address: str, parts: tuple[str | None, str, str]) -> None:
     ],
 )
 def test_host_port(rest: str, want: tuple[str, int]) -> None:
-    assert Dial(None, "tcp", rest).host_port() == want
+    assert Dial(None, TRANSPORTS["tcp"], rest).host_port() == want
 
 
 WANT = "want NETWORK!ADDRESS, as tcp!host!564 or unix!/run/mk9p/ns"

@@ -28,12 +28,12 @@ def folder() -> Iterator[Path]:
 async def test_unix(tmp_path: Path) -> None:
     path = tmp_path / "run" / "mk9p" / "ns"
     listener = await listen(f"unix!{path}")
-    assert (listener.address, listener.kind, listener.loopback) == (f"unix!{path}", "unix", True)
+    assert (listener.address, listener.transport.name, listener.loopback) == (f"unix!{path}", "unix", True)
     assert path.parent.stat().st_mode & 0o777 == 0o755
     assert path.stat().st_mode & 0o777 == 0o600
     one, other = await pair(listener)
     for link in (one, other):
-        assert (link.peer.kind, link.peer.private, link.peer.loopback) == ("unix", True, True)
+        assert (link.peer.transport.name, link.peer.private, link.peer.loopback) == ("unix", False, True)
         assert (link.peer.uid, link.peer.gid, link.peer.pid) == (os.getuid(), os.getgid(), os.getpid())
         assert link.peer.address == f"pid {os.getpid()}"
         assert isinstance(link, SocketLink)

@@ -8,7 +8,7 @@ from socket import AF_UNIX, SOCK_STREAM, socketpair
 import attrs
 import trio
 
-from mk9p.dial import Peer, SocketLink
+from mk9p.dial import TRANSPORTS, Peer, SocketLink
 from mk9p.pcap import Capture
 from mk9p.server import Server
 
@@ -46,7 +46,7 @@ async def recorded(server: Server) -> AsyncIterator[tuple[int, Recording]]:
     to_server, theirs = socketpair(AF_UNIX, SOCK_STREAM)
     for sock in (client, to_client, to_server, theirs):
         sock.setblocking(False)
-    server.add(SocketLink(theirs, Peer("fd", "test", private=True, loopback=True)))
+    server.add(SocketLink(theirs, Peer(TRANSPORTS["fd"], "test", loopback=True)))
     left, right = (trio.SocketStream(trio.socket.from_stdlib_socket(sock)) for sock in (to_client, to_server))
 
     async def relay(source: trio.SocketStream, target: trio.SocketStream, side: bool) -> None:

@@ -9,13 +9,13 @@ import attrs
 import trio
 
 from mk9p.auth import Policy
-from mk9p.dial import Peer, SocketLink
+from mk9p.dial import TRANSPORTS, Peer, SocketLink
 from mk9p.server import Limits, Server
 from mk9p.tree import Node
 from mk9p.wire import NOFID, NONUNAME, Dialect, codec, decode
 from mk9p.wire import messages as m
 
-PRIVATE = Peer("fd", "test", private=True, loopback=True)
+PRIVATE = Peer(TRANSPORTS["fd"], "test", loopback=True)
 
 _open: dict[Server, list[trio.SocketStream]] = {}  # closed with their server
 

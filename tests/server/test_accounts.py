@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 
-from mk9p.dial import Peer
+from mk9p.dial import TRANSPORTS, Peer
 from mk9p.server import Limits, Server
 from mk9p.server.accounts import CONNECTION, FID, SPARE, WAITING
 from mk9p.server.limits import SMALL
@@ -26,8 +26,8 @@ from mk9p.wire import messages as m
 from tests.server.odd_tree import Deep, alone
 from tests.server.talk import Talk, connect, serving
 
-USER = Peer("unix", "pid 7", uid=1007)
-OTHER = Peer("unix", "pid 8", uid=1008)
+USER = Peer(TRANSPORTS["unix"], "pid 7", uid=1007)
+OTHER = Peer(TRANSPORTS["unix"], "pid 8", uid=1008)
 
 
 def tree(*more: dict[str, Node]) -> Dir:
@@ -137,8 +137,8 @@ async def test_a_users_bytes_are_bounded_and_others_have_their_own() -> None:
 async def test_the_last_part_of_all_is_for_root() -> None:
     limits = Limits(user_bytes=1 << 20, bytes=1_200_000)
     async with serving(tree(), limits) as server:
-        talks = [connect(server, peer=Peer("unix", f"pid {uid}", uid=uid)) for uid in (1001, 1002)]
-        root = connect(server, peer=Peer("unix", "pid 1", uid=0))
+        talks = [connect(server, peer=Peer(TRANSPORTS["unix"], f"pid {uid}", uid=uid)) for uid in (1001, 1002)]
+        root = connect(server, peer=Peer(TRANSPORTS["unix"], "pid 1", uid=0))
         for talk in (*talks, root):
             await talk.start()
         full = 0
@@ -180,7 +180,7 @@ async def test_all_users_have_the_open_files_that_the_process_has_descriptors_fo
     async with stored(str(tmp_path)) as files, serving(tree({"fs": files})) as server:
         resource.setrlimit(resource.RLIMIT_NOFILE, (160, hard))
         try:
-            talks = [connect(server, peer=Peer("unix", f"pid {uid}", uid=uid)) for uid in (1001, 1002, 0)]
+            talks = [connect(server, peer=Peer(TRANSPORTS["unix"], f"pid {uid}", uid=uid)) for uid in (1001, 1002, 0)]
             for talk in talks:
                 await talk.start()
                 assert isinstance(await talk.open(1, "fs", "f"), m.Rlopen)

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from mk9p.auth import Policy
-from mk9p.dial import Peer, listen
+from mk9p.dial import TRANSPORTS, Peer, listen
 from mk9p.server import Limits, Server
 from mk9p.server.refusals import line
 from mk9p.tree import Dir, Text
@@ -20,7 +20,7 @@ from mk9p.wire import messages as m
 from tests.server.odd_tree import alone
 from tests.server.talk import Talk, connect, serving
 
-STRANGER = Peer("unix", "pid 1", uid=0)
+STRANGER = Peer(TRANSPORTS["unix"], "pid 1", uid=0)
 TREE = Dir({"text": Text("x" * 60_000), "closed": Dir({"a": Dir({})}, mode=0o700)})
 
 
@@ -39,12 +39,12 @@ async def greet(talk: Talk) -> None:
 
 async def test_an_attach_that_is_refused(caplog: pytest.LogCaptureFixture) -> None:
     async with serving(TREE) as server:
-        talk = connect(server, peer=Peer("tcp", "10.0.0.7!51234"))
+        talk = connect(server, peer=Peer(TRANSPORTS["tcp"], "10.0.0.7!51234"))
         await greet(talk)
         for name, aname in (("glenda\nuser=root", "none"), ("again", "none")):
             reply = await talk.rpc(m.Tattach, 1, 0, NOFID, name, aname, NONUNAME)
             assert isinstance(reply, m.Rlerror)
-        closed = connect(server, peer=Peer("tcp", "[::1]!9"))
+        closed = connect(server, peer=Peer(TRANSPORTS["tcp"], "[::1]!9"))
         await greet(closed)
         reply = await closed.rpc(m.Tattach, 1, 0, NOFID, "", "closed/a", NONUNAME)
         assert isinstance(reply, m.Rlerror)

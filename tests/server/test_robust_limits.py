@@ -15,7 +15,7 @@ import trio
 import trio.testing
 
 from mk9p.auth import Policy
-from mk9p.dial import Peer, listen
+from mk9p.dial import TRANSPORTS, Peer, listen
 from mk9p.errors import NineError
 from mk9p.server import Limits, Server
 from mk9p.server.limits import RESERVE
@@ -29,7 +29,7 @@ from tests.server.odd_tree import Deep, alone
 from tests.server.patience import SOON
 from tests.server.talk import Talk, connect, serving
 
-STRANGER = Peer("unix", "pid 1", uid=0)
+STRANGER = Peer(TRANSPORTS["unix"], "pid 1", uid=0)
 
 
 def tree(said: list[str] | None = None) -> Dir:

@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 from mk9p.auth import Policy
-from mk9p.dial import Peer, SocketLink, dial, listen
+from mk9p.dial import TRANSPORTS, Peer, SocketLink, dial, listen
 from mk9p.errors import NineError
 from mk9p.server import Limits, Server
 from mk9p.tree import Dir, Text
@@ -23,7 +23,7 @@ from tests.server.odd_tree import alone
 from tests.server.patience import SOON
 from tests.server.talk import Talk, connect, serving
 
-ROOT = Peer("unix", "pid 1", uid=0)
+ROOT = Peer(TRANSPORTS["unix"], "pid 1", uid=0)
 LIMITS = Limits(connections=20, share=5, reserve=4)
 
 
@@ -32,11 +32,11 @@ def tree() -> Dir:
 
 
 def user(uid: int) -> Peer:
-    return Peer("unix", f"pid {uid}", uid=uid)
+    return Peer(TRANSPORTS["unix"], f"pid {uid}", uid=uid)
 
 
 def host(address: str, port: int = 1) -> Peer:
-    return Peer("tcp", f"{address}!{port}")
+    return Peer(TRANSPORTS["tcp"], f"{address}!{port}")
 
 
 def refused(server: Server, peer: Peer) -> str:
@@ -70,7 +70,7 @@ async def test_one_user_has_a_share_of_the_connections(caplog: pytest.LogCapture
         (host("10.0.0.1"), host("10.0.0.1", 7), host("10.0.0.2")),
         (host("fd00:1:2:3::1"), host("fd00:1:2:3:ff::2"), host("fd00:1:2:4::1")),
         (host("fe80::1%eth0"), host("fe80::2%eth0"), host("fe81::1")),
-        (Peer("vsock", "3!1000"), Peer("vsock", "3!2000"), Peer("vsock", "4!1000")),
+        (Peer(TRANSPORTS["vsock"], "3!1000"), Peer(TRANSPORTS["vsock"], "3!2000"), Peer(TRANSPORTS["vsock"], "4!1000")),
     ],
     ids=["IPv4", "IPv6", "a link", "vsock"],
 )
@@ -114,7 +114,7 @@ async def test_users_who_are_believed_share_by_name() -> None:
 
 async def test_what_is_counted_is_counted_down_again() -> None:
     async with serving(tree(), LIMITS) as server:
-        for peer in (user(1001), host("10.0.0.1"), ROOT, Peer("fd", "a line", private=True)):
+        for peer in (user(1001), host("10.0.0.1"), ROOT, Peer(TRANSPORTS["fd"], "a line")):
             for uname in ("", "daemon", "root"):
                 talk = connect(server, peer=peer)
                 await talk.start(uname=uname)
@@ -132,7 +132,9 @@ async def test_half_a_frame_is_waited_for_as_long_as_it_grows(
     mock_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serving(tree(), Limits(partial=40)) as server:
-        given, slow, half, good = (connect(server, peer=peer) for peer in (Peer("char", "hvc0"), ROOT, ROOT, ROOT))
+        given, slow, half, good = (
+            connect(server, peer=peer) for peer in (Peer(TRANSPORTS["char"], "hvc0"), ROOT, ROOT, ROOT)
+        )
         frame = codec(Dialect.L, m.Tgetattr.type).pack(7, 0, 0x7FF)
         for talk in (given, slow, half, good):
             await talk.start()

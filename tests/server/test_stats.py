@@ -6,8 +6,8 @@ import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
 
-from mk9p.auth import ROOT, Principal
-from mk9p.dial import Peer
+from mk9p.auth import ROOT, Policy, Principal
+from mk9p.dial import TRANSPORTS, Peer
 from mk9p.server import Server, Tally, stats_tree
 from mk9p.server.prometheus import exposition
 from mk9p.testing import check_tree, mounted
@@ -48,7 +48,7 @@ async def ask(talk: Talk, count: int) -> None:
 async def test_the_files_say_what_was_done() -> None:
     async with serving(tree()) as server:
         stats = stats_tree(server.tally)
-        talk = connect(server, peer=Peer("tcp", "10.0.0.7!5", private=True))
+        talk = connect(server, peer=Peer(TRANSPORTS["tcp"], "10.0.0.7!5"), policy=Policy(trust=True))
         other = connect(server, Dialect.U)
         await talk.start(uname="gl enda")
         await ask(talk, 7)
@@ -130,7 +130,7 @@ async def test_clients_are_roots_to_see() -> None:
 
 async def test_an_independent_parser_reads_the_prometheus_text() -> None:
     async with serving(tree()) as server:
-        talk = connect(server, peer=Peer("tcp", '10.0.0.7!5"\\', private=True))
+        talk = connect(server, peer=Peer(TRANSPORTS["tcp"], '10.0.0.7!5"\\'), policy=Policy(trust=True))
         await talk.start(uname='a"b\\c\nd')
         await ask(talk, 100)
         stats = stats_tree(server.tally)

@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from mk9p.auth import Principal
-from mk9p.dial import Peer
+from mk9p.dial import TRANSPORTS, Peer
 from mk9p.server import Server, blocks, closing, leader, links, listings, turns
 from mk9p.server.turns import LAST, STRIDE, TURN
 from mk9p.tree import Block, Dir, Handle, Node, Open, Stat, Text
@@ -19,7 +19,7 @@ from tests.server.odd_tree import alone
 from tests.server.patience import SOON
 from tests.server.talk import Talk, connect, serving
 
-ANN, BOB = Peer("unix", "pid 1", uid=1001), Peer("unix", "pid 2", uid=1002)
+ANN, BOB = Peer(TRANSPORTS["unix"], "pid 1", uid=1001), Peer(TRANSPORTS["unix"], "pid 2", uid=1002)
 FIRST = STRIDE // 23 + 1  # reads before the first look at the clock
 SOME = 8  # what is done while a client comes to see its reply
 MANY = 100

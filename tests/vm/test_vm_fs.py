@@ -15,8 +15,8 @@ import attrs
 import pytest
 import trio
 
-from mk9p.auth import Policy, Principal
-from mk9p.dial import listen
+from mk9p.auth import Policy, Principal, Told
+from mk9p.dial import TRANSPORTS, Peer, listen
 from mk9p.server import Server
 from mk9p.servers.fs import tree
 from tests.kernels.guests import Guest, booted, require
@@ -76,8 +76,8 @@ class Mounted:
 class Believed(Policy):
     """Believe the names that come by a guest's line, though its socket's peer is the emulator, a user of its own."""
 
-    def attach(self, uname: str, n_uname: int = 0, **told: object) -> Principal:
-        return super().attach(uname, n_uname, uid=None, private=True)
+    def attach(self, uname: str, n_uname: int, peer: Told) -> Principal:
+        return super().attach(uname, n_uname, Peer(TRANSPORTS["fd"], ""))
 
 
 @asynccontextmanager

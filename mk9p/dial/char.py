@@ -1,75 +1,48 @@
-"""fd and char: lines that are descriptors, not connections.
-
-**O_NONBLOCK belongs to the open file, not to the descriptor**: setting it on an inherited one sets it for the shell that has the same terminal,
-and for everybody else who inherited it. So what was there is put back when the link closes; a process killed meanwhile leaves it set, and no call
-gets around that. Terminals have their termios put back likewise.
+"""char: a virtio port, an hvc console, a serial line, or the unix socket that an emulator has in its place.
 
 A character line has no beginning: there may be bytes from before it was opened, or from a conversation that died, in the middle of a frame too, and
 nobody hangs up. So it is marked lossy, under whatever name it comes: a terminal, a virtio port, the socket that QEMU has for one. A pipe ends.
+Terminals have their termios put back when the link closes.
 """
 
 import errno
-import fcntl
 import os
 import select
 import socket
 import stat
 import termios
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from mk9p.dial import unix
 from mk9p.dial.address import Dial
+from mk9p.dial.fd import check_waits
 from mk9p.dial.link import FdLink, Peer, SocketLink
-from mk9p.dial.unix import connect_unix
+
+if TYPE_CHECKING:
+    from mk9p.dial.lines import LineListener
 
 L = TypeVar("L", bound=FdLink | SocketLink)
 
 
-# fd
+async def dial(where: Dial) -> FdLink | SocketLink:
+    return _answered(where, await open_char(where))
 
 
-def open_fds(dial: Dial) -> FdLink | SocketLink:
-    """Return the link over descriptors that this process was started with. Raises NineError."""
-    numbers = dial.rest.split("!")
-    if len(numbers) != 2 or not all(each.isascii() and each.isdigit() for each in numbers):
-        raise dial.refuse(errno.EINVAL, "want fd!READ!WRITE, two numbers of descriptors")
-    rfd, wfd = map(int, numbers)
-    for fd, wrong, what in ((rfd, os.O_WRONLY, "reading"), (wfd, os.O_RDONLY, "writing")):
-        try:
-            flags = fcntl.fcntl(fd, fcntl.F_GETFL)
-        except (OSError, OverflowError):
-            raise dial.refuse(errno.EBADF, f"descriptor {fd} is not open") from None
-        if flags & os.O_ACCMODE == wrong:
-            raise dial.refuse(errno.EBADF, f"descriptor {fd} is not open for {what}")
-        _check_waits(dial, fd)
-    restore = [partial(os.set_blocking, fd, True) for fd in sorted({rfd, wfd}) if os.get_blocking(fd)]
-    for fd in (rfd, wfd):
-        os.set_blocking(fd, False)
-    peer = Peer("fd", f"{rfd}!{wfd}", private=True, loopback=True)
-    if rfd == wfd and stat.S_ISSOCK(os.fstat(rfd).st_mode):
-        return SocketLink(socket.socket(fileno=rfd), peer, on_close=[*restore])
-    lossy = any(stat.S_ISCHR(os.fstat(fd).st_mode) for fd in (rfd, wfd))
-    return FdLink(rfd, wfd, peer=peer, lossy=lossy, on_close=[*restore])
+def dial_now(where: Dial, deadline: float) -> FdLink | SocketLink:
+    if _is_socket(where):
+        return _over(where, unix.connect_now(where, deadline))
+    return _answered(where, _open_device(where))
 
 
-def _check_waits(dial: Dial, fd: int) -> None:
-    try:
-        with select.epoll() as epoll:
-            epoll.register(fd, 0)
-    except PermissionError:  # epoll_ctl(2): a regular file, a directory, /dev/null
-        raise dial.refuse(
-            errno.EINVAL, "a file that cannot be waited for: want a pipe, a socket or a terminal"
-        ) from None
+async def listen(where: Dial, mode: int) -> "LineListener":
+    from mk9p.dial.lines import LineListener
+
+    line, again = await open_char(where), partial(open_char, where)
+    return LineListener(line, again, address=where.address, transport=where.transport, loopback=False)
 
 
-# char
-
-
-async def dial_char(dial: Dial) -> FdLink | SocketLink:
-    return answered(dial, await open_char(dial))
-
-
-def answered(dial: Dial, link: L | None) -> L:
+def _answered(dial: Dial, link: L | None) -> L:
     """Return the link of a line that was opened; raises ECONNREFUSED if there is none."""
     if link is None:
         raise dial.refuse(errno.ECONNREFUSED, "nobody is at the other end of the line")
@@ -78,31 +51,31 @@ def answered(dial: Dial, link: L | None) -> L:
 
 async def open_char(dial: Dial) -> FdLink | SocketLink | None:
     """Open the device, or connect to the socket that stands for it; None if nobody is at the other end. Raises OSError."""
-    if is_socket(dial):
-        return char_link(dial, await connect_unix(dial, dial.rest))
-    return open_device(dial)
+    if _is_socket(dial):
+        return _over(dial, await unix.connect(dial))
+    return _open_device(dial)
 
 
-def is_socket(dial: Dial) -> bool:
+def _is_socket(dial: Dial) -> bool:
     """Tell whether what is to be opened is a unix socket: the other end of one that QEMU's -chardev or UML made."""
     return stat.S_ISSOCK(os.stat(dial.rest).st_mode)
 
 
-def char_link(dial: Dial, sock: socket.socket) -> SocketLink:
+def _over(dial: Dial, sock: socket.socket) -> SocketLink:
     """Return the link over a socket that stands for a device."""
-    return SocketLink(sock, Peer("char", dial.rest, private=True), lossy=True)
+    return SocketLink(sock, Peer(dial.transport, dial.rest), lossy=True)
 
 
-def open_device(dial: Dial) -> FdLink | None:
+def _open_device(dial: Dial) -> FdLink | None:
     """Open the device; None if nobody is at the other end. Raises OSError."""
     device = dial.rest
-    peer = Peer("char", device, private=True)
+    peer = Peer(dial.transport, device)
     mode = os.stat(device).st_mode
     if not stat.S_ISCHR(mode):
         raise dial.refuse(errno.ENODEV, "neither a character device nor a unix socket")
     fd = os.open(device, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        _check_waits(dial, fd)
+        check_waits(dial, fd)
         poll = select.poll()
         poll.register(fd, select.POLLIN)
         # A virtio port whose host side is not open says so, and would read as ended.
