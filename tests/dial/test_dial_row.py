@@ -1,6 +1,7 @@
 """A new transport is a file and a row: card.py, and `CARD`, which all of mk9p then serves, dials, relays, posts and judges as it does the others."""
 
 import errno
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import trio
 from mk9p.auth import NO_ID
 from mk9p.client import connect
 from mk9p.clients.trace import check
-from mk9p.dial import TRANSPORTS, Transport, dial, listen, parse
+from mk9p.dial import TRANSPORTS, Transport, blocking, dial, listen, parse
 from mk9p.errors import NineError
 from mk9p.server import Server
 from mk9p.server.shares import whose
@@ -96,4 +97,7 @@ async def test_a_stranger_by_it_is_told_by_host_until_they_attach() -> None:
     assert whose(other.peer) == ("card", "127.0.0.1")
     link.close()
     other.close()
+    now = blocking.dial(listener.address, time.monotonic() + SOON)
+    assert (await listener.accept()).peer.user == "cert:ann"
+    now.close()
     await listener.aclose()
