@@ -98,6 +98,8 @@ async def test_a_stranger_by_it_is_told_by_host_until_they_attach() -> None:
     link.close()
     other.close()
     now = blocking.dial(listener.address, time.monotonic() + SOON)
-    assert (await listener.accept()).peer.user == "cert:ann"
+    other = await listener.accept()
+    assert other.peer.user == "cert:ann"
     now.close()
+    other.close()
     await listener.aclose()
