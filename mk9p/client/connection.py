@@ -124,6 +124,7 @@ class Connection(Conversation):
                     # Let those whose replies came go on: what they send next is often answered before the line would have to be waited for.
                     await trio.lowlevel.checkpoint()
                     while self.gone is None and not self._receive():
+                        self._frames.put_away()
                         await self.link.wait_readable()
         except trio.ClosedResourceError:
             self.end("it was closed here")

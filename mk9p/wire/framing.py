@@ -25,6 +25,8 @@ CAPACITY = 2 * _ROOM  # to begin with; a stream that keeps it full gets more
 MOST = 64 * _ROOM  # what a stream of large frames may come to: then a window of 8 at 64 KiB is received at once
 _LITTLE = 4096  # bytes that cost nothing to move
 _LONGEST_VERSION = 32
+_SPARES = 16  # buffers kept for whoever receives next: more are only in use while more streams than these are in the middle of a frame
+_spare: list[tuple[bytearray, memoryview]] = []
 
 
 @attrs.define(eq=False)
@@ -52,6 +54,8 @@ class FrameBuffer:
         have = self.tail - self.head
         if have == 0:
             self.head = self.tail = 0
+            if not self.buf:
+                self._take()
             return self.view
         rest = max(0, min(_SIZE(self.buf, self.head)[0], self.limit) - have) if have >= 4 else 0
         if len(self.buf) - self.tail < max(rest, len(self.buf) // 2):
@@ -125,6 +129,24 @@ class FrameBuffer:
         """Go on in a buffer of the length that it began with, if nothing is in it."""
         if self.can_shrink:
             self._wanted = CAPACITY
+            self._move(0)
+
+    def put_away(self) -> None:
+        """Leave the buffer to whoever receives next, if nothing is in it: a stream that waits then keeps none. No view into it may be held.
+
+        One that has grown is kept: it belongs to a stream of large frames.
+        """
+        if self.head == self.tail and len(self.buf) == CAPACITY:
+            if len(_spare) < _SPARES:
+                _spare.append((self.buf, self.view))
+            self.buf, self.view = bytearray(), memoryview(b"")
+            self.head = self.tail = 0
+
+    def _take(self) -> None:
+        """Take a buffer that was put away, or a new one."""
+        if _spare and self._wanted == CAPACITY:
+            self.buf, self.view = _spare.pop()
+        else:
             self._move(0)
 
     def pass_over(self, size: int) -> None:

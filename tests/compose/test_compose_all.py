@@ -4,7 +4,7 @@ import pytest
 import trio
 
 from mk9p.auth import NONE, ROOT
-from mk9p.compose.all import PATIENCE
+from mk9p.compose.everyone import AT_ONCE, MOMENT, PATIENCE
 from mk9p.compose.namespace import Namespace
 from tests.compose.helpers_compose import Link, Store, ls, namespace, read, walk, write
 
@@ -88,16 +88,52 @@ async def test_a_kernel_that_is_down_is_left_out() -> None:
     assert await ls(ns, "all/cpu") == ["k0.0", "k0.ctl", "k1.0"]
 
 
-async def test_silent_kernels_cost_a_second_in_all(autojump_clock: trio.testing.MockClock) -> None:
+async def test_silent_kernels_cost_a_second_once(autojump_clock: trio.testing.MockClock) -> None:
     ns, _, k1 = lab()
-    ns.mount("k1", "/k/k2")
-    ns.mount("k1", "/k/k3")
+    for number in range(2, 2 + 3 * AT_ONCE):
+        ns.mount("k1", f"/k/k{number}")
     k1.state = "silent"
-    for path, listed in (("all", ["cpu", "proc"]), ("all/cpu", ["k0.0", "k0.ctl"])):
-        node = await walk(ns, path)
+    lines = ["k0.0", "k0.ctl"]
+    node = await walk(ns, "all/cpu")
+    # four turns of those that are asked at once
+    for most in (3 * MOMENT + PATIENCE, 4 * MOMENT):
         began = trio.current_time()
-        assert [name for name, _ in await node.entries(ROOT)] == listed  # type: ignore[misc]
-        assert trio.current_time() - began == pytest.approx(PATIENCE)
+        assert [name for name, _ in await node.entries(ROOT)] == lines  # type: ignore[misc]
+        assert trio.current_time() - began == pytest.approx(most)
+    k1.state = "up"
+    assert len(list(await node.entries(ROOT))) == len(lines) + 1 + 3 * AT_ONCE  # type: ignore[misc]
+    k1.state = "silent"
+    began = trio.current_time()
+    await node.entries(ROOT)  # type: ignore[misc]
+    assert trio.current_time() - began >= PATIENCE
+
+
+async def test_a_kernel_that_is_slow_among_many_is_not_left_out(autojump_clock: trio.testing.MockClock) -> None:
+    """No kernel is left out while others still answer, however long all of them take together."""
+
+    class Slow(Link):
+        async def _there(self) -> None:
+            await trio.sleep(MOMENT)
+
+    ns, many = namespace(slow=Slow({"cpu": {"0": "s"}})), 20 * AT_ONCE
+    for number in range(many):
+        ns.mount("slow", f"/k/s{number}")
+    assert len(await ls(ns, "all/cpu")) == many
+    assert trio.current_time() > PATIENCE
+
+
+async def test_a_walk_to_a_part_asks_the_kernel_that_had_it_last() -> None:
+    ns, k0, k1 = lab()
+    await walk(ns, "all/proc")
+    asked = k0.asked, k1.asked
+    for _ in range(10):
+        await walk(ns, "all/proc")
+    assert (k0.asked - asked[0]) + (k1.asked - asked[1]) == 10
+    with pytest.raises(FileNotFoundError):
+        await walk(ns, "all/nothing")
+    k0.state = k1.state = "down"
+    with pytest.raises(FileNotFoundError):
+        await walk(ns, "all/proc")
 
 
 async def test_a_part_that_one_kernel_has_is_there_at_once(autojump_clock: trio.testing.MockClock) -> None:

@@ -241,6 +241,37 @@ def test_a_frame_that_is_passed_over_is_received_and_forgotten(have: int, step: 
     assert len(frames.buf) <= 64 * KIB
 
 
+def test_a_buffer_that_is_put_away_goes_to_the_next_that_receives() -> None:
+    one, other = FrameBuffer(8192), FrameBuffer(8192)
+    other.put_away()
+    buf = one.buf
+    one.put_away()
+    assert not one.buf and one.next() is None
+    assert through(other, [VERSION]) == [VERSION]
+    assert other.buf is buf
+    other.put_away()
+    others = [FrameBuffer(8192) for _ in range(64)]
+    for frames in others:
+        frames.put_away()
+    fresh = [frames for frames in others if frames.space() is not None]
+    assert len({id(frames.buf) for frames in fresh}) == 64
+    assert through(one, [VERSION[:5], VERSION[5:]]) == [VERSION]
+
+
+def test_a_buffer_is_not_put_away_with_something_in_it_or_when_it_has_grown() -> None:
+    frames = FrameBuffer(1 << 20)
+    feed(frames, VERSION[:5])
+    buf = frames.buf
+    frames.put_away()
+    assert frames.buf is buf
+    assert through(frames, [VERSION[5:]]) == [VERSION]
+    large = encode(P9, Twrite(1, 1, 0, bytes(1 << 17)))
+    assert through(frames, [large]) == [large]
+    grown = frames.buf
+    frames.put_away()
+    assert frames.buf is grown
+
+
 def test_a_frame_that_is_passed_over_may_end_where_the_bytes_end() -> None:
     frames = FrameBuffer(64 * KIB)
     frame = encode(P9, Twrite(1, 2, 0, bytes(100)))

@@ -1,0 +1,98 @@
+"""`Everyone`: the same question to every kernel, at about the same time.
+
+* So many are asked at once as can be answered in a moment; one that has not answered for `MOMENT` waits, costs nothing, and lets the next be asked.
+  So a thousand answers are not all late because of each other, and a silent kernel keeps nobody from the others.
+* A kernel that has not answered when all have been silent for `PATIENCE` is left out, as is one that is down. It is asked again the next time, but
+  then nobody waits for it longer than a moment, until it answers: a silent kernel costs a second once.
+"""
+
+import errno
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final, TypeAlias, TypeVar
+
+import trio
+
+from mk9p.auth import Principal
+from mk9p.errors import NineError
+from mk9p.tree import Node, settle
+
+T = TypeVar("T")
+
+PATIENCE: Final = 1.0  # seconds: a kernel that is up answers in milliseconds, and nobody at `ls` likes to wait longer
+MOMENT: Final = 0.05  # seconds: some tens of round trips to a kernel of this machine
+AT_ONCE: Final = 32  # dialling this many, attaching and listing, takes this process less than a moment or two
+
+Entry: TypeAlias = tuple[str, Node]
+Kernels: TypeAlias = Callable[[Principal], Awaitable[Node]]
+"""Returns the directory of all kernels' trees, whose listing asks none of them."""
+
+
+class Everyone:
+    """All kernels of a namespace, and which of them were silent when they were last asked."""
+
+    def __init__(self, kernels: Kernels) -> None:
+        self._kernels = kernels
+        self._silent: set[str] = set()
+
+    async def kernel(self, name: str, who: Principal) -> Node:
+        """Return the tree of a kernel, which is not asked; raises ENOENT."""
+        return await settle((await self._kernels(who)).walk(name, who))
+
+    async def one(self, name: str, tree: Node, ask: Callable[[Node], Awaitable[T]]) -> T:
+        """Ask one kernel; raises what it says, and ETIMEDOUT when it is silent. Cancelled, the question is too."""
+        with trio.move_on_after(MOMENT if name in self._silent else PATIENCE):
+            answer = await ask(tree)
+            self._silent.discard(name)
+            return answer
+        self._silent.add(name)
+        raise NineError(errno.ETIMEDOUT, f"{name} does not answer")
+
+    async def ask(
+        self, who: Principal, ask: Callable[[Node], Awaitable[T]], enough: int | None = None
+    ) -> list[tuple[str, T]]:
+        """Ask every kernel, or until there are enough answers; returns (kernel, answer) in the kernels' order.
+
+        Left out is who is down, silent, refuses, or has no such thing. A cancelled call cancels what it asked.
+        """
+        left = deque(await settle((await self._kernels(who)).entries(who)))
+        order = [name for name, _ in left]
+        answers: dict[str, T] = {}
+        fresh: dict[str, float] = {}  # asked a moment ago at most -> when
+        late: set[str] = set()  # asked before that
+        stirred = trio.Event()
+        heard = trio.current_time()
+
+        async def one(name: str, tree: Node) -> None:
+            nonlocal heard
+            with suppress(OSError):
+                answers[name] = await ask(tree)
+            fresh.pop(name, None)
+            late.discard(name)
+            self._silent.discard(name)
+            heard = trio.current_time()
+            stirred.set()
+
+        async with trio.open_nursery() as nursery:
+            while len(answers) < (enough or len(order) + 1):
+                now = trio.current_time()
+                for name in [name for name, since in fresh.items() if now >= since + MOMENT]:
+                    del fresh[name]
+                    late.add(name)
+                while left and len(fresh) < AT_ONCE:
+                    name, tree = left.popleft()
+                    fresh[name] = heard = now
+                    nursery.start_soon(one, name, tree)
+                if fresh:
+                    until = next(iter(fresh.values())) + MOMENT
+                elif late <= self._silent or now >= heard + PATIENCE:
+                    break
+                else:
+                    until = heard + PATIENCE
+                stirred = trio.Event()
+                with trio.move_on_at(until):
+                    await stirred.wait()
+            nursery.cancel_scope.cancel()
+        self._silent |= late
+        return [(name, answers[name]) for name in order if name in answers]
