@@ -246,7 +246,8 @@ def test_a_buffer_that_is_put_away_goes_to_the_next_that_receives() -> None:
     other.put_away()
     buf = one.buf
     one.put_away()
-    assert not one.buf and one.next() is None
+    assert not one.buf
+    assert one.next() is None
     assert through(other, [VERSION]) == [VERSION]
     assert other.buf is buf
     other.put_away()
