@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -157,15 +158,11 @@ def measure(table: Table, kernels: int, silent: int) -> None:
         table.put(kernels, "ls k", once(lambda: ls(address, "k", kernels)), "ms")
         for part, entries in ("cpu", 1 + CPUS), ("proc", PROCS):
             for time_ in "first", "next", "after that":
-                table.put(
-                    kernels,
-                    f"ls all/{part}, {time_}",
-                    once(lambda part=part, entries=entries: ls(address, f"all/{part}", there * entries)),
-                    "ms",
-                )
+                took = once(partial(ls, address, f"all/{part}", there * entries))
+                table.put(kernels, f"ls all/{part}, {time_}", took, "ms")
         if not silent:
             k = f"k{kernels - 1}"
-            table.put(kernels, f"walk k/{k[:1]}N/proc/1", each(lambda: walk(line, "k", k, "proc", "1")), "us")
+            table.put(kernels, "walk k/kN/proc/1", each(lambda: walk(line, "k", k, "proc", "1")), "us")
             table.put(kernels, "walk all/proc/kN.1", each(lambda: walk(line, "all", "proc", f"{k}.1")), "us")
             line.ask(m.Twalk, 0, FID, ("k", k, "cpu", "status"))
             line.ask(m.Tlopen, FID, 0)
