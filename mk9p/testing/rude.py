@@ -19,7 +19,7 @@ import trio
 
 from mk9p.dial import SocketLink, dial
 from mk9p.server import Server
-from mk9p.testing.mounted import joined
+from mk9p.testing.serving import joined
 from mk9p.wire import MESSAGES, NOFID, NOTAG, TABLE, Dialect, Qid, WireStat
 from mk9p.wire import messages as m
 

@@ -1,0 +1,96 @@
+"""A server while a block runs: for clients that are added by hand (`serving`), or at an address (`serving_at`)."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from socket import AF_UNIX, SOCK_STREAM, socket, socketpair
+from typing import Final
+
+import trio
+
+from mk9p.auth import Policy
+from mk9p.dial import TRANSPORTS, Peer, SocketLink, listen
+from mk9p.server import Limits, Server
+from mk9p.tree import Node
+
+PRIVATE: Final = Peer(TRANSPORTS["fd"], "in memory", loopback=True)
+
+
+@asynccontextmanager
+async def serving(tree: Node, *, limits: Limits | None = None) -> AsyncIterator[Server]:
+    """Run a server of a tree, whose clients are `joined` or come to an `address_of` it. All that they had open is closed when the block is left."""
+    server = Server(tree, limits=limits)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.run)
+        yield server
+        nursery.cancel_scope.cancel()
+
+
+def joined(server: Server, peer: Peer = PRIVATE, policy: Policy | None = None) -> socket:
+    """Add a client to a running server, and return its end of the line: a non-blocking socket, the caller's to close."""
+    ours, theirs = socketpair(AF_UNIX, SOCK_STREAM)
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    server.add(SocketLink(theirs, peer), policy)
+    return ours
+
+
+def address_of(server: Server, peer: Peer = PRIVATE, policy: Policy | None = None) -> str:
+    """Return an address of a running server: it is to be dialled, and once only."""
+    number = joined(server, peer, policy).detach()
+    return f"fd!{number}!{number}"
+
+
+class Host:
+    """A tree served at an address, which can be stopped and started again as a machine can. `server` is another one after each start."""
+
+    server: Server
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        address: str,
+        tree: Node,
+        policy: Policy | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self.address, self.tree, self.policy, self.limits = address, tree, policy, limits
+        self._nursery = nursery
+        self._scope, self._ended = trio.CancelScope(), trio.Event()
+
+    async def start(self) -> None:
+        """Listen, and serve. `address` is then where it is dialled: a port 0 has become the one that it got. Raises as `listen`."""
+        await self._nursery.start(self._run)
+
+    async def stop(self) -> None:
+        """Hang up on all clients, and leave the address."""
+        self._scope.cancel()
+        await self._ended.wait()
+
+    async def _run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        self._scope, self._ended = trio.CancelScope(), trio.Event()
+        listener = await listen(self.address)
+        self.address = listener.address
+        try:
+            with self._scope:
+                async with serving(self.tree, limits=self.limits) as self.server, trio.open_nursery() as nursery:
+                    nursery.start_soon(self.server.listen, listener, self.policy)
+                    task_status.started()
+        finally:
+            with trio.CancelScope(shield=True):
+                await listener.aclose()
+            self._ended.set()
+
+
+@asynccontextmanager
+async def serving_at(
+    address: str, tree: Node, policy: Policy | None = None, *, limits: Limits | None = None
+) -> AsyncIterator[Host]:
+    """Serve a tree at an address while the block runs: `async with serving_at("tcp!127.0.0.1!0", tree) as host`, and `host.address` is dialled.
+
+    Without a `policy`, users are who auth.py says. Raises as `mk9p.dial.listen`.
+    """
+    async with trio.open_nursery() as nursery:
+        host = Host(nursery, address, tree, policy, limits)
+        await host.start()
+        yield host
+        nursery.cancel_scope.cancel()
