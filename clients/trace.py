@@ -22,7 +22,7 @@ import attrs
 import trio
 
 from mk9p.clients import terminal as local
-from mk9p.dial import Link, Listener, dial, listen, parse
+from mk9p.dial import Link, Listener, dial, listen, parse, receive, send_all
 from mk9p.errors import NineError, ProtocolError
 from mk9p.pcap import Capture, Flow
 from mk9p.serving import one_error
@@ -123,10 +123,7 @@ async def carry(source: Link, target: Link, from_client: bool, watch: Watch) -> 
     while True:
         room = frames.space() if frames is not None else plain
         try:
-            count = source.recv_into(room)
-        except BlockingIOError:
-            await source.wait_readable()
-            continue
+            count = await receive(source, room)
         except OSError as error:
             return f"broke off: {error.strerror or error}"
         if not count:
@@ -140,14 +137,10 @@ async def carry(source: Link, target: Link, from_client: bool, watch: Watch) -> 
                 watch.line(f"{'->' if from_client else '<-'} no 9P from here on: {error}")
                 frames = None
             await watch.room()
-        rest = room[:count]
-        while rest:
-            try:
-                rest = rest[target.send(rest) :]
-            except BlockingIOError:
-                await target.wait_writable()
-            except OSError as error:
-                return f"sent, and the other side broke off: {error.strerror or error}"
+        try:
+            await send_all(target, room[:count])
+        except OSError as error:
+            return f"sent, and the other side broke off: {error.strerror or error}"
 
 
 class Lines:

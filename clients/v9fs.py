@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from mk9p.dial import RESERVED, Dial, FdLink, Link, dial, parse
+from mk9p.dial import RESERVED, Dial, FdLink, Link, dial, parse, receive, send_all
 from mk9p.dial.eyeballs import first
 from mk9p.errors import NineError, ProtocolError
 from mk9p.ktext import split_words
@@ -168,25 +168,16 @@ async def _settled(link: Link) -> None:
     flush = codec(Dialect.L, messages.Tflush.type).pack(tag, NOTAG)
     frames = FrameBuffer(MSIZE)
     while True:
-        await _send(link, version)
+        await send_all(link, version)
         frames.resync(messages.Rversion.type)
         with trio.move_on_after(REPEAT) as scope:
             await _answered(link, frames, messages.Rversion.type, NOTAG)
         if scope.cancelled_caught:
             continue
-        await _send(link, flush)
+        await send_all(link, flush)
         with trio.move_on_after(_FLUSHED):  # else it was not an answer that came, but what looked like one
             await _answered(link, frames, messages.Rflush.type, tag)
             return
-
-
-async def _send(link: Link, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        try:
-            rest = rest[link.send(rest) :]
-        except BlockingIOError:
-            await link.wait_writable()
 
 
 async def _answered(link: Link, frames: "FrameBuffer", number: int, tag: int) -> None:
@@ -202,11 +193,7 @@ async def _answered(link: Link, frames: "FrameBuffer", number: int, tag: int) ->
                     return
         except ProtocolError:
             frames.drop_partial()
-        try:
-            count = link.recv_into(frames.space())
-        except BlockingIOError:
-            await link.wait_readable()
-            continue
+        count = await receive(link, frames.space())
         if not count:
             raise NineError(errno.ECONNRESET, f"{link.peer.address}: the other side closed the line")
         frames.received(count)

@@ -18,32 +18,41 @@ from mk9p.tree import Log
 
 @attrs.define(eq=False)
 class Present:
-    """Hold what there was of a kind when the last event was told. `names` gives what there is now; `words` says more of one that came."""
+    """Hold what there was of a kind when the last event was told. `names` gives what there is now; `words` says more of one that came.
+
+    `key` tells a device from another of its name, None for none; `gone` is told of each that is no more.
+    """
 
     names: Callable[[], Iterable[str]]
     events: Log
     words: Callable[[str], Iterable[object]] = lambda _: ()
-    seen: set[str] = attrs.field(init=False)
+    key: Callable[[str], object] = lambda _: True
+    gone: Callable[[str], object] = lambda _: None
+    seen: dict[str, object] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.seen = set(self.names())
+        self.seen = {name: self.key(name) for name in self.names()}
 
     def came(self, name: str) -> None:
-        """Tell that a device is there, once."""
-        if name not in self.seen:
-            self.seen.add(name)
-            self.events.emit("add", name, *self.words(name))
+        """Tell that a device is there, once; and before that, that another of its name is gone."""
+        key = self.key(name)
+        if self.seen.get(name) != key:
+            self.went(name)
+            if key is not None:
+                self.seen[name] = key
+                self.events.emit("add", name, *self.words(name))
 
     def went(self, name: str) -> None:
         """Tell that a device is gone, once."""
         if name in self.seen:
-            self.seen.remove(name)
+            del self.seen[name]
+            self.gone(name)
             self.events.emit("remove", name)
 
     def look(self) -> None:
         """Tell of all that came and went since the last event: some was not heard."""
         now = list(self.names())
-        for name in sorted(self.seen.difference(now)):
+        for name in sorted(self.seen.keys() - set(now)):
             self.went(name)
         for name in now:
             self.came(name)

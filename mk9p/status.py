@@ -1,11 +1,14 @@
-"""What is said of a file, whoever says it: its status, a change of it, a lock in it, the status of its file system, the names of its owners."""
+"""What is said of a file, whoever says it: its status, a change of it, a lock in it, the status of its file system, its owners' names; and the umask."""
 
+import os
 import stat as st
+from contextlib import suppress
 from functools import lru_cache
 from typing import Final, TypeAlias
 
 import attrs
 
+from mk9p.ktext import field
 from mk9p.wire import Qid
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -100,6 +103,15 @@ class Lock:
 def error_name(ctl: str) -> str:
     """Return the name of the file that keeps the last error of the ctl file `ctl`."""
     return ctl.removesuffix("ctl") + "error"
+
+
+def umask() -> int:
+    """Return this process's umask(2). A server applies its own to nothing: what a new file may be is said by who makes it."""
+    with suppress(OSError, ValueError), open("/proc/self/status", "rb") as status:
+        return int(field(status.read(), b"Umask"), 8)
+    was = os.umask(0o077)  # no /proc: for a moment it is another's, for all threads
+    os.umask(was)
+    return was
 
 
 @lru_cache(maxsize=1024)

@@ -16,9 +16,10 @@ from typing import TypeVar
 import trio
 
 from mk9p.errors import NineError, wording
-from mk9p.ktext import trim
+from mk9p.ktext import split_words, trim
 
 T = TypeVar("T")
+_HOSTNAME = 64  # __NEW_UTS_LEN; the kernel would cut a longer name off without a word
 _PAGE = 4096  # what sysfs shows at most; procfs goes on, in pieces of any size, until it says nothing more
 
 
@@ -46,6 +47,13 @@ def put(path: str, value: str) -> None:
         os.write(fd, value.encode())
     finally:
         os.close(fd)
+
+
+def put_hostname(path: str, name: str) -> None:
+    """Write a kernel's name to its file; raises EINVAL for one that is empty, longer than 64 bytes, or has blanks or control characters in it."""
+    if not 1 <= len(name.encode()) <= _HOSTNAME or len(split_words(name)) != 1 or not name.isprintable():
+        raise NineError(errno.EINVAL, f"a name is one word of 1 to {_HOSTNAME} bytes")
+    put(path, f"{name}\n")
 
 
 def names(path: str) -> list[str]:

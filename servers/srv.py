@@ -15,7 +15,7 @@ from typing import Final
 import attrs
 
 from mk9p.auth import Principal
-from mk9p.dial import TRANSPORTS, Link, dial, parse
+from mk9p.dial import TRANSPORTS, Link, dial, parse, receive
 from mk9p.errors import NineError, translate
 from mk9p.ktext import split_words, trim
 from mk9p.tree import Buffer, Change, Ctl, Dir, Handle, Maybe, Node, Open, Stat, StreamHandle, Text
@@ -164,11 +164,7 @@ class _Conversation:
         self.link, self.buffer = link, memoryview(bytearray(PIECE))
 
     async def receive(self) -> bytes:
-        while True:
-            try:
-                return bytes(self.buffer[: self.link.recv_into(self.buffer)])
-            except BlockingIOError:
-                await self.link.wait_readable()
+        return bytes(self.buffer[: await receive(self.link, self.buffer)])
 
     async def send(self, data: bytes) -> int:
         while True:

@@ -17,6 +17,7 @@ LEVELS = {
     "mk9p.tree": 2,
     "mk9p.auth": 2,
     "mk9p.signals": 2,
+    "mk9p.terminals": 2,
     "mk9p.ktext": 2,
     "mk9p.affinity": 3,
     "mk9p.dial": 3,

@@ -16,8 +16,7 @@ from mk9p.client import changes, requests
 from mk9p.client.conversation import Conversation
 from mk9p.client.files import File, Lines
 from mk9p.errors import NineError
-from mk9p.ktext import field
-from mk9p.status import Buffer, Stat
+from mk9p.status import Buffer, Stat, umask
 from mk9p.wire import QTDIR, QTSYMLINK, Qid
 
 DEFAULT: Final = "unix!/run/mk9p/ns"
@@ -223,15 +222,6 @@ _KINDS: Final[dict[int, Any]] = {QTDIR: st.S_IFDIR, QTSYMLINK: st.S_IFLNK}
 def split(path: str) -> tuple[str, ...]:
     """Return the names of a path."""
     return tuple(name for name in path.split("/") if name and name != ".")
-
-
-def umask() -> int:
-    """Return this process's umask(2). A server applies its own to nothing: what a new file may be is said by who makes it."""
-    with suppress(OSError, ValueError), open("/proc/self/status", "rb") as status:
-        return int(field(status.read(), b"Umask"), 8)
-    was = os.umask(0o077)  # no /proc: for a moment it is another's, for all threads
-    os.umask(was)
-    return was
 
 
 def _line(line: bytes) -> str:

@@ -20,7 +20,7 @@ from mk9p.client.agreement import (
     wanted,
 )
 from mk9p.client.connection import Connection
-from mk9p.dial import Link, dial
+from mk9p.dial import Link, dial, receive, send_all
 from mk9p.errors import NineError
 from mk9p.wire import Dialect, FrameBuffer
 from mk9p.wire import messages as m
@@ -67,14 +67,9 @@ async def _agree(link: Link, address: str, dialect: Dialect, msize: int) -> Conn
 
 
 async def _ask(link: Link, frames: FrameBuffer, dialect: Dialect, msize: int) -> Answer:
-    request = memoryview(tversion(dialect, msize))
+    request = tversion(dialect, msize)
     while True:
-        rest = request
-        while rest:  # outside of the timeout: half a message on the line would spoil the next
-            try:
-                rest = rest[link.send(rest) :]
-            except BlockingIOError:
-                await link.wait_writable()
+        await send_all(link, request)  # outside of the timeout: half a message on the line would spoil the next
         if link.lossy:
             frames.resync(m.Rversion.type)
         with trio.move_on_after(REPEAT if link.lossy else math.inf):
@@ -83,10 +78,5 @@ async def _ask(link: Link, frames: FrameBuffer, dialect: Dialect, msize: int) ->
 
 async def _answer(link: Link, frames: FrameBuffer) -> Answer:
     while (answer := answer_in(frames)) is None:
-        try:
-            count = link.recv_into(frames.space())
-        except BlockingIOError:
-            await link.wait_readable()
-            continue
-        received(frames, count, link.peer.address)
+        received(frames, await receive(link, frames.space()), link.peer.address)
     return answer[0]

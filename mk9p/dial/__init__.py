@@ -21,7 +21,7 @@ from mk9p.lazy import lazily
 if TYPE_CHECKING:
     from mk9p.dial.address import PORT, TRANSPORTS, Dial, Transport, parse
     from mk9p.dial.dialling import dial, hang_up, listen
-    from mk9p.dial.link import FdLink, Link, Listener, Peer, SocketLink
+    from mk9p.dial.link import FdLink, Link, Listener, Peer, SocketLink, receive, send_all
     from mk9p.dial.tcp import RESERVED
 
 __all__ = [
@@ -39,12 +39,14 @@ __all__ = [
     "hang_up",
     "listen",
     "parse",
+    "receive",
+    "send_all",
 ]
 
 _HOMES: Final = {
     "address": ("PORT", "TRANSPORTS", "Dial", "Transport", "parse"),
     "dialling": ("dial", "hang_up", "listen"),
-    "link": ("FdLink", "Link", "Listener", "Peer", "SocketLink"),
+    "link": ("FdLink", "Link", "Listener", "Peer", "SocketLink", "receive", "send_all"),
     "tcp": ("RESERVED",),
 }
 __getattr__ = lazily(__name__, _HOMES)

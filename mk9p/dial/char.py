@@ -18,6 +18,7 @@ from mk9p.dial import unix
 from mk9p.dial.address import Dial
 from mk9p.dial.fd import check_waits
 from mk9p.dial.link import FdLink, Peer, SocketLink
+from mk9p.terminals import CFLAG, IFLAG, attributes, raw
 
 if TYPE_CHECKING:
     from mk9p.dial.lines import LineListener
@@ -84,7 +85,7 @@ def _open_device(dial: Dial) -> FdLink | None:
             return None
         link = FdLink(fd, fd, peer=peer, lossy=True)
         if os.isatty(fd):
-            link.on_close.append(partial(_set_tty, fd, _set_raw(fd)))
+            link.on_close.append(partial(_restore, fd, _set_raw(fd)))
     except BaseException:
         os.close(fd)
         raise
@@ -92,30 +93,18 @@ def _open_device(dial: Dial) -> FdLink | None:
 
 
 def _set_raw(fd: int) -> list[Any]:
-    """Make a terminal a plain line, as cfmakeraw(3) does and without modem control, and return what it was."""
-    was = _get_tty(fd)
-    iflag, oflag, cflag, lflag, ispeed, ospeed, cc = _get_tty(fd)
-    iflag &= ~(termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP)
-    iflag &= ~(termios.INLCR | termios.IGNCR | termios.ICRNL | termios.IXON | termios.IXOFF | termios.IXANY)
-    oflag &= ~termios.OPOST
-    lflag &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
-    cflag = cflag & ~(termios.CSIZE | termios.PARENB) | termios.CS8 | termios.CLOCAL | termios.CREAD
-    cc[termios.VMIN], cc[termios.VTIME] = 1, 0  # with VMIN 0 an empty line would read as ended
-    _set_tty(fd, [iflag, oflag, cflag, lflag, ispeed, ospeed, cc])
+    """Make a terminal a plain line of bytes without modem control, and return what it was."""
+    was = attributes(fd)
+    now = raw(was)
+    now[IFLAG] &= ~termios.IXANY
+    now[CFLAG] = now[CFLAG] & ~(termios.CSIZE | termios.PARENB) | termios.CS8 | termios.CLOCAL
+    attributes(fd, now)
     return was
 
 
-def _get_tty(fd: int) -> list[Any]:
+def _restore(fd: int, was: list[Any]) -> None:
     try:
-        return termios.tcgetattr(fd)
-    except termios.error as error:  # no OSError
-        raise OSError(*error.args) from None
-
-
-def _set_tty(fd: int, attributes: list[Any]) -> None:
-    try:
-        # Not TCSADRAIN or TCSAFLUSH: they wait for the other end to read.
-        termios.tcsetattr(fd, termios.TCSANOW, attributes)
-    except termios.error as error:  # no OSError
-        if error.args[0] != errno.EIO:  # hung up: there is no terminal any more
-            raise OSError(*error.args) from None
+        attributes(fd, was)
+    except OSError as error:
+        if error.errno != errno.EIO:  # hung up: there is no terminal any more
+            raise

@@ -158,6 +158,25 @@ class FdLink:
                 _close_fd(fd)
 
 
+async def send_all(link: Link, data: Data) -> None:
+    """Send all, waiting as often as it takes. Raises OSError when the line broke; cancelled, a part may be on its way."""
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[link.send(rest) :]
+        except BlockingIOError:
+            await link.wait_writable()
+
+
+async def receive(link: Link, buffer: memoryview) -> int:
+    """Wait until something can be received; return the count, 0 at the end. Raises OSError when the line broke; cancelled, nothing is taken."""
+    while True:
+        try:
+            return link.recv_into(buffer)
+        except BlockingIOError:
+            await link.wait_readable()
+
+
 async def _readable(fd: int) -> None:
     import trio
 

@@ -4,7 +4,7 @@ import errno
 from struct import Struct
 from typing import Any
 
-from mk9p.dial import Link
+from mk9p.dial import Link, receive, send_all
 from mk9p.errors import NineError
 from mk9p.wire import NOFID, Dialect, FrameBuffer, codec, decode
 from mk9p.wire import messages as m
@@ -15,18 +15,9 @@ _u16, _u32 = Struct("<H").unpack_from, Struct("<I").unpack_from
 
 async def rpc(link: Link, frames: FrameBuffer, message: type[m.Message], tag: int, *fields: Any) -> m.Message:
     """Ask another server, when nothing else is under way there, and return its answer. Raises OSError, EIO when it has closed the link."""
-    request = memoryview(codec(Dialect.L, message.type).pack(tag, *fields))
-    while request:
-        try:
-            request = request[link.send(request) :]
-        except BlockingIOError:
-            await link.wait_writable()
+    await send_all(link, codec(Dialect.L, message.type).pack(tag, *fields))
     while (frame := frames.next()) is None:
-        try:
-            count = link.recv_into(frames.space())
-        except BlockingIOError:
-            await link.wait_readable()
-            continue
+        count = await receive(link, frames.space())
         if not count:
             raise NineError(errno.EIO, "it was closed by the other side")
         frames.received(count)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from mk9p.server.counts import Row, Tally, Times, name_of, overall
 from mk9p.server.prometheus import exposition
 from mk9p.server.refusals import place
-from mk9p.tree import Ctl, Dir, File, Handle, Maybe, Open, Text, join
+from mk9p.tree import Ctl, Dir, File, Handle, Maybe, Open, Text, fields, join
 
 if TYPE_CHECKING:
     from mk9p.server.accounts import Holder
@@ -50,7 +50,7 @@ def status(tally: Tally) -> str:
         "in_bytes": total.received,
         "out_bytes": total.sent,
     }
-    return "".join(f"{key} {value}\n" for key, value in values.items())
+    return fields(values)
 
 
 def messages(tally: Tally) -> str:

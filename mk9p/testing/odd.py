@@ -18,7 +18,7 @@ from typing import Final
 import attrs
 import trio
 
-from mk9p.dial import Link, listen
+from mk9p.dial import Link, listen, send_all
 from mk9p.errors import ProtocolError
 from mk9p.testing.replies import Replies
 from mk9p.wire import IOHDRSZ, Dialect, FrameBuffer
@@ -78,7 +78,7 @@ async def _serve(link: Link, replies: Replies, count: Oddity) -> None:
         while not replies.over and (span := frames.next()) is not None:
             said.append(replies.to(bytes(frames.view[slice(*span)])))
             count.replies += 1
-        await _send(link, b"".join(said))
+        await send_all(link, b"".join(said))
         if replies.over:
             return
         try:
@@ -87,19 +87,10 @@ async def _serve(link: Link, replies: Replies, count: Oddity) -> None:
             with trio.move_on_after(LATE) as scope:
                 await link.wait_readable()
             if scope.cancelled_caught:
-                await _send(link, replies.late())
+                await send_all(link, replies.late())
                 await link.wait_readable()
             continue
         if not got:
             return
         frames.received(got)
         await trio.lowlevel.checkpoint()
-
-
-async def _send(link: Link, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        try:
-            view = view[link.send(view) :]
-        except BlockingIOError:
-            await link.wait_writable()

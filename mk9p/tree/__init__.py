@@ -3,7 +3,7 @@
 from mk9p.status import NOW, Buffer, Change, Lock, Stat, StatFs
 from mk9p.tree.conversations import Conversation, Conversations, CtlOfNew
 from mk9p.tree.ctl import Ctl, settings
-from mk9p.tree.dirs import Dir, Lazy
+from mk9p.tree.dirs import Dir, Lazy, Owned
 from mk9p.tree.files import Block, Content, File, Text
 from mk9p.tree.node import Handle, Maybe, Node, Open, Way, settle
 from mk9p.tree.waiting import Log, Source, Store, Stream, StreamHandle, Waiters
@@ -28,6 +28,7 @@ __all__ = [
     "Maybe",
     "Node",
     "Open",
+    "Owned",
     "Source",
     "Stat",
     "StatFs",

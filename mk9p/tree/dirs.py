@@ -13,7 +13,7 @@ import attrs
 
 from mk9p.auth import Principal
 from mk9p.errors import NineError
-from mk9p.status import Stat, error_name
+from mk9p.status import Change, Stat, error_name
 from mk9p.tree.ctl import Ctl
 from mk9p.tree.node import Maybe, Node
 from mk9p.wire import QTDIR
@@ -116,3 +116,21 @@ class Dir(Node):
                 for node in mapping.values():
                     if isinstance(node, File | Dir):
                         node.owned(uid, gid)
+
+
+class Owned(Dir):
+    """A directory that somebody made and owns: chmod and chown say who may use it, and its files go with it."""
+
+    def used(self, perm: int) -> None:
+        """Take new permission bits: those of the files that it is used by follow from them."""
+
+    def change(self, change: Change, who: Principal) -> None:
+        """Take another mode or owner. Raises EISDIR for a length."""
+        now = self._stat
+        if change.length is not None:
+            raise NineError(errno.EISDIR)
+        if change.mode is not None:
+            perm = change.mode & 0o777
+            self._stat = attrs.evolve(now, mode=st.S_IFDIR | perm)
+            self.used(perm)
+        self.owned(now.uid if change.uid is None else change.uid, now.gid if change.gid is None else change.gid)

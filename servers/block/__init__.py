@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 import attrs
 
 from mk9p import uevents
+from mk9p.devices import Present, identity
 from mk9p.errors import NineError
 from mk9p.ktext import split_lines
 from mk9p.servers.block.disk import KERNEL_SECTOR, Disk, number
@@ -33,7 +34,7 @@ async def tree(file: str | None = None, *, root: str = "/", sector: str = str(KE
         yield DiskDir(single(file, root, sector))
         return
     disks = Disks(root.rstrip("/"))
-    async with uevents.told(disks.told, disks.look, root=root):
+    async with uevents.told(disks.told, disks.present.look, root=root):
         yield disks.tree()
 
 
@@ -51,15 +52,15 @@ def single(file: str, root: str, sector: str) -> Disk:
 
 @attrs.define(eq=False)
 class Disks:
-    """All disks of one kernel. `seen` is which there were when the last event was told."""
+    """All disks of one kernel."""
 
     root: str
     events: Log = attrs.field(factory=Log, init=False)
     disks: dict[str, Disk] = attrs.field(factory=dict, init=False)
-    seen: dict[str, object] = attrs.field(init=False)
+    present: Present = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.seen = {name: self.key(name) for name in self.names()}
+        self.present = Present(self.names, self.events, key=self.key, gone=self.gone)
 
     def tree(self) -> Dir:
         return Dir(
@@ -78,11 +79,8 @@ class Disks:
         if "/" in name or name in (".", ".."):
             return None
         base = self.sysfs(name)
-        try:
-            inode = os.stat(base).st_ino
-        except OSError:
-            return None
-        if not number(f"{base}/size") and text(f"{base}/removable") != "1":
+        inode = identity(base)
+        if inode is None or (not number(f"{base}/size") and text(f"{base}/removable") != "1"):
             return None
         return inode, text(f"{base}/diskseq")
 
@@ -123,30 +121,16 @@ class Disks:
             if uevent.action in ("add", "remove"):
                 self.events.emit("part" if uevent.action == "add" else "delpart", name, part)
             return
-        before = self.seen.get(uevent.name)
         if uevent.action == "remove":
-            self.now(uevent.name, None)  # whatever sysfs says: it is told a moment before its directory goes
+            self.present.went(uevent.name)  # whatever sysfs says: it is told a moment before its directory goes
             return
-        self.now(uevent.name, self.key(uevent.name))
-        if uevent.action == "change" and before is not None and before == self.seen.get(uevent.name):
+        before = self.present.seen.get(uevent.name)
+        self.present.came(uevent.name)
+        if uevent.action == "change" and before is not None and before == self.present.seen.get(uevent.name):
             if uevent.name in self.disks:
                 self.disks[uevent.name].forget()
             self.events.emit("change", uevent.name)
 
-    def look(self) -> None:
-        """Tell of all disks that came and went since the last look."""
-        there = self.names()
-        for name in [*self.seen, *there]:
-            self.now(name, self.key(name))
-
-    def now(self, name: str, key: object) -> None:
-        """Take that the disk of this name is now the one of `key`, None for none; what was another is gone."""
-        before = self.seen.pop(name, None)
-        if before != key and before is not None:
-            if name in self.disks:
-                self.disks.pop(name).gone = True
-            self.events.emit("remove", name)
-        if key is not None:
-            self.seen[name] = key
-            if before != key:
-                self.events.emit("add", name)
+    def gone(self, name: str) -> None:
+        if name in self.disks:
+            self.disks.pop(name).gone = True

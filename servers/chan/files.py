@@ -14,7 +14,7 @@ from mk9p.auth import Principal
 from mk9p.errors import NineError
 from mk9p.servers.chan.channel import Channel
 from mk9p.servers.chan.lines import Line, Rings
-from mk9p.tree import Change, Conversations, Ctl, Dir, Maybe, Node, Open, Stat, Stream, Text
+from mk9p.tree import Conversations, Ctl, Dir, Maybe, Node, Open, Owned, Stream, Text
 
 NAMES = 4096  # channels with a name: each may hold messages
 MASK = 0o755  # of what mkdir asks for, as create(5) of Plan 9 takes its directory's
@@ -128,7 +128,7 @@ class Cloned:
         self.channel.close()
 
 
-class Named(Dir):
+class Named(Owned):
     """The directory of a channel with a name, which lives until it is removed."""
 
     def __init__(self, who: Principal, perm: int) -> None:
@@ -137,21 +137,10 @@ class Named(Dir):
         super().__init__(self.files, mode=perm)
         self.owned(who.uid, who.group)
 
-    def change(self, change: Change, who: Principal) -> None:
-        """Let chmod and chown say who may use it."""
-        now = self.stat()
-        assert isinstance(now, Stat)
-        if change.length is not None:
-            raise NineError(errno.EISDIR)
-        if change.mode is not None:
-            perm = change.mode & 0o777
-            ctl = self.files["ctl"]
-            assert isinstance(ctl, Ctl)
-            self.files |= used(self.channel, ctl, perm)
-            self._stat = attrs.evolve(now, mode=st.S_IFDIR | perm)
-        uid = now.uid if change.uid is None else change.uid
-        gid = now.gid if change.gid is None else change.gid
-        self.owned(uid, gid)
+    def used(self, perm: int) -> None:
+        ctl = self.files["ctl"]
+        assert isinstance(ctl, Ctl)
+        self.files |= used(self.channel, ctl, perm)
 
 
 class Channels(Conversations):

@@ -25,6 +25,7 @@ import trio
 
 from mk9p.errors import NineError
 from mk9p.ktext import split_words
+from mk9p.terminals import CC, IFLAG, LFLAG, attributes
 from mk9p.tree import Buffer, Change, Ctl, Handle, Maybe, Open, Stat, settle
 
 HISTORY = 256
@@ -32,7 +33,6 @@ _CHUNK = 4096
 _TIOCGDEV = 0x40045432 if os.uname().machine.startswith(("alpha", "mips", "ppc", "sparc")) else 0x80045432
 _RAW_IFLAG = termios.BRKINT | termios.ICRNL | termios.INPCK | termios.ISTRIP | termios.IXON
 _RAW_LFLAG = termios.ECHO | termios.ICANON | termios.IEXTEN | termios.ISIG
-_IFLAG, _LFLAG, _CC = 0, 3, 6  # places in what tcgetattr returns
 
 
 class Console:
@@ -182,20 +182,20 @@ class Consctl(Ctl):
             except BaseException:
                 self.console.release()
                 raise
-        now = [*self.before[:_CC], list(self.before[_CC])]
+        now = [*self.before[:CC], list(self.before[CC])]
         if self.raw:
-            now[_IFLAG] &= ~_RAW_IFLAG
-            now[_LFLAG] &= ~_RAW_LFLAG
-            now[_CC][termios.VMIN], now[_CC][termios.VTIME] = 1, 0
+            now[IFLAG] &= ~_RAW_IFLAG
+            now[LFLAG] &= ~_RAW_LFLAG
+            now[CC][termios.VMIN], now[CC][termios.VTIME] = 1, 0
         if self.echoes is not None:
-            now[_LFLAG] = now[_LFLAG] | termios.ECHO if self.echoes else now[_LFLAG] & ~termios.ECHO
+            now[LFLAG] = now[LFLAG] | termios.ECHO if self.echoes else now[LFLAG] & ~termios.ECHO
         attributes(self.console.fd, now)
 
     def settings(self) -> str:
         """Return the terminal's real state, whoever set it."""
         fd = os.open(self.console.path, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
         try:
-            lflag = attributes(fd)[_LFLAG]
+            lflag = attributes(fd)[LFLAG]
         finally:
             os.close(fd)
         return f"raw{'off' if lflag & termios.ICANON else 'on'}\necho {'on' if lflag & termios.ECHO else 'off'}\n"
@@ -241,13 +241,3 @@ class _Held(Handle):
     async def close(self) -> None:
         await settle(self.handle.close())
         self.ctl.closed()
-
-
-def attributes(fd: int, new: list[Any] | None = None) -> list[Any]:
-    """Return a terminal's attributes (termios(3)), having set `new` ones; raises OSError, as termios.error is none."""
-    try:
-        if new is not None:
-            termios.tcsetattr(fd, termios.TCSANOW, new)
-        return termios.tcgetattr(fd)
-    except termios.error as error:
-        raise OSError(*error.args) from None

@@ -25,9 +25,9 @@ import trio
 
 from mk9p.auth import Principal
 from mk9p.errors import NineError
-from mk9p.ktext import field, whole
 from mk9p.servers.fs import kernel
 from mk9p.servers.fs.identity import ITSELF, Identity, Nobody, numbered
+from mk9p.status import umask
 from mk9p.tree.qids import child
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Export:
         self.identity = Identity()
         self.proc = os.open("/proc/self/fd", os.O_PATH | os.O_DIRECTORY)  # raises ENOENT where /proc is not mounted
         self.xdev = xdev
-        self.umask = _umask()
+        self.umask = umask()
         self.arrive: Callable[[Export, int], FsNode]
         self.lock = threading.Lock()
         self._threads: dict[int, trio.CapacityLimiter] = {}
@@ -223,11 +223,6 @@ class Path:
 
     def __del__(self) -> None:
         os.close(self.fd)
-
-
-def _umask() -> int:
-    """Return the file mode mask of this process: umask(2) could not without changing it."""
-    return int(field(whole("/proc/self/status"), "Umask"), 8)
 
 
 def _raised() -> int:

@@ -4,19 +4,15 @@
 through an epoll of our own, whose descriptor is readable only then.
 """
 
-import errno
 import select
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import trio
 
-from mk9p.errors import NineError
-from mk9p.ktext import split_words, trim, whole
-from mk9p.sysfs import put
+from mk9p.ktext import trim, whole
+from mk9p.sysfs import put_hostname
 from mk9p.tree import Log
-
-LONGEST = 64  # __NEW_UTS_LEN; the proc file would cut a longer one off without a word
 
 
 class HostName:
@@ -31,11 +27,8 @@ class HostName:
         return trim(whole(self.path))
 
     def set(self, name: str) -> None:
-        """Set the name; raises EINVAL for one that is empty, longer than 64 bytes, or has white space or control characters in it."""
-        raw = name.encode()
-        if not 1 <= len(raw) <= LONGEST or len(split_words(raw)) != 1 or not name.isprintable():
-            raise NineError(errno.EINVAL, f"a name is one word of 1 to {LONGEST} bytes")
-        put(self.path, f"{name}\n")
+        """Set the name; raises EINVAL for one that can be none."""
+        put_hostname(self.path, name)
         self.look()
 
     def look(self) -> None:

@@ -13,7 +13,7 @@ import attrs
 from mk9p.auth import Principal  # noqa: TC001 - the words' signatures are read
 from mk9p.errors import NineError
 from mk9p.ktext import split_words
-from mk9p.tree import Ctl, CtlOfNew, Dir, Handle, Lazy, Log, Node, Open, Stream, Text, join, settings
+from mk9p.tree import Ctl, CtlOfNew, Dir, Handle, Lazy, Log, Node, Open, Stream, Text, fields, join, settings
 
 from . import backend, life, qemu, uml
 
@@ -241,7 +241,7 @@ class Words:
     def status(self) -> str:
         """Return key value lines; what belongs to a running kernel is empty without one."""
         kernel, spec, running = self.kernel, self.kernel.spec, self.kernel.running
-        fields: dict[str, object] = {
+        values: dict[str, object] = {
             "state": kernel.state,
             "backend": kernel.backend,
             "cpus": spec.cpus,
@@ -255,7 +255,7 @@ class Words:
             "ends": kernel.ends,
             "reason": " ".join(split_words(kernel.reason)),
         }
-        return "".join(f"{key} {value}".rstrip() + "\n" for key, value in fields.items())
+        return fields(values)
 
 
 def _place(path: str) -> str:

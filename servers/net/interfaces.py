@@ -10,7 +10,7 @@ import attrs
 
 from mk9p.errors import NineError
 from mk9p.servers.net.netlink import address, interface_names, netlink, network, prefix
-from mk9p.tree import Ctl, Dir, Lazy, Node, Text
+from mk9p.tree import Ctl, Dir, Lazy, Node, Text, fields
 
 _COUNTERS = {
     "pktin": "rx_packets",
@@ -66,7 +66,7 @@ class Interface:
     async def stats(self) -> str:
         """Render all of the kernel's counters of the interface."""
         link, _ = await self._ask()
-        return "".join(f"{key} {value}\n" for key, value in (link.get_attr("IFLA_STATS64") or {}).items())
+        return fields(link.get_attr("IFLA_STATS64") or {})
 
     async def settings(self) -> str:
         link, addresses = await self._ask()

@@ -5,22 +5,19 @@ chmod does.
 """
 
 import errno
-import stat as st
 from typing import Literal
-
-import attrs
 
 from mk9p.auth import READ, WRITE, Principal, may
 from mk9p.errors import NineError
 from mk9p.ktext import trim, whole
 from mk9p.servers.seg.memory import Memory
-from mk9p.tree import Block, Buffer, Change, Ctl, Dir, Node, Stat, Text, settings
+from mk9p.tree import Block, Buffer, Ctl, Dir, Node, Owned, Stat, Text, settings
 
 NAMES = 4096  # segments: each is a descriptor
 MASK = 0o711  # of what mkdir asks for, as create(5) of Plan 9 takes its directory's
 
 
-class Segment(Dir):
+class Segment(Owned):
     """One segment's directory. Its memory is made when its size is set."""
 
     def __init__(self, owner: "Segments", name: str, perm: int, who: Principal) -> None:
@@ -31,13 +28,15 @@ class Segment(Dir):
                 "ctl": Ctl({"size": self.set_size, "hugetlb": self.set_hugetlb}, self.settings),
                 "status": Text(self.status),
             },
-            self.used(perm),
+            self._data(perm),
             mode=perm,
         )
         self.owned(who.uid, who.group)
 
-    def used(self, perm: int) -> dict[str, Node]:
-        """Return the files that a segment is used by."""
+    def used(self, perm: int) -> None:
+        self.children[1] = self._data(perm)
+
+    def _data(self, perm: int) -> dict[str, Node]:
         data = Block(self.read, self.write, size=lambda: self.memory.size, mode=perm & 0o666)
         return {"data": data, "fd": Text(self.where, mode=perm & 0o444)}
 
@@ -79,20 +78,6 @@ class Segment(Dir):
         memory = self.memory
         values = {"size": memory.size, "hugetlb": "on" if memory.huge else "off", "page": memory.page}
         return settings({**values, "fixed": "yes" if memory.sealed else "no"})
-
-    def change(self, change: Change, who: Principal) -> None:
-        """Let chmod and chown say who may use it."""
-        now = self.stat()
-        assert isinstance(now, Stat)
-        if change.length is not None:
-            raise NineError(errno.EISDIR)
-        if change.mode is not None:
-            perm = change.mode & 0o777
-            self._stat = attrs.evolve(now, mode=st.S_IFDIR | perm)
-            self.children[1] = self.used(perm)
-        uid = now.uid if change.uid is None else change.uid
-        gid = now.gid if change.gid is None else change.gid
-        self.owned(uid, gid)
 
 
 class Segments(Dir):

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import trio
 
 from mk9p.auth import Policy, Principal
-from mk9p.dial import Link, Listener, SocketLink, listen
+from mk9p.dial import Link, Listener, SocketLink, listen, receive
 from mk9p.errors import translate
 
 PATIENCE = 10.0  # seconds for a question of one line
@@ -61,11 +61,7 @@ async def _line(link: Link) -> str:
     """Return what is asked. Raises ECONNRESET if that does not come."""
     data, buffer = b"", memoryview(bytearray(LONGEST))
     while not data.endswith(b"\n"):
-        try:
-            count = link.recv_into(buffer)
-        except BlockingIOError:
-            await link.wait_readable()
-            continue
+        count = await receive(link, buffer)
         if not count or len(data) > LONGEST:
             raise ConnectionResetError(errno.ECONNRESET, "")
         data += buffer[:count]

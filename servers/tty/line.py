@@ -11,7 +11,6 @@ The rules:
 
 import errno
 import os
-import termios
 from typing import Any, Final
 
 import attrs
@@ -19,27 +18,12 @@ import trio
 
 from mk9p.errors import NineError
 from mk9p.servers.tty.users import user
+from mk9p.terminals import CC, FLOW, IFLAG, LFLAG, OFLAG, attributes, raw
 from mk9p.tree import Node, Open
 from mk9p.wire import L_EXCL
 
 HISTORY: Final = 65536
 _CHUNK: Final = 65536
-_RAW_IFLAG: Final = (
-    termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP | termios.INLCR | termios.IGNCR | termios.ICRNL
-)
-FLOW: Final = termios.IXON | termios.IXOFF
-_RAW_LFLAG: Final = termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN
-IFLAG, OFLAG, CFLAG, LFLAG, ISPEED, OSPEED, CC = range(7)  # places in what tcgetattr returns
-
-
-def attributes(fd: int, new: list[Any] | None = None) -> list[Any]:
-    """Return a terminal's attributes (termios(3)), having set `new` ones; raises OSError, as termios.error is none."""
-    try:
-        if new is not None:
-            termios.tcsetattr(fd, termios.TCSANOW, new)
-        return termios.tcgetattr(fd)
-    except termios.error as error:
-        raise OSError(*error.args) from None
 
 
 @attrs.define(eq=False)
@@ -124,12 +108,8 @@ class Line:
         return None
 
     def make_raw(self, fd: int, before: list[Any]) -> None:
-        now = [*before[:CC], list(before[CC])]
-        now[IFLAG] = now[IFLAG] & ~(_RAW_IFLAG | FLOW) | (self.flow or 0)
-        now[OFLAG] &= ~termios.OPOST
-        now[LFLAG] &= ~_RAW_LFLAG
-        now[CFLAG] |= termios.CREAD
-        now[CC][termios.VMIN], now[CC][termios.VTIME] = 1, 0
+        now = raw(before)
+        now[IFLAG] |= self.flow or 0
         attributes(fd, now)
 
     async def release(self, epoch: int) -> None:

@@ -18,8 +18,9 @@ from typing import Any, Final, Literal
 import trio
 
 from mk9p.errors import NineError
-from mk9p.servers.tty.line import CFLAG, FLOW, IFLAG, ISPEED, OSPEED, Line, attributes
+from mk9p.servers.tty.line import Line
 from mk9p.sysfs import put, text
+from mk9p.terminals import CFLAG, FLOW, IFLAG, ISPEED, OSPEED, attributes
 from mk9p.tree import Ctl, quote
 from mk9p.tree.words import Word, word
 

@@ -288,7 +288,7 @@ async def test_hot_plug_is_seen_and_a_new_disk_of_an_old_name_is_a_new_one(root:
         assert "mine" not in await names(client, "sda")
         assert (await client.stat("sda/data")).length == 51200
         plant(root, {"sys/block/loop0/size": "16"})
-        disks.look()
+        disks.present.look()
         assert [line.split()[2:] for line in disks.events.lines][5:] == [[b"add", b"loop0"]]
 
 
