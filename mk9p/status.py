@@ -1,4 +1,4 @@
-"""What is said of a file, whoever says it: its status, a change of it, a lock in it, the status of its file system, its owners' names; and the umask."""
+"""What is said of a file, whoever says it: its status, a change of it, a lock in it, its file system's status, its owners' names; and the umask."""
 
 import os
 import stat as st
