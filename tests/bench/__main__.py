@@ -48,6 +48,22 @@ def hops(gate: float) -> dict[tuple[str, str], float]:
     return {(C, P): gate, (CU, P): gate, (R, P): 0, (RU, P): 0}
 
 
+WALKS = {"walk": (75, 0.25), "cat": (130, 0.3)}  # us more, with one at a time; the ratio with many
+
+
+def walks(name: str, test: str, window: int) -> Load:
+    """Return a load that walks to k/k1/cpu/status, in a tree and in a namespace in which that is mounted, bound, and reached the general way."""
+    later, gate = WALKS[test]
+    gates: dict[tuple[str, str], float] = {
+        ("mounted", "direct"): gate if window > 1 else 0,
+        ("bound", "mounted"): 0.67,
+        ("union", "mounted"): 0.67,
+        ("general", "direct"): 0.15,
+    }
+    more: dict[tuple[str, str], float] = {("mounted", "direct"): later, ("bound", "direct"): 0, ("general", "direct"): 0}
+    return Load(f"composed: {name} w={window}", ("-w", str(window), test), gates, later=more if window == 1 else {})
+
+
 LATER: dict[tuple[str, str], float] = {(C, P): 20, (CU, P): 20, (R, P): 0, (RU, P): 0}
 
 LOADS = (
@@ -62,6 +78,12 @@ LOADS = (
     Load("read 64 KiB w=1", ("-w", "1", "-m", "64k", "read"), {(P, D): 1.05, (F, D): 1.05, **hops(0.65)}, bytes=True),
     Load("read 64 KiB w=8", ("-w", "8", "-m", "64k", "read"), {(P, D): 0.95, (F, D): 0.95, **hops(0.65)}, bytes=True),
     Load("write 64 KiB w=8", ("-w", "8", "-m", "64k", "-z", "16m", "write"), {(P, D): 1.8, (F, D): 1.8}, bytes=True),
+    *(
+        walks(name, test, window)
+        for name, test in (("walk clunk", "walk"), ("walk open read clunk", "cat"))
+        for window in (1, 8, 32)
+    ),
+    *(Load(f"walked getattr w={w}", ("-w", str(w), "getattr"), {("mounted", "direct"): 0}) for w in (1, 8, 32)),
     Load("unix, msize 1 MiB, read w=8", ("-w", "8", "-m", "1m", "read"), {("plain-u", "diod-u"): 1.25}, bytes=True),
 )
 CLIENT: dict[
@@ -84,6 +106,8 @@ def once(program: Path, rival: Rival, load: Load, seconds: float, cpu: int) -> d
         str(seconds),
         "-a",
         rival.aname,
+        "-f",
+        rival.small,
         *load.arguments[:-1],
         rival.address,
         load.arguments[-1],

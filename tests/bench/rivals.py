@@ -17,12 +17,13 @@ from tests.bench.served import BIG, SMALL
 
 @attrs.frozen
 class Rival:
-    """A running server: `address` as p9load wants it, `aname`, and the processes whose time is its."""
+    """A running server: `address` as p9load wants it, `aname`, the processes whose time is its, and the path of its small file."""
 
     name: str
     address: str
     aname: str
     pids: tuple[int, ...]
+    small: str = "small"
 
 
 def compiled(name: str) -> Path:
@@ -106,6 +107,28 @@ def composed(name: str, behind: Rival, cpu: int) -> Iterator[Rival]:
 
 
 @contextmanager
+def walked(behind: Rival, root: Path, cpu: int) -> Iterator[list[Rival]]:
+    """Serve a namespace on a unix socket in which a rival is mounted, bound, a part of a union, and mounted to be read only; each is a rival."""
+    path = root.with_name(f"{root.name}.namespace")
+    with tempfile.NamedTemporaryFile("w") as script:
+        script.write(
+            f"mount unix!{behind.address} /k/k1\nbind /k/k1/cpu /n/b1/cpu\nbind /k/k1/cpu /n/u1/cpu\n"
+            f"bind -a /k/k1/k /n/u1/cpu\nmount -r unix!{behind.address} /g/k1\n"
+        )
+        script.flush()
+        argv = [sys.executable, "-m", "mk9p", "compose", "--trust", "-l", f"unix!{path}", script.name]
+        with _on_path("walked", argv, path, "/", cpu) as rival:
+            pids = (*rival.pids, *behind.pids)
+            yield [
+                attrs.evolve(behind, name="direct", small="k/k1/cpu/status"),
+                *(
+                    attrs.evolve(rival, name=name, pids=pids, small=f"{place}/cpu/status")
+                    for name, place in {"mounted": "k/k1", "bound": "n/b1", "union": "n/u1", "general": "g/k1"}.items()
+                ),
+            ]
+
+
+@contextmanager
 def relay(name: str, behind: Rival, cpu: int) -> Iterator[Rival]:
     """Pass on the bytes of another rival, in C (relay.c): what one more hop costs that does nothing at all."""
     port = free_port()
@@ -134,8 +157,14 @@ def on_socket(rival: Rival, root: Path) -> Iterator[Rival]:
         ]
     else:
         argv = [sys.executable, "-m", "tests.bench.served", rival.name, f"unix!{path}"]
+    with _on_path(f"{rival.name}-u", argv, path, rival.aname, 0) as found:
+        yield found
+
+
+@contextmanager
+def _on_path(name: str, argv: list[str], path: Path, aname: str, cpu: int) -> Iterator[Rival]:
     with subprocess.Popen(
-        ["taskset", "-c", "0", *argv], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        ["taskset", "-c", str(cpu), *argv], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     ) as process:
         try:
             for _ in range(500):
@@ -144,7 +173,7 @@ def on_socket(rival: Rival, root: Path) -> Iterator[Rival]:
                 if process.poll() is not None:
                     raise RuntimeError(f"{argv!r} ended: {process.stderr and process.stderr.read()!r}")
                 time.sleep(0.02)
-            yield Rival(f"{rival.name}-u", str(path), rival.aname, (process.pid,))
+            yield Rival(name, str(path), aname, (process.pid,))
         finally:
             process.terminate()
             assert process.stderr is not None
@@ -170,5 +199,6 @@ def all_of_them(cpu: int) -> Iterator[dict[str, Rival]]:
         for end, behind in (("", rivals[1]), ("-u", rivals[-1])):
             rivals.append(stack.enter_context(composed(f"composed{end}", behind, cpu)))
             rivals.append(stack.enter_context(relay(f"relay{end}", behind, cpu)))
+        rivals += stack.enter_context(walked(rivals[4], root, cpu))
         rivals.append(stack.enter_context(served(f"fs:{root}", f"/fs/{root.name}", cpu)))
         yield {rival.name: rival for rival in rivals}
