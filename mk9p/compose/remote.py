@@ -206,6 +206,9 @@ class Remote(Walked):
     ) -> "Remote":
         return Remote(self.server, who, self, name, qid, at, listed=listed, dtype=dtype)
 
+    def below(self, name: str, who: Principal) -> "Remote":  # type: ignore[override]
+        return Remote(self.server, who, self.seen_by(who), name, listed=True)
+
     async def walk(self, name: str, who: Principal) -> "Remote":
         me = self.seen_by(who)
         connection, fid = await me.here()

@@ -57,10 +57,15 @@ class Element:
 
 @attrs.define(eq=False)
 class _Search:
-    """One resolution: for whom, and how many mount points it may still enter."""
+    """One resolution: for whom, and how many mount points it may still enter.
+
+    `presume`: other servers are not asked, and every name is there. `guessed`: it may be elsewhere too.
+    """
 
     who: Principal
     left: int = HOPS
+    presume: bool = False
+    guessed: bool = False
 
     def follow(self, busy: Busy) -> None:
         """Follow one more bind of those that are being followed; each is some calls within calls."""
@@ -88,6 +93,24 @@ class Resolver:
     async def child(self, elements: Sequence[Element], path: str, name: str, who: Principal) -> list[Element]:
         """Return what stands at `name` in the directory that stands at `path` and is made of `elements`."""
         return await self._child(elements, path, name, _Search(who), frozenset())
+
+    def presumed(
+        self, elements: Sequence[Element], path: str, name: str, who: Principal
+    ) -> tuple[list[Element], bool] | None:
+        """Return what `child` would if every name were there on every server, none of which is asked; and whether it is nowhere else.
+
+        None: it can't be told without waiting, or there is nothing.
+        """
+        search = _Search(who, presume=True)
+        work = self._child(elements, path, name, search, frozenset())
+        try:
+            work.send(None)
+        except StopIteration as done:
+            return done.value, not search.guessed
+        except OSError:
+            return None
+        work.close()
+        return None
 
     def special(self, elements: Iterable[Element], path: str, name: str) -> list[str]:
         """Return the places at or below which the table has something to say of a name; none: only the trees have."""
@@ -214,7 +237,11 @@ class Resolver:
             leads |= inner
 
             async def own(element: Element = element, places: list[tuple[str, bool]] = places) -> list[Element]:
-                return [Element(await settle(element.node.walk(name, search.who)), tuple(places))]
+                node = element.node
+                if search.presume and node.below is not None:
+                    search.guessed = search.guessed or len(elements) > 1
+                    return [Element(node.below(name, search.who), tuple(places))]
+                return [Element(await settle(node.walk(name, search.who)), tuple(places))]
 
             try:
                 for place, readonly in places:

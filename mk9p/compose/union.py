@@ -21,9 +21,10 @@ import attrs
 from mk9p.auth import NONE, Principal
 from mk9p.compose.readonly import ReadOnly
 from mk9p.compose.resolve import Element, Resolver
+from mk9p.compose.routes import Routes
 from mk9p.compose.through import Question, T, Through
 from mk9p.errors import NineError
-from mk9p.tree import Maybe, Node, Stat, Way, qids, settle
+from mk9p.tree import Maybe, Node, Route, Stat, Way, qids, settle
 from mk9p.wire import QTDIR
 
 _FORBIDDEN = "mounted directory forbids creation"  # Plan 9's Enocreate
@@ -45,6 +46,7 @@ class Composed(Through):
         self.resolver, self.at, self.who, self.qtype, self.dtype = resolver, path, who, qtype, dtype
         self.generation = -1
         self._way: Way | None = None
+        self._routes: Routes | None = None
         self.elements = elements
         self.bare = False  # one element, and no mount point below: walks may pass
         if elements is not None:
@@ -90,7 +92,7 @@ class Composed(Through):
         points = self.resolver.table.points
         return self.at in points or any(place in points for element in elements for place, _ in element.places)
 
-    def _now(self, who: Principal) -> list[Element] | None:
+    def now(self, who: Principal) -> list[Element] | None:
         """Return what stands here, if that is known for this user and no mount or bind may have changed it."""
         known = self.elements
         if known is None or (who is not self.who and who != self.who):
@@ -100,7 +102,7 @@ class Composed(Through):
         return None if self._mounted(known) else self._settle(known)
 
     async def _elements(self, who: Principal) -> list[Element]:
-        known = self._now(who)
+        known = self.now(who)
         if known is not None:
             return known
         try:
@@ -114,12 +116,22 @@ class Composed(Through):
     @property
     def way(self) -> Way | None:  # type: ignore[override]
         """Return where this really is: on one server, if no mount or bind has a say here or below now."""
-        return self._way if self._now(self.who) is not None else None
+        return self._way if self.now(self.who) is not None else None
 
     # -- names
 
+    def route(self, names: tuple[str, ...], who: Principal) -> Route | None:  # type: ignore[override]
+        routes = self._routes
+        if routes is None:
+            routes = self._routes = Routes(self)
+        return routes.find(names, who)
+
+    def child(self, name: str, who: Principal, elements: list[Element]) -> "Composed":
+        """Return what stands at a name and is made of these elements."""
+        return Composed(self.resolver, f"{self.at}/{name}", who, elements)
+
     def walk(self, name: str, who: Principal) -> Maybe[Node]:
-        known = self._now(who)
+        known = self.now(who)
         if known is not None and self.bare:
             return known[0].node.walk(name, who)
         return self._walk(name, who)
@@ -175,7 +187,7 @@ class Composed(Through):
     # -- the file itself
 
     def stat(self) -> Maybe[Stat]:
-        known = self._now(self.who)
+        known = self.now(self.who)
         if known is not None and len(known) == 1:
             return known[0].node.stat()
         return super().stat()
@@ -282,7 +294,7 @@ class Root(Composed):
     def __init__(self, resolver: Resolver) -> None:
         super().__init__(resolver, "", NONE, [Element(resolver.made, (("", False),))])
 
-    def _now(self, who: Principal) -> list[Element] | None:
+    def now(self, who: Principal) -> list[Element] | None:
         assert self.elements is not None
         table = self.resolver.table
         if "" in table.points:
@@ -290,7 +302,7 @@ class Root(Composed):
         return self.elements if self.generation == table.generation else self._settle(self.elements)
 
     async def _elements(self, who: Principal) -> list[Element]:
-        known = self._now(who)
+        known = self.now(who)
         if known is not None:
             return known
         return await self.resolver.elements("", who)

@@ -5,7 +5,7 @@ from mk9p.tree.conversations import Conversation, Conversations, CtlOfNew
 from mk9p.tree.ctl import Ctl, settings
 from mk9p.tree.dirs import Dir, Lazy, Owned
 from mk9p.tree.files import Block, Content, File, Text
-from mk9p.tree.node import Handle, Maybe, Node, Open, Way, settle
+from mk9p.tree.node import Handle, Maybe, Node, Open, Route, Way, settle
 from mk9p.tree.waiting import Log, Source, Store, Stream, StreamHandle, Waiters
 from mk9p.tree.words import fields, join, quote, split
 
@@ -29,6 +29,7 @@ __all__ = [
     "Node",
     "Open",
     "Owned",
+    "Route",
     "Source",
     "Stat",
     "StatFs",

@@ -84,6 +84,21 @@ class Way:
     who: Principal | None = None
 
 
+@attrs.frozen(eq=False)
+class Route:
+    """Say where the rest of a walk is: on other servers, as a mount table tells without asking them.
+
+    `nodes` stand at the first names, and only the last of them may be another server's. The next name, and all behind it, is in the first of `leads`
+    that has it; `ways` say where those are, and are empty where they can only be asked through their nodes. Without `certain` it may also be found
+    elsewhere, by walking name by name.
+    """
+
+    nodes: tuple["Node", ...]
+    leads: tuple["Node", ...]
+    ways: tuple[Way, ...]
+    certain: bool
+
+
 class Keeper(Protocol):
     """Counts what an open file keeps for its client."""
 
@@ -161,6 +176,10 @@ class Node:
     """Exclusive use and append-only are kept, for a file and for what is made in a directory. A node with them equals another of the same file."""
     way: Way | None = None
     """Where the file really is, if that is another 9P server."""
+    route: Callable[[tuple[str, ...], Principal], Route | None] | None = None
+    """Returns where the rest of a walk by these names is, if other servers have it and the first names are known here; asks nobody."""
+    below: Callable[[str, Principal], "Node"] | None = None
+    """Returns what a name stands for, if it is there, without asking: of a node of another server's."""
     descriptors: int = 0
     """How many descriptors of this process an open file of it takes, or one that is made in it."""
     weight: int = 0

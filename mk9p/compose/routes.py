@@ -1,0 +1,126 @@
+"""`Routes`: where walks from one directory of the namespace cross into other servers, as far as the mount table tells.
+
+Theory
+* What stands at a path is found as always (resolve.py), but no server is asked: what is on one is presumed to be there. Whoever walks finds out, in
+  the one message that also walks the rest.
+* That is done once for each mount point, and kept while the mount table stays as it is. Nothing that a server has said is kept. What our own tree
+  said on the way (the directory `k`) is asked for again each time.
+* Only what is plain has a route: local directories, then a mount point. What stands on another server and only leads to mount points further down
+  has none, nor has `..`: there it is gone name by name.
+"""
+
+from collections.abc import Awaitable, Coroutine
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+from mk9p.auth import Principal
+from mk9p.compose.resolve import Element
+from mk9p.tree import Node, Route, Way
+
+if TYPE_CHECKING:
+    from mk9p.compose.union import Composed
+
+KEPT: Final = 4096  # routes from one directory: a mount point and a user each
+
+
+@attrs.frozen(eq=False)
+class _Known:
+    """A route, the directory that it ends in, and what our own tree said on the way: of which node, by which name, and what."""
+
+    route: Route
+    end: "Composed"
+    said: tuple[tuple[Node, str, Node | None], ...]
+
+
+class Routes:
+    """The routes from one directory."""
+
+    def __init__(self, start: "Composed") -> None:
+        self._start = start
+        self._generation = -1
+        self._known: dict[tuple[tuple[str, ...], Principal], _Known] = {}
+        self._depths: list[int] = []
+
+    def find(self, names: tuple[str, ...], who: Principal) -> Route | None:
+        """Return where a walk by these names crosses; None if it is to be gone name by name."""
+        generation = self._start.resolver.table.generation
+        if generation != self._generation or len(self._known) >= KEPT:
+            self._generation = generation
+            self._known.clear()
+            self._depths.clear()
+        for depth in self._depths:
+            known = self._known.get((names[:depth], who))
+            if known is not None and depth < len(names) and self._stands(known, names[depth], who):
+                return known.route
+        return self._new(names, who)
+
+    def _stands(self, known: _Known, name: str, who: Principal) -> bool:
+        end = known.end
+        elements = end.now(who)
+        if elements is None or not (end.bare or not end.resolver.special(elements, end.at, name)):
+            return False
+        return all(_said(node, name, who) is child for node, name, child in known.said)
+
+    def _new(self, names: tuple[str, ...], who: Principal) -> Route | None:
+        at, nodes = self._start, list["Composed"]()
+        said: list[tuple[Node, str, Node | None]] = []
+        certain = True
+        for name in names:
+            elements = at.now(who)
+            if elements is None or name == "..":
+                return None
+            if at.bare or not at.resolver.special(elements, at.at, name):
+                break
+            found = at.resolver.presumed(elements, at.at, name, who)
+            if found is None:
+                return None
+            here, surely = found
+            path = f"{at.at}/{name}"
+            items = at.resolver.table.points.get(path, ())
+            if any(item.kind == "under" for item in items):
+                return None
+            if not items:
+                own = elements[0].node
+                if len(elements) > 1 or own.below is not None:
+                    return None
+                said.append((own, name, _said(own, name, who)))
+            certain = certain and surely
+            at = at.child(name, who, here)
+            nodes.append(at)
+        else:
+            return None
+        elements = at.now(who)
+        if elements is None or not all(_is_local(node) for node in nodes[:-1]):
+            return None
+        route = Route(tuple(nodes), tuple(e.node for e in elements), _ways(elements), certain)
+        if any(e.node.below is None for e in elements):
+            return None
+        self._known[names[: len(nodes)], who] = _Known(route, at, tuple(said))
+        if len(nodes) not in self._depths:
+            self._depths.append(len(nodes))
+        return route
+
+
+def _ways(elements: list[Element]) -> tuple[Way, ...]:
+    ways = tuple(e.node.way for e in elements)
+    return () if None in ways else ways
+
+
+def _said(node: Node, name: str, who: Principal) -> Node | None:
+    """Return what a tree says of a name at once: None if there is nothing, or it waits."""
+    try:
+        found: Node | None = _at_once(node.walk(name, who))
+    except OSError:
+        return None
+    return found
+
+
+def _is_local(node: Node) -> bool:
+    return _at_once(node.stat()) is not None
+
+
+def _at_once(found: Any) -> Any:
+    if isinstance(found, Coroutine):
+        found.close()
+    return None if isinstance(found, Awaitable) else found
