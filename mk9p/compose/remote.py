@@ -206,7 +206,7 @@ class Remote(Walked):
     ) -> "Remote":
         return Remote(self.server, who, self, name, qid, at, listed=listed, dtype=dtype)
 
-    def below(self, name: str, who: Principal) -> "Remote":  # type: ignore[override]
+    def below(self, name: str, who: Principal) -> "Remote":
         return Remote(self.server, who, self.seen_by(who), name, listed=True)
 
     async def walk(self, name: str, who: Principal) -> "Remote":

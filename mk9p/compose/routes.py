@@ -1,12 +1,15 @@
-"""`Routes`: where walks from one directory of the namespace cross into other servers, as far as the mount table tells.
+"""`Routes`: where walks from one directory of the namespace cross into other servers, as far as the
+mount table tells.
 
 Theory
-* What stands at a path is found as always (resolve.py), but no server is asked: what is on one is presumed to be there. Whoever walks finds out, in
-  the one message that also walks the rest.
-* That is done once for each mount point, and kept while the mount table stays as it is. Nothing that a server has said is kept. What our own tree
-  said on the way (the directory `k`) is asked for again each time.
-* Only what is plain has a route: local directories, then a mount point. What stands on another server and only leads to mount points further down
-  has none, nor has `..`: there it is gone name by name.
+* What stands at a path is found as always (resolve.py), but no server is asked: what is on one is
+  presumed to be there. Whoever walks finds out, in the one message that also walks the rest.
+* That is done once for each mount point, and kept while the mount table stays as it is. Nothing
+  that a server has said is kept. What our own tree said on the way (the directory `k`) is asked for
+  again each time.
+* Only what is plain has a route: local directories, then a mount point. What stands on another
+  server and only leads to mount points further down has none, nor has `..`: there it is gone name
+  by name.
 """
 
 from collections.abc import Awaitable, Coroutine
@@ -103,8 +106,8 @@ class Routes:
 
 
 def _ways(elements: list[Element]) -> tuple[Way, ...]:
-    ways = tuple(e.node.way for e in elements)
-    return () if None in ways else ways
+    ways = tuple(way for e in elements if (way := e.node.way) is not None)
+    return ways if len(ways) == len(elements) else ()
 
 
 def _said(node: Node, name: str, who: Principal) -> Node | None:

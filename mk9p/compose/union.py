@@ -120,7 +120,7 @@ class Composed(Through):
 
     # -- names
 
-    def route(self, names: tuple[str, ...], who: Principal) -> Route | None:  # type: ignore[override]
+    def route(self, names: tuple[str, ...], who: Principal) -> Route | None:
         routes = self._routes
         if routes is None:
             routes = self._routes = Routes(self)

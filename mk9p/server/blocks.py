@@ -20,6 +20,7 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Final
 
 from mk9p.errors import is_errno
+from mk9p.server.across import Across
 from mk9p.server.hops import COUNT, WHEN, WHOSE, Alias, Asked, Late, Own
 from mk9p.server.owed import came, returned
 from mk9p.server.turns import BLOCK
@@ -36,6 +37,8 @@ _RREADDIR, _RLERROR = m.Rreaddir.type, m.Rlerror.type
 for _type in COUNTED:
     _PATH_AT[_type + 1] = -1
 _PATH_AT[_RLERROR] = -1
+
+NEAR: Final = 4096  # bytes; more cost less to be sent apart than to be moved
 
 _request, _reply = Struct("<IBHI").unpack_from, Struct("<IBH").unpack_from
 _get32, _put32 = Struct("<I").unpack_from, Struct("<I").pack_into
@@ -134,6 +137,21 @@ def back(b: "Backend") -> None:
                     _deliver(b, first, at)
                     first = run = at = at + size
                     continue
+                elif isinstance(known, Across):
+                    kind = -1
+                    if (begins := b.crossed(known, type_, buf, at, at + size)) < 0:
+                        _deliver(b, first, at)
+                        del asked[tag]
+                        b.c.exchange.again(b.c, tag, known)
+                        first = run = at = at + size
+                        continue
+                    if begins > at:  # it has become shorter, in front
+                        if at - first > NEAR:
+                            _deliver(b, first, at)
+                            first = begins
+                        else:
+                            buf[first + begins - at : begins] = buf[first:at]
+                            first += begins - at
                 else:
                     kind = -1
                     b.learned(known, type_, buf, at, at + size)

@@ -23,13 +23,14 @@ from mk9p.server.limits import SMALL, Limits
 from mk9p.server.shares import is_stranger
 from mk9p.server.turns import LAST, STRIDE
 from mk9p.session import Request, Session
-from mk9p.tree import Maybe, Node, Stat, settle
+from mk9p.tree import Maybe, Node, Route, Stat, settle
 from mk9p.tree.paths import NAME
 from mk9p.wire import IOHDRSZ, NOFID, QTDIR, Dialect, FrameBuffer, codec
 from mk9p.wire import messages as m
 from mk9p.wire.framing import CAPACITY, MOST
 
 if TYPE_CHECKING:
+    from mk9p.server.crossing import Plan
     from mk9p.server.exchange import Exchange
     from mk9p.server.hops import Hop, Known
     from mk9p.server.listings import Listings
@@ -93,6 +94,7 @@ class Connection:
         self.moves: Moves = {}
         self.relays: dict[int, Hop] = {}  # fids that are another server's (relay.py)
         self.backends: dict[object, Backend] = {}
+        self.plans: dict[tuple[Place, Route], Plan] = {}  # walks that cross (crossing.py)
         self.asked: dict[int, Known] = {}  # what was passed on, by tag (blocks.py)
         self.choked: set[Backend] = set()  # of these, the ones that take no more bytes: no further frame is read
         self.exchange: Exchange

@@ -14,14 +14,15 @@ import trio
 
 from mk9p.auth import Principal
 from mk9p.errors import NineError, ProtocolError
+from mk9p.server.across import Across
 from mk9p.server.blocks import back
 from mk9p.server.connection import Connection, Reply
 from mk9p.server.fids import Fid, Place
 from mk9p.server.hops import Alias, Asked, Hop, Own
 from mk9p.server.owed import PATIENCE, give_up, require_free
 from mk9p.server.relay import Backend
-from mk9p.tree import Open, settle
-from mk9p.wire import QTDIR, Dialect, codec
+from mk9p.tree import Maybe, Open, Way, settle
+from mk9p.wire import NOFID, QTDIR, Dialect, codec
 from mk9p.wire import messages as m
 from mk9p.wire.roles import ENDS, LOCAL, THERE
 
@@ -42,6 +43,11 @@ async def crossed(c: Connection, place: Place, who: Principal) -> Backend | None
     way = place.node.way
     if way is None or who.readonly or place.holders or c.dialect is not Dialect.L or place.node.qtype & ~QTDIR:
         return None
+    return await reach(c, way, who)
+
+
+async def reach(c: Connection, way: Way, who: Principal) -> Backend | None:
+    """Return this client's connection to a server, made if need be; None if there can be none now. Cancelled, nothing has changed."""
     key = (way.address, way.aname, who, way.who)
     b = c.backends.get(key)
     if b is None or (b.dead and b.tried.is_set() and trio.current_time() >= b.resting):
@@ -119,7 +125,10 @@ async def _bring(c: Connection, number: int) -> Fid | None:
     if hop.opened and hop.backend.dead:
         raise NineError(errno.EIO)
     place, who = hop.place, hop.backend.who
-    for name in hop.names:
+    if hop.lead is not None and hop.names:
+        place = await settle(c.step(place.shows(hop.lead), hop.names[0], who))
+        place.parent = hop.place
+    for name in hop.names[hop.lead is not None :]:
         place = await settle(c.step(place, name, who))
     if hop.names and hop.path is not None and place.path != hop.path:
         raise NineError(errno.ESTALE)
@@ -313,6 +322,15 @@ class Exchange:
         self.send(c)
         return True
 
+    def again(self, c: Connection, tag: int, known: Across) -> None:
+        """Do a walk here, name by name, that another server would not do as it was passed on."""
+        walk, old = known.again
+
+        def op(c: Connection, tag: int, fid: int, newfid: int, names: tuple[str, ...]) -> Maybe[Reply]:
+            return walk(c, tag, old, newfid, names)
+
+        self.engine.begin(c, known.type, op, (tag, NOFID, known.number, known.names), known.since)
+
     def lost(self, b: Backend, reason: str) -> None:
         """End a connection that broke: what was asked is answered, what was open stays dead."""
         log.info("the fast way to %s is gone: %s", b.way.address, reason)
@@ -342,4 +360,5 @@ class Exchange:
         c.backends.clear()
         c.relays.clear()
         c.asked.clear()
+        c.plans.clear()
         return old

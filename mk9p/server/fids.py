@@ -77,6 +77,12 @@ class Place:
             made.path, made.holders = place.path, place.holders
         return made
 
+    def shows(self, node: Node) -> "Place":
+        """Return the same place with another node there."""
+        made = Place(node, self.name, self.parent)
+        made.path, made.holders, made.depth = self.path, self.holders, self.depth
+        return made
+
     def child(self, name: str, node: Node) -> "Place":
         return Place(node, name, self)
 

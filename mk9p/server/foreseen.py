@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from mk9p.errors import NineError
 from mk9p.server.asking import other_fid, text_at
+from mk9p.server.fids import Place
 from mk9p.server.hops import ROOT, Asked, Hop
+from mk9p.tree import Node
 from mk9p.wire.roles import CREATES, MADE, MOVES, OPENS, PAIRS
 
 if TYPE_CHECKING:
@@ -34,8 +36,8 @@ def of_walk(b: "Backend", hop: Hop, fid: int, type_: int, buf: bytearray, start:
     way = _led(b, hop, names) if b".." in names else (*hop.names, *(_text(name) for name in names))
     if way is None:
         return None
-    before = hop if newfid == fid else _before(b, newfid)
-    return Asked(b, type_, newfid, _makes(b, newfid, hop, way), hop, hop.names, count, before)
+    before = hop if newfid == fid else before_of(b, newfid)
+    return Asked(b, type_, newfid, make_hop(b, newfid, hop.place, way, hop.lead), hop, hop.names, count, before)
 
 
 def _text(name: bytes) -> str:
@@ -71,7 +73,7 @@ def _stands(hop: Hop) -> bool:
     return way is hop.way
 
 
-def _before(b: "Backend", fid: int) -> Hop | None:
+def before_of(b: "Backend", fid: int) -> Hop | None:
     """Return what a new fid may still be, if it is not yet known here that it is none; raises EEXIST for one in use."""
     before = b.c.relays.get(fid)
     if fid in b.c.session.fids or fid == ROOT or (before and (before.sure or before.backend is not b)):
@@ -79,13 +81,14 @@ def _before(b: "Backend", fid: int) -> Hop | None:
     return before
 
 
-def _makes(b: "Backend", fid: int, hop: Hop, names: tuple[str, ...]) -> Hop:
+def make_hop(b: "Backend", fid: int, place: Place, names: tuple[str, ...], lead: Node | None) -> Hop:
+    """Return what a fid will be, which is noted. Raises EMFILE, ENOMEM."""
     c = b.c
     if len(c.relays) >= c.max_relays:
         c.account.fids.more()
     if c.full:
         raise NineError(errno.ENOMEM)
-    made = c.relays[fid] = Hop(b, hop.place, names)
+    made = c.relays[fid] = Hop(b, place, names, lead=lead)
     made.sure = False
     return made
 
@@ -113,6 +116,6 @@ def of_other(b: "Backend", hop: Hop, fid: int, type_: int, buf: bytearray, start
         newfid = _u32(buf, start + 11)[0]
         if newfid in b.limbo:
             return None
-        before = _before(b, newfid)
-        return Asked(b, type_, newfid, _makes(b, newfid, hop, hop.names), before=before)
+        before = before_of(b, newfid)
+        return Asked(b, type_, newfid, make_hop(b, newfid, hop.place, hop.names, hop.lead), before=before)
     return None

@@ -6,7 +6,7 @@ import attrs
 import trio
 
 from mk9p.server.fids import Place
-from mk9p.tree import Way
+from mk9p.tree import Node, Way
 from mk9p.wire import messages as m
 
 if TYPE_CHECKING:
@@ -22,12 +22,23 @@ WHEN: Final = 64  # where the time begins, in ns
 
 
 class Hop:
-    """A fid that is theirs, or the crossing to it: the place where the crossing is, the names from there, and the qid.path that they led to."""
+    """A fid that is theirs, or the crossing to it: the place where the crossing is, the names from there, and the qid.path that they led to.
 
-    __slots__ = ("backend", "crossing", "names", "opened", "path", "place", "sure", "void", "way")
+    `lead`: the node that the first of the names is in, where the place's own may have become
+    another server's since.
+    """
 
-    def __init__(self, backend: "Backend", place: Place, names: tuple[str, ...], way: Way | None = None) -> None:
-        self.backend, self.place, self.names = backend, place, names
+    __slots__ = ("backend", "crossing", "lead", "names", "opened", "path", "place", "sure", "void", "way")
+
+    def __init__(
+        self,
+        backend: "Backend",
+        place: Place,
+        names: tuple[str, ...],
+        way: Way | None = None,
+        lead: Node | None = None,
+    ) -> None:
+        self.backend, self.place, self.names, self.lead = backend, place, names, lead
         self.way, self.crossing = way, way is not None and not way.whole
         self.path: int | None = None
         self.opened = False
@@ -65,23 +76,46 @@ class Asked:
 
 @attrs.define(eq=False)
 class Own:
-    """A request of our own: `done` when its answer is known, `good` if it is a walk that went all the way; its last qid.path there is `path` then."""
+    """A request of our own: `done` when its answer, the frame `said`, is known, or will never come.
+
+    `fits`: it is an Rwalk of as many qids as it says, and no more than there may be. `good`: the
+    walk went all the way; its last qid.path there is `path` then. `orphan`: the fid that it makes,
+    and that nobody wants any more.
+    """
 
     backend: "Backend"
     wanted: int
     done: trio.Event = attrs.field(factory=trio.Event)
+    fits: bool = False
     good: bool = False
     path: int | None = None
+    said: bytearray | None = None
+    orphan: int | None = None
 
     def answered(self, type_: int, buf: bytearray, start: int, size: int) -> None:
-        self.good = (
-            type_ == m.Rwalk.type
-            and size == 9 + 13 * self.wanted
-            and int.from_bytes(buf[start + 7 : start + 9], "little") == self.wanted
-        )
+        count = int.from_bytes(buf[start + 7 : start + 9], "little")
+        self.fits = type_ == m.Rwalk.type and size == 9 + 13 * count and count <= self.wanted
+        self.good = self.fits and count == self.wanted
         if self.good and self.wanted:
             self.path = int.from_bytes(buf[start + size - 8 : start + size], "little")
+        self.said = buf[start : start + size]
+        if self.orphan is not None:
+            self.backend.limbo.discard(self.orphan)
+            if self.good:
+                self.backend.leave(self.orphan)
         self.done.set()
+
+    async def wait(self, number: int) -> None:
+        """Wait for the answer to a walk to a fid. Cancelled, the fid is clunked when it is there."""
+        try:
+            await self.done.wait()
+        except trio.Cancelled:
+            if not self.done.is_set():
+                self.orphan = number
+                self.backend.limbo.add(number)
+            elif self.good and not self.backend.dead:
+                self.backend.leave(number)
+            raise
 
 
 class Alias:

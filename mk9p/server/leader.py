@@ -323,7 +323,9 @@ class Leader(Links):
                             return self._waits(worker, Request(tag, type_, job, TEXT * (end - start)))
                 except FAILURE as error:
                     reply = failure(c, type_, tag, int.from_bytes(buf[start + 7 : start + 11], "little"), error)
-                if reply is not None:
+                if reply is None:
+                    late += tag in asked
+                else:
                     out.append(reply)
                     c.out_size += len(reply)
                 if c.out_size > most:

@@ -16,6 +16,7 @@ from mk9p.errors import NineError, translate
 from mk9p.server.accounts import ENTRY
 from mk9p.server.closing import close, close_nowait, put
 from mk9p.server.connection import JOIN, Connection, Reply, check_name
+from mk9p.server.crossing import cross
 from mk9p.server.exchange import carry, crossed
 from mk9p.server.fids import Fid, Place, qid
 from mk9p.server.limits import SMALL
@@ -111,6 +112,21 @@ def walk(c: Connection, tag: int, fid: int, newfid: int, names: tuple[str, ...])
         raise NineError(errno.EEXIST, "fid already in use")
     if names and old.how is not None and newfid == fid:
         raise NineError(errno.EBADF, "walk of an open fid to itself")
+    route = old.place.node.route
+    if (
+        route is not None
+        and newfid != fid
+        and (found := route(names, old.who)) is not None
+        and (reply := cross(c, tag, old, newfid, names, found, _by_name)) is not NotImplemented
+    ):
+        return reply  # type: ignore[no-any-return]
+    return _by_name(c, tag, old, newfid, names, fid)
+
+
+def _by_name(
+    c: Connection, tag: int, old: Fid, newfid: int, names: tuple[str, ...], fid: int = NOFID
+) -> Reply | Awaitable[Reply]:
+    """Walk name by name from `old`, which is the fid `fid` if that may be moved."""
     place, who = old.place, old.who
     qids: list[Qid] = []
     try:
@@ -119,10 +135,10 @@ def walk(c: Connection, tag: int, fid: int, newfid: int, names: tuple[str, ...])
                 check_name(name)
             step = c.step(place, name, who)
             if type(step) is not Place:
-                return _walk(c, tag, fid, newfid, names, place, qids, step)
+                return _walk(c, tag, old, newfid, names, fid, place, qids, step)
             stat = step.node.stat()
             if type(stat) is not Stat:
-                return _walk(c, tag, fid, newfid, names, place, qids, step, stat)
+                return _walk(c, tag, old, newfid, names, fid, place, qids, step, stat)
             place = step
             qids.append(qid(place, stat))
     except OSError:
@@ -143,16 +159,16 @@ def walk(c: Connection, tag: int, fid: int, newfid: int, names: tuple[str, ...])
 async def _walk(
     c: Connection,
     tag: int,
-    fid: int,
+    old: Fid,
     newfid: int,
     names: tuple[str, ...],
+    fid: int,
     place: Place,
     qids: list[Qid],
     step: Any,
     stat: Maybe[Stat] | None = None,
 ) -> Reply:
     """Go on with a walk from where the tree began to wait: in the middle of a step, or of the `stat` after it."""
-    old = c.session.fid(fid)
     try:
         while True:
             place = await settle(step)

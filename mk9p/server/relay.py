@@ -33,6 +33,7 @@ import trio
 from mk9p.auth import Principal
 from mk9p.dial import Link, dial
 from mk9p.errors import NineError, ProtocolError
+from mk9p.server.across import AGAIN, Across, mended
 from mk9p.server.asking import rpc
 from mk9p.server.foreseen import of_other, of_walk
 from mk9p.server.hops import COUNT, ROOT, WHEN, WHOSE, Alias, Asked, Hop, Known, Late, Own
@@ -71,10 +72,12 @@ class Backend:
         self.asked = c.asked  # by tag; a number where the answer tells us nothing (blocks.py)
         marks = {b.mark for b in c.backends.values()}
         self.mark: int = next(mark for mark in count(0, 256) if mark not in marks)
-        self.out: list[bytes | memoryview] = []
+        self.out: list[bytes | bytearray | memoryview] = []
         self.run: list[int] = [0, 0]  # frames to pass on that lie side by side in the client's buffer
         self.blocked = False
         self.queued = self.more = False  # it waits for a turn; replies were received that are not passed on yet
+        self.root = 0  # the qid.path of its root, there
+        self.dots: bool | None = None  # whether `..` of that is the root; None if nobody knows yet
         self.limbo: set[int] = set()  # numbers of fids that may yet come to be there (owed.py)
         self.stride = 0  # turns.py counts in blocks here
 
@@ -103,6 +106,7 @@ class Backend:
                 attached = await rpc(link, self.frames, m.Tattach, 1, ROOT, NOFID, who.name, self.way.aname, who.uid)
                 if not isinstance(attached, m.Rattach):
                     raise NineError(errno.EACCES)
+                self.root = attached.qid.path
         except (OSError, ProtocolError, trio.TooSlowError) as error:
             log.debug("no fast way to %s: %s", self.way.address, error)
             self.resting = trio.current_time() + REST
@@ -135,8 +139,7 @@ class Backend:
 
         Not cancelled: the answer comes, or the link ends.
         """
-        own = self._ask(m.Twalk, len(names), ROOT, number, names)
-        self.c.exchange.send(self.c)
+        own = self.walk(number, names)
         with trio.CancelScope(shield=True):
             await own.done.wait()
         if own.good and path is not None and own.path is not None and self.way.paths[own.path] != path:
@@ -145,6 +148,12 @@ class Backend:
                 self.leave(number)
             return False
         return own.good
+
+    def walk(self, number: int, names: tuple[str, ...]) -> Own:
+        """Walk to a fid there by names from the root."""
+        own = self._ask(m.Twalk, len(names), ROOT, number, names)
+        self.c.exchange.send(self.c)
+        return own
 
     def leave(self, number: int) -> None:
         """Clunk a fid there that was made ours. Its answer is not waited for: what is asked later comes later."""
@@ -276,10 +285,7 @@ class Backend:
             return
         count = path = 0
         if type_ == _RWALK:
-            if end - start < 9 or end - start != 9 + 13 * (count := _u16(buf, start + 7)[0]):
-                raise self.garbage(type_)
-            if count > known.count:
-                raise ProtocolError(f"{self.way.address} answers a walk of {known.count} names with {count} qids")
+            count = self._counted(known, buf, start, end)
             for at in range(start + 14, end, 13):
                 _put64(buf, at, path := self.way.paths[_u64(buf, at)[0]])
         if hop is not None:
@@ -293,7 +299,7 @@ class Backend:
             if known.names and end - start >= 20:  # else it is refused for its length
                 hop.names, hop.path = hop.names + known.names, self.way.paths[_u64(buf, start + 12)[0]]
         elif known.type in MOVES:
-            hop.place, hop.names = base.place, base.names + known.names
+            hop.place, hop.names, hop.lead = base.place, base.names + known.names, base.lead
         else:
             hop.path = path if count else base.path
             if known.before is base:
@@ -301,13 +307,43 @@ class Backend:
             if base.names is not known.names:  # what it was walked from was not where it seemed to be
                 hop.names = base.names + hop.names[len(known.names) :]
 
+    def _counted(self, known: Asked, buf: bytearray, start: int, end: int) -> int:
+        """Return how many qids an Rwalk has."""
+        count: int = 0
+        if end - start < 9 or end - start != 9 + 13 * (count := _u16(buf, start + 7)[0]):
+            raise self.garbage(_RWALK)
+        if count > known.count:
+            raise ProtocolError(f"{self.way.address} answers a walk of {known.count} names with {count} qids")
+        return count
+
+    def crossed(self, known: Across, type_: int, buf: bytearray, start: int, end: int) -> int:
+        """Note what the answer to a walk that crossed tells, and make it the client's; returns where it begins then, or AGAIN (across.py)."""
+        if known.backend is not self or type_ not in (_RWALK, _RLERROR):
+            raise self.garbage(type_)
+        hop, lead = known.hop, known.lead
+        assert hop is not None
+        hop.sure = True
+        whole = False
+        if type_ == _RWALK:
+            whole = self._counted(known, buf, start, end) == known.count
+            begins = mended(self, lead, known.head, None, buf, start, end)
+        else:
+            begins = AGAIN if lead.top else start
+        if whole and begins >= 0:
+            hop.path = _u64(buf, end - 8)[0]
+            return begins
+        self.failed(known)
+        if whole:
+            self.leave(known.number)
+        return begins
+
     def failed(self, known: Asked) -> None:
         """Take back what a request would have made of a fid. Its number may be another fid's by now."""
         hop, before = known.hop, known.before
         if known.type not in MADE or hop is None:
             return
         if before is not None and not before.void:
-            hop.place, hop.names, hop.path = before.place, before.names, before.path
+            hop.place, hop.names, hop.path, hop.lead = before.place, before.names, before.path, before.lead
             hop.opened = hop.opened or before.opened
             return
         hop.void = True

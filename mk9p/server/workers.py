@@ -5,7 +5,7 @@ leader.py tells the theory.
 
 import types
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from time import monotonic_ns
 from typing import Any, Final
 
@@ -171,6 +171,12 @@ class Workers(ABC):
             held(c, request.type, job.args[1], ns)
         self._finish(request, reply)
         return None
+
+    def begin(self, c: Connection, type_: int, op: Callable[..., Any], args: tuple[Any, ...], since: int) -> None:
+        """Do a request when its connection has its turn, that has come a while ago."""
+        request = Request(args[0], type_, Job(c, (op, op), args, since=since))
+        c.session.enter(request, args[1:])
+        self.may_run(c, [request])
 
     def _done(self, c: Connection, request: Request, reply: bytes | None) -> None:
         self._finish(request, reply)

@@ -60,7 +60,11 @@ def walks(name: str, test: str, window: int) -> Load:
         ("union", "mounted"): 0.67,
         ("general", "direct"): 0.15,
     }
-    more: dict[tuple[str, str], float] = {("mounted", "direct"): later, ("bound", "direct"): 0, ("general", "direct"): 0}
+    more: dict[tuple[str, str], float] = {
+        ("mounted", "direct"): later,
+        ("bound", "direct"): 0,
+        ("general", "direct"): 0,
+    }
     return Load(f"composed: {name} w={window}", ("-w", str(window), test), gates, later=more if window == 1 else {})
 
 

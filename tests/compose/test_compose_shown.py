@@ -30,6 +30,8 @@ class Odd(Node):
     way = Way("unix!/s", "", (), Foreign(b"secret"))
     descriptors = 3
     weight = 4
+    route: Any = len
+    below: Any = len
 
     def __init__(self) -> None:
         self.used = 0
@@ -60,16 +62,26 @@ def composed(node: Node) -> Composed:
 SHOWN: dict[type[Node], tuple[Any, dict[str, str]]] = {
     ReadOnly: (
         ReadOnly,
-        {"way": "who went there would not be kept from changes"},
+        {
+            "way": "who went there would not be kept from changes",
+            "route": "the same",
+            "below": "it shows what is there",
+        },
     ),
     Granted: (
         lambda node: Granted(node, ROOT),
-        {"way": "the same place, for another user"},
+        {
+            "way": "the same place, for another user",
+            "route": "a walk there would be another user's",
+            "below": "the same",
+        },
     ),
     Composed: (
         composed,
         {
             "way": "the same place, of which the mount table may have a part",
+            "route": "the mount table's",
+            "below": "what is below may be the mount table's",
             "hold": "for all elements",
             "release": "for all elements",
             "dtype": "a listing says it; the type of a directory is told by qtype",

@@ -1,0 +1,198 @@
+"""Walks that cross into other servers, on their way there (across.py tells the theory).
+
+Rules
+* It is passed on at once, and what is asked after it too, if it is certain where it goes and the
+  client has its connection there. Else it waits for its answers, and what names its fid waits for
+  it: where the connection is yet to be made, and in a union, of which the next part is asked where
+  one has no such name.
+* Who may search the directories up to the mount point is judged here, with each walk; that one and
+  what is below is the other server's to judge, which knows the user as itself.
+* Whatever is not plain goes name by name, as do walks that would go another way than the client's
+  requests for what they find: readers of listeners that refuse changes, other dialects, trees that
+  count who has them open.
+"""
+
+import errno
+from functools import lru_cache
+from struct import Struct
+from typing import Any, Final
+
+import attrs
+
+from mk9p.auth import EXEC, Principal, may
+from mk9p.errors import NineError
+from mk9p.server.across import AGAIN, HEAD, QID, Across, General, Lead, mended
+from mk9p.server.connection import Connection, Reply
+from mk9p.server.exchange import reach
+from mk9p.server.fids import Fid, Place, qid
+from mk9p.server.foreseen import before_of, make_hop
+from mk9p.server.hops import ROOT
+from mk9p.server.owed import enter
+from mk9p.server.relay import Backend
+from mk9p.tree import Route, Stat, settle
+from mk9p.tree.paths import NAME
+from mk9p.wire import Dialect, codec
+from mk9p.wire import messages as m
+
+KEPT: Final = 256  # plans of a connection
+
+_pack = codec(Dialect.L, m.Twalk.type).pack
+_put_qid: Final = Struct("<BIQ").pack
+_put_tag: Final = Struct("<H").pack_into
+_RWALK, _RLERROR = m.Rwalk.type, m.Rlerror.type
+
+
+@attrs.frozen(eq=False)
+class Plan:
+    """A route as it begins at one place: where its names lead, the last of which is `place`, and the servers behind it."""
+
+    start: Place
+    places: tuple[Place, ...]
+    place: Place
+    leads: tuple[Lead, ...]
+
+
+def cross(
+    c: Connection, tag: int, old: Fid, newfid: int, names: tuple[str, ...], route: Route, general: General
+) -> Any:
+    """Let a walk go over to another server. None: it has; an awaitable of its reply; NotImplemented: it is to go name by name.
+
+    Raises EEXIST, ENOMEM, EMFILE.
+    """
+    start, who = old.place, old.who
+    if not route.ways or who.readonly or c.dialect is not Dialect.L or newfid >= ROOT or not _plain(names):
+        return NotImplemented
+    plan = c.plans.get((start, route)) or _plan(c, start, route, names, who)
+    if plan.place.holders or start.depth + len(names) > c.limits.depth or (head := _head(plan, who)) is None:
+        return NotImplemented
+    if route.certain and len(plan.leads) == 1:
+        lead = plan.leads[0]
+        b = c.backends.get(lead.key)
+        if b is not None and b.link is not None and newfid not in b.limbo and (b.dots or not lead.dots):
+            _pass(c, b, tag, old, newfid, names, plan, head, general)
+            return None
+    return _wait(c, tag, old, newfid, names, plan, head, general)
+
+
+@lru_cache(maxsize=4096)
+def _plain(names: tuple[str, ...]) -> bool:
+    """Tell whether names are none that need a word: those that no file has, and `.` and `..`."""
+    return all(
+        0 < len(name) <= NAME and name not in (".", "..") and "/" not in name and "\0" not in name for name in names
+    )
+
+
+def _plan(c: Connection, start: Place, route: Route, names: tuple[str, ...], who: Principal) -> Plan:
+    if len(c.plans) >= KEPT:
+        c.plans.clear()
+    place, places = start, list[Place]()
+    for node, name in zip(route.nodes, names, strict=False):
+        place = place.child(name, node)
+        places.append(place)
+    leads = tuple(
+        Lead(way, node, (way.address, way.aname, who, way.who), len(places), place.path)
+        for way, node in zip(route.ways, route.leads, strict=True)
+    )
+    plan = c.plans[start, route] = Plan(start, tuple(places), place, leads)
+    return plan
+
+
+def _head(plan: Plan, who: Principal) -> bytes | None:
+    """Return the qids of the names before the mount point's; None if they can't be told at once, or may not be walked."""
+    head = b""
+    at = plan.start
+    for place in plan.places:
+        if who.uid != 0 and not at.node.guards:
+            stat = at.node.stat()
+            if type(stat) is not Stat or not may(who, stat.mode, stat.uid, stat.gid, EXEC):
+                return None
+        if place is plan.place:
+            break
+        stat = place.node.stat()
+        if type(stat) is not Stat:
+            return None
+        head += _put_qid(*qid(place, stat))
+        at = place
+    return head
+
+
+def _pass(
+    c: Connection,
+    b: Backend,
+    tag: int,
+    old: Fid,
+    newfid: int,
+    names: tuple[str, ...],
+    plan: Plan,
+    head: bytes,
+    general: General,
+) -> None:
+    lead = plan.leads[0]
+    rest = names[lead.known :]
+    before = before_of(b, newfid)
+    hop = make_hop(b, newfid, plan.place, rest, lead.node)
+    known = Across(b, newfid, hop, before, lead, head, names, (general, old))
+    known.since = c.counts.since
+    frame: bytes | bytearray = _pack(tag, ROOT, newfid, lead.names + rest)
+    if tag in b.asked:  # it is owed an answer
+        frame = bytearray(frame)
+        enter(b, tag, known, frame, 0)
+    else:
+        b.asked[tag] = known
+    b.settle(c.frames.buf)
+    b.out.append(frame)
+
+
+async def _wait(
+    c: Connection,
+    tag: int,
+    old: Fid,
+    newfid: int,
+    names: tuple[str, ...],
+    plan: Plan,
+    head: bytes,
+    general: General,
+) -> Reply:
+    """Walk over by one lead after the other, as far as the first that has the next name."""
+    own: bytes | None = None
+    missing = 0
+    for lead in plan.leads:
+        b = await reach(c, lead.way, old.who)
+        if b is None or newfid in b.limbo or (lead.dots and b.dots is False):
+            break
+        rest = names[lead.known :]
+        walked = b.walk(newfid, (*lead.names, *rest))
+        await walked.wait(newfid)
+        frame = walked.said
+        if frame is None or b.dead:
+            break
+        if frame[4] != _RWALK:
+            b.dots = b.dots or not lead.dots
+            if lead.top or frame[4] != _RLERROR or int.from_bytes(frame[7:11], "little") != errno.ENOENT:
+                break
+            missing += 1
+            continue
+        begins = mended(b, lead, head, own, frame, 0, len(frame)) if walked.fits else AGAIN
+        if begins < 0:
+            if walked.good:
+                b.leave(newfid)
+            break
+        if not walked.good and lead is not plan.leads[-1] and len(frame) == HEAD + QID * lead.top:
+            own = own or bytes(frame[-QID:])
+            continue
+        if walked.good:
+            _enter(b, newfid, plan, lead, rest, frame)
+        _put_tag(frame, begins + 5, tag)
+        return bytes(frame[begins:])
+    if missing == len(plan.leads):
+        raise NineError(errno.ENOENT)
+    return await settle(general(c, tag, old, newfid, names))
+
+
+def _enter(b: Backend, newfid: int, plan: Plan, lead: Lead, rest: tuple[str, ...], frame: bytearray) -> None:
+    try:
+        hop = make_hop(b, newfid, plan.place, rest, lead.node)
+    except OSError:
+        b.leave(newfid)
+        raise
+    hop.sure, hop.path = True, int.from_bytes(frame[-8:], "little")
