@@ -2,8 +2,8 @@
 
 * So many are asked at once as can be answered in a moment; one that has not answered for `MOMENT` waits, costs nothing, and lets the next be asked.
   So a thousand answers are not all late because of each other, and a silent kernel keeps nobody from the others.
-* A kernel that has not answered when all have been silent for `PATIENCE` is left out, as is one that is down. It is asked again the next time, but
-  then nobody waits for it longer than a moment, until it answers: a silent kernel costs a second once.
+* A kernel that has not answered when all have been silent for `PATIENCE` is left out, as is one that is down. It is asked again the next time, before
+  the others, but then nobody waits a moment longer for it, until it answers: a silent kernel costs a second once.
 """
 
 import errno
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 PATIENCE: Final = 1.0  # seconds: a kernel that is up answers in milliseconds, and nobody at `ls` likes to wait longer
 MOMENT: Final = 0.05  # seconds: some tens of round trips to a kernel of this machine
-AT_ONCE: Final = 32  # dialling this many, attaching and listing, takes this process less than a moment or two
+AT_ONCE: Final = 16  # dialling this many, attaching and listing, takes this process less than a moment
 
 Entry: TypeAlias = tuple[str, Node]
 Kernels: TypeAlias = Callable[[Principal], Awaitable[Node]]
@@ -56,8 +56,8 @@ class Everyone:
 
         Left out is who is down, silent, refuses, or has no such thing. A cancelled call cancels what it asked.
         """
-        left = deque(await settle((await self._kernels(who)).entries(who)))
-        order = [name for name, _ in left]
+        kernels = list(await settle((await self._kernels(who)).entries(who)))
+        left = deque(kernel for kernel in kernels if kernel[0] not in self._silent)
         answers: dict[str, T] = {}
         fresh: dict[str, float] = {}  # asked a moment ago at most -> when
         late: set[str] = set()  # asked before that
@@ -75,7 +75,11 @@ class Everyone:
             stirred.set()
 
         async with trio.open_nursery() as nursery:
-            while len(answers) < (enough or len(order) + 1):
+            for name, tree in kernels:
+                if name in self._silent:
+                    late.add(name)
+                    nursery.start_soon(one, name, tree)
+            while len(answers) < (enough or len(kernels)):
                 now = trio.current_time()
                 for name in [name for name, since in fresh.items() if now >= since + MOMENT]:
                     del fresh[name]
@@ -86,13 +90,13 @@ class Everyone:
                     nursery.start_soon(one, name, tree)
                 if fresh:
                     until = next(iter(fresh.values())) + MOMENT
-                elif late <= self._silent or now >= heard + PATIENCE:
-                    break
                 else:
-                    until = heard + PATIENCE
+                    until = heard + (MOMENT if late <= self._silent else PATIENCE)
+                    if not late or now >= until:
+                        break
                 stirred = trio.Event()
                 with trio.move_on_at(until):
                     await stirred.wait()
             nursery.cancel_scope.cancel()
         self._silent |= late
-        return [(name, answers[name]) for name in order if name in answers]
+        return [(name, answers[name]) for name, _ in kernels if name in answers]
