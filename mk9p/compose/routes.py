@@ -29,11 +29,10 @@ KEPT: Final = 4096  # routes from one directory: a mount point and a user each
 
 @attrs.frozen(eq=False)
 class _Known:
-    """A route, the directory that it ends in, and what our own tree said on the way: of which node, by which name, and what."""
+    """A route, and the directory that it ends in."""
 
     route: Route
     end: "Composed"
-    said: tuple[tuple[Node, str, Node | None], ...]
 
 
 class Routes:
@@ -41,29 +40,25 @@ class Routes:
 
     def __init__(self, start: "Composed") -> None:
         self._start = start
+        self._table = start.resolver.table
         self._generation = -1
         self._known: dict[tuple[tuple[str, ...], Principal], _Known] = {}
         self._depths: list[int] = []
 
     def find(self, names: tuple[str, ...], who: Principal) -> Route | None:
         """Return where a walk by these names crosses; None if it is to be gone name by name."""
-        generation = self._start.resolver.table.generation
-        if generation != self._generation or len(self._known) >= KEPT:
-            self._generation = generation
+        if self._table.generation != self._generation or len(self._known) >= KEPT:
+            self._generation = self._table.generation
             self._known.clear()
             self._depths.clear()
         for depth in self._depths:
             known = self._known.get((names[:depth], who))
-            if known is not None and depth < len(names) and self._stands(known, names[depth], who):
-                return known.route
+            if known is not None and depth < len(names) and known.route.stands():
+                end = known.end
+                elements = end.now(who)
+                if elements and (end.bare or not end.resolver.special(elements, end.at, names[depth])):
+                    return known.route
         return self._new(names, who)
-
-    def _stands(self, known: _Known, name: str, who: Principal) -> bool:
-        end = known.end
-        elements = end.now(who)
-        if elements is None or not (end.bare or not end.resolver.special(elements, end.at, name)):
-            return False
-        return all(_said(node, name, who) is child for node, name, child in known.said)
 
     def _new(self, names: tuple[str, ...], who: Principal) -> Route | None:
         at, nodes = self._start, list["Composed"]()
@@ -96,10 +91,15 @@ class Routes:
         elements = at.now(who)
         if elements is None or not all(_is_local(node) for node in nodes[:-1]):
             return None
-        route = Route(tuple(nodes), tuple(e.node for e in elements), _ways(elements), certain)
         if any(e.node.below is None for e in elements):
             return None
-        self._known[names[: len(nodes)], who] = _Known(route, at, tuple(said))
+        table, generation = self._table, self._table.generation
+
+        def stands() -> bool:
+            return table.generation == generation and all(_said(node, name, who) is child for node, name, child in said)
+
+        route = Route(tuple(nodes), tuple(e.node for e in elements), _ways(elements), certain, stands)
+        self._known[names[: len(nodes)], who] = _Known(route, at)
         if len(nodes) not in self._depths:
             self._depths.append(len(nodes))
         return route

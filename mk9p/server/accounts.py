@@ -48,6 +48,7 @@ ENTRY: Final = (
 WAITING: Final = 6400  # a request that waits: its task, its coroutines
 FLUSH: Final = 512  # one that waits for what it flushes
 RELAYED: Final = 512  # a fid, or a request, that is another server's
+PLANNED: Final = 1536  # a walk that has crossed, whose way is kept (crossing.py)
 CONNECTION: Final = 12288  # its tables; what it receives into is added
 
 

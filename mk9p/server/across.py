@@ -23,6 +23,7 @@ import attrs
 
 from mk9p.server.hops import Asked, Hop
 from mk9p.tree import Maybe, Node, Way
+from mk9p.wire import Dialect, codec
 from mk9p.wire import messages as m
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from mk9p.server.fids import Fid
     from mk9p.server.relay import Backend
 
+_pack = codec(Dialect.L, m.Twalk.type).pack
+_NAMES: Final = 15  # size[4] type[1] tag[2] fid[4] newfid[4] come before the names
 _WALK, _RWALK = m.Twalk.type, m.Rwalk.type
 _u16, _u64 = Struct("<H").unpack_from, Struct("<Q").unpack_from
 _put64, _header = Struct("<Q").pack_into, Struct("<IBHH").pack_into
@@ -45,10 +48,10 @@ General = Callable[["Connection", int, "Fid", int, tuple[str, ...]], Maybe[bytes
 
 @attrs.frozen(eq=False)
 class Lead:
-    """One server that a route leads to, and how its answers become the client's.
+    """One server that a walk may go over to, and how its answers become the client's.
 
-    `key` tells a client's connection there, `names` lead from its root to where the rest begins,
-    `dots` of them are `..`. `top`: how many of the qids that it answers stand for these; `cut`: how
+    `key` tells a client's connection there, `names` lead from its root, `dots` of them are `..`, and
+    then come those below; `packed` are all of them, as a Twalk has them. `top`: how many of the qids that it answers stand for these; `cut`: how
     many of them the client did not ask for; `known`: for how many names it did, and `path` is the
     qid.path of the last of those, which is ours to say.
     """
@@ -58,17 +61,20 @@ class Lead:
     key: tuple[object, ...]
     known: int
     path: int
+    rest: tuple[str, ...]
     names: tuple[str, ...] = attrs.field(init=False)
+    packed: bytes = attrs.field(init=False)
     top: int = attrs.field(init=False)
     dots: int = attrs.field(init=False)
     cut: int = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        put, below = object.__setattr__, self.way.names
-        put(self, "dots", max(0, self.known - len(below)))
-        put(self, "names", ("..",) * self.dots + below)
-        put(self, "top", len(self.names))
+        put, above = object.__setattr__, self.way.names
+        put(self, "dots", max(0, self.known - len(above)))
+        put(self, "top", self.dots + len(above))
         put(self, "cut", self.top - self.known)
+        put(self, "names", ("..",) * self.dots + above + self.rest)
+        put(self, "packed", _pack(0, 0, 0, self.names)[_NAMES:])
 
 
 class Across(Asked):
@@ -90,9 +96,10 @@ class Across(Asked):
         names: tuple[str, ...],
         again: "tuple[General, Fid]",
     ) -> None:
-        count = lead.cut + len(names)
-        super().__init__(backend, _WALK, newfid, hop, names=names, count=count, before=before)
-        self.lead, self.head, self.again = lead, head, again
+        self.backend, self.type, self.number, self.hop, self.before = backend, _WALK, newfid, hop, before
+        self.lead, self.head, self.names, self.again = lead, head, names, again
+        self.count = lead.cut + len(names)
+        self.base = self.old = None
 
 
 def mended(b: "Backend", lead: Lead, head: bytes, own: bytes | None, buf: bytearray, start: int, end: int) -> int:

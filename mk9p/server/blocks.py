@@ -25,7 +25,7 @@ from mk9p.server.hops import COUNT, WHEN, WHOSE, Alias, Asked, Late, Own
 from mk9p.server.owed import came, returned
 from mk9p.server.turns import BLOCK
 from mk9p.wire import messages as m
-from mk9p.wire.roles import COUNTED, DATA, PATH_AT, PLAIN
+from mk9p.wire.roles import COUNTED, DATA, ENDS, PATH_AT, PLAIN
 
 if TYPE_CHECKING:
     from mk9p.server.connection import Connection
@@ -45,8 +45,11 @@ _get32, _put32 = Struct("<I").unpack_from, Struct("<I").pack_into
 _get64, _put64 = Struct("<Q").unpack_from, Struct("<Q").pack_into
 
 
+PASSED: Final = PLAIN | ENDS  # what may go over in a block
+
+
 def forward(c: "Connection") -> bool:
-    """Pass on the plain requests with which begins what was received, as far as they may all go over at once; True if nothing is left.
+    """Pass on the requests with which begins what was received, as far as they may all go over at once; True if nothing is left.
 
     They are a block at most: the caller looks at the clock.
     """
@@ -58,14 +61,16 @@ def forward(c: "Connection") -> bool:
     stop = min(at + BLOCK, tail - 10)
     b, first, last, mark, since = None, at, -1, 0, counts.since << WHEN
     kind, run, n, known, least, most = -1, at, 0, 0, 11, 0
+    ends = False
     while at < stop:
         size, type_, tag, fid = _request(buf, at)
         if type_ != kind:
             if n:
                 counts.passed(kind, n, at - run)
             kind, run, n, most = type_, at, 0, 0
-            if type_ not in PLAIN:
+            if type_ not in PASSED:
                 break
+            ends = type_ in ENDS
             least = COUNTED.get(type_, 11)
             known = since | type_
         if not least <= size <= limit or size > tail - at:
@@ -87,6 +92,9 @@ def forward(c: "Connection") -> bool:
         if tag in asked:
             break
         asked[tag] = known
+        if ends:
+            del relays[fid]
+            last = -1
         at += size
         n += 1
     if n:

@@ -15,7 +15,7 @@ import trio
 from mk9p.auth import EXEC, Policy, Principal, may
 from mk9p.dial import Link
 from mk9p.errors import NineError
-from mk9p.server.accounts import CONNECTION, FID, RELAYED, WAITING, Account, Books
+from mk9p.server.accounts import CONNECTION, FID, PLANNED, RELAYED, WAITING, Account, Books
 from mk9p.server.beginning import Beginning
 from mk9p.server.counts import Counts, Tally
 from mk9p.server.fids import Fid, Place
@@ -23,7 +23,7 @@ from mk9p.server.limits import SMALL, Limits
 from mk9p.server.shares import is_stranger
 from mk9p.server.turns import LAST, STRIDE
 from mk9p.session import Request, Session
-from mk9p.tree import Maybe, Node, Route, Stat, settle
+from mk9p.tree import Maybe, Node, Stat, settle
 from mk9p.tree.paths import NAME
 from mk9p.wire import IOHDRSZ, NOFID, QTDIR, Dialect, FrameBuffer, codec
 from mk9p.wire import messages as m
@@ -84,6 +84,7 @@ class Connection:
         self.most = limits.out  # bytes of replies that may be queued before they are sent
         self.max_relays = 0  # how many fids of other servers it may have, as far as was granted
         self.room = len(self.frames.buf)  # bytes that it receives into, as counted
+        self.crowded = False  # whoever it belongs to had too much when that was last counted, once a batch
         self.extra = 0  # bytes that are kept for it and no fid, on that account
         self.tally: Tally
         self.shares: Shares
@@ -94,7 +95,7 @@ class Connection:
         self.moves: Moves = {}
         self.relays: dict[int, Hop] = {}  # fids that are another server's (relay.py)
         self.backends: dict[object, Backend] = {}
-        self.plans: dict[tuple[Place, Route], Plan] = {}  # walks that cross (crossing.py)
+        self.plans: dict[tuple[Place, tuple[str, ...]], Plan] = {}  # walks that cross (crossing.py)
         self.asked: dict[int, Known] = {}  # what was passed on, by tag (blocks.py)
         self.choked: set[Backend] = set()  # of these, the ones that take no more bytes: no further frame is read
         self.exchange: Exchange
@@ -196,11 +197,11 @@ class Connection:
         session = self.session
         extra = self.room + session.held + WAITING * len(session.tags) + (self.out_size if self.blocked else 0)
         if self.backends:
-            extra += RELAYED * (len(self.relays) + len(self.asked))
+            extra += RELAYED * (len(self.relays) + len(self.asked)) + PLANNED * len(self.plans)
             extra += sum(len(b.frames.buf) for b in self.backends.values())
         self.account.used += extra - self.extra
         self.extra = extra
-        full = self.full
+        full = self.crowded = self.full
         self.most = JOIN if full else self.limits.out
         if self.attached:
             self.frames.most = CAPACITY if full else MOST

@@ -13,7 +13,6 @@ Rules
 """
 
 import errno
-from functools import lru_cache
 from struct import Struct
 from typing import Any, Final
 
@@ -31,109 +30,122 @@ from mk9p.server.owed import enter
 from mk9p.server.relay import Backend
 from mk9p.tree import Route, Stat, settle
 from mk9p.tree.paths import NAME
-from mk9p.wire import Dialect, codec
+from mk9p.wire import MAXWELEM, Dialect
 from mk9p.wire import messages as m
 
 KEPT: Final = 256  # plans of a connection
 
-_pack = codec(Dialect.L, m.Twalk.type).pack
 _put_qid: Final = Struct("<BIQ").pack
 _put_tag: Final = Struct("<H").pack_into
-_RWALK, _RLERROR = m.Rwalk.type, m.Rlerror.type
+_put_walk: Final = Struct("<IBHII").pack
+_WALK, _RWALK, _RLERROR = m.Twalk.type, m.Rwalk.type, m.Rlerror.type
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class Plan:
-    """A route as it begins at one place: where its names lead, the last of which is `place`, and the servers behind it."""
+    """A walk from one place: its route, where the names of that lead, the last of which is `place`, and the servers behind it.
+
+    `head` are the qids of the others, made when their files' status was `stats`.
+    """
 
     start: Place
+    route: Route
     places: tuple[Place, ...]
     place: Place
     leads: tuple[Lead, ...]
+    stats: list[Stat] = attrs.field(factory=list)
+    head: bytes = b""
 
 
-def cross(
-    c: Connection, tag: int, old: Fid, newfid: int, names: tuple[str, ...], route: Route, general: General
-) -> Any:
+def cross(c: Connection, tag: int, old: Fid, newfid: int, names: tuple[str, ...], general: General) -> Any:
     """Let a walk go over to another server. None: it has; an awaitable of its reply; NotImplemented: it is to go name by name.
 
     Raises EEXIST, ENOMEM, EMFILE.
     """
-    start, who = old.place, old.who
-    if not route.ways or who.readonly or c.dialect is not Dialect.L or newfid >= ROOT or not _plain(names):
+    place, who = old.place, old.who
+    plan = c.plans.get((place, names))
+    if plan is None or not plan.route.stands():
+        plan = _plan(c, place, names, who)
+        if plan is None:
+            return NotImplemented
+    if newfid >= ROOT or not _may(plan, who):
         return NotImplemented
-    plan = c.plans.get((start, route)) or _plan(c, start, route, names, who)
-    if plan.place.holders or start.depth + len(names) > c.limits.depth or (head := _head(plan, who)) is None:
-        return NotImplemented
-    if route.certain and len(plan.leads) == 1:
+    if plan.route.certain and len(plan.leads) == 1:
         lead = plan.leads[0]
         b = c.backends.get(lead.key)
         if b is not None and b.link is not None and newfid not in b.limbo and (b.dots or not lead.dots):
-            _pass(c, b, tag, old, newfid, names, plan, head, general)
+            _pass(c, b, tag, newfid, names, plan, (general, old))
             return None
-    return _wait(c, tag, old, newfid, names, plan, head, general)
+    return _wait(c, tag, old, newfid, names, plan, general)
 
 
-@lru_cache(maxsize=4096)
-def _plain(names: tuple[str, ...]) -> bool:
-    """Tell whether names are none that need a word: those that no file has, and `.` and `..`."""
-    return all(
-        0 < len(name) <= NAME and name not in (".", "..") and "/" not in name and "\0" not in name for name in names
-    )
-
-
-def _plan(c: Connection, start: Place, route: Route, names: tuple[str, ...], who: Principal) -> Plan:
-    if len(c.plans) >= KEPT:
-        c.plans.clear()
+def _plan(c: Connection, start: Place, names: tuple[str, ...], who: Principal) -> Plan | None:
+    """Return how a walk goes over; None if it does not."""
+    if who.readonly or c.dialect is not Dialect.L or start.depth + len(names) > c.limits.depth:
+        return None
+    route = None if start.node.route is None else start.node.route(names, who)
+    if route is None or not route.ways or not all(_is_plain(name) for name in names):
+        return None
     place, places = start, list[Place]()
     for node, name in zip(route.nodes, names, strict=False):
         place = place.child(name, node)
         places.append(place)
+    if place.holders:
+        return None
+    known = len(places)
     leads = tuple(
-        Lead(way, node, (way.address, way.aname, who, way.who), len(places), place.path)
+        Lead(way, node, (way.address, way.aname, who, way.who), known, place.path, names[known:])
         for way, node in zip(route.ways, route.leads, strict=True)
     )
-    plan = c.plans[start, route] = Plan(start, tuple(places), place, leads)
+    if any(len(lead.names) > MAXWELEM for lead in leads):
+        return None
+    if len(c.plans) >= KEPT:
+        c.plans.clear()
+    plan = c.plans[start, names] = Plan(start, route, tuple(places), place, leads)
     return plan
 
 
-def _head(plan: Plan, who: Principal) -> bytes | None:
-    """Return the qids of the names before the mount point's; None if they can't be told at once, or may not be walked."""
-    head = b""
-    at = plan.start
+def _is_plain(name: str) -> bool:
+    """Tell whether a name is none that needs a word: one that no file has, or `.` or `..`."""
+    return 0 < len(name) <= NAME and name not in (".", "..") and "/" not in name and "\0" not in name
+
+
+def _may(plan: Plan, who: Principal) -> bool:
+    """Tell whether a user may search the directories up to the mount point, and note their qids; False too if that can't be told at once."""
+    at, stats = plan.start, list[Stat]()
     for place in plan.places:
         if who.uid != 0 and not at.node.guards:
             stat = at.node.stat()
             if type(stat) is not Stat or not may(who, stat.mode, stat.uid, stat.gid, EXEC):
-                return None
-        if place is plan.place:
-            break
-        stat = place.node.stat()
-        if type(stat) is not Stat:
-            return None
-        head += _put_qid(*qid(place, stat))
+                return False
+        if place is not plan.place:
+            stat = place.node.stat()
+            if type(stat) is not Stat:
+                return False
+            stats.append(stat)
         at = place
-    return head
+    if stats != plan.stats:
+        plan.stats = stats
+        plan.head = b"".join(_put_qid(*qid(place, stat)) for place, stat in zip(plan.places, stats, strict=False))
+    return True
 
 
 def _pass(
     c: Connection,
     b: Backend,
     tag: int,
-    old: Fid,
     newfid: int,
     names: tuple[str, ...],
     plan: Plan,
-    head: bytes,
-    general: General,
+    again: tuple[General, Fid],
 ) -> None:
     lead = plan.leads[0]
-    rest = names[lead.known :]
     before = before_of(b, newfid)
-    hop = make_hop(b, newfid, plan.place, rest, lead.node)
-    known = Across(b, newfid, hop, before, lead, head, names, (general, old))
+    hop = make_hop(b, newfid, plan.place, lead.rest, lead.node)
+    known = Across(b, newfid, hop, before, lead, plan.head, names, again)
     known.since = c.counts.since
-    frame: bytes | bytearray = _pack(tag, ROOT, newfid, lead.names + rest)
+    packed = lead.packed
+    frame: bytes | bytearray = _put_walk(15 + len(packed), _WALK, tag, ROOT, newfid) + packed
     if tag in b.asked:  # it is owed an answer
         frame = bytearray(frame)
         enter(b, tag, known, frame, 0)
@@ -150,7 +162,6 @@ async def _wait(
     newfid: int,
     names: tuple[str, ...],
     plan: Plan,
-    head: bytes,
     general: General,
 ) -> Reply:
     """Walk over by one lead after the other, as far as the first that has the next name."""
@@ -160,8 +171,7 @@ async def _wait(
         b = await reach(c, lead.way, old.who)
         if b is None or newfid in b.limbo or (lead.dots and b.dots is False):
             break
-        rest = names[lead.known :]
-        walked = b.walk(newfid, (*lead.names, *rest))
+        walked = b.walk(newfid, lead.names)
         await walked.wait(newfid)
         frame = walked.said
         if frame is None or b.dead:
@@ -172,7 +182,7 @@ async def _wait(
                 break
             missing += 1
             continue
-        begins = mended(b, lead, head, own, frame, 0, len(frame)) if walked.fits else AGAIN
+        begins = mended(b, lead, plan.head, own, frame, 0, len(frame)) if walked.fits else AGAIN
         if begins < 0:
             if walked.good:
                 b.leave(newfid)
@@ -181,7 +191,7 @@ async def _wait(
             own = own or bytes(frame[-QID:])
             continue
         if walked.good:
-            _enter(b, newfid, plan, lead, rest, frame)
+            _enter(b, newfid, plan, lead, frame)
         _put_tag(frame, begins + 5, tag)
         return bytes(frame[begins:])
     if missing == len(plan.leads):
@@ -189,9 +199,9 @@ async def _wait(
     return await settle(general(c, tag, old, newfid, names))
 
 
-def _enter(b: Backend, newfid: int, plan: Plan, lead: Lead, rest: tuple[str, ...], frame: bytearray) -> None:
+def _enter(b: Backend, newfid: int, plan: Plan, lead: Lead, frame: bytearray) -> None:
     try:
-        hop = make_hop(b, newfid, plan.place, rest, lead.node)
+        hop = make_hop(b, newfid, plan.place, lead.rest, lead.node)
     except OSError:
         b.leave(newfid)
         raise

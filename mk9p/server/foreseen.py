@@ -86,7 +86,7 @@ def make_hop(b: "Backend", fid: int, place: Place, names: tuple[str, ...], lead:
     c = b.c
     if len(c.relays) >= c.max_relays:
         c.account.fids.more()
-    if c.full:
+    if c.crowded:
         raise NineError(errno.ENOMEM)
     made = c.relays[fid] = Hop(b, place, names, lead=lead)
     made.sure = False

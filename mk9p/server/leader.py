@@ -30,7 +30,7 @@ import trio
 
 from mk9p.errors import FAILURE, NineError, ProtocolError
 from mk9p.server.beginning import Beginning
-from mk9p.server.blocks import forward
+from mk9p.server.blocks import PASSED, forward
 from mk9p.server.connection import Connection
 from mk9p.server.exchange import here, theirs
 from mk9p.server.failures import HELD, failure, held
@@ -248,11 +248,14 @@ class Leader(Links):
             stop = last
         try:
             while True:
-                if relays and n:  # with the first frame it was tried already
+                start = frames.head
+                if (
+                    relays and n and start < last and buf[start + 4] in PASSED
+                ):  # with the first frame it was tried already
                     c.counts.run(kind, n, late, end - first, c.out_size + c.gone - before)
                     kind, n, late = -1, 0, 0
                     forward(c)
-                start = frames.head
+                    start = frames.head
                 if start >= stop:
                     if start >= last:
                         break

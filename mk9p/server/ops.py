@@ -112,14 +112,10 @@ def walk(c: Connection, tag: int, fid: int, newfid: int, names: tuple[str, ...])
         raise NineError(errno.EEXIST, "fid already in use")
     if names and old.how is not None and newfid == fid:
         raise NineError(errno.EBADF, "walk of an open fid to itself")
-    route = old.place.node.route
-    if (
-        route is not None
-        and newfid != fid
-        and (found := route(names, old.who)) is not None
-        and (reply := cross(c, tag, old, newfid, names, found, _by_name)) is not NotImplemented
-    ):
-        return reply  # type: ignore[no-any-return]
+    if old.place.node.route is not None and names and newfid != fid:
+        crossed = cross(c, tag, old, newfid, names, _by_name)
+        if crossed is not NotImplemented:
+            return crossed  # type: ignore[no-any-return]
     return _by_name(c, tag, old, newfid, names, fid)
 
 

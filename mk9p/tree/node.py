@@ -88,15 +88,17 @@ class Way:
 class Route:
     """Say where the rest of a walk is: on other servers, as a mount table tells without asking them.
 
-    `nodes` stand at the first names, and only the last of them may be another server's. The next name, and all behind it, is in the first of `leads`
-    that has it; `ways` say where those are, and are empty where they can only be asked through their nodes. Without `certain` it may also be found
-    elsewhere, by walking name by name.
+    `nodes` stand at the first names, and only the last of them may be another server's. The next
+    name, and all behind it, is in the first of `leads` that has it; `ways` say where those are, and
+    are empty where they can only be asked through their nodes. Without `certain` it may also be
+    found elsewhere, by walking name by name. `stands` tells whether all that is still so.
     """
 
     nodes: tuple["Node", ...]
     leads: tuple["Node", ...]
     ways: tuple[Way, ...]
     certain: bool
+    stands: Callable[[], bool]
 
 
 class Keeper(Protocol):
