@@ -47,9 +47,8 @@ class Channel:
             self._unsure = True
             message = await self.file.pread(self.file.iounit, self._at)
             self._unsure = False
-            self._at += (
-                len(message) + 1
-            )  # not where the message ends: there 9P2000.L has an end mark, one more round trip
+            # not where the message ends: there 9P2000.L has an end mark, one more round trip
+            self._at += len(message) + 1
             return message
 
     async def aclose(self) -> None:

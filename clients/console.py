@@ -16,7 +16,9 @@ from mk9p.clients.common import pieces, with_namespace
 from mk9p.errors import NineError
 
 DETACH: Final = b"\x1d"
-_ABOUT: Final = "Attach to a kernel's console: its history, then what comes; what is typed goes to it. Ctrl-] detaches."
+_ABOUT: Final = (
+    "Attach to a kernel's console: show its history and what comes, and send it what you type. Ctrl-] detaches."
+)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -64,9 +66,9 @@ async def _none(ns: Client, path: str) -> str:
         names = [entry.name for entry in await ns.listdir("kernels") if entry.is_dir]
     except FileNotFoundError:
         return (
-            f"no console {path}, and no kernels/ in this namespace, which `mk9p up` and `mk9p compose --kernels` have"
+            f"no console {path}, and this namespace has no kernels/, as `mk9p up` and `mk9p compose --kernels` make it"
         )
-    return f"no console {path}; there are those of: {' '.join(sorted(names)) or 'none'}"
+    return f"no console {path}; there are: {' '.join(sorted(names)) or 'none'}"
 
 
 async def _type(console: File, everything: trio.CancelScope, terminal: bool) -> None:

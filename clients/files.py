@@ -31,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog=f"mk9p {arguments[0]}",
         description=_ABOUT[arguments[0]],
-        epilog="Which tree: `mk9p -a DIAL COMMAND`, else $MK9P, else the namespace of `mk9p up`.",
+        epilog="The tree is that of `mk9p -a DIAL COMMAND`, else that of $MK9P, else the namespace of `mk9p up`.",
     )
     command = _COMMANDS[arguments[0]](parser)
     chosen = parser.parse_args(arguments[1:])
@@ -63,9 +63,8 @@ def _ls(parser: argparse.ArgumentParser) -> Command:
         status = chosen.long or chosen.json
 
         async def work(path: str) -> None:
-            real = await resolved(
-                ns, path, last=not chosen.long
-            )  # with its modes, a link is shown itself, as ls(1) does
+            # with its modes, a link is shown itself, as ls(1) does
+            real = await resolved(ns, path, last=not chosen.long)
             qids = await ns.walk(real)
             if (qids[-1] if qids else ns.qid).type & QTDIR:
                 listed[path] = await entries(ns, real, status=status)
@@ -112,7 +111,7 @@ def _cat(parser: argparse.ArgumentParser) -> Command:
 
 def _write(parser: argparse.ArgumentParser) -> Command:
     parser.add_argument("path", metavar="PATH")
-    parser.add_argument("words", metavar="TEXT", nargs="*", help="what to write, a line; none: the standard input")
+    parser.add_argument("words", metavar="TEXT", nargs="*", help="the line to write; without it, the standard input")
 
     async def command(ns: Client, chosen: argparse.Namespace) -> int:
         async def work(path: str) -> None:
@@ -187,7 +186,7 @@ def _tree(parser: argparse.ArgumentParser) -> Command:
 def _cp(parser: argparse.ArgumentParser) -> Command:
     parser.add_argument("source", metavar="SOURCE")
     parser.add_argument(
-        "destination", metavar="DESTINATION", help=":PATH is in the namespace, other paths are files here"
+        "destination", metavar="DESTINATION", help=":PATH is in the namespace, other paths are files of this machine"
     )
 
     async def command(ns: Client, chosen: argparse.Namespace) -> int:
@@ -235,7 +234,7 @@ def _tail(parser: argparse.ArgumentParser) -> Command:
         type=_count,
         default=10,
         metavar="LINES",
-        help="how many of the lines that are kept to begin with (10); 0: all",
+        help="how many of the kept lines to show first (10); 0: all",
     )
     parser.add_argument("path", metavar="PATH")
 
@@ -260,12 +259,12 @@ def _count(text: str) -> int:
 
 _ABOUT: Final = {
     "ls": "List directories, the top one if none is named; a directory's name ends with /.",
-    "cat": "Show files; one that waits, as events does, is followed until it ends.",
+    "cat": "Show files. A file that waits, such as events, is followed until it ends.",
     "write": "Write a line, or the standard input, into a file.",
     "stat": "Show what files are: as `ls -l`, then the qid's type, version and path.",
     "tree": "List a whole tree, the namespace's if no PATH is named.",
     "cp": "Copy a file.",
-    "tail": "Show the last lines of a file that waits, as events does, and then what comes.",
+    "tail": "Show the last lines of a file that waits, such as events, and then what comes.",
 }
 _COMMANDS: Final[dict[str, Callable[[argparse.ArgumentParser], Command]]] = {
     "ls": _ls,

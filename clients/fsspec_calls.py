@@ -178,4 +178,4 @@ async def moved(client: Client, old: str, new: str) -> None:
 async def apart(client: Client, old: str, new: str) -> None:
     """Raise EINVAL if a path leads into a directory that is to be copied there, or to itself."""
     if await copying.inside(client, old, new):
-        raise about(new, NineError(errno.EINVAL, "it is in the directory that is to be copied there"))
+        raise about(new, NineError(errno.EINVAL, "it is inside the directory that would be copied to it"))

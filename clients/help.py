@@ -73,7 +73,7 @@ def page(name: str) -> str:
     from mk9p.__main__ import COMMANDS
 
     near = list(dict.fromkeys(known[match] for match in get_close_matches(name, known, cutoff=0.5)))
-    hint = f"near it: {' '.join(near)}" if near else "`mk9p help` lists the pages"
+    hint = f"similar: {' '.join(near)}" if near else "`mk9p help` lists the pages"
     if name in COMMANDS:
         hint = "it is a command: mk9p " + f"{name} {COMMANDS[name][1].partition('   ')[0]}".strip()
     raise NineError(errno.ENOENT, f"no page {name!r}; {hint}")

@@ -179,7 +179,7 @@ def read_lab(path: str | None) -> dict[str, dict[str, Any]]:
         raise NineError(errno.EINVAL, f"{path}: {error}") from None
     for name, words in lab.items():
         if not isinstance(words, dict):
-            raise NineError(errno.EINVAL, f"{path}: {name}: want a table a kernel: [{name}]")
+            raise NineError(errno.EINVAL, f"{path}: {name}: want a table for each kernel: [{name}]")
         grants = words.get("grants", [])
         if not isinstance(grants, list) or not all(isinstance(grant, str) for grant in grants):
             raise NineError(errno.EINVAL, f'{path}: {name}: want grants = ["PATH ro|rw", ...]')

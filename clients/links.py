@@ -13,13 +13,14 @@ from mk9p.errors import NineError
 from mk9p.wire import QTSYMLINK
 
 MOST: Final = 40  # links on one way, as Linux has it (MAXSYMLINKS)
+# what servers say of a name below a link
 _AGAIN: Final = (
     errno.ENOENT,
     errno.ENOTDIR,
     errno.ELOOP,
     errno.EINVAL,
     errno.EIO,
-)  # what servers say of a name below a link
+)
 
 
 async def resolved(client: Client, path: str, *, last: bool = True) -> str:

@@ -32,9 +32,7 @@ from mk9p.stdio import complain
 PATIENCE: Final = 5.0  # seconds for the server to answer the first time, and each time that it has to be dialled again
 LEAVING: Final = 2.0  # seconds that `umount -l` waits for the process that served a mount
 INSTALL: Final = "pip install 'mk9p[fuse]'"
-LOCKS: Final = (
-    "by FUSE, locks (flock, fcntl) hold within this mount only, and the server knows of none; v9fs passes them on"
-)
+LOCKS: Final = "with FUSE, locks (flock, fcntl) hold within this mount only, and the server does not know of them; v9fs passes them on"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -46,10 +44,10 @@ def mount_main(arguments: Sequence[str]) -> int:
     """Run `mk9p mount`; returns when the mount's root can be asked for its status."""
     parser = argparse.ArgumentParser(prog="mk9p mount")
     kind = parser.add_mutually_exclusive_group()
-    kind.add_argument("--v9fs", action="store_true", help="insist on the kernel's own client")
-    kind.add_argument("--fuse", action="store_true", help="insist on FUSE")
+    kind.add_argument("--v9fs", action="store_true", help="use only the kernel's own client")
+    kind.add_argument("--fuse", action="store_true", help="use only FUSE")
     parser.add_argument(
-        "--user", metavar="NAME", help="be this user to the server, whoever asks; else each user is himself"
+        "--user", metavar="NAME", help="the user name for the server, whoever asks; by default each user has their own"
     )
     parser.add_argument("--aname", default="", help="the tree to attach to")
     parser.add_argument("--cache", metavar="MODE", default="none", help=" ".join(v9fs.CACHES) + " (none)")
@@ -76,9 +74,11 @@ def mount_main(arguments: Sequence[str]) -> int:
         mount_fuse(address, directory, wish, foreground=chosen.foreground, verbose=chosen.verbose)
         return 0
     if os.geteuid() != 0:
-        raise NineError(errno.EPERM, "only root may mount with v9fs; without --v9fs it is FUSE, which anybody may")
+        raise NineError(
+            errno.EPERM, "only root can mount with v9fs; without --v9fs it is FUSE, which everybody can use"
+        )
     if not kernel_has_9p():
-        raise NineError(errno.ENODEV, f"Linux {os.uname().release} has no 9p, nor a module of it: try --fuse")
+        raise NineError(errno.ENODEV, f"Linux {os.uname().release} has neither 9p nor a module for it: try --fuse")
     mount_v9fs(address, directory, wish, verbose=chosen.verbose)
     return 0
 
@@ -205,7 +205,7 @@ def mount_fuse(address: str, directory: str, wish: v9fs.Wish, *, foreground: boo
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
         raise NineError(errno.EACCES, "/dev/fuse is closed to this user: `chmod 666 /dev/fuse`, or be root")
     if os.geteuid() != 0 and not shutil.which("fusermount3"):
-        raise NineError(errno.EPERM, "not root: then FUSE needs fusermount3, of Debian's package fuse3")
+        raise NineError(errno.EPERM, "without root, FUSE needs fusermount3 from Debian's package fuse3")
     try:
         import mk9p.clients.fuse  # noqa: F401
     except ImportError as error:

@@ -52,7 +52,7 @@ def make(name: str, folder: Path) -> None:
     try:
         folder.mkdir(parents=True)
     except FileExistsError:
-        raise NineError(errno.EEXIST, f"{folder} is there already, and is left as it is") from None
+        raise NineError(errno.EEXIST, f"{folder} exists already, and is not changed") from None
     try:
         for path, text in made(name).items():
             (folder / path).parent.mkdir(exist_ok=True)
@@ -71,6 +71,6 @@ def main(arguments: Sequence[str]) -> int:
     name, folder = words[0], words[-1] if len(words) == 2 else f"mk9p-{words[0]}"
     make(name, Path(folder))
     print(
-        f"{folder} is made. Its README.md tells how to go on:\n\n    cd {folder}\n    pip install -e . --group test\n    pytest"
+        f"{folder} is ready. Its README.md says how to go on:\n\n    cd {folder}\n    pip install -e . --group test\n    pytest"
     )
     return 0

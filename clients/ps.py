@@ -21,7 +21,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="mk9p ps",
         description="List the processes of all kernels, or of these. "
-        f"A kernel from which nothing comes for {PATIENCE:g} seconds is left at what it has told.",
+        f"When nothing comes from a kernel for {PATIENCE:g} seconds, show what it has sent.",
     )
     parser.add_argument("--json", action="store_true", help="as JSON: for scripts")
     parser.add_argument("kernels", metavar="KERNEL", nargs="*", help="a name in k/")

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
         usage="mk9p run [-nt] [-d DIR] [-e NAME=VALUE]... KERNEL -- COMMAND [ARG...]",
         description="Run a command in a kernel: its input, output, signals and exit status are this process's.",
     )
-    parser.add_argument("-n", "--no-input", action="store_true", help="give it no input, as /dev/null does: for loops")
+    parser.add_argument("-n", "--no-input", action="store_true", help="give it no input, as from /dev/null: for loops")
     parser.add_argument("-t", "--terminal", action="store_true", help="give the command a terminal")
     parser.add_argument("-d", "--dir", help="where to run it (/)")
     parser.add_argument(
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     chosen = parser.parse_args(arguments[1:])
     command = chosen.command[1:] if chosen.command[:1] == ["--"] else chosen.command
     if not command:
-        parser.error("no command: say it after --")
+        parser.error("no command: give one after --")
     settings = [join(["env", *chosen.env])] if chosen.env else []
     settings += [join(["dir", chosen.dir])] if chosen.dir else []
 

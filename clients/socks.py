@@ -65,7 +65,7 @@ async def serve(ns: Client, net: str, host: str, port: int) -> int:
     try:
         for listener in listeners:
             if not ipaddress.ip_address(listener.socket.getsockname()[0]).is_loopback:
-                raise NineError(errno.EPERM, f"{host}: it asks nobody who he is, so it listens on loopback only")
+                raise NineError(errno.EPERM, f"{host}: it asks nobody who they are, so it listens only on loopback")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_until_signal, nursery.cancel_scope)
             nursery.start_soon(_until_gone, ns)
@@ -105,12 +105,11 @@ async def _client(ns: Client, net: str, near: trio.SocketStream) -> None:
                 await near.send_all(_reply(_REPLIES.get(error.errno or 0, _FAILED)))
                 return
             async with far:
+                # also when this proxy ends: what has come through so far must not look whole to either side
                 try:
                     await near.send_all(_reply(0, far.local))
                     await _both_ways(near, far)
-                except (
-                    BaseException
-                ):  # also when this proxy ends: what has come through so far must not look whole to either side
+                except BaseException:
                     _break_off(near)
                     await far.reset()
                     raise

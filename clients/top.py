@@ -22,9 +22,8 @@ from mk9p.stdio import printable
 from mk9p.tree import split
 
 PATIENCE: Final = 5.0  # seconds for a kernel's answers: an emulated one on a busy machine takes one or two
-FIRST: Final = (
-    2.0  # seconds that the first of several screens waits for kernels beyond its interval: a rate wants two looks
-)
+# seconds that the first of several screens waits for kernels beyond its interval: a rate wants two looks
+FIRST: Final = 2.0
 OLD: Final = 1.0  # seconds beyond the interval from which on figures are said to be old
 CLEAR: Final = "\x1b[H\x1b[J"
 
@@ -74,11 +73,15 @@ class Look:
 def main(arguments: Sequence[str]) -> int:
     """Run `mk9p top`."""
     parser = argparse.ArgumentParser(prog="mk9p top")
-    parser.add_argument("-d", "--delay", type=_seconds, default=2.0, metavar="SECONDS", help="between two looks (2)")
-    parser.add_argument("-n", type=int, default=0, metavar="COUNT", help="end after so many screens; 0: never (0)")
+    parser.add_argument(
+        "-d", "--delay", type=_seconds, default=2.0, metavar="SECONDS", help="time between two screens (2)"
+    )
+    parser.add_argument("-n", type=int, default=0, metavar="COUNT", help="end after COUNT screens; 0: never (0)")
     parser.add_argument("--once", dest="n", action="store_const", const=1, help="as -n 1: for scripts")
-    parser.add_argument("-p", "--processes", type=int, default=10, metavar="COUNT", help="the busiest (10)")
-    parser.add_argument("--json", action="store_true", help="a line of JSON in place of each screen")
+    parser.add_argument(
+        "-p", "--processes", type=int, default=10, metavar="COUNT", help="how many of the busiest to show (10)"
+    )
+    parser.add_argument("--json", action="store_true", help="a line of JSON instead of each screen")
     parser.add_argument("kernels", metavar="KERNEL", nargs="*")
     chosen = parser.parse_args(arguments[1:])
 
@@ -125,9 +128,8 @@ class Board:
     wanted: Sequence[str]
     delay: float
     nursery: trio.Nursery = attrs.field(init=False)
-    states: dict[str, str] = attrs.field(
-        factory=dict
-    )  # of the machines, as `kernels` tells them; "up" where it does not
+    # of the machines, as `kernels` tells them; "up" where it does not
+    states: dict[str, str] = attrs.field(factory=dict)
     before: dict[str, Look] = attrs.field(factory=dict)
     now: dict[str, Look] = attrs.field(factory=dict)
     failing: dict[str, str] = attrs.field(factory=dict)  # what the last attempt came to, of those that failed

@@ -68,7 +68,7 @@ class Watch:
             self._sent[tag] = clock
         else:
             begun = self._sent.pop(tag, None)
-            text += "  to nothing that was asked" if begun is None else f"  {in_words(clock - begun)}"
+            text += "  to no request" if begun is None else f"  {in_words(clock - begun)}"
             self._sent.pop(self._flushes.pop(tag, -1), None)  # flush(5): the old tag may be used again
             if isinstance(message, m.Rversion):
                 self.dialect = Dialect.of(message.version) or Dialect.P9
@@ -183,7 +183,7 @@ def check(listener: Listener, address: str) -> None:
     if listener.transport.exposed and (not listener.loopback or there.private or there.tells_user):
         raise NineError(
             errno.EPERM,
-            f"{listener.address}: whoever dials it would be you to {address}: want a unix socket, or --trust",
+            f"{listener.address}: {address} would take whoever dials it for you: want a unix socket, or --trust",
         )
 
 
@@ -235,8 +235,8 @@ def main(arguments: Sequence[str]) -> int:
     """Run `mk9p trace`."""
     parser = argparse.ArgumentParser(prog="mk9p trace", description="show the messages between clients and a server")
     parser.add_argument("-l", metavar="DIAL", dest="listen", default=DEFAULT, help=f"where to listen; else {DEFAULT}")
-    parser.add_argument("--pcap", metavar="FILE", help="write what passes as a capture, for Wireshark")
-    parser.add_argument("--trust", action="store_true", help="listen where others can dial, who are this user then")
+    parser.add_argument("--pcap", metavar="FILE", help="write the messages as a capture, for Wireshark")
+    parser.add_argument("--trust", action="store_true", help="listen where others can dial, who then act as this user")
     parser.add_argument("address", metavar="ADDR", help="the dial string of the server")
     chosen = parser.parse_args(arguments[1:])
 

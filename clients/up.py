@@ -16,7 +16,7 @@ from mk9p.serving import one_error
 
 _SHOWN = {"progress", "started", "active", "panicked", "ended", "failed", "dead", "silent"}
 
-_FILE: Final = """FILE has a table a kernel; its lines are words of kernels/NAME/ctl (`mk9p help kernels`), `kernel` is what `load` takes:
+_FILE: Final = """FILE has a table for each kernel. Its lines are words of kernels/NAME/ctl (`mk9p help kernels`); `kernel` is what `load` takes:
 
   [k1]
   backend = "qemu"
@@ -25,8 +25,8 @@ _FILE: Final = """FILE has a table a kernel; its lines are words of kernels/NAME
   memory = "768M"
   grants = ["/k/k2 rw", "/k/k0/fs/data ro"]
 
-`grants` are what the guest may use of the namespace, as root there; without any it has its own k/NAME and auth/whoami alone. `mk9p up --print` prints
-the lab that is started without FILE.
+`grants` says what the guest may use of the namespace, as root there. Without it the guest has only its own k/NAME and auth/whoami.
+`mk9p up --print` prints the lab that starts without FILE.
 """
 
 
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("-f", "--foreground", action="store_true", help="stay; Ctrl-C ends the lab")
     parser.add_argument("--no-mount", action="store_true", help="do not mount the namespace on this machine")
     parser.add_argument(
-        "--print", action="store_true", help="print the lab that is started without FILE, and start nothing"
+        "--print", action="store_true", help="print the lab that starts without FILE, and start nothing"
     )
     parser.add_argument(
         "file", metavar="FILE", nargs="?", help="a lab in TOML; none: two kernels, k1 by QEMU and k2 by user-mode Linux"

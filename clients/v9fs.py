@@ -238,9 +238,8 @@ def relay(one: tuple[int, int], other: int) -> None:
                 wanted[way.source] |= select.POLLIN
         for fd, events in wanted.items():
             if not events and fd in watched:
-                poll.unregister(
-                    fd
-                )  # which would tell of a hang-up again and again, and what came before it is still to be carried
+                # which would tell of a hang-up again and again, and what came before it is still to be carried
+                poll.unregister(fd)
                 del watched[fd]
             elif events != watched.get(fd, 0):
                 poll.register(fd, events)

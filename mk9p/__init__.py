@@ -9,7 +9,7 @@ __all__ = ["connect"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import `connect` when it is first asked for: a server, which has no use for it, starts in a slow guest."""
+    """Import `connect` when somebody first asks for it: a server does not need it, and so starts faster in a slow guest."""
     if name == "connect":
         from mk9p.client import connect
 

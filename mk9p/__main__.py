@@ -1,6 +1,6 @@
-"""`mk9p`: the one command. A table of subcommands, each in a module of its own that is imported when it is asked for.
+"""`mk9p`: the one command. A table of subcommands; each is in a module of its own, which is imported when it is needed.
 
-Exit status: 0 done; 1 the answer is no, or an error of the tree, whose words are on stderr; 2 wrong use.
+Exit status: 0 done; 1 the answer is no, or there was an error of the tree, whose words are on stderr; 2 wrong use.
 """
 
 import sys
@@ -26,13 +26,13 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "tail": ("mk9p.clients.files", "[-n LINES] PATH   follow a file of events"),
     "run": ("mk9p.clients.run", "[-nt] KERNEL -- COMMAND [ARG...]   run a command in a kernel"),
     "ps": ("mk9p.clients.ps", "[KERNEL...]   the processes of all kernels"),
-    "top": ("mk9p.clients.top", "[--once] [KERNEL...]   the kernels, what they are asked, their busiest processes"),
+    "top": ("mk9p.clients.top", "[--once] [KERNEL...]   the kernels, their requests, their busiest processes"),
     "console": ("mk9p.clients.console", "KERNEL   attach to a kernel's console"),
     "mount": ("mk9p.clients.mount", "[DIAL] DIR   mount with v9fs, or FUSE where the kernel has none"),
     "umount": ("mk9p.clients.mount", "DIR   unmount"),
     "socks": ("mk9p.clients.socks", "[-l HOST:PORT] KERNEL   a kernel's network as a SOCKS5 proxy on this machine"),
     "trace": ("mk9p.clients.trace", "ADDR [-l DIAL] [--pcap FILE]   show the messages between clients and a server"),
-    "help": ("mk9p.clients.help", "[NAME]   the manual: a page a resource server; or what pages there are"),
+    "help": ("mk9p.clients.help", "[NAME]   the manual: the page of a resource server, or the list of pages"),
     "new-server": ("mk9p.clients.new_server", "NAME [DIR]   make the package of a new resource server"),
     "doctor": (
         "mk9p.clients.doctor",
@@ -50,7 +50,7 @@ def usage() -> str:
         lines += [f"  {form:<27} {what}"] if len(form) < 28 else [f"  {form}", f"{'':30}{what}"]
     lines += [
         "",
-        "-a, else $MK9P, else the namespace of `mk9p up`, is the tree that file commands work on.",
+        "File commands work on the tree of -a, else on that of $MK9P, else on the namespace of `mk9p up`.",
         "`mk9p COMMAND --help` tells a command's options, `mk9p help` what the files are.",
     ]
     return "\n".join(lines)
@@ -66,11 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             status = run(words)
             print(end="", flush=True)
-        except SystemExit:  # of argparse, which has printed something
+        except SystemExit:  # from argparse, which has printed something
             print(end="", flush=True)
             raise
     except OSError as error:
-        if type(error) is BrokenPipeError:  # one of this kernel's, no server's: nobody reads what is printed
+        if type(error) is BrokenPipeError:  # an error of this kernel, not of a server: nobody reads the output
             abandon()
             return 128 + 13
         complain(f"mk9p {words[0]}: {told(error)}" if words else f"mk9p: {told(error)}")
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(words: list[str]) -> int:
-    """Run one subcommand; what is said before it is taken off `words`. Raises OSError, whose words are for the user."""
+    """Run one subcommand, and remove from `words` what comes before it. Raises OSError, whose words are for the user."""
     address = None
     if words[:1] == ["-a"]:
         if len(words) < 3:
@@ -102,7 +102,7 @@ def run(words: list[str]) -> int:
         from difflib import get_close_matches
 
         near = " ".join(get_close_matches(words[0], COMMANDS))
-        hint = f"near it: {near}" if near else "`mk9p --help` lists them"
+        hint = f"similar: {near}" if near else "`mk9p --help` lists them"
         complain(f"mk9p: no command {words[0]!r}; {hint}")
         return 2
     if address is not None:

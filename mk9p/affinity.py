@@ -1,11 +1,11 @@
-"""Where work may go: CPU lists and masks as Linux writes them, the settings that hold them, and how work is kept off CPUs. For servers of CPUs and
+"""Where work may go: CPU lists and masks as Linux writes them, the settings that hold them, and how to keep work off CPUs. For servers of CPUs and
 of interrupts.
 
 The kernel writes CPUs as a list (`0-2,5`) or as a mask of hexadecimal words of 32 bits, the highest first (`1,0000000f`); a setting takes what it
 shows (lib/bitmap-str.c, Documentation/core-api/irq/irq-affinity.rst).
 
-What may go to some CPUs and is to be kept off others keeps what is left; if nothing is, it may go to all others. So an interrupt that was bound to
-one CPU goes somewhere else rather than stay.
+When something that may go to some CPUs must stay off others, it keeps the rest; if nothing is left, it may go to all others. So an interrupt that
+was bound to one CPU goes somewhere else rather than stay.
 """
 
 import os
@@ -24,7 +24,7 @@ DEFAULT: Final = "proc/irq/default_smp_affinity"
 
 
 def ranges(text: str) -> tuple[tuple[int, int], ...]:
-    """Take a CPU list apart into first and last numbers; raises ValueError for anything else."""
+    """Split a CPU list into first and last numbers; raises ValueError for anything else."""
     found = []
     for part in text.split(","):
         first, dash, last = part.partition("-")
@@ -39,13 +39,13 @@ def ranges(text: str) -> tuple[tuple[int, int], ...]:
 
 @attrs.frozen
 class CpuList:
-    """Take an argument of a ctl word: a number or a CPU list. Not expanded, since `0-999999999` may be written."""
+    """An argument of a ctl word: a number or a CPU list. It is not expanded, because somebody may write `0-999999999`."""
 
     ranges: tuple[tuple[int, int], ...] = attrs.field(converter=ranges)
 
     @staticmethod
     def chosen(lists: "Iterable[CpuList]") -> Iterator[int]:
-        """Give the CPUs of several lists in their order, one after the other: who takes them stops at the first that is not there."""
+        """Give the CPUs of several lists in their order, one after the other: the caller stops at the first that does not exist."""
         return (n for cpus in lists for low, high in cpus.ranges for n in range(low, high + 1))
 
 
@@ -66,7 +66,7 @@ def listed(cpus: Iterable[int]) -> str:
 
 
 def unmasked(mask: str) -> list[int]:
-    """Return the CPUs of a mask that the kernel wrote; raises ValueError for what is none."""
+    """Return the CPUs of a mask that the kernel wrote; raises ValueError for anything else."""
     bits = int(mask.replace(",", ""), 16)
     return [n for n in range(bits.bit_length()) if bits >> n & 1]
 
@@ -82,8 +82,8 @@ def masked(cpus: Iterable[int]) -> str:
 class Setting:
     """A file below `root` that says which CPUs something may go to: a list, or a `mask`.
 
-    `effective` is the file beside it that lists where it really goes, if there is one: an interrupt that may go to all goes to one of them, and one
-    that nobody handles to none.
+    `effective` is the file beside it that lists where it really goes, if there is one: an interrupt that may go to all CPUs goes to one of them,
+    and an interrupt that nobody handles goes to none.
     """
 
     root: str
@@ -122,26 +122,27 @@ def new_interrupts(root: str) -> Setting:
 
 
 def handler(root: str, n: int) -> str:
-    """Return who handles an interrupt, as one word: sharers joined by commas, blanks made underscores; empty for nobody (or without SPARSE_IRQ)."""
+    """Return the handlers of an interrupt, as one word: joined by commas, with underscores for blanks; empty for none (or without SPARSE_IRQ)."""
     return one_word(text(f"{root}/sys/kernel/irq/{n}/actions"))
 
 
 def one_word(name: str) -> str:
-    """Return names that the kernel shows, which may hold blanks, as one word."""
+    """Return as one word names that the kernel shows, which may contain blanks."""
     return "_".join(split_words(name.replace(", ", ",")))
 
 
 def away(cpus: CpuSet, off: CpuSet, others: CpuSet) -> CpuSet:
-    """Return where something may go that could go to `cpus` and is to be kept off `off`: what is left, else all `others`."""
+    """Return where something may go that could go to `cpus` and must stay off `off`: what is left, else all `others`."""
     return cpus - off or others - off
 
 
 def keep_off(
     settings: Iterable[Setting], off: CpuSet, others: CpuSet, *, kept: Mapping[str, CpuSet] | None = None
 ) -> dict[Setting, OSError]:
-    """Keep what the settings are of off some CPUs, and return what the kernel said of those that it would not change and that do go there.
+    """Keep what the settings control off some CPUs. Return what the kernel said for those that it would not change and that do go there.
 
-    `kept` has where something could go at first, by the setting's path: what was moved for other CPUs before is moved anew, not on from there.
+    `kept` has where something could go at first, by the setting's path: what was moved for other CPUs before is moved from there, and not from
+    where it is now.
     """
     refused: dict[Setting, OSError] = {}
     for setting in settings:

@@ -1,19 +1,19 @@
-"""Who is asking, and what they may do.
+"""Who asks, and what they may do.
 
-A `Principal` is made once, at attach, by the `Policy` of the listener that took the connection; every walk, open, create, remove and change asks
-`may()` with the permission bits of the file. The rules (intro(5), V9FS of Linux, and common sense of what `cmd` and `proc` can do):
+The `Policy` of the listener that took the connection makes a `Principal` once, at attach. Every walk, open, create, remove and change asks `may()`
+with the permission bits of the file. The rules (intro(5), V9FS of Linux, and common sense about what `cmd` and `proc` can do):
 
-* a private link (an inherited descriptor, a serial line, a command's pipes) is believed: whoever holds the other end was given it;
-* a unix socket tells its peer's uid and groups: root, and the user that the server runs as, may attach as anybody; everybody else is who the socket
-  tells, in the groups that the socket tells, whatever the attach says;
-* tcp and vsock believe nobody: the user is `none`, who gets what the bits give to others. `trust` (a lab's private links) believes names;
-* `none`, and whoever has a name that this machine does not know, has no number: `NO_ID` is the owner of nothing, and owns nothing;
+* a private link (an inherited descriptor, a serial line, a command's pipes) is believed: somebody gave the other end to its holder;
+* a unix socket tells its peer's uid and groups: root, and the user that the server runs as, may attach as anybody; everybody else is the user that
+  the socket tells, in the groups that the socket tells, whatever the attach says;
+* tcp and vsock believe nobody: the user is `none`, who gets what the bits give to others. `trust` (for a lab's private links) believes names;
+* `none`, and every user whose name this machine does not know, has no number: `NO_ID` owns nothing, and is the owner of nothing;
 * the line of a guest, a kernel that this machine runs, proves which guest it is and nothing more: whoever comes by it is `guest:NAME`, whatever
-  names are said, and is given a tree in which nothing is but what that guest was granted (compose/granted.py);
+  names they send, and gets a tree that has only what that guest was granted (compose/granted.py);
 * `readonly` refuses every change, whoever asks.
 
-What is so of a transport its row says (mk9p/dial/address.py); this is what follows from it. Tokens and policies by path come here later; nothing else
-in mk9p decides who may do what.
+The row of a transport says what is true of it (mk9p/dial/address.py); this module says what follows. Tokens and policies by path come here later;
+nothing else in mk9p decides who may do what.
 """
 
 import errno
@@ -29,15 +29,15 @@ WRITE: Final = 2
 EXEC: Final = 1
 
 NO_ID: Final = 0xFFFFFFFF
-"""The uid of who has none, and the gid of what has none. No file and no process of Linux can have it: chown(2) and setresuid(2) take it for "leave it
-as it is". So do not hand it to them. In a Tattach it says that the name alone counts."""
+"""The uid of a user who has none, and the gid of a user who has none. No file and no process of Linux can have it: chown(2) and setresuid(2) take
+it for "leave it as it is", so never pass it to them. In a Tattach it says that only the name counts."""
 
 
 @attrs.frozen(cache_hash=True)
 class Principal:
-    """Name the user of an attach: `name`, numeric `uid`, the `groups` they are in; `readonly` if their listener refuses every change.
+    """The user of an attach: `name`, numeric `uid`, the `groups` they are in; `readonly` if their listener refuses every change.
 
-    `gid` is the group that what they make is to have: their first one, or the one that a request names. It is no part of who they are.
+    `gid` is the group of what they make: their first one, or the one that a request names. It is no part of who they are.
     """
 
     name: str
@@ -48,14 +48,14 @@ class Principal:
 
     @property
     def group(self) -> int:
-        """The group that what they make in a made-up tree has: `gid`, else one of theirs, else none."""
+        """The group of what they make in a synthetic tree: `gid`, else one of theirs, else none."""
         if self.gid is not None:
             return self.gid
         return min(self.groups, default=NO_ID if self.uid else 0)
 
     @classmethod
     def of(cls, uid: int, name: str | None = None, *, readonly: bool = False) -> "Principal":
-        """Return the principal of a uid of this machine, with its groups from the user database: none, if it does not know the uid."""
+        """Return the principal of a uid of this machine, with its groups from the user database: no groups, if it does not know the uid."""
         import pwd  # read from disk only where somebody attaches
 
         try:
@@ -67,7 +67,7 @@ class Principal:
 
     @classmethod
     def named(cls, name: str, *, readonly: bool = False) -> "Principal":
-        """Return the principal of a user name; a name that this machine does not know is `none` by another name."""
+        """Return the principal of a user name; a name that this machine does not know is `none` under another name."""
         import pwd
 
         try:
@@ -82,7 +82,7 @@ ROOT: Final = Principal("root", 0, frozenset({0}))
 
 
 class Told(Protocol):
-    """What a transport tells of a peer (mk9p.dial.Peer): numbers or a name where it proves them, `private` that it was handed the line."""
+    """What a transport tells of a peer (mk9p.dial.Peer): numbers or a name where it proves them; `private` says that somebody gave it the line."""
 
     @property
     def uid(self) -> int | None: ...
@@ -98,7 +98,7 @@ class Told(Protocol):
 
 @attrs.frozen
 class Policy:
-    """Decide who an attaching user is.
+    """Decides who an attaching user is.
 
     `trust`: believe the names that come over tcp and vsock. `readonly`: refuse changes from everybody on this listener.
     """
@@ -107,13 +107,13 @@ class Policy:
     readonly: bool = False
 
     def knows(self, peer: Told) -> bool:
-        """Tell whether who a peer is, or the name that it says, is believed."""
+        """Tell whether to believe who a peer is, or the name that it sends."""
         return self.trust or peer.private or peer.uid is not None or peer.user is not None
 
     def attach(self, uname: str, n_uname: int, peer: Told) -> Principal:
         """Return the principal of an attach.
 
-        Who attaches as the user that the peer is, is in the groups that the peer is in, whatever the user database says.
+        A user who attaches as the peer's own user is in the groups of the peer, whatever the user database says.
         """
         readonly, uid, gid = self.readonly, peer.uid, peer.gid
         if peer.user is not None:
@@ -135,7 +135,7 @@ class Policy:
 
 @attrs.frozen
 class GuestPolicy(Policy):
-    """Let all who come by the line of the kernel `kernel` be that guest. Its number is that of `none`, which no file and no process has."""
+    """Treats all who come by the line of the kernel `kernel` as that guest. Its number is that of `none`, which no file and no process has."""
 
     kernel: str = attrs.field(kw_only=True)
 
@@ -145,7 +145,7 @@ class GuestPolicy(Policy):
         return Principal(f"guest:{self.kernel}", NONE.uid, readonly=self.readonly)
 
     def attach(self, uname: str, n_uname: int, peer: Told) -> Principal:
-        """Return the guest, whatever is said and whatever the transport tells."""
+        """Return the guest, whatever the attach says and whatever the transport tells."""
         return self.guest
 
 
@@ -158,12 +158,12 @@ def may(who: Principal, mode: int, uid: int, gid: int, want: int) -> bool:
 
 
 def owns(who: Principal, uid: int) -> bool:
-    """Tell whether a user may change what a file of `uid` is: root, and the owner."""
+    """Tell whether a user may change what a file of `uid` is: only root and the owner may."""
     return who.uid == 0 or who.uid == uid != NO_ID
 
 
 def falls(mode: int, old: int) -> bool:
-    """Tell whether a mode is the old one without setuid or setgid bits, or just the old one: what writing does to it."""
+    """Tell whether a mode is the old one, or the old one without setuid or setgid bits: writing does this to a mode."""
     return mode & 0o7777 & ~old == 0 and old & ~mode & 0o1777 == 0
 
 

@@ -1,12 +1,12 @@
 """`mk9p compose`: the composed namespace, served.
 
-A file in namespace(6) words says what is mounted where. With `--kernels` there is `kernels/` beside, and each of its kernels is mounted at `k/NAME`
-when it first serves its tree. A mount stays when its kernel goes: the branch says EIO until the kernel is back, and is then dialled again. That a
-kernel has ended is known here first of all, so its connections end then, whatever their transport notices of it. What is forgotten (`delete`, rmdir)
-has no branch any more.
+A file in namespace(6) words says what is mounted where. With `--kernels` there is also `kernels/`, and each of its kernels is mounted at `k/NAME`
+when it first serves its tree. A mount stays when its kernel goes: the branch says EIO until the kernel is back, and is then dialled again. The
+composer is the first to learn that a kernel has ended, so it ends its connections then, whatever their transport notices. A forgotten kernel
+(`delete`, rmdir) loses its branch.
 
-A kernel may itself reach the namespace, from its start on: the composer listens where the kernel's status says. Whoever comes by that line is the
-guest of that name, and is served a tree of its own, in which there is what the kernel's `config` grants (compose/granted.py).
+A kernel can itself reach the namespace, from its start on: the composer listens where the kernel's status says. Whoever comes by that line is the
+guest of that name, and gets a tree of its own, which has what the kernel's `config` grants (compose/granted.py).
 """
 
 import logging
@@ -37,17 +37,16 @@ from mk9p.tree import split as words_of
 log = logging.getLogger("mk9p.compose")
 
 DEFAULT: Final = "unix!/run/mk9p/ns"
-_ENDED: Final = frozenset(
-    {"dead", "failed", "halted", "killed", "panicked", "rebooted"}
-)  # events of a kernel that is gone
+# events of a kernel that is gone
+_ENDED: Final = frozenset({"dead", "failed", "halted", "killed", "panicked", "rebooted"})
 PATIENCE: Final = 5.0  # seconds for a kernel's first answer: an emulated one on a busy machine takes one or two
 
 
 def namespace(nursery: trio.Nursery, extra: dict[str, Node] | None = None, *, secret: bytes = FRESH) -> Namespace:
-    """Return an empty namespace whose mounts are 9P servers, dialled when they are used; their connections' tasks run in `nursery`.
+    """Return an empty namespace whose mounts are 9P servers, dialled when somebody uses them; the tasks of their connections run in `nursery`.
 
-    An address is a dial string, or the path of a posted service in the namespace (compose/posted.py). `secret`: what inode numbers are
-    made with (compose/secret.py).
+    An address is a dial string, or the path of a posted service in the namespace (compose/posted.py). `secret` makes the inode numbers
+    (compose/secret.py).
     """
 
     def mount(address: str, spec: str) -> Node:
@@ -61,7 +60,7 @@ def namespace(nursery: trio.Nursery, extra: dict[str, Node] | None = None, *, se
             return await dial_file(lambda: ns.resolver, path, nursery)
 
         if not is_path(address):
-            parse(address)  # refuses what is no dial string now, and not at the first walk
+            parse(address)  # refuses now, and not at the first walk, what is no dial string
         dialler = through if is_path(address) else dial
         server = Remote(
             address, nursery, aname=spec, secret=secret, deadline=PATIENCE, on_change=[changed], dialler=dialler
@@ -94,7 +93,7 @@ async def read_text(tree: Node, path: str) -> str:
 
 @attrs.define(eq=False)
 class Kernels:
-    """What the composer does for kernels that it sees come: mount them, and let them in."""
+    """What the composer does for kernels that come: it mounts them, and admits them."""
 
     tree: Dir
     ns: Namespace
@@ -102,7 +101,7 @@ class Kernels:
     nursery: trio.Nursery
     listening: dict[str, trio.CancelScope] = attrs.field(factory=dict)
     dialled: dict[str, str] = attrs.field(factory=dict)  # by kernel: where its present life serves
-    mounted: dict[str, str] = attrs.field(factory=dict)  # by kernel: what we mounted for it
+    mounted: dict[str, str] = attrs.field(factory=dict)  # by kernel: what the composer mounted for it
 
     async def watch(self) -> None:
         """Follow the events of `kernels/` until cancelled."""
@@ -135,12 +134,12 @@ class Kernels:
                 self.mounted[name] = status["dial"]
 
     async def _grants(self, name: str) -> list[Grant]:
-        """Return what a kernel's settings grant it; they stay as they are while it runs."""
+        """Return what a kernel's settings grant it; they cannot change while it runs."""
         config = await read_text(self.tree, f"{name}/config")
         return [Grant.parse(words) for what, *words in map(words_of, split_lines(config)) if what == "grant"]
 
     def _own(self, name: str) -> Node | None:
-        """Return the root of what a kernel serves, if it is mounted where we mounted it."""
+        """Return the root of a kernel's tree, if it is mounted where the composer mounted it."""
         address = self.mounted.get(name)
         items = self.ns.table.points.get(f"/k/{name}", ())
         return next((item.node for item in items if item.kind == "mount" and item.what == address), None)
@@ -157,8 +156,8 @@ class Kernels:
         except OSError as error:
             log.warning("%s cannot reach the namespace: %s", name, error)
             return
-        # What is no network is an emulator's socket, which stays when the program that had the port open in the guest is gone. By a network every
-        # user of the guest can come: only its root can from a port that is root's.
+        # A listener that is no network is an emulator's socket, which stays when the program in the guest that had the port open is gone. Every user
+        # of the guest can come by a network, but only its root can come from a port that is root's.
         network = listener.transport.exposed
         guarded: Listener = OnlyRoot(listener) if network else listener
         scope = self.listening[name] = trio.CancelScope()

@@ -1,6 +1,6 @@
-"""What servers of devices have in common: what comes and goes, what is changed and how the kernel refuses it, and which driver has what.
+"""What servers of devices have in common: what comes and goes, what changes and how the kernel refuses that, and which driver has what.
 
-A device is a directory in sysfs, and its name is the kernel's. Nothing here keeps more of it than that it was there.
+A device is a directory in sysfs, and its name is the kernel's. This module keeps of a device only that it was there.
 """
 
 import errno
@@ -18,9 +18,9 @@ from mk9p.tree import Log
 
 @attrs.define(eq=False)
 class Present:
-    """Hold what there was of a kind when the last event was told. `names` gives what there is now; `words` says more of one that came.
+    """The things of a kind that existed at the last event. `names` gives those that exist now; `words` says more about one that came.
 
-    `key` tells a device from another of its name, None for none; `gone` is told of each that is no more.
+    `key` distinguishes a device from another of its name, None for none; `gone` is called for each that no longer exists.
     """
 
     names: Callable[[], Iterable[str]]
@@ -34,7 +34,7 @@ class Present:
         self.seen = {name: self.key(name) for name in self.names()}
 
     def came(self, name: str) -> None:
-        """Tell that a device is there, once; and before that, that another of its name is gone."""
+        """Report that a device is there, once; and before that, that another of its name is gone."""
         key = self.key(name)
         if self.seen.get(name) != key:
             self.went(name)
@@ -43,14 +43,14 @@ class Present:
                 self.events.emit("add", name, *self.words(name))
 
     def went(self, name: str) -> None:
-        """Tell that a device is gone, once."""
+        """Report that a device is gone, once."""
         if name in self.seen:
             del self.seen[name]
             self.gone(name)
             self.events.emit("remove", name)
 
     def look(self) -> None:
-        """Tell of all that came and went since the last event: some was not heard."""
+        """Report everything that came and went since the last event, because some uevents were lost."""
         now = list(self.names())
         for name in sorted(self.seen.keys() - set(now)):
             self.went(name)
@@ -59,7 +59,7 @@ class Present:
 
 
 def identity(path: str) -> object:
-    """Return what tells the device at a directory of sysfs from an earlier one of its name; None if there is none."""
+    """Return what distinguishes the device at a directory of sysfs from an earlier one of its name; None if there is none."""
     try:
         return os.stat(path).st_ino
     except OSError:
@@ -67,7 +67,7 @@ def identity(path: str) -> object:
 
 
 def change(path: str, value: object, failure: str) -> None:
-    """Write a value to a file of the kernel; raises what it refuses as `failure: why`."""
+    """Write a value to a file of the kernel; raises its refusal as `failure: why`."""
     try:
         put(path, str(value))
     except OSError as error:
@@ -75,7 +75,8 @@ def change(path: str, value: object, failure: str) -> None:
 
 
 async def changing(work: Callable[[], Any], failure: str) -> None:
-    """Do in a thread what the kernel may take seconds over; raises what it refuses as `failure: why`. Cancelled, it waits: half done is worse."""
+    """Do in a thread what the kernel may take seconds for; raises its refusal as `failure: why`. If cancelled, it waits for the end: half done is
+    worse."""
     try:
         await trio.to_thread.run_sync(work)
     except NineError:
@@ -85,9 +86,9 @@ async def changing(work: Callable[[], Any], failure: str) -> None:
 
 
 def rebind(name: str, place: str, driver: str, override: Callable[[str], None] | None = None) -> None:
-    """Give the device `name` at `place` to the driver whose directory is `driver`; if that refuses, the device has its old driver again.
+    """Give the device `name` at `place` to the driver whose directory is `driver`; if that refuses, the device gets its old driver back.
 
-    `override` says to the kernel which driver may have it, whatever ids the driver knows. Raises OSError as the kernel says.
+    `override` tells the kernel which driver may have it, whatever ids the driver knows. Raises OSError as the kernel says.
     """
     before = link(f"{place}/driver")
     drivers, wanted = os.path.split(driver)
@@ -106,13 +107,13 @@ def rebind(name: str, place: str, driver: str, override: Callable[[str], None] |
 
 
 def release(name: str, place: str) -> None:
-    """Take a device from its driver; it is no error if it has none. Raises OSError as the kernel says."""
+    """Take a device from its driver; a device without a driver is no error. Raises OSError as the kernel says."""
     if os.path.exists(f"{place}/driver"):
         put(f"{place}/driver/unbind", name)
 
 
 def driver_of(bus: str, name: str) -> str:
-    """Return the directory of a driver; raises ENOENT with the drivers that there are."""
+    """Return the directory of a driver; raises ENOENT with the drivers that exist."""
     place = f"{bus}/drivers/{name}"
     if "/" in name or name in (".", "..") or not os.path.isdir(place):
         raise NineError(errno.ENOENT, f"no driver {name}; there are: {' '.join(sorted(names(f'{bus}/drivers')))}")

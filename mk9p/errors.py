@@ -1,20 +1,21 @@
-"""What can go wrong, by fate, and the one table of errno and wording.
+"""What can go wrong and what happens then, and the one table of errno and wording.
 
-Three fates (h11 `_util.py` shows the split):
-* `NineError`: the peer sees it, as Rerror or Rlerror, and the conversation goes on. So do a server's own ValueError and OSError (`translate`).
-* `ProtocolError`: the peer broke the framing; its connection dies, nobody else's.
-* anything else (`FAILURE`): our bug; logged with the request, answered `internal error`, serving goes on.
+Three things can happen (h11 `_util.py` shows the same division):
+* `NineError`: the peer sees it, as Rerror or Rlerror, and the conversation goes on. The same holds for a server's own ValueError and OSError
+  (`translate`).
+* `ProtocolError`: the peer broke the framing; its connection ends, and no other.
+* anything else (`FAILURE`): our bug. The server logs it with the request, answers `internal error`, and goes on.
 
-Every error has one errno and one Plan 9 wording, from `TABLE`. The wordings are those of Linux's net/9p/error.c wherever it has one, since v9fs
-shows a 9P2000 string that is not in its table as errno 526. `NineError` is an `OSError`, and one whose errno has a class of its own in Python
-(`FileNotFoundError`, `PermissionError`, …) is an instance of that class too: a tree reached over the wire raises what a local tree would raise.
+Every error has one errno and one Plan 9 wording, from `TABLE`. The wordings are those of Linux's net/9p/error.c wherever it has one, because v9fs
+shows a 9P2000 string that is not in its table as errno 526. `NineError` is an `OSError`. If Python has a class of its own for its errno
+(`FileNotFoundError`, `PermissionError`, …), it is an instance of that class too: a tree over the wire raises what a local tree would raise.
 """
 
 import errno as _errno
 import os
 from typing import Any, Final
 
-# errno, then the wording that is sent; further wordings that peers send for the same errno.
+# errno, then the wording to send, then other wordings that peers send for the same errno
 TABLE: Final[tuple[tuple[int, str, tuple[str, ...]], ...]] = (
     (
         _errno.EPERM,
@@ -105,13 +106,13 @@ TABLE: Final[tuple[tuple[int, str, tuple[str, ...]], ...]] = (
 
 INTERNAL: Final = "internal error"  # with EIO: what a peer sees of our bugs
 
-# What a handler may raise, and its request alone fails: sys.exit() as well, which argparse calls, and which is for programs that do one thing.
+# A handler may raise these, and only its request fails. SystemExit too: argparse calls sys.exit(), which is for programs that do one thing.
 FAILURE: Final = (Exception, SystemExit)
 
 _WORDING: Final = {number: wording for number, wording, _ in TABLE}
 _ERRNO: Final = {word: number for number, wording, more in TABLE for word in (wording, *more)}
 
-# The number that a class of Python's means where an error has none, as in `PermissionError("only its owner may")`.
+# The number that one of Python's classes means where an error has none, as in `PermissionError("only its owner may")`.
 _NUMBERS: Final[dict[type[OSError], int]] = {
     PermissionError: _errno.EACCES,
     FileNotFoundError: _errno.ENOENT,
@@ -134,7 +135,7 @@ _CLASSES: dict[type[OSError], type["NineError"]] = {}
 
 
 class NineError(OSError):
-    """Say an error that the peer is to see: an errno, and words for people.
+    """An error that the peer sees: an errno, and words for people.
 
     `NineError(errno.EBUSY)` takes the table's wording; `NineError(errno.EINVAL, "usage: online N...")` says more. `.errno` is Linux's number,
     `.ename` the words. The object is also an instance of Python's own class for that errno. `.filename` may be set, as on any OSError.
@@ -164,7 +165,7 @@ class NineError(OSError):
 
 
 class ProtocolError(Exception):
-    """Say that a peer broke the framing, so that nothing after can be understood: its connection ends."""
+    """A peer broke the framing, so nothing after it can be understood: its connection ends."""
 
 
 def wording(number: int) -> str:
@@ -173,7 +174,8 @@ def wording(number: int) -> str:
 
 
 def from_wire(number: int, ename: str | None = None) -> NineError:
-    """Return the error that a number from a peer says. A number that no error has says nothing but that there is one: EIO, or what `ename` means.
+    """Return the error that a number from a peer means. A number that no error has says only that there is an error: it is EIO, or what `ename`
+    means.
 
     9P2000.u's own mark for "no number" (ERUNDEF) is such a number: all ones, in 16 bits or in 32.
     """
@@ -188,7 +190,7 @@ def is_errno(number: int) -> bool:
 
 
 def from_ename(ename: str) -> NineError:
-    """Return the error that a 9P2000 server's words mean; words that are in no table are EIO and kept as they are."""
+    """Return the error that a 9P2000 server's words mean; words that are in no table are EIO and do not change."""
     number = _ERRNO.get(ename)
     if number is None:  # some servers add to a known wording: "file not found: 'x'", "'x' file does not exist"
         number = next(
@@ -198,11 +200,11 @@ def from_ename(ename: str) -> NineError:
 
 
 def translate(error: OSError | ValueError) -> NineError:
-    """Return an error of a server's own as the one that a peer may see.
+    """Return an error of a server's own as the error that a peer may see.
 
-    The words that an author gave go over: a ValueError is EINVAL with its text, `OSError(EIO, "device gone")` is EIO with those.
-    An error of the kernel has the table's words. The paths that an OSError holds are this machine's, and are never told.
-    Where there is no number, the class tells it; a number that Linux has not is EIO.
+    The peer gets the words that an author gave: a ValueError is EINVAL with its text, `OSError(EIO, "device gone")` is EIO with those words. An
+    error of the kernel has the table's words. The paths in an OSError belong to this machine, and the peer never sees them. Where there is no
+    number, the class gives it; a number that Linux does not have is EIO.
     """
     if isinstance(error, NineError):
         return error

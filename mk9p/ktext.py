@@ -1,9 +1,9 @@
-"""Text of the kernel, taken apart as the kernel puts it together: a line ends at a newline, words lie between blanks, and nothing else divides.
+"""Text of the kernel, split as the kernel puts it together: a line ends at a newline, words lie between blanks, and nothing else divides.
 
-Python's own rules know more: `str.splitlines` and a file opened as text end a line at CR, VT, NEL and U+2028 as well, and `str.split` knows U+00A0.
-The kernel shows names that users choose (processes, mount points, cgroups). It escapes the newline in them, at most blanks too. With Python's rules
-such a name can say what looks like the kernel's next line. So everything that the kernel or a server says is divided by these functions, and
-tests/test_layers.py refuses the others. All take text or bytes.
+Python's own rules know more: `str.splitlines` and a file opened as text also end a line at CR, VT, NEL and U+2028, and `str.split` knows U+00A0.
+The kernel shows names that users choose (processes, mount points, cgroups). It escapes the newline in them, and at most also blanks. With Python's
+rules such a name can look like the kernel's next line. So only these functions split what the kernel or a server says, and tests/test_layers.py
+refuses the others. All take text or bytes.
 """
 
 import os
@@ -47,14 +47,14 @@ def field(text: AnyStr, key: AnyStr) -> AnyStr:
 
 
 def whole(path: str | os.PathLike[str]) -> str:
-    """Return a small file as text, its newlines as they are; bytes that are no UTF-8 become surrogates. Raises OSError."""
+    """Return a small file as text, with its newlines as they are; bytes that are not UTF-8 become surrogates. Raises OSError."""
     with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
         return file.read()
 
 
 @attrs.frozen
 class Mount:
-    """One line of /proc/N/mountinfo (proc_pid_mountinfo(5)), its escapes undone: an odd name or an empty source is no more than that."""
+    """One line of /proc/N/mountinfo (proc_pid_mountinfo(5)), with its escapes undone: an odd name or an empty source is only that."""
 
     device: str
     target: str
@@ -65,7 +65,7 @@ class Mount:
 
 
 def mounts(mountinfo: bytes) -> Iterator[Mount]:
-    """Yield what /proc/N/mountinfo tells, in its order, later mounts last. A line that is no such line is left out."""
+    """Yield the lines of /proc/N/mountinfo in order, later mounts last. Leave out a line of another form."""
     for line in split_lines(os.fsdecode(mountinfo)):
         before, dash, after = line.partition(" - ")
         outer, inner = before.split(" "), after.split(" ")

@@ -1,4 +1,4 @@
-"""Packages whose modules are imported when something of theirs is asked for: a command that needs little of them starts in half the time."""
+"""Packages whose modules are imported when somebody asks for something in them: a command that needs little of them starts in half the time."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence

@@ -1,8 +1,8 @@
-"""9P conversations as a capture file that Wireshark reads, whatever they went over: no interface, no privileges.
+"""9P conversations as a capture file that Wireshark reads, whatever link they used: this needs no interface and no privileges.
 
-What a dissector needs around the bytes is made up: IPv4 and TCP headers, port 564 on the server's side, where Wireshark looks for 9P, a handshake at
-the beginning and the end, so that no segment seems lost. TCP checksums are left 0, as in a capture on a card that fills them in; Wireshark checks
-none unless told to. The file is that of pcap-savefile(5) with nanoseconds and raw IP as link type.
+This module makes up what a dissector needs around the bytes: IPv4 and TCP headers, port 564 on the server's side, where Wireshark looks for 9P,
+and a handshake at the beginning and the end, so no segment seems lost. TCP checksums are 0, as in a capture on a card that fills them in;
+Wireshark checks none by default. The format of the file is pcap-savefile(5) with nanoseconds and raw IP as link type.
 """
 
 import struct
@@ -12,18 +12,18 @@ from typing import BinaryIO, Final
 import attrs
 
 PORT: Final = 564
-SEGMENT: Final = 65535 - 40  # what an IP packet holds beside its headers
+SEGMENT: Final = 65535 - 40  # what an IP packet holds besides its headers
 SNAPLEN: Final = 0x40000
 _MAGIC: Final = 0xA1B23C4D
 _RAW_IP: Final = 101
 _FIN, _SYN, _PSH, _ACK = 0x01, 0x02, 0x08, 0x10
-_SCALE: Final = bytes((1, 3, 3, 14))  # a window of 1 GiB (RFC 7323): much may be sent before anything comes back
-_EPHEMERAL: Final = 49152  # ports from here on are clients' (RFC 6335)
+_SCALE: Final = bytes((1, 3, 3, 14))  # a window of 1 GiB (RFC 7323): one side may send much before anything comes back
+_EPHEMERAL: Final = 49152  # from here on ports belong to clients (RFC 6335)
 
 
 @attrs.define(eq=False)
 class Capture:
-    """A capture file being written; it is flushed after each message, so that it can be read meanwhile. Closing it is the caller's."""
+    """A capture file that is being written. It is flushed after each message, so others can read it meanwhile. The caller closes it."""
 
     file: BinaryIO
     _flows: int = attrs.field(init=False, default=0)
@@ -33,7 +33,7 @@ class Capture:
         self.file.flush()
 
     def flow(self, *, now: int | None = None) -> "Flow":
-        """Begin a connection, `now` or at a time in ns since 1970: its handshake is written."""
+        """Begin a connection, `now` or at a time in ns since 1970, and write its handshake."""
         number = self._flows
         self._flows += 1
         flow = Flow(self, _EPHEMERAL + number % (65536 - _EPHEMERAL), number // (65536 - _EPHEMERAL))

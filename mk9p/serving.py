@@ -1,10 +1,10 @@
 """`mk9p serve`: a kernel's tree, made of resource servers, served on any number of listeners.
 
 A resource server is an entry point of the group `mk9p.servers`: a function that returns a `Dir`, or an async context manager of one where it has
-background work. It hangs at its name; `host` is the top level itself. `NAME:ARG?OPTION=VALUE&...` calls it with an argument and options, and its tree
-hangs at NAME/LAST, where LAST is the last part of the argument's path, or what the option `name` says: `fs:/srv/data` is `fs/data`. `stats`, what the
-server itself counts, is always beside them. Without names all are served that need no argument and that this kernel has; one that this kernel has not
-says so in a line and is left out.
+background work. Its tree is at its name; `host` is the top level itself. `NAME:ARG?OPTION=VALUE&...` calls it with an argument and options, and
+puts its tree at NAME/LAST. LAST is the last part of the argument's path, or the value of the option `name`: `fs:/srv/data` is `fs/data`. `stats`,
+what the server itself counts, is always there too. Without names the command serves every resource server that needs no argument and that this
+kernel has. For one that this kernel does not have it prints a line, and leaves it out.
 """
 
 import argparse
@@ -54,7 +54,7 @@ class Spec:
 
     @property
     def place(self) -> str:
-        """Where its tree hangs. Raises EINVAL for an option `name` that is no name."""
+        """The path of its tree. Raises EINVAL for an option `name` that is no name."""
         if self.argument is None:
             return self.name
         last = self.options.get("name") or self.argument.rstrip("/").rpartition("/")[2] or "root"
@@ -72,7 +72,7 @@ def available() -> dict[str, Any]:
 
 @asynccontextmanager
 async def kernel_tree(specs: Sequence[Spec] = (), extra: Mapping[str, Node] | None = None) -> AsyncIterator[Dir]:
-    """Make the tree of the resource servers given, or of all that can be had here, and `extra` beside them; raises ENOENT for an unknown one."""
+    """Make the tree of the given resource servers, or of all that this machine can have, with `extra`; raises ENOENT for an unknown one."""
     known = available()
     async with AsyncExitStack() as stack:
         trees: dict[str, Node] = {}
@@ -117,7 +117,7 @@ async def _make(stack: AsyncExitStack, function: Any, spec: Spec) -> Node:
 
 
 def _misused(function: Any, spec: Spec, options: Mapping[str, str]) -> str:
-    """Return what is wrong with an argument or with options that a resource server does not take, or with none where it needs one."""
+    """Return what is wrong with an argument or with options that a resource server does not take, or with a missing argument."""
     import inspect
 
     taken = inspect.signature(function).parameters.values()
@@ -143,7 +143,7 @@ def _words(error: Exception) -> str:
 
 
 def _nested(trees: Mapping[str, Node]) -> dict[str, Node]:
-    """Hang trees at their names; a name with a slash, as dev/block, goes into the directory that it names."""
+    """Put trees at their names; a name with a slash, such as dev/block, goes into the directory that it names."""
     top: dict[str, Node] = {name: tree for name, tree in trees.items() if "/" not in name}
     below: dict[str, dict[str, Node]] = {}
     for name, tree in trees.items():
@@ -158,7 +158,7 @@ def _nested(trees: Mapping[str, Node]) -> dict[str, Node]:
 
 @attrs.define(eq=False)
 class From:
-    """A listener of a network to which only one host may come; others are hung up on."""
+    """A listener of a network that admits only one host, and hangs up on others."""
 
     inner: Listener
     host: str | None = None
@@ -176,15 +176,18 @@ class From:
         return host == self.host
 
     async def accept(self) -> Link:
-        """Wait for the next link of one that may stay."""
+        """Wait for the next link that is admitted."""
         while True:
             link = await self.inner.accept()
             host, _, port = link.peer.address.rpartition("!")
             if self.lets_in(host, int(port)):
                 return link
-            # said once: whoever may not come can come as often as they like
+            # logged once: a host that is not admitted can come as often as it likes
             log.log(
-                logging.DEBUG if self.told else logging.WARNING, "%s: %s may not come", self.address, link.peer.address
+                logging.DEBUG if self.told else logging.WARNING,
+                "%s: %s is not admitted",
+                self.address,
+                link.peer.address,
             )
             self.told = True
             link.close()
@@ -195,7 +198,7 @@ class From:
 
 
 class OnlyRoot(From):
-    """A listener of a network to which only root of a machine can come: from a port that is not everybody's (ip(7))."""
+    """A listener of a network that admits only root of a machine: a peer whose port not everybody can have (ip(7))."""
 
     def lets_in(self, host: str, port: int) -> bool:
         """Tell whether who comes from there may stay."""
@@ -203,7 +206,7 @@ class OnlyRoot(From):
 
 
 def policy_for(listener: Listener, *, trust: bool, readonly: bool) -> Policy:
-    """Return who may do what on a listener: beyond this machine, and not trusted, it is read-only whatever the bits say."""
+    """Return the policy of a listener. Beyond this machine, and without `trust`, it is read-only whatever the bits say."""
     open_to_all = listener.transport.exposed and not (listener.transport.tells_user or listener.loopback or trust)
     return Policy(trust=trust, readonly=readonly or open_to_all)
 
@@ -233,9 +236,9 @@ async def serve_tree(
     tally: Tally | None = None,
     ready: Any = None,
 ) -> None:
-    """Serve a tree on listeners until cancelled, or until SIGINT or SIGTERM; says on stderr where, once it can be dialled.
+    """Serve a tree on listeners until cancelled, or until SIGINT or SIGTERM. When clients can dial them, print on stderr where they are.
 
-    By a network only the host `come_from` may come, if one is given.
+    `come_from` is the only host that may come by a network, if it is given.
     """
     server = Server(root, limits=limits, tally=tally)
     listeners: list[Listener] = []
@@ -267,9 +270,9 @@ async def serve_tree(
 
 
 def _collect_rarely() -> None:
-    """Let Python look for cycles among all that lives more rarely, and not among what the program began with."""
-    # All clients wait meanwhile: 20 ms for the modules alone, 100 ms with thousands of requests that wait. Nothing of a request is part of a cycle,
-    # and what is young is looked through as ever.
+    """Let Python search for cycles more rarely, and not among the objects that the program began with."""
+    # All clients wait during a search: 20 ms for the modules alone, 100 ms with thousands of requests that wait. Nothing of a request is part of a
+    # cycle, and Python still searches young objects as usual.
     gc.collect()
     gc.freeze()
     young, middle, _ = gc.get_threshold()
@@ -277,13 +280,13 @@ def _collect_rarely() -> None:
 
 
 async def _end_with(server: Server, scope: trio.CancelScope) -> None:
-    """End when the descriptors that we were given have ended: nobody else can come."""
+    """End when the inherited descriptors have ended: nobody else can come."""
     await server.deserted.wait()
     scope.cancel()
 
 
 def options(name: str, default: str) -> argparse.ArgumentParser:
-    """Return the parser of what `serve` and `compose` have in common."""
+    """Return the parser of the options that `serve` and `compose` have in common."""
     parser = argparse.ArgumentParser(prog=f"mk9p {name}")
     parser.add_argument(
         "-l", metavar="DIAL", action="append", dest="listen", help=f"where to listen (again for more); else {default}"
@@ -292,7 +295,7 @@ def options(name: str, default: str) -> argparse.ArgumentParser:
         "--trust", action="store_true", help="believe the user names that come over tcp and vsock: for private links"
     )
     parser.add_argument(
-        "--from", metavar="HOST", dest="come_from", help="admit only this host over tcp and vsock, as 10.0.2.2"
+        "--from", metavar="HOST", dest="come_from", help="admit only this host over tcp and vsock, for example 10.0.2.2"
     )
     parser.add_argument("--readonly", action="store_true", help="refuse every change")
     parser.add_argument(
@@ -307,7 +310,7 @@ def options(name: str, default: str) -> argparse.ArgumentParser:
 
 
 def start_logging(verbose: int) -> None:
-    """Log to stderr, a line each: warnings, or more."""
+    """Log to stderr, one line each: warnings, or more."""
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
     logging.basicConfig(level=level, format="mk9p: %(levelname)s: %(message)s")
 
@@ -316,7 +319,10 @@ def main(arguments: Sequence[str]) -> int:
     """Run `mk9p serve`."""
     parser = options("serve", DEFAULT)
     parser.add_argument(
-        "specs", metavar="NAME[:ARG][?OPTION=VALUE]", nargs="*", help="resource servers; none: all that this kernel has"
+        "specs",
+        metavar="NAME[:ARG][?OPTION=VALUE]",
+        nargs="*",
+        help="resource servers; by default all that this kernel has",
     )
     chosen = parser.parse_args(arguments[1:])
     start_logging(chosen.verbose)
@@ -335,13 +341,14 @@ def main(arguments: Sequence[str]) -> int:
             )
 
     if os.geteuid() != 0:
-        print("mk9p: not root: what only root may change will be refused by the kernel", file=sys.stderr)
+        print("mk9p: not root: the kernel will refuse what only root may change", file=sys.stderr)
     one_error(run)
     return 0
 
 
 def one_error(run: Any) -> None:
-    """Run a trio program. Errors that left it inside groups are raised as one, the first: tasks that use one connection all lose it at once."""
+    """Run a trio program. Raise only the first of the errors that left it in groups: when one connection breaks, all tasks that use it fail at
+    once."""
     try:
         trio.run(run)
     except BaseExceptionGroup as group:

@@ -1,19 +1,21 @@
 """One side of one conversation, as the server keeps it: tags, fids, order, flush. Pure: no I/O, no trio, no tree.
 
 Rules
-* A request that is answered in the call that brought it never enters here: order is kept by arriving. This room is about the ones that wait.
-* The roles of a message (wire/roles.py) say who waits for whom. A request *uses* some fids and *claims* others. It waits for every earlier request
-  that is not finished and claims a fid that it names; requests that only use a fid go side by side. So `Twalk`, `Topen`, `Tread`, `Tclunk` may be
-  sent in one go, and 32 walks from one directory run at once. (With a task for each request and no such rule, Twalk+Topen in one go failed in 182
-  of 400 runs: a scheduler is free to run the second first.)
-* A request that claims a fid also waits until those that only use it have begun: for all that they still wait for. Else the clunk of a directory
-  would overtake a walk from it that waits for its new fid to be free.
-* Writes are ordered among themselves, and reads wait for earlier writes, unless the open file is *duplex*: a stream has two independent ways,
-  and a write that waits for its reader to make room must not keep that reader waiting. For this a fid's write side is a fid of its own.
-* A clunk does not wait for reads that wait: the fid is gone from the table at once, the open file is closed when its last request is finished
-  (Plan 9 does the same). A peer that wants the read to end flushes it.
-* A tag is retired before its reply is written, since the peer may use it again at once. A flush is answered after the request that it flushes:
-  that is either answered before, or never. A flush of an unknown tag is answered at once. A flush may itself be flushed.
+* A request that is answered in the call that brought it never enters here: the order of arrival keeps it in order. This module is about requests
+  that wait.
+* The roles of a message (wire/roles.py) say who waits for whom. A request *uses* some fids and *claims* others. It waits for every earlier
+  unfinished request that claims a fid that it names. Requests that only use a fid go side by side. So a client may send `Twalk`, `Topen`, `Tread`,
+  `Tclunk` in one go, and 32 walks from one directory run at once. (With a task for each request and no such rule, Twalk+Topen in one go failed in
+  182 of 400 runs: a scheduler may run the second first.)
+* A request that claims a fid also waits until the requests that only use it have begun, that is, for everything that they still wait for.
+  Otherwise the clunk of a directory would overtake a walk from it that waits for its new fid to be free.
+* Writes stay in order among themselves, and reads wait for earlier writes, unless the open file is *duplex*: a stream has two independent
+  directions, and a write that waits for its reader to make room must not keep that reader waiting. Therefore a fid's write side is a fid of its
+  own.
+* A clunk does not wait for reads that wait: the fid leaves the table at once, and the open file is closed when its last request is finished (Plan
+  9 does the same). A peer that wants the read to end flushes it.
+* A tag is retired before its reply is written, because the peer may use it again at once. The answer to a flush comes after the flushed request,
+  which is answered before that or never. A flush of an unknown tag is answered at once. A peer may flush a flush.
 """
 
 import errno
@@ -27,11 +29,11 @@ from mk9p.wire.roles import ORDER, READS, Row
 
 F = TypeVar("F")
 
-LINK: Final = 192  # bytes that it takes to remember that one request waits for another
+LINK: Final = 192  # bytes to remember that one request waits for another
 WRITE_SIDE: Final = 1 << 32  # added to a fid: its write side
 
-MAX_FIDS: Final = 1 << 20  # v9fs keeps one for each cached name and user: a `find` over 100,000 files is as many
-MAX_REQUESTS: Final = 4096  # waiting at once: far above any client's window, far below what memory would mind
+MAX_FIDS: Final = 1 << 20  # v9fs keeps one for each cached name and user: a `find` over 100,000 files needs as many
+MAX_REQUESTS: Final = 4096  # waiting at once: far above any client's window, and little memory
 
 _NONE: Final[Row] = ((), (), (), ())
 
@@ -63,10 +65,10 @@ class Request:
         self.claims: list[int] = []
         self.uses: list[int] = []  # the fids that it only uses, while it waits
         self.blockers: dict[Request, None] = {}  # earlier requests that must finish first
-        self.followers: dict[Request, None] = {}  # later ones that wait for this
+        self.followers: dict[Request, None] = {}  # later requests that wait for this one
         self.flushed_by: list[Request] = []
         self.cancel: Callable[[], None] | None = None  # set while it runs
-        self.cleared = False  # dropped before it ran: it shall not run, and is not answered
+        self.cleared = False  # dropped before it ran: it must not run, and is not answered
 
 
 class Session(Generic[F]):
@@ -80,7 +82,7 @@ class Session(Generic[F]):
         self.claims: dict[int, Request] = {}  # fid, or write side -> the last unfinished request that claims it
         self.users: dict[int, dict[Request, None]] = {}  # fid -> the requests that wait and will use it
         self.entered = 0
-        self.held = 0  # bytes that are kept for requests under way
+        self.held = 0  # bytes that are kept for unfinished requests
         self.max_fids, self.max_requests = max_fids, max_requests
 
     # fids
@@ -105,7 +107,7 @@ class Session(Generic[F]):
     # order
 
     def blockers(self, type_: int, args: Sequence[Any], duplex: bool = False) -> list[Request]:
-        """Return the unfinished requests that a new one must wait for, each once. `duplex`: its open file's two ways are independent."""
+        """Return the unfinished requests that a new one must wait for, each once. `duplex`: the two directions of its open file are independent."""
         if not self.claims:
             return []
         uses, claims, write_uses, write_claims = ORDER.get(type_, _NONE)
@@ -144,7 +146,7 @@ class Session(Generic[F]):
                 self.users.setdefault(fid, {})[request] = None
 
     def finish(self, request: Request) -> tuple[list[Request], list[int]]:
-        """Retire a request. Return the ones that may run now, in order of arrival, and the tags of the flushes to answer after it, in order."""
+        """Retire a request. Return the requests that may run now, in order of arrival, and the tags of the flushes to answer after it, in order."""
         del self.tags[request.tag]
         self.held -= request.size
         for key in request.claims:
@@ -190,9 +192,9 @@ class Session(Generic[F]):
         return [], []
 
     def drop(self, request: Request, *flushes: int) -> tuple[list[Request], list[int]]:
-        """Retire a request that waits and shall never run. Return as `finish` does, with `flushes` after those that it had already.
+        """Retire a request that waits and must never run. Return as `finish` does, with `flushes` after those that it had already.
 
-        What waited for it waits for those that it waited for: else a write would overtake the one before the one that was dropped.
+        Requests that waited for it wait for those that it waited for: otherwise a write would overtake the one before the dropped one.
         """
         request.cleared = True
         for key in request.claims:

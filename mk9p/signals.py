@@ -1,8 +1,8 @@
-"""Signals and the ends of processes in words, as files tell them: `note`, `kill`, `wait`.
+"""Signals and the ends of processes in words, as files give them: `note`, `kill`, `wait`.
 
-A signal is told by its name with or without SIG (`INT`, `SIGINT`), by Plan 9's word for the note (`interrupt`, `kill`, `hangup`, `alarm`), or by
-its number on this machine. How a process ended is '' for success, as in Plan 9's wait(2), else `exit N` or `signal NAME`: exact, so that who ran
-a command from afar ends as it did.
+A signal has its name with or without SIG (`INT`, `SIGINT`), Plan 9's word for the note (`interrupt`, `kill`, `hangup`, `alarm`), or its number on
+this machine. The end of a process is '' for success, as in Plan 9's wait(2), else `exit N` or `signal NAME`. It is exact, so a program that ran a
+command from elsewhere can end as the command did.
 """
 
 import errno
@@ -16,7 +16,7 @@ NOTES: Final = {"interrupt": "INT", "kill": "KILL", "hangup": "HUP", "alarm": "A
 
 
 def number(word: str) -> int:
-    """Return the number of a signal that is told by name, note or number; raises EINVAL for any other word."""
+    """Return the number of a signal by its name, note or number; raises EINVAL for any other word."""
     name = NOTES.get(word, word).upper().removeprefix("SIG")
     base, sign, plus = name.partition("+")
     found = signal.Signals.__members__.get(f"SIG{base}")

@@ -1,4 +1,5 @@
-"""What is said of a file, whoever says it: its status, a change of it, a lock in it, its file system's status, its owners' names; and the umask."""
+"""What 9P says of a file, on either side: its status, a change of it, a lock in it, the status of its file system, the names of its owners; and
+the umask."""
 
 import os
 import stat as st
@@ -16,11 +17,11 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 
 @attrs.frozen
 class Stat:
-    """Say what a file is: Linux's `mode` (type and permission bits), owner and group by number, `length` in bytes, times in ns.
+    """What a file is: Linux's `mode` (type and permission bits), owner and group by number, `length` in bytes, times in ns.
 
-    `version` is qid.version: 0 for made-up files, so that v9fs never caches them. `blocks` are of 512 bytes, None where `length` tells them.
-    `user` and `group` are names, where a server gave only names. `name` and `qid` are filled in by whoever knows the place: the server for its
-    peers, the client for its callers.
+    `version` is qid.version: 0 for synthetic files, so v9fs never caches them. `blocks` are of 512 bytes, None where they follow from `length`.
+    `user` and `group` are names, where a server gave only names. Whoever knows the place sets `name` and `qid`: the server for its peers, the
+    client for its callers.
     """
 
     mode: int
@@ -48,12 +49,12 @@ class Stat:
 
 
 NOW: Final = 1 << 96
-"""The time of a Change that means now: no number of the wire, 64 bits of seconds, is as far away."""
+"""The time of a Change that means now: no number on the wire, 64 bits of seconds, is as far away."""
 
 
 @attrs.frozen
 class Change:
-    """Say what a Tsetattr or Twstat asks to change; None is to be left as it is. Times are ns, negative before 1970, or NOW."""
+    """What a Tsetattr or Twstat asks to change; None leaves a field as it is. Times are ns, negative before 1970, or NOW."""
 
     mode: int | None = None
     uid: int | None = None
@@ -62,18 +63,18 @@ class Change:
     atime: int | None = None
     mtime: int | None = None
     exclusive: bool | None = None
-    """DMEXCL. It comes only to a node with `marks`, as `append`, DMAPPEND."""
+    """DMEXCL. Only a node with `marks` gets it. The same holds for `append`, DMAPPEND."""
     append: bool | None = None
 
     @property
     def only_truncates(self) -> bool:
-        """Tell the change that `echo x > file` makes: length 0, and times that follow from it."""
+        """Tell whether this is the change that `echo x > file` makes: length 0, and times that follow from it."""
         return self == Change(length=0, atime=self.atime, mtime=self.mtime)
 
 
 @attrs.frozen
 class StatFs:
-    """Say what df(1) shows, in blocks of `bsize` bytes (statfs(2))."""
+    """What df(1) shows, in blocks of `bsize` bytes (statfs(2))."""
 
     type: int = 0x01021997  # V9FS_MAGIC
     bsize: int = 4096
@@ -88,9 +89,9 @@ class StatFs:
 
 @attrs.frozen
 class Lock:
-    """Say a byte-range lock (fcntl(2)): `kind` is a LOCK_TYPE_ number, `length` 0 reaches to the end however the file grows.
+    """A byte-range lock (fcntl(2)): `kind` is a LOCK_TYPE_ number; with `length` 0 it goes to the end, however the file grows.
 
-    `process` and `client` are what the client says of who holds it; they are shown to others, and decide nothing.
+    `process` and `client` are what the client says of the holder. Others see them, and they decide nothing.
     """
 
     kind: int
@@ -106,10 +107,10 @@ def error_name(ctl: str) -> str:
 
 
 def umask() -> int:
-    """Return this process's umask(2). A server applies its own to nothing: what a new file may be is said by who makes it."""
+    """Return this process's umask(2). A server does not apply its own: the client that makes a file says what it may be."""
     with suppress(OSError, ValueError), open("/proc/self/status", "rb") as status:
         return int(field(status.read(), b"Umask"), 8)
-    was = os.umask(0o077)  # no /proc: for a moment it is another's, for all threads
+    was = os.umask(0o077)  # without /proc: for a moment all threads have another umask
     os.umask(was)
     return was
 

@@ -1,8 +1,8 @@
-"""The standard descriptors of a command, whatever they are: closed, non-blocking, a terminal that has gone; and what may be shown on them.
+"""The standard descriptors of a command, whatever they are: closed, non-blocking, a terminal that has gone. And what may be printed on them.
 
-Others have these descriptors too, and share their flags (open(2)), so no flag is changed here: where a descriptor is non-blocking, the call waits
-with poll(2) in place of the kernel. A descriptor that was closed at the start is taken by /dev/null, opened the wrong way round, so that the first
-file that the command opens does not become its output, and using it fails as using a closed one does (gnulib's stdopen).
+Others have these descriptors too, and share their flags (open(2)), so this module changes no flag: where a descriptor is non-blocking, it waits
+with poll(2) instead of the kernel. If a descriptor was closed at the start, /dev/null takes its place, opened the wrong way round: so the first
+file that the command opens does not become its output, and using the descriptor fails as using a closed one does (gnulib's stdopen).
 """
 
 import io
@@ -13,14 +13,15 @@ from contextlib import suppress
 from typing import Any, Final
 
 NAMES: Final = ("standard input", "standard output", "standard error")
-_COMPLAINING: Final = 1000  # ms that a line on stderr waits for room: nobody who takes no output holds up the end
+# ms that a line on stderr waits for room: a reader that takes no output does not hold up the end
+_COMPLAINING: Final = 1000
 _ESCAPES: Final = {"\a": r"\a", "\b": r"\b", "\t": r"\t", "\n": r"\n", "\v": r"\v", "\f": r"\f", "\r": r"\r"}
 
 
 def printable(text: str) -> str:
-    r"""Return text on one line that does nothing to a terminal: what is no printable character is told as C does, `\x1b`, `\n`, `\u202e`.
+    r"""Return text on one line that does nothing to a terminal: a character that cannot be printed appears as in C, `\x1b`, `\n`, `\u202e`.
 
-    A byte that was not UTF-8, which is a surrogate in the text (PEP 383), is told as that byte.
+    A byte that was not UTF-8, which is a surrogate in the text (PEP 383), appears as that byte.
     """
     return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
 
@@ -35,7 +36,7 @@ def _escaped(char: str) -> str:
 
 
 def told(error: OSError) -> str:
-    """Return an error in words, with the file that it is about in front."""
+    """Return an error in words, after the file that it is about."""
     return str(error) if error.filename is None else f"{error.filename or repr('')}: {error.strerror}"
 
 
@@ -63,7 +64,7 @@ def take(descriptor: int, count: int) -> bytes:
 
 
 def complain(line: str) -> None:
-    """Tell an error on stderr, in one line, after what was printed before; nothing is told where nobody takes it: who could be told that?"""
+    """Print an error on stderr, in one line, after what was printed before. Print nothing where nobody takes it: nobody could learn of that."""
     try:
         print(end="", flush=True)
     except OSError:
@@ -74,7 +75,7 @@ def complain(line: str) -> None:
 
 
 def abandon() -> None:
-    """Drop what was printed and is not written yet: nobody takes it, and the end of this process does not wait for that."""
+    """Drop what was printed and is not written yet: nobody takes it, and the end of this process must not wait for that."""
     if isinstance(sys.stdout, io.TextIOWrapper) and isinstance(sys.stdout.buffer, io.BufferedWriter):
         raw = sys.stdout.buffer.raw
         if isinstance(raw, _Patient):
@@ -82,12 +83,12 @@ def abandon() -> None:
 
 
 def prepare() -> None:
-    """Make the three descriptors fit for use by this process; `print` waits for room on them from now on."""
+    """Prepare the three descriptors for this process. From now on `print` waits for room on them."""
     for descriptor, way in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_WRONLY)):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, way)  # takes the lowest number that is free: this one
+            os.open(os.devnull, way)  # takes the lowest free number, which is this one
     sys.stdout, sys.stderr = _text(1, sys.stdout), _text(2, sys.stderr)
 
 
@@ -133,7 +134,7 @@ def _wait(descriptor: int, events: int, patience: int | None = None) -> bool:
 
 
 def _room(file: Any) -> bool:
-    """Tell whether a line can be written without waiting long; a file of Python's own always has room."""
+    """Tell whether a line can be written without a long wait; a file of Python's own always has room."""
     try:
         return _wait(file.fileno(), select.POLLOUT, _COMPLAINING)
     except io.UnsupportedOperation:

@@ -1,10 +1,10 @@
 """The kernel's small files in /sys and /proc, read and written at once. For servers of devices.
 
-A few functions, since nearly every device server needs them. What is not there is no error when it is read: architectures, containers and user-mode
-Linux each lack some files, a device may go between being listed and being read, and some say ENODATA or EIO for what they cannot tell. Of what is
-written, the kernel's own word is raised. (Documentation/filesystems/sysfs.rst: one value a file, and one write is the whole value.)
+Nearly every device server needs these few functions. When a file is missing, reading it is no error: architectures, containers and user-mode Linux
+each lack some files, a device may go between listing and reading, and some files say ENODATA or EIO for what they cannot tell. A failed write
+raises the kernel's own error. (Documentation/filesystems/sysfs.rst: one value in each file, and one write is the whole value.)
 
-Such files are read often, by status files that have hundreds of them; so without Python's buffers and its fstat(2) for each.
+Status files read hundreds of these files, and often. So the functions do without Python's buffers and the fstat(2) for each.
 """
 
 import errno
@@ -19,12 +19,12 @@ from mk9p.errors import NineError, wording
 from mk9p.ktext import split_words, trim
 
 T = TypeVar("T")
-_HOSTNAME = 64  # __NEW_UTS_LEN; the kernel would cut a longer name off without a word
-_PAGE = 4096  # what sysfs shows at most; procfs goes on, in pieces of any size, until it says nothing more
+_HOSTNAME = 64  # __NEW_UTS_LEN; the kernel would cut a longer name off silently
+_PAGE = 4096  # the most that sysfs shows; procfs goes on, in pieces of any size, until it says nothing more
 
 
 def text(path: str, default: str = "") -> str:
-    """Return what a file says without blanks around, `default` if that is nothing, or there is no such file, or the kernel will not tell."""
+    """Return what a file says, without blanks around it; `default` if that is nothing, or there is no such file, or the kernel will not tell."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -41,7 +41,7 @@ def text(path: str, default: str = "") -> str:
 
 
 def put(path: str, value: str) -> None:
-    """Write a value in one write(2), to a file that is there: none is made. Raises OSError as the kernel says."""
+    """Write a value in one write(2), to an existing file; never make one. Raises OSError as the kernel says."""
     fd = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
     try:
         os.write(fd, value.encode())
@@ -82,11 +82,12 @@ def settable(path: str) -> list[str]:
 
 
 def refused(error: OSError, what: str) -> NineError:
-    """Return what the kernel said to a `put` as `what: why`, an end of what cannot be done; of a refused permission, which one it is that lacks."""
+    """Return the kernel's refusal of a `put` as `what: why`. For a missing permission, say which one."""
     number = error.errno or errno.EIO
     why = {
         errno.EACCES: "this needs root or CAP_DAC_OVERRIDE",  # the file's bits
-        errno.EPERM: "the kernel does not permit it, or only with CAP_SYS_ADMIN",  # what the file's owner asks for
+        # what the code behind the file asks for
+        errno.EPERM: "the kernel does not permit it, or only with CAP_SYS_ADMIN",
         errno.EROFS: "/sys is read-only here, as in a container",
         errno.ENOENT: "it is gone",
         errno.ENODEV: "it is gone",
@@ -95,10 +96,10 @@ def refused(error: OSError, what: str) -> NineError:
 
 
 def threaded(function: Callable[..., T], threads: trio.CapacityLimiter) -> Callable[..., Awaitable[T]]:
-    """Return a function that runs `function` in a thread, for files that the kernel is slow with (a chip on a slow bus, a battery).
+    """Return a function that runs `function` in a thread, for files that are slow in the kernel (a chip on a slow bus, a battery).
 
-    It has the same signature, so that it may be a ctl word. Cancelled, it leaves the thread to end by itself: what was begun goes on in the kernel,
-    and counts as one of `threads` until then.
+    It has the same signature, so it may be a ctl word. If cancelled, it leaves the thread to end by itself: the kernel goes on with the work,
+    which counts as one of `threads` until then.
     """
 
     @wraps(function)

@@ -1,10 +1,10 @@
 """Devices that come and go, as the kernel tells udev: uevents, on NETLINK_KOBJECT_UEVENT (lib/kobject_uevent.c). For servers of device classes.
 
-A uevent is `ACTION@DEVPATH`, then `KEY=value` strings, each ended by NUL. Group 1 is the kernel's own; what udev says goes to group 2. Anybody with
-CAP_NET_ADMIN can send to a netlink socket: only what comes from port 0, the kernel, counts. A user may ask for one to be sent again (`udevadm
-trigger`, or udev itself when a written disk is closed); such a one carries SYNTH_UUID, tells of no change and is passed over.
+A uevent is `ACTION@DEVPATH`, then `KEY=value` strings, each ended by NUL. Group 1 has the kernel's own; what udev says goes to group 2. Everybody
+with CAP_NET_ADMIN can send to a netlink socket: only messages from port 0, the kernel, count. A user may ask the kernel to send one again
+(`udevadm trigger`, or udev itself when a written disk is closed). Such a uevent carries SYNTH_UUID and reports no change, so it is ignored.
 
-The kernel drops messages for a receiver whose buffer is full and says ENOBUFS; then the device class must be looked at anew.
+The kernel drops messages for a receiver whose buffer is full and says ENOBUFS. Then the device class must be looked at again.
 """
 
 import errno
@@ -19,13 +19,13 @@ import trio
 _NETLINK_KOBJECT_UEVENT: Final = 15
 _KERNEL_GROUP: Final = 1
 _SO_RCVBUFFORCE: Final = 33
-_BUFFER: Final = 1 << 20  # hundreds of messages: a hub full of devices coming at once
-_LARGEST: Final = 8192  # UEVENT_BUFFER_SIZE is 2048, and some drivers' headers more
+_BUFFER: Final = 1 << 20  # hundreds of messages: a hub full of devices that come at once
+_LARGEST: Final = 8192  # UEVENT_BUFFER_SIZE is 2048, and the headers of some drivers are longer
 
 
 @attrs.frozen
 class Uevent:
-    """Say what happened (add, remove, change, move, online, offline, bind, unbind) to the device `path`, below /sys and beginning with a slash."""
+    """What happened (add, remove, change, move, online, offline, bind, unbind) to the device `path`, below /sys and beginning with a slash."""
 
     action: str
     path: str
@@ -42,7 +42,7 @@ class Uevent:
 
 
 def parse(message: bytes) -> Uevent | None:
-    """Return what a message says; None for one that is no uevent, or was only asked for again."""
+    """Return what a message says; None for a message that is no uevent, or that somebody only asked for again."""
     head, *strings = message.decode("utf-8", "replace").rstrip("\0").split("\0")
     action, at, path = head.partition("@")
     values = dict(s.split("=", 1) for s in strings if "=" in s)
@@ -50,7 +50,7 @@ def parse(message: bytes) -> Uevent | None:
 
 
 def listen() -> socket.socket | None:
-    """Return a socket that uevents come to; None where the kernel has none or does not permit it."""
+    """Return a socket that gets uevents; None where the kernel has none or does not permit it."""
     try:
         sock = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, _NETLINK_KOBJECT_UEVENT)
     except OSError:
@@ -71,7 +71,7 @@ def listen() -> socket.socket | None:
 async def follow(
     sock: socket.socket, take: Callable[[bytes], None], lost: Callable[[], None], *, largest: int = _LARGEST
 ) -> None:
-    """Call `take(message)` for each that the kernel sends to a netlink socket, and `lost()` after a gap. Ends by cancellation only.
+    """Call `take(message)` for each message that the kernel sends to a netlink socket, and `lost()` after a gap. Only cancellation ends it.
 
     `largest` is the most bytes that a message of this kind of netlink has (netlink(7)).
     """
@@ -87,12 +87,12 @@ async def follow(
         else:
             if sender == 0:  # the kernel; any other process may send here too
                 take(message)
-            await trio.lowlevel.checkpoint()  # a flood of them is not to stop the server
+            await trio.lowlevel.checkpoint()  # a flood of them must not stop the server
 
 
 @asynccontextmanager
 async def told(take: Callable[[Uevent], None], lost: Callable[[], None], *, root: str = "/") -> AsyncIterator[bool]:
-    """Follow the uevents of the kernel within the block, and give whether there are any: a made-up `root` gets none of the real kernel."""
+    """Follow the kernel's uevents inside the block, and give whether there are any: a made-up `root` gets none of the real kernel."""
     sock = listen() if root == "/" else None
     if sock is None:
         yield False

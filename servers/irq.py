@@ -1,8 +1,8 @@
 """irq: the interrupts of this kernel. The files are those of docs/files/irq.md.
 
-Everything is read from the kernel when it is asked for (Documentation/core-api/irq/irq-affinity.rst, kernel/irq/proc.c, kernel/irq/irqdesc.c). Kept
-are only the counts that rates are measured against. Counts come from the `intr` line of /proc/stat and not from /proc/interrupts, which leaves out
-what offline CPUs have counted, so that its sums fall when a CPU goes.
+The server reads everything from the kernel when somebody asks (Documentation/core-api/irq/irq-affinity.rst, kernel/irq/proc.c,
+kernel/irq/irqdesc.c). It keeps only the counts that rates are measured against. Counts come from the `intr` line of /proc/stat and not from
+/proc/interrupts, which leaves out what offline CPUs have counted, so its sums fall when a CPU goes.
 """
 
 import errno
@@ -17,7 +17,7 @@ from mk9p.ktext import split_words, trim
 from mk9p.sysfs import names, put, text
 from mk9p.tree import Ctl, Dir, Lazy, Text, fields
 
-_WINDOW = 0.5  # a rate is measured over half a second at least: the clock ticks every 10 ms
+_WINDOW = 0.5  # a rate covers at least half a second: the clock ticks every 10 ms
 
 
 def tree(*, root: str = "/") -> Dir:
@@ -45,10 +45,10 @@ class Sample:
 
 
 class Rates:
-    """How often interrupts came, and how often a second since the last time that anybody asked, or since the start.
+    """How often interrupts came, and how often a second since anybody asked last, or since the start.
 
-    Two samples are kept, since two readers close upon each other would each get a window too short to say anything: the later one only becomes
-    what the next is measured against when it is old enough.
+    It keeps two samples, because two readers shortly after each other would each get a window too short to say anything. The later sample becomes
+    the base of the next measurement only when it is old enough.
     """
 
     def __init__(self, root: str) -> None:
@@ -117,7 +117,7 @@ class Interrupts:
     # what is read
 
     def status(self) -> str:
-        """Render a line an interrupt: `N count/s affinity name count`."""
+        """Render a line for each interrupt: `N count/s affinity name count`."""
         now, handlers = self.rates.take(), self.handlers()
         return "".join(
             f"{n} {self.rates.per_second(now, n)} {self.affinity(n) or '-'} {self.name(n, handlers)} {now.count(n)}\n"
@@ -159,20 +159,19 @@ class Interrupts:
         return text(f"{self.base}/{n}/smp_affinity_list")
 
     def handlers(self) -> dict[int, str]:
-        """Return who handles each interrupt, of /proc/interrupts: for kernels without SPARSE_IRQ, which have no /sys/kernel/irq."""
+        """Return the handlers of each interrupt, from /proc/interrupts: for kernels without SPARSE_IRQ, which have no /sys/kernel/irq."""
         if os.path.isdir(f"{self.root}/sys/kernel/irq"):
             return {}
         found = {}
         for line in text(f"{self.root}/proc/interrupts").split("\n"):
             number, _, rest = line.partition(":")
             if trim(number).isdigit():
-                found[int(number)] = rest.rpartition("  ")[
-                    2
-                ]  # two blanks stand before the handlers and in no name of one
+                # two blanks stand before the handlers, and in no name of a handler
+                found[int(number)] = rest.rpartition("  ")[2]
         return found
 
     def name(self, n: int, handlers: dict[int, str]) -> str:
-        """Return who handles an interrupt, as one word; `-` for nobody."""
+        """Return the handlers of an interrupt, as one word; `-` for none."""
         return one_word(handlers.get(n, "")) or handler(self.root, n) or "-"
 
     # what is done
@@ -182,7 +181,7 @@ class Interrupts:
         try:
             put(f"{self.base}/{n}/smp_affinity_list", cpus)
         except OSError as error:
-            wrong = "no online CPU in" if set(cpus) <= set("0123456789,-") else "no CPU list:"
+            wrong = "no online CPU in" if set(cpus) <= set("0123456789,-") else "not a CPU list:"
             raise self.refused(n, error, f"{wrong} {cpus}") from None
 
     def spread(self, n: int) -> None:
@@ -213,7 +212,7 @@ class Interrupts:
             raise self.unchanged(setting, cpus, error) from None
 
     def banish(self, *cpu: CpuList) -> None:
-        """Move all interrupts off some CPUs, new ones too. Raises, when all others have been moved, what the kernel said of those that stay."""
+        """Move all interrupts off some CPUs, also new ones. When all others have been moved, raises what the kernel said of those that stay."""
         off = frozenset(self.chosen(cpu))
         others = self.online() - off
         if not others:
@@ -229,7 +228,7 @@ class Interrupts:
             raise NineError(next(iter(refused.values())).errno or errno.EIO, f"cannot be moved: {'; '.join(stay)}")
 
     def online(self) -> frozenset[int]:
-        """Return the CPUs that run; CPU 0, where the kernel has no list of them."""
+        """Return the CPUs that run; only CPU 0 where the kernel has no list of them."""
         return frozenset(numbers(text(f"{self.root}/sys/devices/system/cpu/online", "0")))
 
     def chosen(self, lists: Iterable[CpuList]) -> list[int]:
@@ -243,15 +242,15 @@ class Interrupts:
         return found
 
     def unchanged(self, setting: Setting, cpus: Iterable[int], error: OSError) -> NineError:
-        """Return the words for what the kernel said to a change of where new interrupts go."""
+        """Return in words what the kernel said to a change of where new interrupts go."""
         if error.errno == errno.ENOENT:
             return NineError(errno.EPERM, "this kernel's interrupts cannot be moved")
         if error.errno in (errno.EINVAL, errno.ERANGE):
             return NineError(errno.EINVAL, f"no online CPU in {listed(cpus)}")
-        return NineError(error.errno or errno.EIO, f"where new interrupts go cannot be set: {_said(error)}")
+        return NineError(error.errno or errno.EIO, f"cannot set where new interrupts go: {_said(error)}")
 
     def refused(self, n: int, error: OSError, wrong: str) -> NineError:
-        """Return the words for what the kernel said to a move."""
+        """Return in words what the kernel said to a move."""
         number = error.errno or errno.EIO
         if not os.path.isdir(f"{self.base}/{n}"):
             return NineError(errno.ENODEV, f"no interrupt {n}")

@@ -1,7 +1,7 @@
 """mem: the memory of this kernel. The files are those of docs/files/mem.md.
 
-Everything is read from the kernel when it is asked for (proc_meminfo(5), Documentation/admin-guide/mm/memory-hotplug.rst, drivers/base/memory.c).
-Blocks are there only where the kernel can switch memory at all; a kernel without NUMA has no nodes.
+The server reads everything from the kernel when somebody asks (proc_meminfo(5), Documentation/admin-guide/mm/memory-hotplug.rst,
+drivers/base/memory.c). There are blocks only where the kernel can switch memory at all. A kernel without NUMA has no nodes.
 """
 
 import errno
@@ -105,16 +105,17 @@ class Memory:
     # what is done
 
     def auto_online(self, policy: Policy) -> None:
-        """Say what becomes of memory that is added; raises ENODEV where the kernel cannot add any."""
+        """Set what happens to memory that is added; raises ENODEV where the kernel cannot add any."""
         path = f"{self.blocks}/auto_online_blocks"
         if not os.path.exists(path):
             raise NineError(errno.ENODEV, "this kernel has no memory blocks")
         put(path, policy)
 
     async def switch(self, n: str, how: str) -> None:
-        """Bring a block online or take it offline, in a thread: the kernel moves all that is in it first, for as long as that takes.
+        """Bring a block online or take it offline, in a thread: the kernel first moves everything in it, for as long as that takes.
 
-        A block that is so already is left, which the kernel itself would call an error. A flushed `offline` goes on in the kernel.
+        A block that is already in the wanted state is left as it is; the kernel itself would call that an error. A flushed `offline` goes on in
+        the kernel.
         """
         now = self.setting_of_block(n)[:-1]
         if how == now or (how == "online" and now == "online_movable"):
@@ -143,7 +144,7 @@ def _numbered(base: str, prefix: str, make: Callable[[str], Node]) -> Lazy:
 
 
 def _in_bytes(meminfo: str) -> list[str]:
-    """Return meminfo's lines as `key value` with sizes in bytes; what has no unit is a count (of huge pages) and left."""
+    """Return meminfo's lines as `key value` with sizes in bytes. A value without a unit is a count (of huge pages) and does not change."""
     lines = []
     for line in meminfo.split("\n"):
         name, colon, value = line.partition(":")

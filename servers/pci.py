@@ -1,7 +1,7 @@
 """pci: the PCI devices of this kernel, by slot. The files are those of docs/files/pci.md.
 
-Everything is read from sysfs when it is asked for (Documentation/ABI/testing/sysfs-bus-pci, drivers/pci/pci-sysfs.c); kept are only the slots that
-there were when the last event was told. What the kernel does for a word (probing a driver, resetting) may take seconds, and is done in a thread.
+The server reads everything from sysfs when somebody asks (Documentation/ABI/testing/sysfs-bus-pci, drivers/pci/pci-sysfs.c). It keeps only the
+slots that existed at the last event. What the kernel does for a word (probing a driver, resetting) may take seconds, so a thread does it.
 """
 
 import errno
@@ -80,10 +80,10 @@ class Devices:
 
     async def rescan(self) -> None:
         """Look for devices on all buses."""
-        await changing(partial(put, f"{self.bus}/rescan", "1"), "the buses cannot be looked at")
+        await changing(partial(put, f"{self.bus}/rescan", "1"), "the buses cannot be rescanned")
 
     def status(self) -> str:
-        """Return a line a device: SLOT VENDOR:DEVICE CLASS DRIVER."""
+        """Return a line for each device: SLOT VENDOR:DEVICE CLASS DRIVER."""
         lines = []
         for slot in self.slots():
             base = f"{self.bus}/devices/{slot}"
@@ -140,7 +140,7 @@ class Device:
         return fields(values) + "".join(self.resources())
 
     def resources(self) -> list[str]:
-        """Return a line a resource that there is: `resource N START END FLAGS`, the bounds in hexadecimal and both inclusive."""
+        """Return a line for each resource: `resource N START END FLAGS`, with both bounds in hexadecimal and inclusive."""
         lines = []
         for n, line in enumerate(split_lines(text(f"{self.base}/resource"))):
             start, end, flags = (int(field, 16) for field in split_words(line))
@@ -165,19 +165,19 @@ class Device:
     # words
 
     async def bind(self, driver: str) -> None:
-        """Give the device to a driver, whatever ids the driver knows; if it refuses, the device has its old driver again."""
+        """Give the device to a driver, whatever ids the driver knows; if it refuses, the device gets its old driver back."""
         await changing(partial(self._bind, driver), f"{self.slot} cannot be bound to {driver}")
 
     async def unbind(self) -> None:
-        """Take the device from its driver; it is no error if it has none."""
+        """Take the device from its driver; a device without a driver is no error."""
         await changing(partial(release, self.slot, self.base), f"{self.slot} cannot be unbound")
 
     async def reset(self) -> None:
-        """Reset this function alone, where it can be; its driver goes on afterwards if it can."""
+        """Reset only this function, where that is possible; its driver goes on afterwards if it can."""
         await changing(self._reset, f"{self.slot} cannot be reset")
 
     async def remove(self) -> None:
-        """Forget the device, as if it was pulled out; `rescan` above finds it again."""
+        """Forget the device, as if somebody pulled it out; `rescan` above finds it again."""
         await changing(partial(put, f"{self.base}/remove", "1"), f"{self.slot} cannot be removed")
 
     def _bind(self, driver: str) -> None:

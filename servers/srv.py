@@ -1,10 +1,11 @@
 """srv: 9P services that programs post by name, after Plan 9's srv(3). The files are those of docs/files/srv.md.
 
-In Plan 9 a program posts a descriptor by writing its number, and whoever opens the file has the descriptor. Here it posts a dial string, and who
-opens the file to read and write gets a connection of his own to what is there, made by this server, in this kernel: so a service that only
-this kernel can reach is reached by whoever reaches this file. Opened to read only, the file tells the dial string.
+In Plan 9 a program posts a descriptor by writing its number, and whoever opens the file has the descriptor. Here it posts a dial string. A client
+that opens the file to read and write gets a connection of its own to that service, which this server makes, in this kernel. So everybody who
+reaches this file reaches a service that only this kernel can reach. A client that opens the file only to read gets the dial string.
 
-Only who the server runs as may post, since it is the server who dials, as itself; and only what can be dialled again and again can be posted.
+Only the user that the server runs as may post, because the server dials as itself. A program can post only what the server can dial again and
+again.
 """
 
 import errno
@@ -22,16 +23,16 @@ from mk9p.tree import Buffer, Change, Ctl, Dir, Handle, Maybe, Node, Open, Stat,
 from mk9p.tree.files import decoded
 
 PIECE: Final = 65536
-NAMES: Final = 4096  # services: a table must end somewhere
+NAMES: Final = 4096  # services: a table must have an end
 
 
 def tree(*, root: str = "/") -> Dir:
-    """Give the directory of services. `root` changes nothing: they are dialled from the kernel that there is."""
+    """Give the directory of services. `root` has no effect: they are dialled from the present kernel."""
     return Services()
 
 
 class Services(Dir):
-    """The directory: whoever may write in it posts."""
+    """The directory: users who may write in it can post."""
 
     def __init__(self) -> None:
         self.posted: dict[str, Node] = {}
@@ -40,14 +41,14 @@ class Services(Dir):
         self.owned(os.geteuid(), os.getegid())
 
     def create(self, name: str, perm: int, how: Open) -> Maybe[tuple[Node, Handle]]:
-        """Begin a service, which goes when the handle is closed, unless it is kept. Raises EEXIST if there is one, ENOSPC if there are too many."""
+        """Make a service, which goes when the handle is closed, unless it is kept. Raises EEXIST if there is one, ENOSPC if there are too many."""
         service = self.posted.get(name)
         if isinstance(service, Service) and how.reuses:
             return self._again(service, how)
         if service is not None or name in ("ctl", "error"):
             raise NineError(errno.EEXIST)
         if len(self.posted) >= NAMES:
-            raise NineError(errno.ENOSPC, f"there are {NAMES} services")
+            raise NineError(errno.ENOSPC, f"there are {NAMES} services already")
         made = self.posted[name] = Service(self, name, perm & 0o777, how.who)
         return made, _Poster(made, how)
 
@@ -56,7 +57,7 @@ class Services(Dir):
         return service, handle if isinstance(handle, Handle) else await handle
 
     def remove(self, name: str, who: Principal, *, directory: bool | None = None) -> None:
-        """Take a service away; connections to it go on."""
+        """Remove a service; connections to it go on."""
         if name not in self.posted:
             raise NineError(errno.EPERM if name in ("ctl", "error") else errno.ENOENT)
         if directory:
@@ -64,7 +65,7 @@ class Services(Dir):
         del self.posted[name]
 
     def keep(self, *name: str) -> None:
-        """Let services stay when their posters go. Raises ENOENT, with nothing changed."""
+        """Let services stay when the programs that posted them go. Raises ENOENT, with nothing changed."""
         services = [self.posted.get(each) for each in name]
         if None in services:
             raise NineError(errno.ENOENT, f"no service {name[services.index(None)]}")
@@ -85,7 +86,7 @@ class Service(Node):
         return self._stat
 
     def change(self, change: Change, who: Principal) -> None:
-        """Let chmod and chown say who may use it; a length means nothing."""
+        """Let chmod and chown set who may use it; a length means nothing."""
         now = self._stat
         mode = now.mode if change.mode is None else st.S_IFREG | change.mode & 0o777
         uid = now.uid if change.uid is None else change.uid
@@ -93,7 +94,7 @@ class Service(Node):
         self._stat = attrs.evolve(now, mode=mode, uid=uid, gid=gid)
 
     def open(self, how: Open) -> Maybe[Handle]:
-        """Open to read: the dial string. To write: words. For both: a connection to the service; raises what dialling it raises."""
+        """Open it: to read, for the dial string; to write, for words; for both, as a connection to the service. Raises the errors of dialling it."""
         if how.read and how.write:
             return self._dial(how)
         return _Words(self, how)
@@ -114,9 +115,9 @@ class Service(Node):
         if self.address:
             raise NineError(errno.EBUSY, f"{self.address} is posted as {self.name}: remove it first")
         where = parse(trim(line))
-        if not where.transport.redial:  # and exec! would be a shell for whoever posts
+        if not where.transport.redial:  # exec! would also be a shell for whoever posts
             able = " ".join(row.name for row in TRANSPORTS.values() if row.redial)
-            raise where.refuse(errno.EINVAL, f"want what can be dialled again: {able}")
+            raise where.refuse(errno.EINVAL, f"want a dial string that can be dialled again: {able}")
         self.address = trim(line)
 
 
@@ -146,7 +147,7 @@ class _Words(Handle):
 
 
 class _Poster(_Words):
-    """The handle that made a service, which goes with it."""
+    """The handle that made a service; the service goes with it."""
 
     prompt = True
 

@@ -1,7 +1,8 @@
 """usb: the USB devices of this kernel, by bus and port. The files are those of docs/files/usb.md.
 
-Everything is read from sysfs when it is asked for (Documentation/ABI/testing/sysfs-bus-usb, drivers/usb/core/sysfs.c); kept are only the devices that
-there were when the last event was told. A name is the kernel's: `usb1` is the root hub of bus 1, `1-2.4` hangs at port 4 of the hub at its port 2.
+The server reads everything from sysfs when somebody asks (Documentation/ABI/testing/sysfs-bus-usb, drivers/usb/core/sysfs.c). It keeps only the
+devices that existed at the last event. A name is the kernel's: `usb1` is the root hub of bus 1, `1-2.4` is at port 4 of the hub at port 2 of bus
+1.
 """
 
 import errno
@@ -83,7 +84,7 @@ class Devices:
         )
 
     def status(self) -> str:
-        """Return a line a device: NAME VENDOR:PRODUCT SPEED 'WORDS', the words being what it says it is."""
+        """Return a line for each device: NAME VENDOR:PRODUCT SPEED 'WORDS'; the words are what the device says it is."""
         lines = []
         for name in self.names():
             base = f"{self.bus}/devices/{name}"
@@ -92,7 +93,7 @@ class Devices:
         return "".join(lines)
 
     def told(self, uevent: Uevent) -> None:
-        """Take a uevent: devices come and go, and drivers of theirs or of one of their interfaces."""
+        """Take a uevent: devices come and go, and so do drivers of a device or of one of its interfaces."""
         if uevent.subsystem != "usb":
             return
         name = uevent.name
@@ -149,7 +150,7 @@ class Device:
         return fields(values) + "".join(self.of_interfaces())
 
     def of_interfaces(self) -> list[str]:
-        """Return a line an interface: `interface NAME CLASS SUBCLASS PROTOCOL DRIVER`."""
+        """Return a line for each interface: `interface NAME CLASS SUBCLASS PROTOCOL DRIVER`."""
         lines = []
         for name in self.interfaces():
             base = f"{self.base}/{name}"
@@ -158,7 +159,7 @@ class Device:
         return lines
 
     def descriptors(self, count: int, offset: int) -> bytes:
-        """Return the device's and its configurations' descriptors (USB 2.0, 9.5), as the device gave them."""
+        """Return the descriptors of the device and of its configurations (USB 2.0, 9.5), as the device gave them."""
         with open(f"{self.base}/descriptors", "rb") as file:
             return file.read()[offset : offset + count]
 
@@ -169,7 +170,7 @@ class Device:
         await changing(partial(self._bind, driver), f"{self.name} cannot be bound to {driver}")
 
     async def unbind(self) -> None:
-        """Take the device from all its drivers; it is no error if it has none."""
+        """Take the device from all its drivers; a device without drivers is no error."""
         await changing(partial(release, self.name, self.base), f"{self.name} cannot be unbound")
 
     async def reset(self) -> None:
@@ -177,7 +178,7 @@ class Device:
         await changing(self._reset, f"{self.name} cannot be reset")
 
     async def power(self, how: Literal["on", "off"]) -> None:
-        """Let the device be used, or not: without it, it has no configuration, and may draw no more than 100 mA."""
+        """Let the device be used, or not. A device that is off has no configuration, and may draw at most 100 mA."""
         authorize = partial(put, f"{self.base}/authorized", "1" if how == "on" else "0")
         await changing(authorize, f"{self.name} cannot be switched {how}")
 
@@ -205,5 +206,5 @@ class Device:
 
 
 def said(path: str, default: str = "-") -> str:
-    """Return what a file says, on one line: a device says of itself what it likes."""
+    """Return what a file says, on one line: a device may say anything of itself."""
     return " ".join(split_words(text(path))) or default

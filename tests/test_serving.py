@@ -216,7 +216,7 @@ def test_wrong_use_is_told_and_is_status_2() -> None:
         ([], "usage: mk9p [-a DIAL] COMMAND"),
         (["ls", "--nosuchoption"], "usage: mk9p ls "),
         (["nosuchcommand"], "mk9p: no command 'nosuchcommand'; `mk9p --help` lists them\n"),
-        (["mont"], "mk9p: no command 'mont'; near it: mount umount\n"),
+        (["mont"], "mk9p: no command 'mont'; similar: mount umount\n"),
         (["-a"], "mk9p: -a wants a dial string and a command: "),
         (["-a", "ls"], "mk9p: -a wants a dial string and a command: "),
     ):

@@ -25,21 +25,24 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="mk9p doctor", description="find what Linux's v9fs stumbles over in a tree")
     parser.add_argument("where", metavar="ADDR|PATH", nargs="?", help="a dial string, or a directory of this kernel")
     parser.add_argument("--write", action="store_true", help="truncate writable files of length 0 too, as `>` does")
-    parser.add_argument("--all", action="store_true", help=f"show all findings of a kind, not {EACH}")
+    parser.add_argument("--all", action="store_true", help=f"show all findings of each kind, not only {EACH}")
     parser.add_argument("--depth", type=int, default=Bounds().depth, help="how deep to go (%(default)s)")
     parser.add_argument("--files", type=int, default=Bounds().files, help="how many files to look at (%(default)s)")
     parser.add_argument(
-        "--bytes", type=int, default=Bounds().bytes, help="how much to read of a file; of a longer one its end only"
+        "--bytes",
+        type=int,
+        default=Bounds().bytes,
+        help="how many bytes of a file to read; of a longer file only the end",
     )
     parser.add_argument(
         "--skip",
         metavar="NAME",
         action="append",
         default=[],
-        help=f"files not to open, beside {' '.join(sorted(SKIPPED))}",
+        help=f"files not to open, in addition to {' '.join(sorted(SKIPPED))}",
     )
     parser.add_argument("--aname", default="", help="the tree to ask the server for")
-    parser.add_argument("--version", default="9P2000.L", help="the dialect to look at it by (%(default)s)")
+    parser.add_argument("--version", default="9P2000.L", help="the dialect to use (%(default)s)")
     chosen = parser.parse_args(arguments[1:])
     where = chosen.where or os.environ.get("MK9P") or DEFAULT
     dialled = "!" in where and not os.path.exists(where)
@@ -79,8 +82,8 @@ def local(path: str, chosen: argparse.Namespace) -> int:
             prefix = split(os.path.relpath(path, mount.directory))
             return len(findings) + served(address, prefix, chosen, mount.directory)
         except OSError as error:
-            say(f"the server of {mount.directory} is not to be asked: {error}")
-    say(f"{mount.directory}: no content is read; give the server's address for that")
+            say(f"the server of {mount.directory} cannot be asked: {error}")
+    say(f"{mount.directory}: doctor reads no content here; give the server's address for that")
     return len(findings) + directory(Local(path, reads=False), chosen)
 
 

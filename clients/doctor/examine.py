@@ -103,7 +103,7 @@ class Examination:
             except OSError as error:
                 if self._may_not(error) or not await self._listed(path):
                     continue
-                self._note(path, "walk", f"it is listed, and cannot be walked to: {error}")
+                self._note(path, "walk", f"it is listed, but walking to it fails: {error}")
 
     async def _file(self, path: Names, listed: Qid) -> bool:
         """Examine one file; return whether it is a directory to go on with."""
@@ -232,9 +232,9 @@ def tell(done: Examination, say: Say, *, each: int | None = EACH) -> None:
             say(f"… and {count - each} more of `{kind}`: --all shows them")
     words = [f"{done.files} files in {done.directories} directories, {len(done.findings)} findings"]
     if done.waiting:
-        words.append(f"{done.waiting} wait for something and were left")
+        words.append(f"{done.waiting} wait for something and were skipped")
     if done.forbidden:
-        words.append(f"{done.forbidden} times it was not allowed to look")
+        words.append(f"{done.forbidden} times access was denied")
     if done.cut:
         words.append("there is more: --depth and --files go further")
     say("; ".join(words))

@@ -54,7 +54,7 @@ class Content:
 def of_name(path: str, name: str) -> Iterator[Finding]:
     """Judge a name in a listing. A name that Linux cannot say at all is not walked to."""
     if not name or "/" in name or "\0" in name:
-        yield Finding(path, "name", f"{name!r} is no name to Linux, which shows the whole directory as broken (EIO)")
+        yield Finding(path, "name", f"Linux accepts no name {name!r}: it shows the whole directory as broken (EIO)")
     elif len(name.encode(errors="surrogateescape")) > NAME_MAX:
         yield Finding(path, "name", f"{name[:20]!r}… is longer than {NAME_MAX} bytes: listed, and then ENAMETOOLONG")
 
@@ -73,7 +73,7 @@ def of_looks(path: str, listed: Qid | None, first: Look, second: Look) -> Iterat
     """Judge what a file says of itself: in its directory's listing, and walked to and asked for its status twice."""
     for look in (first, second):
         if look.stat is None:
-            yield Finding(path, "stat", f"it can be walked to, but not asked for its status: {look.failure}")
+            yield Finding(path, "stat", f"walking to it works, but asking for its status fails: {look.failure}")
             return
     assert first.stat is not None
     assert second.stat is not None
@@ -85,17 +85,19 @@ def of_looks(path: str, listed: Qid | None, first: Look, second: Look) -> Iterat
             path, "special", f"{_SPECIAL[kind]}: Linux opens one of its own in its place, and never asks the server"
         )
     elif not kind:
-        yield Finding(path, "mode", f"{mode:#o} says of no kind of file what it is")
+        yield Finding(path, "mode", f"{mode:#o} names no kind of file")
     for bit, of_mode, what in ((QTDIR, st.S_IFDIR, "directory"), (QTSYMLINK, st.S_IFLNK, "symbolic link")):
         if kind and bool(first.walked.type & bit) != (kind == of_mode):
             yield Finding(
                 path, "qid", f"type {first.walked.type:#x} and mode {mode:#o} differ on whether it is a {what}"
             )
     if first.stat.nlink == 0:
-        yield Finding(path, "nlink", "no links: to Linux it is removed, and making or removing names beside it warns")
+        yield Finding(
+            path, "nlink", "no links: Linux takes it for removed, and warns when names beside it are made or removed"
+        )
     if kind == st.S_IFDIR and (not mode & 0o111 or (mode & 0o444) >> 2 & ~mode):
         yield Finding(
-            path, "mode", f"a directory of mode {mode & 0o777:04o}: who may list it cannot look at what is listed"
+            path, "mode", f"a directory of mode {mode & 0o777:04o}: users who may list it cannot look at its files"
         )
 
 
@@ -130,7 +132,7 @@ def _of_qids(path: str, listed: Qid | None, first: Look, second: Look) -> Iterat
 def of_content(path: str, before: Stat, content: Content, after: Stat) -> Iterator[Finding]:
     """Judge what reading gave beside what stat had said; a file that was changed meanwhile tells nothing."""
     if content.iounit:
-        yield Finding(path, "iounit", f"{content.iounit}: no read or write is larger, say 0 and it is msize")
+        yield Finding(path, "iounit", f"{content.iounit}: no read or write is larger; say 0, which means msize")
     if (before.length, before.mtime) != (after.length, after.mtime):
         return
     if before.length and content.short:

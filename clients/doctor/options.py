@@ -23,11 +23,13 @@ def of_options(path: str, options: Sequence[str]) -> Iterator[Finding]:
     cache = _cache(took.get("cache", "none"))
     if cache & _LOOSE:
         yield Finding(
-            path, "cache", f"cache={took['cache']} never asks again: what changes at the server is not seen; cache=none"
+            path, "cache", f"cache={took['cache']} never asks again: changes at the server are not seen; use cache=none"
         )
     elif cache & _WRITEBACK:
         yield Finding(
-            path, "cache", f"cache={took['cache']} writes later: a ctl's refusal is told at close or never; cache=none"
+            path,
+            "cache",
+            f"cache={took['cache']} writes later: a ctl's refusal comes at close or never; use cache=none",
         )
     msize = took.get("msize")
     if msize is not None and msize.isdecimal() and int(msize) < _SLOW:
@@ -39,11 +41,13 @@ def of_options(path: str, options: Sequence[str]) -> Iterator[Finding]:
     access = took.get("access", "client")
     if access == "any":
         yield Finding(
-            path, "access", "access=any: every user is to the server who mounted; access=client lets each be himself"
+            path,
+            "access",
+            "access=any: the server takes every user for the one who mounted; with access=client users are themselves",
         )
     elif access.isdecimal():
         yield Finding(
-            path, "access", f"access={access}: nobody but that user gets in; access=client lets each be himself"
+            path, "access", f"access={access}: only that user gets in; with access=client users are themselves"
         )
     if "noextend" in took or "version" in took:
         version = took.get("version", "9p2000")

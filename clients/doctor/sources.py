@@ -111,9 +111,8 @@ class Served:
             name = path[-1] if path else "/"
             if c.dialect is Dialect.L:
                 said = await c.rpc(m.Tgetattr, fid, GETATTR_BASIC)
-                stat = attrs.evolve(
-                    of_getattr(said, name), mode=said[2]
-                )  # as Linux sees it: the client gives each a kind
+                # as Linux sees it: the client gives each a kind
+                stat = attrs.evolve(of_getattr(said, name), mode=said[2])
             else:
                 stat = await requests.stat(c, fid, name)
         except NineError as error:

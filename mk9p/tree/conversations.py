@@ -1,11 +1,11 @@
 """`Conversations`: a directory with `clone` and a numbered directory for each conversation (Plan 9's ip(3), Inferno's cmd(3)).
 
-Opening `clone` starts a conversation and gives its ctl, whose reading tells the number. The conversation lives while any file of it is open, or
-`keep` was written to its ctl and `unkeep` was not, and is taken down completely when the last one is closed: counted here, so that no author forgets
-one. A number is used again when it is free, the lowest first, as Plan 9 does; its qid.path is another one then, so that nobody who remembers the old
-conversation by its name takes the new one for it.
+Opening `clone` starts a conversation and gives its ctl, and a read of it tells the number. The conversation lives while any file of it is open, or
+after `keep` was written to its ctl, until `unkeep`. Closing the last file takes it down completely. This module counts the open files, so no
+author forgets one. It uses a free number again, the lowest first, as Plan 9 does. The qid.path is then another one, so nobody who remembers the
+old conversation by its name takes the new one for it.
 
-A conversation may also begin at the opening of another file: of `listen` (ip(3)), which waits for a call and gives the ctl of that. `accept` does it.
+A conversation may also begin when another file is opened: `listen` (ip(3)) waits for a call and gives the ctl of the call. `accept` does that.
 """
 
 import errno
@@ -23,13 +23,12 @@ from mk9p.tree.node import Handle, Maybe, Node, Open, settle
 from mk9p.tree.qids import PLACE
 from mk9p.tree.words import word
 
-MAX = (
-    4096  # conversations of one directory at once: each may hold a process or a socket, and a table must end somewhere
-)
+# conversations of one directory at once: each may hold a process or a socket, and a table must have an end
+MAX = 4096
 
 
 class Conversation(Protocol):
-    """What an author gives: the files of one conversation, and how it ends."""
+    """What an author provides: the files of one conversation, and how it ends."""
 
     def tree(self) -> Dir:
         """Return its directory, which has a `ctl`. Called once."""
@@ -48,7 +47,7 @@ class _Numbered(Dir):
         super().__init__(*tree.children)
         self.owned(who.uid, who.group)
         self.owner, self.number, self.talk = owner, number, talk
-        self.path = int.from_bytes(os.urandom(8)) | PLACE  # the number comes again, and is another conversation then
+        self.path = int.from_bytes(os.urandom(8)) | PLACE  # the same number is another conversation then
         self.users, self.kept, self.ended = 0, False, False
         self.ctl = self.walk("ctl", who)
         if isinstance(self.ctl, Ctl):
@@ -59,7 +58,7 @@ class _Numbered(Dir):
         self.kept = True
 
     def unkeep(self) -> None:
-        """Let it end with its last file again: the ctl that this was written to, if no other is open."""
+        """Let it end with its last file again: the ctl that got this word, if no other is open."""
         self.kept = False
 
     def hold(self) -> None:
@@ -81,7 +80,7 @@ class _Numbered(Dir):
 
 
 class Conversations(Dir):
-    """A directory of conversations: `new(number, who)` makes one when `clone` is opened. `more` are files that stand beside (stats, cs …)."""
+    """A directory of conversations: `new(number, who)` makes one when somebody opens `clone`. `more` are further files in it (stats, cs …)."""
 
     def __init__(
         self,
@@ -92,7 +91,7 @@ class Conversations(Dir):
         limit: int = MAX,
     ) -> None:
         self.new, self.limit = new, limit
-        self.talks: dict[int, _Numbered | None] = {}  # None: its conversation is being made
+        self.talks: dict[int, _Numbered | None] = {}  # None: somebody is making its conversation
         super().__init__({"clone": _Clone(self, mode), **(more or {})})
 
     def walk(self, name: str, who: Principal) -> Maybe[Node]:
@@ -113,7 +112,7 @@ class Conversations(Dir):
         return number
 
     def start(self, new: Callable[[int, Principal], Maybe[Conversation]], how: Open) -> Maybe[Handle]:
-        """Begin a conversation that `new(number, who)` makes, and return its ctl, open, whose reading tells the number: what opening clone does."""
+        """Begin a conversation that `new(number, who)` makes, as opening clone does. Return its open ctl, which tells the number when it is read."""
         if how.who.uid == NO_ID:
             raise NineError(errno.EACCES, f"{how.who.name} has no uid here, and can own no conversation")
         number = self.free()
@@ -142,10 +141,10 @@ class Conversations(Dir):
     async def accept(
         self, new: Callable[[int, Principal], Maybe[Conversation]], how: Open, *, through: Conversation
     ) -> Handle:
-        """Begin a conversation as `start` does, at the opening of a file of the conversation `through`.
+        """Begin a conversation as `start` does, when a file of the conversation `through` is opened.
 
-        The open file is the new one's ctl from now on and holds the other no longer: who closes an announcement ends it, whatever calls go on.
-        Raises as `start` does; then `new` has not been called, or has failed.
+        From now on the open file is the new conversation's ctl and no longer holds the other: closing an announcement ends it, even if calls go
+        on. Raises as `start` does; then `new` has not been called, or has failed.
         """
         handle = await settle(self.start(new, how))
         above = next((talk for talk in self.talks.values() if talk and talk.talk is through), None)
@@ -155,7 +154,7 @@ class Conversations(Dir):
         return _CtlOfCall(handle, above)
 
     async def aclose(self) -> None:
-        """End all conversations, kept ones too: for the end of the server."""
+        """End all conversations, also kept ones: for the end of the server."""
         for talk in list(self.talks.values()):
             if talk:
                 await settle(talk.end())
@@ -175,7 +174,7 @@ class _Clone(File):
 
 
 class CtlOfNew(Handle):
-    """The ctl that opening clone gives: reading it tells the `name` of what is new, until it was written to; closing it calls `release`."""
+    """The ctl that opening clone gives. A read of it tells the `name` of what is new, until somebody writes to it; closing it calls `release`."""
 
     def __init__(self, ctl: Handle, name: str, release: Callable[[], Maybe[None]]) -> None:
         self.ctl, self.release = ctl, release
@@ -200,7 +199,8 @@ class CtlOfNew(Handle):
 
 
 class _CtlOfCall(Handle):
-    """The ctl that opening `listen` gives. It was walked to through the listener, which its server releases when it is closed: that is made even."""
+    """The ctl that opening `listen` gives. The client walked to it through the listener, which the server releases when the ctl is closed: this
+    class makes up for that."""
 
     def __init__(self, ctl: Handle, through: _Numbered) -> None:
         self.ctl, self.through = ctl, through

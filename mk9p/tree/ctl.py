@@ -1,9 +1,9 @@
-"""`Ctl`: a file whose writes are commands, one a line, and whose reading gives the present settings as lines that could be written back.
+"""`Ctl`: a file whose writes are commands, one a line. A read gives the present settings as lines that a client can write back.
 
-The rules of FILES: the lines of one write run in order, and the first that fails ends the write with its error, on the write itself. Each Twrite
-is complete in itself, with or without a last newline (bash sends one Twrite a line, `cat <<EOF` one for all). The offset means nothing, and
-`O_APPEND`, truncation and trailing newlines are no errors. `error` beside the file keeps each user's last error on it in words, since Linux keeps
-only the number; `Dir` puts it there. On a descriptor opened for both, the answer to the last write is read where that write ended (for v9fs
+The rules of FILES: the lines of one write run in order. The first that fails ends the write, and the write itself gets its error. Each Twrite is
+complete in itself, with or without a last newline (bash sends one Twrite for each line, `cat <<EOF` one for all). The offset means nothing, and
+`O_APPEND`, truncation and trailing newlines are no errors. `error` beside the file keeps each user's last error on it in words, because Linux
+keeps only the number; `Dir` puts it there. On a descriptor that is open for both, a read where the last write ended gives the answer to it (v9fs
 reads on from there): a command's text, if it returned one, else the error's words.
 """
 
@@ -18,14 +18,14 @@ from mk9p.tree.files import Content, File, Text, decoded
 from mk9p.tree.node import Handle, Maybe, Open
 from mk9p.tree.words import Word, lines, run, table
 
-_USERS = 256  # last errors kept a file: one a user, so this bounds what strangers can make us keep
+_USERS = 256  # last errors that a file keeps: one for each user, so this bounds what strangers can make us keep
 
 
 class Ctl(File):
     """Commands: `Ctl({"add": self.add, "reset": self.reset}, read=self.settings)`.
 
-    `words` gives each command's function, whose signature is its check and usage (tree/words.py). `read()` renders the settings; without it a
-    read is empty. Mode 0644 unless said.
+    `words` gives each command's function, whose signature checks the words and gives the usage (tree/words.py). `read()` renders the settings;
+    without it a read is empty. The mode is 0644 by default.
     """
 
     def __init__(
@@ -113,7 +113,8 @@ class _CtlHandle(Handle):
         return self._done(answers, offset, count)
 
     def _failed(self, error: BaseException, offset: int) -> None:
-        """Keep the words of an error that goes on to the server, which answers a ValueError or OSError with them, and another as our bug."""
+        """Keep the words of an error, and pass it on to the server, which answers with the words of a ValueError or OSError, and takes any other
+        for our bug."""
         words = translate(error).ename if isinstance(error, OSError | ValueError) else INTERNAL
         self.ctl.remember(self.who, words)
         self.answer, self.base = words.encode() + b"\n", offset
@@ -125,7 +126,7 @@ class _CtlHandle(Handle):
 
 
 def settings(values: Mapping[str, object]) -> str:
-    """Return `word value` lines, as a ctl's reading shows them; raises EINVAL for a value with a newline."""
+    """Return `word value` lines, as a read of a ctl shows them; raises EINVAL for a value with a newline."""
     from mk9p.tree.words import quote
 
     lines = [f"{key} {quote(str(value))}\n" for key, value in values.items()]

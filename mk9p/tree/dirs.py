@@ -1,7 +1,7 @@
-"""`Dir`: a directory is a mapping of names to nodes, read for walk and for listing alike.
+"""`Dir`: a directory is a mapping of names to nodes; walk and listing both read it.
 
-A dict literal is a directory that looks like `ls`; a `Lazy` mapping is one whose children come and go (processes, CPUs, disks). Several mappings
-are one directory, earlier ones first. Beside every `Ctl` stands its `error`: `error` for `ctl`, `Xerror` for `Xctl`.
+A dict literal is a directory that looks like the output of `ls`. A `Lazy` mapping is one whose children come and go (processes, CPUs, disks).
+Several mappings make one directory, with earlier ones first. Beside every `Ctl` is its `error`: `error` for `ctl`, `Xerror` for `Xctl`.
 """
 
 import errno
@@ -20,10 +20,11 @@ from mk9p.wire import QTDIR
 
 
 class Lazy(Mapping[str, Node]):
-    """Children that come and go: `names()` tells which there are now, `make(name)` builds one at its first walk.
+    """Children that come and go: `names()` gives those that exist now, `make(name)` builds one at its first walk.
 
-    A child is kept as long as its name is there, so that what belongs to it (a last error, an exclusive open) lives as long as it does. `key(name)`
-    tells two bearers of one name apart (a process number used again) and returns None for a name that is not there; without it, `names()` decides.
+    A child is kept as long as its name exists, so what belongs to it (a last error, an exclusive open) lives as long as it does. `key(name)`
+    distinguishes two children of one name (a process number that is used again) and returns None for a name that does not exist; without it,
+    `names()` decides.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Lazy(Mapping[str, Node]):
 
 
 class Dir(Node):
-    """A directory of the mappings given; mode 0555. Nothing is created or removed in it unless a subclass of Node says otherwise."""
+    """A directory of the given mappings; mode 0555. Clients can create or remove nothing in it, unless a subclass of Node says otherwise."""
 
     qtype = QTDIR
 
@@ -103,11 +104,11 @@ class Dir(Node):
                 try:
                     found[name] = mapping[name]
                 except KeyError:
-                    continue  # gone since its name was listed
+                    continue  # it went after its name was listed
         return list(found.items())
 
     def owned(self, uid: int, gid: int) -> None:
-        """Give the directory and all made-up files that stand in it to a user."""
+        """Give the directory and all synthetic files directly in it to a user."""
         from mk9p.tree.files import File
 
         self._stat = attrs.evolve(self._stat, uid=uid, gid=gid)

@@ -1,8 +1,8 @@
-"""Files whose content is there when it is asked for: `Text`, and `Block` for bytes at offsets.
+"""Files whose content is there when somebody asks: `Text`, and `Block` for bytes at offsets.
 
-A text file is rendered at its first read, and again by every read at offset 0, so that reading it in pieces is consistent and `tail -f`-like
-readers see news. It stats as length 0 and is read until an empty read; v9fs, cp, dd, grep all do that. A write is the whole new text: made-up
-files have no middle to write into, so the offset means nothing.
+A text file is rendered at its first read, and again by every read at offset 0. So reading it in pieces is consistent, and readers like `tail -f`
+see news. Its status has length 0, and readers read until an empty read; v9fs, cp, dd, grep all do that. A write is the whole new text: a synthetic
+file has no middle to write into, so the offset means nothing.
 """
 
 import errno
@@ -16,11 +16,11 @@ from mk9p.tree.node import Handle, Maybe, Node, Open
 
 Content: TypeAlias = str | bytes
 
-_LITTLE = 1024  # bytes of a text that are not told of: an open file is counted with as many
+_LITTLE = 1024  # bytes of a text that are not counted: an open file counts as many anyway
 
 
 class File(Node):
-    """What the kinds of made-up file have in common: a mode, an owner, one Stat for as long as neither changes."""
+    """What the kinds of synthetic file have in common: a mode, an owner, and one Stat for as long as neither changes."""
 
     def __init__(self, mode: int, *, exclusive: bool = False) -> None:
         self._stat = Stat(st.S_IFREG | mode, exclusive=exclusive)
@@ -38,8 +38,9 @@ class File(Node):
 class Text(File):
     """A file of text that functions make and take.
 
-    `read()` returns the whole text (str, UTF-8, or bytes); `write(text)` takes one written chunk without its last newline, and raises what is
-    wrong with it. Either may be async. Mode: 0444, 0200 or 0644 by what is given, unless said. A constant text may be given in place of `read`.
+    `read()` returns the whole text (str, UTF-8, or bytes). `write(text)` takes one written chunk without its last newline, and raises what is
+    wrong with it. Either may be async. The mode is 0444, 0200 or 0644 by default, depending on which are given. A constant text may be given
+    instead of `read`.
     """
 
     def __init__(
@@ -66,10 +67,10 @@ class _TextHandle(Handle):
     def __init__(self, file: Text) -> None:
         self.file = file
         self.content: bytes | None = None
-        self._untold = _LITTLE  # bytes of text that need not be told of
+        self._untold = _LITTLE  # bytes of text that need not be counted
 
     def _keep(self, content: bytes) -> None:
-        """Keep a text that is not small, or not any more; raises ENOMEM if that is too much."""
+        """Keep a text that is not small, or drop it; raises ENOMEM if that is too much."""
         self.content, self._untold = None, -1
         if self.keeper is not None:
             self.keeper.keep_text(0)
@@ -111,7 +112,7 @@ async def _then(done: Awaitable[None], count: int) -> int:
 
 
 def decoded(data: Buffer) -> str:
-    """Return written bytes as text; raises EINVAL if they are not UTF-8 or hold a NUL, which no command or value does."""
+    """Return written bytes as text; raises EINVAL if they are not UTF-8 or contain a NUL, which no command or value does."""
     try:
         text = bytes(data).decode()
     except UnicodeDecodeError:
@@ -125,7 +126,7 @@ class Block(File):
     """A file of bytes at offsets: a disk, a segment, a process's memory, /dev/zero.
 
     `read(count, offset)` returns at most `count` bytes; `write(data, offset)` returns how many it took (pread(2), pwrite(2)). `size()` is the
-    length that stat shows, if there is one. `truncate(length)` is for files that are stored; others ignore length 0.
+    length in the status, if there is one. `truncate(length)` is for stored files; others ignore length 0.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""What a parameter of a command takes: the kind that its annotation says, how a word becomes one, and how usage shows it.
+"""What a parameter of a command takes: the kind that its annotation says, how a word becomes a value of it, and how usage shows it.
 
-Understood are `str`, `int`, `float`, `bool`, `Literal`, an `Enum`, any of these `| None` (then the word may be left out), and a
-class or function that takes one word and raises ValueError if it will not do. Everything else is refused when the command is
-described, since no word could be checked against it: `list("abc")` takes any text and means nothing.
+It understands `str`, `int`, `float`, `bool`, `Literal`, an `Enum`, any of these `| None` (then a client may leave the word out), and a class or
+function that takes one word and raises ValueError for a wrong one. It refuses everything else when the command is described, because no word could
+be checked against it: `list("abc")` takes any text and means nothing.
 """
 
 import enum
@@ -18,7 +18,7 @@ import attrs
 
 _INT: Final = re.compile(r"[+-]?[0-9]+")
 _FLOAT: Final = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
-_NUMBER: Final = re.compile(r"[-+0-9.eE/()jJ]+")  # those of Decimal, Fraction and complex
+_NUMBER: Final = re.compile(r"[-+0-9.eE/()jJ]+")  # the characters of Decimal, Fraction and complex
 _BOOL: Final = {"on": True, "off": False, "yes": True, "no": False, "true": True, "false": False, "1": True, "0": False}
 _KNOWN: Final = (
     "str, int, float, bool, Literal, an Enum, one of these | None, or what takes one word and raises ValueError"
@@ -27,7 +27,8 @@ _KNOWN: Final = (
 
 @attrs.frozen
 class Kind:
-    """Say how a word becomes a value: `convert` raises ValueError for one that will not do. `shown` is for usage; empty: the parameter's name."""
+    """How a word becomes a value: `convert` raises ValueError for a wrong word. `shown` is for usage; if it is empty, the parameter's name is
+    shown."""
 
     convert: Callable[[str], Any]
     shown: str = ""
@@ -35,7 +36,7 @@ class Kind:
 
 
 def kind(annotation: Any) -> Kind:
-    """Return the kind that an annotation says; raises TypeError for one that a word cannot be checked against."""
+    """Return the kind that an annotation says; raises TypeError for an annotation that no word can be checked against."""
     if get_origin(annotation) in (Union, types.UnionType):
         rest = [a for a in get_args(annotation) if a is not types.NoneType]
         if len(rest) != 1:
@@ -68,13 +69,13 @@ def _takes_a_word(annotation: Any) -> bool:
         inspect.signature(annotation).bind("")
     except TypeError:
         return False
-    except ValueError:  # written in C, and tells nothing of itself
+    except ValueError:  # written in C, without a signature
         return not isinstance(annotation, type) or _made_of_a_word(annotation)
     return True
 
 
 def _made_of_a_word(annotation: type) -> bool:
-    """Tell whether a class is made of one word, by trying it: it may refuse this one."""
+    """Tell whether one word makes an object of a class, by trying it: it may refuse this word."""
     try:
         annotation("")
     except TypeError:
@@ -89,7 +90,7 @@ def _is_number(annotation: Any) -> bool:
 
 
 def _finite(number: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Return what makes a number of a word, and takes neither `nan` nor `inf`, nor blanks, underscores and the digits of other scripts."""
+    """Return a function that makes a number of a word, and refuses `nan`, `inf`, blanks, underscores and the digits of other scripts."""
 
     def convert(word: str) -> Any:
         if not _NUMBER.fullmatch(word):
@@ -103,7 +104,7 @@ def _finite(number: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def _made_of_text(container: type) -> bool:
-    """Tell whether a class that can be iterated over is more than a container of any letters: a network of addresses is."""
+    """Tell whether a class that can be iterated over is more than a container of any letters: a network of addresses is more."""
     return container.__module__ not in ("builtins", "collections", "array")
 
 
@@ -127,7 +128,7 @@ def _bool(word: str) -> bool:
 
 
 def _int(word: str) -> int:
-    if not _INT.fullmatch(word):  # int() takes blanks, underscores and the digits of all scripts, too
+    if not _INT.fullmatch(word):  # int() also takes blanks, underscores and the digits of all scripts
         raise ValueError(word)
     return int(word)
 

@@ -1,13 +1,14 @@
-"""Where qid.path comes from: 64 bits that stay the same when a server is restarted.
+"""Where qid.path comes from: 64 bits that stay the same after a restart of the server.
 
-v9fs makes the inode number of it and, in its cached modes, takes two files of one path for one file. So a path is never a counter or `hash()`:
-* a made-up file is told by its place: the path of its directory and its name, hashed;
-* a conversation, which is no longer there after a restart, has a random one: its number is used again, and is another conversation then;
-* a file of another server is told by that server and its own path there, mapped into the same space, or two kernels' files would become one.
+v9fs makes the inode number from it and, in its cached modes, takes two files with one path for one file. So a path is never a counter or `hash()`:
+* the path of a synthetic file comes from its place: a hash of its directory's path and its name;
+* a conversation, which does not exist after a restart, has a random path: its number is used again, and is another conversation then;
+* the path of another server's file comes from that server and its own path there. It is mapped into the same space: otherwise two kernels' files
+  would become one.
 
-That server may be hostile, and may work together with one of our clients, who sees what its paths become. So they are mapped by a hash with a secret
-key: nobody can aim at the path of a file that is not their own. The paths of places have the highest bit, and mapped ones have not: no luck suffices
-to take the place of one of ours.
+That server may be hostile, and may work together with one of our clients, who sees what its paths become. So a hash with a secret key maps them:
+nobody can aim at the path of a file that is not their own. Paths of places have the highest bit, and mapped paths do not: no luck is enough to
+take the place of one of our files.
 """
 
 from functools import lru_cache
@@ -16,7 +17,7 @@ from typing import Final
 
 PLACE: Final = 1 << 63  # the bit that the paths of places have
 ROOT: Final = PLACE | 0x6D6B_3970  # "mk9p"
-KEPT: Final = 1 << 14  # mapped paths of one server: 2 MB at most, and a hash takes 1 us
+KEPT: Final = 1 << 14  # mapped paths of one server: at most 2 MB, and a hash takes 1 us
 
 
 @lru_cache(maxsize=65536)
@@ -27,9 +28,9 @@ def child(parent: int, name: str) -> int:
 
 
 class Foreign(dict[int, int]):
-    """The paths of another server's files in our space: `foreign[path]`. The same key, of 64 bytes at most, gives the same paths.
+    """The paths of another server's files in our space: `foreign[path]`. The same key, of at most 64 bytes, gives the same paths.
 
-    It is a dict of what was mapped lately, since the relay looks up one path a message.
+    It is a dict of recently mapped paths, because the relay looks up one path for each message.
     """
 
     __slots__ = ("_key",)

@@ -1,21 +1,23 @@
-"""Files that wait: `Stream` for messages, `Log` for events. The only file at its level that knows trio, since waiting is trio's.
+"""Files that wait: `Stream` for messages, `Log` for events. This is the only file at its level that imports trio, because trio does the waiting.
 
-A blocking file is a receive function, `async def receive() -> bytes`, cancel-safe as trio's own are: when it is cancelled, nothing is lost, and
-b"" is the end. Each message is kept whole by its reader's handle until the next one is asked for.
+A blocking file is a receive function, `async def receive() -> bytes`, cancel-safe as trio's own are: when it is cancelled, nothing is lost; b"" is
+the end. The handle of a reader keeps each message whole until the reader asks for the next one.
 
-Where several readers take from one store, a message may be taken only for one who gets it, and then by nobody else: so it is a `Store`. It is taken
-in the call that answers the read, after all waiting is done: what is flushed has taken nothing. What is left is the answer that crosses with
-its Tflush. A client that drops such an answer says so by a read of no bytes at the same offset, before it clunks: the store then gets the message
-back. (9P has no word for it, and it means nothing to other servers. flush(5) has clients honour such an answer; who does need not say anything.)
+Where several readers take from one store, only a reader that really gets a message may take it, and then nobody else has it: so it is a `Store`.
+The call that answers the read takes the message, after all waiting is done, so a flushed read has taken nothing. One case is left: the answer and
+its Tflush cross. A client that drops such an answer says so by a read of no bytes at the same offset, before it clunks, and the store gets the
+message back. (9P has no word for this, and such a read means nothing to other servers. flush(5) makes clients use such an answer; a client that
+does so need not say anything.)
 
-Where a message ends, when the client is Linux. v9fs does not return from read(2) at the first answer but asks on until an empty one or a full
-buffer, so that `cat events` would hold the line that has come until the next one comes. The rule that works on 6.1, 6.12 and 7.3 is kept for each
-handle, (base, message, short):
-* a read within [base, base + len) is served from the message (a shell reads 128 bytes and seeks back to after the newline);
-* a read at the message's end, if the last answer was shorter than was asked for, gets one empty answer: the end of that read(2);
+Where a message ends, when the client is Linux. v9fs does not return from read(2) at the first answer. It asks on until an empty answer or a full
+buffer, so `cat events` would hold a line that has come until the next one comes. The rule that works on 6.1, 6.12 and 7.3 needs three values for
+each handle, (base, message, short):
+* a read within [base, base + len) gets a part of the message (a shell reads 128 bytes and seeks back to after the newline);
+* a read at the message's end gets one empty answer, if the last answer was shorter than the request: this is the end of that read(2);
 * any other read waits for the next message, whose base is then that offset.
-Without "only after a short answer" a reader of single bytes, as busybox's `read` is, would see an end of file after each line. The rule is only for
-sessions of 9P2000.L: to Plan 9's own clients an empty read is the end of the file.
+
+Without "only after a short answer" a reader of single bytes, such as busybox's `read`, would see an end of file after each line. The rule is only
+for sessions of 9P2000.L: to Plan 9's own clients an empty read is the end of the file.
 """
 
 import time
@@ -30,11 +32,11 @@ from mk9p.tree.files import File
 from mk9p.tree.node import Handle, Maybe, Open
 from mk9p.tree.words import join
 
-_LITTLE = 1024  # bytes of a message that are not told of: an open file is counted with as many
+_LITTLE = 1024  # bytes of a message that are not counted: an open file counts as many anyway
 
 
 class Source(Protocol):
-    """What one open stream is made of: where its messages come from, where written ones go, and its end."""
+    """The parts of one open stream: where its messages come from, where written ones go, and its end."""
 
     async def receive(self) -> bytes: ...
     def send(self, data: bytes) -> Maybe[int | None]: ...
@@ -42,18 +44,18 @@ class Source(Protocol):
 
 
 class Store(Protocol):
-    """What one open stream is made of where others take from the same messages, or where one must not be cut: taking does not wait."""
+    """The parts of one open stream where others take from the same messages, or where a message must not be cut: taking does not wait."""
 
     async def wait(self) -> None:
-        """Wait until there may be something to take. Cancelled, it must leave the chance to the next who waits."""
+        """Wait until there may be something to take. If cancelled, it must leave the chance to the next one who waits."""
         ...
 
     def take(self, room: int) -> bytes | None:
-        """Take the next message; None if there is none now, b"" at the end. Raises, with nothing taken, if a read of `room` bytes will not do."""
+        """Take the next message; None if there is none now, b"" at the end. If a read of `room` bytes is too small, it raises, and takes nothing."""
         ...
 
     def untake(self, message: bytes) -> None:
-        """Take back the last message: its reader has not got it."""
+        """Put back the last message, because its reader has not got it."""
         ...
 
     def send(self, data: bytes) -> Maybe[int | None]: ...
@@ -61,7 +63,7 @@ class Store(Protocol):
 
 
 class Waiters:
-    """Who waits for a store: each `wake` wakes one, the first who came; no wake is lost with one who was cancelled."""
+    """Those who wait for a store. Each `wake` wakes one of them, the first who came. If that one is cancelled, the wake is not lost."""
 
     def __init__(self) -> None:
         self._lot = trio.lowlevel.ParkingLot()
@@ -73,7 +75,7 @@ class Waiters:
         self._lot.unpark_all()
 
     async def wait(self) -> None:
-        """Wait to be woken. One who is cancelled when he was just woken wakes the next: what he was woken for is still there."""
+        """Wait to be woken. A task that is cancelled just after it was woken wakes the next one: what it was woken for is still there."""
         await self._lot.park()
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -83,11 +85,11 @@ class Waiters:
 
 
 class Stream(File):
-    """A file of messages that are waited for.
+    """A file of messages that readers wait for.
 
-    `receive()` gives the next message, b"" at the end; `send(data)` takes one write and may return how much of it was taken (None: all). They are
-    shared by all who have the file open. Where each reader has its own position, or a message is one reader's alone, `per_open(how)` makes a
-    `Source` or a `Store` for each open instead.
+    `receive()` gives the next message, b"" at the end; `send(data)` takes one write and may return how much of it was taken (None: all). All who
+    have the file open share them. Where each reader has its own position, or a message goes to only one reader, `per_open(how)` makes a `Source`
+    or a `Store` for each open instead.
     """
 
     def __init__(
@@ -104,7 +106,7 @@ class Stream(File):
         super().__init__(mode, exclusive=exclusive)
         self.receive, self.send, self.per_open = receive, send, per_open
         if per_open is not None:
-            self.descriptors = 1  # as most have
+            self.descriptors = 1  # as most streams have
 
     def open(self, how: Open) -> Maybe[Handle]:
         if self.per_open is None:
@@ -117,7 +119,7 @@ class Stream(File):
 
 
 class StreamHandle(Handle):
-    """One open stream: a message and its place, by the rule above. Readers of one handle take turns, so that order is kept."""
+    """One open stream: a message and its place, by the rule above. Readers of one handle take turns, so order is kept."""
 
     duplex = True
     keeps = True
@@ -133,11 +135,11 @@ class StreamHandle(Handle):
         self._receive, self._send, self._close, self._records, self._store = receive, send, close, records, store
         self._turn = trio.Lock()
         self._base, self._message, self._short, self._ended = 0, b"", False, False
-        self._refused = -1  # where a reader said that he has not got what he was answered
+        self._refused = -1  # where a reader said that it has not got the answer
 
     @classmethod
     def of(cls, source: Source | Store, how: Open) -> "StreamHandle":
-        """Return the handle of what one open stream is made of."""
+        """Return the handle for the source or store of one open stream."""
         store = cast("Store", source) if hasattr(source, "untake") else None
         receive = cast("Source", source).receive if store is None else None
         return cls(receive, source.send, source.close, how.records, store)
@@ -173,14 +175,15 @@ class StreamHandle(Handle):
             assert self._receive is not None
             return await self._receive()
         while True:
-            await trio.lowlevel.checkpoint_if_cancelled()  # what was flushed while it waited for its turn takes nothing
+            # a read that was flushed while it waited for its turn takes nothing
+            await trio.lowlevel.checkpoint_if_cancelled()
             message = store.take(room)
             if message is not None:
                 return message
             await store.wait()
 
     def _kept(self, offset: int, count: int) -> Buffer | None:
-        """Return what is known without asking for the next message: a piece of the last one, its end, the end; None if it is to be asked for."""
+        """Return what is known without asking for the next message: a piece of the last one, its end, or the end; None if one must ask."""
         at = offset - self._base
         if 0 <= at < len(self._message):
             piece = self._message[at : at + count]
@@ -200,11 +203,11 @@ class StreamHandle(Handle):
         self._base, self._message = offset, message
         self._short = len(message) < count
         if len(message) > _LITTLE and self.keeper is not None:
-            self.keeper.keep_text(len(message))  # whatever the bounds are: it is taken, and may not be lost
+            self.keeper.keep_text(len(message))  # whatever the limits are: it is taken, and may not be lost
         return message[:count]
 
     def _forget(self) -> None:
-        """Tell that the last message goes, before the next is asked for. Raises ENOMEM if the reader's user has too much."""
+        """Count the last message as gone, before asking for the next. Raises ENOMEM if the reader's user has too much."""
         if self.keeper is not None:
             self.keeper.keep_text(0)
             self.keeper.check(waits=True)
@@ -230,22 +233,23 @@ class StreamHandle(Handle):
 class Log(File):
     """A file of events: `SEQ TIME_NS WHAT ARGS…`, a line each, with a bounded history.
 
-    A reader starts with the oldest line that is kept, and waits for new ones. One that was too slow gets `SEQ TIME_NS lost COUNT` where the gap is,
-    never a silent one. `emit(what, *args)` adds a line and wakes the readers. `history` is how many lines are kept; memory is bounded by it.
+    A reader starts with the oldest line that is kept, and waits for new ones. A reader that was too slow gets `SEQ TIME_NS lost COUNT` where the
+    gap is; no gap is silent. `emit(what, *args)` adds a line and wakes the readers. `history` is how many lines are kept, and so bounds the
+    memory.
     """
 
     def __init__(self, history: int = 1024, *, mode: int = 0o444) -> None:
         super().__init__(mode)
         self.lines: deque[bytes] = deque(maxlen=history)
-        self.next = 1  # SEQ of the line that comes next
+        self.next = 1  # SEQ of the next line
         self._lot = trio.lowlevel.ParkingLot()
 
     def emit(self, what: str, *args: object) -> None:
-        """Add an event; the words are quoted as rc does."""
+        """Add an event; the words are quoted as in rc."""
         self.add(f"{self.next} {time.time_ns()} {join([what, *args])}\n".encode(errors="backslashreplace"))
 
     def add(self, line: bytes) -> None:
-        """Add a line that is numbered already, as one of the kernel's own log is."""
+        """Add a line that has a number already, as a line of the kernel's own log has."""
         self.lines.append(line)
         self.next += 1
         self._lot.unpark_all()
@@ -260,7 +264,7 @@ class Log(File):
 
 
 class _Reader:
-    """One reader of a Log: where it is. What has come meanwhile is given in one message of whole lines, so that catching up is quick."""
+    """One reader of a Log: where it is. It gives what has come meanwhile in one message of whole lines, so a slow reader catches up quickly."""
 
     _AT_ONCE = 65536
 

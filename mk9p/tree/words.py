@@ -1,14 +1,15 @@
-"""Commands as words: splitting a line as rc does, and calling a function whose signature is the check and the usage line.
+"""Commands as words: splitting a line as rc does, and calling a function whose signature checks the words and gives the usage line.
 
-A ctl word is a plain method. Its parameters say what the word takes; how a word is wrong is said by its usage, made of the same parameters:
+A ctl word is a plain method. Its parameters say what the word takes, and the usage, which is made from the same parameters, says how a word is
+wrong:
 
     def online(self, *n: int)                      usage: online N...
     def load(self, kernel: str, initrd: str = "")  usage: load KERNEL [INITRD]
     def readonly(self, on: bool)                   usage: readonly on|off
     def mode(self, m: Literal["ro", "rw"] = "rw")  usage: mode [ro|rw]
 
-A parameter annotated `Principal` is given the user who wrote, and is no word. What other annotations mean is in kinds.py; one that says nothing which
-a word could be checked against is refused when the command is described. (The precedents: Inferno's `Cmdtab`, lib9p's parse.c.)
+A parameter annotated `Principal` gets the user who wrote, and is no word. kinds.py says what other annotations mean. An annotation that no word
+could be checked against is refused when the command is described. (Models: Inferno's `Cmdtab`, lib9p's parse.c.)
 """
 
 import errno
@@ -56,7 +57,7 @@ def split(line: str) -> list[str]:
 
 
 def lines(text: str) -> list[str]:
-    """Split text into lines at the newlines outside of quotes: a quoted word may hold newlines, as a shell script given to exec does."""
+    """Split text into lines at the newlines outside of quotes: a quoted word may contain newlines, such as a shell script for exec."""
     whole: list[str] = []
     part: list[str] = []
     quoted = False
@@ -89,7 +90,7 @@ def fields(values: Mapping[str, object]) -> str:
 @attrs.frozen
 class _Parameter:
     name: str
-    kind: Kind | None  # None: it is given the user who wrote
+    kind: Kind | None  # None: it gets the user who wrote
     optional: bool
     many: bool
     none: bool = False  # it has no default: None stands for a word that was left out
@@ -103,7 +104,7 @@ class _Parameter:
 
 @attrs.frozen
 class Word:
-    """One command: its name, the function, and what its signature says of the words that follow."""
+    """One command: its name, its function, and what its signature says about the words that follow."""
 
     name: str
     function: Callable[..., Any]
@@ -141,10 +142,9 @@ class Word:
 
 
 def word(name: str, function: Callable[..., Any]) -> Word:
-    """Describe a command by the signature of its function (`*args` means one or more; give `*args: T | None` for none or more).
+    """Describe a command by the signature of its function (`*args` means one or more; write `*args: T | None` for none or more).
 
-    Raises TypeError for a signature that words cannot be checked against (tree/kinds.py). A parameter that can be given by its keyword alone keeps
-    its default.
+    Raises TypeError for a signature that words cannot be checked against (tree/kinds.py). A keyword-only parameter keeps its default.
     """
     try:
         signature = inspect.signature(function, eval_str=True)

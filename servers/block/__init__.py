@@ -1,7 +1,8 @@
 """block: the disks of this kernel, after sd(3). The files are those of docs/files/block.md.
 
-Which disks there are is read from sysfs when it is asked for; a loop or network device that stands for nothing now is none. What is kept of a disk is
-kept for the disk and not for its name: the kernel numbers every disk and every change of medium (diskseq), and sysfs every directory.
+The server reads from sysfs which disks there are when somebody asks. A loop or network device that stands for nothing now is no disk. What it
+keeps of a disk belongs to the disk and not to its name: the kernel numbers every disk and every change of medium (diskseq), and sysfs every
+directory.
 """
 
 import errno
@@ -28,7 +29,7 @@ __all__ = ["Disks", "tree"]
 async def tree(file: str | None = None, *, root: str = "/", sector: str = str(KERNEL_SECTOR)) -> AsyncIterator[Dir]:
     """Serve the disks of the kernel whose /sys and /dev are below `root`; or, if `file` is given, one file or device as a disk of its own.
 
-    `sector` is the size in bytes that a plain file's sectors are to have. Raises ENOENT for a file that is not there, EINVAL for a wrong sector.
+    `sector` is the size in bytes of a plain file's sectors. Raises ENOENT for a file that does not exist, EINVAL for a wrong sector.
     """
     if file is not None:
         yield DiskDir(single(file, root, sector))
@@ -75,7 +76,7 @@ class Disks:
         return sorted(name for name in names(f"{self.root}/sys/block") if self.key(name) is not None)
 
     def key(self, name: str) -> object:
-        """Return what tells this disk from an earlier one of its name; None if there is none. A drive may be empty and is there all the same."""
+        """Return what distinguishes this disk from an earlier one of its name; None if there is none. An empty drive counts as a disk."""
         if "/" in name or name in (".", ".."):
             return None
         base = self.sysfs(name)
@@ -97,7 +98,7 @@ class Disks:
         return disk
 
     def status(self) -> str:
-        """Return a line a disk: NAME BYTES SECSIZE ro|rw fixed|removable INQUIRY."""
+        """Return a line for each disk: NAME BYTES SECSIZE ro|rw fixed|removable INQUIRY."""
         lines = []
         for name in self.names():
             base = self.sysfs(name)
@@ -108,7 +109,7 @@ class Disks:
             )
         return "".join(lines)
 
-    # what the kernel tells
+    # what the kernel reports
 
     def told(self, uevent: Uevent) -> None:
         """Take a uevent: disks come, go and change, and so do their partitions."""
@@ -122,7 +123,8 @@ class Disks:
                 self.events.emit("part" if uevent.action == "add" else "delpart", name, part)
             return
         if uevent.action == "remove":
-            self.present.went(uevent.name)  # whatever sysfs says: it is told a moment before its directory goes
+            # The uevent comes a moment before the directory goes from sysfs.
+            self.present.went(uevent.name)
             return
         before = self.present.seen.get(uevent.name)
         self.present.came(uevent.name)

@@ -1,4 +1,5 @@
-"""What a disk can be told beside reading and writing: block/ioctl.c for a block device, its like for a plain file. All may block: for threads."""
+"""What you can tell a disk to do, except reading and writing: block/ioctl.c for a block device, and the same for a plain file. All functions may
+block: call them in threads."""
 
 import ctypes
 import errno
@@ -22,7 +23,8 @@ def is_block(fd: int) -> bool:
 
 
 def set_readonly(path: str, on: bool) -> None:
-    """Have the kernel refuse every write to a block device, or no more; not only ours. A plain file has no such switch and needs none."""
+    """Make the kernel refuse every write to a block device, also those of other programs, or stop that. A plain file has no such switch and needs
+    none."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if is_block(fd):
@@ -32,7 +34,7 @@ def set_readonly(path: str, on: bool) -> None:
 
 
 def reread_partitions(path: str) -> None:
-    """Have the kernel read the partition table anew. Raises EBUSY while one of the partitions is in use; a device that has none is no error."""
+    """Make the kernel read the partition table again. Raises EBUSY while one of the partitions is in use. A device without a table is no error."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if is_block(fd):
@@ -45,7 +47,7 @@ def reread_partitions(path: str) -> None:
 
 
 def resize(sysfs: str) -> None:
-    """Have the kernel ask a SCSI disk for its size again; others tell of themselves when theirs changes."""
+    """Make the kernel ask a SCSI disk for its size again; other disks report a new size themselves."""
     try:
         fd = os.open(f"{sysfs}/device/rescan", os.O_WRONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -66,7 +68,7 @@ def flush(path: str) -> None:
 
 
 def discard(path: str, start: int, length: int) -> None:
-    """Tell the medium that these bytes are of no use any more; afterwards they read as anything, as zeros in a file."""
+    """Tell the medium that nobody needs these bytes any more. Afterwards a read of them may give anything, and gives zeros in a file."""
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         if is_block(fd):
@@ -83,9 +85,8 @@ def discard(path: str, start: int, length: int) -> None:
 
 def _punch(fd: int, start: int, length: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
-    fallocate = (
-        getattr(libc, "fallocate64", None) or libc.fallocate
-    )  # a C library without the long one has 64 bits in the short one
+    # a C library without the long one has 64 bits in the short one
+    fallocate = getattr(libc, "fallocate64", None) or libc.fallocate
     if fallocate(fd, _KEEP_SIZE_PUNCH_HOLE, ctypes.c_int64(start), ctypes.c_int64(length)):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

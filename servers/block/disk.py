@@ -1,10 +1,10 @@
 """One disk: where it is, how large, which parts it has. A block device of sysfs, or a plain file that serves as one.
 
-The kernel's word comes first: the partitions that it knows are those of sysfs. Where it knows none (a loop device, a plain file, a disk that it was
-told not to look at) the table is read here. Over both lie, in memory alone, the parts that `part` made and `delpart` took away.
+The kernel's word comes first: the partitions that it knows are those of sysfs. Where it knows none (a loop device, a plain file, a disk that it
+was told not to examine), this module reads the table. Then come, in memory alone, the parts that `part` made and `delpart` removed.
 
-A disk's length is kept, since every read needs it, and looked at again where a read or write would go past it, and when the kernel says that the
-disk has changed. `gone` is set once, by whoever notices first; whatever is open then answers EIO.
+The disk keeps its length, because every read needs it. It looks again when a read or write would go past the length, and when the kernel says that
+the disk has changed. Whoever notices first that the disk is gone sets `gone`, once; then everything that is open answers EIO.
 """
 
 import errno
@@ -19,9 +19,9 @@ from mk9p.servers.block import tables
 from mk9p.servers.block.tables import Part, Table
 from mk9p.sysfs import text
 
-KERNEL_SECTOR: Final = 512  # the unit of `size` and `start` in sysfs, whatever the disk's own sectors are
+KERNEL_SECTOR: Final = 512  # the unit of `size` and `start` in sysfs, whatever the size of the disk's own sectors
 TAKEN: Final = frozenset({"ctl", "data", "raw", "error", ".", ".."})
-_THREADS: Final = 8  # that may wait for one disk: a dead one must not have all there are
+_THREADS: Final = 8  # that may wait for one disk: a dead disk must not block all threads
 
 
 def number(path: str, default: int = 0) -> int:
@@ -55,7 +55,7 @@ class Disk:
     # what it is
 
     def look(self) -> int:
-        """Return the length in bytes, as it is now; a disk that is no more has none."""
+        """Return the present length in bytes; a disk that is gone has none."""
         if self.gone:
             return 0
         try:
@@ -94,20 +94,20 @@ class Disk:
 
     @property
     def known(self) -> bool:
-        """Tell whether the parts can be told without reading the disk."""
+        """Tell whether the parts are known without reading the disk."""
         return self.gone or self.table is not None or bool(self._of_kernel())
 
     async def study(self) -> None:
-        """Read the partition table, if the kernel knows none and it was not read before."""
+        """Read the partition table, if the kernel knows none and it has not been read yet."""
         if not self.known:
             self.table = await trio.to_thread.run_sync(self.read_table, limiter=self.threads)
 
     def read_table(self) -> Table:
-        """Read the partition table from the disk; may block. A disk that cannot be read has none, and the table says why."""
+        """Read the partition table from the disk; may block. A disk that cannot be read has no table, and the table says why."""
         try:
             fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
-            return Table()  # no medium, or no permission: there is nothing to see, and opening `data` says why
+            return Table()  # no medium, or no permission: there is nothing to see, and opening `data` gives the reason
         try:
             return tables.find(
                 lambda start, count: os.pread(fd, count * self.sector, start * self.sector), self.sectors, self.sector
@@ -118,7 +118,7 @@ class Disk:
             os.close(fd)
 
     def forget(self) -> None:
-        """Know nothing any more of what is on the disk: it has changed."""
+        """Forget what is on the disk, because it has changed."""
         self.table = None
         self.look()
 
@@ -138,16 +138,16 @@ class Disk:
         return {found[n].name: found[n] for n in sorted(found)}
 
     def parts(self) -> dict[str, Part]:
-        """Return all parts by name, without `data`; the table must have been studied."""
+        """Return all parts by name, without `data`. Call `study` first."""
         there = self._of_kernel() or {part.name: part for part in (self.table.parts if self.table else ())}
         return {name: part for name, part in there.items() if name not in self.hidden} | self.made
 
     def part(self, name: str, start: int, end: int) -> None:
-        """Make a part in memory. Raises EINVAL for one that does not lie on the disk, EEXIST for a name that is another's."""
+        """Make a part in memory. Raises EINVAL for a part that does not lie on the disk, EEXIST for a name of another part."""
         self.here()
         new = Part(name, start, end)
         if new == (self.parts() | {"data": Part("data", 0, self.sectors)}).get(name):
-            return  # it is so already: a ctl's reading can be written back
+            return  # the part exists already: a client can write back what it read from ctl
         if name in TAKEN or not name or len(name) > 64 or not all(c.isprintable() and c not in "/ '" for c in name):
             raise NineError(errno.EINVAL, f"{name!r} cannot be a part's name")
         if name in self.parts():
@@ -157,7 +157,7 @@ class Disk:
         self.made[name] = new
 
     def delpart(self, name: str) -> None:
-        """Take a part away, in memory. Raises ENOENT, EBUSY while somebody has it open, EPERM for the whole disk."""
+        """Remove a part from memory. Raises ENOENT, EBUSY while somebody has it open, EPERM for the whole disk."""
         if name == "data":
             raise NineError(errno.EPERM, "data is the disk itself")
         if name not in self.parts():

@@ -1,12 +1,12 @@
 """`data` and the parts: a run of a disk's bytes, read and written at any offset and length.
 
-Reads that the page cache can answer are done in the call (RWF_NOWAIT, preadv2(2)); what is not there is waited for in a thread. So are writes, which
-wait when too much is dirty, and when a page must be read before a part of it is written; kernels before 6.6 never write to a device without
-waiting. A short answer would mean the end of the file, so what the cache has only the beginning of is completed. A part cannot be left: reads
-end with it, writes past it are ENOSPC.
+The call itself does reads that the page cache can answer (RWF_NOWAIT, preadv2(2)). A thread waits for what is not in the cache. A thread also does
+writes, which wait when too much is dirty, and when the kernel must read a page before it writes a part of it; kernels before 6.6 never write to a
+device without waiting. A short answer would mean the end of the file, so when the cache has only the beginning of an answer, a thread completes
+it. Nobody can leave a part: reads end with it, and writes past it are ENOSPC.
 
-A device that vanished reads as empty to those who have it open, and so looks like an end. So an end where there should be none makes us look whether
-the disk is still there.
+A device that vanished reads as empty to those who have it open, which looks like an end. So at an unexpected end the code checks whether the disk
+is still there.
 """
 
 import errno
@@ -34,7 +34,7 @@ class Extent(File):
         self.start = part.start * disk.sector if part else 0
 
     def size(self) -> int:
-        """Return the length in bytes, as it is now."""
+        """Return the present length in bytes."""
         length = self.disk.look()
         return length if self.part is None else max(0, min(self.part.end * self.disk.sector, length) - self.start)
 
@@ -50,7 +50,9 @@ class Extent(File):
         if how.write and disk.readonly:
             raise NineError(errno.EROFS)
         flags = (os.O_RDWR if how.write else os.O_RDONLY) | os.O_CLOEXEC
-        disk.users[self.name] = disk.users.get(self.name, 0) + 1  # from now on: delpart must not slip in while we wait
+        disk.users[self.name] = (
+            disk.users.get(self.name, 0) + 1
+        )  # from now on: delpart must not remove the part while this code waits
         try:
             fd = await trio.to_thread.run_sync(os.open, disk.path, flags, limiter=disk.threads)
         except BaseException as error:
@@ -67,11 +69,11 @@ class Extent(File):
 class _Opened(Handle):
     def __init__(self, file: Extent, fd: int) -> None:
         self.file, self.disk, self.fd = file, file.disk, fd
-        self.nowait = self.nowait_write = True  # the device reads, or is written, without waiting, if asked
+        self.nowait = self.nowait_write = True  # whether the device can read, and write, without waiting
         self.length = file.size()
 
     def room(self, offset: int, count: int) -> int:
-        """Return how many of `count` bytes at `offset` there are. Raises EIO if the disk is gone."""
+        """Return how many of `count` bytes there are at `offset`. Raises EIO if the disk is gone."""
         if offset + count > self.length:
             self.length = self.file.size()
         self.disk.here()
@@ -133,7 +135,7 @@ class _Opened(Handle):
             raise self.lost(error) from None
 
     def lost(self, error: OSError) -> OSError:
-        """Return what an error means: of a disk that is gone EIO, of one that takes no writes any more EROFS."""
+        """Return what an error means: EIO if the disk is gone, EROFS if it no longer takes writes."""
         self.file.size()
         if self.disk.gone or error.errno in _GONE:
             return NineError(errno.EIO, f"{self.disk.name} is gone")
@@ -147,7 +149,7 @@ class _Opened(Handle):
         await trio.to_thread.run_sync(os.fsync, self.fd, limiter=self.disk.threads)
 
     async def close(self) -> None:
-        """Close in a thread: the last one who closes a device waits until all is written."""
+        """Close in a thread: the last close of a device waits until everything is written."""
         try:
             await trio.to_thread.run_sync(os.close, self.fd, limiter=self.disk.threads)
         finally:

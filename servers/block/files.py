@@ -18,7 +18,7 @@ from mk9p.tree import Ctl, Dir, Lazy, Maybe, Node, join
 
 
 class Words:
-    """The words of a disk's ctl, and its reading, after sd(3). What may wait for the disk is done in a thread."""
+    """The words of a disk's ctl, and what it reads, after sd(3). A thread does what may wait for the disk."""
 
     def __init__(self, disk: Disk) -> None:
         self.disk = disk
@@ -62,7 +62,7 @@ class Words:
         await self._do(device.flush)
 
     async def rescan(self) -> None:
-        """Read size and table anew; what `delpart` took away is back. Raises EINVAL, in words, for a table that is damaged."""
+        """Read size and table again; parts that `delpart` removed come back. Raises EINVAL, in words, for a damaged table."""
         disk = self.disk
         disk.here()
         try:
@@ -79,7 +79,7 @@ class Words:
             raise NineError(errno.EINVAL, f"{disk.name}: {table.wrong}")
 
     async def readonly(self, how: Literal["on", "off"]) -> None:
-        """Have the kernel refuse writes. A change is made only where there is one: a ctl's reading can be written back."""
+        """Make the kernel refuse writes, or stop that. Only a difference makes a change: a client can write back what it read from ctl."""
         disk = self.disk
         disk.look()
         if disk.readonly != (how == "on"):
@@ -102,7 +102,7 @@ class Words:
         self._same("geometry", f"{sectors} {secsize}", f"{self.disk.look() // self.disk.sector} {self.disk.sector}")
 
     def _same(self, word: str, said: str, true: str) -> None:
-        """Take back what was read, which changes nothing; raises EPERM for anything else."""
+        """Accept what ctl itself gives, which changes nothing; raises EPERM for anything else."""
         if said != true:
             raise NineError(errno.EPERM, f"{word} of {self.disk.name} is {true}, and cannot be changed")
 
@@ -112,7 +112,7 @@ class Words:
 
 
 class DiskDir(Dir):
-    """NAME/. Its parts are known once the table was read, at the first look at one of them."""
+    """NAME/. The first look at a part reads the table; only then the parts are known."""
 
     def __init__(self, disk: Disk) -> None:
         self.disk = disk

@@ -1,8 +1,8 @@
-"""`raw`, after sd(3): commands of SCSI, as they are. Write the 6 to 16 bytes of a command; write or read its data; read its status, a number.
+"""`raw`, after sd(3): SCSI commands, unchanged. Write the 6 to 16 bytes of a command; write or read its data; read its status, a number.
 
-Linux hands them through with SG_IO (scsi/sg.h) on disks that speak SCSI, ATAPI and USB storage among them; others answer ENOTTY. A command
-that moves no data is run by a read, which is empty. The kernel fetches the sense data of a failed command itself, so it is kept here for the
-REQUEST SENSE that follows. One at a time has the file (DMEXCL), for a command's three steps belong together.
+Linux passes them on with SG_IO (scsi/sg.h) on disks that speak SCSI, including ATAPI and USB storage; others answer ENOTTY. A read, which gives
+nothing, runs a command that moves no data. The kernel itself fetches the sense data of a failed command, so the file keeps it for the REQUEST
+SENSE that follows. Only one client at a time has the file (DMEXCL), because a command's three steps belong together.
 """
 
 import errno
@@ -55,7 +55,7 @@ class _Header(Structure):
 
 
 def command(fd: int, cdb: bytes, data: bytes | None, count: int) -> tuple[bytes, int, bytes]:
-    """Run one command, writing `data` or reading up to `count` bytes; returns what was read, the status, and the sense data. May block."""
+    """Run one command, writing `data` or reading up to `count` bytes. Return what was read, the status, and the sense data. May block."""
     room = len(data) if data is not None else count
     buffer, words, sense = (
         create_string_buffer(data or b"", max(room, 1)),
@@ -81,7 +81,7 @@ class Raw(File):
 
     async def open(self, how: Open) -> Handle:
         self.disk.here()
-        flags = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC  # a drive without a medium can be asked things, too
+        flags = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC  # a drive without a medium can answer questions, too
         return _Opened(
             self.disk,
             await trio.to_thread.run_sync(os.open, self.disk.path, flags, limiter=self.disk.threads),
@@ -93,11 +93,10 @@ class _Opened(Handle):
     def __init__(self, disk: Disk, fd: int, records: bool) -> None:
         self.disk, self.fd, self.records = disk, fd, records
         self.cdb = b""  # a command whose data comes next
-        self.status: int | None = None  # of a command that was run, not yet read
+        self.status: int | None = None  # of the last command, until somebody reads it
         self.sense = b""
-        self.end: int | None = (
-            None  # Linux's read(2) asks on there after a short answer: once it gets an empty one (tree/waiting.py)
-        )
+        # Linux's read(2) asks on there after a short answer: once it gets an empty one (tree/waiting.py)
+        self.end: int | None = None
 
     async def write(self, offset: int, data: memoryview) -> int:
         self.disk.here()
@@ -127,7 +126,7 @@ class _Opened(Handle):
         return answer
 
     async def run(self, data: bytes | None, count: int) -> bytes:
-        """Run the command that was written. After an error it is forgotten, and has no status."""
+        """Run the command that was written. After an error the file forgets it, and it has no status."""
         cdb, self.cdb = self.cdb, b""
         if cdb[0] == _REQUEST_SENSE and self.sense:
             answer, self.sense, self.status = self.sense[:count], b"", 0

@@ -1,8 +1,8 @@
 """Partition tables as they lie on a disk: GPT (UEFI specification, chapter 5) and MBR with its chain of logical ones. Pure: sectors in, parts out.
 
-The rules are those of Linux's block/partitions/{msdos,efi}.c, so that a part has the same number and place here as in a kernel that had looked: a GPT
-counts only behind a protective MBR, its backup serves where the primary is damaged, an extended partition shows as its first KiB, logical ones
-are numbered from 5. An MBR whose boot flags are neither 00 nor 80 is a file system's boot sector and no table at all.
+The rules are those of Linux's block/partitions/{msdos,efi}.c, so a part has the same number and place here as in a kernel that read the table. A
+GPT counts only behind a protective MBR. Its backup serves where the primary is damaged. An extended partition shows as its first KiB. Logical
+partitions are numbered from 5. An MBR whose boot flags are neither 00 nor 80 is a file system's boot sector and no table.
 """
 
 import struct
@@ -17,14 +17,14 @@ Read: TypeAlias = Callable[[int, int], bytes]
 
 _EXTENDED: Final = frozenset({0x05, 0x0F, 0x85})
 _PROTECTIVE: Final = 0xEE
-_CHAIN: Final = 100  # logical partitions followed, as in the kernel: a chain may bite its tail
+_CHAIN: Final = 100  # logical partitions to follow, as in the kernel: a chain may lead back into itself
 _ENTRIES: Final = 1 << 20  # bytes of entries of a GPT; the usual table has 16 KiB
 _HEADER: Final = struct.Struct("<8sIIIIQQQQ16sQIII")
 
 
 @attrs.frozen
 class Part:
-    """A partition: sectors `start` to `end`, which is the first that is no more of it."""
+    """A partition: sectors `start` to `end`, the first sector that no longer belongs to it."""
 
     name: str
     start: int
@@ -42,7 +42,7 @@ class Table:
 
 @attrs.frozen
 class _Entry:
-    """One of an MBR's four: type, first sector (relative to what depends on who reads it), number of sectors."""
+    """One of an MBR's four: type, first sector (what it is relative to depends on the reader), number of sectors."""
 
     kind: int
     start: int
@@ -50,7 +50,7 @@ class _Entry:
 
 
 def find(read: Read, sectors: int, size: int) -> Table:
-    """Return the partition table of a disk of `sectors` sectors of `size` bytes. What `read` raises flies."""
+    """Return the partition table of a disk of `sectors` sectors of `size` bytes. Errors of `read` pass through."""
     entries = _entries(read(0, 1))
     if entries is None:
         return Table()
@@ -61,14 +61,14 @@ def find(read: Read, sectors: int, size: int) -> Table:
 
 
 def _checked(kind: str, found: list[Part], sectors: int) -> Table:
-    """Leave out what is not on the disk, cut off what reaches over its end, and say so."""
+    """Leave out parts that are not on the disk, cut off parts that go over its end, and say so."""
     wrong = [f"{part.name} ends at sector {part.end}" for part in found if part.end > sectors]
     parts = tuple(Part(p.name, p.start, min(p.end, sectors)) for p in found if p.start < sectors)
     return Table(kind, parts, f"{' and '.join(wrong)}, and the disk at {sectors}" if wrong else "")
 
 
 def _entries(sector: bytes) -> list[_Entry] | None:
-    """Return the entries of an MBR that is one."""
+    """Return the four entries of a valid MBR, else None."""
     if len(sector) < 512 or sector[510:512] != b"\x55\xaa" or any(sector[446 + 16 * n] & 0x7F for n in range(4)):
         return None
     return [_Entry(sector[450 + 16 * n], *struct.unpack_from("<II", sector, 454 + 16 * n)) for n in range(4)]
@@ -129,7 +129,7 @@ def _header(read: Read, lba: int, sectors: int, size: int) -> list[Part] | str:
     if mine != lba or first > last + 1 or last >= sectors:
         return "header does not fit this disk"
     if step < 128 or step & (step - 1) or count * step > _ENTRIES:
-        return "header is senseless"
+        return "header makes no sense"
     raw = read(entries, -(-count * step // size))[: count * step]
     if crc32(raw) != entries_crc or len(raw) < count * step:
         return "entries have a wrong checksum"

@@ -1,9 +1,9 @@
-"""Messages between kernels: `clone`, and `NAME/{ctl data bell status}` for each channel, made by `mkdir NAME` or by opening `clone`.
+"""Messages between kernels: `clone`, and `NAME/{ctl data bell status}` for each channel, which `mkdir NAME` or opening `clone` makes.
 
-The manual is docs/files/chan.md. lines.py holds messages and rings that wait, channel.py a channel's rules and words, files.py its open files.
+The manual is docs/files/chan.md. lines.py holds waiting messages and rings, channel.py the rules and words of a channel, files.py its open files.
 
-A channel is in one kernel, and is reached from all through 9P: so whole messages, order and flush are those of one server, and nothing has to be
-agreed on between kernels. The precedents are mq_overview(7), for messages and their limits, and eventfd(2), for the bell.
+A channel is in one kernel, and all others reach it through 9P. So one server keeps messages whole and in order and handles flushes, and the
+kernels need not agree on anything. The models are mq_overview(7), for messages and their limits, and eventfd(2), for the bell.
 """
 
 import os
@@ -13,9 +13,8 @@ from mk9p.tree import Dir
 
 
 def tree(*, root: str = "/") -> Dir:
-    """Give the directory of channels. `root` changes nothing: they are in this server's memory."""
+    """Give the directory of channels. `root` has no effect: channels are in this server's memory."""
     channels = Channels()
-    channels.owned(
-        os.geteuid(), os.getegid()
-    )  # whoever the server runs as makes channels; others get what he lets them
+    # the user that the server runs as makes channels; others get what that user lets them
+    channels.owned(os.geteuid(), os.getegid())
     return channels

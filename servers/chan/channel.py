@@ -1,10 +1,10 @@
-"""A channel: what its writers put, what its readers take, and the words that change its ways.
+"""A channel: what its writers put, what its readers take, and the words that change its behaviour.
 
 Rules
-* A message is admitted whole, to all lines that there are, or not at all. So it is in every line or in none when its writer is told.
+* The channel admits a message whole to all its lines, or to none. So when its writer learns of it, the message is in every line or in none.
 * A line is full at `capacity` messages, or at `BYTES`. One message always fits into an empty line.
-* A writer who is blocked keeps his message and his place: who comes later, by whatever file, comes after him. As soon as there is room the message
-  is admitted by whoever made the room, and its writer only has to be told; so one that is flushed has either sent or not, never half.
+* A blocked writer keeps its message and its place: writers that come later, by whatever file, come after it. Whoever makes room admits the message
+  at once, and the writer only has to learn of it. So a flushed write has been sent or not, never half.
 * A message that nobody reads in broadcast mode goes nowhere.
 """
 
@@ -20,15 +20,13 @@ from mk9p.errors import NineError
 from mk9p.servers.chan.lines import Line, Rings
 from mk9p.tree import Ctl, settings
 
-CAPACITY: Final = 256  # messages that wait: with SIZE, 16 MiB
+CAPACITY: Final = 256  # messages that wait: with SIZE, at most 16 MiB
 MOST: Final = 65536  # of capacity
-SIZE: Final = (
-    65536  # bytes of a message: below the payload of every usual msize, so that no client cuts one in two unseen
-)
-LARGEST: Final = (1 << 20) - 1  # one write of the largest msize carries no more for certain
-BYTES: Final = (
-    64 << 20
-)  # that wait in one line, whatever capacity and size say: what a stranger can make a kernel hold must end somewhere
+# bytes of a message: below the payload of every usual msize, so no client cuts a message in two without seeing it
+SIZE: Final = 65536
+LARGEST: Final = (1 << 20) - 1  # one write with the largest msize always carries this much
+# bytes that wait in one line, whatever capacity and size say: what a stranger can make a kernel hold must have an end
+BYTES: Final = 64 << 20
 
 Mode = Literal["queue", "broadcast"]
 Policy = Literal["block", "drop-oldest", "fail"]
@@ -36,7 +34,7 @@ Policy = Literal["block", "drop-oldest", "fail"]
 
 @attrs.define(eq=False)
 class _Blocked:
-    """A writer who waits for room."""
+    """A writer that waits for room."""
 
     message: bytes
     told: trio.Event = attrs.field(factory=trio.Event)
@@ -101,7 +99,7 @@ class Channel:
     # words
 
     def set_capacity(self, n: int) -> None:
-        """Let so many messages wait; those that wait already stay."""
+        """Let at most `n` messages wait; messages that wait already stay."""
         if not 1 <= n <= MOST:
             raise NineError(errno.EINVAL, f"capacity goes from 1 to {MOST}")
         self.capacity = n
@@ -114,12 +112,12 @@ class Channel:
         self.size = bytes_
 
     def set_policy(self, policy: Policy) -> None:
-        """Say what becomes of a message when there is no room. Writers who are blocked stay so, unless room is made by dropping."""
+        """Set what happens to a message when there is no room. Blocked writers stay blocked, unless dropping makes room."""
         self.policy = policy
         self.admit_blocked()
 
     def set_mode(self, mode: Mode) -> None:
-        """Say who gets a message. Raises EBUSY while somebody reads, or messages wait: whose would they be?"""
+        """Set who gets a message. Raises EBUSY while somebody reads, or messages wait: it would not be clear whose they are."""
         if mode == self.mode:
             return
         if self.readers or self.listeners:
@@ -129,7 +127,7 @@ class Channel:
         self.mode = mode
 
     def clear(self) -> None:
-        """Drop all messages that wait, those of blocked writers not."""
+        """Drop all messages that wait, except those of blocked writers."""
         for line in self.targets():
             self.lost += line.clear()
         self.admit_blocked()
@@ -140,9 +138,9 @@ class Channel:
         return self.lines if self.mode == "broadcast" else [self.queue]
 
     def send(self, message: bytes, room: int) -> Awaitable[None] | None:
-        """Take a message whole, at once or when there is room; `room` is what one write of this client can carry, 0 if that is not known.
+        """Take a message whole, at once or when there is room; `room` is how much one write of this client can carry, 0 if that is unknown.
 
-        Raises EMSGSIZE, ENOSPC under the policy `fail`, EPIPE once the channel is gone. Cancelled, it was not taken.
+        Raises EMSGSIZE, ENOSPC under the policy `fail`, EPIPE after the channel is gone. If cancelled, it has not taken the message.
         """
         if self.gone:
             raise NineError(errno.EPIPE, "the channel is gone")
@@ -151,7 +149,7 @@ class Channel:
         if len(message) > self.size:
             raise NineError(errno.EMSGSIZE, f"a message of {len(message)} bytes: this channel takes {self.size} (size)")
         if room and len(message) >= room:
-            # it is as long as can be: what does not fit into one write comes in several, and this may be the first
+            # The message has the maximum length. A longer message comes in several writes, and this may be the first of them.
             raise NineError(errno.EMSGSIZE, f"a message of {len(message)} bytes or more: msize allows {room - 1}")
         if not self.blocked and self._make_room(message):
             self._admit(message)
@@ -166,7 +164,7 @@ class Channel:
         try:
             await writer.told.wait()
         except BaseException:
-            self.blocked.remove(writer)  # it was not told, so it is there
+            self.blocked.remove(writer)  # nobody has admitted its message, so it is still in the queue
             self.admit_blocked()
             raise
         if writer.gone:
@@ -182,7 +180,7 @@ class Channel:
         return len(line.waiting) >= self.capacity or line.held + len(message) > BYTES
 
     def _make_room(self, message: bytes) -> bool:
-        """Tell whether a message can be admitted, having dropped others for it if that is the policy."""
+        """Tell whether a message can be admitted. Drop others for it if the policy says so."""
         full = [line for line in self.targets() if self._full(line, message)]
         if not full or self.policy != "drop-oldest":
             return not full
@@ -198,7 +196,7 @@ class Channel:
             line.put(message)
 
     def admit_blocked(self) -> None:
-        """Admit what blocked writers hold, the first first, as far as there is room now."""
+        """Admit the messages of blocked writers, in order, as far as there is room now."""
         while self.blocked and self._make_room(self.blocked[0].message):
             writer = self.blocked.popleft()
             self._admit(writer.message)
@@ -207,7 +205,7 @@ class Channel:
     # bells
 
     def ring(self) -> None:
-        """Ring once, for all who listen, or for whoever listens next."""
+        """Ring once, for all who listen, or for the next one who listens."""
         if self.gone:
             raise NineError(errno.EPIPE, "the channel is gone")
         self.rung += 1
@@ -217,7 +215,7 @@ class Channel:
     # the end
 
     def close(self) -> None:
-        """End it: readers get the end, writers EPIPE, and what waits is dropped."""
+        """End the channel: readers get the end, writers get EPIPE, and waiting messages are dropped."""
         self.gone = True
         for writer in self.blocked:
             writer.gone = True

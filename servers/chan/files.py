@@ -1,7 +1,8 @@
-"""The files of channels: the directory in which they are made, and what is open of one: `Reader` for data, `Listener` for bell.
+"""The files of channels: the directory that makes them, and the open files of one: `Reader` for data, `Listener` for bell.
 
-Who may use a channel is said by the bits of its directory, as for what else is made there: a class of users that may write in the directory may
-send and receive, ring and listen; the others see status and settings. mkdir gives that to nobody but the maker, whatever is asked; chmod does.
+The bits of a channel's directory say who may use it, as they say who may make files in another directory. A class of users that may write in the
+directory may send and receive, ring and listen. The others see status and settings. mkdir gives that right only to the maker, whatever mode it
+asks for; chmod gives it to others.
 """
 
 import errno
@@ -17,7 +18,7 @@ from mk9p.servers.chan.lines import Line, Rings
 from mk9p.tree import Conversations, Ctl, Dir, Maybe, Node, Open, Owned, Stream, Text
 
 NAMES = 4096  # channels with a name: each may hold messages
-MASK = 0o755  # of what mkdir asks for, as create(5) of Plan 9 takes its directory's
+MASK = 0o755  # applied to the mode that mkdir asks for, as create(5) of Plan 9 applies its directory's
 
 
 class Reader:
@@ -44,7 +45,7 @@ class Reader:
         except NineError as error:
             self.ctl.remember(self.how.who, error.ename)
             raise
-        if message is not None and self.line.lost == lost:  # it is no mark
+        if message is not None and self.line.lost == lost:  # it is a message, not a mark
             self.channel.received += 1
             self.channel.admit_blocked()
         return message
@@ -68,7 +69,7 @@ class Reader:
         channel.writers -= self.how.write
         if self.line in channel.lines:
             channel.lines.remove(self.line)
-            channel.admit_blocked()  # who waited for the slowest may wait for him no longer
+            channel.admit_blocked()  # writers that waited for the slowest reader may go on now
 
 
 class Listener:
@@ -107,7 +108,7 @@ def files(channel: Channel, perm: int) -> dict[str, Node]:
 
 
 def used(channel: Channel, ctl: Ctl, perm: int) -> dict[str, Node]:
-    """Return the files that a channel is used by: by the classes of users that have the write bit in `perm`."""
+    """Return the files by which clients use a channel: the classes of users that have the write bit in `perm`."""
     mode = perm & 0o222
     return {
         "data": Stream(per_open=lambda how: Reader(channel, ctl, how), mode=mode | mode << 1),
@@ -117,7 +118,7 @@ def used(channel: Channel, ctl: Ctl, perm: int) -> dict[str, Node]:
 
 @attrs.define(eq=False)
 class Cloned:
-    """A channel that was made by opening `clone` (mk9p.tree.Conversation): its user's, until its last file is closed."""
+    """A channel that opening `clone` made (mk9p.tree.Conversation): it belongs to its user, until its last file is closed."""
 
     channel: Channel = attrs.field(factory=Channel)
 
@@ -129,7 +130,7 @@ class Cloned:
 
 
 class Named(Owned):
-    """The directory of a channel with a name, which lives until it is removed."""
+    """The directory of a channel with a name, which lives until somebody removes it."""
 
     def __init__(self, who: Principal, perm: int) -> None:
         self.channel = Channel()
@@ -153,18 +154,18 @@ class Channels(Conversations):
         self._stat = attrs.evolve(self._stat, mode=st.S_IFDIR | 0o755)
 
     def mkdir(self, name: str, perm: int, who: Principal) -> Node:
-        """Make a channel. Raises EEXIST, EINVAL for a number, which is what cloned ones are called, ENOSPC if there are too many."""
+        """Make a channel. Raises EEXIST, EINVAL for a number, because cloned channels have numbers, ENOSPC if there are too many."""
         if name.isdecimal():
             raise NineError(errno.EINVAL, "numbers are the names of cloned channels")
         if name == "clone" or name in self.named:
             raise NineError(errno.EEXIST)
         if len(self.named) >= NAMES:
-            raise NineError(errno.ENOSPC, f"there are {NAMES} channels")
+            raise NineError(errno.ENOSPC, f"there are {NAMES} channels already")
         made = self.named[name] = Named(who, perm & MASK)
         return made
 
     def remove(self, name: str, who: Principal, *, directory: bool | None = None) -> None:
-        """Remove a channel with a name, and what waits in it."""
+        """Remove a channel with a name, and the messages that wait in it."""
         node = self.named.get(name)
         if node is None:
             found = self.walk(name, who)

@@ -1,7 +1,7 @@
-"""What waits for readers: messages in a `Line`, rings in `Rings`. One for all readers in queue mode, one for each open reader in broadcast mode.
+"""What waits for readers: messages in a `Line`, rings in `Rings`. In queue mode all readers share one, in broadcast mode each open reader has one.
 
-Neither knows of handles or of 9P. Taking never waits and is done or not done; whoever finds nothing waits in `waiters`, where each thing that
-comes wakes one.
+Neither knows of handles or of 9P. Taking never waits: it takes something or nothing. A reader that finds nothing waits in `waiters`, and each
+thing that comes wakes one.
 """
 
 import errno
@@ -15,7 +15,8 @@ from mk9p.tree import Waiters
 
 @attrs.define(eq=False)
 class Line:
-    """Messages that wait, the oldest first. `lost` counts those that were dropped since the last mark; `marked`: a reader is told of them."""
+    """Messages that wait, the oldest first. `lost` counts the messages dropped since the last mark; `marked` says whether readers are told of
+    them."""
 
     marked: bool = False
     waiting: deque[bytes] = attrs.field(factory=deque)
@@ -42,15 +43,17 @@ class Line:
         return count
 
     def take(self, room: int) -> bytes | None:
-        """Take the oldest message, or the mark of lost ones before it; None if there is none. Raises EMSGSIZE if it has more than `room` bytes."""
+        """Take the oldest message, or the mark of lost messages before it; None if there is none. Raises EMSGSIZE if it has more than `room`
+        bytes."""
         mark = f"lost {self.lost}\n".encode() if self.marked and self.lost else b""
         if not mark and not self.waiting:
             return None
         message = mark or self.waiting[0]
         if len(message) > room:
-            self.waiters.wake()  # it stays, and another reader may have more room
+            self.waiters.wake()  # the message stays, and another reader may have more room
             raise NineError(
-                errno.EMSGSIZE, f"the next message has {len(message)} bytes, and the read asks for {room}: it is kept"
+                errno.EMSGSIZE,
+                f"the next message has {len(message)} bytes, and the read asks for {room}: the message stays",
             )
         if mark:
             self.lost = 0
@@ -60,7 +63,7 @@ class Line:
         return message
 
     def untake(self, message: bytes) -> None:
-        """Take back the message that was taken last, as the next one."""
+        """Put back the message that was taken last; it is the next one again."""
         self.waiting.appendleft(message)
         self.held += len(message)
         self.waiters.wake()

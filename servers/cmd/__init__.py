@@ -1,7 +1,7 @@
 """Commands on this kernel, after Inferno's cmd(3): `clone`, and `N/{ctl data stderr status wait}` for each command.
 
-The manual is docs/files/cmd.md. command.py is a conversation and its words, files.py its files, pipes.py our ends of a command's pipes (locked.py:
-calls that may wait for ever), running.py its signals and its end, spawn.py how it is started.
+The manual is docs/files/cmd.md. command.py is a conversation and its words, files.py its files, pipes.py this side's ends of a command's pipes
+(locked.py: calls that may wait for ever), running.py its signals and its end, spawn.py how it starts.
 """
 
 import os
@@ -15,14 +15,14 @@ from mk9p.servers.cmd.command import Command
 from mk9p.servers.cmd.running import Commands, Running, finish
 from mk9p.tree import Conversations, Dir
 
-GRACE = 2.0  # seconds that a command has after SIGHUP: a shell ends its own commands in less, and nobody waits longer for a prompt
+GRACE = 2.0  # seconds that a command has after SIGHUP: a shell ends its own commands in less time, and nobody waits longer for a prompt
 
 
 @asynccontextmanager
 async def tree(*, root: str = "/", grace: float = GRACE) -> AsyncIterator[Dir]:
-    """Give the directory of commands; when it is left, all that it started has ended and has been waited for.
+    """Give the directory of commands. When the caller leaves it, everything that it started has ended, and its end has been waited for.
 
-    `root` changes nothing: commands run on the kernel that there is. `grace` is how many seconds a command has between SIGHUP and SIGKILL.
+    `root` has no effect: commands run on the present kernel. `grace` is how many seconds a command has between SIGHUP and SIGKILL.
     """
     running: set[Running] = set()
     try:

@@ -1,8 +1,8 @@
-"""One conversation of `cmd`: what was asked for with words, then the command, its pipes, its end.
+"""One conversation of `cmd`: the settings from words, then the command, its pipes, its end.
 
-Opens are counted as Inferno's cmd(3) has it: the last reader of `data` to close breaks the command's output, the last writer ends its input,
-`killonclose` ends the command with the last `ctl`, and the last file of all ends it in any case. A terminal is not broken so: it is one thing
-for both ways, and hangs up with the conversation.
+It counts opens as Inferno's cmd(3) does: closing the last reader of `data` breaks the command's output, closing the last writer ends its input,
+`killonclose` ends the command with the last `ctl`, and closing the last file of all ends it in any case. A terminal does not break in this way: it
+is one thing for both directions, and hangs up with the conversation.
 """
 
 import errno
@@ -27,7 +27,7 @@ from mk9p.tree import Dir, Stream, Text, join, quote, settings
 
 @attrs.define(eq=False)
 class Command:
-    """One conversation (mk9p.tree.Conversation): settings first, the rest from `exec` on. `who` opened it; he is the one whom commands run as."""
+    """One conversation (mk9p.tree.Conversation): settings first, the rest from `exec` on. `who` opened it, and commands run as that user."""
 
     commands: Commands
     number: int
@@ -49,7 +49,7 @@ class Command:
 
     @classmethod
     def of(cls, commands: Commands, number: int, who: Principal) -> "Command":
-        """Begin a conversation: root's commands run as this server does, everybody else's as himself."""
+        """Begin a conversation: root's commands run as this server does, and everybody else's as that user."""
         return cls(commands, number, who, User.of(who.uid or os.geteuid()))
 
     def tree(self) -> Dir:
@@ -125,25 +125,25 @@ class Command:
         self.environment.update({key: value for key, _, value in pairs})
 
     def set_user(self, u: str) -> None:
-        """Run the command as another user: root's word."""
+        """Run the command as another user; only root may say this."""
         self._before_exec()
         user = User.of(u)
         if self.who.uid not in (0, user.uid):
-            raise NineError(errno.EPERM, f"only root runs commands as {u}")
+            raise NineError(errno.EPERM, f"only root may run commands as {u}")
         self.user = user
 
     def nice(self, n: int) -> None:
-        """Set the nice value that the command starts with, or that of its whole process group; a lower one is root's."""
+        """Set the nice value that the command starts with, or that of its whole process group. Only root may lower it."""
         if not -20 <= n <= 19:
             raise NineError(errno.EINVAL, "nice goes from -20 to 19")
         if self.who.uid != 0 and n < (self.niceness or 0):
-            raise NineError(errno.EPERM, "only root lowers a nice value")
+            raise NineError(errno.EPERM, "only root may lower a nice value")
         if self.running:
             self.running.renice(n)
         self.niceness = n
 
     def size(self, rows: int, cols: int) -> None:
-        """Ask for a terminal of a size before `exec`; change the size after it, of which the command is told with SIGWINCH."""
+        """Ask for a terminal of a size before `exec`. After it, change the size; SIGWINCH tells the command."""
         if not (0 <= rows <= 65535 and 0 <= cols <= 65535):
             raise NineError(errno.EINVAL, "rows and columns go from 0 to 65535")
         if self.running:
@@ -154,11 +154,11 @@ class Command:
         self.window = rows, cols
 
     def set_killonclose(self) -> None:
-        """End the command when the last `ctl` is closed, though other files are open."""
+        """End the command when the last `ctl` is closed, even if other files are open."""
         self.killonclose = True
 
     def closein(self) -> None:
-        """End the command's input; a terminal is sent its end-of-file character."""
+        """End the command's input; a terminal gets its end-of-file character."""
         self._after_exec()
         if self.terminal is None:
             assert self.stdin is not None
@@ -167,11 +167,11 @@ class Command:
             os.write(self.terminal.fd, termios.tcgetattr(self.terminal.fd)[6][termios.VEOF])
 
     def kill(self, signal_: str = "KILL") -> None:
-        """Send a signal to the command's process group, SIGKILL if none is named."""
+        """Send a signal to the command's process group, SIGKILL by default."""
         self._after_exec().send(signals.number(signal_))
 
     async def exec(self, cmd: str, *args: str | None) -> None:
-        """Start the command; the error of what could not be done for it is this write's, and all is as before then. Once a conversation."""
+        """Start the command, once in a conversation. If anything fails, this write gets the error, and everything is as before."""
         self._before_exec()
         self.starting = True
         argv = (cmd, *(word for word in args if word is not None))
@@ -189,7 +189,7 @@ class Command:
         ours: list[int] = []
         theirs: list[int] = []
         try:
-            for mine in (1, 0, 0):  # the end of stdin that is written, those of stdout and stderr that are read
+            for mine in (1, 0, 0):  # this side writes to stdin, and reads stdout and stderr
                 ends = os.pipe2(os.O_CLOEXEC)
                 ours.append(ends[mine])
                 theirs.append(ends[1 - mine])
@@ -209,7 +209,8 @@ class Command:
         try:
             _resize(master, *window)
             if os.geteuid() == 0:
-                os.fchown(slave, self.user.uid, -1)  # so that its user may open /dev/tty's name again, as after login
+                # so its user can open the terminal's name in /dev again, as after login
+                os.fchown(slave, self.user.uid, -1)
             self.running = Running(*await spawn(self._spec(argv, (slave, slave, slave), tty=True)))
         except BaseException:
             os.close(master)
@@ -226,7 +227,7 @@ class Command:
         return Spec(argv, env, self.directory, stdio, user=other, nice=self.niceness, tty=tty)
 
     def closed(self, name: str) -> None:
-        """Take note that the last open of this kind has been closed."""
+        """Note that the last open of this kind was closed."""
         if name == "ctl" and self.killonclose and self.running:
             self.commands.hang_up(self.running)
         elif name == "stdin" and self.stdin and self.terminal is None:
@@ -237,7 +238,7 @@ class Command:
             self.stderr.ignore(self.commands.nursery)
 
     def close(self) -> None:
-        """End the command and close its pipes; that of its errors last, or a shell that cleans up dies of saying `Hangup`."""
+        """End the command and close its pipes, that of its errors last: otherwise a shell that cleans up dies when it says `Hangup`."""
         for pipe in (self.stdin, self.stdout):
             if pipe:
                 pipe.close()

@@ -1,6 +1,7 @@
-"""The files of a conversation that wait, and the counting of who has them open.
+"""The files of a conversation that wait, and the count of who has them open.
 
-Each is the source of one open stream (tree/waiting.py): `Data` the command's input and output, `Errors` what it writes to stderr, `Wait` its end.
+Each is the source of one open stream (tree/waiting.py): `Data` is the command's input and output, `Errors` what it writes to stderr, `Wait` its
+end.
 """
 
 import errno
@@ -47,7 +48,7 @@ class Data:
 
 
 class Errors:
-    """One open `stderr`. A terminal has none: what is written there comes with `data`."""
+    """One open `stderr`. A terminal has none: what a command writes there comes with `data`."""
 
     def __init__(self, command: "Command") -> None:
         self.command = command
@@ -97,7 +98,7 @@ class Wait:
 
 
 class CountedCtl(Ctl):
-    """A ctl that tells when its last open was closed."""
+    """A ctl that reports when its last open was closed."""
 
     def __init__(
         self,

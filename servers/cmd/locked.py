@@ -1,7 +1,8 @@
-"""A descriptor whose calls may wait for as long as somebody else likes, O_NONBLOCK or not: they are made in threads, also the one that closes it.
+"""A descriptor whose calls may wait for as long as somebody else likes, with or without O_NONBLOCK: threads make the calls, also the one that
+closes it.
 
-Such a call cannot be taken back. So its result stays until it is asked for, by whoever comes next if the first was cancelled; and the descriptor is
-closed by the last thread that has it in use, never before: the number could be another file's by then.
+Such a call cannot be undone. So its result stays until somebody asks for it; if the first caller was cancelled, the next one gets it. The last
+thread that uses the descriptor closes it, never an earlier one: by then the number could belong to another file.
 """
 
 import os
@@ -17,18 +18,18 @@ import trio
 
 @attrs.define(eq=False)
 class Call:
-    """A call under way."""
+    """A call that is running."""
 
     _over: trio.Event = attrs.field(init=False, factory=trio.Event)
     _result: outcome.Outcome[Any] | None = attrs.field(init=False, default=None)
 
     async def result(self) -> outcome.Outcome[Any] | None:
-        """Wait for the result, and return it, or None if it was given up. Cancelled, it can be asked for again."""
+        """Wait for the result and return it, or None if it was given up. If cancelled, the caller can ask again."""
         await self._over.wait()
         return self._result
 
     def settle(self, result: outcome.Outcome[Any] | None) -> None:
-        """Tell the result, once; None: nobody wants it any more."""
+        """Set the result, once; None means that nobody wants it any more."""
         if not self._over.is_set():
             self._result = result
             self._over.set()
@@ -39,12 +40,12 @@ class Locked:
     """One descriptor, owned."""
 
     fd: int
-    _users: int = attrs.field(init=False, default=0)  # threads that have it in use
+    _users: int = attrs.field(init=False, default=0)  # threads that use it now
     _closing: bool = attrs.field(init=False, default=False)
     _lock: threading.Lock = attrs.field(init=False, factory=threading.Lock)
 
     def call(self, function: Callable[..., Any], *args: Any) -> Call:
-        """Begin `function(fd, *args)` in a thread; it must not be closed yet."""
+        """Begin `function(fd, *args)` in a thread; the descriptor must not be closed yet."""
         call, token = Call(), trio.lowlevel.current_trio_token()
         with self._lock:
             self._users += 1
@@ -58,7 +59,7 @@ class Locked:
         return call
 
     def close(self) -> None:
-        """Close it, at once or when the calls under way are over; once, and nothing may be called after it."""
+        """Close it, at once or when the running calls are over. Call this once, and nothing after it."""
         with self._lock:
             self._closing, idle = True, not self._users
         if idle:

@@ -1,14 +1,14 @@
-"""Our ends of a command's pipes, or of its terminal: bytes as they come, never more of them held than the kernel's pipe and one piece.
+"""This side's ends of a command's pipes, or of its terminal: bytes as they come. They hold never more than the kernel's pipe and one piece.
 
-A read gives what is there, b"" at the end. A write gives how much it took, at least a byte, waiting for room: so a cancelled one took nothing, and
-none is ever half lost. Readers take turns, and writers.
+A read gives what is there, and b"" at the end. A write waits for room and gives how much it took, at least a byte. So a cancelled read or write
+took nothing, and none is ever half lost. Readers take turns, and so do writers.
 
-**Every call on a pipe may wait for as long as its other end likes**, O_NONBLOCK or not: read, write and the last close take the pipe's lock (Linux,
-fs/pipe.c), and who splices a file into a pipe holds that lock while he waits for the file (fs/splice.c). sendfile(2) does so, and with it
-busybox's `cat` of a 9P file whose read waits. RWF_NOWAIT takes the lock all the same; a socket has no such lock, but a program that opens
-/dev/stdout or /dev/stderr fails on one (ENXIO), and shell scripts do that all day. So who waits here waits without a call, and the calls are made in
-threads (locked.py): one that is stuck holds up nobody but the users of that pipe, until the holder lets go or has ended. A terminal has no
-such lock and needs no thread.
+**Every call on a pipe may wait for as long as its other end likes**, with or without O_NONBLOCK. read, write and the last close take the pipe's
+lock (Linux, fs/pipe.c), and a program that splices a file into a pipe holds that lock while it waits for the file (fs/splice.c). sendfile(2) does
+so, and with it busybox's `cat` of a 9P file whose read waits. RWF_NOWAIT takes the lock all the same. A socket has no such lock, but a program
+that opens /dev/stdout or /dev/stderr fails on one (ENXIO), and shell scripts often do that. So this code waits without a call, and makes the calls
+in threads (locked.py): a stuck call holds up only the users of that pipe, until the holder lets go or has ended. A terminal has no such lock and
+needs no thread.
 """
 
 import errno
@@ -24,11 +24,11 @@ from mk9p.errors import NineError
 from mk9p.servers.cmd.locked import Call, Locked
 
 PIECE: Final = 65536  # what a pipe of Linux holds
-PATIENCE: Final = 1.0  # seconds that a write which was cancelled waits for what it has taken; it takes no time but where another holds the pipe
+PATIENCE: Final = 1.0  # seconds that a cancelled write waits for what it has taken; it takes no time unless somebody else holds the pipe
 
 
 class Terminal:
-    """The master's side of a terminal, owned."""
+    """The master side of a terminal, owned."""
 
     def __init__(self, fd: int) -> None:
         os.set_blocking(fd, False)
@@ -44,7 +44,7 @@ class Terminal:
                 except BlockingIOError:
                     await _unless_closed(trio.lowlevel.wait_readable, self.fd)
                 except OSError as error:
-                    if error.errno == errno.EIO:  # it says its end so: nobody has the other side any more
+                    if error.errno == errno.EIO:  # this is the end: nobody has the other side any more
                         return b""
                     raise
             return b""
@@ -74,10 +74,11 @@ class Pipe:
         os.set_blocking(fd, False)
         self.end: Locked | None = Locked(fd)
         self._turn = trio.Lock()
-        self._call: Call | None = None  # that is under way, or whose result nobody has taken yet
+        self._call: Call | None = None  # that is running, or whose result nobody has taken yet
 
     async def receive(self) -> bytes:
-        """Return the bytes that have come, waiting for the first; b"" at the end, and after `close`. Cancelled, it leaves them to the next."""
+        """Return the bytes that have come, waiting for the first; b"" at the end, and after `close`. If cancelled, it leaves them to the next
+        read."""
         async with self._turn:
             while self.end is not None:
                 if self._call is None:
@@ -93,7 +94,7 @@ class Pipe:
             return b""
 
     async def send(self, data: bytes) -> int:
-        """Write and return how many bytes were taken; raises EPIPE when the command reads no more, and after `close`."""
+        """Write and return how many bytes were taken; raises EPIPE when the command no longer reads, and after `close`."""
         async with self._turn:
             while self.end is not None:
                 if self._call is not None:  # of a write that was given up: what comes now must not overtake it
@@ -127,7 +128,7 @@ async def _unless_closed(wait: Callable[[int], Awaitable[None]], fd: int) -> Non
 
 
 async def _almost_surely(call: Call) -> outcome.Outcome[Any] | None:
-    """Return a call's result, also when cancelled meanwhile, unless it does not come in time."""
+    """Return a call's result, also if cancelled meanwhile, unless it does not come in time."""
     try:
         return await call.result()
     except trio.Cancelled:
@@ -137,9 +138,9 @@ async def _almost_surely(call: Call) -> outcome.Outcome[Any] | None:
 
 
 class Stderr(Pipe):
-    """The pipe of a command's errors, which is emptied while nobody has it open: else a command that complains much would stand still.
+    """The pipe of a command's errors. While nobody has it open, the server empties it: otherwise a command that complains much would stand still.
 
-    Inferno throws away what was not asked for; here the first 64 KiB are kept for the one who asks later.
+    Inferno throws away what nobody asked for. Here the first 64 KiB stay for a reader that asks later.
     """
 
     def __init__(self, fd: int) -> None:
@@ -154,13 +155,13 @@ class Stderr(Pipe):
         return await super().receive()
 
     def ignore(self, nursery: trio.Nursery) -> None:
-        """Empty the pipe from now on and keep its beginning: nobody reads."""
+        """Empty the pipe from now on and keep its beginning, because nobody reads."""
         if self.end is not None:
             self._emptying = trio.CancelScope()
             nursery.start_soon(self._empty, self._emptying)
 
     def listen(self) -> None:
-        """Stop that: somebody reads now."""
+        """Stop emptying it, because somebody reads now."""
         self._emptying.cancel()
 
     async def _empty(self, scope: trio.CancelScope) -> None:

@@ -1,7 +1,7 @@
-"""A command that runs: signals to it, and its end, which is waited for by a task of the server, so that nobody's zombie stays.
+"""A running command: signals to it, and its end. A task of the server waits for the end, so no zombie stays.
 
-The process group is told by the command's pid, which stays its own until the command is waited for. So a signal goes out only before that: a
-number that Linux has given again is never hit. What a finished command left running in the background is therefore left alone, as a shell does.
+The command's pid names the process group, and stays its own until somebody waits for the command. So signals go out only before that, and never
+hit a number that Linux has given again. What a finished command left running in the background is therefore left alone, as a shell does.
 """
 
 import errno
@@ -21,7 +21,7 @@ from mk9p.tree import quote
 
 @attrs.define(eq=False)
 class Running:
-    """One process of ours, by pid and pidfd; `line` is what `wait` tells when `ended` is set; `last` is a pipe to be closed with it."""
+    """One child process, by pid and pidfd. `line` is what `wait` gives when `ended` is set; `last` is a pipe to close with it."""
 
     pid: int
     pidfd: int
@@ -32,10 +32,10 @@ class Running:
     _started: int = attrs.field(factory=time.monotonic_ns)
 
     async def reap(self) -> None:
-        """Wait for the end and take it; once. Cancelled, it can be called again."""
+        """Wait for the end and take the exit status, once. If cancelled, call it again."""
         await trio.lowlevel.wait_readable(self.pidfd)
         if self.doomed:
-            self.kill_group(signal.SIGKILL)  # the rest of the group, whose number the dead leader still keeps
+            self.kill_group(signal.SIGKILL)  # kill the rest of the group, whose number the dead leader still keeps
         _, status, usage = os.wait4(self.pid, 0)  # noqa: ASYNC222  # it has ended: this does not wait
         os.close(self.pidfd)
         if self.last:
@@ -59,12 +59,12 @@ class Running:
         os.setpriority(os.PRIO_PGRP, self.pid, n)
 
     def kill_group(self, number: int) -> None:
-        """Signal the group for its end. A server that is not root may not signal a set-uid program; nobody is there then to be told."""
+        """Signal the group for its end. A server that is not root may not signal a set-uid program; nobody is left to tell about that."""
         with suppress(PermissionError):
             os.killpg(self.pid, number)
 
     def hang_up(self) -> None:
-        """Begin the end: SIGHUP now; what is left of the group dies with its leader."""
+        """Begin the end: send SIGHUP now. What is left of the group dies with its leader."""
         self.doomed = True
         self.kill_group(signal.SIGHUP)
 
@@ -78,14 +78,14 @@ class Running:
 
 @attrs.define(eq=False)
 class Commands:
-    """All that runs, the nursery of the tasks that wait for its ends, and how many seconds a command that was hung up may go on."""
+    """All running commands, the nursery of the tasks that wait for their ends, and how many seconds a command may go on after it was hung up."""
 
     nursery: trio.Nursery
     grace: float
     running: set[Running]
 
     def watch(self, command: Running) -> None:
-        """Have a command's end waited for."""
+        """Start a task that waits for a command's end."""
         self.running.add(command)
         self.nursery.start_soon(self._reap, command)
 
@@ -94,14 +94,14 @@ class Commands:
         self.running.discard(command)
 
     def hang_up(self, command: Running) -> None:
-        """End a command: at once with SIGHUP, after the grace with SIGKILL. Nothing if it has ended."""
+        """End a command: with SIGHUP at once, with SIGKILL after the grace. Do nothing if it has ended."""
         if not (command.doomed or command.ended.is_set()):
             command.hang_up()
             self.nursery.start_soon(command.end, self.grace)
 
 
 async def finish(running: set[Running], grace: float) -> None:
-    """End all that runs, when nobody else waits for it any more; takes no longer than twice the grace, whatever the commands do."""
+    """End all running commands, when nobody else waits for them any more. This takes at most twice the grace, whatever the commands do."""
     left = list(running)
     for command in left:
         command.hang_up()

@@ -1,11 +1,11 @@
-"""Starting a program: fork, the few calls that make a child what it is to be, exec; and an error of any of them told to who asked.
+"""Starting a program: fork, the few calls that prepare the child, exec. The caller gets the error of any of them.
 
-Why not `subprocess`: it waits for the exec inside the call, which on a slow file system stops the whole server; it changes directory before it
-changes user, so that a user gets into directories that are closed to him; and a controlling terminal needs a function in the child anyway.
-Here the child tells what went wrong through a pipe that exec closes, and the server waits for that pipe as for any other.
+Why not `subprocess`: it waits for the exec inside the call, which on a slow file system stops the whole server. It changes directory before it
+changes user, so a user gets into directories that are closed to them. And a controlling terminal needs a function in the child anyway. Here the
+child reports what went wrong through a pipe that exec closes, and the server waits for that pipe as for any other.
 
-Between fork and exec the child only makes system calls on what was made ready before: it has one thread of many, and no lock of the others will
-ever be freed. All signals are blocked meanwhile, or a handler would write into the parent's own wake-up pipe.
+Between fork and exec the child only makes system calls on things that were prepared before: it has one thread of many, and nobody will ever free
+the locks of the others. All signals are blocked meanwhile; otherwise a handler would write into the parent's own wake-up pipe.
 """
 
 import errno
@@ -29,7 +29,7 @@ PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 @attrs.frozen
 class User:
-    """Name who a command runs as."""
+    """The user that a command runs as."""
 
     name: str
     uid: int
@@ -45,7 +45,7 @@ class User:
         try:
             entry = pwd.getpwuid(int(word)) if str(word).isdecimal() else pwd.getpwnam(str(word))
         except KeyError:
-            # setresuid(2) takes NO_ID for "leave it as it is", which is root
+            # setresuid(2) takes NO_ID for "leave it as it is", and the server is root
             if not str(word).isdecimal() or int(word) >= NO_ID:
                 raise NineError(errno.EINVAL, f"no user {word}") from None
             return cls(str(word), int(word), int(word), ())
@@ -55,7 +55,8 @@ class User:
 
 @attrs.frozen
 class Spec:
-    """Say what to start: `stdio` are three descriptors of ours, `tty` that they are a terminal that is to be its own. `user` None: as we are."""
+    """What to start. `stdio` are three descriptors of the server. `tty` says that they are a terminal, which becomes the command's own. `user`
+    None means the server's user."""
 
     argv: tuple[str, ...]
     env: dict[str, str]
@@ -66,7 +67,7 @@ class Spec:
     tty: bool = False
 
     def programs(self) -> list[str]:
-        """Return what may be the program, in the order of PATH."""
+        """Return the paths where the program may be, in the order of PATH."""
         name = self.argv[0]
         return (
             [name] if "/" in name else [os.path.join(at or ".", name) for at in self.env.get("PATH", PATH).split(":")]
@@ -76,8 +77,8 @@ class Spec:
 async def spawn(spec: Spec) -> tuple[int, int]:
     """Start a program and return its pid and a pidfd, when the program runs.
 
-    It leads a session and a process group of its own, with no descriptor but the three, default signals and umask 022. Raises the error of the call
-    that failed, after its child is gone; when cancelled, the child is killed, and its end is not waited for here.
+    It leads a session and a process group of its own, with only the three descriptors, default signals and umask 022. Raises the error of the call
+    that failed, after the child is gone. If cancelled, it kills the child, and does not wait for its end here.
     """
     programs = spec.programs()
     report, tell = os.pipe2(os.O_CLOEXEC)
@@ -95,7 +96,7 @@ async def spawn(spec: Spec) -> tuple[int, int]:
         return pid, pidfd
     except BaseException as error:
         if pid > 0:
-            os.kill(pid, signal.SIGKILL)  # our child, not waited for: the number is still its own
+            os.kill(pid, signal.SIGKILL)  # nobody has waited for the child yet, so the number is still its own
             if pidfd >= 0 and isinstance(error, trio.Cancelled):
                 trio.lowlevel.spawn_system_task(_reap, pid, pidfd)
                 raise
@@ -129,7 +130,7 @@ def _fork(spec: Spec, programs: list[str], tell: int) -> int:
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         with warnings.catch_warnings():
-            # Python 3.12 warns of a fork beside other threads. The child does what is safe then, and nothing else (see above).
+            # Python 3.12 warns of a fork beside other threads. The child then does only what is safe (see above).
             warnings.simplefilter("ignore", DeprecationWarning)
             pid = os.fork()
         if pid == 0:
@@ -160,7 +161,8 @@ def _child(spec: Spec, programs: list[str], tell: int, caught: Sequence[int]) ->
         os.chdir(spec.cwd)
         os.umask(0o022)
         for number in caught:
-            signal.signal(number, signal.SIG_DFL)  # what is ignored stays so over exec, and Python ignores SIGPIPE
+            # an ignored signal stays ignored over exec, and Python ignores SIGPIPE
+            signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         what = "exec"
         refused: OSError | None = None
@@ -170,7 +172,7 @@ def _child(spec: Spec, programs: list[str], tell: int, caught: Sequence[int]) ->
             except (FileNotFoundError, NotADirectoryError) as error:
                 refused = refused or error
             except PermissionError as error:
-                refused = error  # as execvp(3): go on looking, but say this in the end
+                refused = error  # as in execvp(3): go on looking, but report this at the end
         raise refused or FileNotFoundError(errno.ENOENT, "")
     except OSError as error:
         os.write(tell, f"{error.errno or errno.EIO} {what}".encode())
@@ -181,7 +183,7 @@ def _child(spec: Spec, programs: list[str], tell: int, caught: Sequence[int]) ->
 
 
 def _descriptors(spec: Spec, tell: int) -> None:
-    """Make the three descriptors 0, 1, 2, and close all others, those too that this server was started with, but `tell`."""
+    """Make the three descriptors 0, 1, 2, and close all others except `tell`, also those that this server was started with."""
     for fd, source in enumerate(spec.stdio):
         os.dup2(source, fd)
     os.closerange(3, tell)

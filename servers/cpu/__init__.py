@@ -1,8 +1,8 @@
 """cpu: the processors of this kernel. The files are those of docs/files/cpu.md.
 
-Everything is read from the kernel when it is asked for; kept are only the ticks that the load is measured against, what noise is counted from, and
-which CPUs were online when the last event was told. What is isolated, and what was before, the kernel keeps (partition.py). A CPU is switched in a
-thread, since the kernel may take a long time over it.
+The server reads everything from the kernel when somebody asks. It keeps only the ticks that the load is measured against, the counts that noise
+starts from, and which CPUs were online at the last event. The kernel keeps what is isolated, and what was before (partition.py). A thread switches
+a CPU, because the kernel may take a long time for it.
 """
 
 from collections.abc import AsyncIterator
@@ -22,7 +22,7 @@ async def tree(*, root: str = "/") -> AsyncIterator[Dir]:
     """Serve the CPUs of the kernel whose /sys and /proc are below `root`; a made-up root gets no events of the real kernel."""
     cpus = Cpus(root.rstrip("/"))
     async with uevents.told(cpus.heard, cpus.look, root=root) as cpus.told, trio.open_nursery() as nursery:
-        # what changed before somebody listened
+        # what changed before anybody listened
         cpus.look()
         cpus.came.set()
         nursery.start_soon(cpus.settle_what_comes)

@@ -1,9 +1,9 @@
-"""CPUs kept at work while they are isolated.
+"""Keep CPUs busy while they are being isolated.
 
-An idle CPU whose tick is stopped stands in a mask of the scheduler's, from which busy CPUs choose, at every tick, who shall balance their load
-(nohz.idle_cpus_mask, kernel/sched/fair.c). A CPU leaves it at its first tick at work; one that has no domain any more neither enters nor leaves. So a
-CPU that is isolated while it idles would be called by the others some hundred times a second, for as long as it is isolated. Therefore each is given
-something to do, in the very cgroup that it goes to, until it is there.
+An idle CPU whose tick is stopped is in a mask of the scheduler. Busy CPUs choose from this mask, at every tick, which CPU balances their load
+(nohz.idle_cpus_mask, kernel/sched/fair.c). A CPU leaves the mask at its first tick at work. A CPU that has no domain any more neither enters nor
+leaves. So if a CPU were idle when it is isolated, the others would call it some hundred times a second, for as long as it is isolated. Therefore
+each CPU gets something to do, in the very cgroup that it moves to, until it is there.
 """
 
 import os
@@ -16,13 +16,13 @@ from typing import Final
 from mk9p.ktext import split_words
 from mk9p.sysfs import put, text
 
-TICKS: Final = 3  # of 10 ms, at work: some ticks of any kernel
-PATIENCE: Final = 5.0  # seconds, after which a CPU that has no time for that is isolated as it is
+TICKS: Final = 3  # of 10 ms, at work: a few ticks of any kernel
+PATIENCE: Final = 5.0  # seconds; a CPU that has no time to work for so long is isolated as it is
 
 
 @contextmanager
 def awake(cpus: Iterable[int], group: str) -> Iterator[None]:
-    """Keep CPUs of a cgroup at work in the block. Takes some ticks; raises OSError, with nobody left at work."""
+    """Keep CPUs of a cgroup busy inside the block. Takes a few ticks. Raises OSError, after it has stopped keeping any CPU busy."""
     pids: list[int] = []
     try:
         for cpu in cpus:
@@ -41,5 +41,5 @@ def awake(cpus: Iterable[int], group: str) -> Iterator[None]:
 
 
 def _worked(pid: int) -> int:
-    """Return the ticks for which a process was at work (proc(5), stat, utime)."""
+    """Return how many ticks a process has worked (proc(5), stat, utime)."""
     return int(split_words(text(f"/proc/{pid}/stat").rpartition(")")[2])[11])

@@ -17,7 +17,7 @@ from mk9p.sysfs import put, text
 from mk9p.tree import Ctl, Dir, Lazy, Log, Text, fields
 from mk9p.uevents import Uevent
 
-_WINDOW_TICKS = 50  # a load is measured over half a second at least: with ticks of 10 ms, less would be noise
+_WINDOW_TICKS = 50  # a load covers at least half a second: with ticks of 10 ms, less would be noise
 _DEVICE = "/devices/system/cpu/cpu"
 _ACTIONS = frozenset({"online", "offline", "add", "remove"})
 
@@ -25,8 +25,8 @@ _ACTIONS = frozenset({"online", "offline", "add", "remove"})
 class Load:
     """How busy each CPU was since the last time that anybody asked, or since the start.
 
-    Two samples are kept, since two readers close upon each other would each get a window too short to say anything: the later one only becomes
-    what the next is measured against when it is old enough. Time is counted in the kernel's own ticks.
+    It keeps two samples, because two readers shortly after each other would each get a window too short to say anything. The later sample becomes
+    the base of the next measurement only when it is old enough. Time is counted in the kernel's own ticks.
     """
 
     def __init__(self, root: str) -> None:
@@ -34,7 +34,8 @@ class Load:
         self.base = self.last = sysfs.times(root)
 
     def percent(self) -> dict[int, int]:
-        """Return for each online CPU the percentage of time in which it was neither idle nor waiting for I/O; none without a tick since."""
+        """Return for each online CPU the percentage of time in which it was neither idle nor waiting for I/O; nothing for a CPU without a tick
+        since then."""
         now = sysfs.times(self.root)
         if any(sum(t[:8]) - sum(self.last.get(n, ())[:8]) >= _WINDOW_TICKS for n, t in now.items()):
             self.base, self.last = self.last, now
@@ -43,7 +44,7 @@ class Load:
             before = self.base.get(n)
             if before is None:
                 continue  # it was offline then
-            # guest time, the columns after the eighth, is in user time already
+            # guest time, the columns after the eighth, is part of user time already
             spent = [b - a for a, b in zip(before[:8], ticks[:8], strict=False)]
             total = sum(spent)
             if total > 0:
@@ -53,7 +54,7 @@ class Load:
 
 @attrs.define(eq=False)
 class Cpus:
-    """All CPUs of one kernel. `told`: changes are heard from the kernel; else those made here are told of, and no others."""
+    """All CPUs of one kernel. With `told`, events come from the kernel; without it, only changes made here give events."""
 
     root: str
     told: bool = attrs.field(default=False, kw_only=True)
@@ -124,7 +125,7 @@ class Cpus:
     # which there are
 
     def present(self) -> list[int]:
-        """Return the CPUs that are there; those that run, where the kernel has no sysfs for CPUs."""
+        """Return the CPUs that are present; where the kernel has no sysfs for CPUs, those that run."""
         return numbers(text(f"{self.base}/present")) or list(sysfs.times(self.root))
 
     def online_now(self) -> list[int]:
@@ -132,12 +133,12 @@ class Cpus:
         return numbers(text(f"{self.base}/online")) or list(sysfs.times(self.root))
 
     def isolated_now(self) -> CpuSet:
-        """Return the CPUs that are isolated: by us, at the boot (`isolcpus=`), or, where the kernel tells, in partitions of others."""
+        """Return the isolated CPUs: by this server, at the boot (`isolcpus=`), or, where the kernel tells, in partitions that others made."""
         boot = frozenset(numbers(text(f"{self.base}/isolated")))
         return boot | self.isolation.partition.everyones() | self.isolation.now()
 
     def chosen(self, lists: Iterable[CpuList]) -> list[int]:
-        """Return the CPUs that a word names, each once; raises ENODEV for the first that is not there."""
+        """Return the CPUs that a word names, each once; raises ENODEV for the first that does not exist."""
         there = set(self.present())
         found: dict[int, None] = {}
         for n in CpuList.chosen(lists):
@@ -149,7 +150,7 @@ class Cpus:
     # what is read
 
     def status(self) -> str:
-        """Render a line a CPU: `N state node core apic mhz load`."""
+        """Render a line for each CPU: `N state node core apic mhz load`."""
         return "".join(f"{' '.join(fields)}\n" for fields in self.fields(self.present()))
 
     def fields(self, cpus: list[int]) -> list[list[str]]:
@@ -174,7 +175,7 @@ class Cpus:
         return found
 
     def topology(self) -> str:
-        """Render a line a CPU: `N package die core thread node siblings cache…`."""
+        """Render a line for each CPU: `N package die core thread node siblings cache…`."""
         nodes = sysfs.nodes(self.root)
         lines = []
         for n in self.present():
@@ -212,7 +213,7 @@ class Cpus:
         return fields(values)
 
     def values_of(self, n: int) -> dict[str, str]:
-        """Return the lines of a CPU's status; the last four are of an isolated one."""
+        """Return the lines of a CPU's status; the last four describe an isolated CPU."""
         values = dict(zip(("cpu", "state", "node", "core", "apic", "mhz", "load"), self.fields([n])[0], strict=True))
         cpu = self.at(n)
         values["package"] = _known(cpu, "physical_package_id")
@@ -223,7 +224,7 @@ class Cpus:
         return values | dict.fromkeys(("cgroup", "irqs", "threads", "tasks"), "-")
 
     def stat_of(self, n: int) -> str:
-        """Render where the time of a CPU went, in ns since the boot; an offline CPU has no lines."""
+        """Render how a CPU spent its time, in ns since the boot; an offline CPU has no lines."""
         ticks = sysfs.times(self.root).get(n, [])
         return "".join(f"{name} {t * sysfs.TICK_NS}\n" for name, t in zip(sysfs.TIMES, ticks, strict=False))
 
@@ -231,7 +232,7 @@ class Cpus:
         return text(f"{self.at(n)}/cpufreq/scaling_governor")
 
     def noise(self, n: int) -> Noise:
-        """Return what is counted of a CPU; what was isolated before we came has its beginning with the kernel."""
+        """Return the noise counts of a CPU. If it was isolated before this server started, the counts begin with the kernel."""
         if n not in self.noises:
             kept = self.isolation.partition.noted(f"noise.{n}") if n in self.isolation.now() else ""
             self.noises[n] = Noise(Counts.parse(kept) or Counts.now(self.root, n))
@@ -249,7 +250,7 @@ class Cpus:
             self.isolation.partition.note(f"noise.{n}", str(self.noise(n).base))
 
     async def measure(self, n: int, seconds: float) -> None:
-        """Look for gaps on a CPU, in its cgroup if it is isolated: nobody else may run there."""
+        """Look for gaps on a CPU. If it is isolated, do so in its cgroup, because nothing else may run there."""
         isolated = n in self.isolation.now()
         await self.noise(n).measure(n, seconds, f"{self.isolation.partition.folder}/cgroup.procs" if isolated else "")
 
@@ -260,7 +261,7 @@ class Cpus:
         return await self.give(self.chosen(n))
 
     async def take(self, cpus: list[int]) -> str | None:
-        """Isolate CPUs; the answer names what has stayed. Raises EINVAL for one that is offline, and what Isolation does."""
+        """Isolate CPUs; the answer names what has stayed. Raises EINVAL for a CPU that is offline, and the errors of Isolation."""
         online = self.online_now()
         for n in cpus:
             if n not in online:
@@ -274,7 +275,7 @@ class Cpus:
         return f"stays {' '.join(stays)}\n" if stays else None
 
     async def give(self, cpus: list[int]) -> str | None:
-        """Give isolated CPUs back; the answer names what could not be put back. Raises EPERM for one that others have isolated."""
+        """Give isolated CPUs back; the answer names what could not be put back. Raises EPERM for a CPU that others have isolated."""
         async with self.changing:
             ours = self.isolation.now() | self.isolation.moved()
             others = self.isolated_now() - ours
@@ -298,25 +299,26 @@ class Cpus:
         await self.govern(self.online_now(), name)
 
     async def switch(self, cpus: list[int], up: bool) -> None:
-        """Bring CPUs online or take them offline; those that are there already are left.
+        """Bring CPUs online or take them offline; leave those that are in the wanted state already.
 
-        Nothing is done if one of them cannot be (EPERM) or none would be left (EBUSY); when the kernel refuses one, those before it stay changed.
+        Nothing happens if one of them cannot be switched (EPERM) or none would be left (EBUSY). When the kernel refuses one, those before it stay
+        changed.
         """
         for n in self.todo(cpus, up):
             await _waiting(partial(put, f"{self.at(n)}/online", "1" if up else "0"), partial(_refused, n, up))
             if not self.told:
-                (self.known.discard if up else self.known.add)(n)  # what others did went unheard
+                (self.known.discard if up else self.known.add)(n)  # no event told of what others did
                 self.changed("online" if up else "offline", n)
         if up:
             await self.settle()
 
     async def settle(self) -> None:
-        """Let the threads have the CPUs that came online, where the kernel does not see to it."""
+        """Let the threads use the CPUs that came online, where the kernel does not do that itself."""
         async with self.changing:
             await trio.to_thread.run_sync(self.isolation.settle)
 
     async def settle_what_comes(self) -> None:
-        """Do that whenever anybody brings a CPU online, until cancelled."""
+        """Call `settle` whenever anybody brings a CPU online, until cancelled."""
         while True:
             await self.came.wait()
             self.came = trio.Event()
@@ -349,13 +351,13 @@ class Cpus:
     # what is told
 
     def heard(self, uevent: Uevent) -> None:
-        """Take what the kernel tells: of CPUs, and of much else."""
+        """Take a uevent of the kernel: about CPUs, and about much else."""
         number = uevent.path.removeprefix(_DEVICE)
         if uevent.action in _ACTIONS and number.isascii() and number.isdigit():
             self.changed(uevent.action, int(number))
 
     def changed(self, action: str, n: int) -> None:
-        """Tell of a change, once: the kernel's uevent of a CPU that is known to be so already says nothing new."""
+        """Send an event for a change, once: the kernel's uevent says nothing new if this server already knows the CPU's state."""
         if action == "online" and n not in self.known:
             self.known.add(n)
             self.came.set()
@@ -368,14 +370,14 @@ class Cpus:
         self.events.emit(action, n)
 
     def look(self) -> None:
-        """Compare with what is, and tell of the differences: some uevents were lost."""
+        """Compare with the present state, and send events for the differences, because some uevents were lost."""
         now = set(self.online_now())
         for n in sorted(now ^ self.known):
             self.changed("online" if n in now else "offline", n)
 
 
 async def _waiting(do: Callable[[], None], refused: Callable[[int], NineError]) -> None:
-    """Run what the kernel may take long over in a thread; what it says is put in words."""
+    """Run in a thread what the kernel may take long for; put its errors in words."""
     try:
         await trio.to_thread.run_sync(do)
     except OSError as error:
@@ -388,11 +390,11 @@ def _refused(n: int, up: bool, number: int) -> NineError:
 
 
 def _list(path: str) -> list[int]:
-    """Return the CPUs of a file that may also say `(null)`, for none."""
+    """Return the CPUs of a file, which may also say `(null)` for none."""
     said = text(path)
     return numbers(said) if said[:1].isdigit() else []
 
 
 def _known(cpu: str, name: str) -> str:
     value = text(f"{cpu}/topology/{name}")
-    return value if value.isdigit() else "-"  # -1, and nothing, are "unknown"
+    return value if value.isdigit() else "-"  # -1 and an empty text mean "unknown"

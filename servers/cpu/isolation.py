@@ -1,8 +1,8 @@
-"""CPUs taken away from everything that can be taken away, and given back as it was.
+"""Take CPUs away from everything that can be moved, and give them back as they were.
 
-What is moved: tasks and movable kernel threads (partition.py, threads.py), and whatever has a setting for the CPUs it may go to: interrupts, new
-ones too, workers for unbound work, the watchdog, packets (RPS). All this is data: settings with what they were, so that giving back needs no more
-than that. What was changed by others meanwhile is theirs and left.
+These move: tasks and movable kernel threads (partition.py, threads.py), and everything that has a setting for its CPUs: interrupts, also new ones,
+workers for unbound work, the watchdog, packets (RPS). All this is data: settings with their old values, so giving back needs nothing else. What
+others changed meanwhile is theirs and stays.
 
 Interrupts and workers that the kernel will not move stay, and so do its threads that belong to one CPU; `cpu/N/status` names them.
 """
@@ -27,7 +27,8 @@ _NET = "sys/class/net"
 
 @attrs.frozen
 class Kept:
-    """What the kernel remembers for us: where everything `could` go, off which CPUs it was moved, and which were `online` at the last change."""
+    """What the kernel remembers for this server: where each thing `could` go, off which CPUs it was moved, and which were `online` at the last
+    change."""
 
     could: dict[str, CpuSet]
     off: CpuSet
@@ -36,13 +37,13 @@ class Kept:
 
 @attrs.frozen
 class Isolation:
-    """The isolated CPUs of one kernel. All but `now` take time: system calls for every thread and interrupt."""
+    """The isolated CPUs of one kernel. Everything except `now` takes time: system calls for every thread and interrupt."""
 
     root: str
     partition: Partition = attrs.Factory(lambda self: Partition(self.root), takes_self=True)
 
     def now(self) -> CpuSet:
-        """Return the CPUs that were isolated here."""
+        """Return the CPUs that this server isolated."""
         return self.partition.cpus()
 
     def moved(self) -> CpuSet:
@@ -56,7 +57,7 @@ class Isolation:
         return frozenset(numbers(text(f"{self.root}/sys/devices/system/cpu/present", "0")))
 
     def settings(self) -> list[Setting]:
-        """Return all settings of where something may go; that of new interrupts first."""
+        """Return all settings of where something may go; the setting of new interrupts comes first."""
         workers = [f"{_WORKQUEUES}/{name}/cpumask" for name in names(f"{self.root}/{_WORKQUEUES}")]
         packets = [
             f"{_NET}/{link}/queues/{queue}/rps_cpus"
@@ -73,9 +74,10 @@ class Isolation:
         ]
 
     def isolate(self, cpus: CpuSet) -> list[str]:
-        """Isolate CPUs, and return what stays there though it has a setting. Those that are so already are swept again.
+        """Isolate CPUs, and return what stays there though it has a setting. CPUs that are isolated already are cleared again.
 
-        Raises, with all as it was: EBUSY if none would be left or the kernel refuses the partition, EOPNOTSUPP if it cannot have one.
+        Raises these errors, with everything as it was: EBUSY if no CPU would be left or the kernel refuses the partition, EOPNOTSUPP if it cannot
+        have one.
         """
         was, online, before = self.now(), self.online(), self._kept()
         now = was | before.off | cpus
@@ -92,7 +94,7 @@ class Isolation:
             if now != was:
                 self.partition.hold(now)
         except OSError:
-            with suppress(OSError):  # it is the first error that is to be told
+            with suppress(OSError):  # the first error is the one to report
                 if noted:
                     self.partition.note(_KEPT, noted)
                 else:
@@ -112,7 +114,7 @@ class Isolation:
         found, mine = threads(self.root), self.partition.threads()
         new = new_interrupts(self.root)
         came = {s.path for s in interrupts(self.root).values()} - before.could.keys()
-        if new.path in could:  # what came meanwhile got what new interrupts then got
+        if new.path in could:  # what came meanwhile got the setting that new interrupts had then
             came_with = attrs.evolve(before, could=could | dict.fromkeys(came, could[new.path]))
             could = self._unchanged(came_with, was)
         refused = []
@@ -134,7 +136,8 @@ class Isolation:
         return refused
 
     def settle(self) -> None:
-        """Give the threads the CPUs that came online since the last change, where the kernel does not (threads.py). It is no error if none came."""
+        """Let the threads use the CPUs that came online since the last change, where the kernel does not do that (threads.py). No such CPU is no
+        error."""
         if not self.partition.noted(_KEPT):
             return
         before = self._kept()
@@ -149,7 +152,7 @@ class Isolation:
             self._leave(could)
 
     def _leave(self, could: dict[str, CpuSet]) -> None:
-        """Remove the cgroup, or keep it as a memory, without CPUs, while a CPU is offline that free threads will have to be given."""
+        """Remove the cgroup. While a CPU is offline that free threads must get later, keep it without CPUs, as a memory."""
         found = threads(self.root)
         bound = {t.key: could[t.key] for t in found if t.key in could}
         present = self.present()
@@ -172,11 +175,12 @@ class Isolation:
         return {key: value if isinstance(value, str) else " ".join(value) or "-" for key, value in values.items()}
 
     def _put_right(self, found: list[Thread], mine: frozenset[int], now: CpuSet, could: dict[str, CpuSet]) -> None:
-        if not self.root:  # the threads of a made-up /proc are not to be had
+        if not self.root:  # a made-up /proc has no real threads
             put_right(found, mine, now, self.online(), self.present(), could)
 
     def _unchanged(self, before: Kept, was: CpuSet) -> dict[str, CpuSet]:
-        """Return of what was kept that which is still as it was left when the CPUs of `was` were isolated; what others changed is theirs."""
+        """Return those old settings whose present value is still as it was left when the CPUs of `was` were isolated; what others changed is
+        theirs."""
         now = {s.path: s.read() for s in self.settings()} | {t.key: t.cpus for t in threads(self.root)}
         seen = before.online & self.online()
         return {

@@ -1,15 +1,15 @@
-"""How quiet a CPU is: what came to it and disturbed who runs there, and the longest time for which it was not there for him.
+"""How quiet a CPU is: what came to it and disturbed what runs there, and the longest time for which the CPU was away.
 
-Counted are, for each CPU alone,
-* interrupts: its column of /proc/interrupts, all lines: of devices, and the kernel's own (timer, calls from other CPUs, rescheduling);
+For each CPU alone, it counts
+* interrupts: its column of /proc/interrupts, all lines: those of devices and the kernel's own (timer, calls from other CPUs, rescheduling);
 * soft interrupts: its column of /proc/softirqs;
-* switches: how often a task got the CPU, the last number of its line in /proc/schedstat (Documentation/scheduler/sched-stats.rst: timeslices).
-  The kernel counts all its switches, those to the idle loop too, but tells that only in debugfs, with every thread of the machine.
+* switches: how often a task got the CPU, the last number of its line in /proc/schedstat (Documentation/scheduler/sched-stats.rst: timeslices). The
+  kernel counts all its switches, also those to the idle loop, but tells that only in debugfs, with every thread of the machine.
 
-The gap is measured by a process on that CPU which does nothing but look at the clock (CLOCK_MONOTONIC), as the kernel's osnoise tracer does in a
-thread of the kernel: the longest time between two looks. It is in a process since one thread of ours could not be in the CPU's cgroup; it is a
-Python loop, whose own time, the shortest between two looks, is said beside. While it runs the CPU is not idle: the tick, which an idle CPU is
-spared, comes to it, and is counted.
+A process on that CPU measures the gap. It does nothing but look at the clock (CLOCK_MONOTONIC), as the kernel's osnoise tracer does in a thread of
+the kernel: the gap is the longest time between two looks. It is a process, because one thread of this server could not be in the CPU's cgroup. It
+is a Python loop, and the file also tells the loop's own time, the shortest between two looks. While it runs the CPU is not idle: the tick, which
+an idle CPU is spared, comes to it, and is counted.
 """
 
 import errno
@@ -25,7 +25,7 @@ from mk9p.ktext import split_words, trim
 from mk9p.sysfs import text
 from mk9p.tree import fields
 
-LONGEST: Final = 3600.0  # seconds; who measures for longer measures again, the worst is kept
+LONGEST: Final = 3600.0  # seconds; to measure for longer, measure again: the worst gap is kept
 
 _LOOK: Final = """
 import gc, os, sys, time
@@ -86,7 +86,7 @@ class Counts:
 
 @attrs.define
 class Noise:
-    """What one CPU has had to bear since `base`, and what was measured since then: for how long, the worst gap and the loop's own step, in ns."""
+    """What disturbed one CPU since `base`, and what was measured since then: for how long, the worst gap and the loop's own step, in ns."""
 
     base: Counts
     measured: int = 0
@@ -110,9 +110,9 @@ class Noise:
         self.base, self.measured, self.gap, self.step = base, 0, None, None
 
     async def measure(self, n: int, seconds: float, group: str) -> None:
-        """Look for gaps on CPU `n` for some seconds, in the cgroup whose cgroup.procs is `group`, if it is not empty.
+        """Look for gaps on CPU `n` for some seconds, in the cgroup whose cgroup.procs is `group`, unless that is empty.
 
-        Raises EINVAL for a time that is none, EBUSY while somebody else measures, and what the kernel says. Cancelled, it ends at once.
+        Raises EINVAL for an impossible time, EBUSY while somebody else measures, and what the kernel says. If cancelled, it ends at once.
         """
         if not 0 < seconds <= LONGEST:
             raise NineError(errno.EINVAL, f"a time is above 0 and at most {LONGEST:.0f} seconds")
@@ -128,14 +128,14 @@ class Noise:
             said = trim(done.stderr.decode(errors="replace"))
             number = int(said) if said.isdigit() else errno.EIO
             raise NineError(number, f"CPU {n} cannot be measured: {wording(number)}")
-        if self.base is base:  # else it was reset meanwhile
+        if self.base is base:  # otherwise somebody reset it meanwhile
             gap, step = map(int, split_words(done.stdout))
             self.measured += round(seconds * 1e9)
             self.gap, self.step = max(gap, self.gap or 0), min(step, self.step or step)
 
 
 def _column(table: str, n: int) -> int | None:
-    """Return the sum of a CPU's column of /proc/interrupts or /proc/softirqs; None if it has none. Lines of fewer columns count no CPU's."""
+    """Return the sum of a CPU's column of /proc/interrupts or /proc/softirqs; None if it has none. Lines with fewer columns belong to no CPU."""
     head, *lines = table.split("\n")
     cpus = split_words(head)
     if f"CPU{n}" not in cpus:

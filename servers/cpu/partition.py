@@ -2,11 +2,12 @@
 
 (Documentation/admin-guide/cgroup-v2.rst, "Cpuset"; kernel/cgroup/cpuset.c; cgroups(7).)
 
-* There is one, `mk9p.isolated`, at the top, for all CPUs that are isolated here. Its type is `isolated`, without load balancing in it; `root` where
-  the kernel is too old for that (before 6.1).
-* What is isolated is what the kernel says of that cgroup. What was before, so that it can be put back, is kept in extended attributes of the cgroup:
-  so it is the kernel that remembers, for as long as the cgroup is there, whatever becomes of us.
-* Where cgroups of version 2 are mounted nowhere, they are mounted at `PLACE`, a place of our own, and unmounted when no CPU is isolated any more.
+* There is one, `mk9p.isolated`, at the top, for all CPUs that this server isolates. Its type is `isolated`, without load balancing in it, or
+  `root` where the kernel is too old for that (before 6.1).
+* The kernel says, by this cgroup, what is isolated. Extended attributes of the cgroup keep what was before, so that it can be put back. So the
+  kernel remembers, for as long as the cgroup exists, whatever happens to this server.
+* Where no cgroups of version 2 are mounted, the server mounts them at `PLACE`, a place of its own, and unmounts them when no CPU is isolated any
+  more.
 """
 
 import errno
@@ -25,19 +26,19 @@ from mk9p.sysfs import names, put, text
 NAME: Final = "mk9p.isolated"
 PLACE: Final = "/run/mk9p/cgroup2"
 KINDS: Final = ("isolated", "root")
-_NOTE: Final = "trusted.mk9p."  # trusted: only root reads and writes such, and they may be of any number
+_NOTE: Final = "trusted.mk9p."  # trusted: only root reads and writes these, and there may be any number of them
 _PIECE: Final = 60000  # bytes; an attribute has at most 65536 (XATTR_SIZE_MAX)
 _FLAGS: Final = 2 | 4 | 8  # MS_NOSUID, MS_NODEV, MS_NOEXEC
 
 
 @attrs.frozen
 class Partition:
-    """The partition of one kernel; it need not be there."""
+    """The partition of one kernel, which may not exist."""
 
     root: str
 
     def top(self) -> str:
-        """Return where cgroups of version 2 are mounted, empty if nowhere."""
+        """Return where cgroups of version 2 are mounted; empty if nowhere."""
         for line in text(f"{self.root}/proc/mounts").split("\n"):
             fields = line.split(" ")
             if len(fields) > 2 and fields[2] == "cgroup2":
@@ -46,11 +47,11 @@ class Partition:
 
     @property
     def folder(self) -> str:
-        """The folder of the cgroup, whether it is there or not."""
+        """The folder of the cgroup, whether it exists or not."""
         return f"{self.top()}/{NAME}"
 
     def cpus(self) -> CpuSet:
-        """Return the CPUs that are isolated here, as the kernel says."""
+        """Return the CPUs that this server isolated, as the kernel says."""
         folder = self.folder
         valid = text(f"{folder}/cpuset.cpus.partition") in KINDS
         return frozenset(numbers(text(f"{folder}/cpuset.cpus"))) if valid else frozenset()
@@ -60,7 +61,7 @@ class Partition:
         return frozenset(numbers(text(f"{self.top()}/cpuset.cpus.isolated")))
 
     def require_free(self, cpus: CpuSet) -> None:
-        """Raise EBUSY for a CPU that a partition of others has: to ask the kernel for it would make theirs invalid, and leave it so."""
+        """Raise EBUSY for a CPU that a partition of others has: asking the kernel for it would make their partition invalid, and leave it so."""
         top = self.top()
         for name in names(top) if top else ():
             base = f"{top}/{name}/cpuset.cpus"
@@ -78,7 +79,7 @@ class Partition:
     # making and removing
 
     def make(self) -> None:
-        """Make the cgroup, without CPUs, if it is not there. Raises EOPNOTSUPP that says what the kernel lacks, with all as it was."""
+        """Make the cgroup, without CPUs, if it does not exist. Raises EOPNOTSUPP that says what the kernel lacks, with everything as it was."""
         top = self.top() or self._mount()
         there = os.path.isdir(f"{top}/{NAME}")
         try:
@@ -93,14 +94,14 @@ class Partition:
                 self.note("subtree", "1")
         except OSError as error:
             if not there:
-                with suppress(OSError):  # it is the first error that is to be told
+                with suppress(OSError):  # the first error is the one to report
                     self.remove()
             if error.errno == errno.EOPNOTSUPP:
                 raise
             raise NineError(error.errno or errno.EIO, f"CPUs cannot be isolated: no cgroup: {_said(error)}") from None
 
     def hold(self, cpus: CpuSet) -> None:
-        """Make these, one at least, the CPUs of the partition. Raises what the kernel says against it, with all as it was."""
+        """Make these CPUs, at least one, the CPUs of the partition. Raises what the kernel says against it, with everything as it was."""
         folder, was = self.folder, self.cpus()
         try:
             put(f"{folder}/cpuset.cpus", listed(cpus))
@@ -121,12 +122,12 @@ class Partition:
             ) from None
 
     def release(self) -> None:
-        """Give the CPUs back to everybody; the cgroup is still there, with what it remembers."""
+        """Give the CPUs back to everybody; the cgroup stays, with what it remembers."""
         with suppress(FileNotFoundError):  # somebody has taken the controller away
             put(f"{self.folder}/cpuset.cpus.partition", "member")
 
     def remove(self) -> None:
-        """Remove the cgroup; whatever runs in it goes to the top. Raises EBUSY when somebody has made cgroups in it."""
+        """Remove the cgroup; what runs in it goes to the top. Raises EBUSY when somebody has made cgroups in it."""
         top, folder = self.top(), self.folder
         ours = self.noted("subtree")
         for pid in split_words(text(f"{folder}/cgroup.procs")):
@@ -135,7 +136,7 @@ class Partition:
         with suppress(FileNotFoundError):
             os.rmdir(folder)
         if ours:
-            with suppress(OSError):  # EBUSY: others have come to use cpusets
+            with suppress(OSError):  # EBUSY: others use cpusets by now
                 put(f"{top}/cgroup.subtree_control", "-cpuset")
         if top == self.root + PLACE:
             _call("umount2", top.encode(), 0)
@@ -177,13 +178,13 @@ class Partition:
         pieces = [data[at : at + _PIECE] for at in range(0, len(data), _PIECE)]
         for at, piece in enumerate(pieces):
             os.setxattr(folder, f"{_NOTE}{name}.{at}", piece)
-        with suppress(OSError):  # ENODATA after the last piece of a longer one
+        with suppress(OSError):  # ENODATA after the last piece of a longer text
             while True:
                 os.removexattr(folder, f"{_NOTE}{name}.{len(pieces)}")
                 pieces.append(b"")
 
     def noted(self, name: str) -> str:
-        """Return a text that was kept; empty if there is none, or it is not ours to read."""
+        """Return a text that was kept; empty if there is none, or this server may not read it."""
         folder, pieces = self.folder, list[bytes]()
         with suppress(OSError):
             while True:
@@ -197,7 +198,7 @@ def _said(error: OSError) -> str:
 
 def _call(name: str, *arguments: bytes | int | None) -> None:
     """Call a function of the C library that Python has no name for."""
-    import ctypes  # dear to import, and rarely needed
+    import ctypes  # slow to import, and rarely needed
 
     if getattr(ctypes.CDLL(None, use_errno=True), name)(*arguments):
         number = ctypes.get_errno()

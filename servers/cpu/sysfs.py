@@ -1,4 +1,4 @@
-"""What the kernel tells of its CPUs in sysfs and procfs, read and taken apart.
+"""What the kernel tells of its CPUs in sysfs and procfs, read and parsed.
 
 Nothing here keeps state, and a file that is missing is an empty text: architectures, user-mode Linux and containers each lack some of them.
 (Documentation/admin-guide/cputopology.rst, Documentation/ABI/testing/sysfs-devices-system-cpu, proc_stat(5).)
@@ -24,7 +24,7 @@ def times(root: str) -> Times:
     found: Times = {}
     for line in text(f"{root}/proc/stat").split("\n"):
         if not line.startswith("cpu"):
-            break  # the lines of the CPUs come first; that of the interrupts may be long
+            break  # the lines of the CPUs come first; the line of the interrupts may be long
         name, *ticks = split_words(line)
         if name != "cpu":
             found[int(name[3:])] = [int(t) for t in ticks]
@@ -32,7 +32,7 @@ def times(root: str) -> Times:
 
 
 def cpuinfo(root: str) -> dict[int, dict[str, str]]:
-    """Return for each online CPU what /proc/cpuinfo says of its physical id (`apicid` on x86, `hart` on RISC-V) and `cpu MHz`."""
+    """Return for each online CPU its physical id (`apicid` on x86, `hart` on RISC-V) and `cpu MHz` from /proc/cpuinfo."""
     found: dict[int, dict[str, str]] = {}
     of: dict[str, str] = {}
     for line in text(f"{root}/proc/cpuinfo").split("\n"):
@@ -47,7 +47,7 @@ def cpuinfo(root: str) -> dict[int, dict[str, str]]:
 
 
 def nodes(root: str) -> dict[int, int]:
-    """Return the memory node of each CPU. The links are there for offline CPUs too, which `cpulist` leaves out."""
+    """Return the memory node of each CPU. The links exist for offline CPUs too, which `cpulist` leaves out."""
     base = f"{root}/sys/devices/system/node"
     return {
         int(cpu[3:]): int(node[4:])
@@ -59,7 +59,7 @@ def nodes(root: str) -> dict[int, int]:
 
 
 def physical(cpu: str, info: dict[str, str]) -> str:
-    """Return the physical id of the CPU of sysfs directory `cpu`: APIC id, hart, or the MPIDR that the device tree names it by; else `-`."""
+    """Return the physical id of the CPU with the sysfs directory `cpu`: APIC id, hart, or the MPIDR of the device tree; else `-`."""
     known = info.get("apicid") or info.get("hart")
     if known:
         return known
@@ -71,7 +71,7 @@ def physical(cpu: str, info: dict[str, str]) -> str:
 
 
 def mhz(cpu: str, info: dict[str, str]) -> str:
-    """Return the present frequency in MHz, rounded: of /proc/cpuinfo, else of cpufreq; else `-`."""
+    """Return the present frequency in MHz, rounded: from /proc/cpuinfo, else from cpufreq; else `-`."""
     if said := info.get("cpu MHz"):
         return str(round(float(said)))
     khz = text(f"{cpu}/cpufreq/scaling_cur_freq")

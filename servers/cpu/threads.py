@@ -1,12 +1,12 @@
 """The threads of the kernel and where each may run: what a partition does not keep, and what no partition can move.
 
 Up to Linux 6.1 every change of a partition forgets which CPUs a thread was bound to: it may then go wherever its cgroup may. Later kernels
-remember (`user_cpus_ptr`). Such a change also leaves every thread the CPUs that are online at that moment, and no others: a CPU that comes online
-later is nobody's, until reboot. So the threads are looked at before a change and when a CPU has come, and each that is not as it should be is put
-right. A thread is *free* if nobody bound it: it could use all the CPUs that were online at the last change and not isolated. One that its user has
-bound to exactly those since then is taken for free, for nothing tells them apart.
+remember (`user_cpus_ptr`). Such a change also leaves every thread only the CPUs that are online at that moment: a CPU that comes online later
+belongs to nobody, until reboot. So this module looks at the threads before a change and when a CPU has come, and puts right each thread that is
+not as it should be. A thread is *free* if nobody bound it: it could use all the CPUs that were online and not isolated at the last change. If a
+user has bound a thread to exactly those CPUs since then, it counts as free, because nothing distinguishes the two.
 
-Kernel threads with PF_NO_SETAFFINITY are bound by the kernel, for good; all others are moved like any task. (sched_setaffinity(2), proc_pid_stat(5))
+The kernel binds kernel threads with PF_NO_SETAFFINITY for good; all others move like any task. (sched_setaffinity(2), proc_pid_stat(5))
 """
 
 import os
@@ -36,7 +36,7 @@ class Thread:
 
     @property
     def key(self) -> str:
-        """What tells it from a later thread with its number."""
+        """What distinguishes it from a later thread with its number."""
         return f"{self.tid}.{self.start}"
 
 
@@ -51,7 +51,7 @@ def threads(root: str) -> list[Thread]:
             head, _, tail = text(f"{base}/stat").rpartition(")")
             fields, status = split_words(tail), text(f"{base}/status")
             cpus = field(status, "Cpus_allowed_list")
-            if len(fields) > 19 and cpus:  # else it has just ended
+            if len(fields) > 19 and cpus:  # otherwise it has just ended
                 flags = int(fields[6])
                 name = "_".join(split_words(head.partition("(")[2])) or "-"
                 found.append(
@@ -68,7 +68,8 @@ def threads(root: str) -> list[Thread]:
 
 
 def kept(found: list[Thread], mine: frozenset[int], was: CpuSet, online: CpuSet) -> dict[str, CpuSet]:
-    """Return where those threads may run that are not free: that may not run on every CPU that was online and not isolated, or may on one that was.
+    """Return the CPUs of the threads that are not free: a thread that may not run on every CPU that was online and not isolated, or that may run
+    on one that was isolated.
 
     `was` and `online` are as at the last change. `mine` are left out.
     """
@@ -87,9 +88,9 @@ def put_right(
     present: CpuSet,
     could: Mapping[str, CpuSet],
 ) -> None:
-    """Let threads run where they should after a change: those of `mine` on CPUs of `now`, all others off them, as far as they could there.
+    """Let threads run where they should after a change: those of `mine` on CPUs of `now`, all others off them, as far as they could go there.
 
-    `found` are the threads as they were before; who is not in `could` is free, and may use all that are `present`.
+    `found` are the threads as they were before. A thread that is not in `could` is free, and may use all CPUs that are `present`.
     """
     for thread in found:
         if thread.bound:

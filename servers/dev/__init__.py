@@ -1,9 +1,10 @@
-"""`dev/`: the devices that every kernel has, after cons(3): its console, its log, its clock, its name, its CPUs' counters, and the small ones.
+"""`dev/`: the devices that every kernel has, after cons(3): its console, its log, its clock, its name, the counters of its CPUs, and the small
+ones.
 
     cons consctl kmsg time sysname sysstat random null zero
 
-Each file is what Linux has of it, read at the moment it is asked for; nothing runs in the background. The folders of whole device classes (block,
-tty, pci, usb) stand beside as further entries of the one table below.
+Each file has what Linux has at the moment somebody asks; nothing runs in the background. The folders of whole device classes (block, tty, pci,
+usb) stand beside them as further entries of the one table below.
 """
 
 import os
@@ -22,7 +23,7 @@ from mk9p.tree import Block, Buffer, Dir, Maybe, Stream, Text
 def tree(*, root: str = "/", console: str | None = None) -> Dir:
     """Return the `dev` tree of this kernel.
 
-    `root`: where /proc and /dev are found. `console`: the terminal that `cons` and `consctl` are, /dev/console below `root` unless said.
+    `root`: where /proc and /dev are. `console`: the terminal that `cons` and `consctl` use, by default /dev/console below `root`.
     """
     real = os.path.realpath(root) == "/"
     terminal = Console(console or os.path.join(root, "dev/console"), root)
@@ -44,12 +45,12 @@ def tree(*, root: str = "/", console: str | None = None) -> Dir:
 
 
 def discard(data: memoryview, offset: int) -> int:
-    """Take everything."""
+    """Take everything and do nothing with it."""
     return len(data)
 
 
 def read_random(count: int, offset: int) -> Maybe[Buffer]:
-    """Return `count` random bytes (random(4)); waits, in a thread, only while the kernel has not gathered its first entropy since boot."""
+    """Return `count` random bytes (random(4)). Waits, in a thread, only until the kernel has gathered its first entropy since the boot."""
     try:
         return os.getrandom(count, os.GRND_NONBLOCK)
     except BlockingIOError:

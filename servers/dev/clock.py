@@ -1,6 +1,6 @@
 """`time`, after cons(3): seconds and nanoseconds since 1970, fast ticks, and the fast ticks of one second.
 
-The fast ticks are CLOCK_MONOTONIC's: nanoseconds that no setting of the clock moves, so that intervals are measured with them.
+The fast ticks are those of CLOCK_MONOTONIC: nanoseconds that setting the clock does not move, so programs can measure intervals with them.
 """
 
 import errno
@@ -13,15 +13,15 @@ NS = 1_000_000_000
 
 
 def read_time() -> str:
-    """Return `seconds nanoseconds ticks frequency`, all at one moment as near as may be."""
+    """Return `seconds nanoseconds ticks frequency`, all at one moment as nearly as possible."""
     ns = time.time_ns()
     return f"{ns // NS} {ns} {time.monotonic_ns()} {NS}\n"
 
 
 def parse_time(text: str) -> int:
-    """Return the nanoseconds since 1970 that a written text means: `SECONDS`, or a line as it was read; raises EINVAL for anything else.
+    """Return the nanoseconds since 1970 that a written text means: `SECONDS`, or a line as somebody read it; raises EINVAL for anything else.
 
-    Of a line as read the nanoseconds count, and the ticks mean nothing.
+    In such a line the nanoseconds count, and the ticks mean nothing.
     """
     fields = split_words(text)
     if len(fields) not in (1, 2, 4) or not all(field.isdecimal() for field in fields):

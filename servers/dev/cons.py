@@ -1,16 +1,16 @@
 """`cons` and `consctl`, after cons(3): the kernel's console as a file of output and of input.
 
-Output goes to /dev/console as it is. Input is not ours alone, and the rules are:
-* A terminal gives each byte to one reader. So where a process has the console as its controlling terminal (a getty, a shell, whoever typed `mk9p
-  serve` there), reading here is refused with EBUSY and the name of that process, rather than stealing every other line from it. A guest that
-  boots straight into its daemon has no such process, and there all input is ours.
-* The terminal is read only while somebody here waits for input. What is typed meanwhile stays in the kernel's own buffer (4 KB) for the next
-  reader.
-* Everybody who has `cons` open gets everything from its first read on, a line at a time, or what there is in raw mode. The last `HISTORY`
-  messages are kept for the slow ones; one who was slower still gets an error that says how much he missed, and goes on with the oldest that is
-  kept.
+Output goes to /dev/console unchanged. Others use the input too, so the rules are:
+* A terminal gives each byte to one reader. Where a process has the console as its controlling terminal (a getty, a shell, somebody who typed
+  `mk9p serve` there), a read here would steal every other line from it. So it gets EBUSY and the name of that process. A guest that boots straight
+  into its daemon has no such process, and there the server has all input.
+* The server reads the terminal only while somebody here waits for input. What people type meanwhile stays in the kernel's own buffer (4 KB) for
+  the next reader.
+* Everybody who has `cons` open gets everything from their first read on, a line at a time, or in raw mode what there is. The server keeps the last
+  `HISTORY` messages for slow readers. A reader that was slower still gets an error that says how much it missed, and goes on with the oldest
+  message that is kept.
 
-There is no task in the background: of the readers that wait, one holds the turn and reads for all. When it is cancelled, the next one does.
+There is no task in the background: one of the waiting readers holds the turn and reads for all. When it is cancelled, the next one takes the turn.
 """
 
 import errno
@@ -36,7 +36,7 @@ _RAW_LFLAG = termios.ECHO | termios.ICANON | termios.IEXTEN | termios.ISIG
 
 
 class Console:
-    """The terminal at `path`, its input shared by those who hold it. `root` is where /proc is found."""
+    """The terminal at `path`; its input is shared by those who hold it. `root` is where /proc is."""
 
     def __init__(self, path: str, root: str) -> None:
         self.path, self.root = path, root
@@ -46,7 +46,7 @@ class Console:
         self.turn = trio.Lock()
 
     def hold(self) -> None:
-        """Have the input open until `release`; raises EBUSY where it is another program's."""
+        """Keep the input open until `release`; raises EBUSY where it belongs to another program."""
         if not self.holders:
             fd = os.open(self.path, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
             try:
@@ -71,7 +71,7 @@ class Console:
         TIOCGDEV tells the real terminal behind /dev/console, as the number that proc_pid_stat(5) shows as tty_nr.
         """
         if not os.isatty(fd):
-            return None  # a pipe or a file, as a made-up console may be, controls nobody
+            return None  # a made-up console may be a pipe or a file, which controls nobody
         device = int.from_bytes(fcntl.ioctl(fd, _TIOCGDEV, bytes(4)), sys.byteorder)
         proc = os.path.join(self.root, "proc")
         for pid in filter(str.isdecimal, os.listdir(proc)):
@@ -79,14 +79,14 @@ class Console:
                 with open(os.path.join(proc, pid, "stat"), "rb") as file:
                     stat = file.read()
             except (FileNotFoundError, ProcessLookupError):
-                continue  # ended since it was listed
+                continue  # it ended after it was listed
             name, fields = stat.partition(b"(")[2].rpartition(b")")[0], split_words(stat.rpartition(b")")[2])
             if int(fields[4]) & 0xFFFFFFFF == device:
                 return f"{name.decode(errors='replace')} (process {pid})"
         return None
 
     async def fill(self) -> None:
-        """Wait for input and add it as one message. Cancelled, it has read nothing."""
+        """Wait for input and add it as one message. If cancelled, it has read nothing."""
         while True:
             try:
                 self.messages.append(os.read(self.fd, _CHUNK))
@@ -107,7 +107,7 @@ class Use:
         self.fd = os.open(console.path, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK) if how.write else -1
 
     async def receive(self) -> bytes:
-        """Wait for the next message of input; b"" is a ^D. Raises EBUSY where the input is another program's, EIO after a loss."""
+        """Wait for the next message of input; b"" is a ^D. Raises EBUSY where the input belongs to another program, EIO after a loss."""
         console = self.console
         if self.seq is None:
             console.hold()
@@ -124,7 +124,7 @@ class Use:
         return console.messages[self.seq - 1 - oldest]
 
     def send(self, data: bytes) -> Maybe[int]:
-        """Write to the console; returns how much it took at once, for the writer to go on from there. Waits only while it takes nothing."""
+        """Write to the console; return how much it took at once, so the writer can go on from there. Waits only while it takes nothing."""
         if not self.turn.locked():
             try:
                 return os.write(self.fd, data)
@@ -148,24 +148,24 @@ class Use:
 
 
 class Consctl(Ctl):
-    """How input is taken: `rawon`, `rawoff`, `echo on|off`. As cons(3) says, it is as before when the last one who has the file open for writing
-    closes it: a client that dies leaves no raw console behind."""
+    """How input is taken: `rawon`, `rawoff`, `echo on|off`. As cons(3) says, everything is as before when nobody has the file open for writing any
+    more: a client that dies leaves no raw console behind."""
 
     def __init__(self, console: Console) -> None:
         super().__init__({"rawon": self.rawon, "rawoff": self.rawoff, "echo": self.echo}, self.settings)
         self.console = console
-        self.before: list[Any] | None = None  # the terminal's attributes before our first change
+        self.before: list[Any] | None = None  # the terminal's attributes before this server's first change
         self.raw = False
-        self.echoes: bool | None = None  # None: as the mode has it
+        self.echoes: bool | None = None  # None: as the mode says
         self.writers = 0
 
     def rawon(self) -> None:
-        """Give each byte as it is typed, unedited and without echo; signal and flow control characters too. Output stays as it is."""
+        """Give each byte as it is typed, without editing and echo, also the characters for signals and flow control. Output does not change."""
         self.raw, self.echoes = True, None
         self.apply()
 
     def rawoff(self) -> None:
-        """Give whole lines that were edited and echoed, as the terminal was set before."""
+        """Give whole lines, edited and echoed, as the terminal was set before."""
         self.raw, self.echoes = False, None
         self.apply()
 
@@ -209,7 +209,7 @@ class Consctl(Ctl):
         return _Held(handle, self)
 
     def closed(self) -> None:
-        """Count a writer down; after the last one the terminal is as it was."""
+        """Count one writer less; after the last one the terminal is as it was."""
         self.writers -= 1
         if self.writers or self.before is None:
             return
@@ -221,7 +221,7 @@ class Consctl(Ctl):
 
 
 class _Held(Handle):
-    """An open ctl that tells when it is closed."""
+    """An open ctl that reports when it is closed."""
 
     def __init__(self, handle: Handle, ctl: Consctl) -> None:
         self.handle, self.ctl = handle, ctl

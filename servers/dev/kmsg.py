@@ -1,12 +1,12 @@
 """`kmsg`: the kernel's log as a stream, over /dev/kmsg (Documentation/ABI/testing/dev-kmsg).
 
 The kernel keeps a place in its log for each open descriptor, so each open here has a descriptor of its own. It starts at the oldest record that
-the kernel still has, gives one record a read, exactly as the kernel words it (`PRIORITY,SEQ,TIME_US,FLAGS;TEXT`, continuation lines with a blank
-before), and then waits. A cancelled wait has read nothing, so nothing is lost.
+the kernel still has, gives one record with each read, exactly as the kernel words it (`PRIORITY,SEQ,TIME_US,FLAGS;TEXT`, continuation lines with a
+blank before), and then waits. A cancelled wait has read nothing, so nothing is lost.
 
-A reader slower than the log gets EPIPE from the kernel, once, and goes on with the oldest record that is left. We say how many it missed with a
-line `SEQ TIME_NS lost COUNT`, SEQ being the last one lost; it is told from a record by the blank after its first number. To know the count also
-when a reader's first read comes late, the first record is read at the open and kept.
+A reader that is slower than the log gets EPIPE from the kernel, once, and goes on with the oldest record that is left. Here it gets a line
+`SEQ TIME_NS lost COUNT` instead. SEQ is the last lost record, and the blank after the first number distinguishes the line from a record. The open
+reads the first record and keeps it, so the count is right also when a reader's first read comes late.
 """
 
 import errno
@@ -20,7 +20,7 @@ import trio
 from mk9p.errors import NineError
 from mk9p.tree import Open
 
-RECORD = 8192  # CONSOLE_EXT_LOG_MAX: what the kernel advises as buffer; a shorter one than the record gets EINVAL
+RECORD = 8192  # CONSOLE_EXT_LOG_MAX: the buffer that the kernel advises; a buffer shorter than the record gets EINVAL
 _LINE = re.compile(rb"[^\n]*\n|[^\n]+")
 
 
@@ -40,20 +40,20 @@ class Records:
                 raise
 
     async def receive(self) -> bytes:
-        """Wait for the next record, or the mark of lost ones. Cancelled, it has lost nothing."""
+        """Wait for the next record, or the mark of lost ones. If cancelled, it has lost nothing."""
         while not self.ready and not self.take():
             await trio.lowlevel.wait_readable(self.fd)
         return self.ready.popleft()
 
     def take(self) -> bool:
-        """Move what the kernel has for us at once, a record and perhaps the mark before it, to `ready`; False if there is nothing."""
+        """Move what the kernel has now, a record and perhaps the mark before it, to `ready`; False if there is nothing."""
         while True:
             try:
                 record = os.read(self.fd, RECORD)
             except BlockingIOError:
                 return False
             except BrokenPipeError:
-                continue  # overwritten while we were away: the numbers of the records tell how many
+                continue  # overwritten meanwhile: the numbers of the records tell how many
             break
         if not record:  # a made-up log, a plain file, has an end
             self.ready.append(b"")
@@ -67,9 +67,9 @@ class Records:
         return True
 
     def send(self, data: bytes) -> int:
-        """Write each line as one record, `<PRIORITY>` before it passing through; raises EINVAL for a line of more than about 1000 bytes.
+        """Write each line as one record, with `<PRIORITY>` before it passed through; raises EINVAL for a line of more than about 1000 bytes.
 
-        Returns how many bytes were taken: if a line fails after others were written, those count and the error comes with the next write.
+        Returns how many bytes were taken: if a line fails after others were written, the others count, and the next write gets the error.
         """
         taken = 0
         for line in _LINE.findall(data):
@@ -90,7 +90,7 @@ class Records:
 
 
 def number(record: bytes) -> int | None:
-    """Return the SEQ of a record, None for what is not one."""
+    """Return the SEQ of a record; None if it is none."""
     fields = record.split(b";", 1)[0].split(b",")
     return int(fields[1]) if len(fields) > 2 and fields[1].isdigit() else None
 

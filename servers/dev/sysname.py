@@ -1,4 +1,5 @@
-"""`sysname`: the name of this kernel (uname(2)'s nodename), through /proc/sys/kernel/hostname, which is the UTS namespace of who asks."""
+"""`sysname`: the name of this kernel (uname(2)'s nodename), through /proc/sys/kernel/hostname, which gives the UTS namespace of the process that
+asks."""
 
 import attrs
 
@@ -18,5 +19,5 @@ class SysName:
             return file.read()
 
     def write(self, text: str) -> None:
-        """Set the name; raises EINVAL for one that can be none."""
+        """Set the name; raises EINVAL for an impossible one."""
         put_hostname(self.path, trim(text))

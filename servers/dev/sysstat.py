@@ -2,10 +2,10 @@
 
     id switches interrupts syscalls faults tlbfaults tlbpurges load idle intr
 
-Plan 9's kernel counts all of them; Linux has fewer. What it does not have for each CPU is `-` (and not 0, which would be a lie): system calls and
-TLB faults it never counts; context switches and page faults it counts for all CPUs together, so they stand here only where one CPU is all there
-can be. The last three are times in ns since boot, where Plan 9 gives averages: counters, as all the others are, so that every reader takes the
-difference over an interval of his own, and none disturbs another's. load + idle is all the time there was.
+Plan 9's kernel counts all of them; Linux has fewer. A value that Linux does not have for each CPU is `-` (and not 0, which would be a lie). It
+never counts system calls and TLB faults. It counts context switches and page faults for all CPUs together, so they are here only where there can
+be only one CPU. The last three are times in ns since the boot, where Plan 9 gives averages. They are counters, as all the others are, so every
+reader takes the difference over an interval of its own, and no reader disturbs another. load + idle is all the time that passed.
 """
 
 import os
@@ -51,16 +51,16 @@ class SysStat:
         return split_lines(whole(os.path.join(self.root, path)))
 
     def _possible(self) -> str:
-        """Return the CPUs that there can ever be; a kernel without SMP (user-mode Linux) has no such file, and CPU 0."""
+        """Return the CPUs that can ever exist; a kernel without SMP (user-mode Linux) has no such file, and only CPU 0."""
         try:
             return self._lines("sys/devices/system/cpu/possible")[0]
         except FileNotFoundError:
             return "0"
 
     def _interrupts(self) -> tuple[dict[int, int], dict[int, int]]:
-        """Return by CPU all interrupts, and those that came to purge its TLB (only x86 tells these apart).
+        """Return for each CPU all interrupts, and those that came to purge its TLB (only x86 counts these apart).
 
-        The head of the table names the CPUs of its columns; a line with fewer numbers (ERR, MIS) counts no CPU's.
+        The head of the table names the CPUs of its columns; a line with fewer numbers (ERR, MIS) belongs to no CPU.
         """
         head, *lines = self._lines("proc/interrupts")
         cpus = [int(name.removeprefix("CPU")) for name in split_words(head)]

@@ -1,7 +1,7 @@
 """The top level of a kernel's tree: `ctl`, `status` and `events` of the kernel as a whole.
 
-What belongs to a part (a CPU taken away, a disk) is told by the part's own files; here is what is true of all of it: its name, its boot, its end,
-and which devices came and went. With a made-up root nothing outside that root is written, read by netlink, or ended.
+The files of a part tell what belongs to the part (a CPU taken away, a disk). Here is what is true of the whole kernel: its name, its boot, its
+end, and which devices came and went. With a made-up root the server writes, reads by netlink, and ends nothing outside that root.
 """
 
 import os
@@ -19,7 +19,7 @@ from mk9p.tree import Ctl, Dir, Log, Text, settings
 
 @asynccontextmanager
 async def tree(*, root: str = "/") -> AsyncIterator[Dir]:
-    """Give the top level of this kernel's tree, watching its name and its devices meanwhile.
+    """Give the top level of this kernel's tree, and watch its name and its devices meanwhile.
 
     `root`: where /proc and /sys are found.
     """
@@ -35,7 +35,7 @@ async def tree(*, root: str = "/") -> AsyncIterator[Dir]:
                 uevents = Uevents(events, root)
             except (
                 OSError
-            ) as error:  # a container may have no netlink; then the file says that it will not tell of devices
+            ) as error:  # a container may have no netlink; then the file says that it will not report devices
                 events.emit("uevents", "off", os.strerror(error.errno or 0))
             else:
                 nursery.start_soon(uevents.run)
@@ -53,5 +53,5 @@ async def tree(*, root: str = "/") -> AsyncIterator[Dir]:
 
 
 def is_real(root: str) -> bool:
-    """Tell the root of this very machine from a made-up one."""
+    """Tell whether this is the root of this very machine, and not a made-up one."""
     return os.path.realpath(root) == "/"

@@ -1,7 +1,7 @@
-"""The kernel's name: read, set, and watched, so that `events` tells a change whoever made it.
+"""The kernel's name: read, set, and watched, so `events` reports a change, whoever made it.
 
-/proc/sys/kernel/hostname says EPOLLPRI when the name was changed (kernel/utsname_sysctl.c), and is always readable besides; so it is waited for
-through an epoll of our own, whose descriptor is readable only then.
+/proc/sys/kernel/hostname says EPOLLPRI when somebody changed the name (kernel/utsname_sysctl.c), and is also always readable. So the server waits
+for it through an epoll of its own, whose descriptor is readable only then.
 """
 
 import select
@@ -16,7 +16,7 @@ from mk9p.tree import Log
 
 
 class HostName:
-    """The name in the file `path`; changes are told to `events`."""
+    """The name in the file `path`; `events` gets its changes."""
 
     def __init__(self, path: str, events: Log) -> None:
         self.path, self.events = path, events
@@ -27,19 +27,19 @@ class HostName:
         return trim(whole(self.path))
 
     def set(self, name: str) -> None:
-        """Set the name; raises EINVAL for one that can be none."""
+        """Set the name; raises EINVAL for an impossible one."""
         put_hostname(self.path, name)
         self.look()
 
     def look(self) -> None:
-        """Tell `events` if the name is another than it was; by whom it was changed, and how often this is called, makes no difference."""
+        """Tell `events` if the name has changed. It makes no difference who changed it, and how often this is called."""
         now = self.get()
         if now != self.known:
             self.known = now
             self.events.emit("hostname", now)
 
     async def watch(self) -> None:
-        """Look whenever the kernel says that a name was changed, until cancelled."""
+        """Look whenever the kernel says that a name has changed, until cancelled."""
         with self.changes() as changes:
             while True:
                 await trio.lowlevel.wait_readable(changes.fileno())
@@ -48,7 +48,7 @@ class HostName:
 
     @contextmanager
     def changes(self) -> Iterator[select.epoll]:
-        """Give an epoll that is readable when a name was changed."""
+        """Give an epoll that is readable when a name has changed."""
         with open(self.path) as file, select.epoll() as changes:
             changes.register(file, select.EPOLLPRI)
             yield changes

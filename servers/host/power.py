@@ -1,12 +1,10 @@
 """The ends of a kernel: `halt`, `reboot`, `panic`.
 
-Where systemd is process 1 (sd_booted(3)), halt and reboot are its jobs, so that services are stopped as they want to be. Anywhere else, and that
-is what a guest without an init system is, file systems are synced and reboot(2) ends the kernel at once; in a PID namespace of its own it ends
-that namespace. `panic` is sysrq `c`: nothing is synced, nothing is said to anybody. An answer may never reach the writer: a connection that ends
-is the sign of success.
+Where systemd is process 1 (sd_booted(3)), halt and reboot are its jobs, so services stop as they want to. Anywhere else, as in a guest without an
+init system, the server syncs file systems, and reboot(2) ends the kernel at once; in a PID namespace of its own it ends that namespace. `panic` is
+sysrq `c`: it syncs nothing and asks nobody. An answer may never reach the writer: the end of the connection is the sign of success.
 
-Below a made-up root all three write the sysrq letter that does it (Documentation/admin-guide/sysrq.rst) to the root's proc/sysrq-trigger, and no
-more.
+Below a made-up root all three only write the sysrq letter for it (Documentation/admin-guide/sysrq.rst) to the root's proc/sysrq-trigger.
 """
 
 import errno
@@ -25,7 +23,7 @@ SYNC_SECONDS = 10  # a network file system whose server is gone would hold sync(
 
 @attrs.frozen
 class Power:
-    """End the kernel whose /proc is below `root`; `real`: it is the one that we run on."""
+    """End the kernel whose /proc is below `root`; `real` says that this server runs on it."""
 
     root: str
     real: bool = attrs.field(kw_only=True)

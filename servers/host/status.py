@@ -1,4 +1,4 @@
-"""`status`: attribute lines of the kernel as a whole, from /proc below a root. What this kernel does not have is `-`."""
+"""`status`: attribute lines of the kernel as a whole, from /proc below a root. `-` is what this kernel does not have."""
 
 import os
 
@@ -27,7 +27,7 @@ class Status:
             "boot": self.boot(),
             "release": self._text(kernel + "osrelease"),
             "version": self._text(kernel + "version"),
-            "arch": self._text(kernel + "arch", os.uname().machine),  # the file is there since Linux 6.1
+            "arch": self._text(kernel + "arch", os.uname().machine),  # the file exists since Linux 6.1
             "uptime": uptime,
             "load": " ".join(split_words(self._text("proc/loadavg"))[:3]),
             "cpus": str(cpus or "-"),
@@ -36,7 +36,7 @@ class Status:
         return fields(values)
 
     def boot(self) -> str:
-        """Return the boot's id: another one each time the kernel starts (random(4))."""
+        """Return the id of the boot, which is new each time the kernel starts (random(4))."""
         return self._text("proc/sys/kernel/random/boot_id")
 
     def _text(self, path: str, default: str = "-") -> str:

@@ -1,10 +1,11 @@
 """Devices that come and go, as the kernel tells udev: uevents on NETLINK_KOBJECT_UEVENT (lib/kobject_uevent.c).
 
-A message is `ACTION@DEVPATH` and `KEY=VALUE` strings, each ended by NUL. Group 1 is the kernel's own; what udev says itself goes to group 2. Only
-devices are told (not modules, slab caches or drivers), and only what changes which there are: add, remove, move.
+A message is `ACTION@DEVPATH` and `KEY=VALUE` strings, each ended by NUL. Group 1 has the kernel's own; what udev itself says goes to group 2. This
+module reports only devices (not modules, slab caches or drivers), and only changes of which devices there are: add, remove, move.
 
-The kernel drops messages for a receiver whose buffer is full and says ENOBUFS. Each uevent has a number, SEQNUM, so the gap is counted at the
-next one and told as `lost COUNT`, as any gap is. (Uevents of kinds that are not told count there too: nobody can know what the lost ones were.)
+The kernel drops messages for a receiver whose buffer is full and says ENOBUFS. Each uevent has a number, SEQNUM, so the next message tells the
+size of the gap, and the reader gets it as `lost COUNT`. (Uevents of kinds that are not reported count there too: nobody can know what the lost
+ones were.)
 """
 
 import os
@@ -17,11 +18,11 @@ NETLINK_KOBJECT_UEVENT = 15
 KERNEL_GROUP = 1
 SO_RCVBUFFORCE = 33
 TOLD = frozenset({"add", "remove", "move"})
-BUFFER = 1 << 20  # hundreds of messages: a hub full of USB devices coming at once
+BUFFER = 1 << 20  # hundreds of messages: a hub full of USB devices that come at once
 
 
 class Uevents:
-    """A netlink socket, open from the start so that nothing is missed, and what it says put into `events`."""
+    """A netlink socket, open from the start so that nothing is missed; what it says goes into `events`."""
 
     def __init__(self, events: Log, root: str) -> None:
         self.events = events
@@ -41,16 +42,16 @@ class Uevents:
         self.deaf = False
 
     async def run(self) -> None:
-        """Tell of devices until cancelled."""
+        """Report devices until cancelled."""
         with self.socket:
             await follow(self.socket, self.take, self.missed)
 
     def missed(self) -> None:
-        """Take note of a gap: how many are in it, the next one tells."""
+        """Note that there is a gap; the next message tells how large it is."""
         self.deaf = True
 
     def take(self, message: bytes) -> None:
-        """Tell of one message, and before it of those that were lost."""
+        """Report one message, and before it the lost ones."""
         head, *pairs = message.decode(errors="replace").rstrip("\0").split("\0")
         action, _, path = head.partition("@")
         values = dict(pair.split("=", 1) for pair in pairs if "=" in pair)

@@ -14,7 +14,7 @@
     NAME/events      its own events
     NAME/wait        read: waits for its end, and says why; at once if it has ended since it was last started
 
-The states are told in life.py, how nothing outlives us in keeper.py, what a backend is in backend.py.
+life.py describes the states, keeper.py how nothing outlives this server, and backend.py what a backend is.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def tree(run: str, *, serve: str = "") -> AsyncIterator[Dir]:
-    """Serve `kernels/`. What was started through it ends with it, in whatever way this process ends.
+    """Serve `kernels/`. However this process ends, everything that was started through it ends too.
 
-    `run` is the folder of sockets and the like, made now and removed at the end; "" is a new one in /run/mk9p, for an ordinary user below
-    $XDG_RUNTIME_DIR or /tmp. (It has no default, so that `mk9p serve` without names does not serve this: a guest starts no guests.) `serve` is
-    the default for `mk9p serve` in the guests: its arguments after `-l`, quoted as in sh.
+    `run` is the folder of sockets and the like, made now and removed at the end. "" is a new one in /run/mk9p, or for an ordinary user below
+    $XDG_RUNTIME_DIR or /tmp. (It has no default, so `mk9p serve` without names does not serve this: a guest starts no guests.) `serve` is the
+    default for `mk9p serve` in the guests: its arguments after `-l`, quoted as in sh.
     """
     import shlex
 
@@ -51,7 +51,7 @@ async def tree(run: str, *, serve: str = "") -> AsyncIterator[Dir]:
             yield kernels.tree()
             nursery.cancel_scope.cancel()
     finally:
-        with trio.CancelScope(shield=True):  # bounded: it removes a folder
+        with trio.CancelScope(shield=True):  # this takes limited time: it removes a folder
             await held.end()
             await held.close()
 

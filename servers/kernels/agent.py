@@ -37,7 +37,8 @@ class Agent:
     async def run(self, script: str, *, seconds: int = 60) -> tuple[int, str]:
         """Run a script and return its exit status (137: killed after `seconds`) with its output and errors together.
 
-        Waits for the guest to boot. Raises NineError (EIO) when the guest ends meanwhile. Cancelled, the script goes on; its answer is dropped.
+        Waits for the guest to boot. Raises NineError (EIO) when the guest ends meanwhile. If cancelled, the script goes on, and its answer is
+        dropped.
         """
         async with self._one:
             while not self._ready:

@@ -1,10 +1,10 @@
-"""What it takes to be a way of running kernels.
+"""What a way of running kernels must do.
 
 A `Backend` turns a `Spec` into a `Running`. The contract:
-* `start` returns as soon as the guest's process was started; that it serves is seen on its console (`READY`).
-* Nothing made for a guest outlives it, its Running, or us: a keeper holds it (keeper.py). When `wait` returns, all of it is gone.
-* There are no tasks of ours behind a Running: whoever starts a kernel keeps one task in `wait` and one that drains `receive`. A console nobody
-  drains never stops the guest: what does not fit is lost.
+* `start` returns as soon as the guest's process has started. Its console shows that it serves (`READY`).
+* Nothing made for a guest outlives the guest, its Running, or this server: a keeper holds it (keeper.py). When `wait` returns, all of it is gone.
+* A Running has no tasks of its own: whoever starts a kernel keeps one task in `wait` and one that drains `receive`. A console that nobody drains
+  never stops the guest: what does not fit is lost.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ if TYPE_CHECKING:
 
     from . import agent
 
-# The guest's words on its console when it can be used: its tree is served, or, if it serves none, its scripts are through.
+# The guest's words on its console when somebody can use it: its tree is served, or, if it serves none, its scripts are done.
 SERVES: Final = "mk9p: listening on "
 BOOTED: Final = "has booted"
 
-# Why a kernel ended. Anything else is words: what was wrong.
+# Why a kernel ended. Anything else is words that say what was wrong.
 Reason = Literal["halted", "rebooted", "panicked", "killed"]
 
-HALT_SECONDS: Final = 10.0  # a guest that was asked to go and is still there then is killed
+HALT_SECONDS: Final = 10.0  # a guest that is still there so long after it was asked to go is killed
 
 
 @attrs.frozen(kw_only=True)
 class Spec:
     """What to start. `memory` is in bytes.
 
-    `serve` are the arguments of `mk9p serve` in the guest after its `-l`; None is a guest that serves nothing. `hostroot` gives the guest the
-    host's programs read-only under a tmpfs (emulator.py); without it there is busybox only. `initrd` is used in place of ours, and then all this is
-    its own affair. `cmdline` is added to the kernel's, `devices` (raw arguments) to the emulator's. `modules` can be loaded in the guest
-    (sh /run/guest/load NAME). `shown` are more paths of this machine that the guest sees, with `hostroot`. `grants` are paths of the namespace that
-    it may use, each with ro or rw: kept here for whoever lets it in.
+    `serve` has the arguments of `mk9p serve` in the guest after its `-l`; None is a guest that serves nothing. `hostroot` gives the guest the
+    host's programs read-only under a tmpfs (emulator.py); without it there is only busybox. `initrd` is used instead of ours, and then it must do
+    all this itself. `cmdline` is added to the kernel's, `devices` (raw arguments) to the emulator's. The guest can load `modules` (sh
+    /run/guest/load NAME). `shown` are more paths of this machine that the guest sees, with `hostroot`. `grants` are paths of the namespace that it
+    may use, each with ro or rw; the Spec keeps them for whoever admits the guest.
     """
 
     name: str = attrs.field()
@@ -60,40 +60,40 @@ class Spec:
 
     @name.validator
     def _name(self, _: object, value: str) -> None:
-        """It becomes a host name, a file name, and a word of a command line."""
+        """The name becomes a host name, a file name, and a word of a command line."""
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}", value):
             raise ValueError(f"a kernel's name is letters, digits, - and .: {value!r}")
 
     @property
     def ready(self) -> bytes:
-        """Return the words on the console that tell that the guest can be used."""
+        """Return the words on the console that say that the guest can be used."""
         return (f"mk9p: {self.name} {BOOTED}" if self.serve is None else SERVES).encode()
 
     def parameters(self, own: str) -> str:
-        """Return the words of the command line that `guest/init.sh` reads, and the user's; `own` is the guest's own place, as it sees it."""
+        """Return the words of the command line that `guest/init.sh` reads, and the user's; `own` is the guest's own place, as the guest sees it."""
         return f"mk9p.name={self.name} mk9p.dir={own} {self.cmdline}"
 
     def lay(self, own: Path, dial: str, *options: str) -> list[list[str]]:
-        """Return the commands that lay into the guest's own place what it takes from there: what it runs to serve its tree on `dial`.
+        """Return the commands that put into the guest's own place what it takes from there: what it runs to serve its tree on `dial`.
 
-        They are for the keeper, which makes the run directory. `options` of the serving are those that the backend's kind of link needs.
+        The keeper runs them, because it makes the run directory. `options` of the serving are those that the backend's kind of link needs.
         """
         if self.serve is None:
             return []
         command = shlex.join([self.python, "-m", "mk9p", "serve", "-l", dial, *options, *self.serve])
-        # no bytecode is written: it would vanish with the guest
+        # write no bytecode: it would vanish with the guest
         script = f"cd /; export PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1; exec {command}\n"
         file = str(own / "serve.sh")
         return [["sh", "-c", 'printf %s "$1" >"$2" && chmod 644 "$2"', "sh", script, file]]
 
 
 class Running(Protocol):
-    """A kernel that was started (guest.py has ours)."""
+    """A kernel that was started (guest.py has the one class that does this)."""
 
     dial: str
     """Where the guest's tree is reached from the host."""
     listen: str
-    """Where on the host to listen, so that the guest reaches us (the composed namespace) at `guest_dial`."""
+    """Where to listen on the host, so the guest reaches the host (the composed namespace) at `guest_dial`."""
     guest_dial: str
     agent: agent.Agent | None
 
@@ -103,7 +103,7 @@ class Running(Protocol):
         ...
 
     async def receive(self) -> bytes:
-        """Return what comes from the console, b"" after the guest's end. Cancelled, it loses nothing. For one task."""
+        """Return what comes from the console, b"" after the guest's end. If cancelled, it loses nothing. Only one task may call it."""
         ...
 
     async def send(self, data: bytes) -> None:
@@ -111,19 +111,21 @@ class Running(Protocol):
         ...
 
     async def wait(self) -> str:
-        """Wait until the guest has ended and all is undone, and return a `Reason` or words that say what was wrong. For one task."""
+        """Wait until the guest has ended and everything is undone, and return a `Reason` or words that say what was wrong. Only one task may call
+        it."""
         ...
 
     async def halt(self) -> None:
-        """Ask the guest to go down in order, kill it after HALT_SECONDS, and wait until all is undone. Cancelled, the request stands."""
+        """Ask the guest to go down in order, kill it after HALT_SECONDS, and wait until everything is undone. If cancelled, the request still
+        holds."""
         ...
 
     async def kill(self) -> None:
-        """Kill the guest, and wait until all is undone."""
+        """Kill the guest, and wait until everything is undone."""
         ...
 
     async def close(self) -> None:
-        """Give back our ends of its channels, after its end."""
+        """Close this side's ends of its channels, after its end."""
         ...
 
 
@@ -132,16 +134,16 @@ class Backend(Protocol):
 
     @property
     def kernel(self) -> str:
-        """Return the kernel for who names none."""
+        """Return the kernel to use when nobody names one."""
         ...
 
     async def prepare(self, spec: Spec, *, report: Callable[[str], None]) -> None:
-        """Fetch and build all that `start` will use, or raise the NineError that says what to do."""
+        """Fetch and build everything that `start` will use, or raise the NineError that says what to do."""
         ...
 
     async def start(self, spec: Spec, directory: Path) -> Running:
-        """Start a kernel whose run directory is `directory`: made now, removed at its end, absolute and short (sockets lie in it).
+        """Start a kernel whose run directory is `directory`: made now, removed at its end, absolute and short (it holds sockets).
 
-        Raises NineError when it cannot be started: a missing tool, a kernel of the wrong kind, no root, a cpu count it does not have.
+        Raises NineError when it cannot start: a missing tool, a kernel of the wrong kind, no root, a number of CPUs that it cannot have.
         """
         ...

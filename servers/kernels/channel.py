@@ -1,4 +1,4 @@
-"""A pair of connected sockets, of which a guest's process inherits one end: consoles, QMP, the agent."""
+"""A pair of connected sockets. A guest's process inherits one end: consoles, QMP, the agent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @attrs.define(eq=False)
 class Channel:
-    """Our end of a pair, and theirs until the guest's process has it."""
+    """This side's end of a pair, and the other end until the guest's process has it."""
 
     ours: trio.socket.SocketType
     theirs: socket.socket
@@ -34,7 +34,7 @@ class Channel:
         return self.theirs.fileno()
 
     def given(self) -> None:
-        """Close their end here, once the guest's process has it: then its end is ours too."""
+        """Close the other end here, after the guest's process has it: then the end of the guest is the end of the channel."""
         self.theirs.close()
 
     def close(self) -> None:
@@ -43,14 +43,14 @@ class Channel:
         self.theirs.close()
 
     async def receive(self) -> bytes:
-        """Return what came, b"" at the end. Cancelled, it loses nothing."""
+        """Return what came, b"" at the end. If cancelled, it loses nothing."""
         try:
             return await self.ours.recv(65536)
-        except ConnectionResetError:  # the other end had unread input when it went
+        except ConnectionResetError:  # the other end went with unread input
             return b""
 
     async def send(self, data: bytes) -> None:
-        """Send all of it. Raises NineError (EIO) when the other end is gone. Cancelled, a part may be sent."""
+        """Send all of it. Raises NineError (EIO) when the other end is gone. If cancelled, it may have sent a part."""
         view = memoryview(data)
         try:
             while view:
@@ -61,7 +61,7 @@ class Channel:
 
 @attrs.define(eq=False)
 class Channels:
-    """Several pairs that are closed together when a start fails half-way, and given together when it did not."""
+    """Several pairs. They are closed together when a start fails half-way, and handed over together when it does not."""
 
     pairs: list[Channel] = attrs.Factory(list)
 

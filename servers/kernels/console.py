@@ -1,4 +1,4 @@
-"""A console's history: every reader sees all that is kept, from its own position; one that was too slow is told how much it lost."""
+"""A console's history: every reader sees everything that is kept, from its own position. A reader that was too slow learns how much it lost."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import attrs
 import trio
 
 KEPT: Final = 256 << 10  # bytes: several boots with all their messages
-PIECE: Final = 64 << 10  # bytes given at once
+PIECE: Final = 64 << 10  # bytes of one read
 
 
 @attrs.define(eq=False)
 class History:
-    """What a console said, the last `limit` bytes of it. `end` counts all that was ever said."""
+    """What a console said, its last `limit` bytes. `end` counts everything that it ever said."""
 
     limit: int = KEPT
     end: int = 0
@@ -34,7 +34,7 @@ class History:
         self._lot.unpark_all()
 
     def close(self) -> None:
-        """Say that nothing more will come: readers get what is kept, then b""."""
+        """Note that nothing more will come: readers get what is kept, then b""."""
         self.closed = True
         self._lot.unpark_all()
 
@@ -44,7 +44,7 @@ class History:
         return bytes(self._kept[at : at + count])
 
     async def wait(self, position: int) -> None:
-        """Wait until there is something at a position, or will never be."""
+        """Wait until there is something at a position, or never will be."""
         while self.end <= position and not self.closed:
             await self._lot.park()
 
@@ -61,7 +61,7 @@ class Reader:
     position: int
 
     async def receive(self) -> bytes:
-        """Return what comes next, b"" at the end. What was dropped meanwhile is told in brackets. Cancelled, it loses nothing."""
+        """Return what comes next, b"" at the end. Brackets tell how much was dropped meanwhile. If cancelled, it loses nothing."""
         history = self.history
         await history.wait(self.position)
         lost = max(0, history.start - self.position)

@@ -1,12 +1,12 @@
-"""Where an emulator runs: what it and its guest see of this machine, and as whom (`place.sh`).
+"""Where an emulator runs: what it and its guest see of this machine, and as which user (`place.sh`).
 
-A guest's / is made of this machine's programs, so that Python and mk9p run in it without an image to build. What is of no use for that is not shown:
-no home, no /run, no /var, and of /etc only what everybody here may read.
+A guest's / consists of this machine's programs, so Python and mk9p run in it without an image to build. What this does not need is not shown: no
+home, no /run, no /var, and of /etc only what everybody here may read.
 
-User-mode Linux is a process that its guest's root can make do anything a process can (by hostfs, and by any module): so it runs as a user that
-nobody else is, with no rights, in a root directory that has nothing else. QEMU keeps a guest in by itself, and may start no program. It runs in the
-same way, with one right: to use the socket that somebody listens on for it, whatever its mode; all else that is there is read-only. But if it was
-given devices, which are files and sockets of who started it, it runs as that user, and only what the guest sees is laid.
+User-mode Linux is a process that its guest's root can make do anything a process can do (by hostfs, and by any module). So it runs as a user of
+its own, with no rights, in a root directory that has nothing else. QEMU keeps a guest in by itself, and may start no program. It runs in the same
+way, with one right: to use the socket that somebody listens on for it, whatever its mode; everything else there is read-only. But if it has
+devices, which are files and sockets of the user who started it, it runs as that user, and only what the guest sees is prepared in this way.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 SCRIPT: Final = Path(__file__).with_name("place.sh")
-USERS: Final = range(61184, 65520)  # systemd's DynamicUser: numbers of users that are there for a while
+USERS: Final = range(61184, 65520)  # systemd's DynamicUser: numbers of temporary users
 SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 ROOM: Final = "1m"  # for a control socket and a number
 OWN: Final = "/.mk9p"  # where a guest's own place is in its /
-SEEN: Final = "/.see"  # where what a guest sees is, in the / of an emulator with a user of its own
+SEEN: Final = "/.see"  # the place, in the / of an emulator with a user of its own, of what a guest sees
 
 
 def user(name: str) -> int:
-    """Return the number of the user that the emulator of a guest runs as: always the same for a name, and nobody's in the user database."""
+    """Return the number of the user that the emulator of a guest runs as: always the same for a name, and of nobody in the user database."""
     import pwd
 
     taken = {entry.pw_uid for entry in pwd.getpwall()}
@@ -48,7 +48,7 @@ def shown(*more: Path) -> list[str]:
 
 
 def outermost(paths: Iterable[str]) -> list[str]:
-    """Return the paths that lie in no other of them."""
+    """Return the paths that lie inside no other of them."""
     kept: list[str] = []
     for path in sorted(paths, key=len):
         if not any(path == other or path.startswith(other + "/") for other in kept):
@@ -57,10 +57,10 @@ def outermost(paths: Iterable[str]) -> list[str]:
 
 
 def prepared(own: Path, number: int | None = None) -> list[list[str]]:
-    """Return the commands that make a guest's own place, and beside it the folder that `placed` lays its root in.
+    """Return the commands that make a guest's own place, and beside it the folder in which `placed` makes its root.
 
-    In `own` an emulator finds the sockets of others in `line`, and makes its own in `run`. That is for a user's `number` a little file system of its
-    own: what is written there fills nothing else.
+    In `own` an emulator finds the sockets of others in `line`, and makes its own in `run`. With a user's `number`, `run` is a little file system
+    of its own: what the emulator writes there fills nothing else.
     """
     root, line, run = own.with_name("root"), str(own / "line"), str(own / "run")
     made = [["mkdir", str(root), str(own), line, run], ["chmod", "755", str(own)], ["chmod", "755", line]]
@@ -71,7 +71,7 @@ def prepared(own: Path, number: int | None = None) -> list[list[str]]:
 
 
 def undone(own: Path) -> list[list[str]]:
-    """Return the commands that undo what `prepared` made for a user, but for the folders."""
+    """Return the commands that undo what `prepared` made for a user, except the folders."""
     return [["umount", "-l", str(own / "run")]]
 
 
@@ -80,7 +80,8 @@ def placed(
 ) -> list[str]:
     """Return the command that runs an emulator where its guest sees these paths, and its own place as /.mk9p.
 
-    With a `number` as that user, who sees no more itself, but what it `needs` (place.sh); without one as who runs it.
+    With a `number` it runs as that user, and itself sees no more, except what it `needs` (place.sh). Without one it runs as the user who runs the
+    command.
     """
     tools.need("tar")
     user = "" if number is None else str(number)

@@ -62,18 +62,18 @@ class Kernels:
         )
 
     def report(self, name: str, what: str, *args: object) -> None:
-        """Tell of an event, in both logs (life.Report)."""
+        """Report an event in both logs (life.Report)."""
         self.events.emit(what, name, *args)
         entry = self.entries.get(name)
         if entry is not None:
             entry.events.emit(what, *args)
 
     def create(self, name: str) -> None:
-        """Make a kernel that lives until it is deleted. Raises EEXIST, and EINVAL for a name that cannot be one."""
+        """Make a kernel that lives until it is deleted. Raises EEXIST, and EINVAL for an impossible name."""
         self.add(name)
 
     def add(self, name: str, *, kept: bool = True) -> Entry:
-        """Make a kernel; one that is not kept goes when none of its files is open any more."""
+        """Make a kernel. One that is not kept goes when none of its files is open any more."""
         if name in self.entries or name in ("clone", "ctl", "status", "events", "error"):
             raise NineError(errno.EEXIST)
         try:
@@ -96,7 +96,7 @@ class Kernels:
         del self.entries[name]
 
     def status(self) -> str:
-        """Return a line a kernel."""
+        """Return a line for each kernel."""
         rows = (
             (k.name, k.state, k.backend, k.spec.cpus, k.spec.memory, k.spec.kernel)
             for k in (e.kernel for e in self.entries.values())
@@ -123,7 +123,7 @@ class _Kernels(Dir):
 
 
 class KernelDir(Dir):
-    """NAME/: counts what is open below it, for a kernel that came of clone."""
+    """NAME/: counts what is open below it, for a kernel that came from clone."""
 
     def __init__(self, kernels: Kernels, kernel: life.Kernel, events: Log, *, kept: bool) -> None:
         self.kernels, self.kernel, self.kept, self.users = kernels, kernel, kept, 0
@@ -203,7 +203,7 @@ class Words:
         self.kernel.set(shown=(*self.kernel.spec.shown, *map(Path, paths)))
 
     def grant(self, path: str, mode: Literal["ro", "rw"]) -> None:
-        """Let the kernel use what is at a path of the namespace, and below."""
+        """Let the kernel use what is at a path of the namespace, and everything below."""
         path = _place(path)
         others = [other for other in self.kernel.spec.grants if other[0] != path]
         self.kernel.set(grants=(*others, (path, mode)))
@@ -225,7 +225,7 @@ class Words:
         await self.kernel.load(kernel, initrd=initrd, cmdline=chosen.get("cmdline", ""))
 
     def config(self) -> str:
-        """Return the settings as lines that could be written back."""
+        """Return the settings as lines that a client can write back."""
         kernel, spec = self.kernel, self.kernel.spec
         lines = settings(
             {"backend": kernel.backend, "cpus": spec.cpus, "memory": spec.memory, "restart": kernel.restart}
@@ -239,7 +239,7 @@ class Words:
         return lines
 
     def status(self) -> str:
-        """Return key value lines; what belongs to a running kernel is empty without one."""
+        """Return key value lines; values that belong to a running kernel are empty without one."""
         kernel, spec, running = self.kernel, self.kernel.spec, self.kernel.running
         values: dict[str, object] = {
             "state": kernel.state,
@@ -259,9 +259,9 @@ class Words:
 
 
 def _place(path: str) -> str:
-    """Return a path of the namespace without needless dots and slashes; raises EINVAL for one that is none."""
+    """Return a path of the namespace without needless dots and slashes; raises EINVAL for a text that is no path."""
     if not path.startswith("/") or "\n" in path or "\0" in path:
-        raise NineError(errno.EINVAL, f"a grant is of a path of the namespace, as /k/k2: {path!r}")
+        raise NineError(errno.EINVAL, f"a grant is for a path of the namespace, such as /k/k2: {path!r}")
     return "/" + posixpath.normpath(path).lstrip("/")
 
 
@@ -292,7 +292,7 @@ class End:
 
     @classmethod
     def of(cls, kernel: life.Kernel) -> Source:
-        """Wait for the end of the present life; of a kernel that has ended already, the last one's."""
+        """Wait for the end of the present life. For a kernel that has ended already, give its last end."""
         return cls(kernel, kernel.ends if kernel.running else max(0, kernel.ends - 1))
 
     async def receive(self) -> bytes:
@@ -310,7 +310,7 @@ class End:
 
 
 class _Clone(Text):
-    """clone: a new kernel at every open; the handle is its ctl's, and reading it tells its name."""
+    """clone: a new kernel at every open. The handle is that of its ctl, and a read of it tells its name."""
 
     def __init__(self, kernels: Kernels) -> None:
         super().__init__("", mode=0o600)

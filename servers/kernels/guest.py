@@ -1,4 +1,4 @@
-"""A guest that is a process of this machine: what all such kernels share (backend.Running)."""
+"""A guest that is a process of this machine: what all such kernels have in common (backend.Running)."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ async def nothing() -> None:
 class Guest:
     """A kernel in a keeper, with a console, and what its backend knows of it.
 
-    `go_down` asks it for an orderly end, `follow` reads what tells of the end until there is no more, and `judge` says why it ended, from what was
-    read and the status; "" leaves that to the status and the process's last words.
+    `go_down` asks it for an orderly end. `follow` reads what tells of the end until there is no more. `judge` says why it ended, from what
+    `follow` read and the status; "" leaves that to the status and the process's last words.
     """
 
     keeper: keeper.Keeper
@@ -48,7 +48,7 @@ class Guest:
         return self.keeper.pid
 
     async def receive(self) -> bytes:
-        """Return what comes from the console, b"" after the guest's end. Cancelled, it loses nothing."""
+        """Return what comes from the console, b"" after the guest's end. If cancelled, it loses nothing."""
         return await self.console.receive()
 
     async def send(self, data: bytes) -> None:
@@ -56,7 +56,7 @@ class Guest:
         await self.console.send(data)
 
     async def wait(self) -> str:
-        """Wait until the guest has ended and all is undone, and return why."""
+        """Wait until the guest has ended and everything is undone, and return why it ended."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.follow)
             nursery.start_soon(self._follow_words)
@@ -70,7 +70,7 @@ class Guest:
         return words[-1] if words else f"ended with status {status}"
 
     async def halt(self) -> None:
-        """Ask the guest to go down in order, kill it after HALT_SECONDS, and wait until all is undone."""
+        """Ask the guest to go down in order, kill it after HALT_SECONDS, and wait until everything is undone."""
         with trio.move_on_after(backend.HALT_SECONDS):
             try:
                 await self.go_down()
@@ -81,15 +81,15 @@ class Guest:
         await self.kill()
 
     async def kill(self) -> None:
-        """Kill the guest, and wait until all is undone."""
+        """Kill the guest, and wait until everything is undone."""
         await self.keeper.end()
 
     async def close(self) -> None:
-        """Give back our ends of its channels."""
+        """Close this side's ends of its channels."""
         self.channels.close()
         await self.keeper.close()
 
     async def _follow_words(self) -> None:
-        """Keep the last words of the process itself: they are the reason when it could not start."""
+        """Keep the last words of the process itself: they give the reason when it could not start."""
         while data := await self.keeper.receive():
             self._words = (self._words + data)[-4096:]

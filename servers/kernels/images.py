@@ -1,8 +1,8 @@
 """Kernel images: the file to start, and its modules.
 
-A kernel is named by a short name of `NAMES`, a Debian package (`linux-image-6.12-amd64`), or a path: of a bzImage (`/boot/vmlinuz-…`), of an ELF
-vmlinux, or of a user-mode Linux. Of a bzImage the ELF kernel is taken out: QEMU starts it through its PVH entry, which saves an emulated CPU the
-decompressor (1 to 3 s).
+The name of a kernel is a short name of `NAMES`, a Debian package (`linux-image-6.12-amd64`), or a path: of a bzImage (`/boot/vmlinuz-…`), of an
+ELF vmlinux, or of a user-mode Linux. For a bzImage, this module extracts the ELF kernel: QEMU starts it through its PVH entry, so an emulated CPU
+need not run the decompressor (1 to 3 s).
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class Image:
     modules: Mapping[str, Path]
 
     def closure(self, names: Iterable[str]) -> dict[str, bytes]:
-        """Return the modules and all that they depend on, in load order. One that is not there is built in, and left out. Blocks on files."""
+        """Return the modules and everything that they depend on, in load order. It leaves out modules that do not exist: they are built in. Blocks
+        on files."""
         found: dict[str, bytes] = {}
 
         def add(name: str) -> None:
@@ -60,7 +61,7 @@ class Image:
                 blob = subprocess.run(
                     [tools.need("zstd"), "-dcq"], input=blob, stdout=subprocess.PIPE, check=True
                 ).stdout
-            depends = re.search(rb"[\0\n]depends=([^\0]*)\0", b"\n" + blob)  # of .modinfo: no depmod is needed
+            depends = re.search(rb"[\0\n]depends=([^\0]*)\0", b"\n" + blob)  # from .modinfo, so this needs no depmod
             for other in depends[1].decode().split(",") if depends else ():
                 add(other)
             found[name] = blob
@@ -71,7 +72,7 @@ class Image:
 
 
 async def get(kernel: str, *, report: Callable[[str], None] = silent) -> Image:
-    """Return the image of a kernel's name, package or path, fetched into the cache first if it must be.
+    """Return the image for a kernel's name, package or path, and first fetch it into the cache if necessary.
 
     `report` gets lines for people (downloading, unpacking), in this task or a thread. Raises NineError with one line that says what to do.
     """
@@ -103,7 +104,7 @@ def vmlinux(bzimage: bytes) -> bytes:
     if payload.startswith(b"\xfd7zXZ\0"):
         return lzma.LZMADecompressor().decompress(payload)
     if payload.startswith(b"\x28\xb5\x2f\xfd"):
-        # its status says nothing: four bytes, the size of the result, trail the frame
+        # its status says nothing: four bytes, the size of the result, follow the frame
         elf = subprocess.run(
             [tools.need("zstd"), "-dcq"], input=payload, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False
         ).stdout
@@ -113,7 +114,7 @@ def vmlinux(bzimage: bytes) -> bytes:
 
 
 def _finish(folder: Path, package: str) -> None:
-    """Complete an unpacked package: its vmlinux, and the name that says what it is."""
+    """Complete an unpacked package: add its vmlinux, and the name that says what it is."""
     for bzimage in folder.glob("boot/vmlinuz-*"):
         (folder / "vmlinux").write_bytes(vmlinux(bzimage.read_bytes()))
         bzimage.unlink()

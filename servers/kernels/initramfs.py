@@ -1,7 +1,7 @@
 """The guest's first file system: busybox, our scripts of `guest/`, and the modules of its kernel.
 
 It is the same for every guest of a kernel: what differs is on the kernel's command line and in the run directory. So it is built once and kept in
-the cache, under the hash of all that goes into it.
+the cache, under the hash of everything in it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 GUEST: Final = Path(__file__).with_name("guest")
 SCRIPTS: Final = ("root", "boot", "agent", "load")
-# Loaded at boot, where the kernel has them as modules. pvpanic: the host hears of a panic at once. vsock and fuse: for what runs in the guest.
+# Loaded at boot, where the kernel has them as modules. pvpanic: the host learns of a panic at once. vsock and fuse: for programs in the guest.
 LOAD: Final = (
     *("virtio_pci", "virtio_console", "9pnet_virtio", "9pnet_fd", "9p", "overlay"),
     *("pvpanic_pci", "vsock_loopback", "fuse"),
@@ -35,7 +35,7 @@ Node = tuple[int, int, int]
 
 
 async def build(image: images.Image, *, modules: Sequence[str] = ()) -> Path:
-    """Return the cached initramfs of a kernel, built if need be; `modules` are put in but not loaded (`sh /run/guest/load NAME`).
+    """Return the cached initramfs of a kernel, and first build it if necessary; `modules` are put in but not loaded (`sh /run/guest/load NAME`).
 
     Raises NineError when busybox is missing or not static.
     """
@@ -74,7 +74,8 @@ def _build(image: images.Image, modules: Sequence[str]) -> Path:
 
 
 def cpio(files: Mapping[str, bytes | Node]) -> bytes:
-    """Return an archive in the kernel's newc format (Documentation/driver-api/early-userspace/buffer-format.rst); all are root's, files 0755."""
+    """Return an archive in the kernel's newc format (Documentation/driver-api/early-userspace/buffer-format.rst); everything belongs to root,
+    files are 0755."""
     out = io.BytesIO()
     for inode, (name, value) in enumerate([*files.items(), ("TRAILER!!!", b"")], 1):
         mode, major, minor = (0o100755, 0, 0) if isinstance(value, bytes) else value

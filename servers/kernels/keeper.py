@@ -1,12 +1,12 @@
-"""A process that holds a guest and outlives us by a moment, to undo what we made.
+"""A process that holds a guest and lives a moment longer than this server, to undo what the server made.
 
 Rules:
-* Whatever must not survive its owner is made by, or named to, a keeper: a shell in a session of its own whose standard input is a pipe that we hold.
-  When we end, even by SIGKILL and in mid-boot, the pipe ends, and the keeper kills the guest, takes down mounts and network namespace, and
-  removes the run directory (`keeper.sh`).
-* PR_SET_PDEATHSIG is never set on our own children: it fires when the *thread* that started them ends. The keeper has one thread, and sets it on
-  the guest.
-* The keeper's exit means that everything is undone; its status is the guest's.
+* A keeper makes whatever must not outlive its owner, or learns its name. It is a shell in a session of its own whose standard input is a pipe from
+  this server. When the server ends, even by SIGKILL and in the middle of a boot, the pipe ends. Then the keeper kills the guest, removes mounts
+  and the network namespace, and removes the run directory (`keeper.sh`).
+* Nothing here sets PR_SET_PDEATHSIG on the server's own children: the signal comes when the *thread* that started them ends. The keeper has one
+  thread, and sets it on the guest.
+* The keeper's exit means that everything is undone; its status is that of the guest.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SCRIPT: Final = Path(__file__).with_name("keeper.sh")
 
 @attrs.define(eq=False)
 class Keeper:
-    """A running keeper: `directory` is its to remove, `process` the shell, whose output is the guest's standard output and error."""
+    """A running keeper. It removes `directory`; `process` is the shell, whose output is the guest's standard output and error."""
 
     directory: Path
     process: trio.Process
@@ -41,7 +41,7 @@ class Keeper:
 
     @property
     def pid(self) -> int:
-        """Return the process that holds the guest: killing it ends the guest. 0 when it has not begun or is gone."""
+        """Return the process that holds the guest: killing it ends the guest. 0 before it has begun and after it is gone."""
         try:
             return int((self.directory / "pid").read_text())
         except (OSError, ValueError):
@@ -50,7 +50,7 @@ class Keeper:
     async def unmount_at_end(self, mount_point: str | Path) -> None:
         """Name a mount to undo at the end, whoever made it. Raises OSError (EINVAL) for a name with a newline, EPIPE after the end."""
         if "\n" in str(mount_point):
-            raise NineError(errno.EINVAL, "a mount point's name cannot hold a newline")
+            raise NineError(errno.EINVAL, "a mount point's name cannot contain a newline")
         stdin = self.process.stdin
         assert stdin is not None
         try:
@@ -65,28 +65,29 @@ class Keeper:
         return bytes(await stdout.receive_some())
 
     async def wait(self) -> int:
-        """Wait until the guest has ended and all is undone; return its status as a shell has it: 137 is SIGKILL. Any number of tasks may wait."""
+        """Wait until the guest has ended and everything is undone; return its status as a shell gives it: 137 is SIGKILL. Any number of tasks may
+        wait."""
         status = await self.process.wait()
         if status >= 0:
             return status
-        # somebody killed the keeper itself: the guest has died with it, what reads our orders does not know, and undoing is left to us
+        # somebody killed the keeper itself: the guest has died with it, the shell that reads the orders does not know, and this server must undo
+        # everything
         assert self.process.stdin is not None
         await self.process.stdin.aclose()
         await trio.run_process(self._undo, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         return 128 - status
 
     async def end(self) -> None:
-        """Kill the guest, and wait until all is undone. Once the order is given a cancelled wait changes nothing."""
+        """Kill the guest, and wait until everything is undone. After the order, a cancelled wait changes nothing."""
         stdin = self.process.stdin
         assert stdin is not None
-        with trio.CancelScope(
-            shield=True
-        ):  # closing only closes a pipe; it must happen even on the way out of a cancelled task
+        # closing only closes a pipe, and must happen even in a cancelled task
+        with trio.CancelScope(shield=True):
             await stdin.aclose()
         await self.process.wait()
 
     async def close(self) -> None:
-        """Give back the pipes of a keeper that has ended."""
+        """Close the pipes of a keeper that has ended."""
         for pipe in (self.process.stdin, self.process.stdout):
             assert pipe is not None
             await pipe.aclose()
@@ -101,16 +102,17 @@ async def keep(
     after: Iterable[Sequence[str]] = (),
     descriptors: Sequence[int] = (),
 ) -> Keeper:
-    """Start a keeper of `directory` (made 0700 if it is not there, removed at the end) and of a command, if one is given.
+    """Start a keeper of `directory` (made 0700 if it does not exist, removed at the end) and of a command, if there is one.
 
-    `before` commands run first, in the keeper, so that nothing is made which nobody would undo; when one fails the command is not started. `after`
-    commands run at the end whatever came before. `crowd` runs the command in a PID namespace, for a guest of many processes (root only).
-    `descriptors` are inherited under their own numbers. Without a command the keeper waits for our end. When this returns the directory and all
-    that `before` made are there, and the command runs. Raises NineError (EIO, in the words of the command that failed). Cancelled, nothing stays.
+    `before` commands run first, in the keeper, so that nothing is made which nobody would undo; when one fails, the command does not start.
+    `after` commands run at the end, whatever came before. `crowd` runs the command in a PID namespace, for a guest of many processes (root only).
+    The command inherits `descriptors` under their own numbers. Without a command the keeper waits for this server's end. When this returns, the
+    directory and everything that `before` made are there, and the command runs. Raises NineError (EIO, in the words of the command that failed).
+    If cancelled, nothing stays.
     """
     tools.need("setpriv")
     if crowd:
-        # the shell between is PID 1: it reaps, and the signals that PID 1 does not get are not the guest's
+        # the shell in between is PID 1: it reaps, and the guest gets the signals that PID 1 does not get
         command = [
             tools.need("unshare"),
             *["--pid", "--fork", "--kill-child", "--", "/bin/sh", "-c"],

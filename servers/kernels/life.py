@@ -10,8 +10,8 @@ States (the words are kerf's, and IHK's):
     failed   it panicked, or ended while it was booting
     dead     it ended and nobody had asked for it: its process was killed
 
-`halt` and `kill` lead back to `loaded`, and so does a guest that halts itself. A guest that reboots is started again. Words that do not fit the state
-are refused; a word that fails leaves all as it was.
+`halt` and `kill` lead back to `loaded`, and so does a guest that halts itself. A guest that reboots starts again. A word that does not fit the
+state is refused, and a word that fails leaves everything as it was.
 """
 
 from __future__ import annotations
@@ -36,21 +36,22 @@ if TYPE_CHECKING:
 State = Literal["empty", "ready", "loaded", "active", "silent", "failed", "dead"]
 Restart = Literal["never", "always", "on-failure"]
 
-BOOT_SECONDS: Final = 60.0  # an emulated kernel takes 2 to 5, with Python 5 to 15; a busy machine several times that
+BOOT_SECONDS: Final = 60.0  # an emulated kernel takes 2 to 5, with Python 5 to 15; on a busy machine several times that
 SERVE_ENDED: Final = b"mk9p: serve ended with status"  # guest/boot.sh
-LONGEST_LINE: Final = 4096  # bytes of an unfinished line on the console, in which words are still looked for
+LONGEST_LINE: Final = 4096  # bytes of an unfinished line on the console in which words are still looked for
 LONGEST_DIRECTORY: Final = 84  # characters: the names of sockets in it must stay below 108 (unix(7))
 
 
 class Report(Protocol):
-    """Who is told what happens: a kernel's name, a word, and what belongs to it."""
+    """Gets what happens: a kernel's name, a word, and its arguments."""
 
     def __call__(self, name: str, what: str, *args: object) -> None: ...
 
 
 @attrs.define(eq=False)
 class Kernel:
-    """One kernel, from its first setting to its deletion. `nursery` keeps the task that minds it while it runs; its end ends the kernel."""
+    """One kernel, from its first setting to its deletion. `nursery` has the task that watches it while it runs; the end of the nursery ends the
+    kernel."""
 
     spec: Spec
     backends: Mapping[str, Backend]
@@ -77,7 +78,7 @@ class Kernel:
         return self.spec.name
 
     def set(self, **values: object) -> None:
-        """Change settings (fields of Spec) of a kernel that is not running. Raises EBUSY for one that is, EINVAL for a value that cannot be."""
+        """Change settings (fields of Spec) of a kernel that is not running. Raises EBUSY for one that is, EINVAL for an impossible value."""
         self._idle()
         try:
             self.spec = attrs.evolve(self.spec, **values)  # type: ignore[arg-type]  # the fields are named by our own words
@@ -86,7 +87,7 @@ class Kernel:
         self._set(values)
 
     def use(self, name: str) -> None:
-        """Choose the backend. What was loaded for another must be loaded again."""
+        """Choose the backend. A kernel that was loaded for another backend must be loaded again."""
         self._idle()
         if name not in self.backends:
             raise NineError(errno.EINVAL, f"no backend {name}: one of {' '.join(self.backends)}")
@@ -103,9 +104,9 @@ class Kernel:
             self.report(self.name, "set", key, value)
 
     async def load(self, kernel: str = "", *, initrd: Path | None = None, cmdline: str = "") -> None:
-        """Have a kernel at hand: fetch it if need be, build its initramfs. "" is the backend's own choice.
+        """Get a kernel: fetch it if necessary, and build its initramfs. "" is the backend's own choice.
 
-        Raises NineError that says what to do when it is not to be had; then all is as before. Cancelled likewise.
+        Raises NineError that says what to do when it cannot be had; then everything is as before, and so it is if cancelled.
         """
         self._idle()
         chosen = self.backends[self.backend]
@@ -122,9 +123,9 @@ class Kernel:
         self.report(self.name, "progress", line)
 
     async def start(self) -> None:
-        """Start the kernel. Returns when its process was started; `active` comes when it serves.
+        """Start the kernel. Returns when its process has started; `active` comes when it serves.
 
-        Raises EINVAL if nothing is loaded, EBUSY if it runs, and the backend's own errors; after any of them it is as it was.
+        Raises EINVAL if nothing is loaded, EBUSY if it runs, and the backend's own errors; after any of them everything is as it was.
         """
         self._idle()
         if not self.spec.kernel:
@@ -133,7 +134,7 @@ class Kernel:
 
     async def _start(self) -> None:
         if len(str(self.directory)) > LONGEST_DIRECTORY:
-            raise NineError(errno.ENAMETOOLONG, f"{self.directory}: too long a path for the sockets in it")
+            raise NineError(errno.ENAMETOOLONG, f"{self.directory}: the path is too long for the sockets in it")
         self._busy = True
         try:
             running = await self.backends[self.backend].start(self.spec, self.directory)
@@ -183,7 +184,7 @@ class Kernel:
         return self.reason
 
     def forget(self) -> None:
-        """Say that the kernel is deleted: whoever waits for it is told. Raises EBUSY if it runs."""
+        """Mark the kernel as deleted, and tell those who wait for it. Raises EBUSY if it runs."""
         self._idle()
         self.console.close()
         self._change.unpark_all()
@@ -203,7 +204,7 @@ class Kernel:
         self._change.unpark_all()
 
     async def _mind(self, running: Running) -> None:
-        """Follow one life of the kernel to its end, and start the next if there is to be one."""
+        """Follow one life of the kernel to its end, and start the next one if there is to be one."""
         try:
             async with trio.open_nursery() as nursery:
                 boot = trio.CancelScope()
@@ -212,13 +213,13 @@ class Kernel:
                 reason = await running.wait()
                 boot.cancel()
         finally:
-            with trio.CancelScope(shield=True):  # bounded: a keeper kills at once
+            with trio.CancelScope(shield=True):  # this takes limited time: a keeper kills at once
                 await running.kill()
                 await running.close()
             self.running = None
             self._over.set()
         self._end(reason)
-        # one that ends before it serves would only end again
+        # a kernel that ends before it serves would only end again
         if self._booted and not self._asked and (reason == "rebooted" or self.restart == "always" or self._mends()):
             try:
                 await self._start()
@@ -227,7 +228,7 @@ class Kernel:
                 self._enter("failed", "failed", self.reason)
 
     def _end(self, reason: str) -> None:
-        """Take down why a life ended."""
+        """Note why a life ended."""
         self.ends += 1
         self.reason = reason
         if self._asked or (reason == "halted" and self._booted):
@@ -245,7 +246,7 @@ class Kernel:
         return self.restart == "on-failure" and self.state in ("failed", "dead")
 
     async def _drain(self, running: Running, boot: trio.CancelScope) -> None:
-        """Keep the console, and look in it for the words that tell that the kernel can be used, or that its serving has failed."""
+        """Keep the console, and look in it for the words that say that the kernel can be used, or that its serving has failed."""
         words, line = self.spec.ready, b""
         while data := await running.receive():
             self.console.add(data)
@@ -268,6 +269,6 @@ class Kernel:
             self._keep_silent(f"not serving {BOOT_SECONDS:.0f} s after its start")
 
     def _keep_silent(self, reason: str) -> None:
-        if self.state != "silent":  # its serving is tried again every second, and fails again
+        if self.state != "silent":  # it tries to serve again every second, and fails again
             self.reason = reason
             self._enter("silent", "silent", reason)

@@ -1,9 +1,9 @@
-"""Kernels out of Debian packages: fetched with apt-get, unpacked into a cache, never installed.
+"""Kernels from Debian packages: fetched with apt-get, unpacked into a cache, never installed.
 
 Rules:
 * A cache entry is complete or absent: it is made beside its place, under a lock that another process may hold, and renamed into it.
 * A metapackage (`linux-image-amd64`) is resolved when it is fetched: packages with an ABI number in their name vanish from the mirrors.
-* What was fetched once is used from then on, without a network; only what an older mk9p unpacked, and so kept less of, is fetched again if it can be.
+* What was fetched once is used from then on, without a network. Only an entry of an older mk9p, which kept less, is fetched again if possible.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
 LISTS: Final = Path("/var/lib/apt/lists")
-# The image and the modules that guests have use for: a tenth of the package.
+# The image and the modules that guests can use: a tenth of the package.
 KEEP: Final = re.compile(
     r"^\./(boot/vmlinuz|usr/bin/linux\.uml|(usr/)?lib/.*/kernel/(fs|block|crypto|lib|arch/x86/crypto|"
     r"net/(9p|vmw_vsock|core|802|llc|ipv4|ipv6|bridge|sched)|drivers/(virtio|block|char|acpi|input|misc|nvdimm|dax|vhost|uio|i2c|hwmon|cpufreq|"
     r"net/[a-z_]+\.ko|usb/(host|storage|common|core|serial|class)|scsi/(sd_mod|scsi_mod|scsi_common|virtio_scsi))))"
 )
-KEPT: Final = ".kept"  # in an entry: the KEEP that it was unpacked by
+KEPT: Final = ".kept"  # in an entry: the KEEP that unpacked it
 
 
 def cache() -> Path:
@@ -49,7 +49,7 @@ def cache() -> Path:
 
 @asynccontextmanager
 async def locked(path: Path) -> AsyncIterator[None]:
-    """Hold a lock file against other processes and tasks. Cancellable while it waits; a dead holder's lock is free."""
+    """Hold a lock file against other processes and tasks. Cancellable while it waits. The lock of a dead holder is free."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         while True:
@@ -66,8 +66,8 @@ async def fetch(
 ) -> None:
     """Unpack a Debian package into `place`, unless it is there.
 
-    `finish(folder, package)` is run in a thread on the unpacked folder, before it takes its name. `report` gets lines for people. Raises NineError
-    that says what to do: a tool that is missing, lists that were never fetched, a package that is not to be had. Cancelled or killed, it leaves no
+    A thread runs `finish(folder, package)` on the unpacked folder, before the folder takes its name. `report` gets lines for people. Raises
+    NineError that says what to do: a tool is missing, lists were never fetched, there is no such package. If cancelled or killed, it leaves no
     half entry.
     """
     if _there(place):
@@ -75,9 +75,8 @@ async def fetch(
     async with locked(place.with_name(f".{place.name}.lock")):
         if _there(place):
             return
-        part = place.with_name(
-            f".{place.name}.part"
-        )  # the lock's holder alone touches it; what is there is of one that was killed
+        # only the holder of the lock touches it; what is there comes from a process that was killed
+        part = place.with_name(f".{place.name}.part")
         await trio.to_thread.run_sync(shutil.rmtree, part, True)
         part.mkdir()
         try:
@@ -91,13 +90,13 @@ async def fetch(
         except NineError as error:
             if not _older(place):
                 raise
-            report(f"{place} is of an older mk9p, and stays so: {error}")
+            report(f"{place} belongs to an older mk9p, and stays: {error}")
         finally:
             shutil.rmtree(part, ignore_errors=True)
 
 
 def _exchange(part: Path, place: Path) -> None:
-    """Let a finished folder take its place, and remove what an older mk9p had there."""
+    """Put a finished folder in its place, and remove what an older mk9p had there."""
     if place.exists():
         old = place.with_name(f".{place.name}.old")
         shutil.rmtree(old, ignore_errors=True)

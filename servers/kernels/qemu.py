@@ -1,12 +1,12 @@
-"""Kernels under QEMU, emulated (TCG): any x86-64 kernel, with several CPUs, PCI, hotplug; no KVM and no root needed.
+"""Kernels under QEMU, emulated (TCG): any x86-64 kernel, with several CPUs, PCI, hotplug; it needs neither KVM nor root.
 
 What was learned (each was measured over tens of boots):
-* `-accel tcg` outright: a /dev/kvm may be there and not run ordinary guests. `thread=single`: with one thread a CPU, kernels panic now and then
-  while they patch their own text. Machine `pc`: `microvm` often hangs in its clock calibration.
+* `-accel tcg` always: a /dev/kvm may be there and not run ordinary guests. `thread=single`: with one thread for each CPU, kernels panic now and
+  then while they patch their own text. Machine `pc`: `microvm` often hangs in its clock calibration.
 * A virtserialport waits when the socket behind it is full. A virtconsole (a tty, /dev/hvcN) does not: QEMU drops what the guest says
-  (hw/char/virtio-console.c, flush_buf), and then the conversation stands still, after megabytes. So the tree is served on a port, and the namespace
-  comes on one. v9fs itself takes a tty and refuses a port, which has no read_iter: `mk9p mount` puts a relay between.
-* The device pvpanic tells of a panic at once; `-no-reboot` makes a reboot an end, which whoever started us answers with a new start.
+  (hw/char/virtio-console.c, flush_buf), and then the conversation stands still, after megabytes. So a port carries the tree, and another port the
+  namespace. v9fs itself takes a tty and refuses a port, which has no read_iter: `mk9p mount` puts a relay between.
+* The device pvpanic reports a panic at once. `-no-reboot` turns a reboot into an end, after which whoever started the kernel starts it again.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-CMDLINE: Final = (
-    "quiet panic=-1 cryptomgr.notests no_timer_check console=ttyS0"  # no crypto self-tests: 0.3 s of a boot
-)
+# without crypto self-tests, which take 0.3 s of a boot
+CMDLINE: Final = "quiet panic=-1 cryptomgr.notests no_timer_check console=ttyS0"
 SERVE_PORT: Final = 1  # 0 is a console's
 SERVE: Final = f"/dev/vport0p{SERVE_PORT}"
 NAMESPACE_PORT: Final = 2
@@ -50,7 +49,7 @@ class Monitor:
     reason: str = ""
 
     async def command(self, word: str, **arguments: Any) -> None:
-        """Give an order; its answer is of no use. Raises NineError (EIO) when QEMU is gone."""
+        """Give an order; nobody needs its answer. Raises NineError (EIO) when QEMU is gone."""
         import json
 
         await self.channel.send(json.dumps({"execute": word, "arguments": arguments}).encode() + b"\n")
@@ -97,9 +96,9 @@ class Qemu:
         """Start QEMU in a keeper."""
         image, initrd = await self._prepare(spec, images.silent)
         own, serve, namespace = directory / "own", "run/serve", "line/namespace"
-        placed = os.geteuid() == 0  # else the guest sees what who started it sees
+        placed = os.geteuid() == 0  # else the guest sees what the user who started it sees
         user = emulator.user(spec.name) if placed and not spec.devices else None
-        seen = emulator.OWN if user is not None else str(own)  # its own place as QEMU has it
+        seen = emulator.OWN if user is not None else str(own)  # its own place as QEMU sees it
         with channel.Channels() as pairs:
             console, monitor = pairs.open(), Monitor(pairs.open())
             talk = pairs.open() if spec.agent else None
@@ -153,7 +152,7 @@ class Qemu:
                     "-device",
                     f"virtserialport,chardev=serve,nr={SERVE_PORT},name=mk9p",
                 ),
-                # the composer may come and go: QEMU calls again every second
+                # the composer may come and go: QEMU dials again every second
                 *(
                     "-chardev",
                     f"socket,id=namespace,path={seen}/{namespace},reconnect=1",

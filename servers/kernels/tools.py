@@ -1,4 +1,4 @@
-"""Programs that this folder runs, and the one line that says what to do when one is not there."""
+"""Programs that this folder runs, and the one line that says what to do when one is missing."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ PACKAGES: Final = {
 
 
 def path() -> str:
-    """Return $PATH with the folders of administration at its end, which an ordinary user's often lacks."""
+    """Return $PATH with the folders of administration at its end, which the path of an ordinary user often lacks."""
     return os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
 
 
 def need(program: str) -> str:
     """Return the path of a program.
 
-    Raises NineError (ENOENT) with the package to install when it is not there.
+    Raises NineError (ENOENT) with the package to install when it is missing.
     """
     found = shutil.which(program, path=path())
     if found is None:
@@ -42,6 +42,6 @@ def need(program: str) -> str:
 
 
 def need_root(what: str) -> None:
-    """Raise NineError (EPERM) saying that `what` needs root, unless we are."""
+    """Raise NineError (EPERM) saying that `what` needs root, unless this process is root."""
     if os.geteuid() != 0:
         raise NineError(errno.EPERM, f"{what}: run as root")

@@ -2,11 +2,12 @@
 
 What was learned:
 * Its ttys stop receiving for good after a burst of some 4 KiB, so 9P goes over TCP: a tap in a network namespace of this guest alone, where the
-  guest is 10.0.2.15 and we are 10.0.2.2. Nothing of it can be seen from outside that namespace. Inside the guest all of its users see it: so the
-  guest serves none but us, and who listens at our end asks for a port that only root has (the composer does).
-* It is a crowd of processes, which it does not always take along: so it lives in a PID namespace of its own.
-* Whoever is root in it can make this process do anything: so it is a user of its own, and sees nothing of this machine but programs (emulator.py).
-* linux.uml 6.1 dies on CPUs with AMX, but for the shim `umlfp.c`, which is compiled when it is first needed.
+  guest is 10.0.2.15 and the host is 10.0.2.2. Nothing outside that namespace can see it. Inside the guest all its users can. So the guest serves
+  only the host, and the listener on the host asks for a port that only root can have (the composer does).
+* It is a crowd of processes, and does not always take them along: so it lives in a PID namespace of its own.
+* Whoever is root in it can make this process do anything: so it has a user of its own, and sees nothing of this machine except programs
+  (emulator.py).
+* linux.uml 6.1 dies on CPUs with AMX, except with the shim `umlfp.c`, which is compiled when it is first needed.
 * It reboots by executing itself again.
 """
 
@@ -78,8 +79,8 @@ class Uml:
             [*net, "link", "set", "tap0", "up"],
             *emulator.prepared(own, user),
             *(_exchange(own, user) if spec.agent else ()),
-            # nobody but root can enter the namespace, and no user of the guest can come from our address: so the names that come from there are
-            # those of our own peers
+            # Only root can enter the namespace, and no user of the guest can come from the host's address: so the names that come from there are
+            # those of the host's own peers.
             *spec.lay(own, f"tcp!{GUEST}!{PORT}", "--trust", "--from", HOST),
         ]
         with channel.Channels() as pairs:
@@ -126,7 +127,7 @@ class Uml:
 
 
 def _exchange(own: Path, user: int) -> list[list[str]]:
-    """Return the commands that make the agent's folder; nothing can be put in the place of its two files, whoever writes them."""
+    """Return the commands that make the agent's folder. Nobody can put anything in the place of its two files, whoever writes them."""
     folder = own / "agent"
     return [
         ["install", "-d", "-m", "755", str(folder)],
@@ -141,11 +142,11 @@ def judge(status: int) -> str:
 
 
 def ask(mconsole: Path, command: str) -> None:
-    """Send an order to a user-mode Linux's management console; its answer is of no use. Raises NineError (EIO) when it is not there."""
+    """Send an order to a user-mode Linux's management console; nobody needs its answer. Raises NineError (EIO) when it is gone."""
     data = command.encode()
     request = struct.pack("<III512s", MCONSOLE_MAGIC, MCONSOLE_VERSION, len(data), data)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as end:
-        end.bind("")  # a name of the host's choice: UML complains when it cannot answer
+        end.bind("")  # the host chooses the name: UML complains when it cannot answer
         try:
             end.sendto(request, str(mconsole))
         except OSError:
@@ -153,7 +154,7 @@ def ask(mconsole: Path, command: str) -> None:
 
 
 async def shim(report: Callable[[str], None]) -> Path:
-    """Return the shim that linux.uml needs on some CPUs, compiled into the cache when it is not there."""
+    """Return the shim that linux.uml needs on some CPUs, and first compile it into the cache if it is missing."""
     source = SHIM.read_bytes()
     path = packages.cache() / f"umlfp-{hashlib.sha256(source).hexdigest()[:16]}.so"
     if not path.exists():

@@ -1,7 +1,7 @@
-"""The network of a kernel, after Plan 9's ip(3) and ndb(8): who has it opens connections there, as if he were there.
+"""The network of a kernel, after Plan 9's ip(3) and ndb(8): a client that has it opens connections there, as if it were there.
 
-The manual is docs/files/net.md. streams.py and udp.py (with port.py) are conversations, sockets.py what waits, names.py cs and dns; interfaces.py,
-routes.py, neighbours.py and ndb.py are what netlink.py asks and tells the kernel.
+The manual is docs/files/net.md. streams.py and udp.py (with port.py) are conversations, sockets.py does the waiting, names.py is cs and dns.
+interfaces.py, routes.py, neighbours.py and ndb.py show and change what netlink.py asks the kernel.
 """
 
 import os
@@ -23,9 +23,9 @@ from mk9p.tree import Dir, Text
 
 @asynccontextmanager
 async def tree(*, root: str = "/") -> AsyncIterator[Dir]:
-    """Give the directory; when it is left, all connections have been ended.
+    """Give the directory. When the caller leaves it, all connections have ended.
 
-    The network is that of the namespace that this process is in; below `root` only its counters (/proc/net) and /etc/resolv.conf are looked for.
+    The network is that of this process's namespace. `root` matters only for its counters (/proc/net) and /etc/resolv.conf.
     """
     tcp = streams.conversations(streams.TCP, partial(counters, root, "Tcp", "TcpExt"))
     vsock = streams.conversations(streams.VSOCK, str)

@@ -1,7 +1,7 @@
-"""Addresses as ip(3) writes them, `ADDR!PORT`, and the sockets' own.
+"""Addresses as ip(3) writes them, `ADDR!PORT`, and as sockets have them.
 
-An address is a number: cs translates names. IPv6 sockets of this room take IPv4 as well (`::ffff:10.0.0.1`), which is shown as what it is. vsock's
-are `CID!PORT`, a CID being a number, `local` or `host` (vsock(7)).
+An address is a number: cs translates names. IPv6 sockets here take IPv4 as well (`::ffff:10.0.0.1`), which is shown as IPv4. vsock's are
+`CID!PORT`; a CID is a number, `local` or `host` (vsock(7)).
 """
 
 import errno
@@ -21,27 +21,27 @@ _MAPPED: Final = "::ffff:"
 
 @attrs.frozen
 class Where:
-    """A socket's address: its family, and what bind(2) and connect(2) of Python take."""
+    """A socket's address: its family, and the argument of Python's bind(2) and connect(2)."""
 
     family: int
     address: Any
 
 
 def halves(text: str) -> tuple[str, str]:
-    """Take `ADDR!PORT` apart; a port alone is of any address."""
+    """Split `ADDR!PORT`; a port alone is of any address."""
     host, mark, port = text.partition("!")
     return (host, port) if mark else (ANY, host)
 
 
 def number(text: str, most: int) -> int:
-    """Return a port; raises EINVAL for what is none, a service's name too."""
+    """Return a port; raises EINVAL for anything else, also for the name of a service."""
     if not (text.isascii() and text.isdigit() and int(text) <= most):
         raise NineError(errno.EINVAL, f"bad port {text!r}: want a number; cs translates names")
     return int(text)
 
 
 def ip(text: str) -> Where | None:
-    """Return an IP address and port, None for the port of any address: `*!80`, `80`. Raises EINVAL with what is wrong."""
+    """Return an IP address and port, with None for the address of `*!80` and `80`, which is any. Raises EINVAL with what is wrong."""
     host, port = halves(text)
     wanted = number(port, 65535)
     if host == ANY:

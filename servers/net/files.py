@@ -1,4 +1,4 @@
-"""The files of a conversation that are opened in a way of their own."""
+"""The files of a conversation that open in a way of their own."""
 
 from collections.abc import Awaitable, Callable
 
@@ -17,7 +17,7 @@ class Opened(File):
 
 
 async def settled(waits: Awaitable[Handle], undo: Callable[[], None]) -> Handle:
-    """Return what is waited for; undo something if that fails."""
+    """Return the result of an awaitable; undo something if it fails."""
     try:
         return await waits
     except BaseException:

@@ -43,7 +43,8 @@ class Interface:
         return made
 
     async def status(self) -> str:
-        """Render the interface in one line, and its addresses in one each: address, mask, network, seconds that it is valid and preferred."""
+        """Render the interface in one line, and each of its addresses in another: address, mask, network, seconds for which it is valid and
+        preferred."""
         link, addresses = await self._ask()
         stats = link.get_attr("IFLA_STATS64") or {}
         words: list[object] = ["device", link.get_attr("IFLA_IFNAME"), "maxtu", link.get_attr("IFLA_MTU")]
@@ -64,7 +65,7 @@ class Interface:
         return "".join(f"{line}\n" for line in lines)
 
     async def stats(self) -> str:
-        """Render all of the kernel's counters of the interface."""
+        """Render all counters that the kernel has of the interface."""
         link, _ = await self._ask()
         return fields(link.get_attr("IFLA_STATS64") or {})
 
@@ -92,26 +93,26 @@ class Interface:
         await self._set("up", state="up")
 
     async def down(self) -> None:
-        """Stop it; its routes go."""
+        """Stop it; its routes go away."""
         await self._set("down", state="down")
 
     async def mtu(self, n: int) -> None:
-        """Set the largest packet's size in bytes; refused below IPv4's least, 68, where the kernel would silently drop all its addresses."""
+        """Set the size of the largest packet in bytes. Refuses less than IPv4's least, 68, where the kernel would silently drop all addresses."""
         if n < 68:
-            raise NineError(errno.EINVAL, f"mtu {n}: IPv4 needs 68 at least")
+            raise NineError(errno.EINVAL, f"mtu {n}: IPv4 needs at least 68")
         await self._set(f"mtu {n}", mtu=n)
 
     async def _set(self, what: str, **values: object) -> None:
         await netlink(lambda ip: ip.link("set", index=self.number, **values), what)
 
     async def add(self, addr: str, mask: str = "", remote: str = "") -> None:
-        """Give it an address; without a mask the address stands alone. `remote` is the other end of a point-to-point link."""
+        """Give it an address; without a mask it is a single address. `remote` is the other end of a point-to-point link."""
         host, bits = _with_mask(addr, mask)
         ends = {"local": host, "address": address(remote)} if remote else {"address": host}
         await netlink(lambda ip: ip.addr("add", index=self.number, prefixlen=bits, **ends), f"add {addr}")
 
     async def remove(self, addr: str, mask: str = "") -> None:
-        """Take an address from it, whatever its mask if none is said."""
+        """Remove an address; without a mask, whatever its mask is."""
         host, bits = _with_mask(addr, mask)
         found = [length for known, length, _ in (await self._ask())[1] if known == host]
         if not found:

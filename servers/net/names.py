@@ -1,7 +1,7 @@
-"""cs and dns: a question is written, its answers are read (ndb(8)).
+"""cs and dns: a client writes a question and reads its answers (ndb(8)).
 
-Each open file has a question of its own. An answer is a line, and a read gives one, from the start of the file or from where the question ended: a
-descriptor of Linux goes on there after its write.
+Each open file has a question of its own. An answer is a line, and a read gives one line, from the start of the file or from where the question
+ended: a descriptor of Linux goes on there after its write.
 """
 
 import errno
@@ -17,14 +17,14 @@ from mk9p.servers.net import address
 from mk9p.servers.net.files import Opened
 from mk9p.tree import Buffer, Change, Handle, Maybe
 
-_THREADS: Final = 16  # questions under way at once: a resolver that is silent keeps each for many seconds
+_THREADS: Final = 16  # questions at the same time: a silent resolver keeps each for many seconds
 _NETWORKS: Final = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 _FAMILIES: Final = {"ip": socket.AF_INET, "ipv6": socket.AF_INET6, "a": socket.AF_INET, "aaaa": socket.AF_INET6}
 _ARPA: Final = (".in-addr.arpa", ".ip6.arpa")
 
 
 class Question(Handle):
-    """One open file: the last question's answers, and where in the file they begin."""
+    """One open file: the answers to the last question, and where in the file they begin."""
 
     def __init__(self, ask: Callable[[str], Maybe[list[str]]]) -> None:
         self.ask = ask
@@ -57,7 +57,7 @@ class Question(Handle):
 
 
 def cs() -> Opened:
-    """Return the connection server: `tcp!host!service` gives lines `/net/tcp/clone addr!port`, the way to call by and what to tell it."""
+    """Return the connection server: `tcp!host!service` gives lines `/net/tcp/clone addr!port`, the file to open and the text to write to it."""
     threads = trio.CapacityLimiter(_THREADS)
 
     async def ask(question: str) -> list[str]:
@@ -109,13 +109,13 @@ async def _look(threads: trio.CapacityLimiter, host: str | None, service: str | 
 
 
 async def _in_thread(threads: trio.CapacityLimiter, work: Callable[..., Any], *args: Any) -> Any:
-    """Ask the C library, which follows /etc/nsswitch.conf, hosts and resolv.conf; raises EHOSTUNREACH, EINVAL for a service, EAGAIN for no answer."""
+    """Ask the C library, which follows /etc/nsswitch.conf, hosts and resolv.conf. Raises EHOSTUNREACH, EINVAL for a service, EAGAIN for no answer."""
 
     def run() -> Any:
         try:
             return work(*args)
         except socket.gaierror as error:
-            return error  # an OSError whose errno is none
+            return error  # an OSError without an errno
         except UnicodeError:
             return socket.gaierror(socket.EAI_NONAME, "no such name")
 
@@ -130,7 +130,7 @@ async def _in_thread(threads: trio.CapacityLimiter, work: Callable[..., Any], *a
 
 
 def _of_arpa(name: str) -> str:
-    """Return the address that a name of the reverse tree means; others as they are."""
+    """Return the address that a name of the reverse tree means; return other names unchanged."""
     plain = name.lower().rstrip(".")
     suffix = next((suffix for suffix in _ARPA if plain.endswith(suffix)), None)
     if suffix is None:

@@ -1,4 +1,4 @@
-"""ndb: what this kernel knows of its own network, as an entry of ndb(6): addresses, the default router, its name, and who resolves names."""
+"""ndb: what this kernel knows of its own network, as an entry of ndb(6): addresses, the default router, its name, and the name servers."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""arp: who is at which hardware address on the networks that are reached directly, IPv6's neighbours too (ip(3)): `medium state ip mac interface`."""
+"""arp: the hardware addresses on the networks that the kernel reaches directly, with IPv6's neighbours (ip(3)): `medium state ip mac interface`."""
 
 import errno
 from typing import Any, Final
@@ -7,8 +7,8 @@ from mk9p.errors import NineError
 from mk9p.servers.net.netlink import FAMILIES, address, interface_names, interface_number, netlink
 from mk9p.tree import Ctl
 
-_STATES: Final = {1: "WAIT", 32: "FAIL"}  # NUD_INCOMPLETE, NUD_FAILED; all others have an address that is used: OK
-_NOARP: Final = 0x40  # multicast and the loopback: nobody was asked
+_STATES: Final = {1: "WAIT", 32: "FAIL"}  # NUD_INCOMPLETE, NUD_FAILED; all other states have an address in use: OK
+_NOARP: Final = 0x40  # multicast and the loopback: the kernel asked nobody
 
 
 def _entries(ip: Any) -> list[Any]:
@@ -16,7 +16,7 @@ def _entries(ip: Any) -> list[Any]:
 
 
 async def show() -> str:
-    """Render the table; addresses of hardware are hexadecimal, without colons."""
+    """Render the table; hardware addresses are hexadecimal, without colons."""
     entries, names = await netlink(_entries), interface_names()
     return "".join(
         f"ether {_STATES.get(n['state'], 'OK')} {n.get_attr('NDA_DST')} "
@@ -26,7 +26,7 @@ async def show() -> str:
 
 
 async def add(ip: str, mac: str, ifc: str = "") -> None:
-    """Say who is where, until it is deleted; without an interface, on that which the routes lead to."""
+    """Add a neighbour, which stays until it is deleted. Without an interface, use the one that the routes lead to."""
     host, plain = address(ip), mac.replace(":", "").lower()
     if len(plain) != 12 or set(plain) - set("0123456789abcdef"):
         raise NineError(errno.EINVAL, f"bad hardware address {mac!r}: want 525400123456")
@@ -41,7 +41,7 @@ async def add(ip: str, mac: str, ifc: str = "") -> None:
 
 
 async def delete(ip: str) -> None:
-    """Forget an address; raises ENOENT for one that is not known."""
+    """Delete an address; raises ENOENT for an unknown one."""
     host = address(ip)
 
     def do(route: Any) -> None:
@@ -55,7 +55,7 @@ async def delete(ip: str) -> None:
 
 
 async def flush() -> None:
-    """Forget all."""
+    """Delete all of them."""
 
     def do(route: Any) -> None:
         for entry in _entries(route):

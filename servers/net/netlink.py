@@ -1,7 +1,7 @@
-"""Asking and telling the kernel by netlink, with pyroute2.
+"""Ask the kernel and change its settings by netlink, with pyroute2.
 
-It is imported when it is first needed, and works in threads: its import takes an emulated kernel a second or two, and it waits for answers in a way
-of its own. Without it the files that need it say so, and everything else works.
+pyroute2 is imported when it is first needed, and works in threads: its import takes an emulated kernel a second or two, and it waits for answers
+in its own way. Without it the files that need it say so, and everything else works.
 """
 
 import errno
@@ -20,7 +20,7 @@ FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 
 
 async def netlink(do: Callable[[Any], T], what: str = "") -> T:
-    """Return what `do(IPRoute)` returns; raises the kernel's errno, whose words begin with `what`, and ENOSYS without pyroute2."""
+    """Return what `do(IPRoute)` returns. Raises the kernel's errno, with words that begin with `what`, and ENOSYS without pyroute2."""
     return await trio.to_thread.run_sync(_netlink, do, what)
 
 
@@ -45,7 +45,7 @@ def interface_names() -> dict[int, str]:
 
 
 def interface_number(name: str) -> int:
-    """Return an interface's number by its name, or by itself; raises ENODEV."""
+    """Return an interface's number by its name, or by the number itself; raises ENODEV."""
     for number, known in socket.if_nameindex():
         if name in (known, str(number)):
             return number

@@ -1,7 +1,7 @@
-"""A socket of udp, shared by an announcement and the calls that came through it.
+"""A socket of udp. An announcement and the calls that came through it share it.
 
-There is no task that reads it: whoever waits reads for all, and puts what is not his own into the queue of whose it is. What nobody waits for stays
-with the kernel, and is dropped there when it is too much.
+No task reads it: whoever waits reads for all, and puts datagrams for others into their queues. What nobody waits for stays with the kernel, which
+drops it when it is too much.
 """
 
 import socket
@@ -22,7 +22,7 @@ _ROOM: Final = 64  # for either kind of control message
 
 @attrs.frozen
 class Datagram:
-    """What came: from whom, and to which of our addresses (16 bytes)."""
+    """A datagram: from whom it came, and to which local address (16 bytes)."""
 
     data: bytes
     peer: Any
@@ -31,7 +31,7 @@ class Datagram:
 
 @attrs.define(eq=False)
 class Port:
-    """A socket and those who share it. `rest` is for whom no queue is there; without it, he is a call."""
+    """A socket and those who share it. `rest` gets the datagrams of senders without a queue; without `rest` such a sender is a call."""
 
     link: Socket
     users: int = 1
@@ -42,7 +42,7 @@ class Port:
     waits: set[trio.CancelScope] = attrs.field(factory=set)
 
     def take(self, mine: deque[Any]) -> Any:
-        """Return the first of a queue, None if nothing has come for it; what came for others is put into theirs, and they are woken."""
+        """Return the first datagram of a queue, None if nothing has come for it. Put what came for others into their queues, and wake them."""
         sock = self.link.sock
         while not mine and sock is not None:
             try:
@@ -55,7 +55,7 @@ class Port:
         return mine.popleft() if mine else None
 
     async def wait(self) -> None:
-        """Wait until something may have come, or until woken."""
+        """Wait until something may have come, or somebody calls `wake`."""
         with trio.CancelScope() as scope:
             self.waits.add(scope)
             try:
@@ -64,7 +64,7 @@ class Port:
                 self.waits.discard(scope)
 
     def wake(self) -> None:
-        """Wake all who wait, to look again."""
+        """Wake all who wait, so they look again."""
         for scope in self.waits:
             scope.cancel()
 
@@ -79,7 +79,7 @@ class Port:
             queue.append(datagram)
 
     def leave(self, peer: Any) -> None:
-        """Count off one user; the last one closes the socket."""
+        """Count one user less; the last one closes the socket."""
         if peer is None:
             self.announced, self.rest = False, None
             for caller in self.calls:
@@ -94,7 +94,7 @@ class Port:
 
 
 def _local_of(control: list[tuple[int, int, bytes]]) -> bytes:
-    """Return to which of our addresses a datagram came."""
+    """Return the local address that a datagram came to."""
     for level, kind, data in control:
         if (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO):
             return bytes(data[:16])
@@ -104,7 +104,7 @@ def _local_of(control: list[tuple[int, int, bytes]]) -> bytes:
 
 
 def packed(host: str) -> bytes:
-    """Return an address as 16 bytes, an IPv4 one as Plan 9 and Linux both have it: ::ffff:a.b.c.d."""
+    """Return an address as 16 bytes; an IPv4 address as Plan 9 and Linux both write it: ::ffff:a.b.c.d."""
     host = host.partition("%")[0]
     if ":" not in host:
         host = f"::ffff:{host}"

@@ -1,7 +1,7 @@
-"""iproute: the routes of the main table (ip(3)): a line a route, `target mask nexthop flags tag interface`.
+"""iproute: the routes of the main table (ip(3)), with a line for each: `target mask nexthop flags tag interface`.
 
-The flags are 4 or 6, and i for a network that is reached directly. The tag is who made the route, in the kernel's words: `kernel`, `boot`, `static`,
-`dhcp`, `ra` and others by number.
+The flags are 4 or 6, and i for a network that is reached directly. The tag says what made the route, in the kernel's words: `kernel`, `boot`,
+`static`, `dhcp`, `ra` and others, some by number.
 """
 
 import errno
@@ -48,7 +48,7 @@ async def show() -> str:
 
 
 async def default() -> dict[bool, str]:
-    """Return the router of all that no route is known for, where there is one, by whether it is for IPv6."""
+    """Return the default router, if there is one, by whether it is for IPv6."""
     routes = await netlink(_routes)
     return {
         r["family"] == socket.AF_INET6: r.get_attr("RTA_GATEWAY")
@@ -58,13 +58,15 @@ async def default() -> dict[bool, str]:
 
 
 async def add(target: str, mask: str, nexthop: str, ifc: str = "") -> None:
-    """Add a route by a router, or with `::` or `0.0.0.0` as next hop to what is reached directly through an interface."""
+    """Add a route by a router, or with `::` or `0.0.0.0` as next hop directly through an interface."""
     host, gateway = address(target), address(nexthop)
     values: dict[str, Any] = {"dst": f"{host}/{prefix(mask, host)}", "table": _TABLE}
     if gateway not in _NONE.values():
         values["gateway"] = gateway
     elif not ifc:
-        raise NineError(errno.EINVAL, "usage: add TARGET MASK NEXTHOP [IFC]: without a router it takes an interface")
+        raise NineError(
+            errno.EINVAL, "usage: add TARGET MASK NEXTHOP [IFC]: without a router you must name an interface"
+        )
     if ifc:
         values["oif"] = interface_number(ifc)
     await netlink(lambda ip: ip.route("add", **values), f"add {target}")
@@ -80,7 +82,7 @@ async def remove(target: str, mask: str, nexthop: str = "") -> None:
 
 
 async def flush() -> None:
-    """Remove all routes but those that the kernel made for the interfaces' own networks."""
+    """Remove all routes except those that the kernel made for the interfaces' own networks."""
 
     def do(ip: Any) -> None:
         for route in _routes(ip):
@@ -91,7 +93,7 @@ async def flush() -> None:
 
 
 def _same(route: Any) -> dict[str, Any]:
-    """Return what tells a route to `route del`."""
+    """Return what identifies a route for `route del`."""
     target = route.get_attr("RTA_DST") or _NONE[route["family"]]
     values: dict[str, Any] = {"dst": f"{target}/{route['dst_len']}", "table": _TABLE, "proto": route["proto"]}
     for key, name in (("gateway", "RTA_GATEWAY"), ("oif", "RTA_OIF"), ("priority", "RTA_PRIORITY")):

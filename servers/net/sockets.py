@@ -1,7 +1,7 @@
-"""One socket, owned: non-blocking, tried first and waited for only where it must be.
+"""One socket, owned and non-blocking: calls try first, and wait only when they must.
 
-What is tried takes effect whole or not at all, and nothing waits after it: so a cancelled read has lost nothing, a cancelled write written nothing,
-a cancelled accept leaves its call in the kernel's queue. Readers take turns, and writers.
+A try takes effect whole or not at all, and nothing waits after it. So a cancelled read has lost nothing, a cancelled write has written nothing,
+and a cancelled accept leaves its call in the kernel's queue. Readers take turns, and so do writers.
 """
 
 import array
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Socket:
-    """A socket and who waits for it. Closing it wakes them."""
+    """A socket and those who wait for it. Closing it wakes them."""
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -46,7 +46,7 @@ class Socket:
                     await trio.lowlevel.wait_readable(self.sock)
 
     async def read(self, do: Callable[[socket.socket], T], gone: Callable[[], T]) -> T:
-        """Return what `do` returns as soon as it need not wait; what `gone` does once it is closed."""
+        """Return what `do` returns as soon as it need not wait, or what `gone` does after the socket is closed."""
         while self.sock is not None:
             try:
                 return do(self.sock)
@@ -72,7 +72,7 @@ class Socket:
             return gone()
 
     async def connect(self, where: Where) -> None:
-        """Connect; raises the kernel's errno, ECANCELED if it was closed meanwhile. Whatever it raises, the caller closes it."""
+        """Connect; raises the kernel's errno, or ECANCELED if it was closed meanwhile. After an error the caller closes it."""
         sock = self.sock
         assert sock is not None
         if sock.family == socket.AF_INET6:
@@ -88,13 +88,12 @@ class Socket:
             if number:
                 raise OSError(number, os.strerror(number)) from None
         if sock.type == socket.SOCK_STREAM and sock.getsockname() == sock.getpeername():
-            raise NineError(
-                errno.ECONNREFUSED
-            )  # a free port of our own range may be the one that is dialled: TCP meets itself
+            # The kernel may choose as local port the very port that this call dials: then TCP connects to itself.
+            raise NineError(errno.ECONNREFUSED)
 
 
 def make(family: int, kind: int) -> socket.socket:
-    """Return a new socket, that of IPv6 for both families; raises EAFNOSUPPORT, saying so, for what this kernel has not."""
+    """Return a new socket, of IPv6 for both families; raises EAFNOSUPPORT, and says so, for what this kernel does not have."""
     try:
         sock = socket.socket(family, kind)
     except OSError as error:
@@ -108,7 +107,7 @@ def make(family: int, kind: int) -> socket.socket:
 
 
 def take(sock: socket.socket, where: Where | None, text: str) -> None:
-    """Give a socket the local address that was parsed from a text, port 0 being any that is free. Raises as bind(2)."""
+    """Give a socket the local address that was parsed from a text; port 0 is any free port. Raises as bind(2)."""
     if sock.type == socket.SOCK_STREAM:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if where is None:
@@ -117,12 +116,12 @@ def take(sock: socket.socket, where: Where | None, text: str) -> None:
         sock.bind((mapped(where) if sock.family == socket.AF_INET6 else where).address)
     except PermissionError:
         raise NineError(
-            errno.EACCES, f"{text}: ports below 1024 need CAP_NET_BIND_SERVICE, which the server has not"
+            errno.EACCES, f"{text}: ports below 1024 need CAP_NET_BIND_SERVICE, which the server does not have"
         ) from None
 
 
 def queued(sock: socket.socket, *, out: bool = False) -> int:
-    """Return how many bytes have come and were not read, or wait to be sent; 0 where the kernel does not tell."""
+    """Return how many bytes have come and wait for a reader, or wait to be sent; 0 where the kernel does not tell."""
     count = array.array("i", [0])
     try:
         fcntl.ioctl(sock, termios.TIOCOUTQ if out else termios.FIONREAD, count)

@@ -7,7 +7,7 @@ from mk9p.ktext import split_lines, split_words, whole
 
 
 def counters(root: str, *groups: str) -> str:
-    """Render the counters of some groups, as Tcp or TcpExt, one a line; of a group that this kernel has not, nothing."""
+    """Render the counters of some groups, such as Tcp or TcpExt, one on a line; nothing for a group that this kernel does not have."""
     net = Path(root, "proc/net")
     lines = []
     for group in groups:

@@ -1,7 +1,7 @@
 """One conversation of tcp or vsock: a socket that connects, or is announced and gives calls (ip(3)).
 
-It has at most one socket, which `connect`, `announce` and `bind` make and whose failures leave none. The state is the kernel's own where it tells
-one (TCP_INFO), and ours elsewhere. A conversation that was hung up may connect again.
+It has at most one socket, which `connect`, `announce` and `bind` make; if they fail, there is none. The state comes from the kernel where it tells
+one (TCP_INFO), and from this module elsewhere. After `hangup` a conversation may connect again.
 """
 
 import errno
@@ -35,13 +35,13 @@ STATES: Final = (
     "Listen",
     "Closing",
 )
-_PIECE: Final = 1 << 18  # bytes of one read at most: above what comes at once, and little to set aside
+_PIECE: Final = 1 << 18  # the most bytes of one read: more than what comes at once, and little to allocate
 _INFO: Final = 104  # bytes of tcp_info that every kernel has
 
 
 @attrs.frozen
 class Network:
-    """What tcp and vsock differ in: how addresses are written, and which words there are beside the common ones."""
+    """How tcp and vsock differ: how addresses are written, and which words each adds to the common ones."""
 
     name: str
     parse: Callable[[str], Where | None]
@@ -54,21 +54,21 @@ VSOCK: Final = Network("vsock", address.vsock)
 
 @attrs.define(eq=False)
 class Call:
-    """One conversation (mk9p.tree.Conversation). `link` is its socket, there from `connect`, `announce` or `bind` to `hangup`."""
+    """One conversation (mk9p.tree.Conversation). `link` is its socket, from `connect`, `announce` or `bind` to `hangup`."""
 
     network: Network
     number: int
     calls: Conversations
     link: Socket | None = None
     state: str = "Closed"
-    hung: bool = False  # it had a socket once: readers get the end, not an error
+    hung: bool = False  # it had a socket: readers get the end, not an error
     announced: str = ""
     dialled: str = ""
     keepalive_ms: int | None = None
     ttl_hops: int | None = None
     nodelay_on: bool | None = None
-    back: bytes = b""  # taken for somebody who has not got it
-    broken: int = 0  # the errno that the connection broke with: the kernel tells it once, and an end ever after
+    back: bytes = b""  # taken for a reader that has not got it
+    broken: int = 0  # the errno that the connection broke with: the kernel tells it once, and after that only an end
 
     def tree(self) -> Dir:
         words: dict[str, Callable[..., Any]] = {
@@ -115,7 +115,8 @@ class Call:
             return address.UNSET
 
     def status(self) -> str:
-        """Render the state, and what waits in the queues; for tcp the round trip's smoothed time, the retransmission's, and the segments' size."""
+        """Render the state, and what waits in the queues; for tcp also the smoothed round trip, the retransmission time, and the size of a
+        segment."""
         sock = self._open_socket()
         if sock is None or self.state != "Established":
             return f"{self.state}\n"
@@ -136,7 +137,7 @@ class Call:
             raise NineError(errno.EBUSY, f"the conversation is in use: {self.state}; hangup ends that")
 
     def _options(self, family: int) -> Iterator[tuple[int, int, int]]:
-        """Give the options that were asked for, as setsockopt(2) takes them."""
+        """Return the options that the client set, as setsockopt(2) takes them."""
         if self.ttl_hops is not None:
             yield socket.IPPROTO_IP, socket.IP_TTL, self.ttl_hops
             if family == socket.AF_INET6:
@@ -172,7 +173,7 @@ class Call:
         return self._make(where.family if where else address.any_family(), local)
 
     async def connect(self, address_: str, local: str = "") -> None:
-        """Connect to `ADDR!PORT`, from a local port or address if one is named, and return when the other side has answered."""
+        """Connect to `ADDR!PORT`, from LOCAL, a port or address, if there is one, and return when the other side has answered."""
         self._idle()
         where = self.network.parse(address_)
         if where is None or address.halves(address_)[0] == address.ANY:
@@ -193,7 +194,7 @@ class Call:
         self.state, self.dialled = "Established", join(["connect", address_, *filter(None, [local])])
 
     def announce(self, address_: str) -> None:
-        """Take calls to `ADDR!PORT`, or to a port of any address: `announce *!8080`, `announce 8080`; 0 is any port that is free."""
+        """Take calls to `ADDR!PORT`, or to a port of any address: `announce *!8080`, `announce 8080`; 0 is any free port."""
         self._idle()
         sock = self._bound(address_)
         try:
@@ -206,18 +207,18 @@ class Call:
         self.link, self.state, self.announced = Socket(sock), "Listen", join(["announce", address_])
 
     def bind(self, address_: str) -> None:
-        """Take a local address or port for the `connect` that follows."""
+        """Choose the local address or port for the next `connect`."""
         self._idle()
         sock = self._bound(address_)
         self._drop()
         self.link = Socket(sock)
 
     def hangup(self) -> None:
-        """End the connection or the announcement; who reads gets the end, who writes EPIPE."""
+        """End the connection or the announcement; readers get the end, writers get EPIPE."""
         self._drop()
 
     def reset(self) -> None:
-        """Break the connection off: the other side gets ECONNRESET in place of the end, and what was not sent yet is dropped."""
+        """Break the connection off: the other side gets ECONNRESET instead of the end, and what was not sent yet is dropped."""
         sock = self._open_socket()
         if sock is None or self.state != "Established":
             raise NineError(errno.ENOTCONN, "not connected")
@@ -225,14 +226,14 @@ class Call:
         self._drop()
 
     def shutdown(self) -> None:
-        """End our direction: the other side reads the end, and may go on writing."""
+        """End this side's direction: the other side reads the end, and may go on writing."""
         sock = self._open_socket()
         if sock is None or self.state != "Established":
             raise NineError(errno.ENOTCONN, "not connected")
         sock.shutdown(socket.SHUT_WR)
 
     def keepalive(self, ms: int = 30000) -> None:
-        """Ask the other side for a sign of life when nothing came for so many ms, and give it up after a few; 0 ends that."""
+        """Ask the other side for a sign of life when nothing came for `ms` ms, and give the connection up after a few questions; 0 ends that."""
         if not 0 <= ms <= 32767000:
             raise NineError(errno.EINVAL, "keepalive goes from 0 to 32767000 ms")
         self.keepalive_ms = ms
@@ -260,7 +261,7 @@ class Call:
     # Data and calls
 
     def _connected(self) -> Socket | None:
-        """Return the socket of the connection, None if it was hung up; raises ENOTCONN if there was none."""
+        """Return the socket of the connection, None after `hangup`; raises ENOTCONN if there was none."""
         if self.link and self.state == "Established":
             return self.link
         if self.hung:
@@ -270,7 +271,7 @@ class Call:
     def take(self, room: int) -> bytes | None:
         """Return at most `room` bytes that have come, None if there are none yet; b"" when the other side has ended, or after `hangup`.
 
-        Raises ECONNRESET, or what else the connection broke with, after what had come before, however often it is asked.
+        Raises ECONNRESET, or whatever else the connection broke with, after everything that came before it, however often somebody asks.
         """
         if self.back:
             piece, self.back = self.back[:room], self.back[room:]
@@ -289,7 +290,7 @@ class Call:
         return data
 
     def _broke(self, error: OSError) -> NineError:
-        """Note what a connection broke with; EPIPE says only that the other side reads no more."""
+        """Note what a connection broke with; EPIPE says only that the other side no longer reads."""
         if error.errno not in (None, errno.EPIPE):
             self.broken = error.errno
         return NineError(error.errno or errno.EIO)
@@ -300,7 +301,7 @@ class Call:
             await self.link.readable()
 
     def send(self, data: bytes) -> Maybe[int]:
-        """Send and return how much was taken, a byte at least; raises EPIPE when the other side reads no more, ECONNRESET when it is gone."""
+        """Send and return how much was taken, at least a byte. Raises EPIPE when the other side no longer reads, ECONNRESET when it is gone."""
         link = self._connected()
 
         def put(sock: socket.socket) -> int:
@@ -326,13 +327,13 @@ class Call:
         )
 
     def close(self) -> None:
-        """End it all."""
+        """End everything."""
         self._drop()
 
 
 @attrs.frozen
 class Data:
-    """One open `data` (mk9p.tree.Store): takes no more than was asked for, so that nothing is lost with who closes it."""
+    """One open `data` (mk9p.tree.Store). It takes no more than the reader asked for, so nothing is lost when a reader closes it."""
 
     call: Call
 
@@ -355,7 +356,7 @@ class Data:
 def _accept(sock: socket.socket) -> socket.socket:
     try:
         return sock.accept()[0]
-    except ConnectionAbortedError:  # it has gone again: wait for the next
+    except ConnectionAbortedError:  # the call has gone again: wait for the next
         raise BlockingIOError from None
 
 

@@ -1,7 +1,7 @@
 """udp: whole datagrams (ip(3)).
 
-`connect` is for one other side. `announce` takes datagrams from all: each new sender is a call, which `listen` gives as a conversation of its own, as
-Plan 9's does; or, after `headers`, each datagram comes through the announcement's own `data`, with its addresses in front.
+`connect` is for one other side. `announce` takes datagrams from all. Each new sender is a call, which `listen` gives as a conversation of its own,
+as in Plan 9. Or, after `headers`, each datagram comes through the announcement's own `data`, with its addresses in front.
 
 The calls of an announcement share its socket (port.py).
 """
@@ -35,13 +35,13 @@ class Udp:
     port: Port | None = None
     queue: deque[Datagram] = attrs.field(factory=deque)
     peer: Any = None
-    from_: bytes = NOWHERE  # the address of ours that the call came to, from which it is answered
-    how: str = ""  # the word that opened it
+    from_: bytes = NOWHERE  # the local address that the call came to, and that answers it
+    how: str = ""  # the word that opened the conversation
     listens: bool = False
     headed: bool = False
     hung: bool = False
     ttl_hops: int | None = None
-    last: Datagram | None = None  # that was taken: it may be given back
+    last: Datagram | None = None  # the last one that was taken: it may be given back
 
     def tree(self) -> Dir:
         words: dict[str, Callable[..., Any]] = {
@@ -109,7 +109,7 @@ class Udp:
         where = address.ip(local) if local else None
         sock = make(family or (where.family if where else address.any_family()), socket.SOCK_DGRAM)
         try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)  # Plan 9 has no such guard
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)  # Plan 9 has no such protection
             sock.setsockopt(socket.IPPROTO_IP, PKTINFO, 1)
             if sock.family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
@@ -124,7 +124,7 @@ class Udp:
         return self.port
 
     async def connect(self, address_: str, local: str = "") -> None:
-        """Exchange datagrams with `ADDR!PORT` alone, from a local port or address if one is named."""
+        """Exchange datagrams only with `ADDR!PORT`, from LOCAL, a port or address, if there is one."""
         where = address.ip(address_)
         if where is None:
             raise NineError(errno.EINVAL, f"{address_}: connect needs an address: ADDR!PORT")
@@ -140,23 +140,24 @@ class Udp:
         self.how, self.hung = join(["connect", address_, *filter(None, [local])]), False
 
     def announce(self, address_: str) -> None:
-        """Take datagrams to `ADDR!PORT`, or to a port of any address: `announce *!53`, `announce 53`; 0 is any port that is free."""
+        """Take datagrams to `ADDR!PORT`, or to a port of any address: `announce *!53`, `announce 53`; 0 is any free port."""
         port = self._open(address_)
         self.how, self.listens, self.hung = join(["announce", address_]), True, False
         port.rest = self.queue if self.headed else None
 
     def bind(self, address_: str) -> None:
-        """Take a local address or port for the `connect` that follows."""
+        """Choose the local address or port for the next `connect`."""
         self._open(address_)
 
     def headers(self) -> None:
-        """Put 52 bytes of addresses before each datagram, read and written (ip(3)); those of an announcement then all come through its `data`."""
+        """Put 52 bytes of addresses before each datagram, in reads and writes (ip(3)); an announcement's datagrams then all come through its
+        `data`."""
         self.headed = True
         if self.port and self.listens:
             self.port.rest = self.queue
 
     def hangup(self) -> None:
-        """End it; who reads gets the end."""
+        """End it; readers get the end."""
         if self.port:
             self.port.leave(self.peer)
             self.hung = bool(self.how)
@@ -179,13 +180,13 @@ class Udp:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, self.ttl_hops)
 
     def close(self) -> None:
-        """End it all."""
+        """End everything."""
         self.hangup()
 
     # Datagrams and calls
 
     def _port(self) -> Port | None:
-        """Return the port, None if it was hung up; raises ENOTCONN if there was none."""
+        """Return the port, None after `hangup`; raises ENOTCONN if there was none."""
         if self.port and self.how:
             if self.listens and not self.headed:
                 raise NineError(errno.EINVAL, "announced: open listen for the calls, or write headers to ctl")
@@ -195,7 +196,7 @@ class Udp:
         raise NineError(errno.ENOTCONN, "not connected")
 
     def take(self) -> bytes | None:
-        """Return the next datagram, None if there is none yet; b"" after `hangup`. An empty one cannot be told from the end, and is left out."""
+        """Return the next datagram, None if there is none yet; b"" after `hangup`. An empty datagram looks like the end, and is left out."""
         port = self._port()
         if port is None:
             return b""
@@ -211,7 +212,7 @@ class Udp:
         return HEADER.pack(packed(datagram.peer[0]), ours, ours, datagram.peer[1], here[1])
 
     def send(self, data: bytes) -> Maybe[int]:
-        """Send one datagram, whole or not at all: EMSGSIZE for one that is too large."""
+        """Send one datagram, whole or not at all: EMSGSIZE for a datagram that is too large."""
         port = self._port()
         if port is None:
             raise NineError(errno.EPIPE, "hung up")
@@ -237,7 +238,7 @@ class Udp:
         return port.link.write(do, _hung_up)
 
     async def listen(self, how: Open) -> Handle:
-        """Wait for a sender that is new and return the ctl of his conversation, in which he alone is heard and answered."""
+        """Wait for a new sender and return the ctl of its conversation, which hears and answers only this sender."""
         port = self.port
         if port is None or not self.listens:
             raise NineError(errno.EINVAL, "not announced")
@@ -258,7 +259,7 @@ class Udp:
 
 @attrs.frozen
 class Data:
-    """One open `data` (mk9p.tree.Store): each datagram is one reader's."""
+    """One open `data` (mk9p.tree.Store): each datagram goes to one reader."""
 
     talk: Udp
 
@@ -289,7 +290,7 @@ def _text(packed: bytes) -> str:
 
 
 def _from(family: int, ours: bytes) -> list[tuple[int, int, bytes]]:
-    """Return the control message that makes an address of ours a datagram's source."""
+    """Return the control message that makes a local address the source of a datagram."""
     if ours == NOWHERE:
         return []
     if family == socket.AF_INET6:

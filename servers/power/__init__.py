@@ -1,7 +1,7 @@
-"""power: what this kernel runs on, and how much of it it may use: supplies, power caps, frequencies. The files are those of docs/files/power.md.
+"""power: what this kernel runs on, and how much power it may use: supplies, power caps, frequencies. The files are those of docs/files/power.md.
 
-Everything is read from sysfs when it is asked for; kept are only the names that there were when the last event was told. All reading and setting is
-done in threads, of which there are few: a battery's controller may be slow, or dead.
+The server reads everything from sysfs when somebody asks. It keeps only the names that existed at the last event. A few threads do all reading and
+setting: a battery's controller may be slow, or dead.
 """
 
 import os
@@ -77,7 +77,7 @@ class Power:
         found = names(f"{self.root}/sys/{KINDS[kind]}")
         if kind != "cpufreq":
             return sorted(found)
-        policies = (name for name in found if _is_policy(name))  # beside governors, and switches
+        policies = (name for name in found if _is_policy(name))  # the folder also has governors and switches
         return sorted(policies, key=lambda name: int(name.removeprefix("policy")))
 
     def key(self, kind: str, name: str) -> object:
@@ -121,7 +121,7 @@ class Power:
         return Dir({"ctl": Ctl(slow, self.slow(settings)), "status": Text(self.slow(status)), **(more or {})})
 
     def status(self) -> str:
-        """Return a line a supply, a zone, a policy: PLACE KIND VALUE UNIT STATE NAME."""
+        """Return a line for each supply, zone and policy: PLACE KIND VALUE UNIT STATE NAME."""
         makers: dict[str, Callable[[str, str], Supply | Cap | Policy]] = {
             "supply": Supply,
             "cap": Cap,
@@ -134,7 +134,7 @@ class Power:
     # what is told
 
     def told(self, uevent: Uevent) -> None:
-        """Take a uevent: supplies and zones come and go, a supply changes. Policies come and go with their CPUs, without a word of their own."""
+        """Take a uevent: supplies and zones come and go, a supply changes. Policies come and go with their CPUs, without a uevent of their own."""
         if uevent.subsystem == "cpu":
             self.present.look()
             return
@@ -143,12 +143,12 @@ class Power:
             return
         place = f"{kind}/{uevent.name}"
         if uevent.action in ("add", "change"):
-            # of a supply the kernel does not tell that it came, only how it then is
+            # the kernel does not report that a supply came, only what it is like afterwards
             self.present.came(place)
         elif uevent.action == "remove":
             self.present.went(place)
         if uevent.action == "change" and (of := properties(uevent.values)).keys() - {"name", "type"}:
-            self.events.emit("change", place, *brief(of))  # one that is going tells no more than what it is
+            self.events.emit("change", place, *brief(of))  # a supply that is going tells only its kind
 
 
 def _is_policy(name: str) -> bool:

@@ -1,7 +1,7 @@
 """One zone of powercap: a part of the machine whose power is measured and limited (Documentation/power/powercap/powercap.rst).
 
-A zone has constraints, each a limit of the mean power over a window of time; the kernel numbers them, their names say which they are. How much energy
-was used is root's to know: from it the secrets of other processes have been read (CVE-2020-8694). So it is a file of its own.
+A zone has constraints, each a limit of the mean power over a window of time. The kernel numbers them, and their names say which they are. Only
+root may know how much energy was used: others have used it to read secrets of other processes (CVE-2020-8694). So it is in a file of its own.
 """
 
 import errno
@@ -28,7 +28,7 @@ class Cap:
     base: str
 
     def constraints(self) -> dict[str, str]:
-        """Return the constraints by name: how their files begin. One without a name has its number."""
+        """Return the constraints by name, with the prefix of their files. A constraint without a name has its number."""
         numbers = sorted(int(found[1]) for name in names(self.base) if (found := _LIMIT.fullmatch(name)))
         return {text(f"{self.base}/constraint_{n}_name", str(n)): f"{self.base}/constraint_{n}" for n in numbers}
 
@@ -41,7 +41,7 @@ class Cap:
     # what is read
 
     def reading(self) -> str:
-        """Return a line of the zone and its first limit, which is the one of the longest window; none for a way of control."""
+        """Return a line for the zone with its first limit, which is that of the longest window; nothing for a way of control."""
         first = next(iter(self.constraints().values()), "")
         limit = text(f"{first}_power_limit_uw", "-") if first else "-"
         zone = self.zone()
@@ -65,7 +65,7 @@ class Cap:
         return "".join(lines)
 
     def energy(self) -> str:
-        """Return `TIME_NS ENERGY_UJ RANGE_UJ`: when it was read, what was used, and where the counter begins anew."""
+        """Return `TIME_NS ENERGY_UJ RANGE_UJ`: when it was read, what was used, and where the counter begins again at 0."""
         now = time.time_ns()
         return f"{now} {text(f'{self.base}/energy_uj', '-')} {text(f'{self.base}/max_energy_range_uj', '-')}\n"
 
@@ -76,11 +76,11 @@ class Cap:
         change(f"{self._of(constraint)}_power_limit_uw", uw, f"the limit {constraint} of {self.name} cannot be {uw}")
 
     def window(self, constraint: str, us: int) -> None:
-        """Set over how many microseconds the limit is the mean."""
+        """Set the window of the limit in microseconds: the limit is for the mean over it."""
         change(f"{self._of(constraint)}_time_window_us", us, f"the window {constraint} of {self.name} cannot be {us}")
 
     def state(self, how: Literal["enabled", "disabled"]) -> None:
-        """Have the limits hold, or not."""
+        """Turn the limits on or off."""
         if not os.path.exists(f"{self.base}/enabled"):
             raise NineError(errno.EOPNOTSUPP, f"{self.name} cannot be {how}")
         change(f"{self.base}/enabled", int(how == "enabled"), f"{self.name} cannot be {how}")

@@ -1,7 +1,8 @@
-"""One policy of cpufreq: CPUs that have their frequency together (Documentation/admin-guide/pm/cpufreq.rst). All here may block, and is for threads.
+"""One policy of cpufreq: CPUs that share their frequency (Documentation/admin-guide/pm/cpufreq.rst). Everything here may block, so call it in
+threads.
 
-Which governor it has is a word of cpu/ctl, for all CPUs at once; here are the bounds within which that chooses. Frequencies are in kHz, as the kernel
-has them.
+A word of cpu/ctl sets the governor, for all CPUs at once. Here are the bounds within which the governor chooses. Frequencies are in kHz, as in the
+kernel.
 """
 
 import errno
@@ -50,7 +51,7 @@ class Policy:
         return fields({"name": self.name} | {key: text(f"{self.base}/{file}", "-") for key, file in _STATUS.items()})
 
     def settings(self) -> str:
-        """Return the settings; a speed is one only under the governor that leaves it to us."""
+        """Return the settings; a speed is a setting only under the governor `userspace`."""
         files = {
             "min": _STATUS["min"],
             "max": _STATUS["max"],
@@ -81,7 +82,7 @@ class Policy:
         change(f"{self.base}/scaling_setspeed", str(khz), f"{self.name} cannot have speed {khz}")
 
     def preference(self, name: str) -> None:
-        """Say what the hardware is to care for. Raises EINVAL with the names that there are."""
+        """Set what the hardware prefers. Raises EINVAL with the names that exist."""
         there = split_words(text(f"{self.base}/energy_performance_available_preferences"))
         if not there:
             raise NineError(errno.EOPNOTSUPP, f"{self.name} has no preferences")
@@ -92,7 +93,8 @@ class Policy:
 
 @attrs.frozen(eq=False)
 class Boost:
-    """Whether CPUs may go faster than they can for long: one switch for all, of cpufreq or of intel_pstate, which has it the other way round."""
+    """Whether CPUs may go faster for a while than they can for long: one switch for all, of cpufreq or of intel_pstate, which has the opposite
+    sense."""
 
     base: str
 

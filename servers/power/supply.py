@@ -1,6 +1,6 @@
-"""One power supply: a battery, the mains, a UPS (Documentation/ABI/testing/sysfs-class-power). All here may block, and is for threads.
+"""One power supply: a battery, the mains, a UPS (Documentation/ABI/testing/sysfs-class-power). Everything here may block, so call it in threads.
 
-Its `uevent` file has all that it tells, of one moment. A battery is asked through the firmware, which takes milliseconds for each value.
+Its `uevent` file has all that it tells, at one moment. The kernel asks a battery through the firmware, which takes milliseconds for each value.
 """
 
 import errno
@@ -17,7 +17,7 @@ from mk9p.sysfs import settable, text
 from mk9p.tree import fields, join
 
 _PREFIX: Final = "POWER_SUPPLY_"
-_CHOSEN: Final = re.compile(r"\[([^]]*)\]")  # of several words, the one that holds stands in brackets
+_CHOSEN: Final = re.compile(r"\[([^]]*)\]")  # of several words, the present one is in brackets
 _NOT_OURS: Final = frozenset({"uevent"})
 
 
@@ -27,7 +27,7 @@ def properties(values: Mapping[str, str]) -> dict[str, str]:
 
 
 def brief(of: Mapping[str, str]) -> list[str]:
-    """Return KIND VALUE UNIT STATE of a supply: a battery's charge in percent, of others whether they supply."""
+    """Return KIND VALUE UNIT STATE of a supply: VALUE is a battery's charge in percent; for others it says whether they supply."""
     kind, online = of.get("type", "-").lower(), of.get("online", "-")
     if "capacity" in of or "status" in of:
         return [kind, of.get("capacity", "-"), "%", of.get("status", "-").lower().replace(" ", "-")]
@@ -70,7 +70,7 @@ class Supply:
         return "".join(lines)
 
     def set(self, property: str, value: str) -> None:  # noqa: A002  # the usage line says it
-        """Set a property by its kernel's name. Raises ENOENT with the names that there are, or what the driver says."""
+        """Set a property by the kernel's name. Raises ENOENT with the names that exist, or what the driver says."""
         there = self.settable()
         if property not in there:
             names = " ".join(there) or "none"

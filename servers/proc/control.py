@@ -1,9 +1,10 @@
-"""`ctl` and `note`: what may be done to a process, and by whom.
+"""`ctl` and `note`: what users may do to a process, and which users.
 
-The server is root as a rule, so the kernel refuses it nothing: who asks is checked here, at each word anew and not only at open, since a process
-may have changed its user meanwhile. Its guard (procfs.py) may do what Linux lets a user do to a process of his own; a lower nice value, a
-real-time policy and a cgroup are root's. Signals go through the descriptor of the checked directory. Linux has no such call for scheduling: those
-words check the process, then name its threads by number. They take all threads, for that is what people mean; the kernel's own calls take one.
+The server is usually root, so the kernel refuses it nothing. Therefore this module checks the user who asks, at each word and not only at open,
+because a process may have changed its user meanwhile. The process's guard (procfs.py) may do what Linux lets a user do to their own process. Only
+root may lower a nice value, and set a real-time policy or a cgroup. Signals go through the descriptor of the checked directory. Linux has no such
+call for scheduling: those words check the process, then name its threads by number. They act on all threads, because that is what people mean; the
+kernel's own calls act on one.
 """
 
 import errno
@@ -45,7 +46,7 @@ class Control:
         }
 
     def settings(self) -> str:
-        """Render the present settings as lines that could be written back."""
+        """Render the present settings as lines that a client can write back."""
         with self.pid.directory() as directory:
             times = Times.parse(read_at(directory, "stat"))
             cpus = field(read_at(directory, "status"), b"Cpus_allowed_list").decode()
@@ -57,14 +58,14 @@ class Control:
 
     @contextmanager
     def _mine(self, who: Principal) -> Iterator[int]:
-        """Hold the process's directory for one who may steer it; raises EPERM for anybody else, ESRCH if it has ended."""
+        """Hold the process's directory for a user who may steer it; raises EPERM for anybody else, ESRCH if it has ended."""
         with self.pid.directory() as directory:
             if not may(who, 0o600, *guard_of(directory), WRITE):
                 raise NineError(errno.EPERM)
             yield directory
 
     def send(self, who: Principal, number: int) -> None:
-        """Send a signal; raises EPERM for this server itself, which would answer nobody any more."""
+        """Send a signal; raises EPERM for this server itself, which then could not answer anybody."""
         if self.pid.number == self.pid.procfs.own:
             raise NineError(errno.EPERM, "this process is the server that you speak to")
         with self._mine(who) as directory:
@@ -75,7 +76,7 @@ class Control:
                 raise exited() from None
 
     def note(self, who: Principal, text: str) -> None:
-        """Send the signal that is told by name, note or number."""
+        """Send the signal with this name, note or number."""
         self.send(who, signals.number(trim(text)))
 
     def kill(self, who: Principal) -> None:
@@ -88,7 +89,7 @@ class Control:
         self.send(who, signal.SIGCONT)
 
     def _threads(self, who: Principal, act: Callable[[int], None]) -> None:
-        """Do something to every thread, those too that are made meanwhile."""
+        """Do something to every thread, also to threads that are made meanwhile."""
         with self._mine(who) as directory:
             self.pid.procfs.require_ours()
             done: set[int] = set()
@@ -102,38 +103,38 @@ class Control:
                 done |= new
 
     def nice(self, who: Principal, n: int) -> None:
-        """Set the nice value of all threads; a lower one is root's."""
+        """Set the nice value of all threads; only root may lower it."""
         if not -20 <= n <= 19:
             raise NineError(errno.EINVAL, "nice goes from -20 to 19")
 
         def act(thread: int) -> None:
             if who.uid != 0 and n < os.getpriority(os.PRIO_PROCESS, thread):
-                raise NineError(errno.EPERM, "only root lowers a nice value")
+                raise NineError(errno.EPERM, "only root may lower a nice value")
             os.setpriority(os.PRIO_PROCESS, thread, n)
 
         self._threads(who, act)
 
     def wired(self, who: Principal, list_: str) -> None:
-        """Let all threads run on these CPUs only; `0-3,8` as Linux writes lists."""
+        """Let all threads run only on these CPUs; `0-3,8` as Linux writes lists."""
         cpus = cpu_list(list_)
         self._threads(who, lambda thread: os.sched_setaffinity(thread, cpus))
 
     def sched(self, who: Principal, policy: Literal["other", "batch", "idle", "fifo", "rr"], prio: int = 0) -> None:
-        """Set the scheduling policy of all threads (sched(7)); real time, and the way back from idle, are root's."""
+        """Set the scheduling policy of all threads (sched(7)); only root may set a real-time policy, or leave idle."""
         number = POLICIES.index(policy)
 
         def act(thread: int) -> None:
             idle = os.sched_getscheduler(thread) == os.SCHED_IDLE
             if who.uid != 0 and (policy in _URGENT or (idle and policy != "idle")):
-                raise NineError(errno.EPERM, f"only root gives {policy} here")
+                raise NineError(errno.EPERM, f"only root may set {policy} here")
             os.sched_setscheduler(thread, number, os.sched_param(prio))
 
         self._threads(who, act)
 
     def cgroup(self, who: Principal, path: str) -> None:
-        """Move the process to a cgroup of version 2, told by its path below the mount; it must be there. Root's."""
+        """Move the process to an existing cgroup of version 2, by its path below the mount; only root may."""
         if who.uid != ROOT.uid:
-            raise NineError(errno.EPERM, "only root moves a process to another cgroup")
+            raise NineError(errno.EPERM, "only root may move a process to another cgroup")
         if not path.startswith("/") or ".." in path.split("/"):
             raise NineError(errno.EINVAL, "usage: cgroup /PATH")
         with self._mine(who):

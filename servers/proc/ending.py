@@ -1,4 +1,4 @@
-"""`wait`: the end of a process, waited for through a pidfd (pidfd_open(2)), which gets readable when all its threads are gone.
+"""`wait`: the end of a process. It waits through a pidfd (pidfd_open(2)), which becomes readable when all its threads are gone.
 
 The exit status belongs to the parent. But a process that its parent has not waited for yet shows it in /proc/N/stat, and since Linux 6.15 a pidfd
 remembers it (PIDFD_GET_INFO in include/uapi/linux/pidfd.h). Where neither helps, the status is `-`.
@@ -44,7 +44,7 @@ class Ending:
         except ProcessLookupError:
             raise exited() from None
         try:
-            return cls(pid, fd, pid.times())  # asked after the pidfd was made: so it is this process's
+            return cls(pid, fd, pid.times())  # asked after making the pidfd, so the times belong to this process
         except BaseException:
             os.close(fd)
             raise

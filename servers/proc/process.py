@@ -1,8 +1,8 @@
-"""The files of one process. Each is made at its first walk, so that a listing of all processes costs a node each and no more.
+"""The files of one process. Each is made at its first walk, so a listing of all processes costs one node for each and no more.
 
-`status` and `wait` are for everybody, as in Linux's own /proc. The others, the arguments too since what stands in them is often not for everybody,
-belong to the process's guard (procfs.py) alone, and are asked at each use, not only at open: a process that runs a set-uid program after its files
-were opened is not open any more.
+`status` and `wait` are for everybody, as in Linux's own /proc. The others belong only to the process's guard (procfs.py); the arguments too,
+because they are often private. The check comes at each use, not only at open: when a process runs a set-uid program after its files were opened,
+they are closed to that user.
 """
 
 import errno
@@ -29,7 +29,7 @@ def _owned(stat: Stat, owner: tuple[int, int]) -> Stat:
 
 
 class _Part(File):
-    """A file of a process; `owner` tells whose it is now, `open_` makes its handles."""
+    """A file of a process; `owner` says whose it is now, `open_` makes its handles."""
 
     descriptors = 1  # as `mem` has
 
@@ -46,7 +46,7 @@ class _Part(File):
 
 
 class _Ctl(Ctl):
-    """The ctl of a process; each word asks for itself who may (control.py)."""
+    """The ctl of a process; each word itself checks who may use it (control.py)."""
 
     def __init__(self, control: Control) -> None:
         super().__init__(control.words(), control.settings, mode=0o600)
@@ -63,7 +63,7 @@ def _allowed(pid: Pid, who: Principal, want: int) -> None:
 
 
 class _Descriptor:
-    """An open file, closed when its last user lets go: a thread that was given up may still read from it."""
+    """An open file. Its last user closes it: a thread that was given up may still read from it."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -73,9 +73,9 @@ class _Descriptor:
 
 
 class _Memory(Handle):
-    """The memory of a process, as it was at open: Linux binds the descriptor to the program that runs then.
+    """The memory of a process, as it was at open: Linux binds the descriptor to the program that runs at that time.
 
-    Reads go to a thread of their own, since memory may lie on a file system that does not answer; a cancelled read is left to itself.
+    Reads go to a thread of their own, because memory may lie on a file system that does not answer. Nobody waits for a cancelled read.
     """
 
     def __init__(self, pid: Pid, how: Open) -> None:
@@ -83,7 +83,7 @@ class _Memory(Handle):
         flags = (os.O_RDWR if how.read else os.O_WRONLY) if how.write else os.O_RDONLY
         with pid.directory() as directory:
             self.file = _Descriptor(os.open("mem", flags | os.O_CLOEXEC, dir_fd=directory))
-        _allowed(pid, how.who, READ)  # after open: what is bound now is what the guard is asked about
+        _allowed(pid, how.who, READ)  # after open: the check is about what is bound now
 
     async def _run(self, function: Callable[[_Descriptor], Buffer | int], offset: int, want: int) -> Buffer | int:
         _allowed(self.pid, self.who, want)

@@ -1,11 +1,12 @@
 """Which process is meant: a `Pid` is a number and the moment its process started, never the number alone.
 
 Linux gives a number again. So every use opens the directory /proc/N, reads the start time through it, and works on through that descriptor, which
-belongs to the one process for good: when it ends, reads give ESRCH, and pidfd_send_signal(2) takes the descriptor as it takes a pidfd. Between
-the check and the act there is no gap in which another process could be hit. No descriptor is kept: there may be thousands of nodes.
+belongs to this one process for good: when the process ends, reads give ESRCH, and pidfd_send_signal(2) takes the descriptor as it takes a pidfd.
+No other process can come between the check and the act. No descriptor is kept: there may be thousands of nodes.
 
-Whose it is, is asked of the kernel each time. `owner` is the effective user, as ps shows; `guard` is the one user beside root who may look inside
-and steer, by the rule of ptrace(2): all four uids are his, and the kernel calls the process dumpable, which it does not after a change of user.
+The kernel is asked each time whose the process is. `owner` is the effective user, as ps shows it. `guard` is the one user, besides root, who may
+look inside and steer, by the rule of ptrace(2): all four uids are this user's, and the kernel calls the process dumpable, which it does not after
+a change of user.
 """
 
 import errno
@@ -21,11 +22,11 @@ from mk9p.errors import NineError
 from mk9p.ktext import field, split_words
 
 TICK_MS: Final = 1000 // os.sysconf("SC_CLK_TCK")  # a clock tick of /proc/N/stat; Linux shows 100 a second everywhere
-_SLOW: Final = 8  # threads for reads that a stuck process can hold up (its mmap lock, memory that lies on a dead FUSE)
+_SLOW: Final = 8  # threads for reads that a stuck process can hold up (its mmap lock, memory on a dead FUSE)
 
 
 def exited() -> NineError:
-    """Return Plan 9's error for a process that is no more."""
+    """Return Plan 9's error for a process that is gone."""
     return NineError(errno.ESRCH, "process exited")
 
 
@@ -45,18 +46,18 @@ def read_at(directory: int, name: str) -> bytes:
 
 @attrs.frozen
 class Times:
-    """Hold /proc/N/stat (proc_pid_stat(5)): `name` as it is, `fields` those after it; `field(k)` counts as the manual page does, from 3."""
+    """The content of /proc/N/stat (proc_pid_stat(5)): `name` as it is, `fields` those after it; `field(k)` counts as the manual page does, from 3."""
 
     name: bytes
     fields: list[bytes]
 
     @classmethod
     def parse(cls, line: bytes) -> "Times":
-        end = line.rindex(b")")  # a name may hold blanks and brackets
+        end = line.rindex(b")")  # a name may contain blanks and brackets
         return cls(line[line.index(b"(") + 1 : end], line[end + 2 :].split(b" "))
 
     def field(self, number: int) -> int:
-        """Return a number, 0 where an older kernel (or a made-up tree) ends earlier."""
+        """Return a number; 0 where an older kernel (or a made-up tree) has fewer fields."""
         return int(self.fields[number - 3]) if number - 3 < len(self.fields) else 0
 
     @property
@@ -84,7 +85,7 @@ def _times(directory: int) -> Times:
 
 @attrs.define(eq=False)
 class Procfs:
-    """Stand for a /proc: where it is, and which number this server itself has there (None in a made-up one)."""
+    """A /proc: where it is, and which number this server itself has there (None in a made-up one)."""
 
     path: str
     own: int | None = attrs.field(init=False)
@@ -102,7 +103,8 @@ class Procfs:
         return sorted(filter(str.isdecimal, os.listdir(self.path)), key=int)
 
     def start(self, name: str) -> int | None:
-        """Return when the process of a number started, in ticks since boot; None if there is none. Quick: a listing asks it of every process."""
+        """Return when the process with a number started, in ticks since the boot; None if there is none. Quick, because a listing calls it for
+        every process."""
         if not name.isdecimal() or name[0] == "0":
             return None
         try:
@@ -143,7 +145,7 @@ class Procfs:
 
 @attrs.frozen
 class Pid:
-    """Name one process for good."""
+    """The name of one process, for good."""
 
     procfs: Procfs
     number: int

@@ -1,7 +1,7 @@
 """What the text files of a process say: functions of its open /proc directory, which belongs to this one process (procfs.py).
 
-Names, paths and arguments are bytes on Linux: what is not UTF-8 goes through as it is. A kernel thread has no arguments, no image and no current
-directory, a zombie no more of them: those files are then empty.
+Names, paths and arguments are bytes on Linux: what is not UTF-8 goes through unchanged. A kernel thread has no arguments, no image and no current
+directory, and a zombie has lost them: those files are then empty.
 """
 
 import os
@@ -13,12 +13,12 @@ from mk9p.servers.proc.procfs import TICK_MS, Pid, Times, read_at
 from mk9p.tree import join, quote
 
 STATES: Final = {
-    "R": "Running",  # on a CPU or waiting for one: Linux does not say which
+    "R": "Running",  # on a CPU or waiting for one: Linux does not tell which
     "S": "Sleep",
-    "D": "Disk",  # sleeps and cannot be woken by a signal
+    "D": "Disk",  # sleeps, and no signal can wake it
     "T": "Stopped",
     "t": "Traced",
-    "Z": "Moribund",  # ended, not yet waited for
+    "Z": "Moribund",  # ended, and nobody has waited for it
     "X": "Dead",
     "I": "Idle",
     "P": "Parked",
@@ -33,7 +33,7 @@ def _bytes(text: str) -> bytes:
 
 
 def plain(name: bytes) -> str:
-    """Return a process's name as one word without blanks, so that the shell's `read` takes a status line apart: each blank becomes `_`."""
+    """Return a process's name as one word without blanks, so the shell's `read` can split a status line: each blank becomes `_`."""
     text = name.decode("utf-8", "replace")
     return quote("".join(c if c.isprintable() and not c.isspace() else "_" for c in text))
 
@@ -50,7 +50,7 @@ def status(pid: Pid) -> str:
         0,  # Plan 9's real time of children, which Linux does not keep
         times.field(24) * _PAGE_KIB,
         times.field(19),  # nice: the base
-        times.field(18),  # the kernel's priority: what it comes to
+        times.field(18),  # the kernel's priority, derived from it
         times.field(4),
         times.field(20),
         times.field(39),
@@ -67,7 +67,7 @@ def args(directory: int) -> bytes:
 
 
 def environ(directory: int) -> bytes:
-    """Render the environment that the process was started with, a quoted `KEY=VALUE` a line."""
+    """Render the environment that the process started with, a quoted `KEY=VALUE` on each line."""
     words = _of_memory(directory, "environ").split(b"\0")
     return _bytes("".join(quote(os.fsdecode(word)) + "\n" for word in words if word))
 
@@ -78,16 +78,16 @@ def maps(directory: int) -> bytes:
 
 
 def _of_memory(directory: int, name: str) -> bytes:
-    """Return a file that is made of the process's memory; empty where there is none, of which newer kernels say ESRCH."""
+    """Return a file that shows the process's memory; empty where there is none, which newer kernels report as ESRCH."""
     try:
         return read_at(directory, name)
     except ProcessLookupError:
-        read_at(directory, "stat")  # raises if it is the process that is gone
+        read_at(directory, "stat")  # raises if the process itself is gone
         return b""
 
 
 def link(directory: int, name: str) -> bytes:
-    """Return where a link points to, as a line; empty where a thread of the kernel or a zombie has none."""
+    """Return where a link points to, as a line; empty where a kernel thread or a zombie has none."""
     try:
         return _bytes(os.readlink(name, dir_fd=directory) + "\n")
     except FileNotFoundError:
@@ -103,7 +103,7 @@ def exe(directory: int) -> bytes:
 
 
 def fd(directory: int) -> bytes:
-    """Render the open files, a line each: number, target, `r`, `w`, `rw` or `-` (O_PATH), offset."""
+    """Render the open files, a line for each: number, target, `r`, `w`, `rw` or `-` (O_PATH), offset."""
     lines = []
     table = os.open("fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
     try:

@@ -1,7 +1,7 @@
 """Shared memory objects: `mkdir NAME` makes one, `NAME/{ctl data fd status}` are its files.
 
-The manual is docs/files/seg.md. memory.py is the memory itself, files.py the tree, handing.py gives descriptors to programs of this machine.
-Plan 9's segment(3) has the files; here the memory is a memfd, so that no name in a file system has to be found for it, and nothing is left of it.
+The manual is docs/files/seg.md. memory.py is the memory itself, files.py the tree, handing.py gives descriptors to programs of this machine. The
+files are those of Plan 9's segment(3). The memory is a memfd, so it needs no name in a file system, and nothing of it is left.
 """
 
 from collections.abc import AsyncIterator
@@ -16,7 +16,7 @@ from mk9p.tree import Dir
 
 @asynccontextmanager
 async def tree(*, root: str = "/") -> AsyncIterator[Dir]:
-    """Give the directory of segments, and hand out their descriptors until it is left; `root` is where /sys and /proc are found."""
+    """Give the directory of segments, and hand out their descriptors until the caller leaves it; `root` is where /sys and /proc are."""
     async with trio.open_nursery() as nursery:
         sockets = await listener()
         segments = Segments(root.rstrip("/"), sockets.address)

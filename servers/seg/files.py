@@ -1,6 +1,6 @@
 """The files of segments.
 
-The bits of a segment's directory say who may use it: r to read and to map it, w to write it too. It is memory: mkdir gives others nothing, and
+The bits of a segment's directory say who may use it: r to read and to map it, w also to write it. It is memory, so mkdir gives others no right;
 chmod does.
 """
 
@@ -14,7 +14,7 @@ from mk9p.servers.seg.memory import Memory
 from mk9p.tree import Block, Buffer, Ctl, Dir, Node, Owned, Stat, Text, settings
 
 NAMES = 4096  # segments: each is a descriptor
-MASK = 0o711  # of what mkdir asks for, as create(5) of Plan 9 takes its directory's
+MASK = 0o711  # applied to the mode that mkdir asks for, as create(5) of Plan 9 applies its directory's
 
 
 class Segment(Owned):
@@ -53,7 +53,7 @@ class Segment(Owned):
             raise NineError(errno.EIO, f"segment {self.name} was removed")
 
     def where(self) -> str:
-        """Say where the descriptor can be fetched: the kernel by its boot id, the socket, and the name to ask for."""
+        """Say where programs get the descriptor: the kernel by its boot id, the socket, and the name to ask for."""
         return f"{_boot_id(self.owner.root)} {self.owner.address} {self.name}\n"
 
     def set_size(self, bytes_: int) -> None:
@@ -62,7 +62,7 @@ class Segment(Owned):
         self.memory.resize(bytes_)
 
     def set_hugetlb(self, how: Literal["on", "off"]) -> None:
-        """Choose huge pages or ordinary ones; what was in it is gone. Raises EBUSY when it has a size."""
+        """Choose huge pages or ordinary ones; the old content is gone. Raises EBUSY when it has a size."""
         self._there()
         if self.memory.size:
             raise NineError(errno.EBUSY, "it has memory already: say hugetlb before size, or size 0")
@@ -81,7 +81,7 @@ class Segment(Owned):
 
 
 class Segments(Dir):
-    """The directory of segments. `address` is where descriptors are handed out."""
+    """The directory of segments. `address` is where programs get descriptors."""
 
     def __init__(self, root: str, address: str) -> None:
         self.root, self.address = root, address
@@ -89,18 +89,18 @@ class Segments(Dir):
         super().__init__(self.named, mode=0o755)
 
     def mkdir(self, name: str, perm: int, who: Principal) -> Node:
-        """Make a segment, without any memory yet. Raises EEXIST, ENOSPC if there are too many, EINVAL for a name that no line can hold."""
+        """Make a segment, without any memory yet. Raises EEXIST, ENOSPC if there are too many, EINVAL for a name that a line cannot contain."""
         if name in self.named:
             raise NineError(errno.EEXIST)
         if any(char.isspace() for char in name):
             raise NineError(errno.EINVAL, "a segment's name has no blanks")
         if len(self.named) >= NAMES:
-            raise NineError(errno.ENOSPC, f"there are {NAMES} segments")
+            raise NineError(errno.ENOSPC, f"there are {NAMES} segments already")
         made = self.named[name] = Segment(self, name, perm & MASK, who)
         return made
 
     def remove(self, name: str, who: Principal, *, directory: bool | None = None) -> None:
-        """Remove a segment. Who has mapped it keeps the memory."""
+        """Remove a segment. A program that has mapped it keeps the memory."""
         segment = self.named.get(name)
         if segment is None:
             raise NineError(errno.ENOENT)

@@ -1,9 +1,9 @@
-"""Descriptors for programs of this machine: a unix socket on which one asks for a segment by name and is sent it (SCM_RIGHTS of unix(7)).
+"""Descriptors for programs of this machine: a program asks on a unix socket for a segment by name and gets it (SCM_RIGHTS of unix(7)).
 
     NAME\\n  ->  `rw BYTES\\n` or `r BYTES\\n` with a descriptor, or `ERRNO WORDS\\n` without
 
-The kernel says who asks (SO_PEERCRED), and the segment's bits whether he may. The socket is an abstract one: nothing is left of it, however the
-server ends. It is not seen from other network namespaces; a program there reads and writes `data`.
+The kernel says which user asks (SO_PEERCRED), and the segment's bits say whether they may. The socket is an abstract one: nothing of it is left,
+however the server ends. Other network namespaces do not see it; a program there reads and writes `data`.
 """
 
 import errno
@@ -48,9 +48,9 @@ async def _answer(link: Link, descriptor: Callable[[str, Principal], tuple[int, 
             except OSError as error:
                 refused = translate(error)
                 said, fds = f"{refused.errno} {refused.ename}\n", []
-            socket.send_fds(link.sock, [said.encode()], fds)  # into a buffer that is empty
+            socket.send_fds(link.sock, [said.encode()], fds)  # the socket's buffer is empty, so this does not wait
     except OSError:
-        pass  # who asked has gone
+        pass  # the program that asked has gone
     finally:
         link.close()
         if fd >= 0:
@@ -58,7 +58,7 @@ async def _answer(link: Link, descriptor: Callable[[str, Principal], tuple[int, 
 
 
 async def _line(link: Link) -> str:
-    """Return what is asked. Raises ECONNRESET if that does not come."""
+    """Return the question. Raises ECONNRESET if it does not come in time."""
     data, buffer = b"", memoryview(bytearray(LONGEST))
     while not data.endswith(b"\n"):
         count = await receive(link, buffer)

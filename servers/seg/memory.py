@@ -1,10 +1,10 @@
 """The memory of a segment: a memfd (memfd_create(2)), of ordinary pages or huge ones.
 
 Rules
-* It has the size that was asked for, zeros at first. It may be resized until its descriptor is first handed out; from then on it is sealed against
-  that, or who has mapped it would die of SIGBUS when another truncates it.
-* Huge pages are reserved when the size is set, so that lack of them is an error then and not a signal later. hugetlbfs has no write(2), so such
-  memory is mapped here; ordinary memory is not, since pwrite(2) says ENOSPC where a store into a mapping would be SIGBUS.
+* It has the size that was asked for, zeros at first. Its size can change until the server first hands out its descriptor. From then on it is
+  sealed against that: otherwise a program that has mapped it would die of SIGBUS when another one truncates it.
+* Huge pages are reserved when the size is set, so a lack of them is an error then and not a signal later. hugetlbfs has no write(2), so such
+  memory is mapped here. Ordinary memory is not, because pwrite(2) says ENOSPC where a store into a mapping would be SIGBUS.
 """
 
 import errno
@@ -17,9 +17,8 @@ from mk9p.errors import NineError
 from mk9p.ktext import split_lines, split_words, trim, whole
 from mk9p.tree import Buffer
 
-_SEALS: Final = (
-    fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-)  # the last: or who has it could forbid us to write
+# the last: or who has it could forbid us to write
+_SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 _WANTED: Final = {  # of the kernel, for what it says when it has no huge pages
     errno.ENOMEM: "not enough huge pages are free",
     errno.ENODEV: "this kernel has no huge pages",
@@ -41,7 +40,7 @@ class Memory:
             self.fd = os.memfd_create(name, flags)
         except OSError as error:
             raise self._refused(error) from None
-        os.fchmod(self.fd, 0o600)  # or anybody who is handed it to read could open it again to write
+        os.fchmod(self.fd, 0o600)  # otherwise anybody who gets it for reading could open it again for writing
 
     def _refused(self, error: OSError) -> NineError:
         number = error.errno or errno.EIO
@@ -50,12 +49,12 @@ class Memory:
         return NineError(number, f"{_WANTED[number]} ({_free(self.root)})")
 
     def resize(self, size: int) -> None:
-        """Set the size in bytes. Raises EBUSY once a descriptor was handed out, EINVAL for a part of a huge page, ENOMEM; nothing changes then."""
+        """Set the size in bytes. Raises EBUSY after a descriptor was handed out, EINVAL for a part of a huge page, ENOMEM; nothing changes then."""
         if self.sealed:
             raise NineError(errno.EBUSY, "a program has its descriptor: the size stays")
         if size < 0 or size % self.page:
             raise NineError(
-                errno.EINVAL, f"the size is to be a multiple of {self.page} with hugetlb" if self.huge else None
+                errno.EINVAL, f"with hugetlb the size must be a multiple of {self.page}" if self.huge else None
             )
         before = self.size
         try:
@@ -77,7 +76,7 @@ class Memory:
         return os.pread(self.fd, min(count, max(0, self.size - offset)), offset)
 
     def write(self, data: Buffer, offset: int) -> int:
-        """Write at `offset` and return how much was: less at the end. Raises ENOSPC past it, or where the kernel has no memory left."""
+        """Write at `offset` and return how much: less at the end. Raises ENOSPC past it, or where the kernel has no memory left."""
         room = self.size - offset
         if room <= 0 and len(data):
             raise NineError(errno.ENOSPC, f"past the end: the segment has {self.size} bytes")
@@ -88,7 +87,7 @@ class Memory:
         return len(part)
 
     def descriptor(self, *, write: bool) -> int:
-        """Return a new descriptor, which is the caller's; the size is fixed from now on. Raises EINVAL for no memory at all."""
+        """Return a new descriptor, which belongs to the caller; the size is fixed from now on. Raises EINVAL for a segment without memory."""
         if not self.size:
             raise NineError(errno.EINVAL, "the segment has no size yet")
         if not self.sealed:
@@ -97,7 +96,7 @@ class Memory:
         return os.open(f"/proc/self/fd/{self.fd}", (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC)
 
     def close(self) -> None:
-        """Let go of it; who has mapped it keeps it."""
+        """Let go of it; a program that has mapped it keeps it."""
         if self._map is not None:
             self._map.close()
             self._map = None

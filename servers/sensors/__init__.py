@@ -1,10 +1,10 @@
 """sensors: what this kernel measures: chips of hwmon, thermal zones, and what cools them. The files are those of docs/files/sensors.md.
 
-Everything is read from sysfs when it is asked for; kept are only the names that there were when the last event was told. A value may take long to
-come, over a slow bus or from a disk, so all reading and setting is done in threads, of which there are few: a dead bus must not have all there are.
+The server reads everything from sysfs when somebody asks. It keeps only the names that existed at the last event. A value may take long to come,
+over a slow bus or from a disk, so a few threads do all reading and setting: a dead bus must not take all threads of the server.
 
-A zone is also shown by hwmon, which is left out here: one thing once. What the kernel tells comes from three sides: uevents say what comes and goes
-and, where the driver does (hwmon_notify_event), that an alarm has changed; netlink's family `thermal` says which trips were crossed.
+hwmon shows each zone a second time, which is left out here. The kernel reports from three sides: uevents say what comes and goes; where the driver
+does it (hwmon_notify_event), they also say that an alarm has changed; netlink's family `thermal` says which trips were crossed.
 """
 
 import re
@@ -51,7 +51,7 @@ async def tree(*, root: str = "/") -> AsyncIterator[Dir]:
 
 @attrs.define(eq=False)
 class Sensors:
-    """The sensors of one kernel. `alarms` are those that the kernel has told of and that were not read since."""
+    """The sensors of one kernel. `alarms` has those that the kernel reported and that nobody has read since."""
 
     root: str
     events: Log = attrs.field(factory=Log, init=False)
@@ -73,7 +73,7 @@ class Sensors:
         return f"{self.root}/sys/class/{'hwmon' if name.startswith('hwmon') else 'thermal'}/{name}"
 
     def names(self) -> list[str]:
-        """Return all that there is, chips first, each kind by its numbers."""
+        """Return all names, chips first, each kind by its numbers."""
         found = (
             NAME.fullmatch(name) for kind in ("hwmon", "thermal") for name in names(f"{self.root}/sys/class/{kind}")
         )
@@ -87,7 +87,7 @@ class Sensors:
         return identity(self.base(name))
 
     def is_zone(self, name: str) -> bool:
-        """Tell a chip that is but a thermal zone, shown once more."""
+        """Tell whether a chip is only a thermal zone, shown a second time."""
         return name.startswith("hwmon") and link(f"{self.base(name)}/device").startswith("thermal_zone")
 
     def thing(self, name: str) -> Chip | Zone | Cooler:
@@ -111,10 +111,10 @@ class Sensors:
         return threaded(function, self.threads)
 
     def status(self) -> str:
-        """Return a line a sensor, and a line a cooling device: NAME SENSOR KIND VALUE UNIT CHIP LABEL."""
+        """Return a line for each sensor and for each cooling device: NAME SENSOR KIND VALUE UNIT CHIP LABEL."""
         lines: list[str] = []
         for name in self.names():
-            with suppress(NineError):  # gone since it was listed
+            with suppress(NineError):  # it went after it was listed
                 lines += self.thing(name).readings()
         return "".join(lines)
 
@@ -138,7 +138,8 @@ class Sensors:
         return thing.chip if isinstance(thing, Chip) else text(f"{thing.base}/type", "-")
 
     async def tell_alarms(self) -> None:
-        """Read the alarms that the kernel tells of, and tell what they are. One that changes faster is told of less often, with its last value."""
+        """Read the alarms that the kernel reported, and send an event for each. An alarm that changes faster gets fewer events, with its last
+        value."""
         while True:
             while not self.alarms:
                 await self.lot.park()
@@ -148,11 +149,11 @@ class Sensors:
             self.events.emit("alarm", name, alarm, value)
 
     def heated(self, event: int, of: thermal.Attributes) -> None:
-        """Take an event of the thermal core. One that lacks what it should have, of a kernel yet to come, is passed over."""
+        """Take an event of the thermal core. Ignore an event of a future kernel that lacks what it should have."""
         with suppress(KeyError):
             if words := thermal.words(event, of):
                 self.events.emit(*words)
 
     def missed(self) -> None:
-        """Tell that the thermal core has said more than could be taken: how much, the kernel does not tell."""
+        """Report that the thermal core said more than the server could take; the kernel does not tell how much more."""
         self.events.emit("lost", "-")

@@ -1,10 +1,11 @@
 """One chip of hwmon: what it measures, what can be set (Documentation/hwmon/sysfs-interface.rst).
 
-The kernel names an attribute by what is measured, a number and what about it: `temp1_input`, `fan2_min`, `pwm1`; `temp1` is then called a sensor
-here. Drivers that were never converted have their attributes beside the device and not in the hwmon directory. Attributes that only root may read
-are left out: what a processor has used tells its secrets (CVE-2020-8694).
+The kernel names an attribute by what it measures, a number and a property: `temp1_input`, `fan2_min`, `pwm1`. `temp1` is then called a sensor
+here. Some drivers were never converted and have their attributes beside the device and not in the hwmon directory. Attributes that only root may
+read are left out: what a processor has used tells its secrets (CVE-2020-8694).
 
-A chip behind a slow bus takes milliseconds for each value, and some chips, or disks, seconds: all here may block, and is for threads.
+A chip behind a slow bus takes milliseconds for each value, and some chips, or disks, take seconds: everything here may block, so call it in
+threads.
 """
 
 import errno
@@ -35,19 +36,19 @@ _ATTRIBUTE: Final = re.compile(
     rf"({'|'.join(KINDS)}|cpu)(\d+)(_\w+)?|({'|'.join(KINDS)})_\w+|update_interval|beep_\w+|alarms|vrm"
 )
 _READING: Final = re.compile(r"([a-z]+\d+)_(?:input|average)|(pwm\d+)|(intrusion\d+)_alarm")
-_AUTOMATIC: Final = "2"  # pwmN_enable: 0 is full speed, 1 by hand, and from here on are the chip's own ways
+_AUTOMATIC: Final = "2"  # pwmN_enable: 0 is full speed, 1 by hand, and from here on the chip's own ways
 _FULL: Final = 255
 
 
 def order(name: str) -> tuple[str, int, str]:
-    """Return what attributes are ordered by, so that temp10 comes after temp2, and pwm1 after pwm1_enable, without which it cannot be set."""
+    """Return the key that attributes are sorted by: temp10 comes after temp2, and pwm1 after pwm1_enable, without which it cannot be set."""
     kind, number, rest = _ATTRIBUTE.fullmatch(name).group(1, 2, 3)  # type: ignore[union-attr]  # all of them are such names
     return (kind, int(number), rest or "~") if kind else ("~", 0, name)
 
 
 @attrs.define(eq=False)
 class Chip:
-    """The chip `name`, hwmonN, at its directory in sysfs. `auto` is what pwmN_enable was before it was taken in hand."""
+    """The chip `name`, hwmonN, at its directory in sysfs. `auto` is what pwmN_enable was before `pwm` changed it."""
 
     name: str
     base: str
@@ -75,7 +76,7 @@ class Chip:
     # what is read
 
     def readings(self) -> list[str]:
-        """Return a line a sensor: `NAME SENSOR KIND VALUE UNIT CHIP LABEL`. One that the chip says is at fault measures nothing."""
+        """Return a line for each sensor: `NAME SENSOR KIND VALUE UNIT CHIP LABEL`. A sensor that the chip calls faulty has no value."""
         place, chip, names = self.place, self.chip, self.attributes()
         lines = []
         for name in names:
@@ -99,7 +100,7 @@ class Chip:
         return fields(head | {name: text(f"{place}/{name}", "-") for name in names})
 
     def settings(self) -> str:
-        """Return what can be set as it is set now. How fast a fan goes that the chip governs is not a setting."""
+        """Return the attributes that can be set and their values. The speed of a fan that the chip controls is not a setting."""
         values = {name: text(f"{self.place}/{name}") for name in self.settable()}
         governed = {name.removesuffix("_enable") for name in values if name.endswith("_enable") and values[name] != "1"}
         return "".join(
@@ -109,7 +110,7 @@ class Chip:
     # words
 
     def set(self, attribute: str, value: int) -> None:
-        """Set an attribute by its kernel's name. Raises ENOENT with the names that there are, or what the driver says."""
+        """Set an attribute by the kernel's name. Raises ENOENT with the names that exist, or what the driver says."""
         there = self.settable()
         if attribute not in there:
             raise NineError(
@@ -118,7 +119,7 @@ class Chip:
         self._put(attribute, str(value))
 
     def pwm(self, n: int, value: int) -> None:
-        """Have output `n` at `value` of 255, whatever the temperature; if that is refused, it is governed as before."""
+        """Hold output `n` at `value` of 255, whatever the temperature; if the chip refuses, it controls the output as before."""
         self._has(n)
         if not 0 <= value <= _FULL:
             raise NineError(errno.EINVAL, f"a pwm is 0 to {_FULL}: {value}")
@@ -136,12 +137,12 @@ class Chip:
             self.auto[n] = before
 
     def automatic(self, n: int) -> None:
-        """Have the chip govern output `n` itself, in the way it did before `pwm`. It is no error if it does."""
+        """Let the chip control output `n` itself, in the way it did before `pwm`. It is no error if it does so already."""
         self._has(n)
         enable = f"pwm{n}_enable"
         now = text(f"{self.place}/{enable}")
         if not now:
-            raise NineError(errno.EOPNOTSUPP, f"{self.name} cannot govern pwm{n} itself")
+            raise NineError(errno.EOPNOTSUPP, f"{self.name} cannot control pwm{n} itself")
         if now in ("0", "1"):
             self._put(enable, self.auto.get(n, _AUTOMATIC))
 

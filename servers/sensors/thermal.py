@@ -1,8 +1,9 @@
-"""What the kernel tells of heat as it happens: generic netlink's family `thermal`, group `event` (drivers/thermal/thermal_netlink.c, 5.9 and later).
+"""What the kernel reports about heat as it happens: generic netlink's family `thermal`, group `event` (drivers/thermal/thermal_netlink.c, 5.9 and
+later).
 
-A message is nlmsghdr (16 bytes), genlmsghdr (4), then attributes: length, type, value, padded to 4 bytes. All numbers are the machine's own. Family
-and group have numbers of this boot's, which the family `nlctrl` tells by name. The family lives in the first network namespace alone: a server in
-another hears nothing.
+A message is nlmsghdr (16 bytes), genlmsghdr (4), then attributes: length, type, value, padded to 4 bytes. All numbers are in the machine's own
+byte order. The numbers of family and group are different at each boot; the family `nlctrl` gives them by name. The family exists only in the first
+network namespace: a server in another namespace hears nothing.
 """
 
 import errno
@@ -35,14 +36,14 @@ _LARGEST: Final = 1 << 16
 
 
 def attributes(data: bytes) -> dict[int, bytes]:
-    """Take netlink attributes apart; what is cut off is left out."""
+    """Split netlink attributes; leave out what is cut off."""
     found: dict[int, bytes] = {}
     at = 0
     while at + 4 <= len(data):
         length, kind = struct.unpack_from("=HH", data, at)
         if length < 4:
             break
-        found[kind & 0x3FFF] = data[at + 4 : at + length]  # two bits say how it is coded
+        found[kind & 0x3FFF] = data[at + 4 : at + length]  # two bits say how the value is coded
         at += length + 3 & ~3
     return found
 
@@ -53,13 +54,14 @@ def number(value: bytes) -> int:
 
 
 def words(event: int, of: Attributes) -> list[str]:
-    """Return an event in words, WHAT and its arguments; none for one that is of no interest. Raises KeyError if it lacks what it should have."""
+    """Return an event in words, WHAT and its arguments; nothing for an event that does not matter here. Raises KeyError if it lacks what it should
+    have."""
 
     def told(attribute: int) -> str:
         return str(number(of[attribute]))
 
     if event in (TRIP_UP, TRIP_DOWN):
-        temp = told(TZ_TEMP) if TZ_TEMP in of else "-"  # the first kernels that tell of trips do not tell it
+        temp = told(TZ_TEMP) if TZ_TEMP in of else "-"  # the first kernels that report trips do not tell it
         return ["trip", f"thermal_zone{told(TZ_ID)}", told(TRIP_ID), "up" if event == TRIP_UP else "down", temp]
     if event == TRIP_CHANGE:
         return ["trip", f"thermal_zone{told(TZ_ID)}", told(TRIP_ID), "set", told(TRIP_TEMP)]
@@ -73,7 +75,7 @@ def words(event: int, of: Attributes) -> list[str]:
 
 
 def listen() -> socket.socket | None:
-    """Return a socket that the events come to; None where the kernel has none or does not permit it."""
+    """Return a socket that gets the events; None where the kernel has none or does not permit it."""
     try:
         sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_GENERIC)
     except OSError:
@@ -97,7 +99,7 @@ def listen() -> socket.socket | None:
 
 
 async def follow(sock: socket.socket, take: Callable[[int, Attributes], None], lost: Callable[[], None]) -> None:
-    """Call `take(event, attributes)` for each that the kernel tells, and `lost()` after a gap. Ends by cancellation only."""
+    """Call `take(event, attributes)` for each event of the kernel, and `lost()` after a gap. Only cancellation ends it."""
 
     def each(message: bytes) -> None:
         if len(message) >= _HEADERS:

@@ -1,4 +1,4 @@
-"""Thermal zones and the devices that cool them (Documentation/driver-api/thermal/sysfs-api.rst). All here may block, and is for threads."""
+"""Thermal zones and the devices that cool them (Documentation/driver-api/thermal/sysfs-api.rst). Everything here may block, so call it in threads."""
 
 import errno
 import os
@@ -62,18 +62,18 @@ class Zone:
     # words
 
     def mode(self, how: Literal["enabled", "disabled"]) -> None:
-        """Have the kernel watch the zone and cool it, or leave it alone."""
+        """Let the kernel watch the zone and cool it, or not."""
         change(f"{self.base}/mode", how, f"{self.name} cannot be {how}")
 
     def policy(self, name: str) -> None:
-        """Choose who decides how much is cooled. Raises EINVAL with the names that there are."""
+        """Choose what decides how much is cooled. Raises EINVAL with the names that exist."""
         there = split_words(text(f"{self.base}/available_policies"))
         if name not in there:
             raise NineError(errno.EINVAL, f"no policy {name}; there are: {' '.join(there)}")
         change(f"{self.base}/policy", name, f"{self.name} cannot have policy {name}")
 
     def trip(self, n: int, temp: int, hyst: int | None = None) -> None:
-        """Set where trip `n` is, in millidegrees, and how far below it is over. Raises ENOENT for a trip that the zone does not have."""
+        """Set where trip `n` is, in millidegrees, and how far below it the trip is over. Raises ENOENT for a trip that the zone does not have."""
         if n not in self.trips():
             raise NineError(errno.ENOENT, f"{self.name} has no trip {n}")
         for what, value in (("temp", temp), ("hyst", hyst)):
@@ -106,7 +106,7 @@ class Cooler:
         return f"state {state}\n" if state else ""
 
     def state(self, n: int) -> None:
-        """Cool as much as state `n` says: 0 is not at all. The zone's policy may have it otherwise again."""
+        """Cool as much as state `n` says: 0 is not at all. The zone's policy may change it again."""
         most = text(f"{_there(self.name, self.base)}/max_state")
         if most.isdecimal() and not 0 <= n <= int(most):
             raise NineError(errno.EINVAL, f"{self.name} has states 0 to {most}")

@@ -1,7 +1,7 @@
 """tty: the lines of this kernel, after uart(3) and consolefs(4): serial lines, consoles of a hypervisor, pseudo-terminals. docs/files/tty.md.
 
-Three files a line: `NAME` is its bytes, `NAMEctl` and `NAMEstatus` its settings. Virtual consoles are not lines (a keyboard and a screen), nor is
-whatever stands for another line: console, tty, ptmx.
+Each line has three files: `NAME` is its bytes, `NAMEctl` and `NAMEstatus` its settings. Virtual consoles are no lines (they are a keyboard and a
+screen), and neither are devices that stand for another line: console, tty, ptmx.
 """
 
 import os
@@ -40,7 +40,7 @@ async def tree(*, root: str = "/") -> AsyncIterator[Dir]:
 
 @attrs.define(eq=False)
 class Lines:
-    """All lines of one kernel. A Line is kept for its device, so that its history is there for the next who opens it."""
+    """All lines of one kernel. A Line is kept for its device, so its history is there for the next one who opens it."""
 
     root: str
     nursery: trio.Nursery
@@ -53,7 +53,7 @@ class Lines:
         return [name + suffix for name in self.lines() for suffix in _FILES]
 
     def lines(self) -> list[str]:
-        """Return the lines that there are. A serial port without a chip behind it (type 0) is none."""
+        """Return the lines that exist. A serial port without a chip behind it (type 0) is no line."""
         found = [name for name in names(f"{self.root}/sys/class/tty") if self.place(name)]
         return sorted(found) + sorted(f"pts{n}" for n in names(f"{self.root}/dev/pts") if n.isdecimal())
 
@@ -68,14 +68,14 @@ class Lines:
         return f"{self.root}/dev/{name}"
 
     def split(self, file: str) -> tuple[str, str]:
-        """Return the line and the suffix of a file's name."""
+        """Return the line of a file's name, and the suffix."""
         for suffix in _FILES[1:]:
             if file.endswith(suffix) and file[: -len(suffix)][-1:].isdecimal():
                 return file.removesuffix(suffix), suffix
         return file, ""
 
     def key(self, file: str) -> object:
-        """Return what tells a line from an earlier one of its name: its device file, and when that was made."""
+        """Return what distinguishes a line from an earlier one of its name: its device file, and when that was made."""
         place = self.place(self.split(file)[0])
         if not place:
             return None
@@ -96,7 +96,7 @@ class Lines:
         return self.files(line)[suffix]
 
     def files(self, line: Line) -> dict[str, Node]:
-        """Return a line's files by suffix: made together once, for error belongs to ctl."""
+        """Return a line's files by suffix: they are made together once, because error belongs to ctl."""
         if not line.files:
             ctl = UartCtl(line, f"{self.root}/sys/class/tty/{line.name}")
             line.files = {

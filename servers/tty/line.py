@@ -1,12 +1,12 @@
-"""One line, shared: its input to all who have it open, with a history; output from all, or from one alone.
+"""One line, shared: its input goes to all who have it open, with a history; its output comes from all, or from one alone.
 
 The rules:
-* The line is open while anybody here has it open, and read all that time, so that nothing waits for the slowest reader. What came last, 64 KiB unless
-  `q` says otherwise, is kept, also when nobody has it open; a reader begins with the oldest byte that is kept. One who was slower than that gets an
-  error that says how much he missed, and goes on with the oldest that is kept.
-* While it is open here it is raw (cfmakeraw(3)), and afterwards as it was before, but for what was set meanwhile.
-* A line that another program uses is not read, only written to, and not made raw.
-* A line that hangs up gives each reader what is left, then EIO. Who opens it afterwards begins anew.
+* The line is open while anybody here has it open, and the server reads it all that time, so nothing waits for the slowest reader. The server keeps
+  the last 64 KiB (`q` sets another size), also when nobody has the line open. A reader begins with the oldest byte that is kept. A reader that was
+  slower gets an error that says how much it missed, and goes on with the oldest byte that is kept.
+* While it is open here it is raw (cfmakeraw(3)). Afterwards it is as before, except for what somebody set meanwhile.
+* The server does not read a line that another program uses, and does not make it raw. It only writes to it.
+* A line that hangs up gives each reader what is left, then EIO. A later open begins anew.
 """
 
 import errno
@@ -28,7 +28,7 @@ _CHUNK: Final = 65536
 
 @attrs.define(eq=False)
 class Line:
-    """The terminal `name` at `path`. `root` is where /proc is found; `nursery` runs the reading."""
+    """The terminal `name` at `path`. `root` is where /proc is; `nursery` runs the reading."""
 
     name: str
     path: str
@@ -44,12 +44,11 @@ class Line:
     kept: bytearray = attrs.field(factory=bytearray, init=False)
     start: int = attrs.field(default=0, init=False)  # how many bytes came before those that are kept
     epoch: int = attrs.field(default=0, init=False)  # how often it hung up
-    flow: int | None = attrs.field(
-        default=None, init=False
-    )  # XON/XOFF as `x` set it; None: nobody did, and a raw line has none
+    # XON/XOFF as `x` set it; None if nobody did: a raw line has none
+    flow: int | None = attrs.field(default=None, init=False)
     before: list[Any] | None = attrs.field(default=None, init=False)
     pumping: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
-    turn: trio.Lock = attrs.field(factory=trio.Lock, init=False)  # of opening and closing
+    turn: trio.Lock = attrs.field(factory=trio.Lock, init=False)  # for opening and closing
     sending: trio.Lock = attrs.field(factory=trio.Lock, init=False)
     news: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     files: dict[str, Node] = attrs.field(factory=dict, init=False)  # by the suffix of their names
@@ -59,7 +58,7 @@ class Line:
         return self.start + len(self.kept)
 
     async def open(self, how: Open) -> "Use":
-        """Return one use of the line. Raises EBUSY where one writer has it alone, or a program beside us has it and reading is asked for."""
+        """Return one use of the line. Raises EBUSY where one writer has it alone, or where another program has it and the client wants to read."""
         alone = bool(how.flags & L_EXCL)
         if how.write:
             if self.exclusive or (alone and self.writers):
@@ -80,7 +79,7 @@ class Line:
         return Use(self, how, fd)
 
     def written(self) -> None:
-        """Count a writer down; with it goes its sole right to write."""
+        """Count one writer less; its sole right to write goes with it."""
         self.writers -= 1
         self.exclusive = False
 
@@ -88,7 +87,7 @@ class Line:
         return os.open(self.path, flags | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
 
     async def hold(self) -> str | None:
-        """Have the line open and read until `release`; returns who else uses it, in words, and then nothing is held."""
+        """Keep the line open and read it until `release`. If another program uses it, return that program in words, and hold nothing."""
         async with self.turn:
             if self.fd < 0:
                 device = os.stat(self.path).st_rdev
@@ -113,7 +112,7 @@ class Line:
         attributes(fd, now)
 
     async def release(self, epoch: int) -> None:
-        """Undo a `hold`. One that was of an earlier epoch was undone when the line hung up."""
+        """Undo a `hold`. A hold of an earlier epoch was undone when the line hung up."""
         async with self.turn:
             if epoch != self.epoch:
                 return
@@ -123,7 +122,8 @@ class Line:
                 await self.down()
 
     async def down(self) -> None:
-        """Close the line, as it was before; in a thread, for a serial line is closed once its output is through. May be called again."""
+        """Close the line and make it as it was before. In a thread, because closing a serial line waits until its output is through. May be called
+        again."""
         if self.fd < 0:
             return
         fd, before = self.fd, self.before
@@ -134,7 +134,7 @@ class Line:
             await trio.to_thread.run_sync(_restored, fd, before, self.flow)
 
     async def pump(self, fd: int, scope: trio.CancelScope) -> None:
-        """Read all that comes, until cancelled or hung up."""
+        """Read everything that comes, until cancelled or hung up."""
         with scope:
             while True:
                 try:
@@ -172,7 +172,7 @@ class Line:
 
 
 def _restored(fd: int, before: list[Any] | None, flow: int | None) -> None:
-    """Close a terminal, its modes as they were before it was raw; speed, bits and flow control stay as they were set since."""
+    """Close a terminal, and set its modes as they were before it was raw; speed, bits and flow control stay as somebody set them since."""
     try:
         if before is not None:
             now = attributes(fd)
@@ -180,13 +180,13 @@ def _restored(fd: int, before: list[Any] | None, flow: int | None) -> None:
             now[OFLAG], now[LFLAG], now[CC] = before[OFLAG], before[LFLAG], before[CC]
             attributes(fd, now)
     except OSError:
-        pass  # it hung up, and with it went its modes
+        pass  # it hung up, and its modes are gone
     finally:
         os.close(fd)
 
 
 class Use:
-    """One open of the line (tree.Source). `fd` is its own where another program has the line, else -1."""
+    """One open of the line (tree.Source). `fd` is a descriptor of its own where another program has the line, else -1."""
 
     def __init__(self, line: Line, how: Open, fd: int) -> None:
         self.line, self.how, self.fd = line, how, fd
@@ -207,7 +207,7 @@ class Use:
         return data
 
     async def send(self, data: bytes) -> int:
-        """Write to the line; returns how much it took, for the writer to go on from there. Waits only while it takes nothing."""
+        """Write to the line; return how much it took, so the writer can go on from there. Waits only while it takes nothing."""
         line = self.line
         async with line.sending:
             while True:
@@ -218,7 +218,7 @@ class Use:
                     return os.write(fd, data)
                 except BlockingIOError:
                     if line.noblock:
-                        return len(data)  # as uart(3) says of `n`: what has no room is dropped
+                        return len(data)  # as uart(3) says of `n`: drop what has no room
                 try:
                     await trio.lowlevel.wait_writable(fd)
                 except trio.ClosedResourceError:

@@ -1,7 +1,7 @@
 """`NAMEctl` and `NAMEstatus`, after uart(3): settings as a letter and a value, several on a line; `b115200 l8 pn s1`.
 
-They are the line's own, whoever set them, read from the kernel each time: termios(3), ioctl_tty(2). What a kind of line has not (modem lines of a
-pty) is left out when read and refused when written.
+They are the settings of the line itself, whoever set them, read from the kernel each time: termios(3), ioctl_tty(2). What a kind of line does not
+have (a pty has no modem lines) is left out when read and refused when written.
 """
 
 import errno
@@ -34,7 +34,7 @@ _USAGE: Final = "usage: bSPEED · cN · dN · eN · f · h · iN · kMS · lBITS
 
 
 class UartCtl(Ctl):
-    """The ctl of a line. A line of settings runs from left to right; the first that is wrong ends it."""
+    """The ctl of a line. A line of settings runs from left to right; the first wrong one ends it."""
 
     def __init__(self, line: Line, sysfs: str) -> None:
         self.line, self.sysfs = line, sysfs
@@ -43,7 +43,7 @@ class UartCtl(Ctl):
 
     @contextmanager
     def fd(self) -> Iterator[int]:
-        """Give the line's descriptor: the one that is open, or one of its own."""
+        """Give the line's descriptor: the open one, or a new one."""
         if self.line.fd >= 0:
             yield self.line.fd
             return
@@ -54,9 +54,9 @@ class UartCtl(Ctl):
             os.close(fd)
 
     def exclusive(self, how: Literal["on", "off"]) -> None:
-        """Let nobody open the line for writing beside the one who has it so. It ends when that one closes it."""
+        """Let nobody else open the line for writing while one program has it so. It ends when that program closes it."""
         if how == "on" and self.line.writers != 1:
-            raise NineError(errno.EBUSY, f"{self.line.writers} have it open for writing: exclusive is for one")
+            raise NineError(errno.EBUSY, f"it is open for writing {self.line.writers} times: exclusive is for one")
         self.line.exclusive = how == "on"
 
     async def run(self, *settings: str) -> None:
@@ -117,7 +117,7 @@ class UartCtl(Ctl):
         }
 
     def flags(self, place: int, mask: int, value: int) -> None:
-        """Set the bits `mask` of one of the terminal's flags. Raises EINVAL if the line does not take it, as a driver may in silence."""
+        """Set the bits `mask` of one of the terminal's flags. Raises EINVAL if the line does not take it; a driver may ignore it silently."""
         with self.fd() as fd:
             now = attributes(fd)
             now[place] = now[place] & ~mask | value
@@ -153,7 +153,7 @@ class UartCtl(Ctl):
                 raise
 
     def fifo(self, n: int) -> None:
-        """Set after how many bytes the receiver interrupts; 0 is after each, and the chip takes the next smaller that it has."""
+        """Set after how many bytes the receiver interrupts; 0 is after each byte, and the chip takes the next smaller number that it has."""
         try:
             put(f"{self.sysfs}/rx_trig_bytes", str(max(n, 1)))
         except FileNotFoundError:
@@ -170,9 +170,9 @@ class UartCtl(Ctl):
         self.line.bound()
 
     def absent(self, what: str, n: int) -> None:
-        """Take that what this line has not is off, and nothing else."""
+        """Accept 0 for what this line does not have, and nothing else."""
         if n:
-            raise NineError(errno.EOPNOTSUPP, f"{self.line.name} has not: {what}")
+            raise NineError(errno.EOPNOTSUPP, f"{self.line.name} does not have: {what}")
 
     # what is read
 
@@ -201,7 +201,7 @@ class UartCtl(Ctl):
         return " ".join(f"{k}{v}" for k, v in letters.items()) + f"\nexclusive {on}\n"
 
     def status(self) -> str:
-        """Return uart(3)'s two lines, and one of who uses the line here."""
+        """Return the two lines of uart(3), and one with who uses the line here."""
         with self.fd() as fd:
             letters, lines = self.state(fd), _modem_lines(fd) or 0
             frame, overrun, _, _, buffer = _counters(fd)
@@ -226,7 +226,7 @@ class UartCtl(Ctl):
 
 
 class _Letters(dict[str, Word]):
-    """The table of words of a line whose every word is a setting: what is in no table is run as a whole."""
+    """The table of words of a line whose every word is a setting: a line whose first word is in no table runs as a whole."""
 
     def __init__(self, words: Mapping[str, Word], run: Callable[..., Any]) -> None:
         super().__init__(words)
@@ -257,7 +257,7 @@ def _modem_lines(fd: int) -> int | None:
 
 
 def _counters(fd: int) -> tuple[int, ...]:
-    """Return from struct serial_icounter_struct frame, overrun, parity, brk, buf_overrun; zeros where nobody counts."""
+    """Return frame, overrun, parity, brk, buf_overrun from struct serial_icounter_struct; zeros where nobody counts."""
     try:
         counts = struct.unpack("20i", fcntl.ioctl(fd, termios.TIOCGICOUNT, bytes(80)))
     except OSError:

@@ -6,9 +6,10 @@ from mk9p.ktext import split_words
 
 
 def user(device: int, root: str) -> str | None:
-    """Return in words the process that has the terminal of this device number as its controlling one, or open; None if nobody has. May block.
+    """Return in words the process that has the terminal with this device number as its controlling terminal, or open; None if no process has. May
+    block.
 
-    Our own process counts like any other: it may be serving 9P on that very line. What a kernel itself holds, as a v9fs mount does, cannot be seen.
+    This process itself counts too: it may serve 9P on that very line. It cannot see what a kernel itself holds, as a v9fs mount does.
     """
     proc = os.path.join(root, "proc")
     for pid in filter(str.isdecimal, os.listdir(proc)):
@@ -19,7 +20,7 @@ def user(device: int, root: str) -> str | None:
             if controlling == device or _has_open(os.path.join(proc, pid, "fd"), device):
                 return f"{stat.partition(b'(')[2].rpartition(b')')[0].decode(errors='replace')} (process {pid})"
         except (FileNotFoundError, ProcessLookupError, PermissionError, IndexError):
-            continue  # ended since it was listed, or not ours to look into
+            continue  # it ended after it was listed, or this server may not look into it
     return None
 
 
@@ -29,5 +30,5 @@ def _has_open(folder: str, device: int) -> bool:
             if os.stat(os.path.join(folder, fd)).st_rdev == device:
                 return True
         except OSError:
-            continue  # closed since it was listed
+            continue  # closed after it was listed
     return False

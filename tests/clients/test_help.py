@@ -46,8 +46,8 @@ def test_piped_it_is_plain_text(capfd: pytest.CaptureFixture[str], monkeypatch: 
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("prok", "no page 'prok'; near it: proc"),
-        ("blok", "no page 'blok'; near it: dev/block"),
+        ("prok", "no page 'prok'; similar: proc"),
+        ("blok", "no page 'blok'; similar: dev/block"),
         ("mount", "no page 'mount'; it is a command: mk9p mount [DIAL] DIR"),
         ("xyzzy", "no page 'xyzzy'; `mk9p help` lists the pages"),
     ],

@@ -18,8 +18,8 @@ KERNELS = Dir({"status": Text(""), "k1": Dir({"console": Text("")}), "k2": Dir({
     ("words", "kernels", "said"),
     [
         (["ps", "no"], True, "mk9p ps: no kernel no; there are: k1"),
-        (["console", "no"], True, "mk9p console: no console kernels/no/console; there are those of: k1 k2"),
-        (["console", "k1"], False, "mk9p console: no console kernels/k1/console, and no kernels/ in this namespace"),
+        (["console", "no"], True, "mk9p console: no console kernels/no/console; there are: k1 k2"),
+        (["console", "k1"], False, "mk9p console: no console kernels/k1/console, and this namespace has no kernels/"),
         (["tail", "no/events"], True, "mk9p tail: no/events: No such file or directory"),
     ],
 )

@@ -153,7 +153,7 @@ def test_each_direction_ends_by_itself(proxy: Proxy) -> None:
 @pytest.mark.parametrize(
     ("listen", "kernel", "status", "words"),
     [
-        ("0.0.0.0:0", "/", 1, "on loopback only"),
+        ("0.0.0.0:0", "/", 1, "only on loopback"),
         ("127.0.0.1:0", "no-such-kernel", 1, "No such file"),
         ("127.0.0.1", "/", 2, "want HOST:PORT"),
     ],

@@ -53,7 +53,7 @@ def test_what_is_there_is_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "file").write_text("mine")
     for folder in (tmp_path / "there", tmp_path / "file"):
-        with pytest.raises(FileExistsError, match="is left as it is"):
+        with pytest.raises(FileExistsError, match="is not changed"):
             make("gpio", folder)
     assert not list((tmp_path / "there").iterdir())
     assert (tmp_path / "file").read_text() == "mine"

@@ -196,7 +196,7 @@ def test_words() -> None:
     lines: list[str] = []
     watch = Watch(7, lines.append, dialect=Dialect.L)
     watch.message(False, memoryview(encode(Dialect.L, m.Rclunk(5))))
-    assert lines[0].endswith(" 7 <- Rclunk tag=5  to nothing that was asked")
+    assert lines[0].endswith(" 7 <- Rclunk tag=5  to no request")
 
 
 def dissect(path: Path, *fields: str) -> list[list[str]]:

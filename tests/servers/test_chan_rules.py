@@ -33,7 +33,7 @@ async def test_a_message_that_is_too_long_is_refused_whole() -> None:
             await refused(ns, errno.EINVAL, "at least one byte", file.pwrite(b"", 0))
             assert (await status(ns))["sent"] == "1"
             await refused(
-                ns, errno.EMSGSIZE, "has 8167 bytes, and the read asks for 8166: it is kept", file.pread(8166, 0)
+                ns, errno.EMSGSIZE, "has 8167 bytes, and the read asks for 8166: the message stays", file.pread(8166, 0)
             )
             async with await other.open("chan/c/data") as more:
                 assert await more.pread(8168, 0) == b"x" * 8167
@@ -50,7 +50,7 @@ async def test_a_short_reader_leaves_the_message_to_another_who_waits() -> None:
         async with await b.open("chan/c/data") as short, trio.open_nursery() as nursery:
 
             async def too_short() -> None:
-                await refused(b, errno.EMSGSIZE, "it is kept", short.pread(2, 0))
+                await refused(b, errno.EMSGSIZE, "the message stays", short.pread(2, 0))
 
             nursery.start_soon(too_short)
             await until(a, "readers", 1)

@@ -103,7 +103,7 @@ async def test_addresses_come_and_go(net: Client, wired: Wire) -> None:
         ("add 10.9", "bad address '10.9'"),
         ("add 10.9.0.1 /33", "bad mask '/33'"),
         ("add 10.9.0.1 255.0.255.0", "bad mask"),
-        ("mtu 5", "IPv4 needs 68"),
+        ("mtu 5", "IPv4 needs at least 68"),
         ("mtu", "usage: mtu N"),
         ("sideways", "unknown word"),
     ],

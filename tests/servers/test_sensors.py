@@ -99,7 +99,7 @@ async def test_what_is_set_reaches_the_chip(root: Path) -> None:
             ("set uevent 1", errno.ENOENT, "hwmon0 has no uevent to set; there are: pwm1_enable pwm1 pwm2 temp1_max update_interval"),
             ("pwm 3 1", errno.ENOENT, "hwmon0 has no pwm3"),
             ("pwm 1 256", errno.EINVAL, "a pwm is 0 to 255: 256"),
-            ("auto 2", errno.EOPNOTSUPP, "hwmon0 cannot govern pwm2 itself"),
+            ("auto 2", errno.EOPNOTSUPP, "hwmon0 cannot control pwm2 itself"),
         ]:  # fmt: skip
             with fails(number):
                 await client.write("hwmon0/ctl", line)

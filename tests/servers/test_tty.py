@@ -139,7 +139,7 @@ async def test_one_writer_can_have_it_alone(tmp_path: Path, wire: Wire) -> None:
             async with await client.open("ttyS0", "w"):
                 with fails(errno.EBUSY):
                     await client.write("ttyS0ctl", "exclusive on")
-                assert await client.read("ttyS0error") == "2 have it open for writing: exclusive is for one\n"
+                assert await client.read("ttyS0error") == "it is open for writing 2 times: exclusive is for one\n"
             await client.write("ttyS0ctl", "exclusive on")
             with fails(errno.EBUSY):
                 await client.open("ttyS0", "w")
@@ -189,11 +189,11 @@ async def test_ctl_has_the_words_of_uart(tmp_path: Path, wire: Wire) -> None:
         ("hello", errno.EINVAL, "usage: bSPEED"),
         ("b-1", errno.EINVAL, "unknown setting b-1"),
         ("d1", errno.ENOTTY, "ttyS0 has no modem lines"),
-        ("e1", errno.EOPNOTSUPP, "ttyS0 has not: hanging up on DSR"),
-        ("i8", errno.EOPNOTSUPP, "ttyS0 has not: a FIFO to set"),
+        ("e1", errno.EOPNOTSUPP, "ttyS0 does not have: hanging up on DSR"),
+        ("i8", errno.EOPNOTSUPP, "ttyS0 does not have: a FIFO to set"),
         ("k99999", errno.EINVAL, "a break lasts 1 to 10000 ms"),
         ("q0", errno.EINVAL, "a queue has 1 to 1048576 bytes"),
-        ("exclusive on", errno.EBUSY, "0 have it open for writing"),
+        ("exclusive on", errno.EBUSY, "it is open for writing 0 times"),
     ],
 )
 async def test_what_a_line_has_not_is_said(tmp_path: Path, wire: Wire, line: str, number: int, words: str) -> None:
