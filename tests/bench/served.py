@@ -7,7 +7,7 @@ import trio
 from mk9p.auth import Policy
 from mk9p.dial import listen
 from mk9p.server import Server
-from mk9p.tree import Block, Dir, Text
+from mk9p.tree import Block, Dir, Log, Text
 
 SMALL = "x" * 64
 BIG = 16 << 20
@@ -53,8 +53,14 @@ def waiting() -> Dir:
     return Dir({"small": Text(read, write, mode=0o666)})
 
 
+def events() -> Dir:
+    """Return a tree of events, and a file that makes one of each write."""
+    log = Log()
+    return Dir({"events": log, "emit": Text(None, lambda text: log.emit("written"), mode=0o222)})
+
+
 async def main(kind: str, address: str) -> None:
-    server = Server({"plain": plain, "async": waiting}[kind]())
+    server = Server({"plain": plain, "async": waiting, "events": events}[kind]())
     async with trio.open_nursery() as nursery:
         await nursery.start(server.run)
         listener = await listen(address)
