@@ -29,7 +29,16 @@ def measure(readers: int, events: int) -> dict[str, list[float]]:
             script.write_text(f"mount unix!{where}/direct /k/k1\n")
             first(stack.enter_context(program("tests.bench.served", "events", f"unix!{where}/direct")))
             first(stack.enter_context(program("mk9p", "compose", "-l", f"unix!{where}/composed", str(script))))
-            argv = ["taskset", "-c", "0", compiled("events"), f"{where}/{way}", directory, str(readers), str(events)]
+            argv = [
+                "taskset",
+                "-c",
+                "0",
+                str(compiled("events")),
+                f"{where}/{way}",
+                directory,
+                str(readers),
+                str(events),
+            ]
             done = subprocess.run(argv, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise SystemExit(done.stderr.strip() or f"{way}, {readers} readers: {done.returncode}")
