@@ -16,6 +16,8 @@ import trio
 from mk9p.client import Client, File
 from mk9p.errors import NineError
 
+__all__ = ["Bell", "Channel", "bell", "channel"]
+
 PATIENCE = 5.0  # seconds that giving a message back may take, shielded
 
 

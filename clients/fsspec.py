@@ -58,6 +58,8 @@ from mk9p.errors import NineError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+__all__ = ["NineFileSystem"]
+
 
 class NineFileSystem(AbstractFileSystem):  # type: ignore[misc]
     """A 9P server's tree. `address` is a dial string, `$MK9P` or the namespace of `mk9p up` if left out; the rest is as for `mk9p.connect`."""

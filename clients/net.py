@@ -23,6 +23,8 @@ from mk9p.errors import NineError
 from mk9p.ktext import split_lines
 from mk9p.tree import Buffer
 
+__all__ = ["NetListener", "NetStream", "dial", "listen", "translate"]
+
 PIECE: Final = 1 << 18
 PATIENCE: Final = 5.0  # seconds for the other kernel to break a connection off
 

@@ -21,6 +21,8 @@ from mk9p.dial import SocketLink, dial
 from mk9p.errors import NineError
 from mk9p.ktext import split_words, trim, whole
 
+__all__ = ["Segment", "map_segment", "open_segment"]
+
 PATIENCE = 10.0  # seconds that the server may take to hand out a descriptor
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 

@@ -5,6 +5,8 @@ from contextlib import asynccontextmanager
 
 from mk9p.client import Client
 
+__all__ = ["post"]
+
 
 @asynccontextmanager
 async def post(ns: Client, path: str, address: str, *, keep: bool = False, perm: int = 0o600) -> AsyncIterator[None]:

@@ -17,6 +17,23 @@ import attrs
 from mk9p.ktext import split_words
 from mk9p.sysfs import names, put, text
 
+__all__ = [
+    "CpuList",
+    "CpuSet",
+    "Setting",
+    "away",
+    "handler",
+    "interrupts",
+    "keep_off",
+    "listed",
+    "masked",
+    "new_interrupts",
+    "numbers",
+    "one_word",
+    "ranges",
+    "unmasked",
+]
+
 CpuSet: TypeAlias = frozenset[int]
 
 DEFAULT: Final = "proc/irq/default_smp_affinity"

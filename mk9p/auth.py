@@ -24,6 +24,23 @@ import attrs
 
 from mk9p.errors import NineError
 
+__all__ = [
+    "EXEC",
+    "NONE",
+    "NO_ID",
+    "READ",
+    "ROOT",
+    "WRITE",
+    "GuestPolicy",
+    "Policy",
+    "Principal",
+    "Told",
+    "falls",
+    "may",
+    "owns",
+    "require_change",
+]
+
 READ: Final = 4
 WRITE: Final = 2
 EXEC: Final = 1

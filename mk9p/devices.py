@@ -15,6 +15,8 @@ from mk9p.errors import NineError
 from mk9p.sysfs import link, names, put, refused
 from mk9p.tree import Log
 
+__all__ = ["Present", "change", "changing", "driver_of", "identity", "rebind", "release"]
+
 
 @attrs.define(eq=False)
 class Present:

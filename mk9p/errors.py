@@ -15,6 +15,8 @@ import errno as _errno
 import os
 from typing import Any, Final
 
+__all__ = ["NineError", "ProtocolError", "translate", "wording"]
+
 # errno, then the wording to send, then other wordings that peers send for the same errno
 TABLE: Final[tuple[tuple[int, str, tuple[str, ...]], ...]] = (
     (

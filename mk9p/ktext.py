@@ -13,6 +13,8 @@ from typing import AnyStr, Final
 
 import attrs
 
+__all__ = ["Mount", "field", "mounts", "split_lines", "split_words", "trim", "unescaped", "whole"]
+
 _BYTES: Final = re.compile(rb"[^ \t\n]+")
 _TEXT: Final = re.compile(r"[^ \t\n]+")
 _OCTAL: Final = re.compile(r"\\([0-7]{3})")

@@ -12,6 +12,8 @@ from typing import Final
 
 from mk9p.errors import NineError
 
+__all__ = ["NOTES", "ending", "exit_code", "name", "number"]
+
 NOTES: Final = {"interrupt": "INT", "kill": "KILL", "hangup": "HUP", "alarm": "ALRM"}
 
 

@@ -12,6 +12,8 @@ import attrs
 from mk9p.ktext import field
 from mk9p.wire import Qid
 
+__all__ = ["NOW", "Buffer", "Change", "Lock", "Stat", "StatFs", "group_name", "umask", "user_name"]
+
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 

@@ -18,6 +18,8 @@ import trio
 from mk9p.errors import NineError, wording
 from mk9p.ktext import split_words, trim
 
+__all__ = ["link", "names", "put", "put_hostname", "refused", "settable", "text", "threaded"]
+
 T = TypeVar("T")
 _HOSTNAME = 64  # __NEW_UTS_LEN; the kernel would cut a longer name off silently
 _PAGE = 4096  # the most that sysfs shows; procfs goes on, in pieces of any size, until it says nothing more

@@ -3,6 +3,8 @@
 import termios
 from typing import Any, Final
 
+__all__ = ["CC", "CFLAG", "FLOW", "IFLAG", "ISPEED", "LFLAG", "OFLAG", "OSPEED", "attributes", "raw"]
+
 IFLAG: Final = 0  # places in a list of attributes
 OFLAG: Final = 1
 CFLAG: Final = 2

@@ -16,6 +16,8 @@ from typing import Final
 import attrs
 import trio
 
+__all__ = ["Uevent", "follow", "listen", "parse", "told"]
+
 _NETLINK_KOBJECT_UEVENT: Final = 15
 _KERNEL_GROUP: Final = 1
 _SO_RCVBUFFORCE: Final = 33

@@ -19,8 +19,7 @@ from mk9p.auth import Principal
 from mk9p.dial import TRANSPORTS, Link, dial, parse, receive
 from mk9p.errors import NineError, translate
 from mk9p.ktext import split_words, trim
-from mk9p.tree import Buffer, Change, Ctl, Dir, Handle, Maybe, Node, Open, Stat, StreamHandle, Text
-from mk9p.tree.files import decoded
+from mk9p.tree import Buffer, Change, Ctl, Dir, Handle, Maybe, Node, Open, Stat, StreamHandle, Text, decoded
 
 PIECE: Final = 65536
 NAMES: Final = 4096  # services: a table must have an end

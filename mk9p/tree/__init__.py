@@ -4,7 +4,7 @@ from mk9p.status import NOW, Buffer, Change, Lock, Stat, StatFs
 from mk9p.tree.conversations import Conversation, Conversations, CtlOfNew
 from mk9p.tree.ctl import Ctl, settings
 from mk9p.tree.dirs import Dir, Lazy, Owned
-from mk9p.tree.files import Block, Content, File, Text
+from mk9p.tree.files import Block, Content, File, Text, decoded
 from mk9p.tree.node import Handle, Maybe, Node, Open, Route, Way, settle
 from mk9p.tree.waiting import Log, Source, Store, Stream, StreamHandle, Waiters
 from mk9p.tree.words import fields, join, quote, split
@@ -39,6 +39,7 @@ __all__ = [
     "Text",
     "Waiters",
     "Way",
+    "decoded",
     "fields",
     "join",
     "quote",

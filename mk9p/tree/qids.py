@@ -15,6 +15,8 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
 
+__all__ = ["child"]
+
 PLACE: Final = 1 << 63  # the bit that the paths of places have
 ROOT: Final = PLACE | 0x6D6B_3970  # "mk9p"
 KEPT: Final = 1 << 14  # mapped paths of one server: at most 2 MB, and a hash takes 1 us
