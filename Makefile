@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 PINNED := $(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--no-annotate --custom-compile-command 'make requirements' pyproject.toml
 
-.PHONY: setup demo test soak check coverage format lint types bench bench-fuse floods requirements clean
+.PHONY: setup demo test soak check coverage format lint types bench bench-fuse floods requirements dist clean
 .DEFAULT_GOAL := check
 
 setup: .venv/.ready
@@ -72,6 +72,10 @@ bench-fuse: setup
 # floods, and how long an honest client waits beside each
 floods: setup
 	@$(BIN)/python -m tests.bench.floods
+
+# what is released: dist/, built and tried (docs/releasing.md)
+dist: setup
+	@sh .ci/wheel $(BIN)/python
 
 clean:
 	rm -rf .venv build dist
