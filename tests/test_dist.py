@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -25,8 +24,7 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_source_archive_makes_the_same_wheel(archives: Path, tmp_path: Path) -> None:
     (archive,), (wheel,) = archives.glob("*.tar.gz"), archives.glob("*.whl")
-    with tarfile.open(archive) as tar:
-        tar.extractall(tmp_path, filter="data")
+    subprocess.run(["tar", "-xzf", archive, "-C", tmp_path], check=True)
     build(tmp_path / archive.name.removesuffix(".tar.gz"), tmp_path / "again", "wheel")
     assert (tmp_path / "again" / wheel.name).read_bytes() == wheel.read_bytes()
 
