@@ -17,23 +17,20 @@ Theory
 
 from collections.abc import Callable
 from struct import Struct
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-import attrs
-
-from mk9p.server.hops import Asked, Hop
-from mk9p.tree import Maybe, Node, Way
-from mk9p.wire import Dialect, codec
+from mk9p.server.asking import leave
+from mk9p.server.connection import Connection
+from mk9p.server.fids import Fid
+from mk9p.server.hops import Asked, Far, Hop
+from mk9p.server.jobs import do_later
+from mk9p.server.plans import Lead
+from mk9p.server.told import counted, failed
+from mk9p.tree import Maybe
+from mk9p.wire import NOFID
 from mk9p.wire import messages as m
 
-if TYPE_CHECKING:
-    from mk9p.server.connection import Connection
-    from mk9p.server.fids import Fid
-    from mk9p.server.relay import Backend
-
-_pack = codec(Dialect.L, m.Twalk.type).pack
-_NAMES: Final = 15  # size[4] type[1] tag[2] fid[4] newfid[4] come before the names
-_WALK, _RWALK = m.Twalk.type, m.Rwalk.type
+_WALK, _RWALK, _RLERROR = m.Twalk.type, m.Rwalk.type, m.Rlerror.type
 _u16, _u64 = Struct("<H").unpack_from, Struct("<Q").unpack_from
 _put64, _header = Struct("<Q").pack_into, Struct("<IBHH").pack_into
 HEAD: Final = 9  # size[4] type[1] tag[2] nwqid[2]
@@ -42,39 +39,8 @@ _PATH: Final = 5  # in a qid
 
 AGAIN: Final = -1  # the walk is to be done again, name by name
 
-General = Callable[["Connection", int, "Fid", int, tuple[str, ...]], Maybe[bytes | None]]
+General = Callable[[Connection, int, Fid, int, tuple[str, ...]], Maybe[bytes | None]]
 """Walks name by name, given the tag, what it is walked from, the new fid, and the names; returns the reply."""
-
-
-@attrs.frozen(eq=False)
-class Lead:
-    """One server that a walk may go over to, and how its answers become the client's.
-
-    `key` tells a client's connection there, `names` lead from its root, `dots` of them are `..`, and
-    then come those below; `packed` are all of them, as a Twalk has them. `top`: how many of the qids that it answers stand for these; `cut`: how
-    many of them the client did not ask for; `known`: for how many names it did, and `path` is the
-    qid.path of the last of those, which is ours to say.
-    """
-
-    way: Way
-    node: Node
-    key: tuple[object, ...]
-    known: int
-    path: int
-    rest: tuple[str, ...]
-    names: tuple[str, ...] = attrs.field(init=False)
-    packed: bytes = attrs.field(init=False)
-    top: int = attrs.field(init=False)
-    dots: int = attrs.field(init=False)
-    cut: int = attrs.field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        put, above = object.__setattr__, self.way.names
-        put(self, "dots", max(0, self.known - len(above)))
-        put(self, "top", self.dots + len(above))
-        put(self, "cut", self.top - self.known)
-        put(self, "names", ("..",) * self.dots + above + self.rest)
-        put(self, "packed", _pack(0, 0, 0, self.names)[_NAMES:])
 
 
 class Across(Asked):
@@ -87,14 +53,14 @@ class Across(Asked):
 
     def __init__(
         self,
-        backend: "Backend",
+        backend: Far,
         newfid: int,
         hop: Hop,
         before: Hop | None,
         lead: Lead,
         head: bytes,
         names: tuple[str, ...],
-        again: "tuple[General, Fid]",
+        again: tuple[General, Fid],
     ) -> None:
         self.backend, self.type, self.number, self.hop, self.before = backend, _WALK, newfid, hop, before
         self.lead, self.head, self.names, self.again = lead, head, names, again
@@ -102,7 +68,7 @@ class Across(Asked):
         self.base = self.old = None
 
 
-def mended(b: "Backend", lead: Lead, head: bytes, own: bytes | None, buf: bytearray, start: int, end: int) -> int:
+def mended(b: Far, lead: Lead, head: bytes, own: bytes | None, buf: bytearray, start: int, end: int) -> int:
     """Make the answer to a walk that was passed on the client's, in place; return where it begins.
 
     `own`: the qid of the mount point, if another server has said it. That the answer is an Rwalk,
@@ -133,3 +99,35 @@ def mended(b: "Backend", lead: Lead, head: bytes, own: bytes | None, buf: bytear
         tag, start = _u16(buf, start + 5)[0], start + QID * lead.cut
         _header(buf, start, end - start, _RWALK, tag, count - lead.cut)
     return start
+
+
+def crossed(c: Connection, b: Far, known: Across, type_: int, buf: bytearray, start: int, end: int) -> int:
+    """Note what the answer to a walk that crossed tells, and make it the client's; returns where it begins then, or AGAIN."""
+    if known.backend is not b or type_ not in (_RWALK, _RLERROR):
+        raise b.garbage(type_)
+    hop, lead = known.hop, known.lead
+    assert hop is not None
+    hop.sure = True
+    whole = False
+    if type_ == _RWALK:
+        whole = counted(b, known, buf, start, end) == known.count
+        begins = mended(b, lead, known.head, None, buf, start, end)
+    else:
+        begins = AGAIN if lead.top else start
+    if whole and begins >= 0:
+        hop.path = _u64(buf, end - 8)[0]
+        return begins
+    failed(c, known)
+    if whole:
+        leave(c, b, known.number)
+    return begins
+
+
+def again(c: Connection, tag: int, known: Across) -> None:
+    """Do a walk here, name by name, that another server would not do as it was passed on."""
+    walk, old = known.again
+
+    def op(c: Connection, tag: int, fid: int, newfid: int, names: tuple[str, ...]) -> Maybe[bytes | None]:
+        return walk(c, tag, old, newfid, names)
+
+    do_later(c, known.type, op, (tag, NOFID, known.number, known.names), known.since)

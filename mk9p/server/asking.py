@@ -1,14 +1,26 @@
-"""What the relay (relay.py) asks another server itself, and what it reads of a client's requests."""
+"""What the relay (relay.py) asks another server itself: it makes the connection, walks to a fid there, and clunks it. What it reads of requests."""
 
 import errno
+import logging
 from struct import Struct
-from typing import Any
+from typing import Any, Final
 
-from mk9p.dial import Link, receive, send_all
-from mk9p.errors import NineError
-from mk9p.wire import NOFID, Dialect, FrameBuffer, codec, decode
+import trio
+
+from mk9p.dial import Link, dial, receive, send_all
+from mk9p.errors import NineError, ProtocolError
+from mk9p.server.connection import Connection
+from mk9p.server.hops import ROOT, Far, Own
+from mk9p.server.passing import send
+from mk9p.server.tags import free_tag
+from mk9p.wire import NOFID, NOTAG, Dialect, FrameBuffer, codec, decode
 from mk9p.wire import messages as m
 from mk9p.wire.roles import BETWEEN
+
+log = logging.getLogger("mk9p.server")
+
+PATIENCE: Final = 5.0  # seconds to make a connection; the general way is there meanwhile
+REST: Final = 30.0  # seconds after that failed, in which it is not tried again
 
 _u16, _u32 = Struct("<H").unpack_from, Struct("<I").unpack_from
 
@@ -22,6 +34,93 @@ async def rpc(link: Link, frames: FrameBuffer, message: type[m.Message], tag: in
             raise NineError(errno.EIO, "it was closed by the other side")
         frames.received(count)
     return decode(Dialect.L, bytes(frames.view[slice(*frame)]))
+
+
+async def make(c: Connection, b: Far) -> bool:
+    """Dial, agree on the client's dialect and msize, attach; False, and no link, if that is not to be."""
+    link = None
+    try:
+        with trio.fail_after(PATIENCE):
+            link = await dial(b.way.address)
+            version = await rpc(link, b.frames, m.Tversion, NOTAG, c.msize, Dialect.L.version)
+            if not isinstance(version, m.Rversion) or (version.msize, version.version) != (c.msize, Dialect.L.version):
+                raise NineError(errno.EPROTO, "it speaks otherwise than the client")
+            who = b.way.who or b.who
+            attached = await rpc(link, b.frames, m.Tattach, 1, ROOT, NOFID, who.name, b.way.aname, who.uid)
+            if not isinstance(attached, m.Rattach):
+                raise NineError(errno.EACCES)
+    except (OSError, ProtocolError, trio.TooSlowError) as error:
+        log.debug("no fast way to %s: %s", b.way.address, error)
+        b.resting = trio.current_time() + REST
+        if link is not None:
+            link.close()
+        return False
+    except BaseException:
+        if link is not None:
+            link.close()
+        raise
+    b.link, b.root = link, attached.qid.path
+    return True
+
+
+async def arrive(c: Connection, b: Far, number: int, names: tuple[str, ...], path: int | None) -> bool:
+    """Walk to a fid there by the names from the root; True if it is there now, and its path in our space is `path`, if that is to be looked at.
+
+    Not cancelled: the answer comes, or the link ends.
+    """
+    own = walk(c, b, number, names)
+    with trio.CancelScope(shield=True):
+        await own.done.wait()
+    if own.good and path is not None and own.path is not None and b.way.paths[own.path] != path:
+        # the names lead to another file by now
+        if not b.dead:
+            leave(c, b, number)
+        return False
+    return own.good
+
+
+def walk(c: Connection, b: Far, number: int, names: tuple[str, ...]) -> Own:
+    """Walk to a fid there by names from the root."""
+    own = _ask(c, b, m.Twalk, len(names), ROOT, number, names)
+    send(c)
+    return own
+
+
+async def arrived(c: Connection, own: Own, number: int) -> None:
+    """Wait for the answer to a walk to a fid. Cancelled, the fid is clunked when it is there."""
+    b = own.backend
+    try:
+        await own.done.wait()
+    except trio.Cancelled:
+        if not own.done.is_set():
+            own.orphan = number
+            b.limbo.add(number)
+        elif own.good and not b.dead:
+            leave(c, b, number)
+        raise
+
+
+def answered(c: Connection, own: Own, type_: int, buf: bytearray, start: int, size: int) -> None:
+    """Take the answer to a request of our own."""
+    own.answered(type_, buf, start, size)
+    if own.orphan is not None:
+        own.backend.limbo.discard(own.orphan)
+        if own.good:
+            leave(c, own.backend, own.orphan)
+
+
+def leave(c: Connection, b: Far, number: int) -> None:
+    """Clunk a fid there that was made ours. Its answer is not waited for: what is asked later comes later."""
+    _ask(c, b, m.Tclunk, 0, number)
+    send(c)
+
+
+def _ask(c: Connection, b: Far, message: type[m.Message], wanted: int, *fields: Any) -> Own:
+    tag = free_tag(c)
+    own = c.asked[tag] = Own(b, wanted)
+    b.settle(c.frames.buf)
+    b.out.append(codec(Dialect.L, message.type).pack(tag, *fields))
+    return own
 
 
 def other_fid(type_: int, buf: bytearray, start: int, end: int) -> int:

@@ -17,19 +17,20 @@ Theory
 from errno import EIO
 from struct import Struct
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from mk9p.errors import is_errno
-from mk9p.server.across import Across
-from mk9p.server.hops import COUNT, WHEN, WHOSE, Alias, Asked, Late, Own
-from mk9p.server.owed import came, returned
+from mk9p.server.across import Across, again, crossed
+from mk9p.server.asking import answered
+from mk9p.server.connection import Connection
+from mk9p.server.hops import COUNT, WHEN, WHOSE, Alias, Asked, Far, Late, Own
+from mk9p.server.owed import came
+from mk9p.server.passing import deliver
+from mk9p.server.tags import returned
+from mk9p.server.told import learned, listed
 from mk9p.server.turns import BLOCK
 from mk9p.wire import messages as m
 from mk9p.wire.roles import COUNTED, DATA, ENDS, PATH_AT, PLAIN
-
-if TYPE_CHECKING:
-    from mk9p.server.connection import Connection
-    from mk9p.server.relay import Backend
 
 # As PATH_AT; -1 for replies that begin with a number that is looked at: of bytes that were asked for, or of an error.
 _PATH_AT: Final = [*PATH_AT]
@@ -48,7 +49,7 @@ _get64, _put64 = Struct("<Q").unpack_from, Struct("<Q").pack_into
 PASSED: Final = PLAIN | ENDS  # what may go over in a block
 
 
-def forward(c: "Connection") -> bool:
+def forward(c: Connection) -> bool:
     """Pass on the requests with which begins what was received, as far as they may all go over at once; True if nothing is left.
 
     They are a block at most: the caller looks at the clock.
@@ -105,16 +106,16 @@ def forward(c: "Connection") -> bool:
     return at == tail
 
 
-def back(b: "Backend") -> None:
+def back(c: Connection, b: Far) -> None:
     """Pass on the complete replies that were received; `more` tells if the turn was over before the end of them.
 
     Raises ProtocolError for what is none; what came before it was passed on.
     """
-    frames, asked, paths, counts = b.frames, b.asked, b.way.paths, b.c.counts
+    frames, asked, paths, counts = b.frames, c.asked, b.way.paths, c.counts
     base = b.mark - 1
     buf, limit = frames.buf, frames.limit
     at, tail = frames.ahead()
-    turns, last = b.c.exchange.engine.turns, tail - 6
+    turns, last = c.links.turns, tail - 6
     stop = min(at + BLOCK, last)
     now = monotonic_ns()
     first = run = at
@@ -132,37 +133,37 @@ def back(b: "Backend") -> None:
                     counts.returned(kind & 0xFF, n, bad, at - run, now - (kind >> WHEN))
                 run, n, bad = at, 0, 0
                 if isinstance(known, Alias):
-                    known = returned(b, tag, known, buf, at)
+                    known = returned(c, tag, known, buf, at)
                 if isinstance(known, int):
                     kind, right, most = known, (known & WHOSE) - base, known >> COUNT & 0xFFFFFFFF
                 elif (isinstance(known, Own) and known.backend is b) or (isinstance(known, Late) and b in known.owed):
                     kind = -1
                     if isinstance(known, Own):
                         del asked[tag]
-                        known.answered(type_, buf, at, size)
+                        answered(c, known, type_, buf, at, size)
                     else:
-                        came(b, tag, type_, buf, at, at + size)
-                    _deliver(b, first, at)
+                        came(c, b, tag, type_, buf, at, at + size)
+                    _deliver(c, b, first, at)
                     first = run = at = at + size
                     continue
                 elif isinstance(known, Across):
                     kind = -1
-                    if (begins := b.crossed(known, type_, buf, at, at + size)) < 0:
-                        _deliver(b, first, at)
+                    if (begins := crossed(c, b, known, type_, buf, at, at + size)) < 0:
+                        _deliver(c, b, first, at)
                         del asked[tag]
-                        b.c.exchange.again(b.c, tag, known)
+                        again(c, tag, known)
                         first = run = at = at + size
                         continue
                     if begins > at:  # it has become shorter, in front
                         if at - first > NEAR:
-                            _deliver(b, first, at)
+                            _deliver(c, b, first, at)
                             first = begins
                         else:
                             buf[first + begins - at : begins] = buf[first:at]
                             first += begins - at
                 else:
                     kind = -1
-                    b.learned(known, type_, buf, at, at + size)
+                    learned(c, b, known, type_, buf, at, at + size)
             if kind < 0:
                 assert isinstance(known, Asked)
                 counts.returned(known.type, 1, type_ == _RLERROR, size, now - known.since)
@@ -186,7 +187,7 @@ def back(b: "Backend") -> None:
                 elif count > most:
                     raise b.too_much(type_, count)
                 elif type_ == _RREADDIR:
-                    b.listed(buf, at, at + size, count)
+                    listed(b, buf, at, at + size, count)
                 elif size - 11 != (count if type_ in DATA else 0):
                     raise b.garbage(type_)
             del asked[tag]
@@ -196,9 +197,9 @@ def back(b: "Backend") -> None:
         if n:
             counts.returned(kind & 0xFF, n, bad, at - run, now - (kind >> WHEN))
         frames.head = at
-        _deliver(b, first, at)
+        _deliver(c, b, first, at)
 
 
-def _deliver(b: "Backend", first: int, last: int) -> None:
+def _deliver(c: Connection, b: Far, first: int, last: int) -> None:
     if first < last:
-        b.c.exchange.deliver(b.c, b.frames.view[first:last])
+        deliver(c, b.frames.view[first:last])

@@ -8,8 +8,10 @@ import errno
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Final
 
+import attrs
 import trio
 
 from mk9p.auth import EXEC, Policy, Principal, may
@@ -17,44 +19,62 @@ from mk9p.dial import Link
 from mk9p.errors import NineError
 from mk9p.server.accounts import CONNECTION, FID, PLANNED, RELAYED, WAITING, Account, Books
 from mk9p.server.beginning import Beginning
-from mk9p.server.counts import Counts, Tally
-from mk9p.server.fids import Fid, Place
+from mk9p.server.counts import Counts
+from mk9p.server.fids import Fid, Place, too_deep
+from mk9p.server.hops import Far, Hop, Known, Patience
 from mk9p.server.limits import SMALL, Limits
-from mk9p.server.shares import is_stranger
-from mk9p.server.turns import LAST, STRIDE
+from mk9p.server.links import IN, OUT, Links
+from mk9p.server.listings import Listings
+from mk9p.server.shares import Shares, is_stranger
+from mk9p.server.turns import LAST, STRIDE, Party, Slices, User
 from mk9p.session import Request, Session
 from mk9p.tree import Maybe, Node, Stat, settle
-from mk9p.tree.paths import NAME
 from mk9p.wire import IOHDRSZ, NOFID, QTDIR, Dialect, FrameBuffer, codec
 from mk9p.wire import messages as m
 from mk9p.wire.framing import CAPACITY, MOST
 
 if TYPE_CHECKING:
-    from mk9p.server.crossing import Plan
-    from mk9p.server.exchange import Exchange
-    from mk9p.server.hops import Hop, Known
-    from mk9p.server.listings import Listings
     from mk9p.server.named import Moves
-    from mk9p.server.relay import Backend
-    from mk9p.server.shares import Shares
-    from mk9p.server.turns import Slices, User
+    from mk9p.server.plans import Plan
 
 _DOTS: Final = (".", "..")
 USERS: Final = 16  # names of users kept a connection, to be shown
 JOIN: Final = 4096  # a buffer below is cheaper to copy than to hand to the kernel apart
 
 Reply = bytes | None
+Call = tuple[Callable[..., Any], Callable[..., Any]]  # how a message is unpacked, and the op that answers it
 
 _PACKERS: Final[dict[Dialect, list[Any]]] = {
     dialect: [None] * 256 for dialect in Dialect
 }  # of replies, filled as they are needed
 
 
-class Connection:
+@attrs.define(eq=False)
+class Common:
+    """What the connections of one server have in common.
+
+    `refuse` counts a connection that is refused, by the reason; `hang_up` ends one, for a reason.
+    """
+
+    limits: Limits
+    links: Links
+    books: Books
+    shares: Shares
+    slices: Slices
+    listings: Listings
+    patience: Patience
+    refuse: Callable[[str], None]
+    hang_up: "Callable[[Connection, str], None]"
+
+
+class Connection(Party):
     """The state of one client's conversation."""
 
-    def __init__(self, link: Link, root: Node, policy: Policy, limits: Limits) -> None:
-        self.link, self.root, self.policy, self.limits = link, root, policy, limits
+    def __init__(self, link: Link, root: Node, policy: Policy, common: Common, user: User) -> None:
+        super().__init__(user, STRIDE)
+        self.link, self.root, self.policy, self.common = link, root, policy, common
+        limits = self.limits = common.limits
+        self.links, self.slices, self.listings = common.links, common.slices, common.listings
         self.session: Session[Fid] = Session(max_fids=0, max_requests=limits.requests)
         self.frames = FrameBuffer(min(SMALL, limits.msize), CAPACITY)
         self.beginning = Beginning(self.frames) if link.lossy else None
@@ -62,7 +82,7 @@ class Connection:
         self.dialect = Dialect.P9
         self.versioned = False
         self.packers = _PACKERS[Dialect.P9]
-        self.calls: list[tuple[Callable[..., Any], Callable[..., Any]] | None] = [None] * 256
+        self.calls: list[Call | None] = [None] * 256
         self.out: list[bytes | memoryview] = []
         self.out_size = 0
         self.gone = 0  # bytes that were in `out` and are no more
@@ -78,7 +98,6 @@ class Connection:
         self.users: dict[str, None] = {}  # who, the first few
         self.refused = False  # and that was said
         self.told: set[object] = set()  # what the log says of its requests (failures.py)
-        self.books: Books
         self.account: Account  # on whose account it is itself: that of the first who attached
         self.accounts: dict[Principal, Account]  # what it holds as each user who attached
         self.most = limits.out  # bytes of replies that may be queued before they are sent
@@ -86,26 +105,15 @@ class Connection:
         self.room = len(self.frames.buf)  # bytes that it receives into, as counted
         self.crowded = False  # whoever it belongs to had too much when that was last counted, once a batch
         self.extra = 0  # bytes that are kept for it and no fid, on that account
-        self.tally: Tally
-        self.shares: Shares
-        self.slices: Slices
-        self.listings: Listings
         self.number = 0  # of this connection among all that this server has had
         self.came = time.time_ns()
         self.moves: Moves = {}
         self.relays: dict[int, Hop] = {}  # fids that are another server's (relay.py)
-        self.backends: dict[object, Backend] = {}
+        self.backends: dict[object, Far] = {}
         self.plans: dict[tuple[Place, tuple[str, ...]], Plan] = {}  # walks that cross (crossing.py)
         self.asked: dict[int, Known] = {}  # what was passed on, by tag (blocks.py)
-        self.choked: set[Backend] = set()  # of these, the ones that take no more bytes: no further frame is read
-        self.exchange: Exchange
-        self.user: User  # whose turn it has part in
-        self.queued = False  # it waits for a turn
-        self.more = (
-            False  # requests were received that are not answered yet, for want of time, or of room for their replies
-        )
+        self.choked: set[Far] = set()  # of these, the ones that take no more bytes: no further frame is read
         self.ready: deque[Request] = deque()  # requests that waited for others, and may run now
-        self.stride = STRIDE  # bytes of requests between two looks at the clock (turns.py)
         self.hung_up = False  # its peer was seen to be gone
         self.last_turns = LAST  # that it has then
         self.blocked = False  # the kernel takes no more bytes: wait for writable, and read nothing meanwhile
@@ -145,10 +153,9 @@ class Connection:
 
     # whose account what is kept for it goes on
 
-    def open_account(self, books: Books) -> None:
+    def open_account(self) -> None:
         """Begin to count what is kept for it: as that of the peer, until somebody attaches."""
-        self.books, self.extra = books, 0
-        self.account = books.stranger(self)
+        self.account, self.extra = self.common.books.stranger(self), 0
         self.accounts = {}
         self.account.used += CONNECTION
         self.count()
@@ -157,8 +164,14 @@ class Connection:
         """Return what this connection holds as a user."""
         account = self.accounts.get(who)
         if account is None:
-            account = self.accounts[who] = self.books.account(self, who)
+            account = self.accounts[who] = self.common.books.account(self, who)
         return account
+
+    def move(self, who: Principal) -> None:
+        """Count the connection as the first user's who attaches, if somebody vouches for them. Raises EMFILE if they have too many."""
+        peer = self.link.peer
+        if not self.greeted and self.policy.knows(peer) and peer.uid != who.uid:
+            self.common.shares.move((self, *self.backends.values()), self.user, peer, who)
 
     def greet(self, account: Account) -> None:
         """Take note that somebody has attached: what is kept for the connection is on the account of the first who does."""
@@ -173,16 +186,16 @@ class Connection:
         """Forget who attached, whose fids are gone: the conversation begins anew, and what is kept for it is the peer's."""
         self.frames.limit, self.frames.most, self.attached = min(self.msize, SMALL), CAPACITY, False
         if self.account in self.accounts.values():
-            self._belongs(self.books.stranger(self))
+            self._belongs(self.common.books.stranger(self))
         for account in self.accounts.values():
-            self.books.leave(account)
+            self.common.books.leave(account)
         self.accounts = {}
         self.count()
 
     def close_account(self) -> None:
         """Forget what was kept for it: it has ended."""
         self.part()
-        self.books.leave(self.account)
+        self.common.books.leave(self.account)
 
     def _belongs(self, account: Account) -> None:
         was, self.account = self.account, account
@@ -190,7 +203,7 @@ class Connection:
         account.used += mine
         was.used -= mine
         if was not in self.accounts.values():
-            self.books.leave(was)
+            self.common.books.leave(was)
 
     def count(self) -> None:
         """Count what is kept for the connection and for no fid of it, which has changed: whatever the bounds are, that has come already."""
@@ -216,7 +229,7 @@ class Connection:
         for account in self.account.holder.accounts:
             c = account.connection
             if c.account is account and not c.dead and c.frames.can_shrink:
-                c.exchange.settle(c)
+                c.end_runs()
                 c.frames.shrink()
                 c.room = len(c.frames.buf)
                 c.count()
@@ -261,7 +274,16 @@ class Connection:
         self.out_size += len(data)
 
     def send(self) -> None:
-        """Send what is queued as far as the kernel takes it; `blocked` tells that some is left. Raises OSError when the link is broken."""
+        """Send what is queued; when the kernel takes no more, wait for writable instead of readable. Raises OSError when the link is broken."""
+        was = self.blocked
+        self._send()
+        if self.counts.runs:
+            self.counts.batch()
+        if self.blocked != was:
+            self.wait()
+            self.count()
+
+    def _send(self) -> None:
         out = self.out
         while out:
             try:
@@ -292,6 +314,39 @@ class Connection:
                 out[0] = memoryview(out[0])[count:]
         self.blocked = False
 
+    # its link, and those to other servers
+
+    def wait(self) -> None:
+        """Wait for what its links can do now. A client that does not read is not read from, nor are others for it."""
+        link, links = self.link, self.links
+        idle = self.blocked or self.held or bool(self.choked)
+        for b in self.backends.values():
+            b.wait(receive=not self.blocked)
+        if link.rfd == link.wfd:
+            links.wait_for(link.rfd, self, OUT if self.blocked else 0 if idle else IN)
+            return
+        links.wait_for(link.rfd, self, 0 if idle else IN)
+        if self.blocked:
+            links.wait_for(link.wfd, self, OUT)
+        else:
+            links.forget(link.wfd)
+
+    def again(self) -> None:
+        """Read a link again that was not read for a while: its next requests may have been received already."""
+        if not self.dead:
+            self.counts.since = monotonic_ns()
+            self.wait()
+            self.links.call(self)
+
+    def hang_up(self, reason: str) -> None:
+        """End the connection: cancel its requests, close its files, then its link."""
+        self.common.hang_up(self, reason)
+
+    def end_runs(self) -> None:
+        """End the runs of frames in its buffer, which is about to be another."""
+        for b in self.backends.values():
+            b.settle(self.frames.buf)
+
     # fids and the tree
 
     def limit(self, count: int) -> int:
@@ -317,7 +372,7 @@ class Connection:
         if name in _DOTS:
             return place.parent if name == ".." else place
         if place.depth >= self.limits.depth:
-            raise too_deep(self.limits)
+            raise too_deep(self.limits.depth)
         found = node.walk(name, who)
         return Place(found, name, place) if isinstance(found, Node) else self._child(place, name, found)
 
@@ -328,21 +383,8 @@ class Connection:
         if name in _DOTS:
             return place.parent if name == ".." else place
         if place.depth >= self.limits.depth:
-            raise too_deep(self.limits)
+            raise too_deep(self.limits.depth)
         return place.child(name, await settle(place.node.walk(name, who)))
 
     async def _child(self, place: Place, name: str, later: Awaitable[Node]) -> Place:
         return place.child(name, await later)
-
-
-def too_deep(limits: Limits) -> NineError:
-    """Return the error of a path with too many names."""
-    return NineError(errno.ENAMETOOLONG, f"a path has {limits.depth} names at most")
-
-
-def check_name(name: str) -> None:
-    """Raise EINVAL or ENAMETOOLONG for a name that no file can have."""
-    if len(name) > NAME:
-        raise NineError(errno.ENAMETOOLONG)
-    if not name or "/" in name or "\0" in name:
-        raise NineError(errno.EINVAL, "illegal name")

@@ -149,16 +149,6 @@ class Counts:
 
     # the engine's own requests
 
-    def run(self, type_: int, count: int, late: int, received: int, sent: int) -> None:
-        """Count a run in which `late` requests are not answered yet; it has `received` bytes, and the replies to the others `sent`."""
-        row = self.row(type_)
-        row.count += late
-        if count > late:
-            self.runs.append((type_, count - late, received, sent))
-        else:
-            row.received += received
-            row.sent += sent
-
     def batch(self) -> None:
         """Take note that all that was answered is sent."""
         now = monotonic_ns()
@@ -189,10 +179,10 @@ class Counts:
         """Count the bytes of replies to flushes that had to wait for what they flush."""
         self.row(m.Tflush.type).sent += sent
 
-    # requests that are passed on (relay.py)
+    # requests that are passed on (relay.py), or wait
 
     def passed(self, type_: int, count: int, received: int) -> None:
-        """Count requests of one kind, of `received` bytes, that were passed on to another server."""
+        """Count requests of one kind, of `received` bytes, that are not answered in the batch that brought them."""
         row = self.rows[type_] or self.row(type_)
         row.count += count
         row.received += received

@@ -16,19 +16,19 @@ import errno
 from struct import Struct
 from typing import Any, Final
 
-import attrs
-
 from mk9p.auth import EXEC, Principal, may
 from mk9p.errors import NineError
-from mk9p.server.across import AGAIN, HEAD, QID, Across, General, Lead, mended
+from mk9p.server.across import AGAIN, HEAD, QID, Across, General, mended
+from mk9p.server.asking import arrived, leave, walk
 from mk9p.server.connection import Connection, Reply
 from mk9p.server.exchange import reach
 from mk9p.server.fids import Fid, Place, qid
 from mk9p.server.foreseen import before_of, make_hop
-from mk9p.server.hops import ROOT
-from mk9p.server.owed import enter
-from mk9p.server.relay import Backend
-from mk9p.tree import Route, Stat, settle
+from mk9p.server.hops import ROOT, Far
+from mk9p.server.jobs import LATE
+from mk9p.server.plans import Lead, Plan
+from mk9p.server.tags import enter
+from mk9p.tree import Stat, settle
 from mk9p.tree.paths import NAME
 from mk9p.wire import MAXWELEM, Dialect
 from mk9p.wire import messages as m
@@ -41,24 +41,8 @@ _put_walk: Final = Struct("<IBHII").pack
 _WALK, _RWALK, _RLERROR = m.Twalk.type, m.Rwalk.type, m.Rlerror.type
 
 
-@attrs.define(eq=False)
-class Plan:
-    """A walk from one place: its route, where the names of that lead, the last of which is `place`, and the servers behind it.
-
-    `head` are the qids of the others, made when their files' status was `stats`.
-    """
-
-    start: Place
-    route: Route
-    places: tuple[Place, ...]
-    place: Place
-    leads: tuple[Lead, ...]
-    stats: list[Stat] = attrs.field(factory=list)
-    head: bytes = b""
-
-
 def cross(c: Connection, tag: int, old: Fid, newfid: int, names: tuple[str, ...], general: General) -> Any:
-    """Let a walk go over to another server. None: it has; an awaitable of its reply; NotImplemented: it is to go name by name.
+    """Let a walk go over to another server. LATE: it has; an awaitable of its reply; NotImplemented: it is to go name by name.
 
     Raises EEXIST, ENOMEM, EMFILE.
     """
@@ -75,7 +59,7 @@ def cross(c: Connection, tag: int, old: Fid, newfid: int, names: tuple[str, ...]
         b = c.backends.get(lead.key)
         if b is not None and b.link is not None and newfid not in b.limbo and (b.dots or not lead.dots):
             _pass(c, b, tag, newfid, names, plan, (general, old))
-            return None
+            return LATE
     return _wait(c, tag, old, newfid, names, plan, general)
 
 
@@ -132,7 +116,7 @@ def _may(plan: Plan, who: Principal) -> bool:
 
 def _pass(
     c: Connection,
-    b: Backend,
+    b: Far,
     tag: int,
     newfid: int,
     names: tuple[str, ...],
@@ -140,17 +124,17 @@ def _pass(
     again: tuple[General, Fid],
 ) -> None:
     lead = plan.leads[0]
-    before = before_of(b, newfid)
-    hop = make_hop(b, newfid, plan.place, lead.rest, lead.node)
+    before = before_of(c, b, newfid)
+    hop = make_hop(c, b, newfid, plan.place, lead.rest, lead.node)
     known = Across(b, newfid, hop, before, lead, plan.head, names, again)
     known.since = c.counts.since
     packed = lead.packed
     frame: bytes | bytearray = _put_walk(15 + len(packed), _WALK, tag, ROOT, newfid) + packed
-    if tag in b.asked:  # it is owed an answer
+    if tag in c.asked:  # it is owed an answer
         frame = bytearray(frame)
-        enter(b, tag, known, frame, 0)
+        enter(c, tag, known, frame, 0)
     else:
-        b.asked[tag] = known
+        c.asked[tag] = known
     b.settle(c.frames.buf)
     b.out.append(frame)
 
@@ -171,8 +155,8 @@ async def _wait(
         b = await reach(c, lead.way, old.who)
         if b is None or newfid in b.limbo or (lead.dots and b.dots is False):
             break
-        walked = b.walk(newfid, lead.names)
-        await walked.wait(newfid)
+        walked = walk(c, b, newfid, lead.names)
+        await arrived(c, walked, newfid)
         frame = walked.said
         if frame is None or b.dead:
             break
@@ -185,13 +169,13 @@ async def _wait(
         begins = mended(b, lead, plan.head, own, frame, 0, len(frame)) if walked.fits else AGAIN
         if begins < 0:
             if walked.good:
-                b.leave(newfid)
+                leave(c, b, newfid)
             break
         if not walked.good and lead is not plan.leads[-1] and len(frame) == HEAD + QID * lead.top:
             own = own or bytes(frame[-QID:])
             continue
         if walked.good:
-            _enter(b, newfid, plan, lead, frame)
+            _enter(c, b, newfid, plan, lead, frame)
         _put_tag(frame, begins + 5, tag)
         return bytes(frame[begins:])
     if missing == len(plan.leads):
@@ -199,10 +183,10 @@ async def _wait(
     return await settle(general(c, tag, old, newfid, names))
 
 
-def _enter(b: Backend, newfid: int, plan: Plan, lead: Lead, frame: bytearray) -> None:
+def _enter(c: Connection, b: Far, newfid: int, plan: Plan, lead: Lead, frame: bytearray) -> None:
     try:
-        hop = make_hop(b, newfid, plan.place, lead.rest, lead.node)
+        hop = make_hop(c, b, newfid, plan.place, lead.rest, lead.node)
     except OSError:
-        b.leave(newfid)
+        leave(c, b, newfid)
         raise
     hop.sure, hop.path = True, int.from_bytes(frame[-8:], "little")

@@ -1,13 +1,11 @@
 """Which op answers which message: the one of its name. Tversion and Tflush are about the conversation, and have none (engine.py, leader.py)."""
 
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from mk9p.server import ops, ops_create, ops_linux, ops_stored, ops_wstat
+from mk9p.server.connection import Call
 from mk9p.wire import Dialect, codec
 from mk9p.wire.messages import MESSAGES
-
-Call = tuple[Callable[..., Any], Callable[..., Any]]
 
 _OPS: Final = {
     name.rstrip("_"): op

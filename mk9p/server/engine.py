@@ -15,16 +15,23 @@ from mk9p.auth import Policy
 from mk9p.dial import Link, Listener
 from mk9p.errors import NineError
 from mk9p.server.accounts import Books
+from mk9p.server.beginning import Beginning
 from mk9p.server.closing import close_all, free
-from mk9p.server.connection import Connection
+from mk9p.server.connection import Call, Common, Connection
 from mk9p.server.counts import Tally
-from mk9p.server.dispatch import Call, calls
+from mk9p.server.dispatch import calls
+from mk9p.server.halves import Halves
+from mk9p.server.hops import Patience
 from mk9p.server.leader import Leader
 from mk9p.server.limits import MIN_MSIZE, Limits
+from mk9p.server.links import IN, Links
 from mk9p.server.listings import Listings
+from mk9p.server.owed import PATIENCE
+from mk9p.server.passing import drop
 from mk9p.server.refusals import line, origin, refuse, refuse_peer
 from mk9p.server.shares import Shares
 from mk9p.server.turns import Slices
+from mk9p.server.workers import Workers
 from mk9p.tree import Node
 from mk9p.wire import Dialect, codec
 from mk9p.wire import messages as m
@@ -36,20 +43,31 @@ CANCELLED: Final = (
 )
 
 
-class Server(Leader):
+class Server:
     """A tree, served. `add` links by hand, or let `serve` listen; `run` does the work and ends only when it is cancelled."""
 
     def __init__(self, root: Node, *, limits: Limits | None = None, tally: Tally | None = None) -> None:
-        super().__init__()
         self.root = root
         self.limits = limits or Limits()
         self.tally = tally or Tally()
         self.connections = self.tally.connections
-        self.books = Books(self.limits)
+        self.links, self.books, self.slices = Links(), Books(self.limits), Slices()
+        self.shares = Shares(self.limits, self.links.turns)
+        self.common = Common(
+            self.limits,
+            self.links,
+            self.books,
+            self.shares,
+            self.slices,
+            Listings(self.slices),
+            Patience(PATIENCE),
+            refuse=self.tally.refuse,
+            hang_up=self.hang_up,
+        )
+        self.halves = Halves()
+        self.workers = Workers(Leader(self.links, self.halves, self._begin_anew).lead)
         self.deserted = trio.Event()  # set when the last client of all has left; a new one makes a new event
-        self.slices = Slices()
-        self.listings = Listings(self.slices)
-        self.shares = Shares(self.limits, self.turns)
+        self._nursery: trio.Nursery | None = None
         self._strangers: dict[Connection, float] = {}  # who has not attached yet, and until when he may take his time
         self._knock = trio.Event()  # a stranger came where there was none
         self._version_call: Call = (codec(Dialect.P9, m.Tversion.type).unpack, self._version)
@@ -61,9 +79,9 @@ class Server(Leader):
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                nursery.start_soon(self._work)
+                nursery.start_soon(self.workers.run)
                 nursery.start_soon(self._watch_strangers)
-                nursery.start_soon(self.exchange.be_patient)
+                nursery.start_soon(self.common.patience.watch)
                 nursery.start_soon(self.halves.watch, self.limits.partial)
                 task_status.started()
                 await trio.sleep_forever()
@@ -75,7 +93,7 @@ class Server(Leader):
                 with trio.CancelScope(shield=True):
                     await close_all(c)
                 c.close_account()
-            self.close()
+            self.links.close()
 
     async def listen(
         self, listener: Listener, policy: Policy | None = None, *, lossy: bool = False, root: Node | None = None
@@ -98,18 +116,16 @@ class Server(Leader):
             refuse_peer(self.tally, link.peer, "connections", str(error))
             link.close()
             raise
-        c = Connection(link, root or self.root, policy or Policy(), self.limits)
-        c.user, c.shares, c.slices, c.listings = user, self.shares, self.slices, self.listings
+        c = Connection(link, root or self.root, policy or Policy(), self.common, user)
         if link.lossy:
             c.frames.resync(m.Tversion.type)
         try:
-            self.watch(c)
+            self.links.wait_for(link.rfd, c, IN)
         except OSError:
-            self.shares.leave(c)
+            self.shares.leave(user)
             link.close()
             raise
-        c.exchange, c.tally = self.exchange, self.tally
-        c.open_account(self.books)
+        c.open_account()
         c.number = self.tally.enter(c)
         if c.stranger:
             self._strangers[c] = trio.current_time() + self.limits.handshake
@@ -131,8 +147,20 @@ class Server(Leader):
                     await trio.sleep_until(until)
                 if self._strangers.pop(c, None) is not None and not c.greeted:
                     refuse(c, "handshake", f"it did not attach within {self.limits.handshake:g} s")
-                    self.hang_up(c, "it did not attach in time")
+                    c.hang_up("it did not attach in time")
             await self._knock.wait()
+
+    def _begin_anew(self, c: Connection, beginning: Beginning, size: int) -> None:
+        """Begin anew with a Tversion that came in the middle of a frame, if nothing comes after it."""
+
+        async def listen() -> None:
+            if await beginning.silence() and not c.dead:
+                log.warning(line("garbled", **origin(c.link.peer), text="half a frame, and a new conversation"))
+                beginning.begin(size)
+                c.again()
+
+        assert self._nursery is not None
+        self._nursery.start_soon(listen)
 
     def hang_up(self, c: Connection, reason: str) -> None:
         """End a connection: cancel its requests, close its files, then its link."""
@@ -152,8 +180,9 @@ class Server(Leader):
         c.out_size = 0
         c.ready.clear()
         self._strangers.pop(c, None)
-        self.unwatch(c)
-        return self.exchange.drop(c)
+        for fd in {c.link.rfd, c.link.wfd}:
+            self.links.forget(fd)
+        return drop(c)
 
     async def _bury(self, c: Connection, old: list[dict[int, Any]]) -> None:
         with trio.CancelScope(shield=True):
@@ -163,7 +192,7 @@ class Server(Leader):
                 await free(c, table)
         c.link.close()
         self.tally.leave(c)
-        self.shares.leave(c)
+        self.shares.leave(c.user)
         c.close_account()
         if not self.connections:
             self.deserted.set()
@@ -193,10 +222,10 @@ class Server(Leader):
         if msize < MIN_MSIZE:
             refuse(c, "version", f"msize {msize} is too small")
             raise NineError(errno.EINVAL, f"msize {msize} is too small: {MIN_MSIZE} at least")
-        old = self.exchange.drop(c)
+        old = drop(c)
         if c.session.tags or c.session.fids:
             c.held = True  # nothing that comes after may overtake
-            self.rewatch(c)
+            c.wait()
             try:
                 await self._end_requests(c)
                 await close_all(c)
@@ -204,7 +233,7 @@ class Server(Leader):
                     await free(c, table)
             finally:
                 c.held = False
-                self.again(c)
+                c.again()
         dialect = Dialect.of(version)
         if dialect is None:
             refuse(c, "version", f"it speaks {version}")

@@ -4,11 +4,14 @@ What a fid costs is charged to its account (accounts.py) when it is entered, and
 those of the places on its way that no other fid leads by.
 """
 
+import errno
 from typing import Any, Final
 
 from mk9p.auth import Principal
+from mk9p.errors import NineError
 from mk9p.server.accounts import FID, FILE, PLACE, Account
 from mk9p.tree import Handle, Node, Open, Stat, qids
+from mk9p.tree.paths import NAME
 from mk9p.wire import QTAPPEND, QTEXCL, Qid
 
 _qid: Final = tuple.__new__  # what Qid() does, without its checks: one is made for each name walked
@@ -258,3 +261,16 @@ def qid(place: Place, stat: Stat) -> Qid:
     if stat.exclusive or stat.append:
         type_ |= (QTEXCL if stat.exclusive else 0) | (QTAPPEND if stat.append else 0)
     return _qid(Qid, (type_, stat.version, place.path))
+
+
+def too_deep(depth: int) -> NineError:
+    """Return the error of a path with too many names."""
+    return NineError(errno.ENAMETOOLONG, f"a path has {depth} names at most")
+
+
+def check_name(name: str) -> None:
+    """Raise EINVAL or ENAMETOOLONG for a name that no file can have."""
+    if len(name) > NAME:
+        raise NineError(errno.ENAMETOOLONG)
+    if not name or "/" in name or "\0" in name:
+        raise NineError(errno.EINVAL, "illegal name")

@@ -2,25 +2,23 @@
 
 import errno
 from struct import Struct
-from typing import TYPE_CHECKING
 
 from mk9p.errors import NineError
 from mk9p.server.asking import other_fid, text_at
+from mk9p.server.connection import Connection
 from mk9p.server.fids import Place
-from mk9p.server.hops import ROOT, Asked, Hop
+from mk9p.server.hops import ROOT, Asked, Far, Hop
 from mk9p.tree import Node
 from mk9p.wire.roles import CREATES, MADE, MOVES, OPENS, PAIRS
-
-if TYPE_CHECKING:
-    from mk9p.server.relay import Backend
 
 _u16, _u32 = Struct("<H").unpack_from, Struct("<I").unpack_from
 
 
-def of_walk(b: "Backend", hop: Hop, fid: int, type_: int, buf: bytearray, start: int, end: int) -> Asked | None:
+def of_walk(c: Connection, hop: Hop, fid: int, type_: int, buf: bytearray, start: int, end: int) -> Asked | None:
     """Return what is to be known of a walk; None if it does not go over. Raises EEXIST for a fid in use, ENOMEM."""
     if end - start < 17:
         return None
+    b = hop.backend
     newfid, count = _u32(buf, start + 11)[0], _u16(buf, start + 15)[0]
     at, names = start + 17, []
     for _ in range(count):
@@ -33,20 +31,20 @@ def of_walk(b: "Backend", hop: Hop, fid: int, type_: int, buf: bytearray, start:
         return None
     if newfid in b.limbo or (hop.crossing and (not names or newfid == fid or not _stands(hop))):
         return None
-    way = _led(b, hop, names) if b".." in names else (*hop.names, *(_text(name) for name in names))
+    way = _led(hop, names) if b".." in names else (*hop.names, *(_text(name) for name in names))
     if way is None:
         return None
-    before = hop if newfid == fid else before_of(b, newfid)
-    return Asked(b, type_, newfid, make_hop(b, newfid, hop.place, way, hop.lead), hop, hop.names, count, before)
+    before = hop if newfid == fid else before_of(c, b, newfid)
+    return Asked(b, type_, newfid, make_hop(c, b, newfid, hop.place, way, hop.lead), hop, hop.names, count, before)
 
 
 def _text(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
 
 
-def _led(b: "Backend", hop: Hop, names: list[bytes]) -> tuple[str, ...] | None:
+def _led(hop: Hop, names: list[bytes]) -> tuple[str, ...] | None:
     """Return where a walk with `..` leads, if it stays below the root of what is mounted; what is above, or a bind of a part, is ours to say."""
-    way, theirs = hop.place.node.way, b.way
+    way, theirs = hop.place.node.way, hop.backend.way
     if (
         not hop.sure
         or way is None
@@ -73,17 +71,16 @@ def _stands(hop: Hop) -> bool:
     return way is hop.way
 
 
-def before_of(b: "Backend", fid: int) -> Hop | None:
+def before_of(c: Connection, b: Far, fid: int) -> Hop | None:
     """Return what a new fid may still be, if it is not yet known here that it is none; raises EEXIST for one in use."""
-    before = b.c.relays.get(fid)
-    if fid in b.c.session.fids or fid == ROOT or (before and (before.sure or before.backend is not b)):
+    before = c.relays.get(fid)
+    if fid in c.session.fids or fid == ROOT or (before and (before.sure or before.backend is not b)):
         raise NineError(errno.EEXIST, "fid already in use")
     return before
 
 
-def make_hop(b: "Backend", fid: int, place: Place, names: tuple[str, ...], lead: Node | None) -> Hop:
+def make_hop(c: Connection, b: Far, fid: int, place: Place, names: tuple[str, ...], lead: Node | None) -> Hop:
     """Return what a fid will be, which is noted. Raises EMFILE, ENOMEM."""
-    c = b.c
     if len(c.relays) >= c.max_relays:
         c.account.fids.more()
     if c.crowded:
@@ -93,9 +90,9 @@ def make_hop(b: "Backend", fid: int, place: Place, names: tuple[str, ...], lead:
     return made
 
 
-def of_other(b: "Backend", hop: Hop, fid: int, type_: int, buf: bytearray, start: int, end: int) -> int | Asked | None:
+def of_other(c: Connection, hop: Hop, fid: int, type_: int, buf: bytearray, start: int, end: int) -> int | Asked | None:
     """Return what is to be known of a request that is not plain and no walk; None if it does not go over. Raises as `of_walk`, and EXDEV."""
-    relays = b.c.relays
+    b, relays = hop.backend, c.relays
     if type_ in OPENS:
         names = (text_at(buf, start + 11, end),) if type_ in CREATES else ()
         return Asked(b, type_, fid, hop, names=names)
@@ -103,9 +100,9 @@ def of_other(b: "Backend", hop: Hop, fid: int, type_: int, buf: bytearray, start
         number = other_fid(type_, buf, start, end)
         if number == ROOT:
             # our own there is none of the client's: it has this number here, or it is unknown
-            b.c.session.fid(number)
+            c.session.fid(number)
         other = relays.get(number)
-        if number in b.c.session.fids if other is None else other.backend is not b:
+        if number in c.session.fids if other is None else other.backend is not b:
             raise NineError(errno.EXDEV)
         if other is not None and other.crossing:
             return None  # what may be made at a mount point is the mount table's to say
@@ -116,6 +113,6 @@ def of_other(b: "Backend", hop: Hop, fid: int, type_: int, buf: bytearray, start
         newfid = _u32(buf, start + 11)[0]
         if newfid in b.limbo:
             return None
-        before = before_of(b, newfid)
-        return Asked(b, type_, newfid, make_hop(b, newfid, hop.place, hop.names, hop.lead), before=before)
+        before = before_of(c, b, newfid)
+        return Asked(b, type_, newfid, make_hop(c, b, newfid, hop.place, hop.names, hop.lead), before=before)
     return None

@@ -4,16 +4,12 @@ Any byte is progress, however slow the line is. Most half frames are whole withi
 they are: a task looks at those that were noted, a few times in the time that they have, and sleeps as long as there are none.
 """
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import trio
 
+from mk9p.server.connection import Connection
 from mk9p.server.refusals import refuse
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from mk9p.server.connection import Connection
 
 LOOKS: Final = 4  # in the time that a half frame has
 
@@ -21,12 +17,11 @@ LOOKS: Final = 4  # in the time that a half frame has
 class Halves:
     """The connections whose last frame was not whole when it was last looked at."""
 
-    def __init__(self, hang_up: "Callable[[Connection, str], None]") -> None:
-        self._hang_up = hang_up
+    def __init__(self) -> None:
         self._noted: dict[Connection, tuple[tuple[int, int], int]] = {}  # what was there of the frame, and how often
         self._some = trio.Event()
 
-    def add(self, c: "Connection") -> None:
+    def add(self, c: Connection) -> None:
         """Note a connection whose last frame is not whole yet."""
         if c not in self._noted:
             self._noted[c] = (-1, -1), 0
@@ -49,5 +44,5 @@ class Halves:
                     else:
                         del self._noted[c]
                         refuse(c, "partial", f"half a frame, and nothing more for {patience:g} s")
-                        self._hang_up(c, "it did not end its frame")
+                        c.hang_up("it did not end its frame")
                 await trio.sleep(patience / LOOKS)

@@ -1,24 +1,125 @@
-"""What the fast way to another server (relay.py) keeps: fids that are there, and requests that were sent."""
+"""What the fast way to another server (relay.py) keeps: the link there, fids that are there, and requests that were sent."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
 
+from mk9p.auth import Principal
+from mk9p.errors import ProtocolError
 from mk9p.server.fids import Place
+from mk9p.server.links import IN, OUT, Links
+from mk9p.server.turns import Party, User
 from mk9p.tree import Node, Way
+from mk9p.wire import FrameBuffer
 from mk9p.wire import messages as m
 
 if TYPE_CHECKING:
-    from mk9p.server.relay import Backend
+    from mk9p.dial import Link
 
 ROOT: Final = 0xFFFFFFFE  # our fid of the other server's root: the last number that a client would come to
 
-# A request whose answer tells nothing is a number: its type, whom it was passed on to (`Backend.mark`), how many bytes it asks for, and when it came
+# A request whose answer tells nothing is a number: its type, whom it was passed on to (`Far.mark`), how many bytes it asks for, and when it came
 # (blocks.py).
 WHOSE: Final = 0xFFFFFFFF  # the type, and whom it was passed on to
 COUNT: Final = 32  # where the bytes begin
 WHEN: Final = 64  # where the time begins, in ns
+
+
+class Far(Party):
+    """A client's connection to one other server, as one user; `asked` is what was passed on for the client, wherever to.
+
+    `mark` tells it from the client's others, in the numbers of blocks.py.
+    """
+
+    def __init__(self, way: Way, who: Principal, user: User, links: Links, asked: "dict[int, Known]") -> None:
+        super().__init__(user, 0)  # turns.py counts in blocks here
+        self.way, self.who, self.links = way, who, links
+        self.link: Link | None = None  # None: not made yet, or gone
+        self.tried = trio.Event()  # making it has succeeded, or not
+        self.resting = 0.0  # until when not to try again
+        self.frames: FrameBuffer
+        self.asked = asked  # by tag; a number where the answer tells us nothing (blocks.py)
+        self.mark = 0
+        self.out: list[bytes | bytearray | memoryview] = []
+        self.run: list[int] = [0, 0]  # frames to pass on that lie side by side in the client's buffer
+        self.blocked = False
+        self.root = 0  # the qid.path of its root, there
+        self.dots: bool | None = None  # whether `..` of that is the root; None if nobody knows yet
+        self.limbo: set[int] = set()  # numbers of fids that may yet come to be there (owed.py)
+
+    @property
+    def dead(self) -> bool:
+        return self.link is None
+
+    def wait(self, *, receive: bool) -> None:
+        """Wait for what the link can do now: send what is left, and receive if there is room for it."""
+        if self.link is None:
+            return
+        if self.more and receive:
+            self.links.call(self)
+        wanted = (OUT if self.blocked else 0) | (IN if receive else 0)
+        if wanted:
+            self.links.wait_for(self.link.rfd, self, wanted)
+        else:
+            # epoll(7) would tell of a hang-up again and again, and what came before it is still to be received
+            self.links.forget(self.link.rfd)
+
+    def goes(self, buf: bytearray, start: int, end: int) -> None:
+        """Pass on what lies in a buffer, from one frame's start to another's end."""
+        run = self.run
+        if run[1] != start:
+            self.settle(buf)
+            run[0] = start
+        run[1] = end
+
+    def settle(self, buf: bytearray) -> None:
+        """End the run of frames that lie side by side in a buffer."""
+        start, end = self.run
+        if start < end:
+            self.out.append(memoryview(buf)[start:end])
+            self.run[:] = (0, 0)
+
+    def send(self, buf: bytearray) -> None:
+        """Send what is to be passed on; what the kernel does not take is copied and waits, and `blocked` says so. Raises OSError."""
+        self.settle(buf)
+        out, link = self.out, self.link
+        if not out or link is None:
+            out.clear()
+            return
+        data = out[0] if len(out) == 1 else b"".join(out)
+        out.clear()
+        try:
+            count = link.send(data)
+        except BlockingIOError:
+            count = 0
+        if count < len(data):
+            out.append(bytes(data[count:]))
+        self.blocked = bool(out)
+
+    def close(self) -> None:
+        """Let go of the link. A second call does nothing."""
+        link, self.link = self.link, None
+        if link is not None:
+            self.links.forget(link.rfd)
+            link.close()
+        self.out.clear()
+        self.run[:] = (0, 0)
+        self.blocked = False
+        for known in self.asked.values():
+            if isinstance(known, Own) and known.backend is self:
+                known.done.set()
+
+    def mine(self, known: "int | Asked | Own") -> bool:
+        """Tell whether a request was passed on to this server, or is our own to it."""
+        return (known & WHOSE & ~0xFF) == self.mark if isinstance(known, int) else known.backend is self
+
+    def garbage(self, type_: int) -> ProtocolError:
+        return ProtocolError(f"{self.way.address} sent a message of type {type_} that answers nothing")
+
+    def too_much(self, type_: int, count: int) -> ProtocolError:
+        return ProtocolError(f"{self.way.address} answers with {count} bytes that were not asked for (type {type_})")
 
 
 class Hop:
@@ -32,7 +133,7 @@ class Hop:
 
     def __init__(
         self,
-        backend: "Backend",
+        backend: Far,
         place: Place,
         names: tuple[str, ...],
         way: Way | None = None,
@@ -58,7 +159,7 @@ class Asked:
 
     def __init__(
         self,
-        backend: "Backend",
+        backend: "Far",
         type_: int,
         number: int,
         hop: Hop | None = None,
@@ -83,7 +184,7 @@ class Own:
     and that nobody wants any more.
     """
 
-    backend: "Backend"
+    backend: Far
     wanted: int
     done: trio.Event = attrs.field(factory=trio.Event)
     fits: bool = False
@@ -93,29 +194,14 @@ class Own:
     orphan: int | None = None
 
     def answered(self, type_: int, buf: bytearray, start: int, size: int) -> None:
+        """Take the answer."""
         count = int.from_bytes(buf[start + 7 : start + 9], "little")
         self.fits = type_ == m.Rwalk.type and size == 9 + 13 * count and count <= self.wanted
         self.good = self.fits and count == self.wanted
         if self.good and self.wanted:
             self.path = int.from_bytes(buf[start + size - 8 : start + size], "little")
         self.said = buf[start : start + size]
-        if self.orphan is not None:
-            self.backend.limbo.discard(self.orphan)
-            if self.good:
-                self.backend.leave(self.orphan)
         self.done.set()
-
-    async def wait(self, number: int) -> None:
-        """Wait for the answer to a walk to a fid. Cancelled, the fid is clunked when it is there."""
-        try:
-            await self.done.wait()
-        except trio.Cancelled:
-            if not self.done.is_set():
-                self.orphan = number
-                self.backend.limbo.add(number)
-            elif self.good and not self.backend.dead:
-                self.backend.leave(number)
-            raise
 
 
 class Alias:
@@ -136,8 +222,37 @@ class Late:
     __slots__ = ("alias", "owed")
 
     def __init__(self) -> None:
-        self.owed: dict[Backend, int | Asked] = {}
+        self.owed: dict[Far, int | Asked] = {}
         self.alias: int | None = None
 
 
 Known = int | Asked | Own | Alias | Late
+
+
+class Patience:
+    """What is done if something takes too long: in the order in which it began, for all are given the same time."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._given: dict[object, tuple[float, Callable[[], None]]] = {}
+        self._some = trio.Event()
+
+    def begin(self, what: object, give_up: Callable[[], None]) -> None:
+        """Wait for something, but not for ever."""
+        self._given[what] = trio.current_time() + self.seconds, give_up
+        self._some.set()
+
+    def end(self, what: object) -> None:
+        """Wait for it no more."""
+        self._given.pop(what, None)
+
+    async def watch(self) -> None:
+        """Give up what takes too long."""
+        while True:
+            await self._some.wait()
+            self._some = trio.Event()
+            while self._given:
+                what, (until, give_up) = next(iter(self._given.items()))
+                await trio.sleep_until(until)
+                if self._given.pop(what, None) is not None:
+                    give_up()

@@ -22,61 +22,55 @@ Theory
 import contextlib
 import errno
 import logging
-from struct import Struct
+from collections.abc import Callable
 from time import monotonic_ns
-from typing import Any, Final
+from typing import Final
 
 import trio
 
-from mk9p.errors import FAILURE, NineError, ProtocolError
+from mk9p.errors import NineError, ProtocolError
+from mk9p.server.answers import HEAD, answer
 from mk9p.server.beginning import Beginning
-from mk9p.server.blocks import PASSED, forward
+from mk9p.server.blocks import forward
 from mk9p.server.connection import Connection
-from mk9p.server.exchange import here, theirs
-from mk9p.server.failures import HELD, failure, held
+from mk9p.server.exchange import turn
+from mk9p.server.failures import failure
 from mk9p.server.halves import Halves
-from mk9p.server.limits import RESERVE
 from mk9p.server.links import GONE, Links
+from mk9p.server.passing import Backend, send
+from mk9p.server.pending import go
 from mk9p.server.refusals import line, origin, refuse
-from mk9p.server.relay import Backend
-from mk9p.server.turns import STRIDE, TURN
-from mk9p.server.workers import TEXT, Job, Worker, begun
+from mk9p.server.turns import TURN, Party
+from mk9p.server.workers import Worker
 from mk9p.session import Request
-from mk9p.wire import NOFID, codec
+from mk9p.wire import NOFID
 from mk9p.wire import messages as m
-from mk9p.wire.roles import DATA, LOCAL, MAKES_ROOM, PAIRS, READS
 
 log = logging.getLogger("mk9p.server")
 
 BULK: Final = 16384  # bytes; who sends that much at once is probably still sending
-SHARE: Final = (
-    2_000_000  # ns that links have before the rest of the program has its own; a round of the scheduler costs 25,000
-)
-ENDING: Final = 50_000  # ns that the end of a request takes that is cancelled, in the next round of the scheduler
-_SIZE_TYPE_TAG: Final = Struct("<IBH").unpack_from
+# ns that links have before the rest of the program has its own; a round of the scheduler costs 25,000
+SHARE: Final = 2_000_000
 
 
-class Leader(Links):
-    """The links of a server, and the workers, of which the one who leads serves them."""
+class Leader:
+    """What the worker who leads does: it waits for links, and serves them. `begin_anew` is told of what may be a beginning (beginning.py)."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._seen = 0  # when the leader last looked at the clock, on the monotonic clock in ns
+    def __init__(self, links: Links, halves: Halves, begin_anew: Callable[[Connection, Beginning, int], None]) -> None:
+        self.links, self.halves, self._begin_anew = links, halves, begin_anew
         self._due = 0  # when the rest of the program has its share
-        self.halves = Halves(self.hang_up)
 
-    # leading
-
-    async def lead(self, worker: Worker) -> None:
-        """Serve links until a request of theirs waits: then this worker has it in hand, and another leads."""
-        turns, poll, by_fd = self.turns, self.poller.poll, self.by_fd
-        now = self._seen = monotonic_ns()
-        while self._leader is worker:
+    async def lead(self, _: Worker) -> Request:
+        """Serve links until a request of theirs waits, and return that: whoever leads has it in hand then, and leads no more."""
+        links = self.links
+        turns, poll, by_fd = links.turns, links.poller.poll, links.by_fd
+        now = turns.seen = monotonic_ns()
+        while True:
             link = turns.present
             if link is None:
                 if now > self._due:
                     await trio.lowlevel.checkpoint()
-                    now = self.come(poll(0))
+                    now = self._come(poll(0))
                     self._due = now + SHARE
                 if turns.users:
                     user = turns.users.popleft()  # who has more links that wait comes again at the end
@@ -85,108 +79,166 @@ class Leader(Links):
                     if user.links:
                         turns.users.append(user)
                 else:
-                    events = self.courtesy.events()
+                    events = links.courtesy.events()
                     if not events:
-                        await self.sleep()
+                        await links.sleep()
                         events = poll(0)
                         self._due = monotonic_ns() + SHARE
                     if len(events) != 1 or (link := by_fd.get(events[0][0])) is None or events[0][1] & GONE:
-                        now = self.come(events)
+                        now = self._come(events)
                         continue
                     now = monotonic_ns()  # it is alone, and need not queue
                     if isinstance(link, Connection):
                         link.counts.since = now
-                turns.present, turns.until, self._seen = link, now + TURN, now
-            if not link.dead:
-                if isinstance(link, Connection):
-                    if (waiting := self._turn(worker, link)) is not None:
-                        if monotonic_ns() > turns.until:
-                            self._end_turn(link)
-                        await self._in_hand(waiting)
-                        return
-                else:
-                    self.exchange.turn(link)
+                turns.present, turns.until, turns.seen = link, now + TURN, now
+            if isinstance(link, Connection):
+                if not link.dead and (waiting := self._serve(link)) is not None:
+                    if monotonic_ns() > turns.until:
+                        self._end_turn(link)
+                    return waiting
+            elif isinstance(link, Backend) and not link.dead:
+                turn(link.c, link)
             now = monotonic_ns()
             if link.more or now > turns.until:
                 self._end_turn(link)
             turns.present = None
 
-    def _end_turn(self, link: Connection | Backend) -> None:
-        """Let a link go on when its next turn comes, if it has more to do."""
-        self.turns.present = None
-        link.stride = 1
-        if isinstance(link, Connection) and link.hung_up and not link.dead:
-            link.last_turns -= 1
-            if not link.last_turns:
-                self.hang_up(link, "the peer closed it")
-        if not link.dead and not (isinstance(link, Backend) and link.c.blocked):
-            self.turns.add(link)
+    def _come(self, events: list[tuple[int, int]]) -> int:
+        """Let all links have a turn that are ready for something. Returns when that was, on the monotonic clock in ns."""
+        by_fd, users = self.links.by_fd, self.links.turns.users
+        now = monotonic_ns()
+        for fd, event in events:
+            link = by_fd.get(fd)
+            if link is None:
+                self.links.heard(fd)
+                continue
+            if event & GONE and isinstance(link, Connection):
+                # nobody would read that
+                if link.choked or link.held:
+                    link.hang_up("the peer closed it")
+                    continue
+                # else it still reads, maybe
+                link.hung_up = link.hung_up or link.link.rfd == link.link.wfd
+            # as `Turns.add`, for what comes most often
+            if not link.queued:
+                link.queued = True
+                user = link.user
+                if not user.links:
+                    users.append(user)
+                user.links.append(link)
+                if isinstance(link, Connection):
+                    link.counts.since = now
+        return now
 
-    def _turn(self, worker: Worker, c: Connection) -> Request | None:
-        """Serve one link for a while. None: its turn is over; else a request waits, which this worker has in hand, and leads no more."""
-        until = self.turns.until
-        c.more = False
+    def _end_turn(self, link: Party) -> None:
+        """Let a link go on when its next turn comes, if it has more to do."""
+        turns = self.links.turns
+        turns.present = None
+        link.stride = 1
+        if isinstance(link, Connection):
+            if link.hung_up and not link.dead:
+                link.last_turns -= 1
+                if not link.last_turns:
+                    link.hang_up("the peer closed it")
+            if not link.dead:
+                turns.add(link)
+        elif isinstance(link, Backend) and not (link.dead or link.c.blocked):
+            turns.add(link)
+
+    def _serve(self, c: Connection) -> Request | None:
+        """Serve a client for a while; returns a request that waits, if that ends its turn."""
         try:
-            while c.ready:
-                if (waiting := self._late(worker, c.ready.popleft())) is not None:
-                    return waiting
-                if c.dead:
-                    return None
-                if monotonic_ns() > until:
-                    c.more = True
-                    return None
-            if c.blocked:
-                self.send(c)
-            if c.blocked or c.held or c.choked:
-                return None
-            left = c.frames.pending or bool(
-                c.out
-            )  # by another worker, who led until a request waited; or there was no time
-            while True:
-                drained = False
-                if not left:
-                    space = c.frames.space()
-                    if len(c.frames.buf) != c.room:
-                        space = self._grown(c, space)
-                    try:
-                        count = c.link.recv_into(space)
-                    except BlockingIOError:
-                        return None
-                    if count == 0:
-                        self.hang_up(c, "the peer closed it")
-                        return None
-                    c.frames.received(count)
-                    if c.beginning is not None and (size := c.beginning.came(space[:count])):
-                        assert self._nursery is not None
-                        self._nursery.start_soon(self._begin, c, c.beginning, size)
-                        return None
-                    # then there is no more now, and asking again would only cost (epoll(7))
-                    drained = count < BULK and count < len(space)
-                if (waiting := self._requests(worker, c)) is not None:
-                    return waiting
-                self.send(c)
-                if c.blocked or c.held or c.choked or c.dead:
-                    c.more = False
-                    return None
-                if c.more:  # there was no room for the replies to all of them, and now there is; or no time
-                    left = True
-                elif drained:
-                    if c.frames.pending and c.stranger:
-                        self.halves.add(c)
-                    return None
-                else:
-                    left = False
-                if monotonic_ns() > until:
-                    c.more = True
-                    return None
+            if c.ready and ((waiting := self._run_ready(c)) is not None or c.more or c.dead):
+                return waiting
+            c.more = False
+            return self._read(c)
         except ProtocolError as error:
             self._out_of_frame(c, error)
         except OSError as error:
-            self.hang_up(c, str(error))
+            c.hang_up(str(error))
         except Exception:
             log.exception("internal error: the connection from %s ends", c.link.peer.address)
-            self.hang_up(c, "internal error")
+            c.hang_up("internal error")
         return None
+
+    def _run_ready(self, c: Connection) -> Request | None:
+        """Run the requests that waited for others, and may run now; `more` tells that some are left."""
+        c.more = False
+        try:
+            while c.ready:
+                if go(request := c.ready.popleft()):
+                    return request
+                if c.dead:
+                    break
+                if monotonic_ns() > self.links.turns.until:
+                    c.more = True
+                    break
+            return None
+        finally:
+            if c.backends:
+                send(c)
+
+    def _read(self, c: Connection) -> Request | None:
+        """Receive requests and answer them, until there are none, or the turn is over, which `more` tells; or one waits."""
+        if c.blocked:
+            c.send()
+        if c.blocked or c.held or c.choked:
+            return None
+        frames = c.frames
+        # received by another worker, who led until a request waited; or there was no time
+        left = frames.pending or bool(c.out)
+        while True:
+            drained = False
+            if not left:
+                count, drained = self._receive(c)
+                if not count:
+                    return None
+            if (waiting := self._requests(c)) is not None:
+                return waiting
+            c.send()
+            if c.blocked or c.held or c.choked or c.dead:
+                c.more = False
+                return None
+            left = c.more  # there was no room for the replies to all of them, and now there is; or no time
+            if drained and not left:
+                if frames.pending and c.stranger:
+                    self.halves.add(c)
+                return None
+            if monotonic_ns() > self.links.turns.until:
+                c.more = True
+                return None
+
+    def _receive(self, c: Connection) -> tuple[int, bool]:
+        """Receive what is there; returns how many bytes that are to be looked at, and whether it was all there is now. Raises OSError."""
+        frames = c.frames
+        space = frames.space()
+        if len(frames.buf) != c.room:
+            space = self._grown(c, space)
+        try:
+            count = c.link.recv_into(space)
+        except BlockingIOError:
+            return 0, True
+        if count == 0:
+            c.hang_up("the peer closed it")
+            return 0, True
+        frames.received(count)
+        if c.beginning is not None and (size := c.beginning.came(space[:count])):
+            self._begin_anew(c, c.beginning, size)
+            return 0, True
+        # then there is no more now, and asking again would only cost (epoll(7))
+        return count, count < BULK and count < len(space)
+
+    def _requests(self, c: Connection) -> Request | None:
+        """Answer the complete requests there are until the turn is over; returns the first that waits."""
+        c.more = False
+        if c.relays and forward(c):
+            send(c)
+            return None
+        waiting = answer(c)
+        if c.backends:
+            send(c)
+            c.count()
+        return waiting
 
     def _grown(self, c: Connection, space: memoryview) -> memoryview:
         """Count what a link receives into, which has another length; returns where to receive.
@@ -198,19 +250,12 @@ class Leader(Links):
         c.count()
         if not c.full or c.make_room() or frames.tail - frames.head < 7:
             return space
-        size, type_, tag = _SIZE_TYPE_TAG(frames.buf, frames.head)
+        size, type_, tag = HEAD(frames.buf, frames.head)
         c.queue(failure(c, type_, tag, NOFID, NineError(errno.EAGAIN, "this user has too much here")))
         frames.pass_over(size)
         c.room = len(frames.buf)
         c.count()
         return frames.space()
-
-    async def _begin(self, c: Connection, beginning: Beginning, size: int) -> None:
-        """Begin anew with a Tversion that came in the middle of a frame, if nothing comes after it."""
-        if await beginning.silence() and not c.dead:
-            log.warning(line("garbled", **origin(c.link.peer), text="half a frame, and a new conversation"))
-            beginning.begin(size)
-            self.again(c)
 
     def _out_of_frame(self, c: Connection, error: ProtocolError) -> None:
         """End a connection whose framing is lost; on a line that may lose bytes, look for its next beginning instead."""
@@ -220,179 +265,6 @@ class Leader(Links):
             c.frames.resync(m.Tversion.type)
         else:
             with contextlib.suppress(OSError):
-                self.send(c)  # what came before it was asked for rightly
+                c.send()  # what came before it was asked for rightly
             refuse(c, "protocol", str(error))
-            self.hang_up(c, str(error))
-
-    def _requests(self, worker: Worker, c: Connection) -> Request | None:
-        """Answer the complete requests there are until the turn is over; returns the first that waits, which this worker has in hand then."""
-        c.more = False
-        if c.relays and forward(c):
-            self.exchange.send(c)
-            return None
-        waiting = self._answer(worker, c)
-        if c.backends:
-            self.exchange.send(c)
-            c.count()
-        return waiting
-
-    def _answer(self, worker: Worker, c: Connection) -> Request | None:
-        frames, session, out, relays, asked, runs = c.frames, c.session, c.out, c.relays, c.asked, c.counts.runs
-        buf, view, most = frames.buf, frames.view, c.most
-        reply: Any
-        kind, n, late, first, end, before = -1, 0, 0, 0, 0, 0  # a run of one kind of message (counts.py)
-        _, tail = frames.ahead()
-        last = tail - 6  # a frame has 7 bytes at least
-        stop = frames.head + c.stride
-        if stop > last:
-            stop = last
-        try:
-            while True:
-                start = frames.head
-                if (
-                    relays and n and start < last and buf[start + 4] in PASSED
-                ):  # with the first frame it was tried already
-                    c.counts.run(kind, n, late, end - first, c.out_size + c.gone - before)
-                    kind, n, late = -1, 0, 0
-                    forward(c)
-                    start = frames.head
-                if start >= stop:
-                    if start >= last:
-                        break
-                    if monotonic_ns() > self.turns.until:
-                        c.more = True
-                        return None
-                    if c.stride < STRIDE:
-                        c.stride *= 2
-                    stop = start + c.stride
-                    if stop > last:
-                        stop = last
-                size, type_, tag = _SIZE_TYPE_TAG(buf, start)
-                if not 7 <= size <= frames.limit:
-                    raise frames.impossible(size)
-                if size > tail - start:
-                    break
-                frames.head = end = start + size
-                if type_ != kind:
-                    now = c.out_size + c.gone
-                    if late:
-                        c.counts.run(kind, n, late, start - first, now - before)
-                    elif n:
-                        runs.append((kind, n, start - first, now - before))
-                    kind, n, late, first, before = type_, 0, 0, start, now
-                n += 1
-                call = c.calls[type_]
-                try:
-                    if session.tags:
-                        self._admit(c, type_, tag, buf, start)
-                    if asked and tag in asked:
-                        self.exchange.refuse(c, tag)
-                    hop = None
-                    if relays and end - start > 10 and type_ not in LOCAL:
-                        fid = int.from_bytes(buf[start + 7 : start + 11], "little")
-                        hop = relays.get(fid)
-                        if (
-                            hop is not None
-                            and not hop.backend.dead
-                            and not (session.claims and self._must_wait(c, type_, buf, start, end))
-                            and hop.backend.passes(c, hop, fid, type_, tag, buf, start, end)
-                        ):
-                            late += 1
-                            continue
-                    if call is None:
-                        late += not self._odd(c, type_, tag, buf, start, end)
-                        continue
-                    args = call[0](view, start + 5, end)
-                    if session.claims and (blockers := self._blockers(c, type_, args)):
-                        size = TEXT * (end - start)
-                        if type_ in DATA:  # a view of the buffer, which is read into again before its turn comes
-                            args = (*args[:-1], memoryview(bytes(args[-1])))
-                            size = len(args[-1])
-                        job = Job(c, call, args, since=c.counts.since)
-                        session.enter(Request(tag, type_, job, size), args[1:], blockers)
-                        c.count()
-                        late += 1
-                        continue
-                    if (hop is not None or (relays and type_ in PAIRS)) and (away := theirs(c, type_, args)):
-                        reply = here(c, type_, call, args, away)
-                    else:
-                        reply = call[1](c, *args)
-                    if reply.__class__ is not bytes and reply is not None:
-                        work = reply
-                        reply = begun(work)
-                        if reply.__class__ is not bytes and reply is not None:
-                            late += 1
-                            job = Job(c, call, args, work, reply, since=c.counts.since)
-                            return self._waits(worker, Request(tag, type_, job, TEXT * (end - start)))
-                except FAILURE as error:
-                    reply = failure(c, type_, tag, int.from_bytes(buf[start + 7 : start + 11], "little"), error)
-                if reply is None:
-                    late += tag in asked
-                else:
-                    out.append(reply)
-                    c.out_size += len(reply)
-                if c.out_size > most:
-                    self.send(c)
-                    if c.blocked:
-                        c.more = True
-                        return None
-        finally:
-            if late:
-                c.counts.run(kind, n, late, end - first, c.out_size + c.gone - before)
-            elif n:
-                runs.append((kind, n, end - first, c.out_size + c.gone - before))
-            now = monotonic_ns()
-            if n and now - self._seen > HELD:
-                held(c, kind, int.from_bytes(buf[first + 7 : first + 11], "little"), now - self._seen, n)
-            self._seen = now
-        return None
-
-    def _admit(self, c: Connection, type_: int, tag: int, buf: bytearray, start: int) -> None:
-        """Refuse a request, where others wait already, whose tag is one of theirs or for which there is no place."""
-        session = c.session
-        if tag in session.tags:
-            raise NineError(errno.EINVAL, "tag already in use")
-        if type_ in DATA and session.held > self.limits.held:
-            raise NineError(errno.EAGAIN, f"writes of {session.held} bytes are waiting already")
-        if type_ in MAKES_ROOM:
-            return
-        if c.full:
-            raise NineError(errno.EAGAIN, "this user has too much waiting here")
-        over = len(session.tags) - session.max_requests
-        if over < 0:
-            return
-        if over >= RESERVE or (type_ in READS and _duplex(c, int.from_bytes(buf[start + 7 : start + 11], "little"))):
-            raise NineError(errno.EAGAIN, f"{len(session.tags)} requests of this connection are waiting already")
-
-    def _must_wait(self, c: Connection, type_: int, buf: bytearray, start: int, end: int) -> bool:
-        """Tell whether a request that could be passed on must wait for one that is ours."""
-        call = c.calls[type_]
-        return call is not None and bool(self._blockers(c, type_, call[0](buf, start + 5, end)))
-
-    def _blockers(self, c: Connection, type_: int, args: tuple[Any, ...]) -> list[Request]:
-        return c.session.blockers(type_, args[1:], type_ in READS and _duplex(c, args[1]))
-
-    def _odd(self, c: Connection, type_: int, tag: int, buf: bytearray, start: int, end: int) -> bool:
-        """Do Tflush, and refuse what no op answers; False if the answer is still to come."""
-        if type_ == m.Tflush.type and c.versioned:
-            _, oldtag = codec(c.dialect, type_).unpack(buf, start + 5, end)
-            if c.backends and self.exchange.flush(c, tag, oldtag, bytes(buf[start:end])):
-                return False
-            old = c.session.tags.get(oldtag)
-            if old is not None and (old.type == type_ or old.flushed_by) and c.full:
-                raise NineError(errno.EAGAIN, "this user has too much waiting here")
-            ready, flushes = c.session.flush(tag, oldtag)
-            if not flushes:
-                self.turns.until -= ENDING
-            c.count()
-            self._next(c, ready, flushes)
-            return bool(flushes)
-        if not c.versioned:
-            raise NineError(errno.EPROTO, "Tversion comes first")
-        raise NineError(errno.EOPNOTSUPP, f"{c.dialect.version} has no message of type {type_} that is served here")
-
-
-def _duplex(c: Connection, fid: int) -> bool:
-    """Tell whether a fid stands for an open file of which reads may wait for as long as they like, and for no write."""
-    f = c.session.fids.get(fid)
-    return f is not None and f.handle is not None and f.handle.duplex
+            c.hang_up(str(error))

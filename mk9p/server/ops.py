@@ -15,10 +15,10 @@ from typing import Any, Final
 from mk9p.errors import NineError, translate
 from mk9p.server.accounts import ENTRY
 from mk9p.server.closing import close, close_nowait, put
-from mk9p.server.connection import JOIN, Connection, Reply, check_name
+from mk9p.server.connection import JOIN, Connection, Reply
 from mk9p.server.crossing import cross
-from mk9p.server.exchange import carry, crossed
-from mk9p.server.fids import Fid, Place, qid
+from mk9p.server.exchange import carry, crossed, stays
+from mk9p.server.fids import Fid, Place, check_name, qid
 from mk9p.server.limits import SMALL
 from mk9p.server.listings import in_slices
 from mk9p.server.modes import opening
@@ -84,7 +84,7 @@ async def _attach(c: Connection, tag: int, fid: int, uname: str, aname: str, n_u
         raise NineError(errno.EEXIST, "fid already in use")
     b = await crossed(c, place, who)
     f = Fid(place, who)
-    c.shares.attach(c, who)
+    c.move(who)
     account = c.account_of(who)
     c.enter(fid, f, account)
     c.greet(account)
@@ -195,7 +195,7 @@ def _move(c: Connection, fid: int, old: Fid, place: Place) -> None:
         moved = place is not old.place
         old.move(place)
         if moved and fid in c.relays:
-            c.exchange.leave(c, fid)  # there it is still where it was
+            stays(c, fid)  # there it is still where it was
 
 
 async def open_(c: Connection, tag: int, fid: int, mode: int) -> Reply:

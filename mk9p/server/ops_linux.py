@@ -11,8 +11,8 @@ import attrs
 from mk9p.auth import WRITE, Principal, may, require_change
 from mk9p.errors import NineError
 from mk9p.server.closing import put
-from mk9p.server.connection import Connection, Reply, check_name, too_deep
-from mk9p.server.fids import Fid, qid
+from mk9p.server.connection import Connection, Reply
+from mk9p.server.fids import Fid, check_name, qid, too_deep
 from mk9p.server.listings import Listing
 from mk9p.server.named import find_named, note, renamed
 from mk9p.server.permitted import changed, made, made_open, opened, start, status
@@ -282,7 +282,7 @@ async def renameat(c: Connection, tag: int, olddirfid: int, oldname: str, newdir
 async def _move(c: Connection, parent: Any, name: str, to: Fid, newname: str, asker: Fid) -> None:
     check_name(newname)
     if to.place.depth >= c.limits.depth:
-        raise too_deep(c.limits)
+        raise too_deep(c.limits.depth)
     for place in (parent, to.place):
         await _may_change(c, place, asker)
     await settle(parent.node.rename(name, to.place.node, newname, asker.who))

@@ -10,8 +10,8 @@ import trio
 from mk9p.auth import ROOT, require_change
 from mk9p.errors import NineError
 from mk9p.server.closing import GRACE
-from mk9p.server.connection import Connection, Reply, check_name
-from mk9p.server.fids import Fid
+from mk9p.server.connection import Connection, Reply
+from mk9p.server.fids import Fid, check_name
 from mk9p.server.named import renamed, require_named
 from mk9p.server.permitted import changed, may_remove, status
 from mk9p.server.wirestat import entry_of

@@ -15,8 +15,8 @@ from mk9p.auth import READ, WRITE, Principal, falls, may, owns, require_change
 from mk9p.errors import NineError
 from mk9p.server.accounts import FILE
 from mk9p.server.closing import claim_exclusive, close, put
-from mk9p.server.connection import Connection, check_name, too_deep
-from mk9p.server.fids import Fid, Place, qid
+from mk9p.server.connection import Connection
+from mk9p.server.fids import Fid, Place, check_name, qid, too_deep
 from mk9p.tree import Handle, Maybe, Node, Open, Stat, settle
 from mk9p.wire import Qid
 
@@ -158,7 +158,7 @@ async def made(c: Connection, f: Fid, name: str, make: Any, *args: Any) -> Any:
     if name in (".", ".."):
         raise NineError(errno.EINVAL, "illegal name")
     if f.place.depth >= c.limits.depth:
-        raise too_deep(c.limits)
+        raise too_deep(c.limits.depth)
     if not f.place.node.guards and not may(f.who, stat.mode, stat.uid, stat.gid, WRITE | 1):
         raise NineError(errno.EACCES)
     return await settle(make(name, *args))

@@ -52,6 +52,6 @@ def refuse(c: "Connection", why: str, text: str, *, user: str = "") -> None:
     if c.refused:
         return
     c.refused = True
-    c.tally.refuse(why)
+    c.common.refuse(why)
     word = "ended" if c.greeted else "refused"
     log.warning(line(word, why=why, **origin(c.link.peer), user=user or ",".join(c.users) or "-", text=text))

@@ -8,16 +8,13 @@ end the server as well; of all connections a few are left for them.
 import errno
 import ipaddress
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from mk9p.auth import Policy, Principal
 from mk9p.dial import Peer
 from mk9p.errors import NineError
 from mk9p.server.limits import Limits
-from mk9p.server.turns import Turns, User
-
-if TYPE_CHECKING:
-    from mk9p.server.connection import Connection
+from mk9p.server.turns import Party, Turns, User
 
 
 def is_stranger(peer: Peer, policy: Policy) -> bool:
@@ -67,22 +64,19 @@ class Shares:
         self._count(user, 1)
         return user
 
-    def attach(self, c: "Connection", who: Principal) -> None:
-        """Let a connection be of the first user who attaches. Raises EMFILE if they have too many."""
-        peer = c.link.peer
-        if c.greeted or not c.policy.knows(peer) or peer.uid == who.uid:
-            return
+    def move(self, links: Iterable[Party], before: User, peer: Peer, who: Principal) -> None:
+        """Let a connection, and its links to other servers, be of a user who has attached. Raises EMFILE if they have too many."""
         user = self._user(("user", who.name, who.uid))
         if who.uid != 0 and not owns(peer):
             self._room(user)
-        self._count(c.user, -1)
-        self.turns.move(c, user)
+        self._count(before, -1)
+        self.turns.move(links, user)
         self._count(user, 1)
 
-    def leave(self, c: "Connection") -> None:
+    def leave(self, user: User) -> None:
         """Count a connection no more."""
         self.total -= 1
-        self._count(c.user, -1)
+        self._count(user, -1)
 
     def _user(self, key: object) -> User:
         return self.users.get(key) or User(key)

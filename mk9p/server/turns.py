@@ -10,14 +10,11 @@ Theory
 """
 
 from collections import deque
+from collections.abc import Iterable
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import trio
-
-if TYPE_CHECKING:
-    from mk9p.server.connection import Connection
-    from mk9p.server.relay import Backend
 
 TURN: Final = 1_000_000  # ns; a client waits so long for each other user who keeps the server busy
 SLICE: Final = 1_000_000  # ns
@@ -35,20 +32,36 @@ class User:
         self.key = key
         self.lock = trio.Lock()  # held by the one piece of their long work that waits for its slice
         self.connections = 0
-        self.links: deque[Connection | Backend] = deque()
+        self.links: deque[Party] = deque()
+
+
+class Party:
+    """A link that has turns: a client's, or one to another server."""
+
+    __slots__ = ("more", "queued", "stride", "user")
+
+    def __init__(self, user: User, stride: int) -> None:
+        self.user = user  # whose turn it has part in
+        self.queued = False  # it waits for a turn
+        # Something was received that is not dealt with yet, for want of time or of room.
+        self.more = False
+        self.stride = stride  # bytes of requests between two looks at the clock
 
 
 class Turns:
-    """The links that have something to do. `present`: the one whose turn it is, which ends at `until`, on the monotonic clock in ns."""
+    """The links that have something to do. `present`: the one whose turn it is, which ends at `until`.
 
-    __slots__ = ("present", "until", "users")
+    `seen`: when the leader last looked at the clock. Both are times of the monotonic clock in ns.
+    """
+
+    __slots__ = ("present", "seen", "until", "users")
 
     def __init__(self) -> None:
         self.users: deque[User] = deque()  # who has links that wait, each once
-        self.present: Connection | Backend | None = None
-        self.until = 0
+        self.present: Party | None = None
+        self.until = self.seen = 0
 
-    def add(self, link: "Connection | Backend") -> None:
+    def add(self, link: Party) -> None:
         """Let a link have a turn, if it does not wait for one already."""
         if not link.queued:
             link.queued = True
@@ -57,18 +70,17 @@ class Turns:
                 self.users.append(user)
             user.links.append(link)
 
-    def move(self, link: "Connection", user: User) -> None:
-        """Let a link be another user's, and so its connections to other servers; the turns that they wait for stay where they are."""
-        links: list[Connection | Backend] = [link, *link.backends.values()]
-        waiting = [each for each in links if each.queued]
-        for each in waiting:
-            each.user.links.remove(each)
-            each.queued = False
-            if not each.user.links:
-                self.users.remove(each.user)
-        link.user = user
-        for each in waiting:
-            self.add(each)
+    def move(self, links: Iterable[Party], user: User) -> None:
+        """Let links be another user's; the turns that they wait for stay where they are."""
+        for link in links:
+            waits, link.queued = link.queued, False
+            if waits:
+                link.user.links.remove(link)
+                if not link.user.links:
+                    self.users.remove(link.user)
+            link.user = user
+            if waits:
+                self.add(link)
 
     def further(self, at: int, last: int) -> int:
         """Return up to where frames may be passed on before the clock is looked at again; no further than `at` if the turn is over."""

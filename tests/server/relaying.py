@@ -16,7 +16,7 @@ from mk9p.compose.remote import Remote
 from mk9p.composing import namespace
 from mk9p.dial import listen
 from mk9p.errors import NineError
-from mk9p.server import Server
+from mk9p.server import Limits, Server
 from mk9p.server.connection import Connection
 from mk9p.tree import Change, Handle, Node, Open, Stat, StatFs
 from mk9p.wire import QTDIR, QTFILE, QTSYMLINK, Dialect, codec
@@ -185,9 +185,7 @@ class Host:
         try:
             with self.scope:
                 async with trio.open_nursery() as nursery:
-                    self.server = Server(self.tree)
-                    if self.msize:
-                        self.server.limits = attrs.evolve(self.server.limits, msize=self.msize)
+                    self.server = Server(self.tree, limits=Limits(msize=self.msize) if self.msize else None)
                     await nursery.start(self.server.run)
                     nursery.start_soon(self.server.listen, listener, Policy())
                     task_status.started()

@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from mk9p.server.relay import Backend
+from mk9p.server.hops import Far
 from mk9p.tree import Dir, Log, Node
 from mk9p.wire import Dialect, Qid, decode
 from mk9p.wire import messages as m
@@ -21,7 +21,7 @@ from tests.server.talk import Talk
 idle = trio.testing.wait_all_tasks_blocked
 
 
-def backend(found: Lab, number: int = 0) -> Backend:
+def backend(found: Lab, number: int = 0) -> Far:
     (c,) = found.front.connections
     return list(c.backends.values())[number]
 
@@ -190,7 +190,7 @@ async def test_tversion_and_leaving_drop_the_connections(tmp_path: Path) -> None
             await host.only(1)
             while tree.children["x"].open_now or found.front.connections:
                 await trio.lowlevel.checkpoint()
-        assert not found.front.by_fd
+        assert not found.front.links.by_fd
 
 
 async def test_a_client_that_leaves_without_its_replies_harms_nobody(tmp_path: Path) -> None:
@@ -473,7 +473,7 @@ async def test_a_flushed_walk_makes_no_fid_while_the_fast_way_is_made(tmp_path: 
 async def test_a_fast_way_that_cannot_be_made_is_not_waited_for_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mk9p.server.relay.PATIENCE", 0.05)
+    monkeypatch.setattr("mk9p.server.asking.PATIENCE", 0.05)
     connections = 0
 
     async def rogue(stream: trio.SocketStream) -> None:
@@ -499,16 +499,16 @@ async def test_nothing_is_left_registered(tmp_path: Path) -> None:
             await walk(talk, 0, 2, "k1", "d")
             assert await cat(talk, "f", fid=2) == b"0123456789"
             (c,) = front.connections
-            assert len(front.by_fd) == 3
+            assert len(front.links.by_fd) == 3
             await found.hosts[1].stop()
             await found.hosts[1].start()
-            while len(front.by_fd) != 2:
+            while len(front.links.by_fd) != 2:
                 await trio.lowlevel.checkpoint()
             assert await cat(talk, "f", fid=2) == b"0123456789"
             await talk.stream.aclose()
             while front.connections:
                 await trio.lowlevel.checkpoint()
-            assert not front.by_fd
+            assert not front.links.by_fd
             assert not c.relays
             assert not c.backends
 

@@ -18,7 +18,7 @@ idle = trio.testing.wait_all_tasks_blocked
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mk9p.server.exchange.PATIENCE", 0.05)
+    monkeypatch.setattr("mk9p.server.engine.PATIENCE", 0.05)
 
 
 class Mute:

@@ -43,7 +43,7 @@ async def throw(root: Node, world: World, frames: int, caplog: pytest.LogCapture
         (c,) = server.connections
         assert (len(c.session.fids), c.session.tags, c.session.claims, c.session.held) == (1, {}, {}, 0)
         assert tasks() <= before + 32  # workers that are kept for the next request that waits
-        assert not server.turns.users
+        assert not server.links.turns.users
         assert not in_use
         assert isinstance(await good.rpc(m.Tgetattr, 9, 0, 0x7FF), m.Rgetattr)  # somebody else never noticed
     assert not caplog.records, caplog.text

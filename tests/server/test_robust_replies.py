@@ -17,7 +17,7 @@ from mk9p.compose.remote import Remote
 from mk9p.composing import namespace
 from mk9p.dial import listen
 from mk9p.errors import is_errno
-from mk9p.server import Server, relay
+from mk9p.server import Server, asking
 from mk9p.testing import odd
 from mk9p.testing.odd import Oddity
 from mk9p.wire import Dialect
@@ -77,8 +77,8 @@ class Composed:
 async def composed(
     path: Path, dialect: Dialect, monkeypatch: pytest.MonkeyPatch, *, fast: bool, silent: bool = True
 ) -> AsyncIterator[Composed]:
-    monkeypatch.setattr(relay, "PATIENCE", 4 * PATIENCE)
-    monkeypatch.setattr(relay, "REST", 0)
+    monkeypatch.setattr(asking, "PATIENCE", 4 * PATIENCE)
+    monkeypatch.setattr(asking, "REST", 0)
     async with (
         odd(f"unix!{path}/odd", 2, dialect=dialect, often=50, silent=silent) as server,
         trio.open_nursery() as nursery,

@@ -10,7 +10,7 @@ import trio.testing
 
 from mk9p.auth import Principal
 from mk9p.dial import TRANSPORTS, Peer
-from mk9p.server import Server, blocks, closing, leader, links, listings, turns
+from mk9p.server import Server, answers, blocks, closing, leader, listings, turns
 from mk9p.server.turns import LAST, STRIDE, TURN
 from mk9p.tree import Block, Dir, Handle, Node, Open, Stat, Text
 from mk9p.wire import Dialect, codec, unpack_dirents
@@ -38,7 +38,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for module in (leader, links, turns, closing, listings, blocks):
+    for module in (leader, answers, turns, closing, listings, blocks):
         assert isinstance(module, ModuleType)
         monkeypatch.setattr(module, "monotonic_ns", clock)
     return clock
@@ -410,4 +410,4 @@ async def test_whoever_makes_a_listing_may_be_flushed_and_the_others_have_theirs
             gate.set()
             for _ in range(3):
                 assert listed(await ann.receive()) == ["a", "b"]
-        assert not server.listings._rounds
+        assert not server.common.listings._rounds

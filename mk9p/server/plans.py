@@ -1,0 +1,60 @@
+"""How a walk goes over that crosses into other servers (across.py): which they are, and what their answers become."""
+
+from typing import Final
+
+import attrs
+
+from mk9p.server.fids import Place
+from mk9p.tree import Node, Route, Stat, Way
+from mk9p.wire import Dialect, codec
+from mk9p.wire import messages as m
+
+_pack = codec(Dialect.L, m.Twalk.type).pack
+_NAMES: Final = 15  # size[4] type[1] tag[2] fid[4] newfid[4] come before the names
+
+
+@attrs.frozen(eq=False)
+class Lead:
+    """One server that a walk may go over to, and how its answers become the client's.
+
+    `key` tells a client's connection there, `names` lead from its root, `dots` of them are `..`, and
+    then come those below; `packed` are all of them, as a Twalk has them. `top`: how many of the qids
+    that it answers stand for these; `cut`: how many of them the client did not ask for; `known`:
+    for how many names it did, and `path` is the qid.path of the last of those, which is ours to say.
+    """
+
+    way: Way
+    node: Node
+    key: tuple[object, ...]
+    known: int
+    path: int
+    rest: tuple[str, ...]
+    names: tuple[str, ...] = attrs.field(init=False)
+    packed: bytes = attrs.field(init=False)
+    top: int = attrs.field(init=False)
+    dots: int = attrs.field(init=False)
+    cut: int = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        put, above = object.__setattr__, self.way.names
+        put(self, "dots", max(0, self.known - len(above)))
+        put(self, "top", self.dots + len(above))
+        put(self, "cut", self.top - self.known)
+        put(self, "names", ("..",) * self.dots + above + self.rest)
+        put(self, "packed", _pack(0, 0, 0, self.names)[_NAMES:])
+
+
+@attrs.define(eq=False)
+class Plan:
+    """A walk from one place: its route, where the names of that lead, the last of which is `place`, and the servers behind it.
+
+    `head` are the qids of the others, made when their files' status was `stats`.
+    """
+
+    start: Place
+    route: Route
+    places: tuple[Place, ...]
+    place: Place
+    leads: tuple[Lead, ...]
+    stats: list[Stat] = attrs.field(factory=list)
+    head: bytes = b""

@@ -1,0 +1,113 @@
+"""What the answers of another server tell (relay.py): of fids, and where a qid is in them."""
+
+from struct import Struct
+from typing import Final
+
+from mk9p.errors import ProtocolError
+from mk9p.server.connection import Connection
+from mk9p.server.hops import WHEN, Alias, Asked, Far, Known, Late
+from mk9p.server.tags import forget
+from mk9p.wire import messages as m
+from mk9p.wire.roles import MADE, MOVES
+
+_RWALK, _RLERROR, _TFLUSH = m.Rwalk.type, m.Rlerror.type, m.Tflush.type
+_u16, _u64 = Struct("<H").unpack_from, Struct("<Q").unpack_from
+_put64: Final = Struct("<Q").pack_into
+
+
+def learned(c: Connection, b: Far, known: Known | None, type_: int, buf: bytearray, start: int, end: int) -> None:
+    """Note what an answer tells of a fid; map the qids of a walk. One that did not go all the way has made no fid."""
+    if not isinstance(known, Asked) or known.backend is not b or type_ not in (known.type + 1, _RLERROR):
+        raise b.garbage(type_)
+    hop, base = known.hop, known.base
+    if known.type == _TFLUSH:
+        old, known.old = known.old, None  # or flushes of flushes would be kept, one by the other
+        c.common.patience.end(known)
+        here = c.asked.get(known.number)
+        if old is not None and old in (
+            here,
+            here.known if isinstance(here, Alias) else None,
+        ):  # it is not answered any more
+            forget(c, known.number)
+            if isinstance(old, Asked):
+                failed(c, old)
+        return
+    count = path = 0
+    if type_ == _RWALK:
+        count = counted(b, known, buf, start, end)
+        for at in range(start + 14, end, 13):
+            _put64(buf, at, path := b.way.paths[_u64(buf, at)[0]])
+    if hop is not None:
+        hop.sure = True
+    if type_ == _RLERROR or count < known.count:
+        failed(c, known)
+    elif hop is None:
+        pass
+    elif base is None:
+        hop.opened = True
+        if known.names and end - start >= 20:  # else it is refused for its length
+            hop.names, hop.path = hop.names + known.names, b.way.paths[_u64(buf, start + 12)[0]]
+    elif known.type in MOVES:
+        hop.place, hop.names, hop.lead = base.place, base.names + known.names, base.lead
+    else:
+        hop.path = path if count else base.path
+        if known.before is base:
+            hop.opened = hop.opened or base.opened
+        if base.names is not known.names:  # what it was walked from was not where it seemed to be
+            hop.names = base.names + hop.names[len(known.names) :]
+
+
+def counted(b: Far, known: Asked, buf: bytearray, start: int, end: int) -> int:
+    """Return how many qids an Rwalk has."""
+    count: int = 0
+    if end - start < 9 or end - start != 9 + 13 * (count := _u16(buf, start + 7)[0]):
+        raise b.garbage(_RWALK)
+    if count > known.count:
+        raise ProtocolError(f"{b.way.address} answers a walk of {known.count} names with {count} qids")
+    return count
+
+
+def failed(c: Connection, known: Asked) -> None:
+    """Take back what a request would have made of a fid. Its number may be another fid's by now."""
+    hop, before = known.hop, known.before
+    if known.type not in MADE or hop is None:
+        return
+    if before is not None and not before.void:
+        hop.place, hop.names, hop.path, hop.lead = before.place, before.names, before.path, before.lead
+        hop.opened = hop.opened or before.opened
+        return
+    hop.void = True
+    if c.relays.get(known.number) is hop:
+        del c.relays[known.number]
+
+
+def forsake(c: Connection, b: Far) -> list[tuple[int, int, int]]:
+    """Take all that was asked of another server as failed; returns the tags and types of what the client is to be told of, and when it came."""
+    told = []
+    for number, known in list(c.asked.items()):
+        if isinstance(known, Late):
+            known.owed.pop(b, None)
+            if not known.owed and known.alias is None:
+                del c.asked[number]
+            continue
+        if isinstance(known, Alias):
+            known = known.known
+        if not b.mine(known):
+            continue
+        tag = forget(c, number)
+        if isinstance(known, int):
+            told.append((tag, known & 0xFF, known >> WHEN))
+        elif isinstance(known, Asked):
+            failed(c, known)
+            told.append((tag, known.type, known.since))
+    return told
+
+
+def listed(b: Far, buf: bytearray, start: int, end: int, count: int) -> None:
+    """Map the qids of a directory's entries, in a frame of `count` bytes of data. Raises ProtocolError if it is not, or the last one is none."""
+    at, paths = start + 11, b.way.paths
+    while at + 24 <= end:
+        _put64(buf, at + 5, paths[_u64(buf, at + 5)[0]])
+        at += 24 + _u16(buf, at + 22)[0]
+    if at != end or end - start != 11 + count:
+        raise b.garbage(m.Rreaddir.type)
