@@ -38,7 +38,7 @@ async def sum_(c: Connection, tag: int, fid: int, offset: int, count: int) -> Re
 """,
     "client/requests.py": """
 
-async def sum_(c: Connection, fid: int, offset: int, count: int) -> int:
+async def sum_(c: "Connection", fid: int, offset: int, count: int) -> int:
     (crc,) = await c.rpc(m.Tsum, fid, offset, count)
     return crc
 """,
