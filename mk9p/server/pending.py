@@ -72,7 +72,7 @@ def _called(request: Request) -> Any:
         if away := theirs(c, request.type, args):
             return begin(here(c, request.type, op, args, away))
     reply = op(c, *args)
-    return reply if reply.__class__ is bytes or reply is None else begin(reply)
+    return reply if reply is None or reply.__class__ in (bytes, Step) else begin(reply)
 
 
 async def see_to(request: Request) -> None:
