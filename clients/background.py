@@ -1,7 +1,7 @@
-"""A process of its own, that goes on when the command returns: forked, in a session without a terminal, and told about only when it works.
+"""A process of its own that goes on when the command returns: forked, in a session without a terminal, and announced only when it works.
 
-`in_background(work)` forks before anything of trio runs. `work` gets a function to call once all is well: until then what it raises is raised in
-the command, and its stderr is the command's; from then on both go to syslog(3).
+`in_background(work)` forks before any part of trio runs. `work` gets a function to call when all is well. Until then the command raises what
+`work` raises, and its stderr is the command's; from then on both go to syslog(3).
 """
 
 import errno
@@ -17,7 +17,7 @@ from mk9p.ktext import split_lines
 def in_background(work: Callable[[Callable[[], None]], None], *, keep: Collection[int] = ()) -> None:
     """Run `work(ready)` in a process of its own, and return when it has called `ready`.
 
-    `keep` are the descriptors below 3 that it needs; the others are /dev/null for it from `ready` on. Raises NineError as `work` did, EIO if it ended
+    `keep` are the descriptors below 3 that it needs; from `ready` on the others are /dev/null. Raises NineError as `work` did, EIO if it ended
     without a word.
     """
     sys.stdout.flush()
@@ -29,7 +29,7 @@ def in_background(work: Callable[[Callable[[], None]], None], *, keep: Collectio
         try:
             os.close(reading)
             os.setsid()
-            if os.fork() == 0:  # no leader of a session: it can never get a terminal
+            if os.fork() == 0:  # not the leader of a session: it can never get a terminal
                 _run(work, writing, keep)
             status = 0
         finally:

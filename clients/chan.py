@@ -4,7 +4,7 @@
         await work.send(b"a message")
         answer = await work.receive()
 
-A cancelled `receive` loses no message: the next one gets it, or, once the channel is closed, whoever else reads (tree/waiting.py tells how).
+A cancelled `receive` loses no message: the next one gets it, or, after the channel is closed, another reader does (tree/waiting.py says how).
 """
 
 import errno
@@ -22,19 +22,19 @@ PATIENCE = 5.0  # seconds that giving a message back may take, shielded
 
 
 class Channel:
-    """An open `data`: whole messages. Several tasks may send; those that receive take turns."""
+    """An open `data`: whole messages. Several tasks may send; tasks that receive take turns."""
 
     def __init__(self, file: File) -> None:
         self.file = file
         self._at = 0  # where the next message will be
-        self._unsure = False  # a read was cancelled, and may have been answered all the same
+        self._unsure = False  # a read was cancelled, and may have got an answer all the same
         self._turn = trio.Lock()
 
     async def send(self, message: bytes) -> None:
-        """Send a message, waiting for room if that is the channel's policy.
+        """Send a message, and wait for room if the channel's policy says so.
 
-        Raises EMSGSIZE for one too long, ENOSPC if there is no room under the policy `fail`, EPIPE once the channel is gone. Cancelled, it may
-        have been sent.
+        Raises EMSGSIZE for a message that is too long, ENOSPC if there is no room under the policy `fail`, EPIPE after the channel is gone. If
+        cancelled, it may have been sent.
         """
         if len(message) >= self.file.iounit:
             raise NineError(
@@ -44,12 +44,12 @@ class Channel:
         await self.file.pwrite(message, 0)
 
     async def receive(self) -> bytes:
-        """Wait for the next message and return it; b"" when the channel is gone. Cancelled, nothing is lost."""
+        """Wait for the next message and return it; b"" when the channel is gone. If cancelled, nothing is lost."""
         async with self._turn:
             self._unsure = True
             message = await self.file.pread(self.file.iounit, self._at)
             self._unsure = False
-            # not where the message ends: there 9P2000.L has an end mark, one more round trip
+            # not where the message ends: there 9P2000.L has an end mark, which costs one more round trip
             self._at += len(message) + 1
             return message
 
@@ -82,7 +82,7 @@ class Bell:
         await self._channel.send(b"\n")
 
     async def wait(self) -> int:
-        """Wait for a ring and return how many there were since the last time; 0 when the channel is gone. Cancelled, none is lost."""
+        """Wait for a ring and return how many there were since the last time; 0 when the channel is gone. If cancelled, none is lost."""
         return int(await self._channel.receive() or 0)
 
 

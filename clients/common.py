@@ -34,7 +34,7 @@ _HINT: Final = "start a namespace with `mk9p up`, or say where yours is with -a 
 
 
 async def kernel(ns: Client, name: str) -> str:
-    """Return the path of a kernel's tree; raises ENOENT that names the kernels there are."""
+    """Return the path of a kernel's tree; raises ENOENT that names the existing kernels."""
     if "/" in name:
         return name
     try:
@@ -46,18 +46,18 @@ async def kernel(ns: Client, name: str) -> str:
 
 
 def no_kernel(name: str, there: Iterable[str]) -> NineError:
-    """Return the ENOENT that names the kernels there are."""
+    """Return the ENOENT that names the existing kernels."""
     return NineError(errno.ENOENT, f"no kernel {name}; there are: {' '.join(sorted(there)) or 'none'}")
 
 
 async def pieces(file: File) -> AsyncIterator[bytes]:
-    """Give what a file holds as it comes."""
+    """Give the content of a file as it comes."""
     while data := await piece(file):
         yield data
 
 
 async def piece(file: File) -> bytes:
-    """Return what comes next in a file, whether it is stored, made up, or a stream that waits: two empty reads in a row are its end, b""."""
+    """Return what comes next in a file, whether it is stored, synthetic, or a stream that waits: two empty reads in a row are its end, b""."""
     return await file.read(file.iounit) or await file.read(file.iounit)
 
 
@@ -67,5 +67,5 @@ def out(data: bytes) -> None:
 
 
 def say(words: str) -> None:
-    """Tell of an error on stderr, as this command."""
+    """Print an error on stderr, as this command."""
     complain(f"mk9p: {words}")

@@ -1,4 +1,4 @@
-"""`mk9p console KERNEL`: attach to a kernel's console: its history, then what comes; what is typed goes to it. Ctrl-] detaches."""
+"""`mk9p console KERNEL`: attach to a kernel's console: show its history and what comes, and send it what the user types. Ctrl-] detaches."""
 
 import argparse
 import errno
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 async def attach(ns: Client, path: str) -> int:
-    """Show a console and type on it until the detach key, the end of the standard input, or the end of the console."""
+    """Show a console and send it what the user types, until the detach key, the end of the standard input, or the end of the console."""
     try:
         opened = await ns.open(path, "r+")
     except FileNotFoundError:
@@ -42,7 +42,7 @@ async def attach(ns: Client, path: str) -> int:
     status = 0
 
     async def until_told(everything: trio.CancelScope) -> None:
-        """End with a signal, so that the terminal is as it was before."""
+        """End with a signal, so the terminal is as it was before."""
         nonlocal status
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
             async for number in signals:
@@ -61,7 +61,7 @@ async def attach(ns: Client, path: str) -> int:
 
 
 async def _none(ns: Client, path: str) -> str:
-    """Say which consoles there are."""
+    """Return the error that names the existing consoles."""
     try:
         names = [entry.name for entry in await ns.listdir("kernels") if entry.is_dir]
     except FileNotFoundError:
@@ -87,6 +87,6 @@ async def _keys() -> bytes:
     try:
         return await local.take(4096)
     except OSError as error:
-        if error.errno not in (errno.EIO, errno.EBADF):  # the terminal has gone, or it was closed: it has ended
+        if error.errno not in (errno.EIO, errno.EBADF):  # the terminal has gone, or somebody closed it: this is the end
             raise
         return b""

@@ -1,12 +1,14 @@
-"""Copying a file into, out of and within a tree. Before anything is taken from the target, it is told from its source, here and nowhere else.
+"""Copying a file into, out of and within a tree. Before anything is taken from the target, this module, and no other, checks that it is not the
+source.
 
-* Within a tree the two are walked to, and their qids compared: type and path say which file it is (intro(5)). A target that is another file is
-  emptied as it is opened, by the fid that was compared.
-* Between a tree and this kernel's files nothing tells that beforehand: the tree may be this directory, served, or be mounted here. So the target is
-  opened as it is, each piece is read before it is written to the same place, and its length is set when all is written: a file that is copied to
-  itself is then what it was. Where both had one length and one time, and writing to one of them has changed that of the other, it is said.
+* Within a tree it walks to both and compares their qids: type and path say which file it is (intro(5)). If the target is another file, opening it
+  by the compared fid empties it.
+* Between a tree and this kernel's files nothing tells that in advance: the tree may be this directory, served, or may be mounted here. So it opens
+  the target as it is, reads each piece before it writes the piece to the same place, and sets the length when everything is written: a file that
+  is copied to itself is then unchanged. If both had one length and one time, and writing to one of them has changed those of the other, it says
+  so.
 
-What cannot be read is found out before the target is opened: a directory, and whatever fails at its first read.
+It finds out what cannot be read before it opens the target: a directory, and whatever fails at its first read.
 """
 
 import errno
@@ -35,11 +37,11 @@ Read = Callable[[], Awaitable[bytes]]
 """Returns the next piece of what is copied, b"" at its end."""
 
 Look = tuple[int, int]
-"""A file's length in bytes, and when it was written last, in ns."""
+"""A file's length in bytes, and the time of its last write, in ns."""
 
 
 async def within(client: Client, old: str, new: str) -> None:
-    """Copy a file of a tree to another path of it; the error says which of the two it is about.
+    """Copy a file of a tree to another path of it; the error names the path that it is about.
 
     Raises EINVAL for one file under two paths, EISDIR for directories.
     """
@@ -77,7 +79,7 @@ async def into(client: Client, local: str, new: str) -> None:
 
 
 async def input_into(client: Client, new: str) -> None:
-    """Copy the standard input into a tree: from where it stands now, to its end. Raises as `out_of`."""
+    """Copy the standard input into a tree: from its present position to its end. Raises as `out_of`."""
     await _into(client, 0, lambda: terminal.take(PIECE), new)
 
 
@@ -91,7 +93,7 @@ async def _into(client: Client, descriptor: int, pieces: Read, new: str) -> None
     async with _target(client, new, None) as target:
         with _naming(new):
             before = await target.stat()
-            # What is written to another place than it was read from cannot be told to be the same by its effect.
+            # When the place of the write is not the place of the read, the effect of the write does not tell whether the files are the same.
             if shifted and before.length and await look() == (before.length, before.mtime):
                 raise NineError(errno.EINVAL, SAME)
         read = await _told_apart(new, read, look, (before.length, before.mtime))
@@ -101,7 +103,7 @@ async def _into(client: Client, descriptor: int, pieces: Read, new: str) -> None
 
 
 def _position(descriptor: int) -> int:
-    """Return where a file is read next; 0 for what has no such place, as a pipe."""
+    """Return the position of the next read of a file; 0 if it has none, as a pipe."""
     try:
         return os.lseek(descriptor, 0, os.SEEK_CUR)
     except OSError:
@@ -109,7 +111,7 @@ def _position(descriptor: int) -> int:
 
 
 async def _cut(target: File) -> None:
-    """Take away what is behind the last byte written. What is made up, as a disk is, may have a length of its own, and then keeps it."""
+    """Cut off what is behind the last written byte. A synthetic file, such as a disk, may have a length of its own, and then keeps it."""
     if (await target.stat()).length > target.position:
         try:
             await target.truncate(target.position)
@@ -119,7 +121,7 @@ async def _cut(target: File) -> None:
 
 
 async def inside(client: Client, directory: str, path: str) -> bool:
-    """Tell whether a path leads to a directory, or into it, under whatever names. What is not there yet is in what is there of its parents."""
+    """Tell whether a path leads to a directory, or into it, under any names. A path that does not exist yet is in those of its parents that exist."""
     mine = (await client.walk(await resolved(client, directory)))[-1:]
     if not mine:
         return True  # it is the root
@@ -135,7 +137,7 @@ async def inside(client: Client, directory: str, path: str) -> bool:
 
 @asynccontextmanager
 async def _source(client: Client, path: str) -> AsyncIterator[tuple[File, Read]]:
-    """Open a file and read its first piece, so that what cannot be read is known."""
+    """Open a file and read its first piece, so the caller knows what cannot be read."""
     with _naming(path):
         file = await client.open(await resolved(client, path))
 
@@ -152,7 +154,7 @@ async def _source(client: Client, path: str) -> AsyncIterator[tuple[File, Read]]
 
 @asynccontextmanager
 async def _target(client: Client, path: str, other: Qid | None) -> AsyncIterator[File]:
-    """Open a file to be written, or make it. `other` is the qid of the source, if that is in the same tree."""
+    """Open a file for writing, or make it. `other` is the qid of the source, if that is in the same tree."""
     with _naming(path):
         file = await _opened(client, await resolved(client, path), other)
     async with file:
@@ -183,7 +185,7 @@ def _same(one: Qid, other: Qid) -> bool:
 
 
 async def _fill(client: Client, path: str, target: File, read: Read) -> None:
-    """Write all that there is to read; what a ctl refuses is told in its words."""
+    """Write everything that there is to read; an error has the words of the ctl that refused."""
     while data := await read():
         try:
             await target.write(data)
@@ -192,7 +194,7 @@ async def _fill(client: Client, path: str, target: File, read: Read) -> None:
 
 
 async def _begun(read: Read) -> Read:
-    """Read the first piece, and return what reads it and the rest. Raises what reading raises."""
+    """Read the first piece, and return a function that gives it and the rest. Raises what reading raises."""
     waiting = [await read()]
 
     async def again() -> bytes:
@@ -202,7 +204,8 @@ async def _begun(read: Read) -> Read:
 
 
 async def _told_apart(target: str, read: Read, look: Callable[[], Awaitable[Look]], other: Look) -> Read:
-    """Return what reads a source, and raises EINVAL if its first piece, written to the target, has changed it. `other`: the target before."""
+    """Return a function that reads a source. Raises EINVAL if writing its first piece to the target has changed the source. `other`: the target
+    before."""
     before = await look()
     known = before[0] == 0 or before != other
     count = 0
@@ -226,7 +229,7 @@ def _naming(path: str) -> Iterator[None]:
 
 
 def about(path: str, error: NineError) -> NineError:
-    """Return an error that says which path it is about, unless it says so already."""
+    """Return an error that names its path, unless it does so already."""
     if error.filename is None:
         error.filename = path
     return error

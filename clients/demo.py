@@ -1,7 +1,7 @@
 """`mk9p demo`: two real kernels beside the host's own, one namespace over all three, and a short session with it at a shell.
 
-Every command is run by `bash` as it is printed, in the mounted namespace, so what is seen is what a person would see. The exit status
-says whether all of it went as it should.
+`bash` runs every command as it is printed, in the mounted namespace, so the demo shows what a person would see. The exit status says whether all
+of it went as it should.
 """
 
 import argparse
@@ -24,7 +24,7 @@ SECONDS: Final = 60  # for one command: an emulated kernel on a busy machine tak
 
 @attrs.frozen
 class Step:
-    """One command, what to say before it, and what its output must hold."""
+    """One command, what to print before it, and what its output must contain."""
 
     about: str
     command: str
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def show(lab: labs.Lab, step: Step) -> bool:
-    """Print a command, run it, print what it printed, and tell whether that is what it should be."""
+    """Print a command, run it, print its output, and tell whether that is as it should be."""
     if step.about:
         print(f"\n# {step.about}")
     print(f"$ {step.command}", flush=True)

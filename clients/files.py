@@ -42,7 +42,7 @@ Command = Callable[[Client, argparse.Namespace], Awaitable[int]]
 
 
 async def each(paths: Sequence[str], work: Callable[[str], Awaitable[None]]) -> int:
-    """Do the work for each path; one that the tree refuses is told and does not keep the others from it. Raises what this kernel refuses."""
+    """Do the work for each path. If the tree refuses one, say so and go on with the others. Raises what this kernel refuses."""
     status = 0
     for path in paths:
         try:
@@ -63,7 +63,7 @@ def _ls(parser: argparse.ArgumentParser) -> Command:
         status = chosen.long or chosen.json
 
         async def work(path: str) -> None:
-            # with its modes, a link is shown itself, as ls(1) does
+            # `ls -l` shows a link itself, as ls(1) does
             real = await resolved(ns, path, last=not chosen.long)
             qids = await ns.walk(real)
             if (qids[-1] if qids else ns.qid).type & QTDIR:
@@ -118,7 +118,7 @@ def _write(parser: argparse.ArgumentParser) -> Command:
             if chosen.words:
                 await ns.write(await resolved(ns, path), " ".join(chosen.words) + "\n")
                 return
-            if st.S_ISREG(os.fstat(0).st_mode):  # it may be the very file that is written
+            if st.S_ISREG(os.fstat(0).st_mode):  # it may be the very file to write to
                 await copying.input_into(ns, path)
                 return
             async with await ns.open(await resolved(ns, path), "w") as file:
@@ -159,7 +159,7 @@ def _tree(parser: argparse.ArgumentParser) -> Command:
     async def command(ns: Client, chosen: argparse.Namespace) -> int:
         top = await resolved(ns, chosen.path)
         await ns.walk(top)
-        todo = [("", top, 0)]  # what to print, and the directory that is listed then, at its depth
+        todo = [("", top, 0)]  # what to print, and the directory to list then, with its depth
         while todo:
             text, path, depth = todo.pop()
             if text:
@@ -212,7 +212,7 @@ def _cp(parser: argparse.ArgumentParser) -> Command:
 
 @contextmanager
 def _naming(path: str) -> Iterator[None]:
-    """Say of an error which path it is about, as those of files here do."""
+    """Name in an error its path, as errors of local files do."""
     try:
         yield
     except NineError as error:
@@ -221,7 +221,7 @@ def _naming(path: str) -> Iterator[None]:
 
 
 async def _put(ns: Client, path: str, file: File, data: bytes) -> None:
-    """Write to an open file; what a ctl refuses is told in its words."""
+    """Write to an open file; an error has the words of the ctl that refused."""
     try:
         await file.write(data)
     except NineError as error:
@@ -250,7 +250,7 @@ def _tail(parser: argparse.ArgumentParser) -> Command:
 
 
 def _count(text: str) -> int:
-    """Read a number of lines; raises ValueError, which is wrong use, for what is none."""
+    """Read a number of lines; raises ValueError, which is wrong use, for anything else."""
     value = int(text)
     if value < 0:
         raise ValueError(text)

@@ -1,19 +1,20 @@
-"""9P for synchronous Python: an fsspec file system, so that `fsspec.open`, pandas and their like read and write a tree by its URL.
+"""9P for synchronous Python: an fsspec file system, so `fsspec.open`, pandas and similar libraries read and write a tree by its URL.
 
     9p://HOST[:PORT]/PATH            over TCP, port 564 if left out
     9p+unix://%2Frun%2Fmk9p%2Fns/PATH    over a unix socket, whose path is percent-encoded
     9p:///PATH                       in the namespace of `mk9p up` ($MK9P), or in `address=`, any dial string
 
-* `p9://` and `p9+unix://` are the same. A URL's scheme begins with a letter (RFC 3986), and pandas takes what does not for a path of this machine.
-* A file that has a length is stored: it is read in blocks, through fsspec's caches. One of length 0 is made up: it is read whole when it is opened,
-  and of a stream that is what it has to say first.
-* What is written goes out at `flush` and `close`, or when a block is full. So the lines printed into a ctl are one write, as with `echo`.
-* Errors are the OSError classes that a local tree would raise, with the path; that of a ctl has the words of the `error` beside it.
-* Listings are not cached: the trees change by themselves. A connection that was lost is dialled again by the next call; open files are lost with it.
+* `p9://` and `p9+unix://` are the same. A URL's scheme begins with a letter (RFC 3986), and pandas takes anything else for a path of this machine.
+* A file that has a length is stored: it is read in blocks, through fsspec's caches. A file of length 0 is synthetic: it is read whole when it is
+  opened, and of a stream that is what it has to say first.
+* What the caller writes goes out at `flush` and `close`, or when a block is full. So the lines that are printed into a ctl are one write, as with
+  `echo`.
+* Errors are the OSError classes that a local tree would raise, with the path; an error of a ctl has the words of the `error` beside it.
+* Listings are not cached: the trees change by themselves. The next call dials a lost connection again; its open files are lost.
 * Symbolic links are followed within the tree; `islink` in `info` and `ls` says where one was. A link to a directory is "link" to `ls`, and no
-  "directory", so that a walk over all ends; so is one that leads nowhere. What removes or moves a name does that to the link.
-* `.` and `..` in a path are taken out by its text, as a URL has it, and lead nowhere above the root.
-* There are no transactions. An open file that is read can be pickled, and is opened again where it is unpickled.
+  "directory", so a walk over everything ends; so is a link that leads nowhere. Operations that remove or move a name do that to the link.
+* `.` and `..` in a path are removed by its text, as in a URL, and lead nowhere above the root.
+* There are no transactions. An open file for reading can be pickled, and is opened again where it is unpickled.
 """
 
 import errno
@@ -62,7 +63,7 @@ __all__ = ["NineFileSystem"]
 
 
 class NineFileSystem(AbstractFileSystem):  # type: ignore[misc]
-    """A 9P server's tree. `address` is a dial string, `$MK9P` or the namespace of `mk9p up` if left out; the rest is as for `mk9p.connect`."""
+    """A 9P server's tree. `address` is a dial string, by default `$MK9P` or the namespace of `mk9p up`; the rest is as for `mk9p.connect`."""
 
     protocol: ClassVar[tuple[str, ...]] = ("9p", "9p+unix", "p9", "p9+unix")
     root_marker = "/"
@@ -84,7 +85,7 @@ class NineFileSystem(AbstractFileSystem):  # type: ignore[misc]
     # The connection
 
     def _call(self, work: "Callable[..., Awaitable[Any]]", *args: Any) -> Any:
-        """Run `work(client, *args)` in the loop, on a connection that is there; an error says which path it is about, the first in `args`."""
+        """Run `work(client, *args)` in the loop, on a live connection; an error names the path that it is about, the first in `args`."""
 
         async def run() -> Any:
             client = await self._connected()
@@ -147,7 +148,7 @@ class NineFileSystem(AbstractFileSystem):  # type: ignore[misc]
         return address if where.username is None else address | {"uname": where.username}
 
     def unstrip_protocol(self, name: str) -> str:
-        """Return the URL of a path; the place of an address that is neither tcp nor unix is left out."""
+        """Return the URL of a path; leave out the host of an address that is neither tcp nor unix."""
         path = self._strip_protocol(name)
         where = parse(self.address) if self.address else None
         if where is not None and where.network == "unix":
@@ -160,13 +161,14 @@ class NineFileSystem(AbstractFileSystem):  # type: ignore[misc]
     # Status
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
-        """Return what is known of a file: name, size in bytes, type, mode, owner, times in seconds; of a link what it leads to, and `islink`."""
+        """Return what is known of a file: name, size in bytes, type, mode, owner, times in seconds. For a link these are of the file that it leads
+        to, with `islink`."""
         path = self._strip_protocol(path)
         stat, link = self._call(followed, path)
         return described(path, stat, link)
 
     def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
-        """Return what a directory holds, or the file itself: their paths, or with `detail` what `info` says of each."""
+        """Return the entries of a directory, or the file itself: their paths, or with `detail` what `info` says of each."""
         path = self._strip_protocol(path)
         if not detail:
             names: list[str] = self._call(named, path)
@@ -174,7 +176,7 @@ class NineFileSystem(AbstractFileSystem):  # type: ignore[misc]
         return self._call(listed, path)  # type: ignore[no-any-return]
 
     def exists(self, path: str, **_: Any) -> bool:
-        """Tell whether a path leads somewhere. Raises OSError when that cannot be told."""
+        """Tell whether a path leads somewhere. Raises OSError when it cannot find out."""
         found: bool = self._call(there, self._strip_protocol(path))
         return found
 
@@ -183,7 +185,8 @@ class NineFileSystem(AbstractFileSystem):  # type: ignore[misc]
         return moment(self.info(path)["created"])
 
     def modified(self, path: str) -> datetime:
-        """Return when a file was written last; made-up files have no such time but 1970. Before the year 1 it is that, after 9999 that."""
+        """Return when a file was written last; synthetic files have no such time except 1970. A time outside the years 1 to 9999 becomes the
+        nearest one inside."""
         return moment(self.info(path)["mtime"])
 
     # Content
@@ -201,7 +204,7 @@ class NineFileSystem(AbstractFileSystem):  # type: ignore[misc]
             raise NotImplementedError("9P has no transactions")
         if mode == "rb":
             file, stat = self._call(opened, path)
-            size = options.pop("size", None)  # of one that was pickled, or as the caller knows it
+            size = options.pop("size", None)  # from a pickled file, or as the caller knows it
             if stat.length:
                 return NineFile(
                     self, path, file, block_size or "default", size or stat.length, cache_options, **options
@@ -212,12 +215,12 @@ class NineFileSystem(AbstractFileSystem):  # type: ignore[misc]
         return (io.BufferedRandom if "+" in mode else io.BufferedWriter)(raw, block_size or BLOCK)
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **_: Any) -> bytes:
-        """Return what a file holds, or from `start` to before `end`; negative ones count from its end."""
+        """Return the content of a file, or from `start` to before `end`; negative numbers count from its end."""
         data: bytes = self._call(part, self._strip_protocol(path), start, end)
         return data
 
     def pipe_file(self, path: str, value: Any, mode: str = "overwrite", **_: Any) -> None:
-        """Write a whole file at once; `mode` "create" raises FileExistsError if it is there."""
+        """Write a whole file at once; `mode` "create" raises FileExistsError if it exists."""
         path = self._strip_protocol(path)
         if mode == "create":
             with self.open(path, "xb") as file:
@@ -228,7 +231,7 @@ class NineFileSystem(AbstractFileSystem):  # type: ignore[misc]
     def get_file(
         self, rpath: str, lpath: Any, callback: Callback = DEFAULT_CALLBACK, outfile: Any = None, **options: Any
     ) -> None:
-        """Copy a file to this machine, or make a directory where one is. Raises EINVAL for one that turns out to be the same file."""
+        """Copy a file to this machine, or make a directory for a directory. Raises EINVAL if the two turn out to be the same file."""
         if outfile is not None or isfilelike(lpath):
             super().get_file(rpath, lpath, callback=callback, outfile=outfile, **options)
         elif self.isdir(rpath):
@@ -241,7 +244,7 @@ class NineFileSystem(AbstractFileSystem):  # type: ignore[misc]
     def put_file(
         self, lpath: Any, rpath: str, callback: Callback = DEFAULT_CALLBACK, mode: str = "overwrite", **options: Any
     ) -> None:
-        """Copy a file of this machine, or make a directory where one is. Raises EINVAL for one that turns out to be the same file."""
+        """Copy a file of this machine, or make a directory for a directory. Raises EINVAL if the two turn out to be the same file."""
         path = self._strip_protocol(rpath)
         if mode == "create" and self.exists(path):
             raise about(path, NineError(errno.EEXIST))
@@ -253,7 +256,7 @@ class NineFileSystem(AbstractFileSystem):  # type: ignore[misc]
             _told(callback, os.path.getsize(lpath))
 
     def touch(self, path: str, truncate: bool = True, **_: Any) -> None:
-        """Make a file that is not there and empty one that is, or without `truncate` give it the present time."""
+        """Make a file if it does not exist, and empty an existing one; without `truncate` give that the present time."""
         path = self._strip_protocol(path)
         if truncate or not self.exists(path):
             self.open(path, "wb").close()
@@ -276,7 +279,7 @@ class NineFileSystem(AbstractFileSystem):  # type: ignore[misc]
             return
         try:
             self.mkdir(path)
-        except FileExistsError:  # another was quicker, as of several threads that write one data set
+        except FileExistsError:  # somebody else was quicker, such as another thread that writes the same data set
             if not exist_ok or not self.isdir(path):
                 raise
 
@@ -289,12 +292,12 @@ class NineFileSystem(AbstractFileSystem):  # type: ignore[misc]
         self._call(removed, self._strip_protocol(path), False)
 
     def rm(self, path: Any, recursive: bool = False, maxdepth: int | None = None) -> None:
-        """Remove files, and with `recursive` directories and all in them."""
+        """Remove files, and with `recursive` directories and everything in them."""
         for each in reversed(self.expand_path(path, recursive=recursive, maxdepth=maxdepth)):
             self._call(removed, each, None if recursive else False)
 
     def mv(self, path1: str, path2: str, recursive: bool = False, maxdepth: int | None = None, **options: Any) -> None:
-        """Give a file another path, or put it into the directory that is there; where the server cannot, it is copied and removed."""
+        """Give a file another path, or put it into an existing directory; where the server cannot do that, copy it and remove it."""
         old, new = self._strip_protocol(path1), self._strip_protocol(path2)
         if old == new:
             return
@@ -320,7 +323,7 @@ class NineFileSystem(AbstractFileSystem):  # type: ignore[misc]
         on_error: str | None = None,
         **options: Any,
     ) -> None:
-        """Copy files, and with `recursive` directories; of one that would be copied into itself nothing is begun: that raises EINVAL."""
+        """Copy files, and with `recursive` directories. Raises EINVAL, before it begins, for a directory that would be copied into itself."""
         if recursive and isinstance(path2, str):
             for path in [path1] if isinstance(path1, str) else path1:
                 if self.isdir(path):
@@ -328,7 +331,7 @@ class NineFileSystem(AbstractFileSystem):  # type: ignore[misc]
         super().copy(path1, path2, recursive=recursive, maxdepth=maxdepth, on_error=on_error, **options)
 
     def cp_file(self, path1: str, path2: str, **_: Any) -> None:
-        """Copy a file, or make a directory where one is. Raises EINVAL for one that would be copied onto itself, or into itself."""
+        """Copy a file, or make a directory for a directory. Raises EINVAL for one that would be copied onto itself, or into itself."""
         old, new = self._strip_protocol(path1), self._strip_protocol(path2)
         if self.isdir(old):
             self._call(apart, old, new)

@@ -1,4 +1,4 @@
-"""What clients/fsspec.py has done in the loop, each a function of the client and a path, which an error names unless it names another."""
+"""What clients/fsspec.py runs in the loop. Each is a function of the client and a path, which its errors name unless they name another."""
 
 import errno
 from datetime import UTC, datetime, timedelta
@@ -21,7 +21,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 async def there(client: Client, path: str) -> bool:
-    """Tell whether a path leads somewhere; a server that cannot be dialled is no answer to that."""
+    """Tell whether a path leads somewhere; raises if the server cannot be dialled."""
     try:
         await client.stat(await resolved(client, path))
     except NineError as error:
@@ -32,14 +32,14 @@ async def there(client: Client, path: str) -> bool:
 
 
 async def followed(client: Client, path: str) -> tuple[Stat, bool]:
-    """Return the status of what a path leads to, and whether it is a link that does."""
+    """Return the status of the file that a path leads to, and whether a link led there."""
     place = await resolved(client, path, last=False)
     real = await resolved(client, place)
     return await client.stat(real), real != place
 
 
 async def named(client: Client, path: str) -> list[str]:
-    """Return the names in a directory; of another file none but "", its own place."""
+    """Return the names in a directory; for another file only "", its own place."""
     real = await resolved(client, path)
     if not (await client.stat(real)).is_dir:
         return [""]
@@ -47,7 +47,7 @@ async def named(client: Client, path: str) -> list[str]:
 
 
 async def listed(client: Client, path: str) -> list[dict[str, Any]]:
-    """Return what fsspec wants to know of all in a directory, or of another file."""
+    """Return what fsspec wants to know of everything in a directory, or of another file."""
     stat, link = await followed(client, path)
     if not stat.is_dir:
         return [described(path, stat, link)]
@@ -58,7 +58,7 @@ async def listed(client: Client, path: str) -> list[dict[str, Any]]:
         if link:
             try:
                 to, _ = await followed(client, join(real, entry.name))
-            except OSError:  # it leads nowhere: it is shown as it is
+            except OSError:  # it leads nowhere: show the link itself
                 to = entry
             entry = entry if to.is_dir else to
         found.append(described(name, entry, link))
@@ -66,7 +66,7 @@ async def listed(client: Client, path: str) -> list[dict[str, Any]]:
 
 
 def described(path: str, stat: Stat, link: bool) -> dict[str, Any]:
-    """Return what fsspec wants to know of a file, and what Linux would tell besides."""
+    """Return what fsspec wants to know of a file, and what Linux would also tell."""
     return {
         "name": path,
         "size": stat.length,
@@ -83,7 +83,7 @@ def described(path: str, stat: Stat, link: bool) -> dict[str, Any]:
 
 
 def moment(seconds: float) -> datetime:
-    """Return a time as a datetime; one that is out of its range is the nearest that is in it."""
+    """Return a time as a datetime, or the nearest datetime if it is out of range."""
     try:
         return _EPOCH + timedelta(seconds=seconds)
     except OverflowError:
@@ -112,7 +112,7 @@ async def opened(client: Client, path: str) -> tuple[File, Stat]:
 
 
 async def opened_to_write(client: Client, path: str, mode: str) -> File:
-    """Open a file as Python's modes say; `x` makes none through a link."""
+    """Open a file as Python's modes say; `x` makes no file through a link."""
     return await client.open(await resolved(client, path, last="x" not in mode), mode)
 
 
@@ -132,7 +132,7 @@ async def replaced(client: Client, path: str, data: Any) -> None:
 
 
 async def written(client: Client, file: File, path: str, data: bytes, offset: int) -> int:
-    """Write to an open file; what a ctl refuses is told in its words."""
+    """Write to an open file; an error has the words of the ctl that refused."""
     try:
         return await file.pwrite(data, offset)
     except NineError as error:
@@ -165,7 +165,7 @@ async def removed(client: Client, path: str, directory: bool | None) -> None:
 
 
 async def moved(client: Client, old: str, new: str) -> None:
-    """Give a file another path; the error is about the one of the two that is missing."""
+    """Give a file another path; the error names the one of the two that is missing."""
     source = await resolved(client, old, last=False)
     await client.stat(source)
     try:
@@ -176,6 +176,6 @@ async def moved(client: Client, old: str, new: str) -> None:
 
 
 async def apart(client: Client, old: str, new: str) -> None:
-    """Raise EINVAL if a path leads into a directory that is to be copied there, or to itself."""
+    """Raise EINVAL if a path leads into a directory that would be copied there, or to the directory itself."""
     if await copying.inside(client, old, new):
         raise about(new, NineError(errno.EINVAL, "it is inside the directory that would be copied to it"))

@@ -18,7 +18,7 @@ BLOCK: Final = 1 << 20  # bytes of a write, and of a copy; a connection's usual 
 
 
 class NineFile(AbstractBufferedFile):  # type: ignore[misc]
-    """A stored file that is open for reading: blocks of it are fetched as fsspec's caches ask."""
+    """A stored file that is open for reading: it fetches blocks as fsspec's caches ask."""
 
     def __init__(
         self,
@@ -94,12 +94,12 @@ class RawFile(io.RawIOBase):
         return size
 
     def close(self) -> None:
-        """Clunk the file. In the loop's own thread, where the collector may run, File's own end does it."""
+        """Clunk the file. In the loop's own thread, where the collector may run, File's own end does that."""
         if self.closed:
             return
         super().close()
         if not self._door.here:
             try:
                 self._door.call(self._file.aclose)
-            except trio.RunFinishedError:  # Python ends: the connection is closed
+            except trio.RunFinishedError:  # Python ends: the connection is already closed
                 return

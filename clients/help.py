@@ -1,7 +1,8 @@
-"""`mk9p help [NAME]`: the manual. A page a resource server, as docs/files has them; without a name, all pages with what each is about.
+"""`mk9p help [NAME]`: the manual, with a page for each resource server, as in docs/files; without a name, the list of pages and what each is
+about.
 
-An installed package has the pages beside this module (pyproject.toml puts them there), a working tree in docs/files. A resource server from elsewhere
-has its page in its own package: NAME.md beside the module that its entry point names.
+An installed package has the pages beside this module (pyproject.toml puts them there), a working tree has them in docs/files. A resource server
+from elsewhere has its page in its own package: NAME.md beside the module that its entry point names.
 
 On a terminal the user's pager shows them ($MANPAGER, $PAGER, else less), as man(1) does; anywhere else they are plain text.
 """
@@ -41,7 +42,7 @@ def pages() -> dict[str, Path]:
 
 
 def _folder(module: str) -> Path:
-    """Return the folder that a module is in: of a package, its own. A module that is not there any more is nowhere."""
+    """Return the folder that a module is in: for a package, its own. A module that no longer exists is nowhere."""
     from importlib.util import find_spec
 
     try:
@@ -52,7 +53,7 @@ def _folder(module: str) -> Path:
 
 
 def subjects() -> str:
-    """Return a line a page: its name, and what it is about."""
+    """Return a line for each page: its name, and what it is about."""
     found = {
         name: re.search(r"^## NAME\n.*? [-\u2013] (.*)", page.read_text(), re.MULTILINE)
         for name, page in pages().items()
@@ -63,7 +64,7 @@ def subjects() -> str:
 
 
 def page(name: str) -> str:
-    """Return the text of a page, by its server's name or the last part of that. Raises ENOENT that tells names near it."""
+    """Return the text of a page, by its server's name or the last part of that. Raises ENOENT with similar names."""
     found = pages()
     known = {known.rpartition("/")[2]: known for known in found} | {known: known for known in found}
     if name in known:

@@ -1,7 +1,7 @@
-"""A page of the manual as text for a terminal: paragraphs are filled, examples are as they are, tables have columns.
+"""A page of the manual as text for a terminal: it fills paragraphs, keeps examples as they are, and gives tables columns.
 
-Of Markdown it knows what the pages have: headings, paragraphs, list items, tables, fenced code, bold and links. Code keeps its quotes, for without
-them nobody would see where a word of a ctl ends, and is not broken over lines if that can be helped.
+Of Markdown it knows what the pages use: headings, paragraphs, list items, tables, fenced code, bold and links. Code keeps its quotes, because
+without them nobody would see where a word of a ctl ends. It is not broken over lines if possible.
 """
 
 import re
@@ -10,12 +10,12 @@ from textwrap import TextWrapper
 from typing import Final
 
 _MARKS: Final = ("- ", "|", "```", "#")  # what begins a block without an empty line before it
-_WHOLE: Final = 40  # characters of code that are kept on one line
-_HARD: Final = "\0"  # a blank that is not broken at
+_WHOLE: Final = 40  # characters of code to keep on one line
+_HARD: Final = "\0"  # a blank at which no line is broken
 
 
 def rendered(text: str, width: int) -> str:
-    """Return a page as text for a terminal of so many columns."""
+    """Return a page as text for a terminal of this many columns."""
     return "\n".join(_blocks(text.splitlines(), width)).strip("\n").replace(_HARD, " ") + "\n"
 
 
@@ -55,20 +55,20 @@ def _paragraph(text: str, width: int) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """Return text without what is there for Markdown only."""
+    """Return text without what only Markdown needs."""
     text = re.sub(r"\[([^]`]+)\]\([^)\s]*\)", r"\1", " ".join(text.split()))
     text = re.sub(r"\*\*(.*?)\*\*", r"\1", text).replace("\\|", "|")
     return re.sub(r"`[^`]+`", lambda code: code[0].replace(" ", _HARD) if len(code[0]) <= _WHOLE else code[0], text)
 
 
 def _filled(text: str, width: int, first: str, rest: str) -> list[str]:
-    """Return a text in lines of at most so many columns: longer only where it has a longer word."""
+    """Return a text in lines of at most `width` columns; a line is longer only for a longer word."""
     wrapper = TextWrapper(width, first, rest, break_long_words=False, break_on_hyphens=False)
     return wrapper.wrap(text) or [first.rstrip()]
 
 
 def _table(lines: Sequence[str], width: int) -> Iterator[str]:
-    """Yield a table in columns as wide as their longest cells; where these leave no room, the last cell stands below the others."""
+    """Yield a table in columns as wide as their longest cells; where these leave no room, the last cell comes below the others."""
     rows = [[_plain(cell) for cell in re.split(r"(?<!\\)\|", line.strip().strip("|"))] for line in lines]
     head, _, *body = rows
     widths = [max(len(cell) for cell in column) for column in list(zip(head, *body, strict=False))[:-1]]

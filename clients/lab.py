@@ -7,12 +7,12 @@
     memory = "768M"
     grants = ["/k/k2 rw", "/k/k0/fs/data ro"]
 
-A table a kernel; each of its lines is a word of `kernels/NAME/ctl` with its arguments, but for two: `kernel` is what `load` takes, and `grants` are
-the paths of the namespace that the guest may use, each with `ro` or `rw`. Without any it has its own k/NAME and auth/whoami.
+Each kernel has a table, and each of its lines is a word of `kernels/NAME/ctl` with its arguments, except two: `kernel` is what `load` takes, and
+`grants` are the paths of the namespace that the guest may use, each with `ro` or `rw`. Without grants it has its own k/NAME and auth/whoami.
 
-Everything is done through files of the namespace, as a person at a shell would. A shell script of a few lines, the warden, runs the composer and
-waits for its end, whatever it is, also `kill -9`; then it undoes what a killed process leaves: mounts, sockets, the run directory. The guests have
-keepers of their own (servers/kernels).
+The lab does everything through files of the namespace, as a person at a shell would. A shell script of a few lines, the warden, runs the composer
+and waits for its end, whatever it is, also `kill -9`. Then it removes what a killed process leaves: mounts, sockets, the run directory. The guests
+have keepers of their own (servers/kernels).
 """
 
 import errno
@@ -74,7 +74,7 @@ rmdir "${run%/*}" 2>/dev/null
 
 @attrs.frozen
 class Lab:
-    """The places of a lab: everything is below `run`, but the namespace's socket, which stands beside."""
+    """The places of a lab: everything is below `run`, except the namespace's socket, which is beside it."""
 
     run: Path = RUN / "lab"
 
@@ -102,7 +102,7 @@ class Lab:
             return 0
 
     def start(self) -> subprocess.Popen[bytes]:
-        """Start the warden and the composer; raises EPERM for who is not root, EEXIST if a lab is up."""
+        """Start the warden and the composer; raises EPERM for a user who is not root, EEXIST if a lab is up."""
         if os.geteuid() != 0:
             raise NineError(errno.EPERM, "a lab needs root, for its network namespaces and mounts: sudo mk9p up")
         try:
@@ -126,7 +126,7 @@ class Lab:
         return process
 
     def remember_mount(self, where: Path) -> None:
-        """Name a mount to the warden, which undoes it at the end."""
+        """Name a mount to the warden, which removes it at the end."""
         with (self.run / "mounts").open("a") as file:
             file.write(f"{where}\n")
 
@@ -137,7 +137,7 @@ class Lab:
             return False
         if warden and _is_warden(warden, self.run):
             os.kill(warden, signal.SIGTERM)
-            deadline = time.monotonic() + 30  # halting guests has a bound of its own; this is above it
+            deadline = time.monotonic() + 30  # halting guests has a time limit of its own, and this is above it
             while self.run.exists() or _is_warden(warden, self.run):
                 if time.monotonic() > deadline:
                     raise NineError(errno.ETIMEDOUT, f"process {warden} does not end; see {self.log}")
@@ -147,7 +147,7 @@ class Lab:
         return True
 
     def _sweep(self) -> None:
-        """Undo what a warden that was killed itself has left."""
+        """Remove what a warden that was itself killed has left."""
         import shutil
 
         mounts = self.run / "mounts"

@@ -1,6 +1,6 @@
 """Symbolic links of a tree. A server shows them as files with a text (readlink(2)), and a client follows them, in the tree that it attached to.
 
-A target that begins with a slash leads on from the root of that tree: the names of the machine that the link lies on are no names here.
+A target that begins with a slash begins at the root of that tree: names of the machine where the link is mean nothing here.
 """
 
 import errno
@@ -12,7 +12,7 @@ from mk9p.client.client import split
 from mk9p.errors import NineError
 from mk9p.wire import QTSYMLINK
 
-MOST: Final = 40  # links on one way, as Linux has it (MAXSYMLINKS)
+MOST: Final = 40  # links on one path, as in Linux (MAXSYMLINKS)
 # what servers say of a name below a link
 _AGAIN: Final = (
     errno.ENOENT,
@@ -24,9 +24,9 @@ _AGAIN: Final = (
 
 
 async def resolved(client: Client, path: str, *, last: bool = True) -> str:
-    """Return a path that leads to the same file over no link; without `last`, a link at its end is left as it is.
+    """Return a path that leads to the same file without links; without `last`, a link at its end stays.
 
-    Raises as `Client.walk` does, ELOOP for links without an end. What is not there has no links: its names are left as they are.
+    Raises as `Client.walk` does, ELOOP for links without an end. A file that does not exist has no links: its names stay as they are.
     """
     names = split(path)
     if ".." not in names:
@@ -48,7 +48,7 @@ async def _step_by_step(client: Client, todo: list[str], *, last: bool) -> str:
     links = 0
     while todo:
         name = todo.pop(0)
-        if name == "..":  # what is done holds no link, so the parent is the name before
+        if name == "..":  # the finished part has no link, so the parent is the name before
             del done[-1:]
             continue
         target = await _target(client, (*done, name)) if todo or last else None
@@ -65,7 +65,7 @@ async def _step_by_step(client: Client, todo: list[str], *, last: bool) -> str:
 
 
 async def _target(client: Client, names: tuple[str, ...]) -> str | None:
-    """Return where a link points; None for another file, and for what is not there."""
+    """Return where a link points; None for another file, and for one that does not exist."""
     c = client.connection
     try:
         fid, qids = await requests.walk(c, client.root, names)
@@ -78,5 +78,5 @@ async def _target(client: Client, names: tuple[str, ...]) -> str | None:
 
 
 def normal(path: str) -> str:
-    """Return a path without `.` and `..`, as a URL has it (RFC 3986, 5.2.4): by its text, and never above the root."""
+    """Return a path without `.` and `..`, as in a URL (RFC 3986, 5.2.4): by its text, and never above the root."""
     return posixpath.normpath("/" + "/".join(split(path)))

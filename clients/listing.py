@@ -1,8 +1,8 @@
 """Directories and files as lines for people, and as JSON for scripts.
 
-What people read is escaped, also where it goes to no terminal: it reaches one by a pager, a log, a colleague's screen. JSON has names as they are.
-A listing needs no status of what is listed, so a kernel that does not answer is listed with the others; where its status is wanted too, it is waited
-for as long as `PATIENCE`, beside the others, and shown with question marks.
+Output for people is escaped, also where it goes to no terminal: it reaches one later by a pager, a log, a colleague's screen. JSON has names as
+they are. A listing needs no status of its files, so it shows a kernel that does not answer with the others. Where the status is needed too, the
+command waits `PATIENCE` for it, for all files at once, and then shows question marks.
 """
 
 import errno
@@ -26,12 +26,12 @@ from mk9p.wire import QTDIR, QTSYMLINK, Qid
 
 PATIENCE: Final = 2.0  # seconds for the status of one file: an emulated kernel on a busy machine takes one
 NS: Final = 1_000_000_000
-_ASKED: Final = 16  # files whose status is asked for at once
+_ASKED: Final = 16  # files whose status it asks for at once
 
 
 @attrs.frozen
 class Entry:
-    """What a directory says of a file; `stat` None: it was not asked, or did not tell, and `failure` says why."""
+    """What a directory says of a file. `stat` None: nobody asked, or there was no answer, and `failure` says why."""
 
     name: str
     qid: Qid
@@ -44,7 +44,7 @@ class Entry:
 
 
 async def entries(client: Client, path: str, *, status: bool = False) -> list[Entry]:
-    """Return what a directory holds, by name; with `status` that of each too, and then what vanishes meanwhile is left out."""
+    """Return the entries of a directory, by name; with `status` also the status of each, without those that vanish meanwhile."""
     c = client.connection
     fid, _ = await requests.walk(c, client.root, split(path))
     try:
@@ -86,12 +86,12 @@ async def _asked(client: Client, fid: int, found: list[Entry]) -> list[Entry]:
 
 
 def silent() -> NineError:
-    """Return the error of one that did not answer within `PATIENCE`."""
+    """Return the error of a file that did not answer within `PATIENCE`."""
     return NineError(errno.ETIMEDOUT, f"no answer within {PATIENCE:g} s")
 
 
 def line(entry: Entry) -> str:
-    """Return a line of `ls -l`: kind and permissions, owner, group, length, time, name; `?` is what is not known."""
+    """Return a line of `ls -l`: kind and permissions, owner, group, length, time, name; `?` for what is not known."""
     stat = entry.stat
     if stat is None:
         kind = "d" if entry.qid.type & QTDIR else "l" if entry.qid.type & QTSYMLINK else "-"
@@ -106,7 +106,7 @@ def line(entry: Entry) -> str:
 
 
 def when(ns: int) -> str:
-    """Return a time in ns since 1970 by this machine's clock, `2026-11-29 23:00`; one that has no date as `@SECONDS`, as date(1) takes it."""
+    """Return a time in ns since 1970 by this machine's clock, `2026-11-29 23:00`; a time without a date as `@SECONDS`, as date(1) takes it."""
     seconds = ns // NS
     try:
         return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
@@ -115,7 +115,7 @@ def when(ns: int) -> str:
 
 
 def as_json(entry: Entry) -> dict[str, Any]:
-    """Return what `--json` prints of a file; null is what is not known."""
+    """Return what `--json` prints of a file; null for what is not known."""
     told = ("mode", "length", "mtime", "uid", "gid")
     return {
         "name": entry.name,

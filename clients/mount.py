@@ -1,8 +1,8 @@
-"""`mk9p mount [DIAL] DIR` and `mk9p umount DIR`: a tree as a directory of this kernel, by v9fs where it has it, else by FUSE.
+"""`mk9p mount [DIAL] DIR` and `mk9p umount DIR`: a tree as a directory of this kernel, by v9fs where the kernel has it, else by FUSE.
 
-FUSE is a process of its own (clients/fuse.py), which ends when it is unmounted, by whatever command, or told to by SIGTERM. Who unmounts finds it by
-a socket (clients/fuse_alive.py), and knows by its end that the process has ended. If it is killed, its warden unmounts.
-v9fs never dials again: when the server was gone, unmount and mount again. FUSE does.
+FUSE is a process of its own (clients/fuse.py), which ends when it is unmounted, by whatever command, or when it gets SIGTERM. `mk9p umount` finds
+it by a socket (clients/fuse_alive.py), whose end shows that the process has ended. If it is killed, its warden unmounts. v9fs never dials again:
+when the server was gone, unmount and mount again. FUSE does.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from mk9p.errors import NineError
 from mk9p.serving import one_error
 from mk9p.stdio import complain
 
-PATIENCE: Final = 5.0  # seconds for the server to answer the first time, and each time that it has to be dialled again
+PATIENCE: Final = 5.0  # seconds for the server to answer the first time, and each time after dialling again
 LEAVING: Final = 2.0  # seconds that `umount -l` waits for the process that served a mount
 INSTALL: Final = "pip install 'mk9p[fuse]'"
 LOCKS: Final = "with FUSE, locks (flock, fcntl) hold within this mount only, and the server does not know of them; v9fs passes them on"
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def mount_main(arguments: Sequence[str]) -> int:
-    """Run `mk9p mount`; returns when the mount's root can be asked for its status."""
+    """Run `mk9p mount`; return when the mount's root gives its status."""
     parser = argparse.ArgumentParser(prog="mk9p mount")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--v9fs", action="store_true", help="use only the kernel's own client")
@@ -97,10 +97,10 @@ def mountpoint(directory: str) -> str:
 
 
 def kernel_has_9p() -> bool:
-    """Tell whether this kernel has v9fs, loading its modules if need be."""
+    """Tell whether this kernel has v9fs; load its modules if necessary."""
     import subprocess
 
-    for module in v9fs.MODULES:  # transports are modules of their own, and not all kernels ask for them by themselves
+    for module in v9fs.MODULES:  # transports are modules of their own, and not all kernels load them by themselves
         try:
             subprocess.run(["modprobe", "-q", module], check=False, stderr=subprocess.DEVNULL)
         except FileNotFoundError:
@@ -132,7 +132,7 @@ def mount_v9fs(address: str, directory: str, wish: v9fs.Wish, *, verbose: bool) 
     )
     fds = _dialled(address) if plan.dialled else None
     if not plan.dialled:
-        one_error(lambda: _try(address))  # the kernel's own words for a server that is not there tell nothing
+        one_error(lambda: _try(address))  # the kernel's own words for a missing server tell nothing
     command = ["mount", *plan.arguments(directory, fds)]
     if verbose:
         import shlex
@@ -231,7 +231,8 @@ def mount_fuse(address: str, directory: str, wish: v9fs.Wish, *, foreground: boo
 def fuse_options(address: str, wish: v9fs.Wish, *, root: bool) -> set[str]:
     """Return the options of mount.fuse3(8).
 
-    The server checks permissions, for it is told who asks; but where all are one user to it, the kernel must, by the bits. Only root lets others in.
+    The server checks permissions, because it learns who asks. Where all users are one user to the server, the kernel must check, by the bits. Only
+    root admits others.
     """
     source = address.encode("ascii", "replace").decode().replace("\\", "\\\\").replace(",", "\\,")
     options = {f"fsname={source}", f"subtype={TYPE}"}
@@ -247,7 +248,7 @@ def fuse_options(address: str, wish: v9fs.Wish, *, root: bool) -> set[str]:
 async def serve(
     address: str, directory: str, wish: v9fs.Wish, ready: Callable[[], None], *, verbose: bool = False
 ) -> None:
-    """Mount a tree and serve it until it is unmounted, or SIGTERM, SIGINT or SIGHUP; calls `ready` once its root has been asked for its status."""
+    """Mount a tree and serve it until it is unmounted, or SIGTERM, SIGINT or SIGHUP; call `ready` after its root has given its status."""
     import pyfuse3
 
     from mk9p.clients.fuse import TASKS, Fuse
@@ -305,7 +306,7 @@ async def serve(
 
 
 def umount_main(arguments: Sequence[str]) -> int:
-    """Run `mk9p umount`; returns when the mount, and the process that served it, are gone."""
+    """Run `mk9p umount`; return when the mount, and the process that served it, are gone."""
     parser = argparse.ArgumentParser(prog="mk9p umount")
     parser.add_argument("-l", "--lazy", action="store_true", help="detach it now, even if it is in use")
     parser.add_argument("dir", metavar="DIR")
@@ -317,7 +318,7 @@ def umount_main(arguments: Sequence[str]) -> int:
 def umount(path: str, *, lazy: bool = False) -> None:
     """Unmount what `mk9p mount` mounted on a full path. Raises EINVAL if there is none, EBUSY if it is in use.
 
-    `lazy` detaches it, and asks neither the file system nor the process that serves it, which is told to end and waited for a moment.
+    `lazy` detaches it, and asks neither the file system nor the process that serves it; it only tells the process to end and waits a moment.
     """
     there = mounted_at(path)
     if there is None or not there.ours:

@@ -1,4 +1,5 @@
-"""What is mounted here, as the kernel tells it, and how to find and detach it without asking the file system that is mounted: it may not answer."""
+"""What is mounted here, as the kernel tells it. This module finds and detaches a mount without asking the mounted file system, which may not
+answer."""
 
 import errno
 import os
@@ -12,7 +13,7 @@ from mk9p.errors import NineError
 TYPE: Final = "mk9p"  # /proc/mounts shows fuse.mk9p
 _MNT_DETACH: Final = 2  # <sys/mount.h>
 _UMOUNT_NOFOLLOW: Final = 8
-_LINKS: Final = 40  # on one way, as Linux has it (MAXSYMLINKS)
+_LINKS: Final = 40  # on one path, as in Linux (MAXSYMLINKS)
 
 
 @attrs.frozen
@@ -37,7 +38,7 @@ class Mounted:
 
 
 def mounts() -> list[Mounted]:
-    """Return all that is mounted in this namespace, later ones last."""
+    """Return everything that is mounted in this namespace, later mounts last."""
     with open("/proc/self/mountinfo", "rb") as file:
         return [
             Mounted(m.device, m.target, m.kind, m.source, (*m.options.split(","), *m.inner.split(",")))
@@ -46,12 +47,12 @@ def mounts() -> list[Mounted]:
 
 
 def mounted_at(path: str) -> Mounted | None:
-    """Return what is mounted on a full path, the last if it is several."""
+    """Return what is mounted on a full path, the last if there are several."""
     return next((mount for mount in reversed(mounts()) if mount.directory == path), None)
 
 
 def full_path(directory: str) -> str:
-    """Return the full path of a directory, as mountinfo has it. One that something is mounted on is found by the path to it, and is not asked itself.
+    """Return the full path of a directory, as in mountinfo. For a mount point, follow the path to it, and do not ask it itself.
 
     Raises ELOOP for links without an end, ENOENT for an empty name.
     """
@@ -61,7 +62,7 @@ def full_path(directory: str) -> str:
         directory = directory.rstrip("/") or "/"
         parent, name = os.path.split(directory)
         if name in ("", "."):
-            path = os.path.realpath(parent) if parent else os.getcwd()  # the kernel knows that by itself
+            path = os.path.realpath(parent) if parent else os.getcwd()  # the kernel knows this by itself
         elif name == "..":
             return os.path.realpath(directory)
         else:
@@ -70,13 +71,13 @@ def full_path(directory: str) -> str:
             return path
         try:
             directory = os.path.join(os.path.dirname(path), os.readlink(path))
-        except OSError:  # it is no link, or is not there
+        except OSError:  # it is no link, or does not exist
             return path
     raise NineError(errno.ELOOP, f"{directory}: too many links")
 
 
 def detach(path: str) -> None:
-    """Take a mount out of the tree of names at once, as umount2(2) does; its end comes when nobody uses it any more. Root's."""
+    """Remove a mount from the tree of names at once, as umount2(2) does; it ends when nobody uses it any more. Only root may."""
     import ctypes
 
     if ctypes.CDLL(None, use_errno=True).umount2(os.fsencode(path), _MNT_DETACH | _UMOUNT_NOFOLLOW):

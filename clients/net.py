@@ -4,8 +4,8 @@
     listener = await listen(ns, "k/k1/net/tcp!*!8080")
     await trio.serve_listeners(handler, [listener])
 
-An address is `NETWORK!HOST!SERVICE`, as dial(2) has it, after the path of the directory where that is not `net`. Names are that kernel's: its cs is
-asked. Everything is done there; when a stream is closed, or the connection to the namespace ends, so does the connection there.
+An address is `NETWORK!HOST!SERVICE`, as in dial(2), after the path of the directory if that is not `net`. Names are that kernel's: its cs answers.
+Everything happens there. When a stream is closed, or the connection to the namespace ends, the connection there ends too.
 """
 
 import errno
@@ -40,7 +40,7 @@ class NetStream(trio.abc.HalfCloseableStream):
 
     @contextmanager
     def _alone(self, flag: str) -> Iterator[None]:
-        """Refuse two senders, or two receivers, at once, as streams of trio do; say errors as they do."""
+        """Refuse two senders, or two receivers, at once, as trio's streams do, and raise errors as they do."""
         if self._closed:
             raise trio.ClosedResourceError("this stream is closed")
         if getattr(self, flag):
@@ -60,7 +60,7 @@ class NetStream(trio.abc.HalfCloseableStream):
             raise trio.ClosedResourceError("this stream was closed meanwhile")
 
     async def send_all(self, data: Buffer) -> None:
-        """Send all of the data. Raises BrokenResourceError when the connection is gone; cancelled, a part may have been sent."""
+        """Send all of the data. Raises BrokenResourceError when the connection is gone; if cancelled, a part may have been sent."""
         await trio.lowlevel.checkpoint_if_cancelled()
         with self._alone("_sending"):
             if self._ended:
@@ -71,12 +71,12 @@ class NetStream(trio.abc.HalfCloseableStream):
                 await trio.lowlevel.checkpoint()
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Return at once: what there is no room for waits in the other kernel."""
+        """Return at once: data without room waits in the other kernel."""
         with self._alone("_sending"):
             await trio.lowlevel.checkpoint()
 
     async def send_eof(self) -> None:
-        """Send the end of our direction; receiving goes on."""
+        """Send the end of this direction; receiving goes on."""
         with self._alone("_sending"):
             if self._ended:
                 await trio.lowlevel.checkpoint()
@@ -85,29 +85,30 @@ class NetStream(trio.abc.HalfCloseableStream):
                 self._ended = True
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Return at most `max_bytes` that have come, waiting for the first; b"" is the end. Cancelled, nothing is lost."""
+        """Return at most `max_bytes` that have come, waiting for the first; b"" is the end. If cancelled, nothing is lost."""
         room = PIECE if max_bytes is None else min(operator.index(max_bytes), PIECE)
         if room < 1:
             raise ValueError("max_bytes must be 1 or more")
         await trio.lowlevel.checkpoint_if_cancelled()
         with self._alone("_receiving"):
             data = await self.data.pread(room, self._at)
-            # One past the end: read there, a file of messages waits for the next one and does not say where the last one ended (tree/waiting.py)
+            # One past the end: a read there waits for the next message and does not report where the last one ended (tree/waiting.py).
             self._at += len(data) + 1
         return data
 
     async def reset(self) -> None:
-        """Close the connection so that the other side finds it broken off (ECONNRESET), and takes what it got for no whole; also when cancelled."""
+        """Close the connection so that the other side finds it broken off (ECONNRESET), and does not take what it got for complete; also when
+        cancelled."""
         if not self._closed:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + PATIENCE), suppress(OSError):
-                await self.ctl.pwrite(b"reset", 0)  # refused if it is gone already
+                await self.ctl.pwrite(b"reset", 0)  # refused if the connection is gone already
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connection; who still waits for it is told."""
+        """Close the connection; tasks that still wait for it get an error."""
         self._closed = True
         for scope in self._waiting:
-            scope.cancel()  # a read that waits would hold the conversation
+            scope.cancel()  # a waiting read would hold the conversation
         try:
             await self.data.aclose()
         finally:
@@ -146,7 +147,7 @@ class NetListener(trio.abc.Listener[NetStream]):
 
 
 async def dial(ns: Client, address: str) -> NetStream:
-    """Connect to `[NET/]NETWORK!HOST!SERVICE` from the kernel whose `net` directory NET is, trying the addresses that its cs gives side by side.
+    """Connect to `[NET/]NETWORK!HOST!SERVICE` from the kernel whose `net` directory NET is. Try the addresses that its cs gives side by side.
 
     Raises NineError: the kernel's errno for the last address, EHOSTUNREACH for a name that it does not know.
     """
@@ -169,7 +170,7 @@ async def dial(ns: Client, address: str) -> NetStream:
 
 
 async def listen(ns: Client, address: str) -> NetListener:
-    """Announce `[NET/]NETWORK!HOST!SERVICE` in the kernel whose `net` directory NET is; HOST * is all addresses, port 0 any that is free."""
+    """Announce `[NET/]NETWORK!HOST!SERVICE` in the kernel whose `net` directory NET is; HOST * is all addresses, port 0 any free port."""
     net, question = _parts(address)
     network, where = (await translate(ns, net, question))[0]
     ctl = await ns.open(f"{net}/{network}/clone", "r+")
@@ -187,7 +188,7 @@ async def listen(ns: Client, address: str) -> NetListener:
 
 
 async def translate(ns: Client, net: str, question: str) -> list[tuple[str, str]]:
-    """Return the networks and addresses that a kernel's cs gives for `NETWORK!HOST!SERVICE`, in its order; only those that have streams."""
+    """Return the networks and addresses that a kernel's cs gives for `NETWORK!HOST!SERVICE`, in its order; only networks that have streams."""
     async with await ns.open(f"{net}/cs", "r+") as file:
         try:
             await file.pwrite(question.encode(), 0)
@@ -208,7 +209,7 @@ async def translate(ns: Client, net: str, question: str) -> list[tuple[str, str]
 
 
 async def _stream(ns: Client, network: str, ctl: File) -> NetStream:
-    """Return the stream of a conversation whose ctl is open; closes that if there is none."""
+    """Return the stream of a conversation whose ctl is open; close the ctl if there is no stream."""
     data = None
     try:
         number = (await ctl.pread(32, 0)).decode().strip()
@@ -223,7 +224,7 @@ async def _stream(ns: Client, network: str, ctl: File) -> NetStream:
 
 
 async def _close(file: File) -> None:
-    """Close a file although we were cancelled: it waits seconds at most."""
+    """Close a file although this task was cancelled: it waits a few seconds at most."""
     with trio.CancelScope(shield=True):
         await file.aclose()
 

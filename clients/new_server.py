@@ -1,7 +1,7 @@
-"""`mk9p new-server NAME [DIR]`: the package of a new resource server, to be grown.
+"""`mk9p new-server NAME [DIR]`: make the package of a new resource server, as a start.
 
-What is made is in `template/` beside this module, file by file, with `@name@` for the name, in paths too; `.in` keeps tools that work on this tree
-off it. `examples/counter` is such a package, grown.
+It copies `template/` beside this module, file by file, with `@name@` for the name, also in paths; `.in` hides the files from tools that work on
+this tree. `examples/counter` is such a package, finished.
 """
 
 import errno
@@ -35,7 +35,7 @@ def _template(folder: Traversable, path: str = "") -> Iterator[tuple[str, Traver
 
 
 def check(name: str) -> None:
-    """Raise EINVAL for what cannot be a server's name, EEXIST for one that a server has that is installed here.
+    """Raise EINVAL for a text that cannot be a server's name, EEXIST for the name of an installed server.
 
     It becomes part of a module's name, of a package's, and of a path.
     """
@@ -47,7 +47,7 @@ def check(name: str) -> None:
 
 
 def make(name: str, folder: Path) -> None:
-    """Make the package in a new folder. Raises as `check` does, and EEXIST for a folder that is there; after any error nothing was made."""
+    """Make the package in a new folder. Raises as `check` does, and EEXIST for an existing folder; after any error nothing was made."""
     check(name)
     try:
         folder.mkdir(parents=True)

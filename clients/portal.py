@@ -1,10 +1,10 @@
-"""A door from synchronous Python to trio: one loop in a thread of its own, and calls that wait for what is done there.
+"""A door from synchronous Python to trio: one loop in a thread of its own, and calls that wait for what runs there.
 
-`trio.from_thread` would do but for one thing: a Ctrl-C in the waiting thread leaves its task running, so that a read of an event file would stay at
-the server for ever. Here whatever ends the waiting cancels the task, and the task's cancellation flushes its request.
+`trio.from_thread` would be enough, but after a Ctrl-C in the waiting thread its task goes on, so a read of an event file would stay at the server
+for ever. Here whatever ends the waiting cancels the task, and the task's cancellation flushes its request.
 
-One loop is for all of a process. A child made by fork(2) has no threads but the one that forked, so it gets a loop of its own when it asks for one.
-The thread is a daemon, since Python waits for other threads before it runs exit handlers, and one of these ends the loop.
+All of a process uses one loop. A child made by fork(2) has only the thread that forked, so it gets a loop of its own when it asks for one. The
+thread is a daemon, because Python waits for other threads before it runs exit handlers, and one of these ends the loop.
 """
 
 import atexit
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Portal:
-    """A trio loop in a thread. `call` runs an async function there and waits; `keep`, from there, leaves one running until `stop`."""
+    """A trio loop in a thread. `call` runs an async function there and waits; `keep`, from there, lets one run until `stop`."""
 
     def __init__(self) -> None:
         self._token: trio.lowlevel.TrioToken
@@ -39,14 +39,14 @@ class Portal:
 
     @property
     def here(self) -> bool:
-        """Tell whether this is the loop's own thread, from which nothing can be waited for."""
+        """Tell whether this is the loop's own thread, which cannot wait for anything."""
         return threading.current_thread() is self._thread
 
     def call(self, work: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `await work(...)` in the loop, wait, and return what it returns or raise what it raises.
 
-        Interrupted while it waits (KeyboardInterrupt), the work is cancelled. Raises RuntimeError in the loop's own thread, trio.RunFinishedError
-        after `stop`.
+        If it is interrupted while it waits (KeyboardInterrupt), it cancels the work. Raises RuntimeError in the loop's own thread,
+        trio.RunFinishedError after `stop`.
         """
         if self.here:
             raise RuntimeError("the loop cannot wait for itself")
@@ -74,7 +74,8 @@ class Portal:
             raise
 
     async def keep(self, work: Callable[..., Awaitable[Any]], *args: Any) -> Any:
-        """Start a task that lives on in the loop, and return what it says once it has started, as `trio.Nursery.start`; then it must not raise."""
+        """Start a task that goes on in the loop, and return what it reports when it has started, as `trio.Nursery.start` does; then it must not
+        raise."""
         return await self._nursery.start(work, *args)
 
     def stop(self) -> None:
@@ -87,11 +88,11 @@ class Portal:
 
 
 _lock = threading.Lock()
-_portals: dict[int, Portal] = {}  # by process: of a parent's only the name is here
+_portals: dict[int, Portal] = {}  # by process: of the parent's only the entry is here
 
 
 def portal() -> Portal:
-    """Return the loop of this process, started if need be and ended when Python ends."""
+    """Return the loop of this process; start it if necessary, and end it when Python ends."""
     with _lock:
         mine = _portals.get(os.getpid())
         if mine is None:
@@ -103,7 +104,7 @@ def portal() -> Portal:
 
 def _forked() -> None:
     global _lock
-    _lock = threading.Lock()  # the parent's may have been held
+    _lock = threading.Lock()  # the parent's lock may have been held
 
 
 os.register_at_fork(after_in_child=_forked)

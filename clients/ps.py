@@ -1,4 +1,5 @@
-"""`mk9p ps`: the processes of all kernels, side by side. One that does not answer is told on stderr, and holds up the others for `PATIENCE`."""
+"""`mk9p ps`: the processes of all kernels, side by side. A kernel that does not answer is reported on stderr, and holds up the others for
+`PATIENCE`."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -72,9 +73,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 async def processes(ns: Client, kernel: str, found: dict[int, Row], answered: Callable[[], None]) -> None:
-    """Put (kernel, pid, user, state, name) of a kernel's processes into `found`; one that ends meanwhile is left out.
+    """Put (kernel, pid, user, state, name) of a kernel's processes into `found`; leave out those that end meanwhile.
 
-    `answered` is called for each answer. Cancelled, what has come is there.
+    It calls `answered` for each answer. If cancelled, what has come is there.
     """
     pids = [entry.name for entry in await entries(ns, f"k/{kernel}/proc") if entry.name.isdecimal()]
     answered()

@@ -1,10 +1,11 @@
 """`mk9p run [-nt] KERNEL -- COMMAND [ARG...]`: a command in a kernel, through the files of its `cmd`.
 
-Standard input, output and error are this process's, or with `-n` the input is empty; signals that it gets go to the command; its exit status is the
-command's (128 + N if a signal N ended it, as in sh), 127 where there is no such program, 126 where it cannot be run. With `-t` the command has a
-terminal of the size of ours, which is raw meanwhile.
+Standard input, output and error are those of this process, or with `-n` the input is empty. Signals to this process go to the command. Its exit
+status is the command's (128 + N if a signal N ended it, as in sh), 127 if there is no such program, 126 if it cannot be run. With `-t` the command
+has a terminal of the size of this one, which is raw meanwhile.
 
-It ends when it is told to, also where nobody takes its output: once the command has ended by the signal, what is not taken within `GRACE` is dropped.
+It ends when a signal tells it to, even if nobody takes its output: after the signal has ended the command, it drops what nobody takes within
+`GRACE`.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from mk9p.tree import join, split
 ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 FORWARDED: Final = (*ENDING, signal.SIGUSR1, signal.SIGUSR2)
 PIECE: Final = 1 << 16
-GRACE: Final = 1.0  # seconds without a piece taken: a reader that is alive takes one in less
+GRACE: Final = 1.0  # seconds without a piece taken: a live reader takes one in less
 NOT_THERE: Final = 127  # exit statuses of a shell
 NOT_RUN: Final = 126
 
@@ -72,7 +73,7 @@ async def run(
     terminal: bool = False,
     no_input: bool = False,
 ) -> int:
-    """Run a command in the kernel whose tree is at a path and return its exit status as a shell tells it."""
+    """Run a command in the kernel whose tree is at a path and return its exit status as a shell gives it."""
     size = local.size() if terminal else None
     try:
         clone = await ns.open(f"{tree}/cmd/clone", "r+")
@@ -105,7 +106,7 @@ async def run(
             try:
                 await order(join(["exec", *command]))
             except NineError as error:
-                if not error.ename.startswith(f"{command[0]}: "):  # it is not the program that is at fault
+                if not error.ename.startswith(f"{command[0]}: "):  # the program is not at fault
                     raise
                 complain(f"mk9p run: {error}")
                 return NOT_THERE if error.errno == errno.ENOENT else NOT_RUN
@@ -127,26 +128,26 @@ async def run(
 
 @attrs.define(eq=False)
 class Talk:
-    """What goes on between this process and a command that runs, and how it ended."""
+    """What goes on between this process and a running command, and how it ended."""
 
     ctl: File
     terminal: bool
     status: int = 1
     ended: trio.Event = attrs.field(factory=trio.Event)
-    asked: trio.Event = attrs.field(factory=trio.Event)  # for the end, by a signal
+    asked: trio.Event = attrs.field(factory=trio.Event)  # a signal asked for the end
     asked_at: float = 0.0  # when the last one came
     taken: int = 0  # pieces of output that were written here
     writing: dict[int, float] = attrs.field(factory=dict)  # since when, by descriptor
-    unanswered: list[float] = attrs.field(factory=list)  # when words were sent that the kernel has not answered
+    unanswered: list[float] = attrs.field(factory=list)  # when the words were sent that the kernel has not answered
 
     async def wait(self, file: File) -> None:
-        """Wait for the command's end, which a line of `wait` tells: `pid utime stime rtime 'status'`."""
+        """Wait for the command's end, which a line of `wait` gives: `pid utime stime rtime 'status'`."""
         words = split((await file.pread(4096, 0)).decode(errors="replace"))
         self.status = exit_code(words[4]) if len(words) > 4 else 1
         self.ended.set()
 
     async def drain(self, file: File, descriptor: int) -> None:
-        """Pass on what the command prints. When nobody takes that any more, the command is told as if it had written there itself."""
+        """Pass on what the command prints. When nobody takes that any more, the command learns it as if it had written there itself."""
         async for data in pieces(file):
             self.writing[descriptor] = trio.current_time()
             try:
@@ -155,14 +156,14 @@ class Talk:
                 if error.errno not in (errno.EPIPE, errno.EIO):
                     raise
                 await self.send("kill PIPE" if error.errno == errno.EPIPE else "kill HUP")  # EIO: the terminal has gone
-                await file.aclose()  # who does not care for signals gets EPIPE
+                await file.aclose()  # a command that ignores signals gets EPIPE
                 return
             finally:
                 del self.writing[descriptor]
             self.taken += 1
 
     async def unless_stuck(self, scope: trio.CancelScope) -> None:
-        """Cancel the outputs when this process was told to end, the command has ended, and what it printed is not taken."""
+        """Cancel the outputs when this process was told to end, the command has ended, and nobody takes its output."""
         await self.asked.wait()
         await self.ended.wait()
         taken = -1
@@ -172,12 +173,12 @@ class Talk:
         scope.cancel()
 
     async def feed(self, data: File, no_input: bool) -> None:
-        """Send our standard input until it ends, then end the command's."""
+        """Send this process's standard input until it ends, then end the command's."""
         try:
             while not no_input and (piece := await self._input()):
                 await data.write(piece)
             await self.ctl.pwrite(b"closein", 0)
-        except OSError as error:  # the command does not read any more, which is its own business
+        except OSError as error:  # the command no longer reads, which is its own business
             if not _gone(error):
                 say(f"standard input: {error}")
 
@@ -185,12 +186,13 @@ class Talk:
         try:
             return await local.take(PIECE)
         except OSError as error:
-            if error.errno not in (errno.EIO, errno.EBADF):  # the terminal has gone, or it was closed: it has ended
+            # the terminal has gone, or somebody closed it: this is the end
+            if error.errno not in (errno.EIO, errno.EBADF):
                 complain(f"mk9p run: {told(error)}")
             return b""
 
     async def send(self, words: str) -> None:
-        """Write a word to the command's ctl; one that has ended takes none."""
+        """Write a word to the command's ctl; a command that has ended takes none."""
         at = trio.current_time()
         self.unanswered.append(at)
         try:
@@ -201,10 +203,10 @@ class Talk:
         self.unanswered.remove(at)
 
     async def forward(self, everything: trio.CancelScope) -> None:
-        """Send the signals that we get to the command; a change of our window's size, its size.
+        """Send this process's signals to the command, and the size of its window when that changes.
 
-        Whoever asks for the end twice is let go if the kernel does not answer, which raises ETIMEDOUT, or if nobody takes the output that the
-        command waits to get rid of; then it is hung up.
+        A user who asks for the end twice gets it if the kernel does not answer, which raises ETIMEDOUT, or if nobody takes the output that the
+        command waits to write; then the command is hung up.
         """
         with trio.open_signal_receiver(*FORWARDED, signal.SIGWINCH) as signals:
             async with trio.open_nursery() as nursery:

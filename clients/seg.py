@@ -1,4 +1,4 @@
-"""Shared memory in a Python program: `map_segment` gives a segment of this machine as a buffer, `open_segment` one of any kernel.
+"""Shared memory in a Python program: `map_segment` gives a segment of this machine as a buffer, `open_segment` opens one of any kernel.
 
 async with map_segment(ns, "k/k0/seg/x") as buffer:     # its descriptor comes over a unix socket: no byte of it goes through 9P
     buffer[:5] = b"hello"
@@ -31,7 +31,7 @@ BOOT_ID = "/proc/sys/kernel/random/boot_id"
 async def map_segment(ns: Client, path: str) -> AsyncIterator[mmap.mmap]:
     """Map a segment of this machine, for reading and, where its bits allow it, writing: `async with map_segment(ns, "k/k0/seg/x") as buffer`.
 
-    Raises NineError: EXDEV for one that is in another kernel's memory, or out of reach, EACCES, EINVAL for one that has no size yet.
+    Raises NineError: EXDEV for a segment in another kernel's memory, or out of reach, EACCES, EINVAL for one that has no size yet.
     """
     buffer = await _mapped(ns, path)
     try:
@@ -41,7 +41,7 @@ async def map_segment(ns: Client, path: str) -> AsyncIterator[mmap.mmap]:
 
 
 class Segment:
-    """A segment of any kernel. `buffer` is its memory, None where it is not this machine's."""
+    """A segment of any kernel. `buffer` is its memory, None if that is on another machine."""
 
     def __init__(self, file: File, size: int, buffer: mmap.mmap | None) -> None:
         self._file, self.size, self.buffer = file, size, buffer
@@ -103,7 +103,7 @@ async def _mapped(ns: Client, path: str) -> mmap.mmap:
 
 
 def _map(path: str, said: str, fds: list[int]) -> mmap.mmap:
-    """Map what was handed over; closes the descriptors, which a mapping does not need."""
+    """Map what the server handed over; close the descriptors, which a mapping does not need."""
     try:
         head, _, rest = said.strip().partition(" ")
         if not fds:
@@ -115,5 +115,5 @@ def _map(path: str, said: str, fds: list[int]) -> mmap.mmap:
 
 
 def _unmap(buffer: mmap.mmap) -> None:
-    with suppress(BufferError):  # somebody still holds a view of it: it goes with the last one
+    with suppress(BufferError):  # somebody still holds a view of it: the mapping goes with the last one
         buffer.close()

@@ -3,9 +3,9 @@
     mk9p socks k1 &
     curl --socks5-hostname localhost:1080 http://intranet/
 
-What connects to it is connected from the kernel, which also resolves the names. It listens on loopback only, for it does not ask who connects: all
-who are on this machine get the kernel's network. CONNECT is all it does; BIND and UDP are refused, as the protocol has it. A connection that is
-broken off on one side is broken off on the other, and so are all when the proxy ends: what was cut never looks whole.
+The proxy connects each program from the kernel, which also resolves the names. It listens only on loopback, because it does not ask who connects:
+everybody on this machine gets the kernel's network. It does CONNECT; it refuses BIND and UDP, as the protocol says. When one side breaks off a
+connection, so does the proxy on the other side, and when the proxy ends, it breaks off all: what was cut never looks complete.
 """
 
 import argparse
@@ -59,8 +59,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 async def serve(ns: Client, net: str, host: str, port: int) -> int:
-    """Serve until SIGINT or SIGTERM, or until the namespace is gone; says on stderr where, once it can be used."""
-    await ns.stat(f"{net}/tcp/clone")  # raises at once what each program would be told
+    """Serve until SIGINT or SIGTERM, or until the namespace is gone; print on stderr where, when programs can use it."""
+    await ns.stat(f"{net}/tcp/clone")  # raises at once the error that each program would get
     listeners = await trio.open_tcp_listeners(port, host=host)
     try:
         for listener in listeners:
@@ -105,7 +105,7 @@ async def _client(ns: Client, net: str, near: trio.SocketStream) -> None:
                 await near.send_all(_reply(_REPLIES.get(error.errno or 0, _FAILED)))
                 return
             async with far:
-                # also when this proxy ends: what has come through so far must not look whole to either side
+                # also when this proxy ends: what has come through so far must not look complete to either side
                 try:
                     await near.send_all(_reply(0, far.local))
                     await _both_ways(near, far)
@@ -114,7 +114,7 @@ async def _client(ns: Client, net: str, near: trio.SocketStream) -> None:
                     await far.reset()
                     raise
     except* (trio.BrokenResourceError, trio.ClosedResourceError):
-        pass  # one of the two has gone, and the other is closed by that
+        pass  # one of the two has gone, which closes the other
 
 
 async def _wanted(near: trio.SocketStream) -> str | None:
@@ -153,7 +153,7 @@ async def _exactly(near: trio.SocketStream, count: int) -> bytes:
 
 
 def _reply(code: int, local: str = "") -> bytes:
-    """Return a reply: what came of it, and our end of the connection."""
+    """Return a reply: the result, and this end of the connection."""
     host, _, port = local.partition("!")
     address = ipaddress.ip_address(host.partition("%")[0] or "0.0.0.0")
     kind = 1 if address.version == 4 else 4
@@ -167,7 +167,7 @@ async def _both_ways(near: trio.SocketStream, far: NetStream) -> None:
 
 
 def _break_off(near: trio.SocketStream) -> None:
-    """Have the close of a connection send a reset (SO_LINGER of socket(7))."""
+    """Make the close of a connection send a reset (SO_LINGER of socket(7))."""
     with suppress(OSError):  # it is closed already
         near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 

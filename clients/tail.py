@@ -1,7 +1,7 @@
 """The last lines of a file, and then what comes.
 
-One that has a length is stored: it is read from its end backwards, as far as it takes to find the lines. One of length 0 is made up, or a stream:
-what it has to say at once is read, of which the last lines are kept, and what comes after a silence is passed on as it comes.
+A file that has a length is stored: it is read backwards from its end, as far as necessary to find the lines. A file of length 0 is synthetic, or a
+stream: tail reads what it has to say at once, keeps the last lines of that, and passes on as it comes what follows a silence.
 """
 
 from collections.abc import Callable
@@ -13,8 +13,8 @@ from mk9p.client import File
 from mk9p.clients.common import pieces
 
 BLOCK: Final = 1 << 16  # bytes of one step backwards
-QUIET: Final = 0.5  # seconds without a record: what a stream had to say first has been said
-HISTORY: Final = 5.0  # seconds for all of that: one that is never silent is followed from there
+QUIET: Final = 0.5  # seconds without a record: then a stream has said what it had to say first
+HISTORY: Final = 5.0  # seconds for all of that: after them a stream that is never silent is followed
 
 
 async def tail(file: File, count: int, out: Callable[[bytes], None]) -> None:
@@ -26,7 +26,7 @@ async def tail(file: File, count: int, out: Callable[[bytes], None]) -> None:
         async for data in pieces(file):
             out(data)
         return
-    # The reads are a task of their own: one that was cancelled might have taken a message that others wait for.
+    # The reads are a task of their own: a cancelled read might have taken a message that others wait for.
     send, receive = trio.open_memory_channel[bytes](0)
 
     async def read() -> None:
@@ -62,7 +62,7 @@ def _last(data: bytes, count: int) -> bytes:
 
 
 async def _start(file: File, length: int, count: int) -> int | None:
-    """Return where the last lines of a stored file begin, None if it does not have the length that it says.
+    """Return where the last lines of a stored file begin, None if its length is not what it says.
 
     The newline at its very end, if there is one, ends the last line.
     """

@@ -1,7 +1,7 @@
 """This process's terminal and its other standard descriptors, for commands that carry bytes while other things happen.
 
-Reading and writing wait in threads, for any of the descriptors may block for as long as its other end likes, and some cannot be waited for in another
-way: a file, a terminal that was stopped, a pipe with less room than there is to write. A call that is cancelled is left to its thread.
+Reading and writing wait in threads, because any of the descriptors may block for as long as its other end likes, and nothing else can wait for
+some of them: a file, a stopped terminal, a pipe with less room than there is to write. A cancelled call is left to its thread.
 """
 
 import os
@@ -17,12 +17,12 @@ from mk9p.errors import NineError
 
 
 async def take(count: int) -> bytes:
-    """Read from the standard input; b"" is its end, which a terminal that has gone has, too. Raises OSError as read(2)."""
+    """Read from the standard input; b"" is its end, also the end of a terminal that has gone. Raises OSError as read(2)."""
     return await trio.to_thread.run_sync(stdio.take, 0, count, abandon_on_cancel=True)
 
 
 async def put(descriptor: int, data: bytes) -> None:
-    """Write all of the bytes to a standard descriptor. Raises OSError as write(2); cancelled, a part may be written, and more may be later."""
+    """Write all of the bytes to a standard descriptor. Raises OSError as write(2); if cancelled, a part may be written, and more may follow later."""
     await trio.to_thread.run_sync(stdio.put, descriptor, data, abandon_on_cancel=True)
 
 
@@ -40,13 +40,13 @@ def size() -> os.terminal_size:
 
 @contextmanager
 def raw() -> Iterator[None]:
-    """Make the terminal that is the standard input raw, and as it was at the end; nothing where it is none, or has gone meanwhile."""
+    """Make the terminal that is the standard input raw, and at the end as it was; do nothing if it is no terminal, or has gone meanwhile."""
     try:
         before = termios.tcgetattr(0)
     except termios.error:
         yield
         return
-    # At once, in both directions: a terminal whose output was stopped would hold up what waits for it to drain.
+    # At once, in both directions: a stopped terminal would hold up a call that waits for its output.
     with suppress(termios.error):
         tty.setraw(0, termios.TCSANOW)
     try:

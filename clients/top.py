@@ -1,8 +1,8 @@
-"""`mk9p top`: all kernels of the namespace as they are now, what they are asked, and their busiest processes. It uses the files, and nothing else.
+"""`mk9p top`: all kernels of the namespace as they are now, their requests, and their busiest processes. It uses the files, and nothing else.
 
-Each kernel is looked at by a task of its own, and what is known is shown every interval: a kernel that is slow, or silent, holds up nothing. Its row
-then has the age of its figures, and its processes are left out. A figure "a second" is a difference of two looks by the time between them. What
-`top` itself asks of a kernel is in that kernel's figures.
+A task of its own looks at each kernel, and every interval shows what is known: a slow or silent kernel holds up nothing. Its row then has the age
+of its figures, and its processes are left out. A figure "a second" is the difference of two looks divided by the time between them. A kernel's
+figures include the requests of `top` itself.
 """
 
 import argparse
@@ -22,9 +22,9 @@ from mk9p.stdio import printable
 from mk9p.tree import split
 
 PATIENCE: Final = 5.0  # seconds for a kernel's answers: an emulated one on a busy machine takes one or two
-# seconds that the first of several screens waits for kernels beyond its interval: a rate wants two looks
+# seconds that the first of several screens waits for kernels beyond its interval: a rate needs two looks
 FIRST: Final = 2.0
-OLD: Final = 1.0  # seconds beyond the interval from which on figures are said to be old
+OLD: Final = 1.0  # seconds beyond the interval after which the screen calls figures old
 CLEAR: Final = "\x1b[H\x1b[J"
 
 KERNEL: Final = (
@@ -47,7 +47,7 @@ PROCESS: Final = ("kernel", "pid", "user", "state", "cpu%", "size", "name")
 
 @attrs.frozen
 class Process:
-    """A process at one look: its time is ms of all its threads, user and kernel; its size in KiB."""
+    """A process at one look: its time is ms of all its threads, user and kernel; its size is in KiB."""
 
     name: str
     user: str
@@ -58,7 +58,7 @@ class Process:
 
 @attrs.frozen
 class Look:
-    """A kernel as it was at one look, `at` seconds of our clock; an empty mapping is of files that it does not have."""
+    """A kernel at one look, `at` seconds of this machine's clock. A mapping is empty if the kernel does not have the file."""
 
     name: str
     state: str
@@ -132,14 +132,14 @@ class Board:
     states: dict[str, str] = attrs.field(factory=dict)
     before: dict[str, Look] = attrs.field(factory=dict)
     now: dict[str, Look] = attrs.field(factory=dict)
-    failing: dict[str, str] = attrs.field(factory=dict)  # what the last attempt came to, of those that failed
+    failing: dict[str, str] = attrs.field(factory=dict)  # for the kernels whose last attempt failed: how it failed
     _watched: dict[str, trio.CancelScope] = attrs.field(factory=dict)
     _looked: trio.Condition = attrs.field(factory=trio.Condition)
 
     async def find(self) -> None:
-        """See which kernels there are, all or those that are wanted; a tree without `k` is one kernel's own.
+        """Find the kernels, all or those that are wanted; a tree without `k` is that of one kernel.
 
-        Asks none of them. Raises ENOENT for a wanted one that is not there.
+        It asks none of them. Raises ENOENT for a wanted kernel that does not exist.
         """
         names = [entry.name for entry in await entries(self.ns, "/")]
         if "k" not in names:
@@ -198,7 +198,7 @@ class Board:
                 await self._looked.wait()
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return the figures of each kernel as they are known; `age` is their age in seconds where they are old."""
+        """Return the known figures of each kernel; `age` is their age in seconds if they are old."""
         return [self._row(name, state) for name, state in self.states.items()]
 
     def _row(self, name: str, state: str) -> dict[str, Any]:
@@ -218,7 +218,7 @@ class Board:
 
 
 async def look(ns: Client, name: str, at: str) -> Look:
-    """Look at one kernel whose tree is at a path; what it has not is left out. Raises OSError if it is not there at all."""
+    """Look at one kernel whose tree is at a path; leave out what it does not have. Raises OSError if it does not exist at all."""
     parts = {entry.name for entry in await entries(ns, at)}
     loads = [int(line[6]) for line in await table(ns, f"{at}cpu/status") if line[6:7] and line[6].isdecimal()]
     return Look(
@@ -234,7 +234,7 @@ async def look(ns: Client, name: str, at: str) -> Look:
 
 
 async def values(ns: Client, path: str) -> dict[str, str]:
-    """Return the `key value` lines of a file; none of one that is not there."""
+    """Return the `key value` lines of a file; none if it does not exist."""
     try:
         lines = split_lines(await ns.read(path))
     except FileNotFoundError:
@@ -243,7 +243,7 @@ async def values(ns: Client, path: str) -> dict[str, str]:
 
 
 async def table(ns: Client, path: str) -> list[list[str]]:
-    """Return the words of the lines of a file; none of one that is not there."""
+    """Return the words of the lines of a file; none if it does not exist."""
     try:
         return [split(line) for line in split_lines(await ns.read(path))]
     except FileNotFoundError:
@@ -251,7 +251,7 @@ async def table(ns: Client, path: str) -> list[list[str]]:
 
 
 async def running(ns: Client, path: str) -> dict[int, Process]:
-    """Return the processes in a kernel's `proc`; one that ends meanwhile is left out."""
+    """Return the processes in a kernel's `proc`; leave out those that end meanwhile."""
     found: dict[int, Process] = {}
 
     async def one(pid: str) -> None:
@@ -274,7 +274,7 @@ async def running(ns: Client, path: str) -> dict[int, Process]:
 
 
 def _row(before: Look | None, now: Look) -> dict[str, Any]:
-    """Return the figures of a kernel; None is what is not known."""
+    """Return the figures of a kernel; None for what is not known."""
     total, free = (_number(now.memory, key) for key in ("MemTotal", "MemAvailable"))
     uptime = _number(now.status, "uptime")
     return {
@@ -300,7 +300,7 @@ def _number(values: Mapping[str, str], key: str) -> int | None:
 
 
 def _rate(before: Look | None, now: Look, key: str) -> int | None:
-    """Return what a count grew by a second; None where it began anew meanwhile."""
+    """Return how much a count grew in a second; None if it began again at 0 meanwhile."""
     if before is None or before.stats.get("since") != now.stats.get("since"):
         return None
     one, two = _number(before.stats, key), _number(now.stats, key)
@@ -308,7 +308,7 @@ def _rate(before: Look | None, now: Look, key: str) -> int | None:
 
 
 def processes(before: Mapping[str, Look], now: Mapping[str, Look]) -> list[dict[str, Any]]:
-    """Return all processes that were there at both looks, the busiest first."""
+    """Return all processes that existed at both looks, the busiest first."""
     found = [(share, row) for look in now.values() for share, row in _busy(before.get(look.name), look)]
     return [row for _, row in sorted(found, key=lambda pair: -pair[0])]
 
@@ -317,7 +317,7 @@ def _busy(before: Look | None, now: Look) -> Iterator[tuple[float, dict[str, Any
     for pid, process in now.processes.items():
         old = before.processes.get(pid) if before is not None else None
         if before is None or old is None or old.time > process.time:
-            continue  # it is new, or another one by an old number
+            continue  # it is new, or another process with an old number
         share = (process.time - old.time) / 10 / max(now.at - before.at, 0.001)
         values = (now.name, pid, process.user, process.state, round(share, 1), process.size * 1024, process.name)
         yield share, dict(zip(PROCESS, values, strict=True))

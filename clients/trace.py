@@ -1,13 +1,13 @@
-"""`mk9p trace ADDR`: a relay before a server that shows the messages as they pass, one a line, and writes them down for Wireshark.
+"""`mk9p trace ADDR`: a relay before a server that shows the messages as they pass, one a line, and writes them to a file for Wireshark.
 
-Bytes are handed on as they came, and shown before that: a reply's latency is the server's, with this relay's way to it and back. What cannot be
-understood is handed on all the same, so that a trace shows what a broken peer really gets. The dialect is the one that Rversion told.
+It shows bytes and then passes them on as they came: a reply's latency is that of the server, with this relay's way to it and back. It passes on
+also what nobody can understand, so a trace shows what a broken peer really gets. Rversion tells the dialect.
 
     TIME CONNECTION -> REQUEST
     TIME CONNECTION <- REPLY  LATENCY
 
-To ADDR everybody who comes by here is the user who runs this, where ADDR believes him (a unix socket, a command, a descriptor). So the default
-listener is a socket of that user's alone, and one that others can reach needs --trust.
+To ADDR everybody who comes through the relay is the user who runs it, if ADDR believes that user (a unix socket, a command, a descriptor). So the
+default listener is a socket for that user alone, and a listener that others can reach needs --trust.
 """
 
 import argparse
@@ -31,18 +31,18 @@ from mk9p.wire import Dialect, FrameBuffer, decode
 from mk9p.wire import messages as m
 
 DEFAULT: Final = "unix!/run/mk9p/trace"
-LARGEST: Final = 64 << 20  # of a frame: more than any msize in use; above that the stream is not 9P
+LARGEST: Final = 64 << 20  # of a frame: more than any msize in use; a stream with more is not 9P
 MOST: Final = 1000  # lines that wait to be written
 GRACE: Final = 1.0  # seconds for the last of them, at the end
 
 
 @attrs.define(eq=False)
 class Watch:
-    """What is known of one connection: its dialect, and when each request that has no reply yet was sent. `show` takes the lines."""
+    """What is known of one connection: its dialect, and when each unanswered request was sent. `show` takes the lines."""
 
     number: int
     show: Callable[[str], None]
-    room: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint  # waits for lines to be taken
+    room: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint  # waits until lines are taken
     flow: Flow | None = None
     dialect: Dialect = Dialect.P9
     _sent: dict[int, int] = attrs.field(factory=dict)  # tag -> ns of the monotonic clock
@@ -88,7 +88,7 @@ def in_words(ns: int) -> str:
 
 
 async def relay(client: Link, address: str, watch: Watch, capture: Capture | None = None) -> None:
-    """Dial an address for a client, and carry messages until either ends; both links are closed then."""
+    """Dial an address for a client, and carry messages until either side ends; then close both links."""
     try:
         server = await dial(address)
     except OSError as error:
@@ -117,7 +117,7 @@ async def relay(client: Link, address: str, watch: Watch, capture: Capture | Non
 
 
 async def carry(source: Link, target: Link, from_client: bool, watch: Watch) -> str:
-    """Hand on what one side sends until it ends, and return in words how; each message in it is shown first."""
+    """Pass on what one side sends until it ends, and return in words how it ended; show each message first."""
     frames: FrameBuffer | None = FrameBuffer(LARGEST)
     plain = memoryview(bytearray(1 << 16))
     while True:
@@ -144,7 +144,7 @@ async def carry(source: Link, target: Link, from_client: bool, watch: Watch) -> 
 
 
 class Lines:
-    """The lines that are shown, written by a task of their own: where nobody takes them, the messages wait, and a signal ends it all the same."""
+    """The lines to show. A task of its own writes them: if nobody takes them, the messages wait, and a signal still ends the trace."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
@@ -152,7 +152,7 @@ class Lines:
         self._some, self._fewer = trio.Event(), trio.Event()
 
     def show(self, line: str) -> None:
-        """Add a line; what could do something to a terminal is escaped."""
+        """Add a line; escape what could do something to a terminal."""
         self._lines.append(printable(line))
         self._some.set()
 
@@ -161,7 +161,7 @@ class Lines:
         await self.taken(MOST)
 
     async def taken(self, left: int) -> None:
-        """Wait until no more than so many lines are not written yet."""
+        """Wait until at most `left` lines are unwritten."""
         while len(self._lines) > left or (self._writing and not left):
             await self._fewer.wait()
 
@@ -178,7 +178,7 @@ class Lines:
 
 
 def check(listener: Listener, address: str) -> None:
-    """Raise EPERM for a listener by which others would become this user, or get past what a server keeps to this machine."""
+    """Raise EPERM for a listener by which others would become this user, or would reach what a server keeps to this machine."""
     there = parse(address).transport
     if listener.transport.exposed and (not listener.loopback or there.private or there.tells_user):
         raise NineError(
@@ -197,7 +197,7 @@ async def trace(
     trust: bool = False,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Relay everybody who dials `listen_on` to `address`, until cancelled or SIGINT or SIGTERM comes; started, it tells where it can be dialled."""
+    """Relay everybody who dials `listen_on` to `address`, until cancelled or SIGINT or SIGTERM comes; after the start report where to dial."""
     parse(address)
     listener = await listen(listen_on)
     try:

@@ -1,13 +1,13 @@
 """Mounts by Linux's own client, v9fs (Documentation/filesystems/9p.rst): which options for which address, on which kernel.
 
-* tcp with an IPv4 address and unix with a path are dialled by the kernel, to a port that is root's from one that is too (`privport`). All else is
-  dialled here and handed over as a descriptor (trans=fd), which the kernel takes if it can be read by its own threads: sockets, terminals and
-  pipes. A virtio port cannot: between it and a socket sits a process.
+* The kernel itself dials tcp with an IPv4 address and unix with a path; a port that is root's it dials from a port that is root's too
+  (`privport`). Everything else is dialled here and handed over as a descriptor (trans=fd), which the kernel takes if its own threads can read it:
+  sockets, terminals and pipes. A virtio port they cannot read: a process stands between it and a socket.
 * `version=` must be in lower case. msize is the most that sockets have (MAX_SOCK_BUF of net/9p/trans_fd.c); the server may say less.
-* `cache=none`: what is mounted changes by itself. `noxattr`: made-up files have none, and asking costs a message a write.
-* Without a user to be, `access=client`: every user of this machine is attached under his own number, and the server decides. With one, `access=any`:
+* `cache=none`: the mounted tree changes by itself. `noxattr`: synthetic files have no attributes, and asking costs a message for each write.
+* Without a user name, `access=client`: every user of this machine attaches under their own number, and the server decides. With one, `access=any`:
   all are that user to the server, and this kernel checks the permission bits.
-* The kernel ignores options that it does not know, in silence: so what it took is read from /proc/mounts.
+* The kernel silently ignores options that it does not know: so /proc/mounts is read to see what it took.
 """
 
 import errno
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mk9p.wire import FrameBuffer
 
 MSIZE: Final = 1 << 20
-_FLUSHED: Final = 2.0  # s for the answer to a flush: an emulated kernel on a busy machine takes a part of one
+_FLUSHED: Final = 2.0  # s for the answer to a flush: an emulated kernel on a busy machine takes less than one
 _PIECE: Final = 1 << 17  # bytes that a relay carries at a time
 MODULES: Final = ("9p", "9pnet_fd", "9pnet_virtio")
 CACHES: Final = ("none", "readahead", "mmap", "loose", "fscache")
@@ -37,7 +37,7 @@ _WORDS: Final = (6, 4)  # the first kernel that knows cache=readahead
 
 @attrs.frozen
 class Wish:
-    """What was asked for on the command line; `user` None: every user is himself; `attributes`: extended ones are asked for."""
+    """What the command line asked for; `user` None: every user has their own name; `attributes`: ask for extended ones."""
 
     user: str | None = None
     aname: str = ""
@@ -49,7 +49,7 @@ class Wish:
 
 @attrs.frozen
 class Plan:
-    """What mount(8) is to be told. `dialled`: the address is dialled first, and `rfdno` and `wfdno` are put before the other options."""
+    """What to tell mount(8). `dialled`: dial the address first, and put `rfdno` and `wfdno` before the other options."""
 
     source: str
     options: tuple[str, ...]
@@ -66,8 +66,8 @@ class Plan:
 def plan(address: str, wish: Wish, *, me: str, release: str, numeric: str | None = None) -> Plan:
     """Return how to mount a dial string.
 
-    `me` is who mounts, `release` the kernel's, `numeric` the host of a tcp address as an IPv4 number if it has one. Looks nothing up. Raises
-    NineError (EINVAL) for what the kernel cannot do or would misread: it has no way to quote a comma.
+    `me` is the user who mounts, `release` the kernel's, `numeric` the host of a tcp address as an IPv4 number if it has one. Looks nothing up.
+    Raises NineError (EINVAL) for what the kernel cannot do or would misread: it cannot quote a comma.
     """
     where = parse(address)
     first, source, dialled = _transport(where, numeric)
@@ -98,7 +98,7 @@ def _transport(where: Dial, numeric: str | None) -> tuple[tuple[str, ...], str, 
     if where.network == "tcp" and where.netns is None and numeric is not None:
         port = where.host_port()[1]
         return ("trans=tcp", f"port={port}", *(["privport"] if port < RESERVED else [])), numeric, False
-    # sun_path is copied as a string: an abstract name, which begins with NUL, cannot be said. A comma is fine: the path is the source.
+    # The kernel copies sun_path as a string: an abstract name, which begins with NUL, cannot be said. A comma is fine: the path is the source.
     if where.network == "unix" and where.rest.startswith("/") and len(os.fsencode(where.rest)) < 108:
         return ("trans=unix",), where.rest, False
     return ("trans=fd",), "mk9p", True
@@ -112,7 +112,7 @@ def _number(release: str) -> tuple[int, ...]:
 
 
 def numeric_hosts(address: str) -> list[str]:
-    """Return the host of a tcp address as IPv4 numbers, looking it up; none if it has none, or is in another network namespace."""
+    """Return the host of a tcp address as IPv4 numbers, and look it up for that; none if it has none, or is in another network namespace."""
     import socket
 
     where = parse(address)
@@ -127,7 +127,7 @@ def numeric_hosts(address: str) -> list[str]:
 
 
 async def answering(address: str, hosts: Sequence[str], patience: float) -> str:
-    """Return the first of the hosts of a tcp address that can be dialled: the kernel is told one, and tries no other. Raises as `dialled`."""
+    """Return the first host of a tcp address that can be dialled: the kernel gets one, and tries no other. Raises as `dialled`."""
     port = parse(address).host_port()[1]
 
     async def one(host: str) -> str:
@@ -141,7 +141,7 @@ async def answering(address: str, hosts: Sequence[str], patience: float) -> str:
 
 
 async def dialled(address: str, patience: float) -> Link:
-    """Dial an address, to hand its descriptors over. The link is never closed: that would end it for the kernel too. Raises as `dial`, ETIMEDOUT."""
+    """Dial an address, to hand its descriptors over. Never close the link: that would end it for the kernel too. Raises as `dial`, ETIMEDOUT."""
     import trio
 
     with trio.move_on_after(patience):
@@ -153,17 +153,18 @@ async def dialled(address: str, patience: float) -> Link:
 
 
 async def _settled(link: Link) -> None:
-    """Let pass what is left on a line of an earlier conversation, which v9fs would take for answers.
+    """Empty a line of what is left from an earlier conversation, which v9fs would take for answers.
 
-    A Tversion is said until it is answered: the first may be taken for the rest of what somebody said who was killed in the middle of a frame. Each
-    is answered, and a second answer would end v9fs's own conversation: so the end is the answer to a flush of no tag, which is sent after the last.
+    It repeats Tversion until there is an answer: the server may take the first for the rest of the frame of a program that was killed in the
+    middle of it. The server answers each one, and a second answer would end v9fs's own conversation. So the end is the answer to a flush of an
+    unused tag, which is sent after the last Tversion.
     """
     import trio
 
     from mk9p.client.agreement import REPEAT
     from mk9p.wire import NOTAG, Dialect, FrameBuffer, codec, messages
 
-    tag = int.from_bytes(os.urandom(2)) % NOTAG  # an answer to somebody else's has hardly the same
+    tag = int.from_bytes(os.urandom(2)) % NOTAG  # an answer to somebody else's flush hardly has the same
     version = codec(Dialect.L, messages.Tversion.type).pack(NOTAG, MSIZE, Dialect.L.version)
     flush = codec(Dialect.L, messages.Tflush.type).pack(tag, NOTAG)
     frames = FrameBuffer(MSIZE)
@@ -175,13 +176,13 @@ async def _settled(link: Link) -> None:
         if scope.cancelled_caught:
             continue
         await send_all(link, flush)
-        with trio.move_on_after(_FLUSHED):  # else it was not an answer that came, but what looked like one
+        with trio.move_on_after(_FLUSHED):  # on a timeout what came was not an answer, but only looked like one
             await _answered(link, frames, messages.Rflush.type, tag)
             return
 
 
 async def _answered(link: Link, frames: "FrameBuffer", number: int, tag: int) -> None:
-    """Receive until an answer has come. Raises ECONNRESET; what is out of frame never is one."""
+    """Receive until an answer has come. Raises ECONNRESET. Bytes that are out of frame are never an answer."""
     while True:
         try:
             while (frame := frames.next()) is not None:
@@ -207,7 +208,7 @@ def readable_by_kernel(link: Link) -> bool:
 
 
 def differences(asked: Sequence[str], shown: Sequence[str]) -> list[str]:
-    """Return in words what the kernel took otherwise than was asked; `shown` are the options in /proc/mounts."""
+    """Return in words where the kernel took something else than it was asked; `shown` are the options in /proc/mounts."""
     took = dict(option.partition("=")[::2] for option in shown)
     notes = []
     for option in asked:
@@ -222,7 +223,8 @@ def differences(asked: Sequence[str], shown: Sequence[str]) -> list[str]:
 def relay(one: tuple[int, int], other: int) -> None:
     """Carry bytes between two descriptors (to read, to write) and a socket, all non-blocking, until either side ends.
 
-    What one side does not take is not read from the other, so nothing is lost and little is kept: a side that is full holds up its own way alone.
+    What one side does not take is not read from the other, so nothing is lost and little is kept: a side that is full holds up only its own
+    direction.
     """
     import select
 
@@ -238,7 +240,7 @@ def relay(one: tuple[int, int], other: int) -> None:
                 wanted[way.source] |= select.POLLIN
         for fd, events in wanted.items():
             if not events and fd in watched:
-                # which would tell of a hang-up again and again, and what came before it is still to be carried
+                # this would report a hang-up again and again, and what came before it must still be carried
                 poll.unregister(fd)
                 del watched[fd]
             elif events != watched.get(fd, 0):
@@ -258,7 +260,7 @@ def relay(one: tuple[int, int], other: int) -> None:
 
 
 class _Way:
-    """One way of a relay: from where, to where, and what was read and is not yet written."""
+    """One direction of a relay: from where, to where, and what was read and is not yet written."""
 
     def __init__(self, source: int, to: int) -> None:
         self.source, self.to = source, to
@@ -266,7 +268,8 @@ class _Way:
         self.left = self.room[:0]
 
     def read(self) -> bool:
-        """Read what is there, up to a piece; False is the end. A virtio port gives a page at a time, and a turn of `relay` costs ten reads."""
+        """Read what is there, up to a piece; False is the end. A virtio port gives a page at a time, and a turn of `relay` costs as much as ten
+        reads."""
         room, at = self.room, 0
         try:
             while at < _PIECE and (count := os.readv(self.source, (room[at:],))):
@@ -275,7 +278,7 @@ class _Way:
             if not at:
                 raise
         self.left = room[:at]
-        return at > 0  # an end after some bytes is found again
+        return at > 0  # the next call finds an end after some bytes again
 
     def write(self) -> None:
         while self.left:

@@ -1,8 +1,8 @@
 """`mk9p doctor [ADDR|PATH]`: find what Linux's v9fs stumbles over in a tree, before its users do, and say how to mount it.
 
-ADDR is a server, which is asked itself. PATH is a directory of this kernel: on a v9fs mount its options are looked at, and then its server is asked,
-for on the mount some hazards never return; where the server cannot be dialled a second time, content is not read. Any other directory is looked at
-as if a server gave it away as it is. Exit status: 0 if nothing was found, 1 if something was.
+ADDR is a server, which doctor asks directly. PATH is a directory of this kernel. On a v9fs mount doctor examines the options, and then asks the
+server, because on the mount some hazards never return; if it cannot dial the server a second time, it reads no content. Doctor examines any other
+directory as if a server exported it as it is. Exit status: 0 if it found nothing, 1 if it found something.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def served(address: str, prefix: Names, chosen: argparse.Namespace, directory: str = "DIR") -> int:
-    """Examine a tree at its server, say how to mount it, and return how many findings there were."""
+    """Examine a tree at its server, say how to mount it, and return the number of findings."""
 
     async def run() -> None:
         async with connect(address, aname=chosen.aname, version=chosen.version) as client:
@@ -66,7 +66,7 @@ def served(address: str, prefix: Names, chosen: argparse.Namespace, directory: s
 
 
 def local(path: str, chosen: argparse.Namespace) -> int:
-    """Examine a directory of this kernel, and the options if it is on a v9fs mount; return how many findings there were."""
+    """Examine a directory of this kernel, and the options if it is on a v9fs mount; return the number of findings."""
     if not os.path.isdir(path):
         raise NineError(errno.ENOTDIR if os.path.exists(path) else errno.ENOENT, f"{path}: want a directory")
     mount = mount_of(path)
@@ -88,7 +88,7 @@ def local(path: str, chosen: argparse.Namespace) -> int:
 
 
 def directory(source: Local, chosen: argparse.Namespace) -> int:
-    """Examine a directory of this kernel, and return how many findings there were."""
+    """Examine a directory of this kernel, and return the number of findings."""
 
     async def run() -> None:
         done.append(await _examined(source, chosen))

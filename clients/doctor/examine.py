@@ -1,8 +1,8 @@
-"""The walk over a tree: breadth first, bounded in depth, files and bytes, and never held up for longer than a second by one file.
+"""The walk over a tree: breadth first, with limits for depth, files and bytes. No file holds it up for longer than a second.
 
-Nothing is changed: files are opened for reading only, and those whose opening or reading means something are left alone by their names, which in
-`all` of a composed namespace have the kernel's before them (`all/cmd/k1.clone`). What comes and goes meanwhile (processes, conversations) is no
-finding: a file is gone if its directory no longer lists it.
+It changes nothing: it opens files only for reading. By their names it leaves alone files whose opening or reading has an effect; in `all` of a
+composed namespace these names have the kernel's before them (`all/cmd/k1.clone`). Things that come and go meanwhile (processes, conversations) are
+no findings: a file is gone if its directory no longer lists it.
 """
 
 import errno
@@ -22,7 +22,7 @@ from mk9p.wire import Qid
 SKIPPED: Final = frozenset({"clone", "listen", "wait", "events", "cons", "console"})
 SKIPPED_IF_MADE_UP: Final = frozenset({"data"})  # of a conversation; a disk's has a length
 WORKERS: Final = 8
-EACH: Final = 10  # findings of a kind that are shown
+EACH: Final = 10  # findings of each kind that are shown
 _FORBIDDEN: Final = (errno.EACCES, errno.EPERM)
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 @attrs.frozen
 class Bounds:
-    """How far to go: directories below the first, files in all, bytes read of one, seconds for one answer."""
+    """How far to go: directories below the first, files in all, bytes to read of one, seconds for one answer."""
 
     depth: int = 8
     files: int = 10_000
@@ -39,7 +39,7 @@ class Bounds:
 
 
 class TooSlow(Exception):
-    """Say that an answer did not come in time."""
+    """An answer did not come in time."""
 
 
 @attrs.define(eq=False)
@@ -53,7 +53,7 @@ class Examination:
     findings: list[Finding] = attrs.field(factory=list)
     files: int = 0
     directories: int = 0
-    forbidden: int = 0  # files that we may not look at
+    forbidden: int = 0  # files that doctor may not look at
     waiting: int = 0  # files that said nothing in time
     cut: bool = False  # there is more than the bounds allowed
     _seen: dict[int, tuple[Names, Look]] = attrs.field(factory=dict)  # by qid.path
@@ -143,7 +143,7 @@ class Examination:
         except TooSlow:
             self.waiting += 1
         except OSError as error:
-            self._may_not(error)  # what a read refuses is the file's business, and a reader is told
+            self._may_not(error)  # a refused read is the file's business, and a reader gets the error
         return None
 
     async def _truncate(self, path: Names) -> None:
@@ -158,7 +158,7 @@ class Examination:
     # Two names of one qid.path
 
     async def _twins(self, path: Names, look: Look) -> None:
-        """Find files that are different and have one qid.path. Two names of one file are hard links, or a file that is bound to two places."""
+        """Find different files with one qid.path. Two names of one file are hard links, or a file that is bound to two places."""
         other, before = self._seen.setdefault(look.walked.path, (path, look))
         if other == path or look.stat is None or before.stat is None:
             return
@@ -168,11 +168,11 @@ class Examination:
             mine, theirs, *again = [await self._print(each) for each in (path, other, path, other)]
         except (OSError, TooSlow):
             return
-        if again == [mine, theirs] and mine != theirs:  # else it changes by itself
+        if again == [mine, theirs] and mine != theirs:  # otherwise it changes by itself
             self._note(path, "qid", f"path {look.walked.path:#x} is also that of {shown(other)}, another file")
 
     async def _print(self, path: Names) -> object:
-        """Return what tells a file from others: what stat says that does not change by itself, and what it holds."""
+        """Return what distinguishes a file from others: the parts of its status that do not change by themselves, and its content."""
         look = await self._soon(self.source.look(path))
         if look is None or look.stat is None:
             return None
@@ -207,7 +207,7 @@ class Examination:
 
 
 def called(path: Names, names: frozenset[str]) -> bool:
-    """Tell whether a file has one of these names, by itself or behind another and a dot."""
+    """Tell whether a file has one of these names, alone or after another name and a dot."""
     name = path[-1]
     return name in names or any(name.endswith(f".{each}") for each in names)
 
@@ -221,7 +221,7 @@ Say = Callable[[str], None]
 
 
 def tell(done: Examination, say: Say, *, each: int | None = EACH) -> None:
-    """Say the findings, a line each, at most `each` of a kind; and what was seen, and what was not."""
+    """Print the findings, one a line, at most `each` of a kind; and what was seen, and what was not."""
     shown_of: dict[str, int] = {}
     for finding in sorted(done.findings):
         count = shown_of[finding.kind] = shown_of.get(finding.kind, 0) + 1

@@ -1,6 +1,6 @@
-"""What Linux's v9fs stumbles over in a file: the rules, on what was seen of it. No I/O.
+"""What Linux's v9fs stumbles over in a file: the rules, applied to what was seen of it. No I/O.
 
-Kernels differ; what is said here was seen on Debian's 6.1, 6.12 and 7.3, or stands in their fs/9p, net/9p and fs/netfs.
+Kernels differ. The rules come from Debian's 6.1, 6.12 and 7.3, or from their fs/9p, net/9p and fs/netfs.
 """
 
 import stat as st
@@ -22,7 +22,7 @@ _SPECIAL: Final = {
 
 
 class Finding(NamedTuple):
-    """One hazard: where, of which kind, and what comes of it."""
+    """One hazard: where it is, its kind, and what it leads to."""
 
     path: str
     kind: str
@@ -34,7 +34,7 @@ class Finding(NamedTuple):
 
 @attrs.frozen
 class Look:
-    """A file walked to and asked for its status, once. `stat` is None where that failed, and `failure` says how."""
+    """A file after one walk and one request for its status. `stat` is None if that failed, and `failure` says how."""
 
     walked: Qid
     stat: Stat | None
@@ -52,7 +52,7 @@ class Content:
 
 
 def of_name(path: str, name: str) -> Iterator[Finding]:
-    """Judge a name in a listing. A name that Linux cannot say at all is not walked to."""
+    """Check a name in a listing. Nobody walks to a name that Linux cannot express."""
     if not name or "/" in name or "\0" in name:
         yield Finding(path, "name", f"Linux accepts no name {name!r}: it shows the whole directory as broken (EIO)")
     elif len(name.encode(errors="surrogateescape")) > NAME_MAX:
@@ -60,7 +60,7 @@ def of_name(path: str, name: str) -> Iterator[Finding]:
 
 
 def of_names(path: str, names: Iterable[str]) -> Iterator[Finding]:
-    """Judge all names of a directory."""
+    """Check all names of a directory."""
     seen: set[str] = set()
     for name in names:
         if name in seen:
@@ -70,7 +70,7 @@ def of_names(path: str, names: Iterable[str]) -> Iterator[Finding]:
 
 
 def of_looks(path: str, listed: Qid | None, first: Look, second: Look) -> Iterator[Finding]:
-    """Judge what a file says of itself: in its directory's listing, and walked to and asked for its status twice."""
+    """Check what a file says of itself: in its directory's listing, and in two walks with a request for its status."""
     for look in (first, second):
         if look.stat is None:
             yield Finding(path, "stat", f"walking to it works, but asking for its status fails: {look.failure}")
@@ -130,7 +130,7 @@ def _of_qids(path: str, listed: Qid | None, first: Look, second: Look) -> Iterat
 
 
 def of_content(path: str, before: Stat, content: Content, after: Stat) -> Iterator[Finding]:
-    """Judge what reading gave beside what stat had said; a file that was changed meanwhile tells nothing."""
+    """Compare what reading gave with what stat said; a file that was changed meanwhile proves nothing."""
     if content.iounit:
         yield Finding(path, "iounit", f"{content.iounit}: no read or write is larger; say 0, which means msize")
     if (before.length, before.mtime) != (after.length, after.mtime):

@@ -1,4 +1,4 @@
-"""The options of a v9fs mount: what the kernel took (proc_mounts(5) shows it), what is wrong with it, and what to give instead."""
+"""The options of a v9fs mount: those that the kernel took (proc_mounts(5) shows them), what is wrong with them, and what to use instead."""
 
 import os
 import shlex
@@ -18,7 +18,7 @@ _SLOW: Final = 65536  # an msize below costs more than a tenth of the bandwidth
 
 
 def of_options(path: str, options: Sequence[str]) -> Iterator[Finding]:
-    """Judge the options of a mounted v9fs, as the kernel shows them."""
+    """Check the options of a mounted v9fs, as the kernel shows them."""
     took = dict(option.partition("=")[::2] for option in options)
     cache = _cache(took.get("cache", "none"))
     if cache & _LOOSE:
@@ -95,6 +95,6 @@ def mount_line(address: str, directory: str = "DIR", *, aname: str = "") -> str:
         release=os.uname().release,
         numeric=next(iter(v9fs.numeric_hosts(address)), None),
     )
-    if plan.dialled:  # the kernel cannot dial it: it is handed a descriptor
+    if plan.dialled:  # the kernel cannot dial it: it gets a descriptor
         return shlex.join(["mk9p", "mount", *(["--aname", aname] if aname else []), address, directory])
     return shlex.join(["mount", *plan.arguments(directory)])

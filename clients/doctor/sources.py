@@ -1,4 +1,4 @@
-"""Where a tree is looked at: at its server, as one's own client, or as a directory of this kernel."""
+"""Where doctor looks at a tree: at its server, as a client of its own, or in a directory of this kernel."""
 
 import errno
 import os
@@ -32,7 +32,7 @@ from mk9p.wire import (
 )
 from mk9p.wire import messages as m
 
-SAMPLE: Final = 4096  # bytes that are read of a file too long to be read whole
+SAMPLE: Final = 4096  # bytes to read of a file that is too long to read whole
 LEAST_MSIZE: Final = 4096  # net/9p/client.c refuses a smaller one
 
 T = TypeVar("T")
@@ -46,13 +46,13 @@ class Source(Protocol):
         """Return what is wrong with the server as a whole."""
 
     async def names(self, path: Names) -> list[tuple[str, Qid]]:
-        """Return the names in a directory, `.` and `..` left out. Raises ELOOP for a listing that never ends."""
+        """Return the names in a directory, without `.` and `..`. Raises ELOOP for a listing that never ends."""
 
     async def look(self, path: Names) -> Look | None:
-        """Walk to a file and ask for its status; None for what is not of this tree. Raises what the walk raises."""
+        """Walk to a file and ask for its status; None for a file that does not belong to this tree. Raises what the walk raises."""
 
     async def content(self, path: Names, length: int, most: int) -> Content | None:
-        """Open a file, read it, at most `most` bytes, and close it; None where that must not be tried."""
+        """Open a file, read at most `most` bytes of it, and close it; None if that must not be tried."""
 
     async def readlink(self, path: Names) -> str:
         """Return where a symbolic link points."""
@@ -77,7 +77,7 @@ class Served:
         try:
             await stored.statfs(self.connection, self.client.root)
         except NineError as error:
-            if error.errno != errno.ENOSYS:  # then the kernel makes something up
+            if error.errno != errno.ENOSYS:  # for ENOSYS the kernel makes something up
                 found.append(Finding("/", "statfs", f"{error}: df fails; ENOSYS would not"))
         return found
 
@@ -111,7 +111,7 @@ class Served:
             name = path[-1] if path else "/"
             if c.dialect is Dialect.L:
                 said = await c.rpc(m.Tgetattr, fid, GETATTR_BASIC)
-                # as Linux sees it: the client gives each a kind
+                # as Linux sees it: the client gives each file a kind
                 stat = attrs.evolve(of_getattr(said, name), mode=said[2])
             else:
                 stat = await requests.stat(c, fid, name)
@@ -160,7 +160,7 @@ class Served:
                 await c.rpc(m.Tlopen, again, L_WRONLY)
             finally:
                 c.clunk_nowait(again)
-            try:  # from here on what was allowed may not be refused: the messages are those of `echo x > file`
+            try:  # from here on a file that allowed opening must not refuse: the messages are those of `echo x > file`
                 await c.rpc(m.Tlopen, fid, L_WRONLY | L_CREAT)
             except NineError as error:
                 return f"to open it with O_CREAT, as the shell's > does: {error}"
@@ -175,16 +175,16 @@ class Served:
 
 
 def wanted(length: int, most: int) -> int:
-    """Return how many bytes to read of a file of that length by stat: one more than it says, so as to see its end."""
+    """Return how many bytes to read of a file with that length in its status: one more, so as to see the end."""
     if length > most:
         return SAMPLE
     return length + 1 if length else most
 
 
 class Local:
-    """A directory of this kernel, without what else is mounted in it.
+    """A directory of this kernel, without other file systems that are mounted in it.
 
-    With `reads` False no content is read: on a v9fs mount what is looked for here may never come back.
+    With `reads` False it reads no content: on a v9fs mount the hazards that doctor looks for may never return.
     """
 
     def __init__(self, top: str, *, reads: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""counter: what every tree must do, its page, and what is its own."""
+"""counter: what every tree must do, its page, and what belongs to it alone."""
 
 from importlib.resources import files
 
