@@ -27,6 +27,7 @@ LEVELS = {
     "mk9p.pcap": 3,
     "mk9p.server": 4,
     "mk9p.client": 4,
+    "mk9p.sync": 5,
     "mk9p.compose": 5,
     "mk9p.testing": 6,
     "mk9p.serving": 7,

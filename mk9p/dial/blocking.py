@@ -11,13 +11,16 @@ from typing import Any, TypeVar
 from mk9p.dial.address import Dial, parse
 from mk9p.dial.eyeballs import STAGGER
 from mk9p.dial.link import FdLink, SocketLink
-from mk9p.errors import NineError
 
 T = TypeVar("T")
 
 
+class Late(Exception):
+    """The deadline has passed."""
+
+
 def dial(address: str, deadline: float) -> FdLink | SocketLink:
-    """Connect to a dial string and return the link. Raises as `mk9p.dial.dial`, and ETIMEDOUT at `deadline`, a time of time.monotonic()."""
+    """Connect to a dial string and return the link. Raises as `mk9p.dial.dial`, and Late at `deadline`, a time of time.monotonic()."""
     where = parse(address)
     call = where.transport.function("dial_now")
     if call is None:
@@ -44,7 +47,7 @@ def connected(sock: socket.socket, where: Any, deadline: float) -> socket.socket
             if code == errno.EINPROGRESS and _writable([sock], _rest(deadline)):
                 code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if code in (errno.EINPROGRESS, errno.EAGAIN):
-                raise TimeoutError(errno.ETIMEDOUT, "no answer")
+                raise Late
             if code:
                 raise OSError(code, os.strerror(code))
             return sock
@@ -77,7 +80,7 @@ def first(
     `prepare` is told each socket before it is connected, and where it is to be.
     """
     under_way: list[socket.socket] = []
-    failure: OSError = TimeoutError(errno.ETIMEDOUT, "no answer")
+    failure: OSError | Late = Late()
     todo = addresses[::-1]
     try:
         while todo or under_way:
@@ -106,7 +109,7 @@ def first(
                     sock.close()
                     failure = OSError(code, os.strerror(code))
                 if not ready and until == deadline:
-                    raise TimeoutError(errno.ETIMEDOUT, "no answer")
+                    raise Late
                 if todo:  # one of them has failed, or it is time for the next
                     break
         raise failure
@@ -145,5 +148,5 @@ def in_thread(dial: Dial, work: Callable[[], T], deadline: float) -> T:
     if failed:
         raise failed[0]
     if not done:
-        raise NineError(errno.ETIMEDOUT, f"{dial.address}: no answer")
+        raise Late
     return done[0]

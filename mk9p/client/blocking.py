@@ -1,0 +1,317 @@
+"""A connection to a 9P server that holds up its thread where others wait, and needs no trio; what it says is conversation.py's.
+
+Coroutines that wait for nothing but the calls of one connection are done by its `run`: one that waits yields for what, and is gone on with when
+that is there. So several of them can go side by side, and one of them can be given up after a while.
+
+One thread uses a connection at a time. An interrupt (KeyboardInterrupt) in a wait gives up what waits, which is flushed, and the connection can be
+used on; one that comes in the middle of a message ends the connection.
+"""
+
+import errno
+import select
+from _thread import allocate_lock
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from contextlib import contextmanager, suppress
+from math import inf
+from time import monotonic
+from types import coroutine
+from typing import Any, Final, NamedTuple, TypeVar
+
+from mk9p.client.agreement import (
+    DEADLINE,
+    FIRST,
+    MSIZE,
+    REPEAT,
+    Answer,
+    agreeing,
+    agreement,
+    answer_in,
+    received,
+    tversion,
+    wanted,
+)
+from mk9p.client.calls import Call, Reply
+from mk9p.client.conversation import LEAVING, SILENCE, Conversation
+from mk9p.dial import Link
+from mk9p.dial.blocking import Late, dial
+from mk9p.errors import NineError
+from mk9p.wire import NOTAG, Dialect, FrameBuffer
+from mk9p.wire import messages as m
+
+T = TypeVar("T")
+
+_LONGEST: Final = 3600.0  # seconds of one poll(2), whose number is an int
+
+
+class Wait(NamedTuple):
+    """What a coroutine waits for: the reply to any of these calls, or a time of time.monotonic()."""
+
+    calls: tuple[Call, ...]
+    until: float = inf
+
+    @property
+    def over(self) -> bool:
+        return any(call.result is not None for call in self.calls) or monotonic() >= self.until
+
+
+Work = Coroutine[Wait, None, T]
+
+
+@coroutine
+def _pause(wait: Wait) -> Generator[Wait, None, None]:
+    yield wait
+
+
+class _GivenUp(BaseException):
+    """Ends a coroutine whose result nobody wants any more."""
+
+
+class BlockingCall(Call):
+    """One request under way, which one coroutine may wait for."""
+
+    __slots__ = ()
+
+    async def reply(self) -> Reply:
+        try:
+            while self.result is None:
+                await _pause(Wait((self,)))
+        except BaseException:
+            self.abandon()
+            raise
+        return self.taken()
+
+
+class Blocking(Conversation):
+    """A conversation in one thread."""
+
+    kind = BlockingCall
+
+    def __init__(self, link: Link, address: str, *, dialect: Dialect, msize: int, frames: FrameBuffer) -> None:
+        super().__init__(link, address, dialect=dialect, msize=msize, frames=frames)
+        self._since = 0.0  # when something was heard, or began to be waited for
+        self._asked = False  # the silent line was asked whether it lives
+        self._lock = allocate_lock()
+
+    def run(self, work: Awaitable[T]) -> T:
+        """Do what a coroutine says, waiting where it waits, and return what it returns. Raises RuntimeError where another is under way."""
+        steps = _steps(work)
+        if not self._lock.acquire(blocking=False):
+            steps.close()
+            raise RuntimeError(f"the connection to {self.address} is in use: one thread at a time")
+        try:
+            return self._through(steps)
+        finally:
+            self._lock.release()
+
+    def _through(self, steps: Work[T]) -> T:
+        failure: BaseException | None = None
+        while True:
+            try:
+                wait = steps.send(None) if failure is None else steps.throw(failure)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            failure = None
+            try:
+                self._until(wait)
+            except BaseException as error:
+                failure = error
+
+    def call(self, message: type[m.Message], *fields: Any) -> Call:
+        with self._whole():
+            return super().call(message, *fields)
+
+    # Waiting
+
+    async def checkpoint(self) -> None:
+        pass
+
+    async def within(self, seconds: float, work: Callable[[], Awaitable[T]]) -> T:
+        steps, until = _steps(work()), monotonic() + seconds
+        failure: BaseException | None = None
+        while True:
+            try:
+                wait = steps.send(None) if failure is None else steps.throw(failure)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            except _GivenUp:
+                raise NineError(errno.ETIMEDOUT, f"no answer within {seconds:g} s") from None
+            failure = None
+            try:
+                await _pause(Wait(wait.calls, min(wait.until, until)))
+            except BaseException as error:
+                failure = error
+            else:
+                if not wait.over and monotonic() >= until:
+                    failure, until = _GivenUp(), inf
+
+    async def side_by_side(self, count: int, work: Callable[[], Awaitable[None]]) -> None:
+        todo = [_steps(work()) for _ in range(count)]
+        waiting: dict[Work[None], Wait] = {}
+        try:
+            while todo:
+                for steps in todo:
+                    waiting.pop(steps, None)
+                    try:
+                        waiting[steps] = steps.send(None)
+                    except StopIteration:
+                        continue
+                if not waiting:
+                    return
+                calls = tuple(call for wait in waiting.values() for call in wait.calls)
+                while not (todo := [steps for steps, wait in waiting.items() if wait.over]):
+                    await _pause(Wait(calls, min(wait.until for wait in waiting.values())))
+        except BaseException:
+            for steps in waiting:
+                await _given_up(steps)
+            for steps in todo:  # some may not have begun
+                steps.close()
+            raise
+
+    async def clunk_within(self, seconds: float, fid: int) -> None:
+        with suppress(TimeoutError):
+            await self.within(seconds, lambda: self.clunk(fid))
+
+    def _until(self, wait: Wait) -> None:
+        """Receive until a wait is over."""
+        self._clunk_garbage()
+        self._since, self._asked = monotonic(), False
+        while self.gone is None and not wait.over:
+            self._turn(wait.until)
+
+    def _turn(self, until: float) -> None:
+        """Wait for the line, until a time at most, and do what can be done then."""
+        silence = self._since + SILENCE if self.link.lossy and self._calls else inf
+        poll = select.poll()
+        poll.register(self.link.rfd, select.POLLIN)
+        if self._out:
+            poll.register(self.link.wfd, select.POLLOUT | (select.POLLIN if self.link.wfd == self.link.rfd else 0))
+        ready = poll.poll(min(max(min(until, silence) - monotonic(), 0), _LONGEST) * 1000)
+        with self._whole(), self._judging():
+            if ready:
+                self._drain()
+                if self.gone is None and self._receive():
+                    self._since, self._asked = monotonic(), False
+                    self._replies()
+            elif monotonic() >= silence:
+                self._silent()
+
+    def _silent(self) -> None:
+        """Ask a line from which nothing came for a while whether it lives, or end it."""
+        if self._asked:
+            self.end(f"nothing came from it for {2 * SILENCE:g} s")
+            return
+        self._since, self._asked = monotonic(), True
+        flush = self.call(m.Tflush, NOTAG)
+        flush.left = True
+        self._left[flush.tag] = flush
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """End the connection when what is begun here is interrupted: nobody knows how far it went."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.end("it was interrupted here")
+            raise
+
+    def _queued(self) -> None:
+        pass
+
+    def _quiet(self) -> None:
+        pass
+
+    def _ended(self) -> None:
+        pass
+
+    def close(self) -> None:
+        """Close the connection when clunks and flushes that nobody waits for have been answered, at most a second later; see `Connection.aclose`."""
+        until = monotonic() + LEAVING
+        try:
+            self._clunk_garbage()
+            while self.gone is None and self._left and monotonic() < until:
+                self._turn(until)
+        finally:
+            self.end("it was closed here")
+
+
+async def _steps(work: Awaitable[T]) -> T:
+    """Return an awaitable as a coroutine."""
+    return await work
+
+
+async def _given_up(steps: Work[Any]) -> None:
+    """End a coroutine, waiting where it waits at its end."""
+    try:
+        wait = steps.throw(_GivenUp())
+        while True:
+            await _pause(wait)
+            wait = steps.send(None)
+    except (StopIteration, _GivenUp):
+        pass
+
+
+def open_blocking(
+    address: str, *, msize: int = MSIZE, version: str = "9P2000.L", deadline: float = DEADLINE
+) -> Blocking:
+    """Dial an address, agree on a version, and return the connection. Raises as `open_connection` does."""
+    dialect = wanted(address, version, msize)
+    until = monotonic() + deadline
+    try:
+        link = dial(address, until)
+        try:
+            return _agree(link, address, dialect, msize, until)
+        except BaseException:
+            link.close()
+            raise
+    except Late:
+        raise NineError(errno.ETIMEDOUT, f"{address}: no answer within {deadline:g} s") from None
+
+
+def _agree(link: Link, address: str, dialect: Dialect, msize: int, until: float) -> Blocking:
+    frames = FrameBuffer(max(msize, FIRST))
+    steps = agreement(address, dialect, msize)
+    with agreeing(address):
+        try:
+            asked = next(steps)
+            while True:
+                asked = steps.send(_ask(link, frames, tversion(asked, msize), until))
+        except StopIteration as end:
+            agreed, frames.limit = end.value
+    return Blocking(link, address, dialect=agreed, msize=frames.limit, frames=frames)
+
+
+def _ask(link: Link, frames: FrameBuffer, request: bytes, until: float) -> Answer:
+    while True:
+        rest = memoryview(request)
+        while rest:
+            try:
+                rest = rest[link.send(rest) :]
+            except BlockingIOError:
+                _wait(link.wfd, select.POLLOUT, until)
+        again = until
+        if link.lossy:
+            frames.resync(m.Rversion.type)
+            again = min(until, monotonic() + REPEAT)
+        try:
+            return _answer(link, frames, again)
+        except Late:
+            if again == until:
+                raise
+
+
+def _answer(link: Link, frames: FrameBuffer, until: float) -> Answer:
+    while (answer := answer_in(frames)) is None:
+        try:
+            count = link.recv_into(frames.space())
+        except BlockingIOError:
+            _wait(link.rfd, select.POLLIN, until)
+            continue
+        received(frames, count, link.peer.address)
+    return answer[0]
+
+
+def _wait(descriptor: int, events: int, until: float) -> None:
+    poll = select.poll()
+    poll.register(descriptor, events)
+    if not poll.poll(max(until - monotonic(), 0) * 1000):
+        raise Late
