@@ -1,39 +1,67 @@
 """What the commands share: running against the namespace, and reading whatever a file gives."""
 
 import errno
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AsyncExitStack
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from typing import TYPE_CHECKING, Final
 
-from mk9p.client import Client, File, connect
 from mk9p.errors import NineError
-from mk9p.serving import one_error
 from mk9p.stdio import complain, put
 
+if TYPE_CHECKING:
+    from mk9p.client import Client, File
 
-def with_namespace(work: Callable[[Client], Awaitable[int]], address: str | None = None) -> int:
+Work = Callable[["Client"], Awaitable[int]]
+
+
+def in_namespace(work: Work) -> int:
+    """Do the work in the namespace as `with_namespace` does, but without trio: for work that waits for its connection alone."""
+    from mk9p.dial import parse
+    from mk9p.sync import address_of, connect
+
+    if parse(address_of(None)).transport.function("dial_now") is None:
+        return with_namespace(work)
+    with _hinting():
+        ns = connect()
+    ns.inner.connection.tell = say
+    with ns:
+        return ns.run(work(ns.inner))
+
+
+def with_namespace(work: Work, address: str | None = None) -> int:
     """Connect to the namespace (or `address`), do the work, and return its exit status."""
+    import logging
+
+    from mk9p.client import connect
+    from mk9p.serving import one_error
+
     logging.basicConfig(format="mk9p: %(message)s")
     status = 0
 
     async def run() -> None:
         nonlocal status
         async with AsyncExitStack() as stack:
-            try:
+            with _hinting():
                 ns = await stack.enter_async_context(connect(address))
-            except (ConnectionRefusedError, FileNotFoundError) as error:
-                raise NineError(error.errno or errno.EIO, f"{error}; {_HINT}") from None
             status = await work(ns)
 
     one_error(run)
     return status
 
 
+@contextmanager
+def _hinting() -> Iterator[None]:
+    """Say what to do where there is no namespace."""
+    try:
+        yield
+    except (ConnectionRefusedError, FileNotFoundError) as error:
+        raise NineError(error.errno or errno.EIO, f"{error}; {_HINT}") from None
+
+
 _HINT: Final = "start a namespace with `mk9p up`, or say where yours is with -a DIAL or $MK9P"
 
 
-async def kernel(ns: Client, name: str) -> str:
+async def kernel(ns: "Client", name: str) -> str:
     """Return the path of a kernel's tree; raises ENOENT that names the existing kernels."""
     if "/" in name:
         return name
@@ -50,13 +78,13 @@ def no_kernel(name: str, there: Iterable[str]) -> NineError:
     return NineError(errno.ENOENT, f"no kernel {name}; there are: {' '.join(sorted(there)) or 'none'}")
 
 
-async def pieces(file: File) -> AsyncIterator[bytes]:
+async def pieces(file: "File") -> AsyncIterator[bytes]:
     """Give the content of a file as it comes."""
     while data := await piece(file):
         yield data
 
 
-async def piece(file: File) -> bytes:
+async def piece(file: "File") -> bytes:
     """Return what comes next in a file, whether it is stored, synthetic, or a stream that waits: two empty reads in a row are its end, b""."""
     return await file.read(file.iounit) or await file.read(file.iounit)
 

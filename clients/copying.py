@@ -19,14 +19,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
-import trio
-
 from mk9p.client import Client, File, requests
 from mk9p.client.client import split
-from mk9p.clients import terminal
 from mk9p.clients.common import piece
 from mk9p.clients.links import resolved
 from mk9p.errors import NineError
+from mk9p.stdio import take
 from mk9p.wire import QTDIR, Qid
 
 PIECE: Final = 1 << 20
@@ -53,8 +51,9 @@ async def out_of(client: Client, old: str, local: str) -> None:
     """Copy a file of a tree to one of this kernel. Raises as `within`, and OSError as the calls on that file do."""
     async with _source(client, old) as (source, read):
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
-        fd = await trio.to_thread.run_sync(os.open, local, flags, 0o666, abandon_on_cancel=True)  # a fifo waits
-        async with trio.wrap_file(io.FileIO(fd, "w")) as file:
+        aside = client.connection.aside
+        fd = await aside(os.open, local, flags, 0o666, give_up=True)  # a fifo waits
+        with io.FileIO(fd, "w") as file:
 
             async def look() -> Look:
                 stat = await source.stat()
@@ -66,21 +65,22 @@ async def out_of(client: Client, old: str, local: str) -> None:
             while data := await read():
                 view = memoryview(data)
                 while view:
-                    count = await file.write(view) or 0
+                    count = await aside(file.write, view) or 0
                     written, view = written + count, view[count:]
             if st.S_ISREG(before.st_mode):
-                await file.truncate(written)
+                await aside(file.truncate, written)
 
 
 async def into(client: Client, local: str, new: str) -> None:
     """Copy a file of this kernel into a tree. Raises as `out_of`."""
-    async with await trio.open_file(local, "rb") as file:
-        await _into(client, file.fileno(), lambda: file.read(PIECE), new)
+    aside = client.connection.aside
+    with await aside(io.FileIO, local) as file:
+        await _into(client, file.fileno(), lambda: aside(file.read, PIECE), new)
 
 
 async def input_into(client: Client, new: str) -> None:
     """Copy the standard input into a tree: from its present position to its end. Raises as `out_of`."""
-    await _into(client, 0, lambda: terminal.take(PIECE), new)
+    await _into(client, 0, lambda: client.connection.aside(take, 0, PIECE, give_up=True), new)
 
 
 async def _into(client: Client, descriptor: int, pieces: Read, new: str) -> None:

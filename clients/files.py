@@ -8,19 +8,15 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-import trio
-
 from mk9p.client import Client, File
 from mk9p.client.client import split
 from mk9p.client.requests import in_words
 from mk9p.clients import copying
-from mk9p.clients import terminal as local
-from mk9p.clients.common import out, pieces, say, with_namespace
+from mk9p.clients.common import in_namespace, out, pieces, say, with_namespace
 from mk9p.clients.links import resolved
-from mk9p.clients.listing import PATIENCE, Entry, as_json, entries, line, print_json, silent
-from mk9p.clients.tail import tail
+from mk9p.clients.listing import PATIENCE, Entry, as_json, entries, line, print_json
 from mk9p.errors import NineError
-from mk9p.stdio import printable
+from mk9p.stdio import printable, take
 from mk9p.wire import QTDIR, Qid
 
 PIECE: Final = 1 << 20
@@ -35,7 +31,8 @@ def main(arguments: Sequence[str]) -> int:
     )
     command = _COMMANDS[arguments[0]](parser)
     chosen = parser.parse_args(arguments[1:])
-    return with_namespace(lambda ns: command(ns, chosen))
+    run = with_namespace if arguments[0] == "tail" else in_namespace
+    return run(lambda ns: command(ns, chosen))
 
 
 Command = Callable[[Client, argparse.Namespace], Awaitable[int]]
@@ -122,7 +119,7 @@ def _write(parser: argparse.ArgumentParser) -> Command:
                 await copying.input_into(ns, path)
                 return
             async with await ns.open(await resolved(ns, path), "w") as file:
-                while data := await local.take(PIECE):
+                while data := await ns.connection.aside(take, 0, PIECE, give_up=True):
                     await _put(ns, path, file, data)
 
         return await each([chosen.path], work)
@@ -169,12 +166,9 @@ def _tree(parser: argparse.ArgumentParser) -> Command:
             below: list[tuple[str, str, int]] = []
             indent = "   " * depth
             try:
-                with trio.move_on_after(PATIENCE) as scope:
-                    for entry in await entries(ns, path):
-                        shown = f"{indent}{printable(entry.name)}{'/' if entry.is_dir else ''}"
-                        below.append((shown, f"{path}/{entry.name}" if entry.is_dir else "", depth + 1))
-                if scope.cancelled_caught:
-                    raise silent()
+                for entry in await ns.connection.within(PATIENCE, lambda: entries(ns, path)):  # noqa: B023  # it is over then
+                    shown = f"{indent}{printable(entry.name)}{'/' if entry.is_dir else ''}"
+                    below.append((shown, f"{path}/{entry.name}" if entry.is_dir else "", depth + 1))
             except OSError as error:
                 print(f"{indent}({printable(str(error))})")
             todo += reversed(below)
@@ -239,6 +233,8 @@ def _tail(parser: argparse.ArgumentParser) -> Command:
     parser.add_argument("path", metavar="PATH")
 
     async def command(ns: Client, chosen: argparse.Namespace) -> int:
+        from mk9p.clients.tail import tail
+
         with _naming(chosen.path):
             opened = await ns.open(await resolved(ns, chosen.path))
         async with opened as file:

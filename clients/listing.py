@@ -14,14 +14,12 @@ from collections import deque
 from typing import Any, Final
 
 import attrs
-import trio
 
 from mk9p.client import Client, requests
 from mk9p.client.client import split
 from mk9p.errors import NineError
-from mk9p.status import group_name, user_name
+from mk9p.status import Stat, group_name, user_name
 from mk9p.stdio import printable
-from mk9p.tree import Stat
 from mk9p.wire import QTDIR, QTSYMLINK, Qid
 
 PATIENCE: Final = 2.0  # seconds for the status of one file: an emulated kernel on a busy machine takes one
@@ -64,25 +62,25 @@ async def _asked(client: Client, fid: int, found: list[Entry]) -> list[Entry]:
         while todo and c.gone is None:
             entry = todo.popleft()
             try:
-                with trio.move_on_after(PATIENCE):
-                    new, _ = await requests.walk(c, fid, (entry.name,))
-                    try:
-                        told.append(attrs.evolve(entry, stat=await requests.stat(c, new, entry.name)))
-                        continue
-                    finally:
-                        c.clunk_nowait(new)
-                raise silent()
+                stat = await c.within(PATIENCE, lambda: _stat(client, fid, entry.name))  # noqa: B023  # it is over then
+                told.append(attrs.evolve(entry, stat=stat))
             except (FileNotFoundError, ProcessLookupError):
                 continue
             except OSError as error:
                 told.append(attrs.evolve(entry, failure=error))
 
-    async with trio.open_nursery() as nursery:
-        for _ in range(min(len(todo), _ASKED)):
-            nursery.start_soon(worker)
+    await c.side_by_side(min(len(todo), _ASKED), worker)
     if c.gone is not None:
         raise c.error()
     return told
+
+
+async def _stat(client: Client, fid: int, name: str) -> Stat:
+    new, _ = await requests.walk(client.connection, fid, (name,))
+    try:
+        return await requests.stat(client.connection, new, name)
+    finally:
+        client.connection.clunk_nowait(new)
 
 
 def silent() -> NineError:

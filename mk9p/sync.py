@@ -4,7 +4,6 @@ What it says to a server, what it believes and how it ends is `mk9p.client`'s ow
 event loop, which it holds up. A connection and its files are for one thread at a time. Where an error is about a file, it says which: `.filename`.
 """
 
-import os
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
@@ -12,11 +11,12 @@ from typing import Generic, TypeVar
 from mk9p.client import client, files
 from mk9p.client.agreement import MSIZE, attach
 from mk9p.client.blocking import Blocking, open_blocking
+from mk9p.client.client import address_of
 from mk9p.errors import NineError
 from mk9p.status import Buffer, Stat
 from mk9p.wire import Qid
 
-__all__ = ["Client", "File", "Lines", "connect"]
+__all__ = ["Client", "File", "Lines", "address_of", "connect"]
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ def connect(
     version: str = "9P2000.L",
 ) -> "Client":
     """Connect to a server, attach, and return a `Client`, which is a context manager. Arguments and errors are those of `mk9p.connect`."""
-    connection = open_blocking(address or os.environ.get("MK9P") or client.DEFAULT, msize=msize, version=version)
+    connection = open_blocking(address_of(address), msize=msize, version=version)
     try:
         fid, qid = connection.run(attach(connection, uname, n_uname, aname))
     except BaseException:

@@ -167,6 +167,9 @@ class Blocking(Conversation):
                 steps.close()
             raise
 
+    async def aside(self, call: Callable[..., T], *args: Any, give_up: bool = False) -> T:
+        return call(*args)
+
     async def clunk_within(self, seconds: float, fid: int) -> None:
         with suppress(TimeoutError):
             await self.within(seconds, lambda: self.clunk(fid))

@@ -224,5 +224,10 @@ def split(path: str) -> tuple[str, ...]:
     return tuple(name for name in path.split("/") if name and name != ".")
 
 
+def address_of(address: str | None) -> str:
+    """Return the dial string to connect to where that is not said: $MK9P, else the namespace of `mk9p up`."""
+    return address or os.environ.get("MK9P") or DEFAULT
+
+
 def _line(line: bytes) -> str:
     return line.removesuffix(b"\n").decode(errors="surrogateescape")

@@ -92,6 +92,9 @@ class Connection(Conversation):
             for _ in range(count):
                 nursery.start_soon(work)
 
+    async def aside(self, call: Callable[..., T], *args: Any, give_up: bool = False) -> T:
+        return await trio.to_thread.run_sync(call, *args, abandon_on_cancel=give_up)
+
     async def clunk_within(self, seconds: float, fid: int) -> None:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + seconds):
             await self.clunk(fid)

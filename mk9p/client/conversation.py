@@ -49,6 +49,10 @@ def log() -> "logging.Logger":
     return logging.getLogger("mk9p.client")
 
 
+def _warn(words: str) -> None:
+    log().warning("%s", words)
+
+
 class Conversation(ABC):
     """A link on which a dialect and an msize were agreed."""
 
@@ -73,6 +77,7 @@ class Conversation(ABC):
         self._halfway = False  # part of the first of `_out` has been sent
         self._garbage: deque[int] = deque()
         self._heard = 0  # how often something was received
+        self.tell: Callable[[str], None] = _warn  # what takes a line for people
         self._odd = False  # an odd name was told of
 
     # Waiting
@@ -88,6 +93,10 @@ class Conversation(ABC):
     @abstractmethod
     async def side_by_side(self, count: int, work: Callable[[], Awaitable[None]]) -> None:
         """Do some work `count` times at once, and wait until all is done."""
+
+    @abstractmethod
+    async def aside(self, call: Callable[..., T], *args: Any, give_up: bool = False) -> T:
+        """Call what may block on something else than the connection; cancelled, it is waited for, unless it may be left to its thread."""
 
     @abstractmethod
     async def clunk_within(self, seconds: float, fid: int) -> None:
@@ -350,7 +359,7 @@ class Conversation(ABC):
         """Take note that a directory lists a name that no file can have; the first is told of."""
         if not self._odd:
             self._odd = True
-            log().warning("%s lists a file that no file can be called, and is left out: %.99a", self.address, name)
+            self.tell(f"{self.address} lists a file that no file can be called, and is left out: {name!a:.99}")
 
     @abstractmethod
     def _quiet(self) -> None:

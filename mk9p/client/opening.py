@@ -1,13 +1,12 @@
 """`connect`: a client in trio, as a block of it."""
 
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import trio
 
 from mk9p.client.agreement import MSIZE, attach
-from mk9p.client.client import DEFAULT, Client
+from mk9p.client.client import Client, address_of
 from mk9p.client.handshake import open_connection
 
 
@@ -27,7 +26,7 @@ async def connect(
     `n_uname`; `aname` is the tree asked for. `version` is the richest dialect to ask for. Raises NineError as dialling, agreeing and attaching do.
     When the block is left the connection is closed; whatever the block raises comes out as it is, in no group.
     """
-    address = address or os.environ.get("MK9P") or DEFAULT
+    address = address_of(address)
     failure: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:

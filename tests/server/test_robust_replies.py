@@ -12,6 +12,7 @@ import attrs
 import pytest
 import trio
 
+import mk9p.sync
 from mk9p.client import connect
 from mk9p.compose.remote import Remote
 from mk9p.composing import namespace
@@ -24,7 +25,7 @@ from mk9p.wire import Dialect
 from tests.server.patience import SOON
 from tests.server.raw import ask_for_a_while
 from tests.server.relaying import Host, a_tree
-from tests.server.using import PATIENCE, is_well, nothing_held, use_for_a_while
+from tests.server.using import PATIENCE, is_well, nothing_held, use_blocking_for_a_while, use_for_a_while
 
 Share = Callable[[int, int], int]
 
@@ -62,6 +63,25 @@ async def test_no_reply_breaks_a_client(
             assert client.connection.dialect is dialect
             await is_well(client)
     tell(capsys, f"client, {dialect.version}", server, start)
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+async def test_no_reply_breaks_a_client_that_blocks(
+    dialect: Dialect, tmp_path: Path, most: Share, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = time.monotonic()
+    async with nothing_held(), odd(f"unix!{tmp_path}/odd", 1, dialect=dialect, often=50) as server:
+        wanted = most(4_000, 150_000)
+
+        def check() -> None:
+            with mk9p.sync.connect(server.address) as client:
+                client.run(is_well(client.inner))
+
+        enough = lambda: server.replies >= wanted  # noqa: E731
+        await trio.to_thread.run_sync(use_blocking_for_a_while, server.address, Random(1), enough)
+        server.often = 0
+        await trio.to_thread.run_sync(check)
+    tell(capsys, f"blocking client, {dialect.version}", server, start)
 
 
 @attrs.define(eq=False)

@@ -2,13 +2,16 @@
 
 import gc
 import os
+import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from random import Random
 
 import trio
 
-from mk9p.client import Client, changes, connect, requests, stored
+from mk9p.client import Client, attach, changes, connect, requests, stored
+from mk9p.client.blocking import open_blocking
 from mk9p.testing.replies import CONTENT, FILES
 from mk9p.tree import NOW, Change, Lock
 from tests.server.patience import SOON
@@ -95,6 +98,29 @@ async def _use_all_at_once(client: Client, r: Random, below: str) -> None:
     async with trio.open_nursery() as nursery:
         for _ in range(TASKS):
             nursery.start_soon(one)
+
+
+def use_blocking_for_a_while(address: str, r: Random, enough: Callable[[], bool]) -> None:
+    """Do as `use_for_a_while`, in this thread, without trio; raises AssertionError for what does not end."""
+    while not enough():
+        start = time.monotonic()
+        with suppress(OSError):
+            c = open_blocking(address, deadline=10 * PATIENCE)
+            try:
+                root, qid = c.run(c.within(10 * PATIENCE, partial(attach, c, "root")))
+                c.run(_all_at_once(Client(c, root, qid), r))
+            finally:
+                c.close()
+        assert time.monotonic() - start < SOON
+
+
+async def _all_at_once(client: Client, r: Random) -> None:
+    async def one() -> None:
+        for _ in range(30):
+            with suppress(OSError):
+                await client.connection.within(PATIENCE, partial(use, client, r))
+
+    await client.connection.side_by_side(TASKS, one)
 
 
 async def is_well(client: Client, below: str = "") -> None:
