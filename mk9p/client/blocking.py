@@ -94,12 +94,12 @@ class Blocking(Conversation):
 
     def run(self, work: Awaitable[T]) -> T:
         """Do what a coroutine says, waiting where it waits, and return what it returns. Raises RuntimeError where another is under way."""
-        steps = _steps(work)
         if not self._lock.acquire(blocking=False):
-            steps.close()
+            if isinstance(work, Coroutine):
+                work.close()
             raise RuntimeError(f"the connection to {self.address} is in use: one thread at a time")
         try:
-            return self._through(steps)
+            return self._through(_steps(work))
         finally:
             self._lock.release()
 
