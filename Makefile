@@ -1,9 +1,9 @@
-# `make demo` and `make test` need nothing but a Debian with Python 3.11, root and make: they install the rest, or say in one line what they may not.
+# `make demo` and `make test` need only a Debian with Python 3.11, root and make: they install the rest, or say in one line what they may not install.
 PYTHON ?= $(shell for p in /usr/bin/python3 python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
-# Debian packages: guests (qemu, busybox, zstd, gcc for user-mode Linux, iproute2 for its network), FUSE, and for the tests the strangers, and the
-# names of services that net/cs asks for
+# Debian packages: guests (qemu, busybox, zstd, gcc for user-mode Linux, iproute2 for its network), FUSE, and for the tests other people's clients and
+# servers, and the names of services that net/cs asks for
 GUESTS := qemu-system-x86 busybox-static zstd gcc libc6-dev iproute2 util-linux
 FUSE := fuse3 libfuse3-dev pkg-config gcc libc6-dev python3-dev
 STRANGERS := diod tshark curl dbench e2fsprogs acpica-tools netbase
@@ -39,14 +39,14 @@ test: setup
 	@sh .ci/packages $(STRANGERS)
 	@$(BIN)/python -m pytest -q
 
-# the same tests with as many frames, kills and kinds of nonsense as it takes to be sure: an hour or more
+# the same tests with many more frames, kills and kinds of nonsense: an hour or more
 soak: setup
 	@sh .ci/packages $(STRANGERS)
 	@MK9P_LONG=1 $(BIN)/python -m pytest -q
 
 check: setup lint types coverage test
 
-# the two rooms that everything else stands on are tested to the last branch
+# tests cover every branch of the two rooms that everything else uses
 coverage: setup
 	@$(BIN)/python -m coverage run --branch --data-file=.venv/coverage --source=mk9p.wire,mk9p.session -m pytest -q tests/wire tests/test_session.py
 	@$(BIN)/python -m coverage report --data-file=.venv/coverage --fail-under=100
@@ -64,7 +64,7 @@ bench: setup
 	@sh .ci/packages diod gcc libc6-dev
 	@$(BIN)/python -m tests.bench
 
-# a mount by FUSE beside sshfs
+# a FUSE mount beside sshfs
 bench-fuse: setup
 	@sh .ci/packages sshfs openssh-sftp-server
 	@$(BIN)/python -m tests.bench.fuse

@@ -1,8 +1,8 @@
-# place.sh ROOT OWN USER WITH PATH... -- COMMAND...: lay at ROOT what a guest may see of this machine, and run its emulator. In a mount namespace that is
-# the emulator's alone, which ends with it.
-# What is laid: the PATHs, read-only; of /etc what everybody may read; the other folders of / empty; and OWN, the guest's own place, as /.mk9p.
-# With a USER (a number) the emulator has nothing but this as its /, and again at /.see, and no rights; this wants a PID namespace, for its /proc. WITH
-# says what it needs there beside: tun; sockets: to use those that others have in OWN, whoever may.
+# place.sh ROOT OWN USER WITH PATH... -- COMMAND...: make at ROOT what a guest may see of this machine, and run its emulator. It runs in a mount
+# namespace that belongs to the emulator alone and ends with it.
+# ROOT gets the PATHs, read-only; those files of /etc that everybody may read; the other folders of /, empty; and OWN, the guest's own place, as /.mk9p.
+# With a USER (a number) the emulator has only this as its /, and again at /.see, and no rights; this needs a PID namespace, for its /proc. WITH says
+# what else it needs there: tun; sockets, to use those that others have in OWN, whatever their mode.
 set -e
 umask 022
 root=$1 own=$2 user=$3 with=$4; shift 4
@@ -30,16 +30,16 @@ while [ "$1" != -- ]; do
 done
 shift
 lay "$own" /.mk9p --rbind
-mount -o remount,bind,ro "$root/.mk9p"  # but for what is mounted in it
+mount -o remount,bind,ro "$root/.mk9p"  # except what is mounted in it
 [ ! -d "$own/agent" ] || mount --bind "$own/agent" "$root/.mk9p/agent"
 [ -n "$user" ] || exec "$@"
 mkdir "$root/.see"
-mount --rbind "$root" "$root/.see"  # without what follows, which is the emulator's alone
+mount --rbind "$root" "$root/.see"  # without what follows, which is only for the emulator
 for d in null zero urandom; do lay /dev/$d /dev/$d --bind; done
 mkdir -p "$root/dev/net" "$root/dev/shm" "$root/.old"
 mount -t tmpfs -o mode=1777 shm "$root/dev/shm"
 case " $with " in *" tun "*)
-	# of its own: the host's may be for root alone. Its tap is this user's
+	# a node of its own: the host's may be only for root. Its tap belongs to this user
 	mknod -m 600 "$root/dev/net/tun" c 10 200
 	chown "$user" "$root/dev/net/tun";;
 esac

@@ -1,8 +1,8 @@
 /* umlfp: lets Debian's linux.uml 6.1 run on CPUs whose XSAVE area is larger than UML's fixed buffer of 2696 bytes (AMX).
  *
  * UML keeps its processes' extended state by PTRACE_{GET,SET}REGSET(NT_X86_XSTATE) and dies with "ptrace set fp regs failed, errno = 14"
- * when it gives back less than the host's whole area. Loaded with LD_PRELOAD, this pads what is set and trims what is got; the AMX state, which lies
- * past UML's buffer, is marked as not in use (XSTATE_BV bits 17 and 18, at byte 512), so that its loss is consistent.
+ * when it gives back less than the host's whole area. Loaded with LD_PRELOAD, this library pads what UML sets and trims what it gets. The AMX state
+ * lies past UML's buffer, so it is marked as not in use (XSTATE_BV bits 17 and 18, at byte 512), and its loss is consistent.
  */
 #define _GNU_SOURCE
 #include <errno.h>

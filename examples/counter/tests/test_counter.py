@@ -1,4 +1,4 @@
-"""counter: what every tree must do, its page, and what belongs to it alone."""
+"""counter: what every tree must do, its page, and its own rules."""
 
 from importlib.resources import files
 

@@ -1,5 +1,5 @@
-# Run scripts for the host, one after the other. In: ID TIMEOUT BASE64, out: ID STATUS BASE64, a line each. Where there is a folder of the host ($dir, on
-# UML, whose ttys stop receiving after a burst) the script and its output are the files c and o in it, and only the short words go over the line.
+# Run scripts for the host, one after the other. In: ID TIMEOUT BASE64, out: ID STATUS BASE64, one line each. Where there is a folder of the host ($dir,
+# on UML, whose ttys stop receiving after a burst), the script and its output are the files c and o in it, and only the short words go over the line.
 cd /; export HOME=/root TERM=dumb; G=/run/guest B=$G/busybox X=$G; . $G/env
 if [ "$agent" = virtio ]; then
 	until [ -c "$p" ]; do for n in /sys/class/virtio-ports/*; do [ "$($B cat $n/name 2>/dev/null)" = agent ] && p=/dev/${n##*/}; done; done

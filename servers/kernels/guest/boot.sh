@@ -1,4 +1,4 @@
-# PID 1 of the running guest: what serves its tree, a shell on the console, the tests' agent; and an orderly end on SIGINT.
+# PID 1 of the running guest: it runs what serves the tree, a shell on the console, and the tests' agent, and ends in order on SIGINT.
 G=/run/guest; B=$G/busybox; . $G/env; cd /
 export HOME=/root TERM=linux USER=root PS1="$name# "
 down() {
@@ -13,4 +13,4 @@ if [ -e $G/serve ]; then
 	(while :; do /bin/sh $G/serve </dev/null; echo "mk9p: serve ended with status $?"; $B sleep 1; done) >/dev/console 2>&1 &
 fi
 echo "mk9p: $name has booted" >/dev/console
-while :; do $B sleep 86400 & wait $!; done   # the shell's wait reaps whatever is left to PID 1
+while :; do $B sleep 86400 & wait $!; done   # the shell's wait reaps the processes that PID 1 inherits
