@@ -31,7 +31,7 @@ HEAD: Final = Struct("<IBH").unpack_from  # size[4] type[1] tag[2]
 def answer(c: Connection) -> Request | None:
     """Answer complete requests; returns the first that waits. `more` tells that there was no time for the rest, or no room for their replies."""
     frames, out, runs, turns = c.frames, c.out, c.counts.runs, c.links.turns
-    tags, relays, asked = c.session.tags, c.relays, c.asked
+    tags, relays, asked, plans = c.session.tags, c.relays, c.asked, c.plans
     buf, view, most = frames.buf, frames.view, c.most
     reply: Any
     args: tuple[Any, ...] = ()
@@ -50,7 +50,7 @@ def answer(c: Connection) -> Request | None:
         while True:
             start = frames.head
             # with the first frame it was tried already
-            if relays and kind >= 0 and start < last and buf[start + 4] in PASSED:
+            if (relays or plans) and kind >= 0 and start < last and buf[start + 4] in PASSED:
                 if n:
                     runs.append((kind, n, end - first - late, c.out_size + c.gone - before))
                 kind, n = -1, 0

@@ -23,6 +23,7 @@ from mk9p.errors import is_errno
 from mk9p.server.across import Across, again, crossed
 from mk9p.server.asking import answered
 from mk9p.server.connection import Connection
+from mk9p.server.going import forward_walk
 from mk9p.server.hops import COUNT, WHEN, WHOSE, Alias, Asked, Far, Late, Own
 from mk9p.server.owed import came
 from mk9p.server.passing import deliver
@@ -30,7 +31,7 @@ from mk9p.server.tags import returned
 from mk9p.server.told import learned, listed
 from mk9p.server.turns import BLOCK
 from mk9p.wire import messages as m
-from mk9p.wire.roles import COUNTED, DATA, ENDS, PATH_AT, PLAIN
+from mk9p.wire.roles import COUNTED, CREATES, DATA, ENDS, OPENS, PATH_AT, PLAIN
 
 # As PATH_AT; -1 for replies that begin with a number that is looked at: of bytes that were asked for, or of an error.
 _PATH_AT: Final = [*PATH_AT]
@@ -46,7 +47,9 @@ _get32, _put32 = Struct("<I").unpack_from, Struct("<I").pack_into
 _get64, _put64 = Struct("<Q").unpack_from, Struct("<Q").pack_into
 
 
-PASSED: Final = PLAIN | ENDS  # what may go over in a block
+_OPENS: Final = OPENS - CREATES
+_WALK: Final = m.Twalk.type
+PASSED: Final = PLAIN | ENDS | _OPENS | {_WALK}  # what may go over in a block
 
 
 def forward(c: Connection) -> bool:
@@ -62,7 +65,7 @@ def forward(c: Connection) -> bool:
     stop = min(at + BLOCK, tail - 10)
     b, first, last, mark, since = None, at, -1, 0, counts.since << WHEN
     kind, run, n, known, least, most = -1, at, 0, 0, 11, 0
-    ends = False
+    ends = opens = False
     while at < stop:
         size, type_, tag, fid = _request(buf, at)
         if type_ != kind:
@@ -71,13 +74,23 @@ def forward(c: Connection) -> bool:
             kind, run, n, most = type_, at, 0, 0
             if type_ not in PASSED:
                 break
-            ends = type_ in ENDS
+            ends, opens = type_ in ENDS, type_ in _OPENS
             least = COUNTED.get(type_, 11)
             known = since | type_
         if not least <= size <= limit or size > tail - at:
             break
         if least > 11 and (count := _get32(buf, at + least - 4)[0]) != most:
             most, known = count, since | count << COUNT | type_
+        if type_ == _WALK:
+            if b is not None:
+                b.goes(buf, first, at)
+                b, last = None, -1
+            frames.head = at
+            if tag in asked or not forward_walk(c, tag, buf, at, at + size):
+                break
+            frames.head = at = at + size
+            n += 1
+            continue
         if fid != last:
             hop = relays.get(fid)
             if hop is None or hop.crossing or (there := hop.backend).link is None:
@@ -96,6 +109,9 @@ def forward(c: Connection) -> bool:
         if ends:
             del relays[fid]
             last = -1
+        elif opens:
+            asked[tag] = opening = Asked(there, type_, fid, hop)
+            opening.since = counts.since
         at += size
         n += 1
     if n:
@@ -134,7 +150,10 @@ def back(c: Connection, b: Far) -> None:
                 run, n, bad = at, 0, 0
                 if isinstance(known, Alias):
                     known = returned(c, tag, known, buf, at)
-                if isinstance(known, int):
+                if known.__class__ is Asked:
+                    kind = -1
+                    learned(c, b, known, type_, buf, at, at + size)
+                elif isinstance(known, int):
                     kind, right, most = known, (known & WHOSE) - base, known >> COUNT & 0xFFFFFFFF
                 elif (isinstance(known, Own) and known.backend is b) or (isinstance(known, Late) and b in known.owed):
                     kind = -1

@@ -110,7 +110,7 @@ class Connection(Party):
         self.moves: Moves = {}
         self.relays: dict[int, Hop] = {}  # fids that are another server's (relay.py)
         self.backends: dict[object, Far] = {}
-        self.plans: dict[tuple[Place, tuple[str, ...]], Plan] = {}  # walks that cross (crossing.py)
+        self.plans: dict[tuple[Place, bytes], Plan] = {}  # walks that have crossed
         self.asked: dict[int, Known] = {}  # what was passed on, by tag (blocks.py)
         self.choked: set[Far] = set()  # of these, the ones that take no more bytes: no further frame is read
         self.ready: deque[Request] = deque()  # requests that waited for others, and may run now

@@ -16,29 +16,27 @@ import errno
 from struct import Struct
 from typing import Any, Final
 
-from mk9p.auth import EXEC, Principal, may
+from mk9p.auth import Principal
 from mk9p.errors import NineError
-from mk9p.server.across import AGAIN, HEAD, QID, Across, General, mended
+from mk9p.server.across import AGAIN, HEAD, QID, General, mended
 from mk9p.server.asking import arrived, leave, walk
 from mk9p.server.connection import Connection, Reply
 from mk9p.server.exchange import reach
-from mk9p.server.fids import Fid, Place, qid
-from mk9p.server.foreseen import before_of, make_hop
+from mk9p.server.fids import Fid, Place
+from mk9p.server.foreseen import make_hop
+from mk9p.server.going import may_search, pass_on, there_now
 from mk9p.server.hops import ROOT, Far
 from mk9p.server.jobs import LATE
-from mk9p.server.plans import Lead, Plan
-from mk9p.server.tags import enter
-from mk9p.tree import Stat, settle
+from mk9p.server.plans import Lead, Plan, packed
+from mk9p.tree import settle
 from mk9p.tree.paths import NAME
 from mk9p.wire import MAXWELEM, Dialect
 from mk9p.wire import messages as m
 
 KEPT: Final = 256  # plans of a connection
 
-_put_qid: Final = Struct("<BIQ").pack
 _put_tag: Final = Struct("<H").pack_into
-_put_walk: Final = Struct("<IBHII").pack
-_WALK, _RWALK, _RLERROR = m.Twalk.type, m.Rwalk.type, m.Rlerror.type
+_RWALK, _RLERROR = m.Rwalk.type, m.Rlerror.type
 
 
 def cross(c: Connection, tag: int, old: Fid, newfid: int, names: tuple[str, ...], general: General) -> Any:
@@ -47,23 +45,25 @@ def cross(c: Connection, tag: int, old: Fid, newfid: int, names: tuple[str, ...]
     Raises EEXIST, ENOMEM, EMFILE.
     """
     place, who = old.place, old.who
-    plan = c.plans.get((place, names))
+    key = place, packed(names)
+    plan = c.plans.get(key)
     if plan is None or not plan.route.stands():
-        plan = _plan(c, place, names, who)
+        plan = _plan(c, place, names, who, general)
         if plan is None:
             return NotImplemented
-    if newfid >= ROOT or not _may(plan, who):
+        if len(c.plans) >= KEPT:
+            c.plans.clear()
+        c.plans[key] = plan
+    if newfid >= ROOT or not may_search(plan, who):
         return NotImplemented
-    if plan.route.certain and len(plan.leads) == 1:
-        lead = plan.leads[0]
-        b = c.backends.get(lead.key)
-        if b is not None and b.link is not None and newfid not in b.limbo and (b.dots or not lead.dots):
-            _pass(c, b, tag, newfid, names, plan, (general, old))
-            return LATE
-    return _wait(c, tag, old, newfid, names, plan, general)
+    b = there_now(c, plan, newfid)
+    if b is None:
+        return _wait(c, tag, old, newfid, plan)
+    pass_on(c, b, tag, newfid, plan, old)
+    return LATE
 
 
-def _plan(c: Connection, start: Place, names: tuple[str, ...], who: Principal) -> Plan | None:
+def _plan(c: Connection, start: Place, names: tuple[str, ...], who: Principal, general: General) -> Plan | None:
     """Return how a walk goes over; None if it does not."""
     if who.readonly or c.dialect is not Dialect.L or start.depth + len(names) > c.limits.depth:
         return None
@@ -83,10 +83,7 @@ def _plan(c: Connection, start: Place, names: tuple[str, ...], who: Principal) -
     )
     if any(len(lead.names) > MAXWELEM for lead in leads):
         return None
-    if len(c.plans) >= KEPT:
-        c.plans.clear()
-    plan = c.plans[start, names] = Plan(start, route, tuple(places), place, leads)
-    return plan
+    return Plan(start, names, general, route, tuple(places), place, leads)
 
 
 def _is_plain(name: str) -> bool:
@@ -94,60 +91,7 @@ def _is_plain(name: str) -> bool:
     return 0 < len(name) <= NAME and name not in (".", "..") and "/" not in name and "\0" not in name
 
 
-def _may(plan: Plan, who: Principal) -> bool:
-    """Tell whether a user may search the directories up to the mount point, and note their qids; False too if that can't be told at once."""
-    at, stats = plan.start, list[Stat]()
-    for place in plan.places:
-        if who.uid != 0 and not at.node.guards:
-            stat = at.node.stat()
-            if type(stat) is not Stat or not may(who, stat.mode, stat.uid, stat.gid, EXEC):
-                return False
-        if place is not plan.place:
-            stat = place.node.stat()
-            if type(stat) is not Stat:
-                return False
-            stats.append(stat)
-        at = place
-    if stats != plan.stats:
-        plan.stats = stats
-        plan.head = b"".join(_put_qid(*qid(place, stat)) for place, stat in zip(plan.places, stats, strict=False))
-    return True
-
-
-def _pass(
-    c: Connection,
-    b: Far,
-    tag: int,
-    newfid: int,
-    names: tuple[str, ...],
-    plan: Plan,
-    again: tuple[General, Fid],
-) -> None:
-    lead = plan.leads[0]
-    before = before_of(c, b, newfid)
-    hop = make_hop(c, b, newfid, plan.place, lead.rest, lead.node)
-    known = Across(b, newfid, hop, before, lead, plan.head, names, again)
-    known.since = c.counts.since
-    packed = lead.packed
-    frame: bytes | bytearray = _put_walk(15 + len(packed), _WALK, tag, ROOT, newfid) + packed
-    if tag in c.asked:  # it is owed an answer
-        frame = bytearray(frame)
-        enter(c, tag, known, frame, 0)
-    else:
-        c.asked[tag] = known
-    b.settle(c.frames.buf)
-    b.out.append(frame)
-
-
-async def _wait(
-    c: Connection,
-    tag: int,
-    old: Fid,
-    newfid: int,
-    names: tuple[str, ...],
-    plan: Plan,
-    general: General,
-) -> Reply:
+async def _wait(c: Connection, tag: int, old: Fid, newfid: int, plan: Plan) -> Reply:
     """Walk over by one lead after the other, as far as the first that has the next name."""
     own: bytes | None = None
     missing = 0
@@ -180,7 +124,7 @@ async def _wait(
         return bytes(frame[begins:])
     if missing == len(plan.leads):
         raise NineError(errno.ENOENT)
-    return await settle(general(c, tag, old, newfid, names))
+    return await settle(plan.general(c, tag, old, newfid, plan.names))
 
 
 def _enter(c: Connection, b: Far, newfid: int, plan: Plan, lead: Lead, frame: bytearray) -> None:

@@ -231,7 +231,7 @@ class Leader:
     def _requests(self, c: Connection) -> Request | None:
         """Answer the complete requests there are until the turn is over; returns the first that waits."""
         c.more = False
-        if c.relays and forward(c):
+        if (c.relays or c.plans) and forward(c):
             send(c)
             return None
         waiting = answer(c)

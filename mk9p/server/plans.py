@@ -1,6 +1,12 @@
-"""How a walk goes over that crosses into other servers (across.py): which they are, and what their answers become."""
+"""How walks go over that cross into other servers (across.py): which these are, and what their answers become.
 
-from typing import Final
+A client's walks are few, and said again and again: `k/k1/cpu/status` is read each second. So how one
+goes over is worked out once, and kept as long as the mount table stays as it is, by the bytes of its
+names. Nothing that a server has answered is in it.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
 
 import attrs
 
@@ -10,7 +16,7 @@ from mk9p.wire import Dialect, codec
 from mk9p.wire import messages as m
 
 _pack = codec(Dialect.L, m.Twalk.type).pack
-_NAMES: Final = 15  # size[4] type[1] tag[2] fid[4] newfid[4] come before the names
+NAMES: Final = 15  # size[4] type[1] tag[2] fid[4] newfid[4] come before the names
 
 
 @attrs.frozen(eq=False)
@@ -41,20 +47,29 @@ class Lead:
         put(self, "top", self.dots + len(above))
         put(self, "cut", self.top - self.known)
         put(self, "names", ("..",) * self.dots + above + self.rest)
-        put(self, "packed", _pack(0, 0, 0, self.names)[_NAMES:])
+        put(self, "packed", packed(self.names))
 
 
 @attrs.define(eq=False)
 class Plan:
-    """A walk from one place: its route, where the names of that lead, the last of which is `place`, and the servers behind it.
+    """A walk from one place: how it is done here, its route, where the names of that lead, the last
+    of which is `place`, and the servers behind it.
 
     `head` are the qids of the others, made when their files' status was `stats`.
     """
 
     start: Place
+    names: tuple[str, ...]
+    general: Callable[..., Any]
     route: Route
     places: tuple[Place, ...]
     place: Place
     leads: tuple[Lead, ...]
     stats: list[Stat] = attrs.field(factory=list)
     head: bytes = b""
+
+
+def packed(names: tuple[str, ...]) -> bytes:
+    """Return names as a Twalk has them."""
+    data: bytes = _pack(0, 0, 0, names)[NAMES:]
+    return data

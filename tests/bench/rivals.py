@@ -113,14 +113,14 @@ def walked(behind: Rival, root: Path, cpu: int) -> Iterator[list[Rival]]:
     with tempfile.NamedTemporaryFile("w") as script:
         script.write(
             f"mount unix!{behind.address} /k/k1\nbind /k/k1/cpu /n/b1/cpu\nbind /k/k1/cpu /n/u1/cpu\n"
-            f"bind -a /k/k1/k /n/u1/cpu\nmount -r unix!{behind.address} /g/k1\n"
+            f"bind -a /k/k1 /n/u1/cpu\nmount -r unix!{behind.address} /g/k1\n"
         )
         script.flush()
         argv = [sys.executable, "-m", "mk9p", "compose", "--trust", "-l", f"unix!{path}", script.name]
         with _on_path("walked", argv, path, "/", cpu) as rival:
             pids = (*rival.pids, *behind.pids)
             yield [
-                attrs.evolve(behind, name="direct", small="k/k1/cpu/status"),
+                attrs.evolve(behind, name="direct", small="cpu/status"),
                 *(
                     attrs.evolve(rival, name=name, pids=pids, small=f"{place}/cpu/status")
                     for name, place in {"mounted": "k/k1", "bound": "n/b1", "union": "n/u1", "general": "g/k1"}.items()

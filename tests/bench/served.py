@@ -34,7 +34,6 @@ def plain() -> Dir:
         {
             "small": Text(SMALL, ignore, mode=0o666),
             "cpu": status,
-            "k": Dir({"k1": Dir({"cpu": status})}),
             "big": Block(read, size=lambda: BIG, mode=0o444),
             "wbig": Block(read, write, size=lambda: BIG, truncate=lambda length: None, mode=0o666),
         }
