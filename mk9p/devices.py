@@ -5,6 +5,7 @@ A device is a directory in sysfs, and its name is the kernel's. This module keep
 
 import errno
 import os
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,9 +14,10 @@ import trio
 
 from mk9p.errors import NineError
 from mk9p.sysfs import link, names, put, refused
-from mk9p.tree import Log
+from mk9p.tree import Log, join
+from mk9p.uevents import Uevent
 
-__all__ = ["Present", "change", "changing", "driver_of", "identity", "rebind", "release"]
+__all__ = ["Bus", "Present", "bound", "change", "changing", "identity", "rebind", "release", "there"]
 
 
 @attrs.define(eq=False)
@@ -68,6 +70,13 @@ def identity(path: str) -> object:
         return None
 
 
+def there(name: str, base: str) -> str:
+    """Return the directory of a device; raises ENODEV if the device is gone."""
+    if not os.path.exists(base):
+        raise NineError(errno.ENODEV, f"{name} is gone")
+    return base
+
+
 def change(path: str, value: object, failure: str) -> None:
     """Write a value to a file of the kernel; raises its refusal as `failure: why`."""
     try:
@@ -114,9 +123,65 @@ def release(name: str, place: str) -> None:
         put(f"{place}/driver/unbind", name)
 
 
-def driver_of(bus: str, name: str) -> str:
-    """Return the directory of a driver; raises ENOENT with the drivers that exist."""
-    place = f"{bus}/drivers/{name}"
-    if "/" in name or name in (".", "..") or not os.path.isdir(place):
-        raise NineError(errno.ENOENT, f"no driver {name}; there are: {' '.join(sorted(names(f'{bus}/drivers')))}")
-    return place
+@attrs.define(eq=False)
+class Bus:
+    """The devices of one bus of the kernel whose /sys is below `root`: `kind` is the bus's name there, and names of devices match `named`.
+
+    `words` says more of a device that came. `events` has what comes and goes, and which driver is bound.
+    """
+
+    root: str
+    kind: str
+    named: re.Pattern[str]
+    words: Callable[[str], Iterable[object]] = lambda _: ()
+    events: Log = attrs.field(factory=Log, init=False)
+    present: Present = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.present = Present(self.names, self.events, self.words)
+
+    @property
+    def place(self) -> str:
+        """The bus's directory."""
+        return f"{self.root}/sys/bus/{self.kind}"
+
+    def base(self, name: str) -> str:
+        """Return the directory of a device."""
+        return f"{self.place}/devices/{name}"
+
+    def names(self) -> list[str]:
+        """Return the devices that there are, in order."""
+        return sorted(filter(self.named.fullmatch, names(f"{self.place}/devices")))
+
+    def key(self, name: str) -> object:
+        """Return what tells a device from an earlier one of its name; None if there is none."""
+        return identity(self.base(name)) if self.named.fullmatch(name) else None
+
+    def driver(self, name: str) -> str:
+        """Return the directory of a driver; raises ENOENT with the drivers that there are."""
+        place = f"{self.place}/drivers/{name}"
+        if "/" in name or name in (".", "..") or not os.path.isdir(place):
+            there_are = " ".join(sorted(names(f"{self.place}/drivers")))
+            raise NineError(errno.ENOENT, f"no driver {name}; there are: {there_are}")
+        return place
+
+    def told(self, uevent: Uevent) -> None:
+        """Take a uevent: devices come and go, and so do drivers of a device or of a part of one."""
+        if uevent.subsystem != self.kind:
+            return
+        name = uevent.name
+        if uevent.action == "bind":
+            self.events.emit("bind", name, uevent.values.get("DRIVER") or link(f"{self.base(name)}/driver"))
+        elif uevent.action == "unbind":
+            self.events.emit("unbind", name)
+        elif self.named.fullmatch(name):
+            if uevent.action == "add":
+                self.present.came(name)
+            elif uevent.action == "remove":
+                self.present.went(name)
+
+
+def bound(base: str) -> str:
+    """Return the ctl line by which the device at `base` has the driver that it has."""
+    driver = link(f"{base}/driver")
+    return "unbind\n" if driver == "-" else join(["bind", driver]) + "\n"

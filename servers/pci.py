@@ -15,12 +15,11 @@ from typing import Any, Final
 import attrs
 
 from mk9p import uevents
-from mk9p.devices import Present, changing, driver_of, identity, rebind, release
+from mk9p.devices import Bus, bound, changing, rebind, release, there
 from mk9p.errors import NineError
 from mk9p.ktext import split_lines, split_words
-from mk9p.sysfs import link, names, put, text
-from mk9p.tree import Block, Ctl, Dir, Lazy, Log, Node, Text, fields, join
-from mk9p.uevents import Uevent
+from mk9p.sysfs import link, put, text
+from mk9p.tree import Block, Ctl, Dir, Lazy, Node, Text, fields, join
 
 SLOT: Final = re.compile(r"[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 _FLAGS: Final = ((0x100, "io"), (0x200, "mem"), (0x2000, "prefetch"), (0x100000, "64bit"))  # include/linux/ioport.h
@@ -29,41 +28,22 @@ _FLAGS: Final = ((0x100, "io"), (0x200, "mem"), (0x2000, "prefetch"), (0x100000,
 @asynccontextmanager
 async def tree(*, root: str = "/") -> AsyncIterator[Dir]:
     """Serve the PCI devices of the kernel whose /sys is below `root`."""
-    devices = Devices(root.rstrip("/"))
-    async with uevents.told(devices.told, devices.present.look, root=root):
-        yield devices.tree()
+    bus = Devices(root.rstrip("/"), "pci", SLOT)
+    async with uevents.told(bus.told, bus.present.look, root=root):
+        yield bus.tree()
 
 
-@attrs.define(eq=False)
-class Devices:
+class Devices(Bus):
     """The PCI devices of one kernel."""
-
-    root: str
-    events: Log = attrs.field(factory=Log, init=False)
-    present: Present = attrs.field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self.present = Present(self.slots, self.events)
-
-    @property
-    def bus(self) -> str:
-        return f"{self.root}/sys/bus/pci"
 
     def tree(self) -> Dir:
         return Dir(
             {"ctl": Ctl({"rescan": self.rescan}), "status": Text(self.status), "events": self.events},
-            Lazy(self.slots, self.device, key=self.key),
+            Lazy(self.names, self.device, key=self.key),
         )
 
-    def slots(self) -> list[str]:
-        return sorted(filter(SLOT.fullmatch, names(f"{self.bus}/devices")))
-
-    def key(self, slot: str) -> object:
-        return identity(f"{self.bus}/devices/{slot}") if SLOT.fullmatch(slot) else None
-
     def device(self, slot: str) -> Node:
-        base = f"{self.bus}/devices/{slot}"
-        device = Device(slot, base, self.bus)
+        device = Device(slot, self.base(slot), self)
         words: dict[str, Callable[..., Any]] = {
             "bind": device.bind,
             "unbind": device.unbind,
@@ -80,30 +60,16 @@ class Devices:
 
     async def rescan(self) -> None:
         """Look for devices on all buses."""
-        await changing(partial(put, f"{self.bus}/rescan", "1"), "the buses cannot be rescanned")
+        await changing(partial(put, f"{self.place}/rescan", "1"), "the buses cannot be rescanned")
 
     def status(self) -> str:
         """Return a line for each device: SLOT VENDOR:DEVICE CLASS DRIVER."""
         lines = []
-        for slot in self.slots():
-            base = f"{self.bus}/devices/{slot}"
+        for slot in self.names():
+            base = self.base(slot)
             ids = f"{_hex(base, 'vendor')}:{_hex(base, 'device')}"
             lines.append(join([slot, ids, _hex(base, "class"), link(f"{base}/driver")]) + "\n")
         return "".join(lines)
-
-    def told(self, uevent: Uevent) -> None:
-        """Take a uevent: devices come and go, drivers are bound and unbound."""
-        if uevent.subsystem != "pci" or SLOT.fullmatch(uevent.name) is None:
-            return
-        slot = uevent.name
-        if uevent.action == "add":
-            self.present.came(slot)
-        elif uevent.action == "remove":
-            self.present.went(slot)
-        elif uevent.action == "bind":
-            self.events.emit("bind", slot, uevent.values.get("DRIVER") or link(f"{self.bus}/devices/{slot}/driver"))
-        elif uevent.action == "unbind":
-            self.events.emit("unbind", slot)
 
 
 @attrs.frozen(eq=False)
@@ -112,16 +78,13 @@ class Device:
 
     slot: str
     base: str
-    bus: str
+    bus: Bus
 
     def settings(self) -> str:
-        driver = link(f"{self.base}/driver")
-        return "unbind\n" if driver == "-" else join(["bind", driver]) + "\n"
+        return bound(self.base)
 
     def status(self) -> str:
-        base = self.base
-        if not os.path.exists(base):
-            raise NineError(errno.ENODEV, f"{self.slot} is gone")
+        base = there(self.slot, self.base)
         subsystem = f"{_hex(base, 'subsystem_vendor')}:{_hex(base, 'subsystem_device')}"
         values = {
             "slot": self.slot,
@@ -181,7 +144,7 @@ class Device:
         await changing(partial(put, f"{self.base}/remove", "1"), f"{self.slot} cannot be removed")
 
     def _bind(self, driver: str) -> None:
-        place, override = driver_of(self.bus, driver), text(f"{self.base}/driver_override", "(null)")
+        place, override = self.bus.driver(driver), text(f"{self.base}/driver_override", "(null)")
         try:
             rebind(self.slot, self.base, place, partial(put, f"{self.base}/driver_override"))
         finally:

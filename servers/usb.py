@@ -17,12 +17,11 @@ from typing import Any, Final, Literal
 import attrs
 
 from mk9p import uevents
-from mk9p.devices import Present, changing, driver_of, identity, rebind, release
+from mk9p.devices import Bus, bound, changing, rebind, release, there
 from mk9p.errors import NineError
 from mk9p.ktext import split_words
 from mk9p.sysfs import link, names, put, text
-from mk9p.tree import Block, Ctl, Dir, Lazy, Log, Node, Text, fields, join
-from mk9p.uevents import Uevent
+from mk9p.tree import Block, Ctl, Dir, Lazy, Node, Text, fields, join
 
 NAME: Final = re.compile(r"usb\d+|\d+-\d+(\.\d+)*")
 INTERFACE: Final = re.compile(r"[^:]+:\d+\.\d+")
@@ -34,41 +33,26 @@ _WHOLE: Final = "usb"  # the driver of a device as a whole, which configures it
 @asynccontextmanager
 async def tree(*, root: str = "/") -> AsyncIterator[Dir]:
     """Serve the USB devices of the kernel whose /sys and /dev are below `root`."""
-    devices = Devices(root.rstrip("/"))
-    async with uevents.told(devices.told, devices.present.look, root=root):
-        yield devices.tree()
+    bus = Devices(root.rstrip("/"))
+    async with uevents.told(bus.told, bus.present.look, root=root):
+        yield bus.tree()
 
 
-@attrs.define(eq=False)
-class Devices:
+class Devices(Bus):
     """The USB devices of one kernel."""
 
-    root: str
-    events: Log = attrs.field(factory=Log, init=False)
-    present: Present = attrs.field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self.present = Present(self.names, self.events, lambda name: [self.ids(name)])
-
-    @property
-    def bus(self) -> str:
-        return f"{self.root}/sys/bus/usb"
+    def __init__(self, root: str) -> None:
+        super().__init__(root, "usb", NAME, lambda name: [self.ids(name)])
 
     def tree(self) -> Dir:
         return Dir({"status": Text(self.status), "events": self.events}, Lazy(self.names, self.device, key=self.key))
 
-    def names(self) -> list[str]:
-        return sorted(filter(NAME.fullmatch, names(f"{self.bus}/devices")))
-
-    def key(self, name: str) -> object:
-        return identity(f"{self.bus}/devices/{name}") if NAME.fullmatch(name) else None
-
     def ids(self, name: str) -> str:
-        base = f"{self.bus}/devices/{name}"
+        base = self.base(name)
         return f"{said(f'{base}/idVendor')}:{said(f'{base}/idProduct')}"
 
     def device(self, name: str) -> Node:
-        device = Device(name, f"{self.bus}/devices/{name}", self.bus, f"{self.root}/dev/bus/usb")
+        device = Device(name, self.base(name), self, f"{self.root}/dev/bus/usb")
         words: dict[str, Callable[..., Any]] = {
             "bind": device.bind,
             "unbind": device.unbind,
@@ -87,25 +71,10 @@ class Devices:
         """Return a line for each device: NAME VENDOR:PRODUCT SPEED 'WORDS'; the words are what the device says it is."""
         lines = []
         for name in self.names():
-            base = f"{self.bus}/devices/{name}"
+            base = self.base(name)
             words = " ".join(word for key in ("manufacturer", "product") if (word := said(f"{base}/{key}", "")))
             lines.append(join([name, self.ids(name), said(f"{base}/speed"), words or "-"]) + "\n")
         return "".join(lines)
-
-    def told(self, uevent: Uevent) -> None:
-        """Take a uevent: devices come and go, and so do drivers of a device or of one of its interfaces."""
-        if uevent.subsystem != "usb":
-            return
-        name = uevent.name
-        if uevent.values.get("DEVTYPE") == "usb_device":
-            if uevent.action == "add":
-                self.present.came(name)
-            elif uevent.action == "remove":
-                self.present.went(name)
-        if uevent.action == "bind":
-            self.events.emit("bind", name, uevent.values.get("DRIVER") or link(f"{self.bus}/devices/{name}/driver"))
-        elif uevent.action == "unbind":
-            self.events.emit("unbind", name)
 
 
 @attrs.frozen(eq=False)
@@ -114,22 +83,20 @@ class Device:
 
     name: str
     base: str
-    bus: str
+    bus: Bus
     files: str
 
     def interfaces(self) -> list[str]:
         return sorted(filter(INTERFACE.fullmatch, names(self.base)))
 
     def settings(self) -> str:
-        driver = link(f"{self.base}/driver")
-        return f"power {'on' if said(f'{self.base}/authorized', '1') != '0' else 'off'}\n" + (
-            "unbind\n" if driver == "-" else join(["bind", driver]) + "\n"
-        )
+        return f"power {self.powered()}\n" + bound(self.base)
+
+    def powered(self) -> str:
+        return "on" if said(f"{self.base}/authorized", "1") != "0" else "off"
 
     def status(self) -> str:
-        base = self.base
-        if not os.path.exists(base):
-            raise NineError(errno.ENODEV, f"{self.name} is gone")
+        base = there(self.name, self.base)
         values = {
             "name": self.name,
             "vendor": said(f"{base}/idVendor"),
@@ -144,7 +111,7 @@ class Device:
             "bus": said(f"{base}/busnum"),
             "address": said(f"{base}/devnum"),
             "configuration": said(f"{base}/bConfigurationValue"),
-            "power": "on" if said(f"{base}/authorized", "1") != "0" else "off",
+            "power": self.powered(),
             "milliamps": said(f"{base}/bMaxPower").removesuffix("mA"),
         }
         return fields(values) + "".join(self.of_interfaces())
@@ -183,7 +150,7 @@ class Device:
         await changing(authorize, f"{self.name} cannot be switched {how}")
 
     def _bind(self, driver: str) -> None:
-        place = driver_of(self.bus, driver)
+        place = self.bus.driver(driver)
         if driver == _WHOLE:
             if not os.path.exists(f"{self.base}/driver"):
                 put(f"{place}/bind", self.name)

@@ -21,6 +21,7 @@ from mk9p.tree.dirs import Dir
 from mk9p.tree.files import File
 from mk9p.tree.node import Handle, Maybe, Node, Open, settle
 from mk9p.tree.qids import PLACE
+from mk9p.tree.through import ThroughHandle
 from mk9p.tree.words import word
 
 # conversations of one directory at once: each may hold a process or a socket, and a table must have an end
@@ -173,47 +174,40 @@ class _Clone(File):
         return self.owner.start(self.owner.new, how)
 
 
-class CtlOfNew(Handle):
+class CtlOfNew(ThroughHandle):
     """The ctl that opening clone gives. A read of it tells the `name` of what is new, until somebody writes to it; closing it calls `release`."""
 
     def __init__(self, ctl: Handle, name: str, release: Callable[[], Maybe[None]]) -> None:
-        self.ctl, self.release = ctl, release
+        super().__init__(ctl)
+        self.release = release
         self.name = f"{name}\n".encode()
         self.wrote = False
 
     def read(self, offset: int, count: int) -> Maybe[Buffer]:
         if not self.wrote or offset < len(self.name):
             return self.name[offset : offset + count]
-        return self.ctl.read(offset, count)
+        return super().read(offset, count)
 
     def write(self, offset: int, data: memoryview) -> Maybe[int]:
         self.wrote = True
-        return self.ctl.write(offset, data)
+        return super().write(offset, data)
 
     def change(self, change: Change) -> Maybe[None] | None:
         return None if change.only_truncates else super().change(change)
 
     async def close(self) -> None:
-        await settle(self.ctl.close())
+        await settle(super().close())
         await settle(self.release())
 
 
-class _CtlOfCall(Handle):
+class _CtlOfCall(ThroughHandle):
     """The ctl that opening `listen` gives. The client walked to it through the listener, which the server releases when the ctl is closed: this
     class makes up for that."""
 
     def __init__(self, ctl: Handle, through: _Numbered) -> None:
-        self.ctl, self.through = ctl, through
-
-    def read(self, offset: int, count: int) -> Maybe[Buffer]:
-        return self.ctl.read(offset, count)
-
-    def write(self, offset: int, data: memoryview) -> Maybe[int]:
-        return self.ctl.write(offset, data)
-
-    def change(self, change: Change) -> Maybe[None] | None:
-        return self.ctl.change(change)
+        super().__init__(ctl)
+        self.through = through
 
     async def close(self) -> None:
         self.through.hold()
-        await settle(self.ctl.close())
+        await settle(super().close())

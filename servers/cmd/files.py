@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from mk9p.errors import NineError
-from mk9p.tree import Buffer, Change, Ctl, Handle, Maybe, Open, settle
+from mk9p.tree import Ctl, Handle, Maybe, Open, ThroughHandle, settle
 
 if TYPE_CHECKING:
     from mk9p.servers.cmd.command import Command
@@ -117,21 +117,13 @@ class CountedCtl(Ctl):
         return _Counted(handle, self)
 
 
-class _Counted(Handle):
+class _Counted(ThroughHandle):
     def __init__(self, handle: Handle, ctl: CountedCtl) -> None:
-        self.handle, self.ctl = handle, ctl
-
-    def read(self, offset: int, count: int) -> Maybe[Buffer]:
-        return self.handle.read(offset, count)
-
-    def write(self, offset: int, data: memoryview) -> Maybe[int]:
-        return self.handle.write(offset, data)
-
-    def change(self, change: Change) -> Maybe[None] | None:
-        return self.handle.change(change)
+        super().__init__(handle)
+        self.ctl = ctl
 
     async def close(self) -> None:
-        await settle(self.handle.close())
+        await settle(super().close())
         self.ctl.opens["ctl"] -= 1
         if not self.ctl.opens["ctl"]:
             self.ctl.closed("ctl")

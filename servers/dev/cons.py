@@ -24,9 +24,8 @@ from typing import Any, Literal
 import trio
 
 from mk9p.errors import NineError
-from mk9p.ktext import split_words
-from mk9p.terminals import CC, IFLAG, LFLAG, attributes
-from mk9p.tree import Buffer, Change, Ctl, Handle, Maybe, Open, Stat, settle
+from mk9p.terminals import CC, IFLAG, LFLAG, attributes, user
+from mk9p.tree import Ctl, Handle, Maybe, Open, ThroughHandle, settle
 
 HISTORY = 256
 _CHUNK = 4096
@@ -50,8 +49,8 @@ class Console:
         if not self.holders:
             fd = os.open(self.path, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
             try:
-                if user := self.user(fd):
-                    raise NineError(errno.EBUSY, f"console input belongs to {user}")
+                if owner := self.user(fd):
+                    raise NineError(errno.EBUSY, f"console input belongs to {owner}")
             except BaseException:
                 os.close(fd)
                 raise
@@ -72,18 +71,7 @@ class Console:
         """
         if not os.isatty(fd):
             return None  # a made-up console may be a pipe or a file, which controls nobody
-        device = int.from_bytes(fcntl.ioctl(fd, _TIOCGDEV, bytes(4)), sys.byteorder)
-        proc = os.path.join(self.root, "proc")
-        for pid in filter(str.isdecimal, os.listdir(proc)):
-            try:
-                with open(os.path.join(proc, pid, "stat"), "rb") as file:
-                    stat = file.read()
-            except (FileNotFoundError, ProcessLookupError):
-                continue  # it ended after it was listed
-            name, fields = stat.partition(b"(")[2].rpartition(b")")[0], split_words(stat.rpartition(b")")[2])
-            if int(fields[4]) & 0xFFFFFFFF == device:
-                return f"{name.decode(errors='replace')} (process {pid})"
-        return None
+        return user(int.from_bytes(fcntl.ioctl(fd, _TIOCGDEV, bytes(4)), sys.byteorder), self.root)
 
     async def fill(self) -> None:
         """Wait for input and add it as one message. If cancelled, it has read nothing."""
@@ -220,24 +208,13 @@ class Consctl(Ctl):
             self.console.release()
 
 
-class _Held(Handle):
+class _Held(ThroughHandle):
     """An open ctl that reports when it is closed."""
 
     def __init__(self, handle: Handle, ctl: Consctl) -> None:
-        self.handle, self.ctl = handle, ctl
-
-    def read(self, offset: int, count: int) -> Maybe[Buffer]:
-        return self.handle.read(offset, count)
-
-    def write(self, offset: int, data: memoryview) -> Maybe[int]:
-        return self.handle.write(offset, data)
-
-    def stat(self) -> Maybe[Stat] | None:
-        return self.handle.stat()
-
-    def change(self, change: Change) -> Maybe[None] | None:
-        return self.handle.change(change)
+        super().__init__(handle)
+        self.ctl = ctl
 
     async def close(self) -> None:
-        await settle(self.handle.close())
+        await settle(super().close())
         self.ctl.closed()

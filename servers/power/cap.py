@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 import attrs
 
-from mk9p.devices import change
+from mk9p.devices import change, there
 from mk9p.errors import NineError
 from mk9p.sysfs import names, text
 from mk9p.tree import join
@@ -48,8 +48,7 @@ class Cap:
         return join([f"cap/{self.name}", "cap", limit, "uW", self.enabled(), zone]) + "\n" if zone != "-" else ""
 
     def status(self) -> str:
-        if not os.path.exists(self.base):
-            raise NineError(errno.ENODEV, f"{self.name} is gone")
+        there(self.name, self.base)
         lines = [f"name {self.name}\n", f"zone {self.zone()}\n", f"state {self.enabled()}\n"]
         for name, file in self.constraints().items():
             what = ("power_limit_uw", "time_window_us", "min_power_uw", "max_power_uw")

@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 import attrs
 
-from mk9p.devices import change
+from mk9p.devices import change, there
 from mk9p.errors import NineError
 from mk9p.ktext import split_words
 from mk9p.sysfs import text
@@ -46,8 +46,7 @@ class Policy:
         return join([f"cpufreq/{self.name}", "cpufreq", frequency, "kHz", governor, driver]) + "\n"
 
     def status(self) -> str:
-        if not os.path.exists(self.base):
-            raise NineError(errno.ENODEV, f"{self.name} is gone")
+        there(self.name, self.base)
         return fields({"name": self.name} | {key: text(f"{self.base}/{file}", "-") for key, file in _STATUS.items()})
 
     def settings(self) -> str:

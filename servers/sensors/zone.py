@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 import attrs
 
-from mk9p.devices import change
+from mk9p.devices import change, there
 from mk9p.errors import NineError
 from mk9p.ktext import split_words
 from mk9p.sysfs import link, names, text
@@ -38,7 +38,7 @@ class Zone:
         return [join([self.name, "temp", "temp", value, "mC", kind, "-"]) + "\n"]
 
     def status(self) -> str:
-        base = _there(self.name, self.base)
+        base = there(self.name, self.base)
         values = {key: text(f"{base}/{key}", "-") for key in ("type", "temp", "mode", "policy")}
         values["policies"] = text(f"{base}/available_policies", "-")
         lines = [fields({"name": self.name, **values})]
@@ -97,7 +97,7 @@ class Cooler:
         return [join([self.name, "state", "cooling", value, "-", kind, "-"]) + "\n"]
 
     def status(self) -> str:
-        base = _there(self.name, self.base)
+        base = there(self.name, self.base)
         values = {"type": "type", "state": "cur_state", "max": "max_state"}
         return fields({"name": self.name} | {key: text(f"{base}/{file}", "-") for key, file in values.items()})
 
@@ -107,14 +107,7 @@ class Cooler:
 
     def state(self, n: int) -> None:
         """Cool as much as state `n` says: 0 is not at all. The zone's policy may change it again."""
-        most = text(f"{_there(self.name, self.base)}/max_state")
+        most = text(f"{there(self.name, self.base)}/max_state")
         if most.isdecimal() and not 0 <= n <= int(most):
             raise NineError(errno.EINVAL, f"{self.name} has states 0 to {most}")
         change(f"{self.base}/cur_state", n, f"{self.name} cannot be in state {n}")
-
-
-def _there(name: str, base: str) -> str:
-    """Return the directory `base`; raises ENODEV if it is gone."""
-    if not os.path.exists(base):
-        raise NineError(errno.ENODEV, f"{name} is gone")
-    return base

@@ -11,14 +11,14 @@ The rules:
 
 import errno
 import os
+from functools import partial
 from typing import Any, Final
 
 import attrs
 import trio
 
 from mk9p.errors import NineError
-from mk9p.servers.tty.users import user
-from mk9p.terminals import CC, FLOW, IFLAG, LFLAG, OFLAG, attributes, raw
+from mk9p.terminals import CC, FLOW, IFLAG, LFLAG, OFLAG, attributes, raw, user
 from mk9p.tree import Node, Open
 from mk9p.wire import L_EXCL
 
@@ -91,7 +91,7 @@ class Line:
         async with self.turn:
             if self.fd < 0:
                 device = os.stat(self.path).st_rdev
-                other = await trio.to_thread.run_sync(user, device, self.root)
+                other = await trio.to_thread.run_sync(partial(user, device, self.root, opened=True))
                 if other is not None:
                     return other
                 fd = await trio.to_thread.run_sync(self.opened, os.O_RDWR)

@@ -14,7 +14,7 @@ from mk9p.compose.table import Table
 from mk9p.compose.through import Shown, Through
 from mk9p.compose.union import Composed
 from mk9p.errors import NineError
-from mk9p.tree import Change, Dir, Handle, Node, Open, Way, settle
+from mk9p.tree import Change, Dir, Handle, Node, Open, ThroughHandle, Way, settle
 from mk9p.tree.qids import Foreign
 from mk9p.wire import QTDIR, QTSYMLINK
 
@@ -213,17 +213,34 @@ def test_no_exemption_is_kept_that_is_not_needed(cls: type[Node]) -> None:
     assert not exempt.keys() & said
 
 
-def test_an_open_file_of_a_tree_that_is_read_only_is_as_it_is_but_for_changes() -> None:
+def test_whatever_an_open_file_can_be_asked_is_asked_of_what_is_shown() -> None:
     handle = OddHandle()
     assert not [name for name in data(Handle) if getattr(handle, name) == getattr(Handle, name)], "all are odd"
-    shown = _ReadOnlyHandle(handle)
-    assert names(Handle) - data(Handle) <= names(_ReadOnlyHandle)
-    assert {name for name in data(Handle) if getattr(shown, name) != getattr(handle, name)} == {"truncates"}
+    shown = ThroughHandle(handle)
+    assert names(Handle) - data(Handle) <= names(ThroughHandle)
+    assert not [name for name in data(Handle) if getattr(shown, name) != getattr(handle, name)]
     handle.locks = 4
     assert shown.locks == 4
     keeper: Any = object()
     shown.keeper = keeper
     assert handle.keeper is keeper
+
+
+def test_a_handle_that_closes_in_its_own_way_is_not_prompt() -> None:
+    class Waits(ThroughHandle):
+        async def close(self) -> None:
+            pass
+
+    assert not Waits(OddHandle()).prompt
+
+
+def test_an_open_file_of_a_tree_that_is_read_only_is_as_it_is_but_for_changes() -> None:
+    shown = _ReadOnlyHandle(OddHandle())
+    assert not shown.truncates
+    for refused in (lambda: shown.write(0, memoryview(b"")), lambda: shown.change(Change())):
+        with pytest.raises(NineError) as error:
+            refused()
+        assert error.value.errno == errno.EROFS
 
 
 def test_a_union_keeps_marks_if_all_parts_do_and_guards_itself_if_it_is_one() -> None:

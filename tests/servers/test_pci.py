@@ -119,7 +119,7 @@ async def test_words_reach_sysfs_and_refusals_are_said(root: Path) -> None:
 
 
 async def test_what_the_kernel_tells_becomes_events(root: Path) -> None:
-    devices = Devices(str(root))
+    devices = Devices(str(root), "pci", SLOT)
 
     def told(action: str, slot: str, **values: str) -> None:
         devices.told(Uevent(action, f"/devices/pci0000:00/{slot}", {"SUBSYSTEM": "pci"} | values))

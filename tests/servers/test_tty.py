@@ -18,7 +18,7 @@ import trio
 from mk9p.client import Client
 from mk9p.servers.tty import tree
 from mk9p.servers.tty.line import HISTORY
-from mk9p.servers.tty.users import user
+from mk9p.terminals import user
 from mk9p.testing import check_tree, mounted
 from tests.server.patience import SOON
 from tests.servers.trees import fails, plant
@@ -267,7 +267,7 @@ async def test_a_line_that_a_program_uses_is_not_read_but_written_to(tmp_path: P
                 await file.write(b"wall")
                 assert await arrived(wire.fd, 4) == b"wall"
                 assert termios.tcgetattr(wire.fd)[3] & termios.ECHO  # it was left as it was
-        assert str(shell.pid) in str(user(os.stat(wire.path).st_rdev, "/"))
+        assert str(shell.pid) in str(user(os.stat(wire.path).st_rdev, "/", opened=True))
     finally:
         shell.communicate()
 
