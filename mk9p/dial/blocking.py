@@ -129,24 +129,9 @@ def _new_socket(dial: Dial, family: int, deadline: float) -> socket.socket:
 
 def in_thread(dial: Dial, work: Callable[[], T], deadline: float) -> T:
     """Run slow work in a thread, inside the network namespace if there is one. At the deadline the thread is left to end by itself."""
-    import threading
+    from mk9p.dial.netns import inside, threaded
 
-    from mk9p.dial.netns import inside
-
-    done: list[T] = []
-    failed: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            done.append(work() if dial.netns is None else inside(dial, work))
-        except BaseException as error:  # carried to the thread that waits
-            failed.append(error)
-
-    thread = threading.Thread(target=run, name="mk9p-dial", daemon=True)
-    thread.start()
-    thread.join(_rest(deadline))
-    if failed:
-        raise failed[0]
-    if not done:
-        raise Late
-    return done[0]
+    try:
+        return threaded(work if dial.netns is None else lambda: inside(dial, work), _rest(deadline))
+    except TimeoutError:
+        raise Late from None

@@ -4,6 +4,7 @@ A socket belongs to the namespace its thread was in when it was made, for good: 
 one thread, so the work is done by a thread made for it that ends after: one of trio's pool would need to be moved back, and could fail to be.
 """
 
+import errno
 import os
 import socket
 import sys
@@ -39,21 +40,33 @@ async def in_thread(dial: Dial, work: Callable[[], T]) -> T:
 
 
 def inside(dial: Dial, work: Callable[[], T]) -> T:
+    """Run work inside the namespace of the dial string, and return what it returns."""
+
+    def run() -> T:
+        _enter(dial)
+        return work()
+
+    return threaded(run)
+
+
+def threaded(work: Callable[[], T], seconds: float | None = None) -> T:
+    """Run work in a thread made for it and return what it returns. Raises what it raises, or TimeoutError after `seconds`: then it ends by itself."""
     done: list[T] = []
     failed: list[BaseException] = []
 
     def run() -> None:
         try:
-            _enter(dial)
             done.append(work())
         except BaseException as error:  # carried to the thread that waits
             failed.append(error)
 
-    thread = threading.Thread(target=run, name="mk9p-netns", daemon=True)
+    thread = threading.Thread(target=run, name="mk9p-dial", daemon=True)
     thread.start()
-    thread.join()
+    thread.join(seconds)
     if failed:
         raise failed[0]
+    if not done:
+        raise TimeoutError(errno.ETIMEDOUT, "no answer")
     return done[0]
 
 

@@ -1,8 +1,9 @@
-"""The files of a conversation that open in a way of their own."""
+"""The files of a conversation."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
 
-from mk9p.tree import File, Handle, Maybe, Open
+from mk9p.tree import Ctl, Dir, File, Handle, Maybe, Open, Source, Store, Stream, Text
 
 
 class Opened(File):
@@ -23,3 +24,29 @@ async def settled(waits: Awaitable[Handle], undo: Callable[[], None]) -> Handle:
     except BaseException:
         undo()
         raise
+
+
+class Conversing(Protocol):
+    """What a conversation tells of itself, and the opener of its next call."""
+
+    def settings(self) -> str: ...
+    def local(self) -> str: ...
+    def remote(self) -> str: ...
+    def status(self) -> str: ...
+    def listen(self, how: Open) -> Maybe[Handle]: ...
+
+
+def conversation(
+    of: Conversing, words: Mapping[str, Callable[..., Any]], data: Callable[[Open], Source | Store]
+) -> Dir:
+    """Return the directory of a conversation (ip(3)): `words` are those of its ctl, `data` opens its data."""
+    return Dir(
+        {
+            "ctl": Ctl(words, of.settings, mode=0o600),
+            "data": Stream(per_open=data, mode=0o600),
+            "listen": Opened(of.listen),
+            "local": Text(of.local, mode=0o400),
+            "remote": Text(of.remote, mode=0o400),
+            "status": Text(of.status),
+        }
+    )

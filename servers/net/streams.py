@@ -16,9 +16,9 @@ from mk9p.auth import Principal
 from mk9p.errors import NineError
 from mk9p.servers.net import address
 from mk9p.servers.net.address import Where
-from mk9p.servers.net.files import Opened, settled
+from mk9p.servers.net.files import conversation, settled
 from mk9p.servers.net.sockets import Socket, make, queued, take
-from mk9p.tree import Conversations, Ctl, Dir, Handle, Maybe, Open, Stream, Text, join
+from mk9p.tree import Conversations, Dir, Handle, Maybe, Open, Text, join
 
 # The kernel's states (net/tcp_states.h, from 1) in the words of ip(3)
 STATES: Final = (
@@ -80,16 +80,7 @@ class Call:
         }
         if self.network.options:
             words |= {"keepalive": self.keepalive, "ttl": self.ttl, "nodelay": self.nodelay, "reset": self.reset}
-        return Dir(
-            {
-                "ctl": Ctl(words, self.settings, mode=0o600),
-                "data": Stream(per_open=lambda _: Data(self), mode=0o600),
-                "listen": Opened(self.listen),
-                "local": Text(self.local, mode=0o400),
-                "remote": Text(self.remote, mode=0o400),
-                "status": Text(self.status),
-            }
-        )
+        return conversation(self, words, lambda _: Data(self))
 
     # What it is
 

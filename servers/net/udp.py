@@ -18,10 +18,10 @@ import attrs
 from mk9p.auth import Principal
 from mk9p.errors import NineError
 from mk9p.servers.net import address
-from mk9p.servers.net.files import Opened, settled
+from mk9p.servers.net.files import conversation, settled
 from mk9p.servers.net.port import NOWHERE, PKTINFO, Datagram, Port, packed
 from mk9p.servers.net.sockets import Socket, make, queued, take
-from mk9p.tree import Conversations, Ctl, Dir, Handle, Maybe, Open, Stream, Text, join
+from mk9p.tree import Conversations, Dir, Handle, Maybe, Open, Text, join
 
 HEADER: Final = struct.Struct("!16s16s16sHH")  # Udphdr: remote, local, interface, their port, ours
 
@@ -52,16 +52,7 @@ class Udp:
             "hangup": self.hangup,
             "ttl": self.ttl,
         }
-        return Dir(
-            {
-                "ctl": Ctl(words, self.settings, mode=0o600),
-                "data": Stream(per_open=lambda _: Data(self), mode=0o600),
-                "listen": Opened(self.listen),
-                "local": Text(self.local, mode=0o400),
-                "remote": Text(self.remote, mode=0o400),
-                "status": Text(self.status),
-            }
-        )
+        return conversation(self, words, lambda _: Data(self))
 
     # What it is
 
