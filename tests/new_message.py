@@ -11,19 +11,20 @@ import mk9p
 from mk9p.client import connect, requests
 from mk9p.clients.trace import Watch
 from mk9p.server.counts import name_of
-from mk9p.tree import Handle, Open
+from mk9p.testing import Memory, MemoryHandle
+from mk9p.tree import Handle, Open, settle
 from mk9p.wire import messages as m
-from tests.server.relaying import Store, StoreHandle, lab, opened, pack
+from tests.server.relaying import lab, opened, pack
 
 Tsum: Any = vars(m).get("Tsum")
 SUM: Any = getattr(requests, "sum_", None)
 WORDS = b"0123456789"
 
 
-class Slow(StoreHandle):
+class Slow(MemoryHandle):
     """An open file whose writes wait until `go`."""
 
-    def __init__(self, node: Store, go: trio.Event) -> None:
+    def __init__(self, node: Memory, go: trio.Event) -> None:
         super().__init__(node)
         self.go = go
 
@@ -32,15 +33,14 @@ class Slow(StoreHandle):
 
     async def _write(self, offset: int, data: bytes) -> int:
         await self.go.wait()
-        return super().write(offset, memoryview(data))
+        return await settle(super().write(offset, memoryview(data)))
 
 
-class SlowFile(Store):
+class SlowFile(Memory):
     """A file whose writes wait until `go`."""
 
     def __init__(self) -> None:
-        super().__init__(0o100644)
-        self.data += WORDS
+        super().__init__(WORDS)
         self.go = trio.Event()
 
     def open(self, how: Open) -> Handle:
@@ -49,7 +49,7 @@ class SlowFile(Store):
 
 async def main() -> None:
     assert Path(mk9p.__file__).parent.parent == Path.cwd(), "it runs with its own copy"
-    tree = Store()
+    tree = Memory()
     slow = tree.children["f"] = SlowFile()
     with tempfile.TemporaryDirectory() as folder:
         async with lab(Path(folder), tree) as found:

@@ -3,22 +3,22 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from socket import AF_UNIX, SOCK_STREAM, socket, socketpair
-from typing import Final
+from typing import Any, Final
 
 import trio
 
 from mk9p.auth import Policy
 from mk9p.dial import TRANSPORTS, Peer, SocketLink, listen
-from mk9p.server import Limits, Server
+from mk9p.server import Limits, Server, Tally
 from mk9p.tree import Node
 
 PRIVATE: Final = Peer(TRANSPORTS["fd"], "in memory", loopback=True)
 
 
 @asynccontextmanager
-async def serving(tree: Node, *, limits: Limits | None = None) -> AsyncIterator[Server]:
+async def serving(tree: Node, *, limits: Limits | None = None, tally: Tally | None = None) -> AsyncIterator[Server]:
     """Run a server of a tree, whose clients are `joined` or come to an `address_of` it. All that they had open is closed when the block is left."""
-    server = Server(tree, limits=limits)
+    server = Server(tree, limits=limits, tally=tally)
     async with trio.open_nursery() as nursery:
         await nursery.start(server.run)
         yield server
@@ -41,19 +41,17 @@ def address_of(server: Server, peer: Peer = PRIVATE, policy: Policy | None = Non
 
 
 class Host:
-    """A tree served at an address, which can be stopped and started again as a machine can. `server` is another one after each start."""
+    """A tree served at an address, which can be stopped and started again as a machine can. `server` is another one after each start.
+
+    `options` are those of `serving`.
+    """
 
     server: Server
 
     def __init__(
-        self,
-        nursery: trio.Nursery,
-        address: str,
-        tree: Node,
-        policy: Policy | None = None,
-        limits: Limits | None = None,
+        self, nursery: trio.Nursery, address: str, tree: Node, policy: Policy | None = None, **options: Any
     ) -> None:
-        self.address, self.tree, self.policy, self.limits = address, tree, policy, limits
+        self.address, self.tree, self.policy, self.options = address, tree, policy, options
         self._nursery = nursery
         self._scope, self._ended = trio.CancelScope(), trio.Event()
 
@@ -72,7 +70,7 @@ class Host:
         self.address = listener.address
         try:
             with self._scope:
-                async with serving(self.tree, limits=self.limits) as self.server, trio.open_nursery() as nursery:
+                async with serving(self.tree, **self.options) as self.server, trio.open_nursery() as nursery:
                     nursery.start_soon(self.server.listen, listener, self.policy)
                     task_status.started()
         finally:
@@ -83,14 +81,14 @@ class Host:
 
 @asynccontextmanager
 async def serving_at(
-    address: str, tree: Node, policy: Policy | None = None, *, limits: Limits | None = None
+    address: str, tree: Node, policy: Policy | None = None, *, limits: Limits | None = None, tally: Tally | None = None
 ) -> AsyncIterator[Host]:
     """Serve a tree at an address while the block runs: `async with serving_at("tcp!127.0.0.1!0", tree) as host`, and `host.address` is dialled.
 
     Without a `policy`, users are who auth.py says. Raises as `mk9p.dial.listen`.
     """
     async with trio.open_nursery() as nursery:
-        host = Host(nursery, address, tree, policy, limits)
+        host = Host(nursery, address, tree, policy, limits=limits, tally=tally)
         await host.start()
         yield host
         nursery.cancel_scope.cancel()

@@ -20,10 +20,8 @@ from mk9p.client import connect
 from mk9p.clients import copying
 from mk9p.clients.listing import when
 from mk9p.clients.tail import tail
-from mk9p.dial import listen
 from mk9p.errors import NineError
-from mk9p.server import Server
-from mk9p.testing import mounted
+from mk9p.testing import mounted, serving_at
 from mk9p.tree import Block, Dir, Log, Stream, Text
 from tests.server.patience import SOON
 
@@ -203,11 +201,8 @@ async def test_the_last_lines_of_what_is_made_up(tmp_path: Path) -> None:
     """A stream is followed after its last lines; a file ends after them."""
     log = Log()
     many = "".join(f"{n}\n" for n in range(1, 200_001))
-    server = Server(Dir({"many": Text(many), "log": log, "records": Stream(per_open=lambda _: Records())}))
-    listener = await listen(f"unix!{tmp_path}/s")
-    async with trio.open_nursery() as nursery:
-        await nursery.start(server.run)
-        nursery.start_soon(server.listen, listener)
+    tree = Dir({"many": Text(many), "log": log, "records": Stream(per_open=lambda _: Records())})
+    async with serving_at(f"unix!{tmp_path}/s", tree):
         for version in ("9P2000.L", "9P2000"):
             async with connect(f"unix!{tmp_path}/s", version=version) as client:
                 for count, told in ((1, b"200000\n"), (2, b"199999\n200000\n"), (0, many.encode())):
@@ -228,8 +223,6 @@ async def test_the_last_lines_of_what_is_made_up(tmp_path: Path) -> None:
                                 told += await receive.receive()
                             reading.cancel_scope.cancel()
                     assert " ".join(each.split()[-1].decode() for each in told.splitlines()) == words
-        nursery.cancel_scope.cancel()
-    await listener.aclose()
 
 
 async def test_a_disk_keeps_its_length(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import stat as st
 import sys
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -11,8 +11,7 @@ import trio
 
 from mk9p.auth import ROOT
 from mk9p.compose.remote import Remote, Server
-from mk9p.dial import listen
-from mk9p.server import Server as Engine
+from mk9p.testing import serving_at
 from mk9p.tree import Dir, Text
 from tests.server.patience import SOON
 
@@ -38,13 +37,9 @@ def file(path: int) -> Text:
 
 @asynccontextmanager
 async def inodes(tmp_path: Path, children: dict[str, Dir | Text]) -> AsyncIterator[Inodes]:
-    async with trio.open_nursery() as nursery:
-        engine = Engine(Dir(children))
-        await nursery.start(engine.run)
-        async with aclosing(await listen(f"unix!{tmp_path}/s")) as listener:
-            nursery.start_soon(engine.listen, listener)
-            yield Inodes(Server(listener.address, nursery, deadline=SOON).tree(ROOT))
-            nursery.cancel_scope.cancel()
+    async with serving_at(f"unix!{tmp_path}/s", Dir(children)) as host, trio.open_nursery() as nursery:
+        yield Inodes(Server(host.address, nursery, deadline=SOON).tree(ROOT))
+        nursery.cancel_scope.cancel()
 
 
 async def look(table: Inodes, parent: Inode, name: str, kind: int = FILE, nlink: int = 1, path: int = 0) -> Inode:

@@ -7,8 +7,7 @@ import pytest
 import trio
 
 from mk9p.composing import namespace
-from mk9p.dial import listen
-from mk9p.server import Server
+from mk9p.testing import serving_at
 from mk9p.tree import Dir, Text
 
 KERNELS = Dir({"status": Text(""), "k1": Dir({"console": Text("")}), "k2": Dir({"console": Text("")})})
@@ -28,13 +27,10 @@ async def test_it_is_told(words: list[str], kernels: bool, said: str, tmp_path: 
     async with trio.open_nursery() as nursery:
         ns = namespace(nursery, {"kernels": KERNELS} if kernels else {})
         await ns.run(f"mount unix!{tmp_path}/gone /k/k1\n")
-        server, listener = Server(ns.root), await listen(address)
-        await nursery.start(server.run)
-        nursery.start_soon(server.listen, listener)
-        done = await trio.run_process(
-            [sys.executable, "-m", "mk9p", "-a", address, *words], capture_stderr=True, check=False, stdin=b""
-        )
+        async with serving_at(address, ns.root):
+            done = await trio.run_process(
+                [sys.executable, "-m", "mk9p", "-a", address, *words], capture_stderr=True, check=False, stdin=b""
+            )
         nursery.cancel_scope.cancel()
-    await listener.aclose()
     assert done.returncode == 1
     assert done.stderr.decode().startswith(said)

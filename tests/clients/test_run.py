@@ -17,8 +17,7 @@ from typing import Any
 import pytest
 import trio
 
-from mk9p.dial import listen
-from mk9p.server import Server
+from mk9p.testing import serving_at
 from mk9p.tree import Dir, Stream
 from tests.server.patience import SOON
 
@@ -274,10 +273,7 @@ async def test_a_console_that_is_told_to_end_gives_the_terminal_back(tmp_path: P
         return b"ready\r\n"
 
     tree = Dir({"kernels": Dir({"k1": Dir({"console": Stream(one, lambda data: None)})})})
-    server, listener = Server(tree), await listen(f"unix!{tmp_path}/s")
-    async with trio.open_nursery() as nursery:
-        await nursery.start(server.run)
-        nursery.start_soon(server.listen, listener)
+    async with serving_at(f"unix!{tmp_path}/s", tree):
         master, slave = pty.openpty()
         before = termios.tcgetattr(slave)
         command = [*ME, "-a", f"unix!{tmp_path}/s", "console", "k1"]
@@ -296,5 +292,3 @@ async def test_a_console_that_is_told_to_end_gives_the_terminal_back(tmp_path: P
             process.kill()
             os.close(master)
             os.close(slave)
-        nursery.cancel_scope.cancel()
-    await listener.aclose()

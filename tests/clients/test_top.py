@@ -17,24 +17,12 @@ from mk9p.client import Client, connect
 from mk9p.clients import top
 from mk9p.clients.top import Look, Process
 from mk9p.composing import namespace
-from mk9p.dial import listen
-from mk9p.server import Server, Tally, stats_tree
+from mk9p.server import Tally, stats_tree
 from mk9p.serving import Spec, kernel_tree
-from mk9p.tree import Dir, Node, Stat, Text
+from mk9p.testing import serving_at
+from mk9p.tree import Dir, Stat, Text
 
 ME = [sys.executable, "-m", "mk9p"]
-
-
-@asynccontextmanager
-async def served(address: str, tree: Node, tally: Tally | None = None) -> AsyncIterator[None]:
-    server = Server(tree, tally=tally)
-    listener = await listen(address)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(server.run)
-        nursery.start_soon(server.listen, listener)
-        yield
-        nursery.cancel_scope.cancel()
-    await listener.aclose()
 
 
 @asynccontextmanager
@@ -49,8 +37,8 @@ async def lab(tmp_path: Path) -> AsyncIterator[str]:
             f"mount unix!{tmp_path}/me /k/me\nmount unix!{tmp_path}/gone /k/gone\nmount unix!{tmp_path}/s /k/sleeper"
         )
         async with (
-            served(f"unix!{tmp_path}/me", tree, tally),
-            served(f"unix!{tmp_path}/ns", ns.root),
+            serving_at(f"unix!{tmp_path}/me", tree, tally=tally),
+            serving_at(f"unix!{tmp_path}/ns", ns.root),
         ):
             yield f"unix!{tmp_path}/ns"
         nursery.cancel_scope.cancel()
@@ -116,7 +104,7 @@ async def board(client: Client, delay: float = 0.05) -> AsyncIterator[top.Board]
 async def test_a_tree_that_is_one_kernels_own(tmp_path: Path) -> None:
     status = Text("name k7\nuptime 90000000000\nload 0.50 0.2 0.1\ncpus 2\n")
     where = f"unix!{tmp_path}/s"
-    async with served(where, Dir({"status": status})), connect(where) as client, board(client) as seen:
+    async with serving_at(where, Dir({"status": status})), connect(where) as client, board(client) as seen:
         await seen.complete()
         (row,) = seen.rows()
     assert (row["kernel"], row["state"], row["up"], row["load"], row["cpus"]) == ("k7", "up", 90, "0.50", 2)
@@ -137,7 +125,7 @@ async def test_a_silent_kernel_holds_up_nobody(tmp_path: Path, monkeypatch: pyte
 
     k = Dir({"mute": Dir({"status": Text(maybe)}), "other": Dir({"status": Text("cpus 3\n")})})
     where = f"unix!{tmp_path}/s"
-    async with served(where, Dir({"k": k})), connect(where) as client, board(client) as seen:
+    async with serving_at(where, Dir({"k": k})), connect(where) as client, board(client) as seen:
         await seen.complete()
         assert [(row["kernel"], row["state"], row["cpus"]) for row in seen.rows()] == [
             ("mute", "up", 5),
@@ -159,7 +147,7 @@ async def test_a_kernel_that_never_answered_is_in_the_first_screen(tmp_path: Pat
         return ""
 
     k = Dir({"mute": Dir({"status": Text(never)}), "other": Dir({"status": Text("cpus 3\n")})})
-    async with served(f"unix!{tmp_path}/s", Dir({"k": k})):
+    async with serving_at(f"unix!{tmp_path}/s", Dir({"k": k})):
         told = json.loads(await run(f"unix!{tmp_path}/s", "--once", "--json"))
     assert [(row["kernel"], row["state"], row["cpus"]) for row in told["kernels"]] == [
         ("mute", "silent", None),
@@ -182,7 +170,7 @@ async def test_a_silent_kernel_holds_up_no_listing(tmp_path: Path) -> None:
     one = Dir({"1": Dir({"status": Text("init root Sleep 0 0\n")}), "2": Dir({"status": Text("\x1b[2J root Sleep\n")})})
     two = Dir({"1": Dir({"status": Text("init root Sleep 0 0\n")}), "2": Dir({"status": Text(never)})})
     k = Dir({"a": Dir({"proc": one}), "b": Mute({"proc": one}), "c": Dir({"proc": two})})
-    async with served(f"unix!{tmp_path}/s", Dir({"k": k})):
+    async with serving_at(f"unix!{tmp_path}/s", Dir({"k": k})):
         done = [
             await trio.run_process(
                 [*ME, "-a", f"unix!{tmp_path}/s", *words.split()], capture_stdout=True, capture_stderr=True, check=False

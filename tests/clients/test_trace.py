@@ -20,12 +20,10 @@ import pytest
 import trio
 
 from mk9p import connect
-from mk9p.auth import Policy
 from mk9p.clients.trace import Watch, in_words, trace
-from mk9p.dial import listen
 from mk9p.errors import NineError
 from mk9p.pcap import Capture
-from mk9p.server import Server
+from mk9p.testing import serving_at, until
 from mk9p.tree import Block, Ctl, Dir, Stream, Text
 from mk9p.wire import Dialect, encode
 from mk9p.wire import messages as m
@@ -51,24 +49,18 @@ def tree() -> Dir:
 @asynccontextmanager
 async def traced(tmp_path: Path, **options: Any) -> AsyncIterator[tuple[str, list[str]]]:
     """Serve the tree, trace it, and give where the trace is dialled and its lines."""
-    server, lines = Server(tree()), list[str]()
-    listener = await listen(f"unix!{tmp_path}/server")
-    async with trio.open_nursery() as nursery:
-        await nursery.start(server.run)
-        nursery.start_soon(server.listen, listener, Policy())
+    lines = list[str]()
+    async with serving_at(f"unix!{tmp_path}/server", tree()) as host, trio.open_nursery() as nursery:
         start: Callable[..., Any] = lambda task_status: trace(  # noqa: E731
-            listener.address, f"unix!{tmp_path}/trace", lines.append, task_status=task_status, **options
+            host.address, f"unix!{tmp_path}/trace", lines.append, task_status=task_status, **options
         )
         yield await nursery.start(start), lines
         nursery.cancel_scope.cancel()
-    await listener.aclose()
 
 
 async def ended(lines: list[str]) -> None:
     """Wait until the trace has seen the end of a connection."""
-    with trio.fail_after(SOON):
-        while not any("closed" in line for line in lines):
-            await trio.lowlevel.checkpoint()
+    await until(lambda: any("closed" in line for line in lines))
 
 
 @pytest.mark.parametrize("version", ["9P2000", "9P2000.u", "9P2000.L"])

@@ -1,75 +1,29 @@
 """Made-up trees to compose, and a few lines to use them as files: no server, no wire."""
 
 import errno
-import stat as st
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 import trio
 
 from mk9p.auth import ROOT, Principal
 from mk9p.compose.namespace import Namespace
 from mk9p.errors import NineError
-from mk9p.tree import Block, Change, Handle, Node, Open, Stat, StatFs, Text, settle
-from mk9p.wire import QTDIR
+from mk9p.testing import Memory
+from mk9p.tree import Maybe, Node, Open, Stat, settle
 
 
-class Store(Node):
-    """A directory in memory in which files can be made; its name tells stores apart."""
+class Store(Memory):
+    """A directory in memory that counts what it is asked."""
 
-    qtype = QTDIR
+    asked = 0
 
-    def __init__(self, children: Mapping[str, Any] | None = None, *, mode: int = 0o755) -> None:
-        self.children: dict[str, Node] = {
-            name: Text(child) if isinstance(child, str) else Store(child) if isinstance(child, dict) else child
-            for name, child in (children or {}).items()
-        }
-        self.mode = mode
-        self.asked = 0
-
-    def stat(self) -> Stat:
-        return Stat(st.S_IFDIR | self.mode, nlink=2)
-
-    def walk(self, name: str, who: Principal) -> Node:
+    def walk(self, name: str, who: Principal) -> Maybe[Node]:
         self.asked += 1
-        if name not in self.children:
-            raise NineError(errno.ENOENT)
-        return self.children[name]
+        return super().walk(name, who)
 
-    def entries(self, who: Principal) -> Iterable[tuple[str, Node]]:
+    def entries(self, who: Principal) -> Maybe[Iterable[tuple[str, Node]]]:
         self.asked += 1
-        return list(self.children.items())
-
-    def create(self, name: str, perm: int, how: Open) -> tuple[Node, Handle]:
-        data = bytearray()
-
-        def write(new: memoryview, offset: int) -> int:
-            data[offset : offset + len(new)] = new
-            return len(new)
-
-        node = Block(lambda count, offset: bytes(data[offset : offset + count]), write, mode=perm)
-        self.children[name] = node
-        handle = node.open(how)
-        assert isinstance(handle, Handle)
-        return node, handle
-
-    def mkdir(self, name: str, perm: int, who: Principal) -> Node:
-        return self.children.setdefault(name, Store(mode=perm))
-
-    def remove(self, name: str, who: Principal, *, directory: bool | None = None) -> None:
-        if self.children.pop(name, None) is None:
-            raise NineError(errno.ENOENT)
-
-    def rename(self, name: str, to: Node, newname: str, who: Principal, *, replace: bool = True) -> None:
-        if not isinstance(to, Store):
-            raise NineError(errno.EXDEV)
-        to.children[newname] = self.children.pop(name)
-
-    def change(self, change: Change, who: Principal) -> None:
-        self.mode = change.mode or self.mode
-
-    def statfs(self) -> StatFs:
-        return StatFs(blocks=len(self.children))
+        return super().entries(who)
 
 
 class Link(Store):
@@ -83,17 +37,17 @@ class Link(Store):
         if self.state == "down":
             raise NineError(errno.EIO, "k1 is down")
 
-    async def stat(self) -> Stat:  # type: ignore[override]
+    async def stat(self) -> Stat:
         await self._there()
-        return super().stat()
+        return await settle(super().stat())
 
-    async def walk(self, name: str, who: Principal) -> Node:  # type: ignore[override]
+    async def walk(self, name: str, who: Principal) -> Node:
         await self._there()
-        return super().walk(name, who)
+        return await settle(super().walk(name, who))
 
-    async def entries(self, who: Principal) -> Iterable[tuple[str, Node]]:  # type: ignore[override]
+    async def entries(self, who: Principal) -> Iterable[tuple[str, Node]]:
         await self._there()
-        return super().entries(who)
+        return await settle(super().entries(who))
 
 
 def namespace(**servers: Node) -> Namespace:

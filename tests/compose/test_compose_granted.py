@@ -25,10 +25,10 @@ from mk9p.dial import TRANSPORTS, Peer, SocketLink, dial
 from mk9p.errors import NineError
 from mk9p.server import Server
 from mk9p.serving import Spec, kernel_tree
+from mk9p.testing import serving_at, until
 from mk9p.tree import Ctl, Dir, Log, Node, Text
 from mk9p.wire import NOFID, Dialect
 from mk9p.wire import messages as m
-from tests.server.composed import serving_at
 from tests.server.patience import SOON
 from tests.server.talk import Talk
 
@@ -85,13 +85,12 @@ async def machine(tmp_path: Path, *grants: str, called: str = "k1", script: str 
             assert isinstance(far, Remote)
             far.server.many = False
             await ns.run(script)
-            async with serving_at(where["ns"], ns.root) as server, connect(where["ns"]) as outside:
-                nursery.start_soon(Kernels(kernels, ns, server, nursery).watch)
+            async with serving_at(where["ns"], ns.root) as host, connect(where["ns"]) as outside:
+                nursery.start_soon(Kernels(kernels, ns, host.server, nursery).watch)
                 events.emit("started", called, 1)
                 events.emit("active", called, where["own"])
-                while not (tmp_path / "s/line").exists() or not ns.table.points.get(f"/k/{called}"):
-                    await trio.lowlevel.checkpoint()
-                yield Machine(ns, where["line"], outside, server, done)
+                await until(lambda: (tmp_path / "s/line").exists() and ns.table.points.get(f"/k/{called}"))
+                yield Machine(ns, where["line"], outside, host.server, done)
             nursery.cancel_scope.cancel()
 
 

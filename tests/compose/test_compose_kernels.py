@@ -14,8 +14,8 @@ from mk9p.client import Client, connect
 from mk9p.compose.namespace import Namespace
 from mk9p.composing import Kernels, namespace
 from mk9p.errors import NineError
+from mk9p.testing import serving_at, until
 from mk9p.tree import Dir, Log, Stream, Text
-from tests.server.composed import serving_at
 from tests.server.patience import SOON
 
 
@@ -28,9 +28,7 @@ class Lab:
     outside: Client
 
     async def mounted(self) -> None:
-        with trio.fail_after(SOON):
-            while not self.ns.table.points.get("/k/k1"):
-                await trio.lowlevel.checkpoint()
+        await until(lambda: self.ns.table.points.get("/k/k1"))
 
 
 @asynccontextmanager
@@ -42,8 +40,8 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
     k1 = Dir({"name": Text("k1\n"), "wait": wait, "d": Dir({"wait": wait})})
     async with trio.open_nursery() as nursery, serving_at(where, k1):
         ns = namespace(nursery, {"kernels": kernels})
-        async with serving_at(f"unix!{tmp_path}/ns", ns.root) as server:
-            nursery.start_soon(Kernels(kernels, ns, server, nursery).watch)
+        async with serving_at(f"unix!{tmp_path}/ns", ns.root) as host:
+            nursery.start_soon(Kernels(kernels, ns, host.server, nursery).watch)
             async with connect(f"unix!{tmp_path}/ns") as outside:
                 yield Lab(ns, events, outside)
             nursery.cancel_scope.cancel()

@@ -1,13 +1,14 @@
 """What the nodes of the namespace tell: users, status, paths, events, and servers that are away."""
 
 import errno
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
 from mk9p.auth import NONE, ROOT, Principal
 from mk9p.compose.union import lexical
-from mk9p.tree import Change, Node, Stat, Text, settle
+from mk9p.tree import Change, Maybe, Node, Stat, Text, settle
 from tests.compose.helpers_compose import Link, Store, k1, k2, ls, namespace, read, walk, write
 
 
@@ -34,11 +35,11 @@ async def test_the_user_is_handed_on() -> None:
     asked: list[Principal] = []
 
     class Asked(Store):
-        def walk(self, name: str, who: Principal) -> Node:
+        def walk(self, name: str, who: Principal) -> Maybe[Node]:
             asked.append(who)
             return super().walk(name, who)
 
-        def entries(self, who: Principal):  # type: ignore[no-untyped-def]
+        def entries(self, who: Principal) -> Maybe[Iterable[tuple[str, Node]]]:
             asked.append(who)
             return super().entries(who)
 

@@ -12,43 +12,11 @@ from mk9p.client import Client, connect
 from mk9p.compose.namespace import Namespace
 from mk9p.compose.remote import Remote
 from mk9p.composing import namespace
-from mk9p.dial import listen
 from mk9p.errors import NineError
-from mk9p.server import Server
-from mk9p.tree import Ctl, Dir, Node, Text
+from mk9p.testing import Host
+from mk9p.tree import Ctl, Dir, Text
 from tests.compose.helpers_compose import Store, ls
 from tests.server.patience import SOON
-
-
-class Kernel:
-    """A kernel: a tree served at an address, which can be stopped and started again."""
-
-    def __init__(self, nursery: trio.Nursery, address: str, tree: Node) -> None:
-        self.nursery, self.address, self.tree = nursery, address, tree
-        self.scope = trio.CancelScope()
-        self.ended = trio.Event()
-
-    async def start(self) -> None:
-        await self.nursery.start(self._run)
-
-    async def _run(self, task_status: trio.TaskStatus[None]) -> None:
-        self.scope, self.ended = trio.CancelScope(), trio.Event()
-        listener = await listen(self.address)
-        try:
-            with self.scope:
-                async with trio.open_nursery() as nursery:
-                    server = Server(self.tree)
-                    await nursery.start(server.run)
-                    nursery.start_soon(server.listen, listener)
-                    task_status.started()
-        finally:
-            with trio.CancelScope(shield=True):
-                await listener.aclose()
-            self.ended.set()
-
-    async def stop(self) -> None:
-        self.scope.cancel()
-        await self.ended.wait()
 
 
 def tree(name: str) -> Dir:
@@ -63,22 +31,22 @@ def tree(name: str) -> Dir:
 
 
 @asynccontextmanager
-async def lab(tmp_path: Path) -> AsyncIterator[tuple[Namespace, Kernel, Kernel, str]]:
+async def lab(tmp_path: Path) -> AsyncIterator[tuple[Namespace, Host, Host, str]]:
     """Two kernels mounted at /k/k0 and /k/k1, and the address of the namespace."""
     async with trio.open_nursery() as nursery:
-        k0, k1 = (Kernel(nursery, f"unix!{tmp_path}/{name}", tree(name)) for name in ("k0", "k1"))
+        k0, k1 = (Host(nursery, f"unix!{tmp_path}/{name}", tree(name)) for name in ("k0", "k1"))
         ns = namespace(nursery)
         for kernel in (k0, k1):
             await kernel.start()
         await ns.run("".join(f"mount {k.address} /k/{k.address[-2:]}\n" for k in (k0, k1)))
-        composer = Kernel(nursery, f"unix!{tmp_path}/ns", ns.root)
+        composer = Host(nursery, f"unix!{tmp_path}/ns", ns.root)
         await composer.start()
         yield ns, k0, k1, composer.address
         nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager
-async def used(tmp_path: Path, version: str = "9P2000.L") -> AsyncIterator[tuple[Client, Namespace, Kernel, Kernel]]:
+async def used(tmp_path: Path, version: str = "9P2000.L") -> AsyncIterator[tuple[Client, Namespace, Host, Host]]:
     async with lab(tmp_path) as (ns, k0, k1, address), connect(address, version=version) as client:
         with trio.fail_after(SOON):
             yield client, ns, k0, k1

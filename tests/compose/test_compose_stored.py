@@ -12,13 +12,12 @@ import attrs
 import pytest
 import trio
 
-from mk9p.auth import ROOT, Policy, Principal
+from mk9p.auth import ROOT, Principal
 from mk9p.compose import remote
 from mk9p.compose.namespace import Namespace
-from mk9p.dial import listen
 from mk9p.errors import NineError
-from mk9p.server import Server
 from mk9p.servers.fs import tree
+from mk9p.testing import serving_at
 from mk9p.tree import Handle, Lock, Node, Open, Stat, Text, settle
 from mk9p.wire import LOCK_TYPE_UNLCK, LOCK_TYPE_WRLCK
 from mk9p.wire import messages as m
@@ -30,17 +29,12 @@ from tests.servers.exported import Files
 @asynccontextmanager
 async def served(nursery: trio.Nursery, address: str, root: Node) -> AsyncIterator[Node]:
     """Serve a tree and return it as another server's."""
-    server = Server(root)
-    await nursery.start(server.run)
-    listener = await listen(address)
-    nursery.start_soon(server.listen, listener, Policy())
-    far = remote.Server(address, nursery)
-    try:
-        yield far.tree()
-    finally:
-        far.close()
-        with trio.CancelScope(shield=True):
-            await listener.aclose()
+    async with serving_at(address, root):
+        far = remote.Server(address, nursery)
+        try:
+            yield far.tree()
+        finally:
+            far.close()
 
 
 @attrs.frozen

@@ -16,11 +16,10 @@ import trio
 import trio.testing
 
 from mk9p.auth import ROOT, Principal
-from mk9p.client import Client, connect
 from mk9p.compose.remote import Remote, Server
-from mk9p.dial import Link, Listener, dial, listen
+from mk9p.dial import Link, Listener, listen
 from mk9p.errors import NineError
-from mk9p.server import Server as Engine
+from mk9p.testing import Host, mounted
 from mk9p.tree import Block, Ctl, Dir, Handle, Log, Maybe, Node, Open, Stat, Text, settle
 from tests.server.patience import SOON
 
@@ -37,8 +36,7 @@ class Who(Text):
 class Far:
     """The other kernel: a tree that survives its server, which can be started, killed and started again on one address."""
 
-    def __init__(self, path: Path) -> None:
-        self.address = f"unix!{path}/far"
+    def __init__(self, path: Path, nursery: trio.Nursery) -> None:
         self.log = Log()
         self.text = "text\n"
         self.added: list[int] = []
@@ -53,8 +51,7 @@ class Far:
                 "a": Dir({"b": Dir({"c": Text("deep\n")})}),
             }
         )
-        self.engine: Engine | None = None
-        self._nursery: trio.Nursery | None = None
+        self.host = Host(nursery, f"unix!{path}/far", self.root)
 
     def set(self, text: str) -> None:
         self.text = text
@@ -66,28 +63,11 @@ class Far:
         self.disk[at : at + len(data)] = data
         return len(data)
 
-    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
-        async with trio.open_nursery() as self._nursery:
-            self.engine = Engine(self.root)
-            await self._nursery.start(self.engine.run)
-            listener = await listen(self.address)
-            task_status.started()
-            try:
-                await self.engine.listen(listener)
-            finally:
-                with trio.CancelScope(shield=True):
-                    await listener.aclose()
-
-    def kill(self) -> None:
-        assert self._nursery is not None
-        self._nursery.cancel_scope.cancel()
-
     async def left(self) -> tuple[int, int]:
         """Return how many fids and requests it has, once all is quiet."""
         gc.collect()
         await trio.testing.wait_all_tasks_blocked(0.01)
-        assert self.engine is not None
-        (connection,) = self.engine.connections
+        (connection,) = self.host.server.connections
         return len(connection.session.fids), len(connection.session.tags)
 
 
@@ -103,27 +83,14 @@ class Lab:
 
 @asynccontextmanager
 async def lab(path: Path, version: str = "9P2000.L") -> AsyncIterator[Lab]:
-    far = Far(path)
     async with trio.open_nursery() as nursery:
-        await nursery.start(far.run)
-        server = Server(far.address, nursery, name="k1", version=version, deadline=SOON)
+        far = Far(path, nursery)
+        await far.host.start()
+        server = Server(far.host.address, nursery, name="k1", version=version, deadline=SOON)
         server.many = False  # the general way is what is tested here; the fast way has its own tests
         told: list[tuple[bool, str]] = []
         server.on_change.append(lambda _, up, why: told.append((up, why)))
         yield Lab(far, server, nursery, told)
-        nursery.cancel_scope.cancel()
-
-
-@asynccontextmanager
-async def through(root: Node, version: str = "9P2000.L") -> AsyncIterator[Client]:
-    """Serve a node here, and connect to that."""
-    engine = Engine(root)
-    ours, theirs = socket.socketpair()
-    async with trio.open_nursery() as nursery:
-        await nursery.start(engine.run)
-        engine.add(await dial(f"fd!{theirs.fileno()}!{theirs.detach()}"))
-        async with connect(f"fd!{ours.fileno()}!{ours.detach()}", version=version) as client:
-            yield client
         nursery.cancel_scope.cancel()
 
 
@@ -143,7 +110,7 @@ async def read(node: Node, *names: str, who: Principal = ROOT) -> bytes:
 async def test_files_through_a_server(
     tmp_path: Path, near: str, back: str, autojump_clock: trio.testing.MockClock
 ) -> None:
-    async with lab(tmp_path, back) as it, through(Dir({"k1": it.server.tree(ROOT)}), near) as ns:
+    async with lab(tmp_path, back) as it, mounted(Dir({"k1": it.server.tree(ROOT)}), version=near) as ns:
         far = it.far
         assert not it.server.up
         assert sorted(s.name for s in await ns.listdir("k1")) == ["a", "ctl", "disk", "error", "events", "text", "who"]
@@ -211,8 +178,8 @@ async def test_each_user_comes_as_himself(tmp_path: Path) -> None:
 
 async def test_paths_tell_servers_apart_and_stay(tmp_path: Path) -> None:
     async with lab(tmp_path) as it:
-        other = Server(it.far.address, it.nursery, name="k2", deadline=SOON)
-        again = Server(it.far.address, it.nursery, name="k1", deadline=SOON)
+        other = Server(it.far.host.address, it.nursery, name="k2", deadline=SOON)
+        again = Server(it.far.host.address, it.nursery, name="k1", deadline=SOON)
         paths = [(await s.tree(ROOT).walk("text", ROOT)).path for s in (it.server, other, again)]
         assert paths[0] == paths[2] != paths[1]
         listed = dict(await it.server.tree(ROOT).entries(ROOT))
@@ -223,7 +190,7 @@ async def test_paths_tell_servers_apart_and_stay(tmp_path: Path) -> None:
 async def test_a_dead_server_fails_all_at_once_and_is_back_at_the_same_path(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
-    async with lab(tmp_path) as it, through(Dir({"k1": it.server.tree(ROOT), "here": Text("still here\n")})) as ns:
+    async with lab(tmp_path) as it, mounted(Dir({"k1": it.server.tree(ROOT), "here": Text("still here\n")})) as ns:
         far = it.far
         tree = it.server.tree(ROOT)
         text = await tree.walk("text", ROOT)
@@ -245,7 +212,7 @@ async def test_a_dead_server_fails_all_at_once_and_is_back_at_the_same_path(
                 nursery.start_soon(fails, lambda: ns.read("k1/events"))
                 nursery.start_soon(fails, lambda: ns.write("k1/ctl", "slow"))
                 await trio.testing.wait_all_tasks_blocked(0.01)
-                far.kill()
+                await far.host.stop()
             assert failed == [errno.EIO] * 5
             assert it.told == [(True, ""), (False, "it was closed by the other side")]
             await trio.testing.wait_all_tasks_blocked(0.01)
@@ -257,7 +224,7 @@ async def test_a_dead_server_fails_all_at_once_and_is_back_at_the_same_path(
                 await tree.stat()
             assert await ns.read("here") == "still here\n"
 
-            await it.nursery.start(far.run)
+            await far.host.start()
             await trio.sleep(it.server.backoff)
             assert (await text.stat()).mode == 0o100666
             assert await read(text) == b"text\n"
@@ -343,7 +310,7 @@ async def test_what_changes_a_real_file_system(tmp_path: Path) -> None:
     async with trio.open_nursery() as nursery:
         number = ours.detach()
         server = Server(f"fd!{number}!{number}", nursery, aname=str(tmp_path), name="disk", deadline=SOON)
-        async with through(Dir({"mnt": server.tree(ROOT), "other": Dir({})})) as ns:
+        async with mounted(Dir({"mnt": server.tree(ROOT), "other": Dir({})})) as ns:
             await ns.mkdir("mnt/d", 0o750)
             assert (tmp_path / "d").stat().st_mode & 0o7777 == 0o750
             async with await ns.create("mnt/d/new", 0o640, read=True) as f:
@@ -411,7 +378,7 @@ async def test_a_silent_server_is_not_waited_for_for_ever(
     async with lab(tmp_path) as it:
         assert isinstance(it.far.root.children[0], dict)
         it.far.root.children[0]["stuck"] = Stuck("x")
-        async with through(Dir({"k1": it.server.tree(ROOT)})) as ns:
+        async with mounted(Dir({"k1": it.server.tree(ROOT)})) as ns:
             names = {entry.name for entry in await ns.listdir("k1")}
             assert {"stuck", "text"} <= names
             with pytest.raises(NineError, match="Input/output error"):

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,12 +11,11 @@ import pytest
 import trio
 
 from mk9p.auth import ROOT, Principal
-from mk9p.client import Client, changes, connect, requests
+from mk9p.client import changes, requests
 from mk9p.compose.remote import Remote, Server
-from mk9p.dial import dial, listen
 from mk9p.errors import NineError
-from mk9p.server import Server as Engine
 from mk9p.servers import fs
+from mk9p.testing import Host, mounted
 from mk9p.tree import Conversations, Ctl, Dir, Node, Open, Text, settle
 from mk9p.wire import L_RDWR
 from tests.server.patience import SOON
@@ -33,38 +31,19 @@ class Lab:
     dir: Path
     server: Server
     nursery: trio.Nursery
-    address: str
-    node: Node
-    scope: trio.CancelScope | None = None
+    host: Host
 
     @property
     def tree(self) -> Remote:
         return self.server.tree(ROOT)
 
-    async def start(self) -> None:
-        await self.nursery.start(self._run)
-
-    async def _run(self, *, task_status: trio.TaskStatus[None]) -> None:
-        async with trio.open_nursery() as nursery:
-            self.scope = nursery.cancel_scope
-            engine = Engine(self.node)
-            await nursery.start(engine.run)
-            listener = await listen(self.address)
-            task_status.started()
-            try:
-                await engine.listen(listener)
-            finally:
-                with trio.CancelScope(shield=True):
-                    await listener.aclose()
-
     async def lose(self) -> None:
         """Let the server end and come back."""
-        assert self.scope is not None
         gone = trio.Event()
         self.server.on_change.append(lambda *_: gone.set())
-        self.scope.cancel()
+        await self.host.stop()
         await gone.wait()
-        await self.start()
+        await self.host.start()
 
 
 @asynccontextmanager
@@ -73,24 +52,11 @@ async def lab(path: Path, version: str = "9P2000.L", node: Node | None = None) -
     directory.mkdir(mode=0o777)
     directory.chmod(0o777)
     async with fs.tree(str(directory)) as exported, trio.open_nursery() as nursery:
-        address = f"unix!{path}/far"
-        server = Server(address, nursery, name="k1", version=version, deadline=SOON, backoff=0)
+        host = Host(nursery, f"unix!{path}/far", node or exported)
+        await host.start()
+        server = Server(host.address, nursery, name="k1", version=version, deadline=SOON, backoff=0)
         server.many = False  # the general way is what is tried here
-        made = Lab(directory, server, nursery, address, node or exported)
-        await made.start()
-        yield made
-        nursery.cancel_scope.cancel()
-
-
-@asynccontextmanager
-async def through(root: Node, version: str) -> AsyncIterator[Client]:
-    engine = Engine(root)
-    ours, theirs = socket.socketpair()
-    async with trio.open_nursery() as nursery:
-        await nursery.start(engine.run)
-        engine.add(await dial(f"fd!{theirs.fileno()}!{theirs.detach()}"))
-        async with connect(f"fd!{ours.fileno()}!{ours.detach()}", version=version) as client:
-            yield client
+        yield Lab(directory, server, nursery, host)
         nursery.cancel_scope.cancel()
 
 
@@ -111,7 +77,7 @@ def another(directory: Path) -> None:
 @pytest.mark.parametrize("near", VERSIONS)
 @pytest.mark.parametrize("back", VERSIONS)
 async def test_work_goes_on_in_a_directory_whose_parent_was_renamed(tmp_path: Path, near: str, back: str) -> None:
-    async with lab(tmp_path, back) as it, through(it.tree, near) as client:
+    async with lab(tmp_path, back) as it, mounted(it.tree, version=near) as client:
         inside = it.dir / "p/q"
         inside.mkdir(parents=True)
         (inside / "f").write_text("12345")
@@ -141,8 +107,8 @@ async def test_work_goes_on_in_a_directory_whose_parent_was_renamed(tmp_path: Pa
 
 @pytest.mark.parametrize("near", VERSIONS)
 @pytest.mark.parametrize("back", VERSIONS)
-async def test_above_a_file_is_what_was_walked_through(tmp_path: Path, near: str, back: str) -> None:
-    async with lab(tmp_path, back) as it, through(it.tree, near) as client:
+async def test_above_a_file_is_what_was_walked_mounted(tmp_path: Path, near: str, back: str) -> None:
+    async with lab(tmp_path, back) as it, mounted(it.tree, version=near) as client:
         (it.dir / "p/q").mkdir(parents=True)
         (it.dir / "p/q/f").write_text("12345")
         c = client.connection
@@ -238,7 +204,7 @@ async def test_a_race_of_renames_loses_nothing(tmp_path: Path) -> None:
     async with lab(tmp_path) as it:
         (it.dir / "p/q").mkdir(parents=True)
         q = await walked(it.tree, "p", "q")
-        other = Server(it.address, it.nursery, name="k2", deadline=SOON)
+        other = Server(it.host.address, it.nursery, name="k2", deadline=SOON)
         over = other.tree(ROOT)
         done = False
 

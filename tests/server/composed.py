@@ -7,24 +7,8 @@ from pathlib import Path
 import trio
 
 from mk9p.composing import namespace
-from mk9p.dial import listen
-from mk9p.server import Server
+from mk9p.testing import serving_at
 from mk9p.tree import Node
-
-
-@asynccontextmanager
-async def serving_at(address: str, tree: Node) -> AsyncIterator[Server]:
-    """Serve a tree at an address while the block runs."""
-    listener, server = await listen(address), Server(tree)
-    try:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(server.run)
-            nursery.start_soon(server.listen, listener)
-            yield server
-            nursery.cancel_scope.cancel()
-    finally:
-        with trio.CancelScope(shield=True):
-            await listener.aclose()
 
 
 @asynccontextmanager

@@ -2,15 +2,15 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from socket import AF_UNIX, SOCK_STREAM, socketpair
 from typing import Any
 
 import attrs
 import trio
 
+from mk9p import testing
 from mk9p.auth import Policy
-from mk9p.dial import TRANSPORTS, Peer, SocketLink
-from mk9p.server import Limits, Server
+from mk9p.dial import TRANSPORTS, Peer
+from mk9p.server import Limits, Server, Tally
 from mk9p.tree import Node
 from mk9p.wire import NOFID, NONUNAME, Dialect, codec, decode
 from mk9p.wire import messages as m
@@ -74,24 +74,17 @@ class Talk:
 
 
 @asynccontextmanager
-async def serving(root: Node, limits: Limits | None = None) -> AsyncIterator[Server]:
-    server = Server(root, limits=limits)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(server.run)
+async def serving(root: Node, limits: Limits | None = None, tally: Tally | None = None) -> AsyncIterator[Server]:
+    async with testing.serving(root, limits=limits, tally=tally) as server:
         yield server
         for stream in _open.pop(server, []):
             await stream.aclose()
-        nursery.cancel_scope.cancel()
 
 
 def connect(
     server: Server, dialect: Dialect = Dialect.L, *, policy: Policy | None = None, peer: Peer = PRIVATE
 ) -> Talk:
-    ours, theirs = socketpair(AF_UNIX, SOCK_STREAM)
-    ours.setblocking(False)
-    theirs.setblocking(False)
-    server.add(SocketLink(theirs, peer), policy)
-    stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+    stream = trio.SocketStream(trio.socket.from_stdlib_socket(testing.joined(server, peer, policy)))
     _open.setdefault(server, []).append(stream)
     return Talk(stream, server, dialect)
 

@@ -331,15 +331,12 @@ async def test_who_is_gone_is_still_counted_until_a_reset() -> None:
 
 async def test_a_server_counts_into_the_tally_that_it_was_given() -> None:
     tally = Tally()
-    server = Server(World().tree(), tally=tally)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(server.run)
+    async with serving(World().tree(), tally=tally) as server:
         wire = Wire(connect(server))
         await wire.start()
         assert row(tally, m.Tattach).count == 1
         assert [list(c.users) for c in tally.connections] == [["root"]]
         await wire.talk.stream.aclose()
-        nursery.cancel_scope.cancel()
 
 
 async def test_what_is_passed_on_is_counted_to_the_last_byte(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ import pytest
 import trio
 import trio.testing
 
-from mk9p.auth import Policy
-from mk9p.dial import TRANSPORTS, Peer, listen
-from mk9p.server import Limits, Server
+from mk9p.dial import TRANSPORTS, Peer
+from mk9p.server import Limits
 from mk9p.server.refusals import line
+from mk9p.testing import serving_at, until
 from mk9p.tree import Dir, Text
 from mk9p.wire import NOFID, NONUNAME, NOTAG, Dialect
 from mk9p.wire import messages as m
@@ -99,21 +99,15 @@ async def test_garbage_is_refused_and_from_who_was_let_in_an_end(caplog: pytest.
 async def test_who_takes_too_long_and_who_is_too_many(
     tmp_path: Path, mock_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server = Server(TREE, limits=Limits(connections=1, handshake=10))
-    listener = await listen(f"unix!{tmp_path}/s")
-    async with trio.open_nursery() as nursery:
-        await nursery.start(server.run)
-        nursery.start_soon(server.listen, listener, Policy())
+    async with serving_at(f"unix!{tmp_path}/s", TREE, limits=Limits(connections=1, handshake=10)) as host:
+        server = host.server
         async with await trio.open_unix_socket(f"{tmp_path}/s") as silent:
-            while not server.connections:
-                await trio.lowlevel.checkpoint()
+            await until(lambda: server.connections)
             async with await trio.open_unix_socket(f"{tmp_path}/s") as second:
                 assert await second.receive_some() == b""
             mock_clock.jump(11)
             assert await silent.receive_some() == b""
         await alone(server)
-        nursery.cancel_scope.cancel()
-    await listener.aclose()
     assert server.tally.refused == {"connections": 1, "handshake": 1}
     assert [(found[""], found["why"], found["text"]) for found in told(caplog)] == [
         ("refused", "connections", "all 1 connections are in use"),

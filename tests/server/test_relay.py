@@ -13,9 +13,10 @@ from mk9p.auth import Policy
 from mk9p.client import connect as client
 from mk9p.dial import listen
 from mk9p.server.hops import ROOT
+from mk9p.testing import Memory
 from mk9p.wire import NOFID, NONUNAME, Dialect, unpack_dirents
 from mk9p.wire import messages as m
-from tests.server.relaying import ON, Lab, a_tree, cat, fails, lab, opened, pack, read, replies, walk
+from tests.server.relaying import ON, Lab, a_tree, cat, fails, lab, only, opened, pack, read, replies, walk
 from tests.server.talk import connect
 
 
@@ -325,7 +326,7 @@ async def test_remove_takes_the_fid_whatever_comes_of_it(tmp_path: Path) -> None
 
 async def test_extended_attributes(tmp_path: Path) -> None:
     tree = a_tree()
-    tree.children["d"].children["f"].names["user.a"] = b"value"
+    tree.at("d/f").attributes["user.a"] = b"value"
     async with lab(tmp_path, tree) as found:
         talk = await found.client()
         await walk(talk, ON, 5, "d", "f")
@@ -339,13 +340,13 @@ async def test_extended_attributes(tmp_path: Path) -> None:
         await walk(talk, 5, 6)
         await talk.rpc(m.Txattrcreate, 1, 6, "user.b", 2, 0)
         assert (await talk.rpc(m.Twrite, 1, 6, 0, b"bb")).count == 2
-        assert tree.children["d"].children["f"].names["user.b"] == b"bb"
+        assert tree.at("d/f").attributes["user.b"] == b"bb"
 
 
 async def test_permission_is_each_users_own(tmp_path: Path) -> None:
     tree = a_tree()
-    tree.add("secret", b"his", 0o600, uid=1234)
-    tree.add("box", mode=0o700, uid=1234).add("in", b"in")
+    tree.children["secret"] = Memory("his", mode=0o600, uid=1234)
+    tree.children["box"] = Memory({"in": "in"}, mode=0o700, uid=1234)
     async with lab(tmp_path, tree) as found:
         talk = connect(found.front)
         await talk.start()
@@ -366,7 +367,7 @@ async def test_permission_is_each_users_own(tmp_path: Path) -> None:
 
 async def test_exclusive_use_is_exclusive_between_clients(tmp_path: Path) -> None:
     tree = a_tree()
-    tree.children["x"].exclusive = True
+    tree.at("x").exclusive = True
     async with lab(tmp_path, tree) as found:
         first, second = await found.client(), await found.client()
         await opened(first, 5, "x")
@@ -504,7 +505,7 @@ async def test_walks_that_cross_at_once_share_one_connection(tmp_path: Path) -> 
         got = await replies(talk, 32)
         assert all(isinstance(reply, m.Rwalk) for reply in got.values())
         assert set((await the_only(found)).relays) == set(range(10, 42))
-        await found.hosts[0].only(1)
+        await only(found.hosts[0], 1)
 
 
 async def test_a_blocked_request_of_ours_does_not_spoil_what_was_passed_on(tmp_path: Path) -> None:

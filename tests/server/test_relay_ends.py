@@ -12,10 +12,11 @@ import trio
 import trio.testing
 
 from mk9p.server.hops import Far
-from mk9p.tree import Dir, Log, Node
+from mk9p.testing import Memory, until
+from mk9p.tree import Dir, Log, Node, settle
 from mk9p.wire import Dialect, Qid, decode
 from mk9p.wire import messages as m
-from tests.server.relaying import ON, Lab, Store, a_tree, cat, fails, lab, opened, pack, replies, walk
+from tests.server.relaying import ON, Lab, a_tree, cat, fails, lab, only, opened, pack, replies, walk
 from tests.server.talk import Talk
 
 idle = trio.testing.wait_all_tasks_blocked
@@ -133,7 +134,7 @@ async def test_names_that_lead_to_another_file_when_a_server_is_back_are_stale(t
         for fid in range(5, 11):
             assert await fails(talk, m.Tgetattr, fid, 0x7FF) == (errno.ENOENT if fid == 10 else errno.ESTALE), fid
             assert await fails(talk, m.Tmkdir, fid, "new", 0o755, 0) in (errno.ENOENT, errno.ESTALE), fid
-        assert "new" not in tree.children["d"].children
+        assert "new" not in tree.at("d").children
         tree.children["d"] = tree.children.pop("dd")
         for fid in range(5, 11):
             assert isinstance(await talk.rpc(m.Tgetattr, 1, fid, 0x7FF), m.Rgetattr)
@@ -175,27 +176,26 @@ async def test_tversion_and_leaving_drop_the_connections(tmp_path: Path) -> None
             await opened(talk, 5, "events")
             await opened(talk, 6, "d", "x")
             host = found.hosts[0]
-            await host.only(2)
-            assert tree.children["x"].open_now == 1
+            await only(host, 2)
+            assert tree.at("x").open_now == 1
             await talk.raw(b"".join(pack(m.Tread, tag, 5, 0, 100) for tag in range(20, 30)))
             if end == "version":
                 await talk.send(m.Tversion, 0xFFFF, 65536, "9P2000.L")
                 assert isinstance(await talk.receive(), m.Rversion)
                 await talk.attach(0)
                 assert await fails(talk, m.Tgetattr, 5, 0x7FF) == errno.EBADF
-                await host.only(1)
+                await only(host, 1)
                 await walk(talk, 0, ON, "k0")
                 assert await cat(talk, "d", "x") == b"on top"
             await talk.stream.aclose()
-            await host.only(1)
-            while tree.children["x"].open_now or found.front.connections:
-                await trio.lowlevel.checkpoint()
+            await only(host, 1)
+            await until(lambda: not tree.at("x").open_now and not found.front.connections)
         assert not found.front.links.by_fd
 
 
 async def test_a_client_that_leaves_without_its_replies_harms_nobody(tmp_path: Path) -> None:
     tree = a_tree()
-    tree.children["x"].data[:] = bytes(1 << 20)
+    tree.at("x").data[:] = bytes(1 << 20)
     async with lab(tmp_path, tree) as found:
         other = await found.client()
         for _ in range(20):
@@ -206,12 +206,12 @@ async def test_a_client_that_leaves_without_its_replies_harms_nobody(tmp_path: P
             await talk.stream.aclose()
             await walk(other, ON, 6, "x")
             assert isinstance(await other.rpc(m.Tclunk, 1, 6), m.Rclunk)
-        await found.hosts[0].only(2)
+        await only(found.hosts[0], 2)
 
 
 async def test_a_client_that_does_not_read_is_not_read_for(tmp_path: Path) -> None:
     tree = a_tree()
-    tree.children["x"].data[:] = bytes(1 << 20)
+    tree.at("x").data[:] = bytes(1 << 20)
     async with lab(tmp_path, tree) as found:
         talk, other = await found.client(), await found.client()
         await opened(talk, 5, "x")
@@ -229,7 +229,7 @@ async def test_a_client_that_does_not_read_is_not_read_for(tmp_path: Path) -> No
 
 async def test_a_server_that_dies_while_the_client_does_not_read_costs_nothing(tmp_path: Path) -> None:
     tree = a_tree()
-    tree.children["x"].data[:] = bytes(1 << 20)
+    tree.at("x").data[:] = bytes(1 << 20)
     async with lab(tmp_path, tree) as found:
         talk = await found.client()
         await opened(talk, 5, "x")
@@ -513,22 +513,22 @@ async def test_nothing_is_left_registered(tmp_path: Path) -> None:
             assert not c.backends
 
 
-class Slow(Store):
+class Slow(Memory):
     """A directory whose files are found when it is allowed."""
 
     def __init__(self) -> None:
         super().__init__()
         self.asked, self.go = trio.Event(), trio.Event()
 
-    async def walk(self, name: str, who: Any) -> Node:  # type: ignore[override]
+    async def walk(self, name: str, who: Any) -> Node:
         self.asked.set()
         await self.go.wait()
-        return super().walk(name, who)
+        return await settle(super().walk(name, who))
 
 
 async def test_a_walk_that_was_passed_on_is_flushed(tmp_path: Path) -> None:
     slow = Slow()
-    slow.add("f", b"at last")
+    slow.children["f"] = Memory("at last")
     top = a_tree()
     top.children["slow"] = slow
     async with lab(tmp_path, top) as found:

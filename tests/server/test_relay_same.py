@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mk9p.compose.remote import Remote
+from mk9p.testing import Memory
 from mk9p.tree.qids import Foreign
 from mk9p.wire import L_CREAT, L_EXCL, L_TRUNC, Qid, unpack_dirents
 from mk9p.wire import messages as m
-from tests.server.relaying import ON, Lab, Store, a_tree, lab, pack, replies, walk
+from tests.server.relaying import ON, Lab, a_tree, lab, pack, replies, walk
 from tests.server.talk import Talk, connect, serving
 
 Request = tuple[Any, ...]
@@ -58,9 +59,9 @@ requests = st.one_of(
 BEGIN: list[Request] = [(m.Twalk, ON, 2, ("d",)), (m.Twalk, ON, 3, ("d", "f")), (m.Twalk, 2, 4, ("e",))]
 
 
-def the_tree() -> Store:
+def the_tree() -> Memory:
     tree = a_tree()
-    tree.children["d"].children["f"].names["user.a"] = b"value"
+    tree.at("d/f").attributes["user.a"] = b"value"
     return tree
 
 

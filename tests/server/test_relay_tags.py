@@ -9,10 +9,11 @@ import pytest
 import trio
 import trio.testing
 
+from mk9p.testing import Memory
 from mk9p.tree import Dir, Log, Node
 from mk9p.wire import Qid
 from mk9p.wire import messages as m
-from tests.server.relaying import ON, Lab, Store, a_tree, cat, fails, lab, opened, pack, read, replies, walk
+from tests.server.relaying import ON, Lab, a_tree, cat, fails, lab, opened, pack, read, replies, walk
 from tests.server.talk import Talk
 from tests.server.test_relay_ends import Frames, Slow, beside, polite
 
@@ -84,7 +85,7 @@ async def test_a_tag_in_use_at_another_server_is_refused(
             got = await replies(talk, 3)
             assert got[5].ecode == errno.EINVAL
             assert [bytes(got[tag].data) for tag in (8, 9)] == [b"8", b"9"]
-        assert second.children["d"].children["f"].mode & 0o777 == 0o644
+        assert second.at("d/f").mode & 0o777 == 0o644
         (c,) = found.front.connections
         assert 10 not in c.relays
         assert 10 not in c.session.fids
@@ -112,7 +113,7 @@ async def test_a_tag_stays_in_use_when_no_fid_is_left_there(tmp_path: Path) -> N
 
 async def test_a_tag_in_use_here_is_refused_elsewhere(tmp_path: Path) -> None:
     slow = Slow()
-    slow.add("f")
+    slow.children["f"] = Memory()
     async with lab(tmp_path, a_tree()) as found:
         found.ns.resolver.made.children[0]["slow"] = slow  # type: ignore[attr-defined]
         talk = await found.client()
@@ -172,7 +173,7 @@ async def test_a_tag_that_is_used_again_before_its_flush_is_answered(tmp_path: P
     slow = Log()
     async with beside(tmp_path, late) as found:
         top = found.hosts[0].tree
-        assert isinstance(top, Store)
+        assert isinstance(top, Memory)
         children: dict[str, Any] = top.children
         children["events"] = slow
         talk = await found.client(on="k1")
@@ -210,10 +211,10 @@ async def test_a_server_cannot_answer_for_another(tmp_path: Path, kind: str, fir
         await trio.sleep_forever()
 
     log, slow = Log(), Slow()
-    slow.add("f", b"at last")
+    slow.children["f"] = Memory("at last")
     async with beside(tmp_path, rogue) as found:
         top = found.hosts[0].tree
-        assert isinstance(top, Store)
+        assert isinstance(top, Memory)
         children: dict[str, Any] = top.children
         children.update(slow=slow, events=log)
         talk = await found.client(on="k1" if first else "k0")

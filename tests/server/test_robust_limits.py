@@ -14,12 +14,12 @@ import pytest
 import trio
 import trio.testing
 
-from mk9p.auth import Policy
-from mk9p.dial import TRANSPORTS, Peer, listen
+from mk9p.dial import TRANSPORTS, Peer
 from mk9p.errors import NineError
-from mk9p.server import Limits, Server
+from mk9p.server import Limits
 from mk9p.server.limits import RESERVE
 from mk9p.session import LINK
+from mk9p.testing import serving_at
 from mk9p.tree import Ctl, Dir, Stream, Text
 from mk9p.wire import NOTAG, Dialect, codec
 from mk9p.wire import messages as m
@@ -244,11 +244,8 @@ async def test_who_does_not_attach_in_time_is_hung_up_on(
 async def test_a_connection_too_many_is_told_in_one_line_and_closed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server = Server(tree(), limits=Limits(connections=2))
-    listener = await listen(f"unix!{tmp_path}/s")
-    async with trio.open_nursery() as nursery:
-        await nursery.start(server.run)
-        nursery.start_soon(server.listen, listener, Policy())
+    async with serving_at(f"unix!{tmp_path}/s", tree(), limits=Limits(connections=2)) as host:
+        server = host.server
         talks = [Talk(await trio.open_unix_socket(f"{tmp_path}/s"), server) for _ in range(2)]
         for talk in talks:
             await talk.start()
@@ -264,8 +261,6 @@ async def test_a_connection_too_many_is_told_in_one_line_and_closed(
         for talk in (*talks, again):
             await talk.stream.aclose()
         await alone(server)
-        nursery.cancel_scope.cancel()
-    await listener.aclose()
     lines = [r.message for r in caplog.records if r.levelno == logging.WARNING]
     assert len(lines) == 3
     assert all("all 2 connections are in use" in line for line in lines)

@@ -16,15 +16,14 @@ import mk9p.sync
 from mk9p.client import connect
 from mk9p.compose.remote import Remote
 from mk9p.composing import namespace
-from mk9p.dial import listen
 from mk9p.errors import is_errno
 from mk9p.server import Server, asking
-from mk9p.testing import odd
+from mk9p.testing import Host, odd, serving_at, until
 from mk9p.testing.odd import Oddity
 from mk9p.wire import Dialect
 from tests.server.patience import SOON
 from tests.server.raw import ask_for_a_while
-from tests.server.relaying import Host, a_tree
+from tests.server.relaying import a_tree
 from tests.server.using import PATIENCE, is_well, nothing_held, use_blocking_for_a_while, use_for_a_while
 
 Share = Callable[[int, int], int]
@@ -112,27 +111,15 @@ async def composed(
         far.server.backoff, far.server.deadline, far.server.silence = 0, 4 * PATIENCE, 4 * PATIENCE
         if not fast:
             far.server.many = False
-        front = Server(ns.root)
-        await nursery.start(front.run)
-
-        async def serve(task_status: trio.TaskStatus[str]) -> None:
-            listener = await listen(f"unix!{path}/front")
-            try:
-                task_status.started(listener.address)
-                await front.listen(listener)
-            finally:
-                with trio.CancelScope(shield=True):
-                    await listener.aclose()
-
-        yield Composed(server, front, await nursery.start(serve))
+        async with serving_at(f"unix!{path}/front", ns.root) as front:
+            yield Composed(server, front.server, front.address)
         nursery.cancel_scope.cancel()
 
 
 async def ends_well(found: Composed) -> None:
     """Check that the composer has forgotten all clients, and serves both servers when the odd one has manners."""
     with trio.fail_after(SOON):
-        while found.front.connections:
-            await trio.lowlevel.checkpoint()
+        await until(lambda: not found.front.connections)
         found.odd.often = 0
         async with connect(found.address, uname="root") as client:
             assert await client.read("k/good/d/e/g") == "g's"

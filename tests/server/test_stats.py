@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from mk9p.auth import ROOT, Policy, Principal
 from mk9p.dial import TRANSPORTS, Peer
-from mk9p.server import Server, Tally, stats_tree
+from mk9p.server import Tally, stats_tree
 from mk9p.server.prometheus import exposition
 from mk9p.testing import check_tree, mounted
 from mk9p.tree import Dir, Node, Open, Stream, Text, settle, split
@@ -98,9 +98,7 @@ async def test_the_files_say_what_was_done() -> None:
 
 async def test_reset_is_a_word() -> None:
     tally = Tally()
-    server = Server(Dir({"stats": stats_tree(tally), "text": Text("x")}), tally=tally)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(server.run)
+    async with serving(Dir({"stats": stats_tree(tally), "text": Text("x")}), tally=tally) as server:
         talk = connect(server)
         await talk.start()
         await ask(talk, 3)
@@ -111,7 +109,6 @@ async def test_reset_is_a_word() -> None:
         assert dict(await lines(stats_tree(tally), "status"))["accepted"] == "0"
         await talk.stream.aclose()
         await alone(server)
-        nursery.cancel_scope.cancel()
 
 
 async def test_clients_are_roots_to_see() -> None:

@@ -2,18 +2,15 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from socket import AF_UNIX, SOCK_STREAM, socketpair
+from typing import Any
 
 import pytest
 import trio
 
-from mk9p.auth import Policy
 from mk9p.client import Client, changes, connect, requests
 from mk9p.clients.chan import channel
-from mk9p.dial import SocketLink
-from mk9p.server import Server
 from mk9p.servers import chan
-from mk9p.testing import PRIVATE
+from mk9p.testing import address_of, serving
 from mk9p.tree import Change, Dir
 from tests.server.patience import SOON
 
@@ -24,25 +21,9 @@ async def clients(
 ) -> AsyncIterator[list[Client]]:
     """Serve a tree with `chan/c` in it to several clients."""
     with trio.fail_after(SOON):
-        async with trio.open_nursery() as nursery:
-            server = Server(Dir({"chan": chan.tree()}))
-            await nursery.start(server.run)
-            async with AsyncExitStack() as stack:
-                how = {"version": version, "uname": uname}
-                yield [await stack.enter_async_context(one(server, msize=msize, **how)) for _ in range(count)]
-            nursery.cancel_scope.cancel()
-
-
-@asynccontextmanager
-async def one(
-    server: Server, *, version: str = "9P2000.L", msize: int = 1 << 20, uname: str = "root"
-) -> AsyncIterator[Client]:
-    ours, theirs = socketpair(AF_UNIX, SOCK_STREAM)
-    theirs.setblocking(False)
-    server.add(SocketLink(theirs, PRIVATE), Policy())
-    number = ours.detach()
-    async with connect(f"fd!{number}!{number}", uname=uname, version=version, msize=msize) as client:
-        yield client
+        async with serving(Dir({"chan": chan.tree()})) as server, AsyncExitStack() as stack:
+            how: dict[str, Any] = {"version": version, "uname": uname, "msize": msize}
+            yield [await stack.enter_async_context(connect(address_of(server), **how)) for _ in range(count)]
 
 
 async def status(ns: Client, name: str = "chan/c") -> dict[str, str]:

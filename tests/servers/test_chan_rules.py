@@ -6,14 +6,14 @@ import pytest
 import trio
 
 from mk9p.auth import ROOT
+from mk9p.client import connect
 from mk9p.clients.chan import bell, channel
 from mk9p.errors import NineError
-from mk9p.server import Server
 from mk9p.servers import chan
-from mk9p.testing import check_tree
+from mk9p.testing import address_of, check_tree, serving
 from mk9p.tree import Dir
 from tests.server.patience import SOON
-from tests.servers.channels import chmod, clients, one, receive_one, refused, status, until
+from tests.servers.channels import chmod, clients, receive_one, refused, status, until
 
 # what is refused
 
@@ -285,29 +285,29 @@ async def test_names_that_no_channel_can_have(name: str, number: int) -> None:
 
 async def test_who_may_use_it() -> None:
     with trio.fail_after(SOON):
-        async with trio.open_nursery() as nursery:
-            server = Server(Dir({"chan": chan.tree()}))
-            await nursery.start(server.run)
-            async with one(server) as root, one(server, uname="nobody") as nobody:
-                await root.mkdir("chan/c", 0o755)
-                assert "readers 0" in await nobody.read("chan/c/status")
-                for path, mode in (
-                    ("chan/c/data", "r"),
-                    ("chan/c/data", "w"),
-                    ("chan/c/bell", "w"),
-                    ("chan/clone", "r+"),
-                ):
-                    with pytest.raises(PermissionError):
-                        await nobody.open(path, mode)
+        async with (
+            serving(Dir({"chan": chan.tree()})) as server,
+            connect(address_of(server), uname="root") as root,
+            connect(address_of(server), uname="nobody") as nobody,
+        ):
+            await root.mkdir("chan/c", 0o755)
+            assert "readers 0" in await nobody.read("chan/c/status")
+            for path, mode in (
+                ("chan/c/data", "r"),
+                ("chan/c/data", "w"),
+                ("chan/c/bell", "w"),
+                ("chan/clone", "r+"),
+            ):
                 with pytest.raises(PermissionError):
-                    await nobody.write("chan/c/ctl", "clear")
-                with pytest.raises(PermissionError):
-                    await nobody.mkdir("chan/d")
-                await root.mkdir("chan/all", 0o777)
-                with pytest.raises(PermissionError):
-                    await nobody.open("chan/all/data", "r+")
-                await chmod(root, "chan/all", 0o777)
-                async with channel(nobody, "chan/all") as theirs:
-                    await theirs.send(b"x")
-                    assert await theirs.receive() == b"x"
-            nursery.cancel_scope.cancel()
+                    await nobody.open(path, mode)
+            with pytest.raises(PermissionError):
+                await nobody.write("chan/c/ctl", "clear")
+            with pytest.raises(PermissionError):
+                await nobody.mkdir("chan/d")
+            await root.mkdir("chan/all", 0o777)
+            with pytest.raises(PermissionError):
+                await nobody.open("chan/all/data", "r+")
+            await chmod(root, "chan/all", 0o777)
+            async with channel(nobody, "chan/all") as theirs:
+                await theirs.send(b"x")
+                assert await theirs.receive() == b"x"

@@ -4,7 +4,7 @@ import errno
 import gc
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from fnmatch import fnmatch
 from pathlib import Path
 from socket import AF_UNIX, SOCK_STREAM, socketpair
@@ -16,9 +16,8 @@ import trio
 from mk9p.auth import ROOT
 from mk9p.client import Client, connect
 from mk9p.dial import SocketLink
-from mk9p.server import Server
 from mk9p.server.closing import in_use
-from mk9p.testing import PRIVATE, Faults, FlakyLink, check_tree
+from mk9p.testing import PRIVATE, Faults, FlakyLink, check_tree, serving
 from mk9p.tree import Dir, Node, settle
 from tests.leftovers import descriptors as open_now
 from tests.server.left_open import nothing_more
@@ -82,11 +81,11 @@ async def script(client: Client, but: tuple[str, ...]) -> None:
 async def test_whenever_its_line_breaks_nothing_stays_open(
     name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with made(make(name, tmp_path)()) as tree, trio.open_nursery() as nursery:
+    async with AsyncExitStack() as stack:
+        tree = await stack.enter_async_context(made(make(name, tmp_path)()))
         if name == "proc":  # of all processes of this machine, the one that neither begins nor ends meanwhile
             tree = Dir({"me": await settle(tree.walk(str(os.getpid()), ROOT))})
-        server = Server(tree)
-        await nursery.start(server.run)
+        server = await stack.enter_async_context(serving(tree))
 
         async def once(faults: Faults) -> None:
             ours, theirs = socketpair(AF_UNIX, SOCK_STREAM)
@@ -118,4 +117,3 @@ async def test_whenever_its_line_breaks_nothing_stays_open(
         assert operations > 6
         assert trio.lowlevel.current_statistics().tasks_living <= tasks + 32
         assert not [record for record in caplog.records if record.levelname == "ERROR"], caplog.text
-        nursery.cancel_scope.cancel()

@@ -4,22 +4,18 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from socket import AF_UNIX, SOCK_STREAM, socketpair
 
 import pytest
 import trio
 
-from mk9p.auth import Policy
 from mk9p.compose import remote
-from mk9p.dial import SocketLink, listen
 from mk9p.errors import NineError
-from mk9p.server import Server
 from mk9p.servers.fs import tree
 from mk9p.serving import Spec, kernel_tree
-from mk9p.testing import mounted
+from mk9p.testing import address_of, mounted, serving_at
 from mk9p.wire import LOCK_BLOCKED, LOCK_SUCCESS, LOCK_TYPE_UNLCK, LOCK_TYPE_WRLCK
 from mk9p.wire import messages as m
-from tests.server.talk import PRIVATE, talking
+from tests.server.talk import talking
 from tests.servers.exported import SIZE, Files, also
 
 
@@ -27,20 +23,8 @@ from tests.servers.exported import SIZE, Files, also
 async def composed(path: Path, *, fast: bool) -> AsyncIterator[Files]:
     """Serve a directory, and serve that again: over an address, which everybody can dial, or a descriptor, which only the composer has."""
     async with tree(str(path)) as root, AsyncExitStack() as stack, trio.open_nursery() as nursery:
-        server = Server(root)
-        await nursery.start(server.run)
-        if fast:
-            listener = await listen(f"unix!{path.parent}/s")
-            stack.push_async_callback(listener.aclose)
-            nursery.start_soon(server.listen, listener, Policy())
-            address = listener.address
-        else:
-            ours, theirs = socketpair(AF_UNIX, SOCK_STREAM)
-            theirs.setblocking(False)
-            server.add(SocketLink(theirs, PRIVATE), Policy())
-            number = ours.detach()
-            address = f"fd!{number}!{number}"
-        far = remote.Server(address, nursery)
+        host = await stack.enter_async_context(serving_at(f"unix!{path.parent}/s", root))
+        far = remote.Server(host.address if fast else address_of(host.server), nursery)
         async with talking(far.tree()) as talk:
             yield Files(talk, root)
         far.close()

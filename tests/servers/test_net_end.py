@@ -12,9 +12,8 @@ import trio.testing
 
 from mk9p.client import Client, connect
 from mk9p.errors import NineError
-from mk9p.server import Server
 from mk9p.servers.net import tree
-from mk9p.testing import joined, mounted
+from mk9p.testing import joined, mounted, serving
 from tests.leftovers import descriptors as open_now
 from tests.server.left_open import descriptors, nothing_more
 from tests.server.patience import SOON
@@ -175,9 +174,7 @@ async def test_what_waits_when_its_client_dies_is_ended() -> None:
     """A client's line breaks while it waits for a call and for a connect: nothing stays."""
     with full() as port:
         before = open_now()
-        async with tree() as net, trio.open_nursery() as nursery:
-            server = Server(net)
-            await nursery.start(server.run)
+        async with tree() as net, serving(net) as server:
             line, other = joined(server), joined(server)
             with line, other:
                 async with connect(dialled(other), uname="root") as watcher:
@@ -192,7 +189,6 @@ async def test_what_waits_when_its_client_dies_is_ended() -> None:
                         while await numbers(watcher, "tcp"):
                             await trio.lowlevel.checkpoint()
                     await nothing_more(idle)  # the server's end of the line has gone, too
-            nursery.cancel_scope.cancel()
         await nothing_more(before)
 
 

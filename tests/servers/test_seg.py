@@ -16,7 +16,7 @@ from mk9p.client import Client, changes, requests
 from mk9p.clients.seg import map_segment, open_segment
 from mk9p.errors import NineError
 from mk9p.servers import seg
-from mk9p.testing import check_tree, mounted
+from mk9p.testing import check_tree, mounted, serving_at
 from mk9p.tree import Change, Dir
 from tests.leftovers import descriptors as open_now
 from tests.server.left_open import nothing_more
@@ -83,23 +83,17 @@ async def main():
         buffer[7:12] = buffer[0:5][::-1]
 trio.run(main)
 """
-    from mk9p.dial import listen
-    from mk9p.server import Server
-
     with trio.fail_after(SOON):
-        async with seg.tree() as tree, trio.open_nursery() as nursery:
-            server, listener = Server(Dir({"seg": tree})), await listen(f"unix!@mk9p-test-{os.getpid()}")
-            await nursery.start(server.run)
-            nursery.start_soon(server.listen, listener)
-            async with mounted(Dir({"seg": tree})) as ns:
-                await made(ns)
-                async with map_segment(ns, "seg/x") as buffer:
-                    buffer[0:5] = b"abcde"
-                    await trio.run_process([sys.executable, "-c", script, listener.address])
-                    assert buffer[7:12] == b"edcba"
-            nursery.cancel_scope.cancel()
-            with trio.CancelScope(shield=True):
-                await listener.aclose()
+        async with (
+            seg.tree() as tree,
+            serving_at(f"unix!@mk9p-test-{os.getpid()}", Dir({"seg": tree})) as host,
+            mounted(Dir({"seg": tree})) as ns,
+        ):
+            await made(ns)
+            async with map_segment(ns, "seg/x") as buffer:
+                buffer[0:5] = b"abcde"
+                await trio.run_process([sys.executable, "-c", script, host.address])
+                assert buffer[7:12] == b"edcba"
 
 
 async def test_the_size_is_fixed_once_it_is_handed_out() -> None:

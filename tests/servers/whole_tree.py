@@ -11,10 +11,9 @@ import trio
 from mk9p.auth import ROOT
 from mk9p.client import Client
 from mk9p.composing import namespace
-from mk9p.dial import listen
-from mk9p.server import Server, Tally, stats_tree
+from mk9p.server import Tally, stats_tree
 from mk9p.serving import available
-from mk9p.testing import mounted
+from mk9p.testing import mounted, serving_at
 from mk9p.tree import Dir, Node, Text, settle
 from tests.servers.every_tree import make
 from tests.servers.trees import plant
@@ -97,15 +96,11 @@ async def composed(folder: Path) -> AsyncIterator[Client]:
     """Give a client of a composed namespace with one kernel that has one part."""
     async with trio.open_nursery() as nursery:
         ns = namespace(nursery, {"kernels": Dir({"status": Text("")})})
-        server = Server(Dir({"cpu": Dir({"0": Dir({"status": Text("")})})}))
-        await nursery.start(server.run)
-        listener = await listen(f"unix!{folder}/k0")
-        nursery.start_soon(server.listen, listener)
-        ns.mount(listener.address, "/k/k0")
-        async with mounted(ns.root) as client:
-            yield client
+        async with serving_at(f"unix!{folder}/k0", Dir({"cpu": Dir({"0": Dir({"status": Text("")})})})) as host:
+            ns.mount(host.address, "/k/k0")
+            async with mounted(ns.root) as client:
+                yield client
         nursery.cancel_scope.cancel()
-    await listener.aclose()
 
 
 # what has a page and is no resource server, by the name of the page
