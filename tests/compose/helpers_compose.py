@@ -59,7 +59,7 @@ def namespace(**servers: Node) -> Namespace:
         node = servers[address]
         for name in spec.split("/"):
             if name:
-                assert isinstance(node, Store)
+                assert isinstance(node, Memory)
                 node = node.children[name]
         return node
 

@@ -6,6 +6,7 @@ import trio
 from mk9p.auth import NONE, ROOT
 from mk9p.compose.everyone import AT_ONCE, MOMENT, PATIENCE
 from mk9p.compose.namespace import Namespace
+from mk9p.testing import Memory
 from tests.compose.helpers_compose import Link, Store, ls, namespace, read, walk, write
 
 
@@ -145,7 +146,7 @@ async def test_a_part_that_one_kernel_has_is_there_at_once(autojump_clock: trio.
 async def test_directories_that_a_user_may_not_search_are_left_out() -> None:
     ns, k0, _ = lab()
     secret = k0.children["proc"]
-    assert isinstance(secret, Store)
+    assert isinstance(secret, Memory)
     secret.mode = 0o700
     assert await ls(ns, "all/proc", NONE) == ["k1.1", "k1.4321"]
     with pytest.raises(PermissionError):

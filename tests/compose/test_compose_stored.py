@@ -57,7 +57,7 @@ class Both:
 async def both(tmp_path: Path) -> AsyncIterator[Both]:
     if os.geteuid() != 0:
         pytest.skip("other users' files need root")
-    async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
+    async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
         far = {}
         for name in ("k1", "k2"):
             (tmp_path / name).mkdir()
@@ -162,7 +162,7 @@ class SyncedFile(Text):
 @pytest.mark.parametrize("hop", [False, True], ids=["here", "remote"])
 async def test_fsync_reaches_files_and_directories_and_says_which(tmp_path: Path, hop: bool) -> None:
     one, two = Synced(), Synced()
-    async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
+    async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
         trees: dict[str, Any] = {"k1": one, "k2": two}
         if hop:
             for name in trees:

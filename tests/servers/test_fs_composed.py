@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -22,8 +22,11 @@ from tests.servers.exported import SIZE, Files, also
 @asynccontextmanager
 async def composed(path: Path, *, fast: bool) -> AsyncIterator[Files]:
     """Serve a directory, and serve that again: over an address, which everybody can dial, or a descriptor, which only the composer has."""
-    async with tree(str(path)) as root, AsyncExitStack() as stack, trio.open_nursery() as nursery:
-        host = await stack.enter_async_context(serving_at(f"unix!{path.parent}/s", root))
+    async with (
+        tree(str(path)) as root,
+        serving_at(f"unix!{path.parent}/s", root) as host,
+        trio.open_nursery() as nursery,
+    ):
         far = remote.Server(host.address if fast else address_of(host.server), nursery)
         async with talking(far.tree()) as talk:
             yield Files(talk, root)
