@@ -1,6 +1,5 @@
 """`mk9p console KERNEL`: attach to a kernel's console: show its history and what comes, and send it what the user types. Ctrl-] detaches."""
 
-import argparse
 import errno
 import os
 import signal
@@ -14,18 +13,14 @@ from mk9p.client import Client, File
 from mk9p.clients import terminal as local
 from mk9p.clients.common import pieces, with_namespace
 from mk9p.errors import NineError
+from mk9p.usage import parsed
 
 DETACH: Final = b"\x1d"
-_ABOUT: Final = (
-    "Attach to a kernel's console: show its history and what comes, and send it what you type. Ctrl-] detaches."
-)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run `mk9p console`."""
-    parser = argparse.ArgumentParser(prog="mk9p console", description=_ABOUT)
-    parser.add_argument("kernel", metavar="KERNEL", help="a name in kernels/, or the path of a console")
-    chosen = parser.parse_args(arguments[1:])
+    chosen = parsed(arguments)
     path = chosen.kernel if "/" in chosen.kernel else f"kernels/{chosen.kernel}/console"
     return with_namespace(lambda ns: attach(ns, path))
 

@@ -4,7 +4,6 @@
 of it went as it should.
 """
 
-import argparse
 import os
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import attrs
 from mk9p.clients import lab as labs
 from mk9p.clients.common import say
 from mk9p.clients.up import print_hints, up
+from mk9p.usage import parsed
 
 SECONDS: Final = 60  # for one command: an emulated kernel on a busy machine takes one or two
 
@@ -62,11 +62,7 @@ STEPS: Final = (
 
 def main(arguments: Sequence[str]) -> int:
     """Run the demo; `--keep` leaves the lab up."""
-    parser = argparse.ArgumentParser(
-        prog="mk9p demo", description="Start two kernels, show a short session with them, end them."
-    )
-    parser.add_argument("--keep", action="store_true", help="leave the lab up, as `mk9p up` does")
-    chosen = parser.parse_args(arguments[1:])
+    chosen = parsed(arguments)
     lab = labs.Lab()
     begun = time.monotonic()
     print("Starting two kernels: k1 by QEMU (Debian's 6.1, two processors), k2 by user-mode Linux; k0 is this one.")

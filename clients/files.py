@@ -17,6 +17,7 @@ from mk9p.clients.links import resolved
 from mk9p.clients.listing import PATIENCE, Entry, as_json, entries, line, print_json
 from mk9p.errors import NineError
 from mk9p.stdio import printable, take
+from mk9p.usage import parsed
 from mk9p.wire import QTDIR, Qid
 
 PIECE: Final = 1 << 20
@@ -24,13 +25,7 @@ PIECE: Final = 1 << 20
 
 def main(arguments: Sequence[str]) -> int:
     """Run one of the file commands."""
-    parser = argparse.ArgumentParser(
-        prog=f"mk9p {arguments[0]}",
-        description=_ABOUT[arguments[0]],
-        epilog="The tree is that of `mk9p -a DIAL COMMAND`, else that of $MK9P, else the namespace of `mk9p up`.",
-    )
-    command = _COMMANDS[arguments[0]](parser)
-    chosen = parser.parse_args(arguments[1:])
+    command, chosen = _COMMANDS[arguments[0]], parsed(arguments)
     run = with_namespace if arguments[0] == "tail" else in_namespace
     return run(lambda ns: command(ns, chosen))
 
@@ -50,41 +45,34 @@ async def each(paths: Sequence[str], work: Callable[[str], Awaitable[None]]) -> 
     return status
 
 
-def _ls(parser: argparse.ArgumentParser) -> Command:
-    parser.add_argument("-l", "--long", action="store_true", help="modes, owners, lengths and times too")
-    parser.add_argument("--json", action="store_true", help="as JSON: for scripts")
-    parser.add_argument("paths", metavar="PATH", nargs="*", default=["/"])
+async def _ls(ns: Client, chosen: argparse.Namespace) -> int:
+    listed: dict[str, list[Entry]] = {}
+    status = chosen.long or chosen.json
 
-    async def command(ns: Client, chosen: argparse.Namespace) -> int:
-        listed: dict[str, list[Entry]] = {}
-        status = chosen.long or chosen.json
-
-        async def work(path: str) -> None:
-            # `ls -l` shows a link itself, as ls(1) does
-            real = await resolved(ns, path, last=not chosen.long)
-            qids = await ns.walk(real)
-            if (qids[-1] if qids else ns.qid).type & QTDIR:
-                listed[path] = await entries(ns, real, status=status)
-            else:
-                listed[path] = [await _entry(ns, real)]
-
-        failed = await each(chosen.paths, work)
-        if chosen.json:
-            print_json({path: [as_json(entry) for entry in found] for path, found in listed.items()})
+    async def work(path: str) -> None:
+        # `ls -l` shows a link itself, as ls(1) does
+        real = await resolved(ns, path, last=not chosen.long)
+        qids = await ns.walk(real)
+        if (qids[-1] if qids else ns.qid).type & QTDIR:
+            listed[path] = await entries(ns, real, status=status)
         else:
-            for path, found in listed.items():
-                if len(chosen.paths) > 1:
-                    print(f"{printable(path)}:")
-                for entry in found:
-                    print(line(entry) if chosen.long else printable(entry.name) + ("/" if entry.is_dir else ""))
-        for path, found in listed.items():
-            for entry in found:
-                if entry.failure is not None:
-                    say(f"{path.rstrip('/')}/{entry.name}: {entry.failure}")
-                    failed = 1
-        return failed
+            listed[path] = [await _entry(ns, real)]
 
-    return command
+    failed = await each(chosen.paths, work)
+    if chosen.json:
+        print_json({path: [as_json(entry) for entry in found] for path, found in listed.items()})
+    else:
+        for path, found in listed.items():
+            if len(chosen.paths) > 1:
+                print(f"{printable(path)}:")
+            for entry in found:
+                print(line(entry) if chosen.long else printable(entry.name) + ("/" if entry.is_dir else ""))
+    for path, found in listed.items():
+        for entry in found:
+            if entry.failure is not None:
+                say(f"{path.rstrip('/')}/{entry.name}: {entry.failure}")
+                failed = 1
+    return failed
 
 
 async def _entry(ns: Client, path: str) -> Entry:
@@ -92,116 +80,85 @@ async def _entry(ns: Client, path: str) -> Entry:
     return Entry(stat.name, stat.qid or Qid(stat.mode >> 24, 0, 0), stat)
 
 
-def _cat(parser: argparse.ArgumentParser) -> Command:
-    parser.add_argument("paths", metavar="PATH", nargs="+")
+async def _cat(ns: Client, chosen: argparse.Namespace) -> int:
+    async def work(path: str) -> None:
+        async with await ns.open(await resolved(ns, path)) as file:
+            async for data in pieces(file):
+                out(data)
 
-    async def command(ns: Client, chosen: argparse.Namespace) -> int:
-        async def work(path: str) -> None:
-            async with await ns.open(await resolved(ns, path)) as file:
-                async for data in pieces(file):
-                    out(data)
-
-        return await each(chosen.paths, work)
-
-    return command
+    return await each(chosen.paths, work)
 
 
-def _write(parser: argparse.ArgumentParser) -> Command:
-    parser.add_argument("path", metavar="PATH")
-    parser.add_argument("words", metavar="TEXT", nargs="*", help="the line to write; without it, the standard input")
+async def _write(ns: Client, chosen: argparse.Namespace) -> int:
+    async def work(path: str) -> None:
+        if chosen.words:
+            await ns.write(await resolved(ns, path), " ".join(chosen.words) + "\n")
+            return
+        if st.S_ISREG(os.fstat(0).st_mode):  # it may be the very file to write to
+            await copying.input_into(ns, path)
+            return
+        async with await ns.open(await resolved(ns, path), "w") as file:
+            while data := await ns.connection.aside(take, 0, PIECE, give_up=True):
+                await _put(ns, path, file, data)
 
-    async def command(ns: Client, chosen: argparse.Namespace) -> int:
-        async def work(path: str) -> None:
-            if chosen.words:
-                await ns.write(await resolved(ns, path), " ".join(chosen.words) + "\n")
-                return
-            if st.S_ISREG(os.fstat(0).st_mode):  # it may be the very file to write to
-                await copying.input_into(ns, path)
-                return
-            async with await ns.open(await resolved(ns, path), "w") as file:
-                while data := await ns.connection.aside(take, 0, PIECE, give_up=True):
-                    await _put(ns, path, file, data)
-
-        return await each([chosen.path], work)
-
-    return command
+    return await each([chosen.path], work)
 
 
-def _stat(parser: argparse.ArgumentParser) -> Command:
-    parser.add_argument("--json", action="store_true", help="as JSON: for scripts")
-    parser.add_argument("paths", metavar="PATH", nargs="+")
+async def _stat(ns: Client, chosen: argparse.Namespace) -> int:
+    found: list[Entry] = []
 
-    async def command(ns: Client, chosen: argparse.Namespace) -> int:
-        found: list[Entry] = []
+    async def work(path: str) -> None:
+        found.append(await _entry(ns, await resolved(ns, path, last=False)))
 
-        async def work(path: str) -> None:
-            found.append(await _entry(ns, await resolved(ns, path, last=False)))
-
-        status = await each(chosen.paths, work)
-        if chosen.json:
-            print_json([as_json(entry) for entry in found])
-        else:
-            for entry in found:
-                q = entry.qid
-                print(line(entry), f"qid {q.type:#x} {q.version} {q.path:#018x}")
-        return status
-
-    return command
+    status = await each(chosen.paths, work)
+    if chosen.json:
+        print_json([as_json(entry) for entry in found])
+    else:
+        for entry in found:
+            q = entry.qid
+            print(line(entry), f"qid {q.type:#x} {q.version} {q.path:#018x}")
+    return status
 
 
-def _tree(parser: argparse.ArgumentParser) -> Command:
-    parser.add_argument("-d", "--depth", type=int, default=3, help="how deep to go (3)")
-    parser.add_argument("path", metavar="PATH", nargs="?", default="/")
-
-    async def command(ns: Client, chosen: argparse.Namespace) -> int:
-        top = await resolved(ns, chosen.path)
-        await ns.walk(top)
-        todo = [("", top, 0)]  # what to print, and the directory to list then, with its depth
-        while todo:
-            text, path, depth = todo.pop()
-            if text:
-                print(text)
-            if not path or depth >= chosen.depth:
-                continue
-            below: list[tuple[str, str, int]] = []
-            indent = "   " * depth
-            try:
-                for entry in await ns.connection.within(PATIENCE, lambda: entries(ns, path)):  # noqa: B023  # it is over then
-                    shown = f"{indent}{printable(entry.name)}{'/' if entry.is_dir else ''}"
-                    below.append((shown, f"{path}/{entry.name}" if entry.is_dir else "", depth + 1))
-            except OSError as error:
-                print(f"{indent}({printable(str(error))})")
-            todo += reversed(below)
-        return 0
-
-    return command
-
-
-def _cp(parser: argparse.ArgumentParser) -> Command:
-    parser.add_argument("source", metavar="SOURCE")
-    parser.add_argument(
-        "destination", metavar="DESTINATION", help=":PATH is in the namespace, other paths are files of this machine"
-    )
-
-    async def command(ns: Client, chosen: argparse.Namespace) -> int:
-        source, destination = chosen.source, chosen.destination
+async def _tree(ns: Client, chosen: argparse.Namespace) -> int:
+    top = await resolved(ns, chosen.path)
+    await ns.walk(top)
+    todo = [("", top, 0)]  # what to print, and the directory to list then, with its depth
+    while todo:
+        text, path, depth = todo.pop()
+        if text:
+            print(text)
+        if not path or depth >= chosen.depth:
+            continue
+        below: list[tuple[str, str, int]] = []
+        indent = "   " * depth
         try:
-            match source.startswith(":"), destination.startswith(":"):
-                case True, True:
-                    await copying.within(ns, source[1:], destination[1:])
-                case True, False:
-                    await copying.out_of(ns, source[1:], destination)
-                case False, True:
-                    await copying.into(ns, source, destination[1:])
-                case _:
-                    raise NineError(errno.EINVAL, "neither path is in the namespace: write it as :PATH")
-        except NineError as error:
-            if error.filename in (source[1:], destination[1:]):
-                error.filename = f":{error.filename}"
-            raise
-        return 0
+            for entry in await ns.connection.within(PATIENCE, lambda: entries(ns, path)):  # noqa: B023  # it is over then
+                shown = f"{indent}{printable(entry.name)}{'/' if entry.is_dir else ''}"
+                below.append((shown, f"{path}/{entry.name}" if entry.is_dir else "", depth + 1))
+        except OSError as error:
+            print(f"{indent}({printable(str(error))})")
+        todo += reversed(below)
+    return 0
 
-    return command
+
+async def _cp(ns: Client, chosen: argparse.Namespace) -> int:
+    source, destination = chosen.source, chosen.destination
+    try:
+        match source.startswith(":"), destination.startswith(":"):
+            case True, True:
+                await copying.within(ns, source[1:], destination[1:])
+            case True, False:
+                await copying.out_of(ns, source[1:], destination)
+            case False, True:
+                await copying.into(ns, source, destination[1:])
+            case _:
+                raise NineError(errno.EINVAL, "neither path is in the namespace: write it as :PATH")
+    except NineError as error:
+        if error.filename in (source[1:], destination[1:]):
+            error.filename = f":{error.filename}"
+        raise
+    return 0
 
 
 @contextmanager
@@ -222,47 +179,18 @@ async def _put(ns: Client, path: str, file: File, data: bytes) -> None:
         raise await in_words(ns.connection, ns.root, split(path), error) from None
 
 
-def _tail(parser: argparse.ArgumentParser) -> Command:
-    parser.add_argument(
-        "-n",
-        type=_count,
-        default=10,
-        metavar="LINES",
-        help="how many of the kept lines to show first (10); 0: all",
-    )
-    parser.add_argument("path", metavar="PATH")
+async def _tail(ns: Client, chosen: argparse.Namespace) -> int:
+    from mk9p.clients.tail import tail
 
-    async def command(ns: Client, chosen: argparse.Namespace) -> int:
-        from mk9p.clients.tail import tail
-
+    with _naming(chosen.path):
+        opened = await ns.open(await resolved(ns, chosen.path))
+    async with opened as file:
         with _naming(chosen.path):
-            opened = await ns.open(await resolved(ns, chosen.path))
-        async with opened as file:
-            with _naming(chosen.path):
-                await tail(file, chosen.n, out)
-        return 0
-
-    return command
+            await tail(file, chosen.n, out)
+    return 0
 
 
-def _count(text: str) -> int:
-    """Read a number of lines; raises ValueError, which is wrong use, for anything else."""
-    value = int(text)
-    if value < 0:
-        raise ValueError(text)
-    return value
-
-
-_ABOUT: Final = {
-    "ls": "List directories, the top one if none is named; a directory's name ends with /.",
-    "cat": "Show files. A file that waits, such as events, is followed until it ends.",
-    "write": "Write a line, or the standard input, into a file.",
-    "stat": "Show what files are: as `ls -l`, then the qid's type, version and path.",
-    "tree": "List a whole tree, the namespace's if no PATH is named.",
-    "cp": "Copy a file.",
-    "tail": "Show the last lines of a file that waits, such as events, and then what comes.",
-}
-_COMMANDS: Final[dict[str, Callable[[argparse.ArgumentParser], Command]]] = {
+_COMMANDS: Final[dict[str, Command]] = {
     "ls": _ls,
     "cat": _cat,
     "write": _write,

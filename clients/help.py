@@ -19,6 +19,7 @@ from typing import Final
 from mk9p.clients.common import out
 from mk9p.errors import NineError
 from mk9p.serving import available
+from mk9p.usage import parsed
 
 WIDEST: Final = 100  # columns: longer lines are hard to read
 PLACES: Final = ("manual", "../docs/files")  # beside this module: in an installed package, in a working tree
@@ -82,16 +83,13 @@ def page(name: str) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Run `mk9p help`."""
-    names = arguments[1:]
-    if len(names) > 1 or any(name.startswith("-") for name in names):
-        print("usage: mk9p help [NAME]", file=sys.stderr)
-        return 2
-    if not names:
+    name = parsed(arguments).page
+    if name is None:
         show(subjects())
         return 0
     from mk9p.clients.help_text import rendered
 
-    show(rendered(page(names[0]), min(WIDEST, shutil.get_terminal_size().columns)))
+    show(rendered(page(name), min(WIDEST, shutil.get_terminal_size().columns)))
     return 0
 
 

@@ -5,7 +5,6 @@ it by a socket (clients/fuse_alive.py), whose end shows that the process has end
 when the server was gone, unmount and mount again. FUSE does.
 """
 
-import argparse
 import errno
 import os
 import shutil
@@ -28,6 +27,7 @@ from mk9p.dial import parse
 from mk9p.errors import NineError
 from mk9p.serving import one_error
 from mk9p.stdio import complain
+from mk9p.usage import parsed
 
 PATIENCE: Final = 5.0  # seconds for the server to answer the first time, and each time after dialling again
 LEAVING: Final = 2.0  # seconds that `umount -l` waits for the process that served a mount
@@ -42,29 +42,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def mount_main(arguments: Sequence[str]) -> int:
     """Run `mk9p mount`; return when the mount's root gives its status."""
-    parser = argparse.ArgumentParser(prog="mk9p mount")
-    kind = parser.add_mutually_exclusive_group()
-    kind.add_argument("--v9fs", action="store_true", help="use only the kernel's own client")
-    kind.add_argument("--fuse", action="store_true", help="use only FUSE")
-    parser.add_argument(
-        "--user", metavar="NAME", help="the user name for the server, whoever asks; by default each user has their own"
-    )
-    parser.add_argument("--aname", default="", help="the tree to attach to")
-    parser.add_argument("--cache", metavar="MODE", default="none", help=" ".join(v9fs.CACHES) + " (none)")
-    parser.add_argument("--readonly", action="store_true", help="refuse every change")
-    parser.add_argument("--xattr", action="store_true", help="ask for extended attributes, which stored files have")
-    parser.add_argument(
-        "--msize", type=int, metavar="BYTES", default=v9fs.MSIZE, help="v9fs: the largest message (%(default)s)"
-    )
-    parser.add_argument("--foreground", action="store_true", help="FUSE: do not return before it is unmounted")
-    parser.add_argument("-v", "--verbose", action="store_true", help="show the mount command")
-    parser.add_argument("dial", metavar="DIAL", nargs="?", help=f"what to mount; else $MK9P, else {DEFAULT}")
-    parser.add_argument("dir", metavar="DIR")
-    chosen = parser.parse_args(arguments[1:])
+    chosen = parsed(arguments)
     address = chosen.dial or os.environ.get("MK9P") or DEFAULT
     parse(address)
-    if chosen.cache not in v9fs.CACHES:
-        parser.error(f"unknown cache {chosen.cache!r}: there are {' '.join(v9fs.CACHES)}")
     wish = v9fs.Wish(
         chosen.user, chosen.aname, chosen.cache, chosen.readonly, attributes=chosen.xattr, msize=chosen.msize
     )
@@ -307,10 +287,7 @@ async def serve(
 
 def umount_main(arguments: Sequence[str]) -> int:
     """Run `mk9p umount`; return when the mount, and the process that served it, are gone."""
-    parser = argparse.ArgumentParser(prog="mk9p umount")
-    parser.add_argument("-l", "--lazy", action="store_true", help="detach it now, even if it is in use")
-    parser.add_argument("dir", metavar="DIR")
-    chosen = parser.parse_args(arguments[1:])
+    chosen = parsed(arguments)
     umount(full_path(chosen.dir), lazy=chosen.lazy)
     return 0
 

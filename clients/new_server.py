@@ -8,7 +8,6 @@ import errno
 import keyword
 import re
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from mk9p.errors import NineError
 from mk9p.serving import available
+from mk9p.usage import parsed
 
 
 def made(name: str) -> dict[str, str]:
@@ -64,11 +64,8 @@ def make(name: str, folder: Path) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Run `mk9p new-server`."""
-    words = arguments[1:]
-    if not 1 <= len(words) <= 2 or words[0].startswith("-"):
-        print("usage: mk9p new-server NAME [DIR]", file=sys.stderr)
-        return 2
-    name, folder = words[0], words[-1] if len(words) == 2 else f"mk9p-{words[0]}"
+    chosen = parsed(arguments)
+    name, folder = chosen.server, chosen.folder or f"mk9p-{chosen.server}"
     make(name, Path(folder))
     print(
         f"{folder} is ready. Its README.md says how to go on:\n\n    cd {folder}\n    pip install -e . --group test\n    pytest"

@@ -1,7 +1,6 @@
 """`mk9p ps`: the processes of all kernels, side by side. A kernel that does not answer is reported on stderr, and holds up the others for
 `PATIENCE`."""
 
-import argparse
 from collections.abc import Callable, Sequence
 
 import trio
@@ -12,6 +11,7 @@ from mk9p.clients.listing import PATIENCE, entries, print_json, silent
 from mk9p.errors import NineError
 from mk9p.stdio import printable
 from mk9p.tree import split
+from mk9p.usage import parsed
 
 FIELDS = ("kernel", "pid", "user", "state", "name")
 Row = tuple[str, ...]
@@ -19,14 +19,7 @@ Row = tuple[str, ...]
 
 def main(arguments: Sequence[str]) -> int:
     """Run `mk9p ps [KERNEL...]`."""
-    parser = argparse.ArgumentParser(
-        prog="mk9p ps",
-        description="List the processes of all kernels, or of these. "
-        f"When nothing comes from a kernel for {PATIENCE:g} seconds, show what it has sent.",
-    )
-    parser.add_argument("--json", action="store_true", help="as JSON: for scripts")
-    parser.add_argument("kernels", metavar="KERNEL", nargs="*", help="a name in k/")
-    chosen = parser.parse_args(arguments[1:])
+    chosen = parsed(arguments)
 
     async def work(ns: Client) -> int:
         try:

@@ -8,7 +8,6 @@ It ends when a signal tells it to, even if nobody takes its output: after the si
 `GRACE`.
 """
 
-import argparse
 import errno
 import os
 import signal
@@ -26,6 +25,7 @@ from mk9p.errors import NineError
 from mk9p.signals import exit_code
 from mk9p.stdio import complain, told
 from mk9p.tree import join, split
+from mk9p.usage import parsed
 
 ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 FORWARDED: Final = (*ENDING, signal.SIGUSR1, signal.SIGUSR2)
@@ -37,23 +37,8 @@ NOT_RUN: Final = 126
 
 def main(arguments: Sequence[str]) -> int:
     """Run `mk9p run`."""
-    parser = argparse.ArgumentParser(
-        prog="mk9p run",
-        usage="mk9p run [-nt] [-d DIR] [-e NAME=VALUE]... KERNEL -- COMMAND [ARG...]",
-        description="Run a command in a kernel: its input, output, signals and exit status are this process's.",
-    )
-    parser.add_argument("-n", "--no-input", action="store_true", help="give it no input, as from /dev/null: for loops")
-    parser.add_argument("-t", "--terminal", action="store_true", help="give the command a terminal")
-    parser.add_argument("-d", "--dir", help="where to run it (/)")
-    parser.add_argument(
-        "-e", "--env", metavar="NAME=VALUE", action="append", default=[], help="a variable of its environment"
-    )
-    parser.add_argument("kernel", metavar="KERNEL", help="a name in k/, or the path of a kernel's tree")
-    parser.add_argument("command", metavar="COMMAND", nargs=argparse.REMAINDER, help="the program and its arguments")
-    chosen = parser.parse_args(arguments[1:])
-    command = chosen.command[1:] if chosen.command[:1] == ["--"] else chosen.command
-    if not command:
-        parser.error("no command: give one after --")
+    chosen = parsed(arguments)
+    command = chosen.command
     settings = [join(["env", *chosen.env])] if chosen.env else []
     settings += [join(["dir", chosen.dir])] if chosen.dir else []
 

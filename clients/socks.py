@@ -8,7 +8,6 @@ everybody on this machine gets the kernel's network. It does CONNECT; it refuses
 connection, so does the proxy on the other side, and when the proxy ends, it breaks off all: what was cut never looks complete.
 """
 
-import argparse
 import errno
 import ipaddress
 import signal
@@ -26,8 +25,8 @@ from mk9p.client import Client
 from mk9p.clients.common import with_namespace
 from mk9p.clients.net import PIECE, NetStream, dial
 from mk9p.errors import NineError
+from mk9p.usage import parsed
 
-DEFAULT: Final = "127.0.0.1:1080"
 PATIENCE: Final = 30.0  # seconds for a program to say what it wants
 _REPLIES: Final = {
     errno.EPERM: 2,
@@ -45,15 +44,8 @@ _NO_TYPE: Final = 8
 
 def main(arguments: Sequence[str]) -> int:
     """Run `mk9p socks`."""
-    parser = argparse.ArgumentParser(prog="mk9p socks")
-    parser.add_argument(
-        "-l", metavar="HOST:PORT", dest="listen", default=DEFAULT, help=f"where to listen, else {DEFAULT}"
-    )
-    parser.add_argument("kernel", metavar="KERNEL", help="a name in k/, or the path of a kernel's tree")
-    chosen = parser.parse_args(arguments[1:])
-    host, colon, port = chosen.listen.rpartition(":")
-    if not (colon and port.isascii() and port.isdigit()):
-        parser.error(f"-l {chosen.listen}: want HOST:PORT")
+    chosen = parsed(arguments)
+    host, _, port = chosen.listen.rpartition(":")
     tree = chosen.kernel if "/" in chosen.kernel else f"k/{chosen.kernel}"
     return with_namespace(lambda ns: serve(ns, f"{tree}/net", host.strip("[]") or "127.0.0.1", int(port)))
 

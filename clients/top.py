@@ -20,6 +20,7 @@ from mk9p.clients.listing import entries
 from mk9p.ktext import split_lines
 from mk9p.stdio import printable
 from mk9p.tree import split
+from mk9p.usage import parsed
 
 PATIENCE: Final = 5.0  # seconds for a kernel's answers: an emulated one on a busy machine takes one or two
 # seconds that the first of several screens waits for kernels beyond its interval: a rate needs two looks
@@ -72,18 +73,7 @@ class Look:
 
 def main(arguments: Sequence[str]) -> int:
     """Run `mk9p top`."""
-    parser = argparse.ArgumentParser(prog="mk9p top")
-    parser.add_argument(
-        "-d", "--delay", type=_seconds, default=2.0, metavar="SECONDS", help="time between two screens (2)"
-    )
-    parser.add_argument("-n", type=int, default=0, metavar="COUNT", help="end after COUNT screens; 0: never (0)")
-    parser.add_argument("--once", dest="n", action="store_const", const=1, help="as -n 1: for scripts")
-    parser.add_argument(
-        "-p", "--processes", type=int, default=10, metavar="COUNT", help="how many of the busiest to show (10)"
-    )
-    parser.add_argument("--json", action="store_true", help="a line of JSON instead of each screen")
-    parser.add_argument("kernels", metavar="KERNEL", nargs="*")
-    chosen = parser.parse_args(arguments[1:])
+    chosen = parsed(arguments)
 
     async def work(ns: Client) -> int:
         board = Board(ns, chosen.kernels, chosen.delay)
@@ -107,14 +97,6 @@ def main(arguments: Sequence[str]) -> int:
         return 0
 
     return with_namespace(work)
-
-
-def _seconds(text: str) -> float:
-    """Read a delay; raises ValueError, which is wrong use, for one that would never end or never rest."""
-    value = float(text)
-    if not 0.01 <= value <= 86400:
-        raise ValueError(text)
-    return value
 
 
 # looking

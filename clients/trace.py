@@ -10,7 +10,6 @@ To ADDR everybody who comes through the relay is the user who runs it, if ADDR b
 default listener is a socket for that user alone, and a listener that others can reach needs --trust.
 """
 
-import argparse
 import errno
 import signal
 import sys
@@ -27,10 +26,10 @@ from mk9p.errors import NineError, ProtocolError
 from mk9p.pcap import Capture, Flow
 from mk9p.serving import one_error
 from mk9p.stdio import printable
+from mk9p.usage import parsed
 from mk9p.wire import Dialect, FrameBuffer, decode
 from mk9p.wire import messages as m
 
-DEFAULT: Final = "unix!/run/mk9p/trace"
 LARGEST: Final = 64 << 20  # of a frame: more than any msize in use; a stream with more is not 9P
 MOST: Final = 1000  # lines that wait to be written
 GRACE: Final = 1.0  # seconds for the last of them, at the end
@@ -233,12 +232,7 @@ async def _accept(
 
 def main(arguments: Sequence[str]) -> int:
     """Run `mk9p trace`."""
-    parser = argparse.ArgumentParser(prog="mk9p trace", description="show the messages between clients and a server")
-    parser.add_argument("-l", metavar="DIAL", dest="listen", default=DEFAULT, help=f"where to listen; else {DEFAULT}")
-    parser.add_argument("--pcap", metavar="FILE", help="write the messages as a capture, for Wireshark")
-    parser.add_argument("--trust", action="store_true", help="listen where others can dial, who then act as this user")
-    parser.add_argument("address", metavar="ADDR", help="the dial string of the server")
-    chosen = parser.parse_args(arguments[1:])
+    chosen = parsed(arguments)
 
     async def run(capture: Capture | None = None) -> None:
         lines = Lines()

@@ -1,11 +1,10 @@
 """`mk9p up [FILE]` and `mk9p down`: start kernels and their namespace, and end them without a trace."""
 
-import argparse
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import trio
 
@@ -13,50 +12,21 @@ from mk9p.client import Client, connect
 from mk9p.clients import lab as labs
 from mk9p.clients.common import say
 from mk9p.serving import one_error
+from mk9p.usage import parsed
 
 _SHOWN = {"progress", "started", "active", "panicked", "ended", "failed", "dead", "silent"}
-
-_FILE: Final = """FILE has a table for each kernel. Its lines are words of kernels/NAME/ctl (`mk9p help kernels`); `kernel` is what `load` takes:
-
-  [k1]
-  backend = "qemu"
-  kernel = "6.1"
-  cpus = 2
-  memory = "768M"
-  grants = ["/k/k2 rw", "/k/k0/fs/data ro"]
-
-`grants` says what the guest may use of the namespace, as root there. Without it the guest has only its own k/NAME and auth/whoami.
-`mk9p up --print` prints the lab that starts without FILE.
-"""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run `mk9p up` or `mk9p down`."""
+    chosen = parsed(arguments)
     if arguments[0] == "down":
-        argparse.ArgumentParser(
-            prog="mk9p down", description="End what `mk9p up` started, and leave nothing."
-        ).parse_args(arguments[1:])
         lab = labs.Lab()
         if not lab.end():
             say("no lab is up")
             return 1
         print("mk9p: down; nothing is left")
         return 0
-    parser = argparse.ArgumentParser(
-        prog="mk9p up",
-        description="Start kernels and their namespace.",
-        epilog=_FILE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("-f", "--foreground", action="store_true", help="stay; Ctrl-C ends the lab")
-    parser.add_argument("--no-mount", action="store_true", help="do not mount the namespace on this machine")
-    parser.add_argument(
-        "--print", action="store_true", help="print the lab that starts without FILE, and start nothing"
-    )
-    parser.add_argument(
-        "file", metavar="FILE", nargs="?", help="a lab in TOML; none: two kernels, k1 by QEMU and k2 by user-mode Linux"
-    )
-    chosen = parser.parse_args(arguments[1:])
     if chosen.print:
         print(labs.DEFAULT, end="")
         return 0

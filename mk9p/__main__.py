@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Final
 
 from mk9p.stdio import abandon, complain, prepare, told
+from mk9p.usage import parsed
 
 # subcommand -> its module, whose `main(arguments)` returns the exit status, and its usage
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
@@ -109,6 +110,7 @@ def run(words: list[str]) -> int:
         import os
 
         os.environ["MK9P"] = address
+    parsed(words)  # its help, and what is wrong with its words, want nothing of the command itself
     status: int = import_module(COMMANDS[words[0]][0]).main(words)
     return status
 

@@ -30,13 +30,14 @@ from mk9p.dial import Link, Listener, dial, hang_up, listen, parse
 from mk9p.errors import NineError
 from mk9p.ktext import split_lines
 from mk9p.server import Limits, Server, Tally, stats_tree
-from mk9p.serving import STATS, OnlyRoot, available, one_error, options, serve_tree, start_logging
+from mk9p.serving import STATS, OnlyRoot, available, one_error, serve_tree, start_logging
 from mk9p.tree import Dir, Handle, Node, Open, settle
 from mk9p.tree import split as words_of
+from mk9p.usage import parsed
+from mk9p.usage.common import NAMESPACE
 
 log = logging.getLogger("mk9p.compose")
 
-DEFAULT: Final = "unix!/run/mk9p/ns"
 # events of a kernel that is gone
 _ENDED: Final = frozenset({"dead", "failed", "halted", "killed", "panicked", "rebooted"})
 PATIENCE: Final = 5.0  # seconds for a kernel's first answer: an emulated one on a busy machine takes one or two
@@ -175,14 +176,7 @@ class Kernels:
 
 def main(arguments: Sequence[str]) -> int:
     """Run `mk9p compose`."""
-    parser = options("compose", DEFAULT)
-    parser.add_argument(
-        "--kernels", metavar="DIR", help="serve kernels/ too, with its sockets in DIR (made now, removed at the end)"
-    )
-    parser.add_argument(
-        "file", metavar="FILE", nargs="?", help="what to mount, in the words of namespace(6); - is the standard input"
-    )
-    chosen = parser.parse_args(arguments[1:])
+    chosen = parsed(arguments)
     start_logging(chosen.verbose)
 
     async def run() -> None:
@@ -216,7 +210,7 @@ async def compose(nursery: trio.Nursery, script: str, chosen: Any, kernels: Dir 
 
     await serve_tree(
         ns.root,
-        chosen.listen or [DEFAULT],
+        chosen.listen or [NAMESPACE],
         trust=chosen.trust,
         readonly=chosen.readonly,
         come_from=chosen.come_from,

@@ -7,7 +7,6 @@ what the server itself counts, is always there too. Without names the command se
 kernel has. For one that this kernel does not have it prints a line, and leaves it out.
 """
 
-import argparse
 import errno
 import gc
 import logging
@@ -26,11 +25,12 @@ from mk9p.dial import RESERVED, Link, Listener, Transport, listen
 from mk9p.errors import NineError
 from mk9p.server import Limits, Server, Tally, stats_tree
 from mk9p.tree import Dir, Node
+from mk9p.usage import parsed
+from mk9p.usage.common import SERVED
 
 log = logging.getLogger("mk9p.serve")
 
 GROUP: Final = "mk9p.servers"
-DEFAULT: Final = "unix!/run/mk9p/serve"
 TOP: Final = "host"
 STATS: Final = "stats"  # where a server shows what it counts itself
 RARELY: Final = 100  # rounds of the middle generation between two of the oldest; Python has 10
@@ -285,30 +285,6 @@ async def _end_with(server: Server, scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
-def options(name: str, default: str) -> argparse.ArgumentParser:
-    """Return the parser of the options that `serve` and `compose` have in common."""
-    parser = argparse.ArgumentParser(prog=f"mk9p {name}")
-    parser.add_argument(
-        "-l", metavar="DIAL", action="append", dest="listen", help=f"where to listen (again for more); else {default}"
-    )
-    parser.add_argument(
-        "--trust", action="store_true", help="believe the user names that come over tcp and vsock: for private links"
-    )
-    parser.add_argument(
-        "--from", metavar="HOST", dest="come_from", help="admit only this host over tcp and vsock, for example 10.0.2.2"
-    )
-    parser.add_argument("--readonly", action="store_true", help="refuse every change")
-    parser.add_argument(
-        "--limit",
-        metavar="NAME=VALUE",
-        action="append",
-        default=[],
-        help=f"what one client, or all, may use (again for more): {' '.join(attrs.fields_dict(Limits))}",
-    )
-    parser.add_argument("-v", "--verbose", action="count", default=0, help="log connections; twice: more")
-    return parser
-
-
 def start_logging(verbose: int) -> None:
     """Log to stderr, one line each: warnings, or more."""
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
@@ -317,14 +293,7 @@ def start_logging(verbose: int) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Run `mk9p serve`."""
-    parser = options("serve", DEFAULT)
-    parser.add_argument(
-        "specs",
-        metavar="NAME[:ARG][?OPTION=VALUE]",
-        nargs="*",
-        help="resource servers; by default all that this kernel has",
-    )
-    chosen = parser.parse_args(arguments[1:])
+    chosen = parsed(arguments)
     start_logging(chosen.verbose)
     limits, tally = Limits.parse(chosen.limit), Tally()
 
@@ -332,7 +301,7 @@ def main(arguments: Sequence[str]) -> int:
         async with kernel_tree([Spec.parse(text) for text in chosen.specs], {STATS: stats_tree(tally)}) as tree:
             await serve_tree(
                 tree,
-                chosen.listen or [DEFAULT],
+                chosen.listen or [SERVED],
                 trust=chosen.trust,
                 readonly=chosen.readonly,
                 come_from=chosen.come_from,

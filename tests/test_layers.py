@@ -11,6 +11,7 @@ LEVELS = {
     "mk9p.errors": 0,
     "mk9p.lazy": 0,
     "mk9p.stdio": 1,
+    "mk9p.usage": 1,
     "mk9p.wire": 1,
     "mk9p.status": 2,
     "mk9p.session": 2,

@@ -18,32 +18,12 @@ from mk9p.clients.doctor.options import address_of, mount_line, mount_of, of_opt
 from mk9p.clients.doctor.sources import Local, Names, Served, Source
 from mk9p.errors import NineError
 from mk9p.serving import one_error
+from mk9p.usage import parsed
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run `mk9p doctor`."""
-    parser = argparse.ArgumentParser(prog="mk9p doctor", description="find what Linux's v9fs stumbles over in a tree")
-    parser.add_argument("where", metavar="ADDR|PATH", nargs="?", help="a dial string, or a directory of this kernel")
-    parser.add_argument("--write", action="store_true", help="truncate writable files of length 0 too, as `>` does")
-    parser.add_argument("--all", action="store_true", help=f"show all findings of each kind, not only {EACH}")
-    parser.add_argument("--depth", type=int, default=Bounds().depth, help="how deep to go (%(default)s)")
-    parser.add_argument("--files", type=int, default=Bounds().files, help="how many files to look at (%(default)s)")
-    parser.add_argument(
-        "--bytes",
-        type=int,
-        default=Bounds().bytes,
-        help="how many bytes of a file to read; of a longer file only the end",
-    )
-    parser.add_argument(
-        "--skip",
-        metavar="NAME",
-        action="append",
-        default=[],
-        help=f"files not to open, in addition to {' '.join(sorted(SKIPPED))}",
-    )
-    parser.add_argument("--aname", default="", help="the tree to ask the server for")
-    parser.add_argument("--version", default="9P2000.L", help="the dialect to use (%(default)s)")
-    chosen = parser.parse_args(arguments[1:])
+    chosen = parsed(arguments)
     where = chosen.where or os.environ.get("MK9P") or DEFAULT
     dialled = "!" in where and not os.path.exists(where)
     found = served(where, (), chosen) if dialled else local(os.path.realpath(where), chosen)

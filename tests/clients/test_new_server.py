@@ -83,7 +83,8 @@ def test_the_name_of_a_server_that_is_there_is_refused(tmp_path: Path) -> None:
 
 def test_wrong_use_says_usage(capsys: pytest.CaptureFixture[str]) -> None:
     for words in ([], ["a", "b", "c"], ["-x"]):
-        assert main(["new-server", *words]) == 2
+        with pytest.raises(SystemExit, match="2"):
+            main(["new-server", *words])
         assert capsys.readouterr().err == "usage: mk9p new-server NAME [DIR]\n"
 
 

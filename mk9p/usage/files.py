@@ -1,0 +1,93 @@
+"""The commands on files."""
+
+from typing import Final
+
+from mk9p.usage.common import Checks, Parser, Parsers, parser_of
+
+_FILES: Final = {
+    "ls": "List directories, the top one if none is named; a directory's name ends with /.",
+    "cat": "Show files. A file that waits, such as events, is followed until it ends.",
+    "write": "Write a line, or the standard input, into a file.",
+    "stat": "Show what files are: as `ls -l`, then the qid's type, version and path.",
+    "tree": "List a whole tree, the namespace's if no PATH is named.",
+    "cp": "Copy a file.",
+    "tail": "Show the last lines of a file that waits, such as events, and then what comes.",
+}
+
+
+def _of_files(name: str) -> Parser:
+    which = "The tree is that of `mk9p -a DIAL COMMAND`, else that of $MK9P, else the namespace of `mk9p up`."
+    return parser_of(name, _FILES[name], epilog=which)
+
+
+def _ls(name: str) -> Parser:
+    parser = _of_files(name)
+    parser.add_argument("-l", "--long", action="store_true", help="modes, owners, lengths and times too")
+    parser.add_argument("--json", action="store_true", help="as JSON: for scripts")
+    parser.add_argument("paths", metavar="PATH", nargs="*", default=["/"])
+    return parser
+
+
+def _cat(name: str) -> Parser:
+    parser = _of_files(name)
+    parser.add_argument("paths", metavar="PATH", nargs="+")
+    return parser
+
+
+def _write(name: str) -> Parser:
+    parser = _of_files(name)
+    parser.add_argument("path", metavar="PATH")
+    parser.add_argument("words", metavar="TEXT", nargs="*", help="the line to write; without it, the standard input")
+    return parser
+
+
+def _stat(name: str) -> Parser:
+    parser = _of_files(name)
+    parser.add_argument("--json", action="store_true", help="as JSON: for scripts")
+    parser.add_argument("paths", metavar="PATH", nargs="+")
+    return parser
+
+
+def _tree(name: str) -> Parser:
+    parser = _of_files(name)
+    parser.add_argument("-d", "--depth", type=int, default=3, help="how deep to go (3)")
+    parser.add_argument("path", metavar="PATH", nargs="?", default="/")
+    return parser
+
+
+def _cp(name: str) -> Parser:
+    parser = _of_files(name)
+    parser.add_argument("source", metavar="SOURCE")
+    parser.add_argument(
+        "destination", metavar="DESTINATION", help=":PATH is in the namespace, other paths are files of this machine"
+    )
+    return parser
+
+
+def _tail(name: str) -> Parser:
+    parser = _of_files(name)
+    parser.add_argument(
+        "-n", type=_count, default=10, metavar="LINES", help="how many of the kept lines to show first (10); 0: all"
+    )
+    parser.add_argument("path", metavar="PATH")
+    return parser
+
+
+def _count(text: str) -> int:
+    """Read a number of lines; raises ValueError, which is wrong use, for what is none."""
+    value = int(text)
+    if value < 0:
+        raise ValueError(text)
+    return value
+
+
+PARSERS: Final[Parsers] = {
+    "ls": _ls,
+    "cat": _cat,
+    "write": _write,
+    "stat": _stat,
+    "tree": _tree,
+    "cp": _cp,
+    "tail": _tail,
+}
+CHECKS: Final[Checks] = {}

@@ -1,0 +1,67 @@
+"""What commands take is told without them, and says of them what is true."""
+
+import subprocess
+import sys
+
+import attrs
+import pytest
+
+from mk9p.__main__ import COMMANDS
+from mk9p.client.client import DEFAULT
+from mk9p.clients import listing, v9fs
+from mk9p.clients.doctor import examine
+from mk9p.server import Limits
+from mk9p.usage import common, parsed
+from tests.server.patience import SOON
+
+
+def test_numbers_and_names_are_those_of_the_commands() -> None:
+    assert common.NAMESPACE == DEFAULT
+    assert common.PATIENCE == listing.PATIENCE
+    assert (common.CACHES, common.MSIZE) == (v9fs.CACHES, v9fs.MSIZE)
+    assert common.EACH == examine.EACH
+    assert tuple(sorted(examine.SKIPPED)) == common.SKIPPED
+    assert {name: getattr(examine.Bounds(), name) for name in common.BOUNDS} == common.BOUNDS
+    assert " ".join(attrs.fields_dict(Limits)) == common.LIMITS
+
+
+HEAVY = "{'trio', 'attrs', 'attr', 'logging', 'mk9p.client', 'mk9p.wire', 'mk9p.tree', 'mk9p.server', 'mk9p.errors'}"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_and_wrong_use_are_told_without_the_command(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = f"""
+import sys
+from mk9p.__main__ import main
+for word, wanted in ("--help", 0), ("--no-such-option", 2):
+    try:
+        main([{name!r}, word])
+    except SystemExit as error:
+        assert error.code == wanted, error.code
+    else:
+        raise AssertionError(word)
+assert not {HEAVY} & set(sys.modules), {HEAVY} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=SOON)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"usage: mk9p {name}")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            "mount --cache all /mnt",
+            "mk9p mount: error: unknown cache 'all': there are none readahead mmap loose fscache",
+        ),
+        ("socks -l here k1", "mk9p socks: error: -l here: want HOST:PORT"),
+        ("run k1 --", "mk9p run: error: no command: give one after --"),
+        ("tail -n -1 events", "mk9p tail: error: argument -n: invalid _count value: '-1'"),
+        ("help one two", "usage: mk9p help [NAME]"),
+    ],
+)
+def test_wrong_use(words: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parsed(words.split(" "))
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.endswith(said + "\n")
