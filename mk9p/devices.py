@@ -6,18 +6,20 @@ A device is a directory in sysfs, and its name is the kernel's. This module keep
 import errno
 import os
 import re
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 import attrs
 import trio
 
 from mk9p.errors import NineError
-from mk9p.sysfs import link, names, put, refused
-from mk9p.tree import Log, join
+from mk9p.sysfs import link, names, put, refused, threaded
+from mk9p.tree import Ctl, Dir, Log, Node, Text, join
 from mk9p.uevents import Uevent
 
-__all__ = ["Bus", "Present", "bound", "change", "changing", "identity", "rebind", "release", "there"]
+__all__ = ["Bus", "Present", "Slow", "bound", "change", "changing", "identity", "rebind", "release", "there"]
+
+T = TypeVar("T")
 
 
 @attrs.define(eq=False)
@@ -60,6 +62,28 @@ class Present:
             self.went(name)
         for name in now:
             self.came(name)
+
+
+class Slow:
+    """A few threads for what the kernel may be slow with (a chip on a slow bus, a battery): a dead device must not take all threads of the server."""
+
+    def __init__(self, threads: int = 8) -> None:
+        self.threads = trio.CapacityLimiter(threads)
+
+    def __call__(self, function: Callable[..., T]) -> Callable[..., Awaitable[T]]:
+        """Return the function that does the same in one of the threads (sysfs.threaded)."""
+        return threaded(function, self.threads)
+
+    def files(
+        self,
+        words: Mapping[str, Callable[..., Any]],
+        settings: Callable[[], str],
+        status: Callable[[], str],
+        **more: Node,
+    ) -> Dir:
+        """Return the directory of a device: `ctl`, `status`, and what else it has."""
+        slow = {word: self(function) for word, function in words.items()}
+        return Dir({"ctl": Ctl(slow, self(settings)), "status": Text(self(status)), **more})
 
 
 def identity(path: str) -> object:

@@ -5,30 +5,27 @@ setting: a battery's controller may be slow, or dead.
 """
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import attrs
-import trio
 
 from mk9p import uevents
-from mk9p.devices import Present, identity
+from mk9p.devices import Present, Slow, identity
 from mk9p.servers.power.cap import Cap
 from mk9p.servers.power.cpufreq import Boost, Policy
 from mk9p.servers.power.supply import Supply, brief, properties
-from mk9p.sysfs import names, threaded
+from mk9p.sysfs import names
 from mk9p.tree import Ctl, Dir, Lazy, Log, Node, Text
 from mk9p.uevents import Uevent
 
 __all__ = ["Power", "tree"]
 
-T = TypeVar("T")
 CPU: Final = "devices/system/cpu"
 KINDS: Final[Mapping[str, str]] = {"supply": "class/power_supply", "cap": "class/powercap", "cpufreq": f"{CPU}/cpufreq"}
 _SUBSYSTEMS: Final = {"power_supply": "supply", "powercap": "cap"}
-_THREADS: Final = 8
 
 
 @asynccontextmanager
@@ -46,7 +43,7 @@ class Power:
     root: str
     events: Log = attrs.field(factory=Log, init=False)
     present: Present = attrs.field(init=False)
-    threads: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(_THREADS), init=False)
+    slow: Slow = attrs.field(factory=Slow, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.present = Present(self.places, self.events)
@@ -66,9 +63,6 @@ class Power:
 
     def lazy(self, kind: str, make: Callable[[str], Node]) -> Lazy:
         return Lazy(partial(self.names, kind), make, key=partial(self.key, kind))
-
-    def slow(self, function: Callable[..., T]) -> Callable[..., Awaitable[T]]:
-        return threaded(function, self.threads)
 
     def base(self, kind: str, name: str) -> str:
         return f"{self.root}/sys/{KINDS[kind]}/{name}"
@@ -92,13 +86,13 @@ class Power:
 
     def supply(self, name: str) -> Node:
         supply = Supply(name, self.base("supply", name))
-        return self.files({"set": supply.set}, supply.settings, supply.status)
+        return self.slow.files({"set": supply.set}, supply.settings, supply.status)
 
     def cap(self, name: str) -> Node:
         cap = Cap(name, self.base("cap", name))
         words: dict[str, Callable[..., Any]] = {"limit": cap.limit, "window": cap.window, "state": cap.state}
         energy = {"energy": Text(self.slow(cap.energy), mode=0o400)} if os.path.exists(f"{cap.base}/energy_uj") else {}
-        return self.files(words, cap.settings, cap.status, energy)
+        return self.slow.files(words, cap.settings, cap.status, **energy)
 
     def policy(self, name: str) -> Node:
         policy = Policy(name, self.base("cpufreq", name))
@@ -108,17 +102,7 @@ class Power:
             "speed": policy.speed,
             "preference": policy.preference,
         }
-        return self.files(words, policy.settings, policy.status)
-
-    def files(
-        self,
-        words: Mapping[str, Callable[..., Any]],
-        settings: Callable[[], str],
-        status: Callable[[], str],
-        more: Mapping[str, Node] | None = None,
-    ) -> Dir:
-        slow = {word: self.slow(function) for word, function in words.items()}
-        return Dir({"ctl": Ctl(slow, self.slow(settings)), "status": Text(self.slow(status)), **(more or {})})
+        return self.slow.files(words, policy.settings, policy.status)
 
     def status(self) -> str:
         """Return a line for each supply, zone and policy: PLACE KIND VALUE UNIT STATE NAME."""

@@ -8,28 +8,26 @@ does it (hwmon_notify_event), they also say that an alarm has changed; netlink's
 """
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import attrs
 import trio
 
 from mk9p import uevents
-from mk9p.devices import Present, identity
+from mk9p.devices import Present, Slow, identity
 from mk9p.errors import NineError
 from mk9p.servers.sensors import thermal
 from mk9p.servers.sensors.chip import Chip
 from mk9p.servers.sensors.zone import Cooler, Zone
-from mk9p.sysfs import link, names, text, threaded
-from mk9p.tree import Ctl, Dir, Lazy, Log, Node, Text
+from mk9p.sysfs import link, names, text
+from mk9p.tree import Dir, Lazy, Log, Node, Text
 from mk9p.uevents import Uevent
 
 __all__ = ["Sensors", "tree"]
 
-T = TypeVar("T")
 NAME: Final = re.compile(r"(hwmon|thermal_zone|cooling_device)(\d+)")
-_THREADS: Final = 8
 
 
 @asynccontextmanager
@@ -58,7 +56,7 @@ class Sensors:
     present: Present = attrs.field(init=False)
     alarms: dict[tuple[str, str], None] = attrs.field(factory=dict, init=False)
     lot: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
-    threads: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(_THREADS), init=False)
+    slow: Slow = attrs.field(factory=Slow, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.present = Present(self.names, self.events, lambda name: [self.kind(name)])
@@ -104,11 +102,7 @@ class Sensors:
             words = {"mode": thing.mode, "policy": thing.policy, "trip": thing.trip}
         else:
             words = {"state": thing.state}
-        slow = {word: self.slow(function) for word, function in words.items()}
-        return Dir({"ctl": Ctl(slow, self.slow(thing.settings)), "status": Text(self.slow(thing.status))})
-
-    def slow(self, function: Callable[..., T]) -> Callable[..., Awaitable[T]]:
-        return threaded(function, self.threads)
+        return self.slow.files(words, thing.settings, thing.status)
 
     def status(self) -> str:
         """Return a line for each sensor and for each cooling device: NAME SENSOR KIND VALUE UNIT CHIP LABEL."""
