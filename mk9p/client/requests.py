@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from typing import Final
 
 from mk9p.client.conversation import Conversation
-from mk9p.client.stats import of_getattr, of_wire, perm_of_mode, untouched
+from mk9p.client.stats import born_of, of_getattr, of_wire, perm_of_mode, untouched
 from mk9p.errors import NineError
 from mk9p.status import Stat, error_name
 from mk9p.wire import (
     DMSYMLINK,
     GETATTR_BASIC,
+    GETATTR_BTIME,
     L_APPEND,
     L_CREAT,
     L_EXCL,
@@ -88,6 +89,11 @@ async def stat(c: Conversation, fid: int, name: str = "") -> Stat:
         return of_getattr(await c.rpc(m.Tgetattr, fid, GETATTR_BASIC), name)
     (wire,) = await c.rpc(m.Tstat, fid)
     return of_wire(wire, name)
+
+
+async def born(c: Conversation, fid: int) -> int | None:
+    """Return when a file was made, in ns; None if the server does not tell."""
+    return born_of(await c.rpc(m.Tgetattr, fid, GETATTR_BTIME)) if c.dialect is Dialect.L else None
 
 
 async def open_(

@@ -25,6 +25,7 @@ from mk9p.wire import (
     DMSETVTX,
     DMSOCKET,
     DMSYMLINK,
+    GETATTR_BTIME,
     NONUNAME,
     QTAPPEND,
     QTDIR,
@@ -74,6 +75,11 @@ def of_getattr(fields: tuple[Any, ...], name: str) -> Stat:
         name=name,
         qid=qid,
     )
+
+
+def born_of(fields: tuple[Any, ...]) -> int | None:
+    """Return when the file was made, as an Rgetattr says it, in ns; None if it does not."""
+    return _time(fields[16], fields[17]) if fields[0] & GETATTR_BTIME else None
 
 
 def of_wire(wire: WireStat, name: str) -> Stat:

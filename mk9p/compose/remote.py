@@ -339,6 +339,10 @@ class Remote(Walked):
         connection, fid = await self.here()
         return await requests.readlink(connection, fid)
 
+    async def born(self) -> int | None:
+        connection, fid = await self.here()
+        return await self.server.soon(requests.born(connection, fid))
+
     async def statfs(self) -> StatFs:
         connection, fid = await self.here()
         return await stored.statfs(connection, fid)

@@ -18,7 +18,7 @@ from mk9p.compose.namespace import Namespace
 from mk9p.errors import NineError
 from mk9p.servers.fs import tree
 from mk9p.testing import serving_at
-from mk9p.tree import Handle, Lock, Node, Open, Stat, Text, settle
+from mk9p.tree import Dir, Handle, Lock, Node, Open, Stat, Text, settle
 from mk9p.wire import LOCK_TYPE_UNLCK, LOCK_TYPE_WRLCK
 from mk9p.wire import messages as m
 from tests.compose.helpers_compose import Store, make, namespace, read, walk, write
@@ -27,7 +27,7 @@ from tests.servers.exported import Files
 
 
 @asynccontextmanager
-async def served(nursery: trio.Nursery, address: str, root: Node) -> AsyncIterator[Node]:
+async def served(nursery: trio.Nursery, address: str, root: Node) -> AsyncIterator[remote.Remote]:
     """Serve a tree and return it as another server's."""
     async with serving_at(address, root):
         far = remote.Server(address, nursery)
@@ -93,6 +93,23 @@ async def test_attributes_of_mount_points_files_and_directories_on_the_way(tmp_p
             with pytest.raises(OSError, match="No data"):
                 await settle(node.xattr("user.b", ROOT))
         assert os.listxattr(made.two) == []
+
+
+class Born(Text):
+    """A file that was made before 1970."""
+
+    def born(self) -> int:
+        return -5
+
+
+@pytest.mark.parametrize("version", ["9P2000.L", "9P2000"])
+async def test_when_a_file_was_made_is_told_through_the_namespace(tmp_path: Path, version: str) -> None:
+    async with trio.open_nursery() as nursery:
+        async with served(nursery, f"unix!{tmp_path}/s", Dir({"f": Born("x"), "g": Text("x")})) as far:
+            far.server.version = version
+            found = {name: await settle((await walk(far, name)).born()) for name in ("f", "g")}
+            assert found == {"f": -5 if version == "9P2000.L" else None, "g": None}
+            nursery.cancel_scope.cancel()
 
 
 async def test_attributes_of_what_is_read_only_are_read(tmp_path: Path) -> None:
