@@ -104,12 +104,14 @@ class Born(Text):
 
 @pytest.mark.parametrize("version", ["9P2000.L", "9P2000"])
 async def test_when_a_file_was_made_is_told_through_the_namespace(tmp_path: Path, version: str) -> None:
-    async with trio.open_nursery() as nursery:
-        async with served(nursery, f"unix!{tmp_path}/s", Dir({"f": Born("x"), "g": Text("x")})) as far:
-            far.server.version = version
-            found = {name: await settle((await walk(far, name)).born()) for name in ("f", "g")}
-            assert found == {"f": -5 if version == "9P2000.L" else None, "g": None}
-            nursery.cancel_scope.cancel()
+    async with (
+        trio.open_nursery() as nursery,
+        served(nursery, f"unix!{tmp_path}/s", Dir({"f": Born("x"), "g": Text("x")})) as far,
+    ):
+        far.server.version = version
+        found = {name: await settle((await walk(far, name)).born()) for name in ("f", "g")}
+        assert found == {"f": -5 if version == "9P2000.L" else None, "g": None}
+        nursery.cancel_scope.cancel()
 
 
 async def test_attributes_of_what_is_read_only_are_read(tmp_path: Path) -> None:
