@@ -1,7 +1,11 @@
 """What is released: the archives have all files, whichever of them somebody installs."""
 
+import ast
+import re
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -36,3 +40,21 @@ def test_the_wheel_has_every_module_under_one_name(archives: Path) -> None:
     for top, below in (("mk9p", "mk9p"), ("servers", "mk9p/servers"), ("clients", "mk9p/clients")):
         for path in (ROOT / top).rglob("*.py"):
             assert f"{below}/{path.relative_to(ROOT / top)}" in names
+
+
+def imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.split(".")[0]
+
+
+def test_what_is_imported_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
+    declared = {re.split(r"[^\w-]", each)[0] for each in wanted}
+    found = {
+        name for top in ("mk9p", "servers", "clients") for path in (ROOT / top).rglob("*.py") for name in imported(path)
+    }
+    assert found - set(sys.stdlib_module_names) - {"mk9p"} == declared
