@@ -36,15 +36,12 @@ SPARE: Final = 8  # the part of a user's bytes that is for requests that wait, s
 FEW: Final = 256  # fids, and files, granted at once
 
 # Bytes, as measured (tests/bench/memory.py).
-FID: Final = 256  # a fid, its number and its place in a table
-PLACE: Final = (
-    192  # a name that was walked; four bytes for each letter, as many as it can have, and what its node takes are added
-)
+FID: Final = 208  # a fid, its number and its place in a table
+PLACE: Final = 208  # a name that was walked, and its path; its letters, and what its node takes, are added
 FILE: Final = 1024  # an open file
 LOCK: Final = 768  # a range that is locked: what is noted here, and what the kernel keeps
-ENTRY: Final = (
-    192  # a file in a listing of 9P2000; its name, and half of what its node takes when it is walked to, are added
-)
+# A file in a listing of 9P2000. Its name is added, twice, and what its node takes: half as much again, for it has yet to be walked to.
+ENTRY: Final = 192
 WAITING: Final = 6400  # a request that waits: its task, its coroutines
 FLUSH: Final = 512  # one that waits for what it flushes
 RELAYED: Final = 512  # a fid, or a request, that is another server's
@@ -235,10 +232,6 @@ def holder_of(c: "Connection", who: Principal) -> Hashable:
     return "uid" if who.uid != NONE.uid else "name", who.uid if who.uid != NONE.uid else who.name
 
 
-def _is_numbered(who: Hashable) -> bool:
-    return isinstance(who, tuple) and who[0] == "uid"
-
-
 def _is_root(who: Hashable) -> bool:
     return who in (("uid", 0), ("uid", os.geteuid()))
 
@@ -258,7 +251,7 @@ class Books:
         holder = self.holders.get(key)
         if holder is None:
             limits = self.limits
-            most = limits.user_bytes if _is_numbered(key) else min(limits.user_bytes, limits.stranger_bytes)
+            most = limits.user_bytes
             holder = self.holders[key] = Holder(
                 key,
                 Pool(most, self.bytes, _bytes, most // SPARE),

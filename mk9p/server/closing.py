@@ -53,13 +53,15 @@ _closes: Final = _Closes()
 
 
 def close_nowait(fid: Fid) -> bool:
-    """Close what a fid has open if that is nothing to be done at all, or done at once; False if it takes `close`."""
+    """Close what a clunked fid has open if that is nothing to be done at all, or done at once; False if it takes `close`."""
     how = fid.how
-    if fid.exclusive or fid.place.holders or how is None or how.remove:
+    if how is None:
+        fid.release()
+        return True
+    more = fid.more
+    if how.remove or fid.place.holders or (more is not None and (more.get("exclusive") or more.get("directory"))):
         return False
     handle = fid.handle
-    if fid.directory is not None:
-        return False
     if handle is not None and _closes[type(handle)]:
         if not handle.prompt:
             return False
@@ -67,22 +69,24 @@ def close_nowait(fid: Fid) -> bool:
             handle.close()
         except OSError:
             log.exception("closing %s", fid.place.name)
-    fid.closed, fid.handle = True, None
-    if fid.gone:
-        fid.release()
+    fid.how = fid.handle = None
+    fid.release()
     return True
 
 
 async def close(fid: Fid) -> None:
-    """Close what a fid has open. Safe to call again; an error of closing is logged, since a clunk always succeeds (clunk(5))."""
-    if fid.closed:
-        return
-    fid.closed = True
-    if fid.gone:
-        fid.release()
-    handles = fid.handle, fid.directory
-    fid.handle = fid.directory = None
-    if fid.how is None:
+    """Close what a clunked fid has open. Safe to call again; an error of closing is logged, since a clunk always succeeds (clunk(5))."""
+    fid.release()
+    await shut(fid)
+
+
+async def shut(fid: Fid) -> None:
+    """Close what a fid has open, which can be opened again then."""
+    handles, how = (fid.handle, fid.directory), fid.how
+    fid.handle = fid.how = None
+    if fid.more is not None:
+        fid.directory = None
+    if how is None:
         return
     place = fid.place
     if fid.exclusive:
@@ -96,7 +100,7 @@ async def close(fid: Fid) -> None:
             await _shielded(step())
         except FAILURE:
             log.exception("closing %s", place.name)
-    if fid.how.remove:
+    if how.remove:
         try:
             await _shielded(_remove(place, fid.who))
         except OSError as error:

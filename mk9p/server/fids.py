@@ -5,7 +5,8 @@ those of the places on its way that no other fid leads by.
 """
 
 import errno
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, Generic, TypeVar
 
 from mk9p.auth import Principal
 from mk9p.errors import NineError
@@ -17,6 +18,12 @@ from mk9p.wire import QTAPPEND, QTEXCL, Qid
 _qid: Final = tuple.__new__  # what Qid() does, without its checks: one is made for each name walked
 
 
+@lru_cache(maxsize=4096)
+def _cost(weight: int, length: int) -> int:
+    """Return what a name is charged with that takes so many bytes, as one object for all such: a number of their own would be 32 bytes each."""
+    return PLACE + weight + length
+
+
 class Place:
     """A node and the way that was walked to it. `..` is the place before, whatever the node is part of (lexical, as Plan 9's names are)."""
 
@@ -24,7 +31,8 @@ class Place:
 
     def __init__(self, node: Node, name: str, parent: "Place | None") -> None:
         self.node, self.name = node, name
-        self.cost: int = PLACE + 4 * len(name) + node.weight  # what it is charged with while it is in use
+        # what it is charged with while it is in use
+        self.cost = _cost(node.weight, len(name) if name.isascii() else 4 * len(name) + 32)
         self.uses = 0  # fids that stand here, and places right below that are in use
         self.holders: tuple[Node, ...]
         self.parent: Place
@@ -104,48 +112,50 @@ class Place:
         return node.path if node.path is not None else qids.child(self.path, name)
 
 
+T = TypeVar("T")
+
+
+class _Rare(Generic[T]):
+    """Something that few fids have, kept in `more` where there is any of it: most fids stand for a cached name, and are never opened."""
+
+    def __init__(self, default: T) -> None:
+        self.default = default
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, fid: "Fid", owner: type) -> T:
+        more = fid.more
+        return self.default if more is None else more.get(self.name, self.default)
+
+    def __set__(self, fid: "Fid", value: T) -> None:
+        if fid.more is None:
+            fid.more = {}
+        fid.more[self.name] = value
+
+
 class Fid:
     """What the server keeps for a fid."""
 
-    __slots__ = (
-        "account",
-        "attr",
-        "attr_of",
-        "closed",
-        "directory",
-        "exclusive",
-        "files",
-        "gone",
-        "handle",
-        "held",
-        "how",
-        "kept",
-        "listing",
-        "place",
-        "text",
-        "uses",
-        "who",
-    )
+    __slots__ = ("account", "attr", "files", "handle", "how", "kept", "more", "place", "who")
+
+    directory: _Rare[Handle | None] = _Rare(None)  # of an open directory, where its node gives one
+    exclusive = _Rare(False)  # holds its node's exclusive use
+    gone = _Rare(False)  # clunked, and not yet closed
+    held = _Rare(False)  # the nodes above know of it
+    listing: _Rare[tuple[Any, int] | None] = _Rare(None)  # a directory's, while it is read, and what is charged for it
+    text = _Rare(0)  # of what is charged beside, what is kept for its handle: text to be read, or locks
+    uses = _Rare(0)  # requests under way that need the handle: it is closed when none is left
 
     def __init__(self, place: Place, who: Principal) -> None:
         self.place, self.who = place, who
         self.account: Account | None = None  # whose account it is on, while it is entered
         self.kept = 0  # bytes that are charged beside what every fid, and every open file, is charged with
-        self.text = 0  # of these, what is kept for its handle: text to be read, or locks
         self.files = 0  # descriptors that are charged for it
         self.handle: Handle | None = None
-        self.directory: Handle | None = None  # of an open directory, where its node gives one
-        self.how: Open | None = None  # set once open, for a directory too
-        self.held = False  # the nodes above know of it
-        self.listing: tuple[Any, int] | None = (
-            None  # a directory's snapshot while it is read, and what is charged for it
-        )
-        self.uses = 0  # requests under way that need the handle: it is closed when none is left
-        self.gone = False  # clunked
-        self.closed = False
-        self.exclusive = False  # holds its node's exclusive use
-        self.attr_of: Stat | None = None  # the Stat that `attr` was made of
-        self.attr = b""  # encoded Rgetattr of it, without size, type and tag
+        self.how: Open | None = None  # set once open, for a directory too, until it is closed
+        self.attr: tuple[Stat, bytes] | None = None  # the encoded Rgetattr of a Stat, without size, type and tag
+        self.more: dict[str, Any] | None = None
 
     # what it costs
 
@@ -227,7 +237,7 @@ class Fid:
                 account.used -= place.let_go()
                 raise
             account.used -= self.place.let_go()
-        self.place, self.attr_of = place, None
+        self.place, self.attr = place, None
 
     def release(self) -> None:
         """Give back all that was charged for it; a second call does nothing."""
@@ -245,14 +255,15 @@ class Fid:
                 account.used -= FID + self.kept + place.let_go()
             if self.files:
                 account.files.used -= self.files
-            self.listing = None
+            if self.more is not None:
+                self.listing = None
 
     def hold(self) -> None:
         """Tell the nodes that count the files open below them."""
         for holder in self.place.holders:
+            self.held = True
             if holder.hold is not None:
                 holder.hold()
-        self.held = True
 
 
 def qid(place: Place, stat: Stat) -> Qid:

@@ -66,16 +66,11 @@ class Limits:
         DEPTH, 1, at="ENAMETOOLONG", reason="names below the root: the longest path of Linux, 4096 bytes, has no more"
     )
     user_bytes: int = _limit(
-        128 << 20,
+        64 << 20,
         1 << 16,
         at="ENOMEM; ENOLCK for locks, ENOSPC for attributes, EAGAIN for requests that would wait",
-        reason="what the server keeps for a user over all connections, as counted: 100,000 fids of stored files at 1 KB each, and a quarter more",
-    )
-    stranger_bytes: int = _limit(
-        56 << 20,
-        1 << 16,
-        at="as user_bytes",
-        reason="the same for a user whose uid nobody vouches for: in real memory this is below 64 MiB",
+        reason="what the server keeps for a user over all connections, as counted: 100,000 fids of stored files with names of"
+        " 20 letters, and an eighth for requests that wait; it takes less in memory",
     )
     user_fids: int = _limit(
         131_072,
@@ -93,7 +88,7 @@ class Limits:
         384 << 20,
         1 << 16,
         at="as user_bytes",
-        reason="for all users together: two users with all they may have; only root gets the last quarter",
+        reason="for all users together: four users with all they may have; only root gets the last quarter",
     )
     files: int = _limit(
         16_384,

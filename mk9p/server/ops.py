@@ -249,7 +249,7 @@ async def _read_dir(c: Connection, tag: int, f: Fid, offset: int, count: int) ->
         found: deque[tuple[str, Node]] = deque()
 
         def take(some: list[tuple[str, Node]]) -> None:
-            f.keep_more(sum(ENTRY + len(name) + node.weight // 2 for name, node in some))
+            f.keep_more(sum(ENTRY + 2 * len(name) + node.weight * 3 // 2 for name, node in some))
             found.extend(some)
 
         f.keep_listing([0, found], 0)
@@ -311,10 +311,12 @@ def clunk(c: Connection, tag: int, fid: int) -> Reply | Awaitable[Reply]:
     del fids[fid]
     if c.relays:
         c.relays.pop(fid, None)
-    f.gone = True
-    if f.how is None:
+    more = f.more
+    if more is not None and more.get("uses"):
+        f.gone = True
+    elif f.how is None:
         f.release()
-    elif not (f.uses or close_nowait(f)):
+    elif not close_nowait(f):
         return _clunk(c, tag, f)
     reply: bytes = _rclunk(7, _RCLUNK, tag)
     return reply

@@ -60,8 +60,9 @@ def getattr_(c: Connection, tag: int, fid: int, request_mask: int) -> Reply | Aw
     if f.handle is not None and (now := f.handle.stat()) is not None:
         return _getattr(c, tag, fid, f, now)
     stat = f.place.node.stat()
-    if stat is f.attr_of:  # the same object: nothing has changed since its encoded form was kept
-        return b"%b%b%b" % (_PREFIX, tag.to_bytes(2, "little"), f.attr)
+    attr = f.attr
+    if attr is not None and attr[0] is stat:  # the same object: nothing has changed since its encoded form was kept
+        return b"%b%b%b" % (_PREFIX, tag.to_bytes(2, "little"), attr[1])
     return _getattr(c, tag, fid, f, stat)
 
 
@@ -69,9 +70,9 @@ def _getattr(c: Connection, tag: int, fid: int, f: Fid, stat: Any) -> Reply | Aw
     if not isinstance(stat, Stat):
         return _getattr_later(c, tag, fid, f, stat)
     reply = _attributes(c, tag, f, stat)
-    if not f.attr:
+    if f.attr is None:
         _remember(c, fid)
-    f.attr_of, f.attr = stat, reply[_HEAD:]
+    f.attr = stat, reply[_HEAD:]
     return reply
 
 
@@ -80,7 +81,7 @@ def _remember(c: Connection, fid: int) -> None:
     if len(c.encoded) >= ENCODED:
         old = c.session.fids.get(c.encoded.popleft())
         if old is not None:
-            old.attr_of, old.attr = None, b""
+            old.attr = None
     c.encoded.append(fid)
 
 

@@ -14,7 +14,7 @@ import attrs
 from mk9p.auth import READ, WRITE, Principal, falls, may, owns, require_change
 from mk9p.errors import NineError
 from mk9p.server.accounts import FILE
-from mk9p.server.closing import claim_exclusive, close, put
+from mk9p.server.closing import claim_exclusive, put, shut
 from mk9p.server.connection import Connection
 from mk9p.server.fids import Fid, Place, check_name, qid, too_deep
 from mk9p.tree import Handle, Maybe, Node, Open, Stat, settle
@@ -131,9 +131,11 @@ async def _unstart(f: Fid) -> None:
     f.uses -= 1
     if f.how is not None and f.how.remove:
         f.how = attrs.evolve(f.how, remove=False)
-    await close(f)
-    f.how, f.closed, f.exclusive = None, f.gone, False
+    await shut(f)
+    f.exclusive = False
     f.drop_file()
+    if f.gone:
+        f.release()
 
 
 async def may_remove(c: Connection, place: Place, who: Principal) -> None:
@@ -204,7 +206,7 @@ async def changed(c: Connection, f: Fid, change: Any) -> None:
     Who writes also takes setuid and setgid away: Linux's clients ask for that before they write, in the name of whoever may.
     """
     require_change(f.who)
-    f.attr_of = None
+    f.attr = None
     handle = f.handle
     if change.length is not None and handle is not None and handle.truncates and f.how is not None and f.how.write:
         await settle(handle.change(change))

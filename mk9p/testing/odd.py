@@ -28,13 +28,20 @@ LATE: Final = 0.02  # seconds after which what was kept back is said, if nobody 
 
 @attrs.define(eq=False)
 class Oddity:
-    """What an odd server has done: counts. `often` may be set while it serves: 0 is a good server, for the connections that come then."""
+    """What an odd server has done: counts. `often` may be set while it serves, for the connections that come then; `reform` makes it good for all."""
 
     address: str
     often: int
     connections: int = 0
     replies: int = 0
     odd: int = 0
+    links: set[Link] = attrs.field(factory=set, repr=False)
+
+    def reform(self) -> None:
+        """Be a good server from now on. Those who are connected are hung up on: they may wait for what was never said."""
+        self.often = 0
+        for link in list(self.links):
+            link.close()
 
 
 @asynccontextmanager
@@ -47,12 +54,14 @@ async def odd(
 
     async def serve(link: Link, number: int) -> None:
         replies = Replies(Random(f"{seed} {number}"), dialect=dialect, often=count.often, silent=silent)
+        count.links.add(link)
         try:
             await _serve(link, replies, count)
         except (OSError, ProtocolError, trio.ClosedResourceError):
             pass  # what the client makes of it is the client's matter
         finally:
             count.odd += replies.odd
+            count.links.discard(link)
             link.close()
 
     async def accept() -> None:

@@ -3,7 +3,8 @@
 kernel.py    system calls that Python lacks
 identity.py  acting as the user who asks
 names.py     bytes of the host and text of 9P
-export.py    what one exported directory's files share: descriptors, above all
+export.py    what one exported directory's files share
+grips.py     the descriptors that they are held by
 held.py      a file: which it is, and its status
 nodes.py     what is done with its names and contents; together a Node
 changes.py   what is changed of its status
@@ -35,9 +36,7 @@ async def tree(path: str, *, ro: str = "off", xdev: str = "off", descriptors: st
         raise NineError(errno.EINVAL, f"descriptors={descriptors}: want a number")
     export = Export(readonly=_switch("ro", ro), xdev=_switch("xdev", xdev), descriptors=int(descriptors) or None)
     try:
-        root = await slow.root(export, path)
-        root.weight = 0  # it is the same for all
-        yield root
+        yield await slow.root(export, path)
     finally:
         export.close()
 

@@ -2,9 +2,9 @@
 
 Every file that a client has a fid of is held by a descriptor that was opened for its path only (O_PATH): it is that file, whatever is renamed
 meanwhile, and no path string is ever put together. Linux's v9fs keeps a fid for each cached name, so a `find` over 100,000 files wants as many.
-So the limit of descriptors is raised to the hard one, and three quarters of it may be held so; beyond, the file that was walked to first gives its
-descriptor back and keeps a file handle instead (name_to_handle_at(2), what NFS servers use), by which it is opened again when it is used. What has
-no handle (other file systems than the usual, or a server that is not root) keeps its descriptor, and the end of it all is EMFILE.
+So the limit of descriptors is raised to the hard one, and three quarters of it may be held so; beyond, the files that were walked to first give their
+descriptors back (grips.py), and file handles are kept instead (name_to_handle_at(2), what NFS servers use), by which they are opened again when they
+are used. What has no handle (other file systems than the usual, or a server that is not root) keeps its descriptor, and the end of it all is EMFILE.
 
 A descriptor for the path is turned into one for the content, or into a name that chmod and link take, through /proc/self/fd.
 """
@@ -14,10 +14,8 @@ import errno
 import fcntl
 import os
 import resource
-import stat as st
-import threading
 import weakref
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -26,6 +24,7 @@ import trio
 from mk9p.auth import Principal
 from mk9p.errors import NineError
 from mk9p.servers.fs import kernel
+from mk9p.servers.fs.grips import Grips
 from mk9p.servers.fs.identity import ITSELF, Identity, Nobody, numbered
 from mk9p.status import umask
 from mk9p.tree.qids import child
@@ -53,18 +52,15 @@ class Export:
     def __init__(self, *, readonly: bool = False, xdev: bool = False, descriptors: int | None = None) -> None:
         self.readonly = readonly
         self.identity = Identity()
+        self.guards = not self.identity.alone
         self.proc = os.open("/proc/self/fd", os.O_PATH | os.O_DIRECTORY)  # raises ENOENT where /proc is not mounted
         self.xdev = xdev
         self.umask = umask()
         self.arrive: Callable[[Export, int], FsNode]
-        self.lock = threading.Lock()
         self._threads: dict[int, trio.CapacityLimiter] = {}
-        self.most = descriptors or _raised() * 3 // 4
-        self._held: OrderedDict[int, weakref.ref[Held]] = OrderedDict()
+        self.grips = Grips(descriptors or _raised() * 3 // 4, self.proc)
+        self.fds = self.grips.fds
         self._known: deque[weakref.ref[Held]] = deque()
-        self._mounts: dict[
-            int, int | None
-        ] = {}  # number of a mount -> descriptor of something on it, None: it has no handles
         self._devices: dict[int, int] = {}
         self.memory: dict[
             int, bool
@@ -72,14 +68,8 @@ class Export:
 
     def close(self) -> None:
         """Give back what the export itself has open."""
-        for fd in (self.proc, *(fd for fd in self._mounts.values() if fd is not None)):
-            os.close(fd)
-        self._mounts.clear()
-
-    @property
-    def held(self) -> int:
-        """How many files are held by a descriptor."""
-        return len(self._held)
+        os.close(self.proc)
+        self.grips.close()
 
     # who
 
@@ -141,78 +131,16 @@ class Export:
             limiter = self._threads[device] = trio.CapacityLimiter(THREADS)
         return await trio.to_thread.run_sync(call, *args, abandon_on_cancel=True, limiter=limiter)
 
-    # descriptors
-
-    def keep(self, fd: int, node: "Held") -> None:
-        """Count a descriptor that a node holds, whose status it keeps."""
-        self._held[fd] = ref = weakref.ref(node)
-        known = self._known
-        known.append(ref)
-        if len(known) > KNOWN:
-            self._forget(known.popleft())
+    # status that is kept
 
     def knows(self, node: "Held") -> None:
-        """Note that a node keeps its status again; those that were noted first forget their own when that are too many."""
+        """Note that a node keeps its status; those that were noted first forget their own when that are too many."""
         known = self._known
         known.append(weakref.ref(node))
         if len(known) > KNOWN:
-            self._forget(known.popleft())
-
-    @staticmethod
-    def _forget(ref: "weakref.ref[Held]") -> None:
-        node = ref()
-        if node is not None:
-            node.forget()
-
-    def spare(self, fd: int) -> None:
-        """Leave a descriptor out of the count: its node never gives it up."""
-        del self._held[fd]
-
-    @property
-    def full(self) -> bool:
-        """Tell whether as many files are held as may be."""
-        return len(self._held) >= self.most
-
-    def drop(self, fd: int) -> None:
-        """Close a descriptor that was counted. May be called by the collector, in any thread."""
-        self._held.pop(fd, None)
-        os.close(fd)
-
-    def shrink(self) -> bool:
-        """Have the files that were walked to first give up their descriptors, an eighth of all; False if none did. Not to be called as a user."""
-        done = 0
-        for _ in range(len(self._held) // 8 + 1):
-            fd, ref = self._held.popitem(last=False)
-            node = ref()
-            if node is None:
-                continue  # its end is on its way
-            handle = None if node.lasting else self._handle(fd)
-            if handle is None:
-                self._held[fd] = ref
-            else:
-                node.let_go(handle)
-                os.close(fd)
-                done += 1
-        return done > 0
-
-    def _handle(self, fd: int) -> tuple[int, bytes] | None:
-        """Return the mount and handle by which a file can be opened again, None if it cannot."""
-        found = kernel.file_handle(fd)
-        if found is None or os.stat(fd).st_nlink == 0:
-            return None
-        handle, number = found
-        if number not in self._mounts:
-            mode = os.stat(fd).st_mode
-            if not (st.S_ISREG(mode) or st.S_ISDIR(mode)):
-                return None  # the next of this mount will do
-            try:
-                mount = self.reopen(fd, os.O_RDONLY)
-                self._mounts[number] = mount
-                os.close(kernel.open_handle(mount, handle))
-            except OSError:  # no such handles, or not allowed
-                self._mounts[number] = None
-        mount_fd = self._mounts[number]
-        return None if mount_fd is None else (mount_fd, handle)
+            first = known.popleft()()
+            if first is not None:
+                first.forget()
 
 
 class Path:

@@ -18,7 +18,9 @@ from mk9p.wire import QTDIR, QTFILE, QTSYMLINK
 if TYPE_CHECKING:
     from mk9p.servers.fs.nodes import FsNode
 
-WEIGHT: Final = 512  # bytes that it takes, without its status: itself, its numbers, and what the export notes of it
+WEIGHT: Final = (
+    144  # bytes that it takes, without its status: itself and its number (that of its path is its place's, too)
+)
 _SPECIAL: Final = "devices, pipes and sockets are used where they are, and not opened through here"
 
 
@@ -27,42 +29,35 @@ class Held(Node):
 
     __slots__ = (
         "__weakref__",
-        "_again",
-        "_fresh",
         "_known",
         "_stat",
         "dtype",
         "export",
-        "fd",
-        "guards",
+        "grip",
         "path",
         "qtype",
-        "weight",
     )
 
     descriptors = 1
+    weight = WEIGHT
     lasting = False  # what it does may wait for ever, so threads do it, and it keeps its descriptor
     marks = True
     path: int
 
     def __init__(self, export: Export, path: int, mode: int) -> None:
-        self.export, self.path, self.weight = export, path, WEIGHT
-        self.fd = -1
-        # what it is opened with: the directory and name of a file that was listed and not yet used, a handle after it gave its descriptor back
-        self._again: tuple[FsNode | int, bytes] | None = None
-        self._fresh: os.stat_result | None = (
-            None  # from when the descriptor was opened, for who asks in the same breath
-        )
-        self._known: os.stat_result | None = None  # what `_stat` was made of, while it is kept
+        self.export, self.path = export, path
+        # the number of its descriptor (grips.py), or the directory and name of a file that was listed and not yet used
+        self.grip: int | tuple[FsNode, bytes] = -1
+        # what `_stat` was made of, while it is kept; with none, it is from when the descriptor was opened, for who asks in the same breath
+        self._known: os.stat_result | None = None
         self._stat: Stat | None = None
         kind = mode & 0o170000
         self.qtype = QTDIR if kind == st.S_IFDIR else QTSYMLINK if kind == st.S_IFLNK else QTFILE
         self.dtype = None if self.qtype or kind == st.S_IFREG else kind >> 12
-        self.guards = not export.identity.alone
 
     def __del__(self) -> None:
-        if self.fd >= 0:
-            self.export.drop(self.fd)
+        if type(grip := self.grip) is int and grip >= 0:
+            self.export.grips.drop(grip)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Held) and other.path == self.path
@@ -70,66 +65,71 @@ class Held(Node):
     def __hash__(self) -> int:
         return self.path
 
+    @property
+    def guards(self) -> bool:  # type: ignore[override]  # a slot of each of very many files would be eight bytes more
+        return self.export.guards
+
     def at(self) -> int:
         """Return the descriptor of this file, opened again if it was given back. Raises ESTALE if the file is no more."""
-        fd = self.fd
-        self._fresh = None
-        if fd < 0:
-            assert self._again is not None
-            where, what = self._again
-            if isinstance(where, int):
-                fd = kernel.open_handle(where, what)
-            else:
-                fd = kernel.open_beneath(where.at(), what, os.O_PATH, resolve=kernel.NO_XDEV, waits=self.lasting)
-            self.hold_by(fd)
-        return self.fd
+        if self._stat is None:
+            self._known = None
+        grip, export = self.grip, self.export
+        if type(grip) is int:
+            fd = export.fds[grip]
+            return fd if fd >= 0 else export.grips.again(grip)
+        assert isinstance(grip, tuple)
+        where, name = grip
+        fd = kernel.open_beneath(where.at(), name, os.O_PATH, resolve=kernel.NO_XDEV, waits=self.lasting)
+        with export.grips.lock:
+            if self.grip is grip:
+                self.hold_by(fd)
+                return fd
+        os.close(fd)  # another thread was here before
+        return self.at()
 
     def hold_by(self, fd: int) -> None:
-        """Take a descriptor that is for this file's path, if another thread has not been here before."""
-        with self.export.lock:
-            if self.fd < 0:
-                self.fd = fd
-                self.export.keep(fd, self)
-                return
-        os.close(fd)
+        """Take a new descriptor for this file's path, which is the node's from then on."""
+        grips = self.export.grips
+        self.grip = grips.take(fd)
+        if self.lasting:
+            grips.keep(self.grip)
+
+    def spare(self) -> None:
+        """Keep the descriptor, which is not counted as one of those that may be held."""
+        assert isinstance(self.grip, int)
+        self.export.grips.spare(self.grip)
 
     def lies_on(self, device: int) -> None:
         """Take note of the device, where `lasting`: its threads do what is to be done."""
 
-    def let_go(self, handle: tuple[int, bytes]) -> None:
-        """Use a handle from now on: the descriptor is about to be closed."""
-        self.fd, self._again = -1, handle
-
     # status
 
     def stat(self) -> Maybe[Stat]:
-        fd = self.fd
-        if (fresh := self._fresh) is not None:
-            now, self._fresh = fresh, None
-        elif fd >= 0:
-            now = os.stat(fd)
-        elif (again := self._again) is not None and not isinstance(again[0], int):
-            directory, name = again[0], again[1]
+        known, stat, grip = self._known, self._stat, self.grip
+        if stat is None and known is not None:
+            now = known
+        elif grip.__class__ is int:
+            fd = self.export.fds[grip]
+            now = os.stat(fd if fd >= 0 else self.at())
+        else:
+            assert isinstance(grip, tuple)
+            directory, name = grip
             try:
                 now = directory.listed(name)
             except OSError as error:
                 if error.errno != errno.EXDEV or self.export.xdev:
                     raise
                 return directory.stat_across(name)
-        else:
-            now = os.stat(self.at())
-        known, stat = self._known, self._stat
-        if (
-            known is not None
-            and stat is not None
+        if known is None:
+            self.export.knows(self)
+        elif (
+            stat is not None
             and now == known
             and now.st_ctime_ns == known.st_ctime_ns
             and now.st_atime_ns == known.st_atime_ns
             and now.st_blocks == known.st_blocks
         ):
             return stat
-        if known is None and fresh is None:
-            self.export.knows(self)
         self._known = now
         mode, mtime, size = now.st_mode, now.st_mtime_ns, now.st_size
         exclusive = append = False
@@ -156,7 +156,7 @@ class Held(Node):
 
     def forget(self) -> None:
         """Keep no status any more."""
-        self._known = self._stat = self._fresh = None
+        self._known = self._stat = None
 
     def born(self) -> Maybe[int | None]:
         return kernel.born(self.at())
@@ -226,24 +226,24 @@ class Held(Node):
 
     def xattr(self, name: str, who: Principal) -> Maybe[bytes]:
         path = self._in_proc()
-        with self.export.acting(who, self.fd):
+        with self.export.acting(who, self.at()):
             return os.getxattr(path, to_host(name))
 
     def xattrs(self, who: Principal) -> Maybe[list[str]]:
         path = self._in_proc()
-        with self.export.acting(who, self.fd):
+        with self.export.acting(who, self.at()):
             return [from_host(name) for name in os.listxattr(path)]
 
     def set_xattr(self, name: str, value: bytes, who: Principal, *, flags: int = 0) -> Maybe[None]:
         path = self._in_proc()
         self.export.require(who)
-        with self.export.acting(who, self.fd):
+        with self.export.acting(who, self.at()):
             os.setxattr(path, to_host(name), value, flags)
         return None
 
     def remove_xattr(self, name: str, who: Principal) -> Maybe[None]:
         path = self._in_proc()
         self.export.require(who)
-        with self.export.acting(who, self.fd):
+        with self.export.acting(who, self.at()):
             os.removexattr(path, to_host(name))
         return None

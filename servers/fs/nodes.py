@@ -33,7 +33,7 @@ def root(export: Export, path: str) -> "FsNode":
     All file systems below it are taken for such that answer (slow.py).
     """
     node = held(export, os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-    export.spare(node.fd)  # it is used all the time
+    node.spare()  # it is used all the time
     export.arrive = held
     return node
 
@@ -43,14 +43,14 @@ def held(export: Export, fd: int, kind: "type[FsNode] | None" = None) -> "FsNode
     try:
         stat = os.stat(fd)
         node = (kind or FsNode)(export, export.path(stat.st_dev, stat.st_ino), stat.st_mode)
-        node._fresh = stat
         if node.lasting:
             node.lies_on(stat.st_dev)
     except BaseException:
         os.close(fd)
         raise
-    node.fd = fd
-    export.keep(fd, node)
+    node.hold_by(fd)
+    node._known = stat
+    export.knows(node)
     return node
 
 
@@ -86,14 +86,15 @@ class FsNode(Held):
     def walk(self, name: str, who: Principal) -> Maybe["FsNode"]:
         raw = entry_name(name)
         export = self.export
-        if export.full:
-            export.shrink()
+        grips = export.grips
+        if len(export.fds) >= grips.most and grips.full:
+            grips.shrink()
         try:
             return self._walked(raw, who)
         except OSError as error:
             if error.errno == errno.EXDEV and not export.xdev:
                 return self._across(raw, who)
-            if error.errno != errno.EMFILE or not export.shrink():
+            if error.errno != errno.EMFILE or not grips.shrink():
                 raise
         return self._walked(raw, who)
 
@@ -133,7 +134,7 @@ class FsNode(Held):
                     except FileNotFoundError:
                         continue
                 node = self.__class__(export, export.path(device, entry.inode()), mode)
-                node._again = self, os.fsencode(entry.name)
+                node.grip = self, os.fsencode(entry.name)
                 yield from_host(entry.name), node
 
     # open files

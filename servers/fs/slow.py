@@ -45,7 +45,7 @@ async def root(export: Export, path: str) -> FsNode:
     def find() -> FsNode:
         fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         node = _arrived(export, fd)
-        export.spare(node.fd)
+        node.spare()
         return node
 
     return await export.later(0, find)
@@ -188,15 +188,15 @@ class SlowNode(FsNode):
 
     async def walk(self, name: str, who: Principal) -> FsNode:
         """Walk as FsNode does. Descriptors are given back here and not in a thread: others may be about to use them."""
-        raw, export = entry_name(name), self.export
-        if export.full:
-            export.shrink()
+        raw, export, grips = entry_name(name), self.export, self.export.grips
+        if grips.full:
+            grips.shrink()
         try:
             return await self._later(self._walked, raw, who)
         except OSError as error:
             if error.errno == errno.EXDEV and not export.xdev:
                 return await self._across(raw, who)
-            if error.errno != errno.EMFILE or not export.shrink():
+            if error.errno != errno.EMFILE or not grips.shrink():
                 raise
         return await self._later(self._walked, raw, who)
 

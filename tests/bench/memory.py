@@ -1,9 +1,9 @@
 """`python -m tests.bench.memory`: what requests cost that nobody ever finishes, each kind against a server of its own.
 
-For each kind a client that nobody vouches for (`none`, over tcp) sends as many as are asked for, and ends none: fids that are never clunked,
-attributes that are never written to their end, locks that stay, reads of what never comes. What is printed is the resident memory of the server
-before and after, how many were taken, and what the others were answered; and the memory when that client has gone. `MK9P_LONG=1`: a million of
-each, instead of 100,000.
+For each kind a client sends as many as are asked for, and ends none: fids that are never clunked, attributes that are never written to their end,
+locks that stay, reads of what never comes. Nobody vouches for it (`none`, over tcp); with `-u UID` it is that user, over a unix socket. What is
+printed is the resident memory of the server before and after, how many were taken, and what the others were answered; and the memory when that
+client has gone. `MK9P_LONG=1`: a million of each, instead of 100,000.
 """
 
 import argparse
@@ -81,7 +81,26 @@ async def serve(directory: str) -> None:
         await nursery.start(server.run)
         listener = await listen("tcp!127.0.0.1!0")
         nursery.start_soon(server.listen, listener, Policy())
+        nursery.start_soon(server.listen, await listen(f"unix!{directory}.socket"), Policy())
         print(listener.address, file=sys.stderr, flush=True)
+
+
+@attrs.frozen
+class At:
+    """Where a client connects, and as whom: over tcp nobody is vouched for, over a unix socket root may say that it asks for a user."""
+
+    port: int
+    path: str
+    uid: int | None
+
+    def connect(self) -> socket.socket:
+        if self.uid is None:
+            sock = socket.create_connection(("127.0.0.1", self.port))
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        else:
+            sock = socket.socket(socket.AF_UNIX)
+            sock.connect(self.path)
+        return sock
 
 
 @attrs.frozen
@@ -89,7 +108,7 @@ class Measured:
     """A running server."""
 
     pid: int
-    port: int
+    at: At
 
     @property
     def resident(self) -> int:
@@ -106,16 +125,17 @@ class Measured:
 
 
 @contextlib.contextmanager
-def measured(directory: Path) -> Iterator[Measured]:
+def measured(directory: Path, uid: int | None) -> Iterator[Measured]:
     """Run the server in a process of its own."""
     argv = [sys.executable, "-m", "tests.bench.memory", "--serve", str(directory)]
     with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
             address = process.stderr.readline()
-            yield Measured(process.pid, int(address.rpartition("!")[2]))
+            yield Measured(process.pid, At(int(address.rpartition("!")[2]), f"{directory}.socket", uid))
         finally:
             process.kill()
+            Path(f"{directory}.socket").unlink(missing_ok=True)
 
 
 # the client
@@ -124,10 +144,9 @@ def measured(directory: Path) -> Iterator[Measured]:
 class Client:
     """One connection: sends without waiting, and counts what comes back, if it is to read that: a walk by how many names it went."""
 
-    def __init__(self, port: int, dialect: Dialect = Dialect.L, *, attach: bool = True, read: bool = True) -> None:
+    def __init__(self, at: At, dialect: Dialect = Dialect.L, *, attach: bool = True, read: bool = True) -> None:
         self.dialect = dialect
-        self.sock = socket.create_connection(("127.0.0.1", port))
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sock = at.connect()
         self.answers: Counter[str] = Counter()
         self.sent = self.received = 0
         self.ended = False
@@ -140,11 +159,14 @@ class Client:
         if attach:
             self.frame(m.Tversion, NOTAG, 1 << 20, dialect.version)
             self.settle()
-            more = () if dialect is Dialect.P9 else (NONUNAME,)
-            self.frame(m.Tattach, 1, 0, NOFID, "none", "", *more)
+            self.attach(at)
             self.settle()
             self.answers.clear()
             self.sent = self.received = 0
+
+    def attach(self, at: At) -> None:
+        more = () if self.dialect is Dialect.P9 else (NONUNAME if at.uid is None else at.uid,)
+        self.frame(m.Tattach, 1, 0, NOFID, "none" if at.uid is None else "" if more else str(at.uid), "", *more)
 
     def _count(self) -> None:
         buffer = b""
@@ -203,7 +225,7 @@ class Client:
         self.frame(m.Twalk, 1, 0, fid, names)
 
 
-Flood = Callable[[int, int], list[Client]]
+Flood = Callable[[At, int], list[Client]]
 FLOODS: Final[dict[str, Flood]] = {}
 
 
@@ -215,9 +237,9 @@ def flood(name: str) -> Callable[[Flood], Flood]:
     return enter
 
 
-def on_fids(port: int, count: int, names: Callable[[int], tuple[str, ...]], *more: Any, **kwargs: Any) -> list[Client]:
+def on_fids(at: At, count: int, names: Callable[[int], tuple[str, ...]], *more: Any, **kwargs: Any) -> list[Client]:
     """Walk to a new fid each time, and then ask what `more` says of it."""
-    c = Client(port, **kwargs)
+    c = Client(at, **kwargs)
     for fid in range(1, count + 1):
         c.walk(fid, *names(fid))
         for cls, *fields in more:
@@ -227,73 +249,85 @@ def on_fids(port: int, count: int, names: Callable[[int], tuple[str, ...]], *mor
 
 
 @flood("fids")
-def fids(port: int, count: int) -> list[Client]:
-    return on_fids(port, count, lambda n: ("text",))
+def fids(at: At, count: int) -> list[Client]:
+    return on_fids(at, count, lambda n: ("text",))
 
 
 @flood("fids, asked for attributes")
-def with_attributes(port: int, count: int) -> list[Client]:
-    return on_fids(port, count, lambda n: ("text",), (m.Tgetattr, 0x7FF))
+def with_attributes(at: At, count: int) -> list[Client]:
+    return on_fids(at, count, lambda n: ("text",), (m.Tgetattr, 0x7FF))
 
 
 @flood("fids of stored files")
-def stored_fids(port: int, count: int) -> list[Client]:
-    return on_fids(port, count, lambda n: ("fs", f"{n % NAMES:05}"), (m.Tgetattr, 0x7FF))
+def stored_fids(at: At, count: int) -> list[Client]:
+    return on_fids(at, count, lambda n: ("fs", f"{n % NAMES:05}"), (m.Tgetattr, 0x7FF))
+
+
+@flood("the same, walked to from their directory")
+def stored_names(at: At, count: int) -> list[Client]:
+    """As Linux's client does that keeps a fid for each name (cache=loose)."""
+    c = Client(at)
+    c.walk(count + 1, "fs")
+    for fid in range(1, count + 1):
+        c.frame(m.Twalk, 1, count + 1, fid, (f"{fid % NAMES:05}",))
+        c.frame(m.Tgetattr, 1, fid, 0x7FF)
+    c.settle()
+    return [c]
 
 
 @flood("fids at the end of 16 long names")
-def long_names(port: int, count: int) -> list[Client]:
-    return on_fids(port, count, lambda n: ("deep",) + ("n" * 255,) * 15)
+def long_names(at: At, count: int) -> list[Client]:
+    return on_fids(at, count, lambda n: ("deep",) + ("n" * 255,) * 15)
 
 
 @flood("fids walked from each other, the one before clunked")
-def chains(port: int, count: int) -> list[Client]:
-    c = Client(port)
+def chains(at: At, count: int) -> list[Client]:
+    c = Client(at)
     for n in range(count):
-        at, new = n % 2 + 2 * (n // 120) + 1, (n + 1) % 2 + 2 * (n // 120) + 1
+        fid, new = n % 2 + 2 * (n // 120) + 1, (n + 1) % 2 + 2 * (n // 120) + 1
         if n % 120 == 0:
             c.settle()
-            c.walk(at, "deep")
+            c.walk(fid, "deep")
         if c.answers["ENOMEM"]:  # then there is nothing to go on from
             c.walk(n + (1 << 24), "deep", *("d",) * 15)
         else:
-            c.frame(m.Twalk, 1, at, new, ("d",) * 16)
-            c.frame(m.Tclunk, 1, at)
+            c.frame(m.Twalk, 1, fid, new, ("d",) * 16)
+            c.frame(m.Tclunk, 1, fid)
     c.settle()
     return [c]
 
 
 @flood("open files")
-def opened(port: int, count: int) -> list[Client]:
-    return on_fids(port, count, lambda n: ("text",), (m.Tlopen, 0), (m.Tread, 0, 100))
+def opened(at: At, count: int) -> list[Client]:
+    return on_fids(at, count, lambda n: ("text",), (m.Tlopen, 0), (m.Tread, 0, 100))
 
 
 @flood("open stored files")
-def stored_opened(port: int, count: int) -> list[Client]:
-    return on_fids(port, count, lambda n: ("fs", f"{n % NAMES:05}"), (m.Tlopen, 0), (m.Tread, 0, 100))
+def stored_opened(at: At, count: int) -> list[Client]:
+    return on_fids(at, count, lambda n: ("fs", f"{n % NAMES:05}"), (m.Tlopen, 0), (m.Tread, 0, 100))
 
 
 @flood("texts of 64 KiB, of which the client read one byte")
-def texts(port: int, count: int) -> list[Client]:
-    return on_fids(port, count, lambda n: ("big",), (m.Tlopen, 0), (m.Tread, 0, 1))
+def texts(at: At, count: int) -> list[Client]:
+    return on_fids(at, count, lambda n: ("big",), (m.Tlopen, 0), (m.Tread, 0, 1))
 
 
 @flood("messages of a log, of which the client read one byte")
-def messages(port: int, count: int) -> list[Client]:
-    return on_fids(port, count, lambda n: ("log",), (m.Tlopen, 0), (m.Tread, 0, 1))
+def messages(at: At, count: int) -> list[Client]:
+    return on_fids(at, count, lambda n: ("log",), (m.Tlopen, 0), (m.Tread, 0, 1))
 
 
 @flood("attributes that are never written to their end")
-def attributes(port: int, count: int) -> list[Client]:
+def attributes(at: At, count: int) -> list[Client]:
     part = bytes(65535)
     return on_fids(
-        port, min(count, 20_000), lambda n: ("fs", "00001"), (m.Txattrcreate, "user.x", 65536, 0), (m.Twrite, 0, part)
+        at, min(count, 20_000), lambda n: ("fs", "00001"), (m.Txattrcreate, "user.x", 65536, 0), (m.Twrite, 0, part)
     )
 
 
 @flood("locks of one range, each by another long name")
-def lock_names(port: int, count: int) -> list[Client]:
-    c = Client(port)
+def lock_names(at: At, count: int) -> list[Client]:
+    c = Client(at)
     c.walk(1, "fs", "00001")
     c.frame(m.Tlopen, 1, 1, 0)
     for n in range(count):
@@ -303,34 +337,34 @@ def lock_names(port: int, count: int) -> list[Client]:
 
 
 @flood("locks of a range each, in many files")
-def lock_ranges(port: int, count: int) -> list[Client]:
-    c = Client(port)
+def lock_ranges(at: At, count: int) -> list[Client]:
+    c = Client(at)
     for n in range(count // 100):
         c.walk(n + 1, "fs", f"{n % NAMES:05}")
         c.frame(m.Tlopen, 1, n + 1, 0)
-        for at in range(100):
-            c.frame(m.Tlock, 1, n + 1, 0, 0, 2 * at, 1, 1, "c" * 255)
+        for start in range(0, 200, 2):
+            c.frame(m.Tlock, 1, n + 1, 0, 0, start, 1, 1, "c" * 255)
     c.settle()
     return [c]
 
 
 @flood(f"listings of {NAMES:,} names, of which the client read a part")
-def listings(port: int, count: int) -> list[Client]:
-    return on_fids(port, min(count, 300), lambda n: ("fs",), (m.Tlopen, 0), (m.Treaddir, 0, 100))
+def listings(at: At, count: int) -> list[Client]:
+    return on_fids(at, min(count, 300), lambda n: ("fs",), (m.Tlopen, 0), (m.Treaddir, 0, 100))
 
 
 @flood(f"the same in 9P2000, of {NAMES:,} names")
-def plan9_listings(port: int, count: int) -> list[Client]:
-    return on_fids(port, min(count, 100), lambda n: ("fs",), (m.Topen, 0), (m.Tread, 0, 200), dialect=Dialect.P9)
+def plan9_listings(at: At, count: int) -> list[Client]:
+    return on_fids(at, min(count, 100), lambda n: ("fs",), (m.Topen, 0), (m.Tread, 0, 200), dialect=Dialect.P9)
 
 
 def on_connections(
-    port: int, count: int, ask: Callable[[Client, int], None], each: int = 60_000, name: str = "events"
+    at: At, count: int, ask: Callable[[Client, int], None], each: int = 60_000, name: str = "events"
 ) -> list[Client]:
     """Ask for what waits, on as many connections as it takes; all have a file open of which that is asked."""
     clients = []
     for _ in range(min(-(-count // each), 16)):
-        c = Client(port)
+        c = Client(at)
         c.walk(1, name)
         c.frame(m.Tlopen, 1, 1, 2 if name == "events" else 0)
         c.settle()
@@ -343,29 +377,29 @@ def on_connections(
 
 
 @flood("reads that wait")
-def reads(port: int, count: int) -> list[Client]:
-    return on_connections(port, count, lambda c, n: c.frame(m.Tread, None, 1, 0, 1000))
+def reads(at: At, count: int) -> list[Client]:
+    return on_connections(at, count, lambda c, n: c.frame(m.Tread, None, 1, 0, 1000))
 
 
 @flood("writes of 64 KiB that wait")
-def writes(port: int, count: int) -> list[Client]:
+def writes(at: At, count: int) -> list[Client]:
     data = bytes(65_000)
-    return on_connections(port, count, lambda c, n: c.frame(m.Twrite, None, 1, 0, data), each=1500)
+    return on_connections(at, count, lambda c, n: c.frame(m.Twrite, None, 1, 0, data), each=1500)
 
 
 @flood("walks with long names that wait for a fid")
-def walks(port: int, count: int) -> list[Client]:
+def walks(at: At, count: int) -> list[Client]:
     def ask(c: Client, n: int) -> None:
         if n == 0:
             c.frame(m.Twrite, None, 1, 0, b"x")
             c.frame(m.Tclunk, None, 1)
         c.frame(m.Twalk, None, 1, 1, ("n" * NAME,) * 15)
 
-    return on_connections(port, count, ask, each=3000)
+    return on_connections(at, count, ask, each=3000)
 
 
 @flood("flushes that wait")
-def flushes(port: int, count: int) -> list[Client]:
+def flushes(at: At, count: int) -> list[Client]:
     """Of a read that is not ended by that: nobody who is flushed has to hear it at once."""
 
     def ask(c: Client, n: int) -> None:
@@ -375,16 +409,16 @@ def flushes(port: int, count: int) -> list[Client]:
         else:
             c.frame(m.Tflush, None, c.read_tag)
 
-    return on_connections(port, count, ask, name="deaf")
+    return on_connections(at, count, ask, name="deaf")
 
 
 @flood("replies that are not taken")
-def replies(port: int, count: int) -> list[Client]:
+def replies(at: At, count: int) -> list[Client]:
     clients = []
     for _ in range(64):
-        c = Client(port, attach=False, read=False)
+        c = Client(at, attach=False, read=False)
         c.frame(m.Tversion, NOTAG, 1 << 20, "9P2000.L")
-        c.frame(m.Tattach, 1, 0, NOFID, "none", "", NONUNAME)
+        c.attach(at)
         c.walk(1, "big")
         c.frame(m.Tlopen, 1, 1, 0)
         for _ in range(200):
@@ -394,38 +428,41 @@ def replies(port: int, count: int) -> list[Client]:
     return clients
 
 
-def half(port: int, connections: int, *, attach: bool) -> list[Client]:
+def half(at: At, connections: int, *, attach: bool) -> list[Client]:
     clients = []
     for _ in range(connections):
         try:
-            c = Client(port, attach=attach)
+            c = Client(at, attach=attach)
         except OSError:
             break
         frame = codec(Dialect.L, m.Twrite.type if attach else m.Tversion.type)
         data = frame.pack(1, 0, 0, bytes(1_000_000)) if attach else frame.pack(NOTAG, 8192, "9" * 8000)
         with contextlib.suppress(OSError):
-            for at in range(0, len(data), 65536):
-                piece = data[at : at + 65536]
-                c.sock.send(piece[:-1] if at + 65536 >= len(data) else piece, socket.MSG_DONTWAIT)
+            for begin in range(0, len(data), 65536):
+                piece = data[begin : begin + 65536]
+                c.sock.send(piece[:-1] if begin + 65536 >= len(data) else piece, socket.MSG_DONTWAIT)
                 time.sleep(0.001)
         clients.append(c)
     return clients
 
 
 @flood("half a frame before an attach, on 250 connections")
-def half_before(port: int, count: int) -> list[Client]:
-    return half(port, 250, attach=False)
+def half_before(at: At, count: int) -> list[Client]:
+    return half(at, 250, attach=False)
 
 
 @flood("half a frame of 1 MB after an attach, on 250 connections")
-def half_after(port: int, count: int) -> list[Client]:
-    return half(port, 250, attach=True)
+def half_after(at: At, count: int) -> list[Client]:
+    return half(at, 250, attach=True)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.memory")
     parser.add_argument("-n", "--count", type=int, default=1_000_000 if LONG else 100_000)
     parser.add_argument("-k", "--only", default="", help="kinds whose name holds this")
+    parser.add_argument(
+        "-u", "--uid", type=int, help="a user who is vouched for, over a unix socket; to be run by root"
+    )
     parser.add_argument("--serve", metavar="DIRECTORY", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.serve:
@@ -443,10 +480,10 @@ def main() -> int:
         for name, function in FLOODS.items():
             if chosen.only not in name:
                 continue
-            with measured(directory) as server:
-                Client(server.port).sock.close()
+            with measured(directory, chosen.uid) as server:
+                Client(server.at).sock.close()
                 before, began = server.resident, time.monotonic()
-                clients = function(server.port, chosen.count)
+                clients = function(server.at, chosen.count)
                 took, after = time.monotonic() - began, server.resident
                 answers: Counter[str] = sum((c.answers for c in clients), Counter())
                 ended = sum(c.ended for c in clients)

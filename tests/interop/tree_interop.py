@@ -99,6 +99,7 @@ class Stored(Node):
     mode: int
     content: bytearray = attrs.field(factory=bytearray)
     mtime: int = 0
+    qtype: int = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.qtype = QTSYMLINK if st.S_ISLNK(self.mode) else 0

@@ -1,6 +1,7 @@
 """What clients make a server keep is counted, bounded for each user and for all, and back to nothing when it ends."""
 
 import errno
+import gc
 import os
 import resource
 import tracemalloc
@@ -369,8 +370,10 @@ async def test_a_fid_of_a_stored_file_is_charged_what_it_takes_and_a_user_may_ha
         tracemalloc.start()
         await rpc(talk, m.Twalk, 0, 1, ("fs",))
         await more(range(2, KNOWN + 101))
+        gc.collect()  # what the harness leaves in cycles
         before, already = tracemalloc.get_traced_memory()[0], held(server)
         await more(range(KNOWN + 101, KNOWN + 1101))
+        gc.collect()
         takes = (tracemalloc.get_traced_memory()[0] - before) / 1000
         tracemalloc.stop()
         charged = (held(server) - already) / 1000
@@ -378,23 +381,6 @@ async def test_a_fid_of_a_stored_file_is_charged_what_it_takes_and_a_user_may_ha
         limits = Limits()
         assert 100_000 * charged <= limits.user_bytes * (SPARE - 1) // SPARE
         assert limits.user_fids >= 100_000
-
-
-async def test_who_has_no_uid_may_have_less(tmp_path: Path) -> None:
-    await trio.Path(tmp_path).chmod(0o755)
-    await trio.Path(tmp_path, "f").touch()
-    limits = Limits(user_bytes=1 << 20, stranger_bytes=1 << 18)
-    async with stored(str(tmp_path)) as files, serving(tree({"fs": files}), limits) as server:
-        had = []
-        for uname, n_uname in (("none", NONUNAME), ("", 1001)):
-            talk = connect(server)
-            await talk.start()
-            await rpc(talk, m.Tattach, 1, NOFID, uname, "", n_uname)
-            for fid in range(2, 2000):
-                if isinstance(await talk.rpc(m.Twalk, 1, 1, fid, ("fs", "f")), m.Rlerror):
-                    break
-            had.append(fid)
-        assert had[0] < 270 < 700 < had[1]
 
 
 async def test_attributes_that_are_written_are_charged_as_they_are_announced(tmp_path: Path) -> None:

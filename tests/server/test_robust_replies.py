@@ -120,10 +120,10 @@ async def ends_well(found: Composed) -> None:
     """Check that the composer has forgotten all clients, and serves both servers when the odd one has manners."""
     with trio.fail_after(SOON):
         await until(lambda: not found.front.connections)
-        found.odd.often = 0
+        found.odd.reform()
         async with connect(found.address, uname="root") as client:
             assert await client.read("k/good/d/e/g") == "g's"
-            while True:  # the connection from before ends by its next odd reply, if that is still to come
+            while True:  # until the composer has heard that its connection from before has ended
                 try:
                     await is_well(client, "k/odd/")
                 except (OSError, AssertionError):
