@@ -19,7 +19,7 @@ itself knows better than the bits, and the server asks it whatever they say.
 
 import errno
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
 import attrs
 
@@ -163,8 +163,9 @@ class Handle:
 class Node:
     """A file, whatever it is made of. See the module's theory; every method's default is a refusal."""
 
-    # A kind of which there are very many may have slots, and no dict (32 bytes of each even where it is empty); all others have one.
-    __slots__ = ()
+    # A kind with very many nodes may have slots and no dict, which takes 40 bytes of each; all other kinds have one, so mypy is told nothing.
+    if not TYPE_CHECKING:
+        __slots__ = ()
 
     qtype: int = QTFILE
     """qid.type: QTDIR, QTFILE, QTSYMLINK …"""

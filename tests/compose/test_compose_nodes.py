@@ -75,9 +75,7 @@ async def test_the_paths_of_qids() -> None:
     assert (await walk(ns, "k/k1/bin")).path == lexical("/k/k1/bin")
     assert len({lexical(path) for path in ("", "/k", "/k/k1", "/k1/k", "/k/k2")}) == 5
     tree = k1()
-    cpu = tree.children["cpu"]
-    assert isinstance(cpu, Store)
-    cpu.path = 77
+    tree.children["cpu"].path = 77
     ns = namespace(k1=tree)
     await write(ns, "ctl", "mount k1 /k/k1\nmount k1 /k/k1/cpu/0/deep")
     assert (await walk(ns, "k/k1/cpu")).path == 77  # its own, though something is mounted below
