@@ -87,7 +87,9 @@ def answer(c: Connection) -> Request | None:
                         late += size
                         c.counts.passed(type_, 1, size)
                         if reply is not LATE:
-                            return wait_in_middle(c, call, tag, type_, args, size, reply)
+                            request = wait_in_middle(c, call, tag, type_, args, size, reply)
+                            if request is not None:
+                                return request
                         continue
             except FAILURE as error:
                 reply = failure(c, type_, tag, _fid(buf, start), error)

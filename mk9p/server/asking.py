@@ -11,8 +11,10 @@ from mk9p.dial import Link, dial, receive, send_all
 from mk9p.errors import NineError, ProtocolError
 from mk9p.server.connection import Connection
 from mk9p.server.hops import ROOT, Far, Own
+from mk9p.server.jobs import sleep
 from mk9p.server.passing import send
 from mk9p.server.tags import free_tag
+from mk9p.tree.later import HAND
 from mk9p.wire import NOFID, NOTAG, Dialect, FrameBuffer, codec, decode
 from mk9p.wire import messages as m
 from mk9p.wire.roles import BETWEEN
@@ -69,8 +71,9 @@ async def arrive(c: Connection, b: Far, number: int, names: tuple[str, ...], pat
     Not cancelled: the answer comes, or the link ends.
     """
     own = walk(c, b, number, names)
-    with trio.CancelScope(shield=True):
-        await own.done.wait()
+    if not own.done.settled:
+        with trio.CancelScope(shield=True):
+            await sleep(own.done)
     if own.good and path is not None and own.path is not None and b.way.paths[own.path] != path:
         # the names lead to another file by now
         if not b.dead:
@@ -80,9 +83,10 @@ async def arrive(c: Connection, b: Far, number: int, names: tuple[str, ...], pat
 
 
 def walk(c: Connection, b: Far, number: int, names: tuple[str, ...]) -> Own:
-    """Walk to a fid there by names from the root."""
+    """Walk to a fid there by names from the root. In a batch it is sent with the others."""
     own = _ask(c, b, m.Twalk, len(names), ROOT, number, names)
-    send(c)
+    if not HAND.now:
+        send(c)
     return own
 
 
@@ -90,9 +94,9 @@ async def arrived(c: Connection, own: Own, number: int) -> None:
     """Wait for the answer to a walk to a fid. Cancelled, the fid is clunked when it is there."""
     b = own.backend
     try:
-        await own.done.wait()
-    except trio.Cancelled:
-        if not own.done.is_set():
+        await own.done.wait(sleep)
+    except BaseException:
+        if not own.done.settled:
             own.orphan = number
             b.limbo.add(number)
         elif own.good and not b.dead:

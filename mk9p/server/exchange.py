@@ -54,7 +54,8 @@ async def reach(c: Connection, way: Way, who: Principal) -> Far | None:
                     b.wait(receive=not c.blocked)
         finally:
             b.tried.set()
-    await b.tried.wait()
+    if not b.tried.is_set():
+        await b.tried.wait()
     return None if b.dead else b
 
 

@@ -12,6 +12,7 @@ from mk9p.server.fids import Place
 from mk9p.server.links import IN, OUT, Links
 from mk9p.server.turns import Party, User
 from mk9p.tree import Node, Way
+from mk9p.tree.later import Later
 from mk9p.wire import FrameBuffer
 from mk9p.wire import messages as m
 
@@ -109,7 +110,7 @@ class Far(Party):
         self.blocked = False
         for known in self.asked.values():
             if isinstance(known, Own) and known.backend is self:
-                known.done.set()
+                known.done.settle()
 
     def mine(self, known: "int | Asked | Own") -> bool:
         """Tell whether a request was passed on to this server, or is our own to it."""
@@ -186,7 +187,7 @@ class Own:
 
     backend: Far
     wanted: int
-    done: trio.Event = attrs.field(factory=trio.Event)
+    done: Later = attrs.field(factory=Later)
     fits: bool = False
     good: bool = False
     path: int | None = None
@@ -201,7 +202,7 @@ class Own:
         if self.good and self.wanted:
             self.path = int.from_bytes(buf[start + size - 8 : start + size], "little")
         self.said = buf[start : start + size]
-        self.done.set()
+        self.done.settle()
 
 
 class Alias:

@@ -1,17 +1,19 @@
 """Requests that wait, for their turn or in the middle: what is needed to go on with one, and how one is begun."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import attrs
+import trio
 
 from mk9p.server.connection import Call, Connection, Reply
 from mk9p.session import Request
+from mk9p.tree.later import HAND, Later
 from mk9p.wire import messages as m
 
 
 class Step:
-    """A request's coroutine that waits, and what it waits with, which is trio's."""
+    """A request's coroutine that waits, and what it waits with, which is trio's, or a Later."""
 
     __slots__ = ("trap", "work")
 
@@ -37,11 +39,21 @@ class Job:
 def begin(work: Any) -> Reply | Step:
     """Run a request's coroutine until it waits or ends; returns where it is, or its reply."""
     # here, and not in a long function: to raise costs the more the later in a function it is (PyFrame_GetLineNumber of 3.11)
+    HAND.now = True
     try:
         return Step(work, work.send(None))
     except StopIteration as done:
         reply: Reply = done.value
         return reply
+    finally:
+        HAND.now = False
+
+
+def sleep(later: Later) -> Awaitable[None]:
+    """Wait as a task for a Later."""
+    event = trio.Event()
+    later.wake = event.set
+    return event.wait()
 
 
 def follow(c: Connection, ready: Sequence[Request], flushes: Sequence[int]) -> None:

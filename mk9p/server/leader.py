@@ -177,6 +177,8 @@ class Leader:
         finally:
             if c.backends:
                 send(c)
+            if c.out and not (c.blocked or c.dead):
+                c.send()
 
     def _read(self, c: Connection) -> Request | None:
         """Receive requests and answer them, until there are none, or the turn is over, which `more` tells; or one waits."""

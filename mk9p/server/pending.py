@@ -2,6 +2,7 @@
 
 import types
 from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from time import monotonic_ns
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from mk9p.server.failures import HELD, failure, held
 from mk9p.server.jobs import LATE, Job, Step, begin, follow
 from mk9p.server.refusals import refuse
 from mk9p.session import Request
+from mk9p.tree.later import Later
 from mk9p.wire.roles import DATA
 
 TEXT: Final = 4  # bytes that a string of a message takes for each that it has on the wire, at most
@@ -33,19 +35,44 @@ def wait_in_line(
 
 def wait_in_middle(
     c: Connection, call: Call | None, tag: int, type_: int, args: tuple[Any, ...], size: int, step: Step
-) -> Request:
-    """Return a request of `size` bytes that has begun, and waits: it is to be seen to its end."""
+) -> Request | None:
+    """Keep a request of `size` bytes that has begun, and waits; return it if a task is to see it to its end."""
     request = Request(tag, type_, Job(c, call, args, step, c.counts.since), TEXT * size)
     if type_ in DATA:
         c.end_runs()
         request.size = c.frames.detach()
     c.session.enter(request, args[1:])
     c.count()
-    return request
+    return None if _keep(request, step) else request
+
+
+def _keep(request: Request, step: Step) -> bool:
+    """Keep a request that waits for a Later until that is settled; False for one that needs a task."""
+    later = step.trap
+    if later.__class__ is not Later:
+        return False
+    request.work.step = step
+    request.cancel = partial(_give_up, request)
+    later.wake = partial(_go_on, request)
+    return True
+
+
+def _go_on(request: Request) -> None:
+    c = request.work.c
+    c.ready.append(request)
+    c.links.call(c)
+
+
+def _give_up(request: Request) -> None:
+    step = request.work.step
+    request.cancel, request.cleared, step.trap.wake = None, True, None
+    step.work.close()
+    finish(request, None)
+    request.work.c.quiet.unpark_all()
 
 
 def go(request: Request) -> bool:
-    """Run a request whose turn has come; True if it waits in the middle now, or else it is answered."""
+    """Run a request whose turn has come; True if it waits in the middle now. Else it is answered, or will be; the caller sends what is queued."""
     job: Job = request.work
     c = job.c
     if request.cleared or c.dead:
@@ -55,15 +82,18 @@ def go(request: Request) -> bool:
         reply = _timed(request, _called, request)
         if reply.__class__ is Step and reply is not LATE:
             job.step = reply
-            return True
+            return not _keep(request, reply)
     except FAILURE as error:
         reply = _failed(request, error)
-    finish(request, None if reply is LATE else reply)
+    finish(request, None if reply is LATE else reply, send=False)
     return False
 
 
 def _called(request: Request) -> Any:
     job: Job = request.work
+    if job.step is not None:
+        request.cancel = None
+        return begin(job.step.work)
     assert job.call is not None
     c, (_, op), args = job.c, job.call, job.args
     if c.relays:
@@ -127,8 +157,8 @@ def _failed(request: Request, error: BaseException) -> bytes:
     return failure(job.c, request.type, request.tag, job.args[1], error)
 
 
-def finish(request: Request, reply: bytes | None) -> None:
-    """Retire a request that had waited, send its reply, and start what waited for it."""
+def finish(request: Request, reply: bytes | None, *, send: bool = True) -> None:
+    """Retire a request that had waited, send its reply, and start what waited for it; without `send` the caller sends what is queued."""
     job: Job = request.work
     c = job.c
     ready, flushes = c.session.finish(request)
@@ -144,6 +174,8 @@ def finish(request: Request, reply: bytes | None) -> None:
     if c.dead:
         return
     if not c.blocked:
+        if not send:
+            return
         try:
             c.send()
         except OSError as error:
