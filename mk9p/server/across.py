@@ -15,6 +15,7 @@ Theory
   done again here, name by name.
 """
 
+import errno
 from collections.abc import Callable
 from struct import Struct
 from typing import Final
@@ -22,10 +23,11 @@ from typing import Final
 from mk9p.server.asking import leave
 from mk9p.server.connection import Connection
 from mk9p.server.fids import Fid
-from mk9p.server.hops import Asked, Far, Hop
+from mk9p.server.hops import Alias, Asked, Far, Hop
 from mk9p.server.jobs import do_later
-from mk9p.server.plans import Lead
-from mk9p.server.told import counted, failed
+from mk9p.server.plans import Lead, Plan
+from mk9p.server.told import counted, failed, release
+from mk9p.session import Request
 from mk9p.tree import Maybe
 from mk9p.wire import NOFID
 from mk9p.wire import messages as m
@@ -38,34 +40,27 @@ QID: Final = 13
 _PATH: Final = 5  # in a qid
 
 AGAIN: Final = -1  # the walk is to be done again, name by name
+MISSING: Final = -2  # the first name there is missing: it may be on the next server
 
 General = Callable[[Connection, int, Fid, int, tuple[str, ...]], Maybe[bytes | None]]
 """Walks name by name, given the tag, what it is walked from, the new fid, and the names; returns the reply."""
 
 
 class Across(Asked):
-    """A walk that was passed on: by which lead, and the qids of its first names but the last.
+    """A walk from `old` that was passed on as planned; `lead` is where, and `head` are the qids of its first names but the last.
 
-    `names` are the client's. `again`: how the walk is done here, and from where.
+    `own`: the qid of the mount point, where its first name was missing.
     """
 
-    __slots__ = ("again", "head", "lead")
+    __slots__ = ("head", "lead", "own", "plan", "start")
 
-    def __init__(
-        self,
-        backend: Far,
-        newfid: int,
-        hop: Hop,
-        before: Hop | None,
-        lead: Lead,
-        head: bytes,
-        names: tuple[str, ...],
-        again: tuple[General, Fid],
-    ) -> None:
+    def __init__(self, backend: Far, newfid: int, hop: Hop, before: Hop | None, plan: Plan, start: Fid) -> None:
+        lead = plan.leads[0]
         self.backend, self.type, self.number, self.hop, self.before = backend, _WALK, newfid, hop, before
-        self.lead, self.head, self.names, self.again = lead, head, names, again
-        self.count = lead.cut + len(names)
-        self.base = self.old = None
+        self.plan, self.lead, self.head, self.start = plan, lead, plan.head, start
+        self.count, self.names = len(lead.names), plan.names
+        self.base = self.old = self.request = None
+        self.own: bytes | None = None
 
 
 def mended(b: Far, lead: Lead, head: bytes, own: bytes | None, buf: bytearray, start: int, end: int) -> int:
@@ -107,27 +102,49 @@ def crossed(c: Connection, b: Far, known: Across, type_: int, buf: bytearray, st
         raise b.garbage(type_)
     hop, lead = known.hop, known.lead
     assert hop is not None
-    hop.sure = True
-    whole = False
+    count, last = -1, len(known.plan.leads) == 1
     if type_ == _RWALK:
-        whole = counted(b, known, buf, start, end) == known.count
+        count = counted(b, known, buf, start, end)
         begins = mended(b, lead, known.head, None, buf, start, end)
+        if count == lead.top and not last:
+            known.own = bytes(buf[end - QID : end]) if lead.known else None
+            begins = MISSING
+    elif not lead.top and not last and int.from_bytes(buf[start + 7 : start + 11], "little") == errno.ENOENT:
+        begins = MISSING
     else:
         begins = AGAIN if lead.top else start
-    if whole and begins >= 0:
+    hop.sure, hop.maybe = True, False
+    if count == known.count and begins >= 0:
         hop.path = _u64(buf, end - 8)[0]
+        release(c, known)
         return begins
+    request = known.request
+    if begins < 0:
+        known.request = None
     failed(c, known)
-    if whole:
+    known.request = request
+    if count == known.count:
         leave(c, b, known.number)
     return begins
 
 
-def again(c: Connection, tag: int, known: Across) -> None:
-    """Do a walk here, name by name, that another server would not do as it was passed on."""
-    walk, old = known.again
+def again(c: Connection, tag: int, known: Across, begins: int) -> None:
+    """Go on with a walk that is not answered as it was passed on: at the next server, or here, name by name."""
 
     def op(c: Connection, tag: int, fid: int, newfid: int, names: tuple[str, ...]) -> Maybe[bytes | None]:
-        return walk(c, tag, old, newfid, names)
+        plan = known.plan
+        walked: Maybe[bytes | None] = plan.again(c, tag, known.start, newfid, plan, begins == MISSING, known.own)
+        return walked
 
-    do_later(c, known.type, op, (tag, NOFID, known.number, known.names), known.since)
+    do_later(c, known.type, op, (tag, NOFID, known.number, known.names), known.since, known.request)
+
+
+def keep_back(c: Connection, hop: Hop) -> None:
+    """Let what names a fid wait until it is known where that is."""
+    for tag, known in c.asked.items():
+        if isinstance(known, Alias):
+            tag, known = known.tag, known.known
+        if isinstance(known, Across) and known.hop is hop and known.request is None:
+            known.request = Request(tag, known.type, None)
+            c.session.enter(known.request, (NOFID, known.number, known.names))
+            return

@@ -10,6 +10,7 @@ from time import monotonic_ns
 from typing import Any, Final
 
 from mk9p.errors import FAILURE, NineError
+from mk9p.server.across import keep_back
 from mk9p.server.blocks import PASSED, forward
 from mk9p.server.connection import Call, Connection
 from mk9p.server.exchange import here, require_untaken, theirs
@@ -139,6 +140,8 @@ def _beside(
     if relays and end - start > 10 and type_ not in LOCAL:
         fid = _fid(buf, start)
         hop = relays.get(fid)
+        if hop is not None and hop.maybe:
+            keep_back(c, hop)
         if (
             hop is not None
             and not hop.backend.dead

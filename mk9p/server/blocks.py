@@ -93,7 +93,7 @@ def forward(c: Connection) -> bool:
             continue
         if fid != last:
             hop = relays.get(fid)
-            if hop is None or hop.crossing or (there := hop.backend).link is None:
+            if hop is None or hop.crossing or hop.maybe or (there := hop.backend).link is None:
                 break
             if there is not b:
                 if b is not None:
@@ -170,7 +170,7 @@ def back(c: Connection, b: Far) -> None:
                     if (begins := crossed(c, b, known, type_, buf, at, at + size)) < 0:
                         _deliver(c, b, first, at)
                         del asked[tag]
-                        again(c, tag, known)
+                        again(c, tag, known, begins)
                         first = run = at = at + size
                         continue
                     if begins > at:  # it has become shorter, in front

@@ -13,6 +13,7 @@ Rules
 """
 
 import errno
+from functools import partial
 from struct import Struct
 from typing import Any, Final
 
@@ -28,7 +29,7 @@ from mk9p.server.going import may_search, pass_on, there_now
 from mk9p.server.hops import ROOT, Far
 from mk9p.server.jobs import LATE
 from mk9p.server.plans import Lead, Plan, packed
-from mk9p.tree import settle
+from mk9p.tree import Maybe, settle
 from mk9p.tree.paths import NAME
 from mk9p.wire import MAXWELEM, Dialect
 from mk9p.wire import messages as m
@@ -58,7 +59,7 @@ def cross(c: Connection, tag: int, old: Fid, newfid: int, names: tuple[str, ...]
         return NotImplemented
     b = there_now(c, plan, newfid)
     if b is None:
-        return _wait(c, tag, old, newfid, plan)
+        return _wait(c, tag, old, newfid, plan, plan.leads, general)
     pass_on(c, b, tag, newfid, plan, old)
     return LATE
 
@@ -83,7 +84,8 @@ def _plan(c: Connection, start: Place, names: tuple[str, ...], who: Principal, g
     )
     if any(len(lead.names) > MAXWELEM for lead in leads):
         return None
-    return Plan(start, names, general, route, tuple(places), place, leads)
+    sure = route.certain and len(leads) == 1
+    return Plan(start, names, partial(_again, general), route, tuple(places), place, leads, sure)
 
 
 def _is_plain(name: str) -> bool:
@@ -91,11 +93,28 @@ def _is_plain(name: str) -> bool:
     return 0 < len(name) <= NAME and name not in (".", "..") and "/" not in name and "\0" not in name
 
 
-async def _wait(c: Connection, tag: int, old: Fid, newfid: int, plan: Plan) -> Reply:
+def _again(
+    general: General, c: Connection, tag: int, old: Fid, newfid: int, plan: Plan, missing: bool, own: bytes | None
+) -> Maybe[Reply]:
+    """Go on with a walk that was passed on: by the next lead if its first name was missing, else name by name."""
+    if missing:
+        return _wait(c, tag, old, newfid, plan, plan.leads[1:], general, own)
+    return general(c, tag, old, newfid, plan.names)
+
+
+async def _wait(
+    c: Connection,
+    tag: int,
+    old: Fid,
+    newfid: int,
+    plan: Plan,
+    leads: tuple[Lead, ...],
+    general: General,
+    own: bytes | None = None,
+) -> Reply:
     """Walk over by one lead after the other, as far as the first that has the next name."""
-    own: bytes | None = None
     missing = 0
-    for lead in plan.leads:
+    for lead in leads:
         b = await reach(c, lead.way, old.who)
         if b is None or newfid in b.limbo or (lead.dots and b.dots is False):
             break
@@ -115,16 +134,16 @@ async def _wait(c: Connection, tag: int, old: Fid, newfid: int, plan: Plan) -> R
             if walked.good:
                 leave(c, b, newfid)
             break
-        if not walked.good and lead is not plan.leads[-1] and len(frame) == HEAD + QID * lead.top:
+        if not walked.good and lead is not leads[-1] and len(frame) == HEAD + QID * lead.top:
             own = own or bytes(frame[-QID:])
             continue
         if walked.good:
             _enter(c, b, newfid, plan, lead, frame)
         _put_tag(frame, begins + 5, tag)
         return bytes(frame[begins:])
-    if missing == len(plan.leads):
+    if missing == len(leads):
         raise NineError(errno.ENOENT)
-    return await settle(plan.general(c, tag, old, newfid, plan.names))
+    return await settle(general(c, tag, old, newfid, plan.names))
 
 
 def _enter(c: Connection, b: Far, newfid: int, plan: Plan, lead: Lead, frame: bytearray) -> None:

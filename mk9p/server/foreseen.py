@@ -104,7 +104,7 @@ def of_other(c: Connection, hop: Hop, fid: int, type_: int, buf: bytearray, star
         other = relays.get(number)
         if number in c.session.fids if other is None else other.backend is not b:
             raise NineError(errno.EXDEV)
-        if other is not None and other.crossing:
+        if other is not None and (other.crossing or other.maybe):
             return None  # what may be made at a mount point is the mount table's to say
         if type_ not in MOVES:
             return type_

@@ -44,9 +44,7 @@ def forward_walk(c: Connection, tag: int, buf: bytearray, start: int, end: int) 
 
 
 def there_now(c: Connection, plan: Plan, newfid: int) -> Far | None:
-    """Return where a walk goes; None if that is not certain yet, or the client has no connection there."""
-    if not plan.route.certain or len(plan.leads) > 1:
-        return None
+    """Return where a walk goes first; None if the client has no connection there."""
     lead = plan.leads[0]
     b = c.backends.get(lead.key)
     if b is None or b.link is None or newfid in b.limbo or not (b.dots or not lead.dots):
@@ -79,7 +77,8 @@ def pass_on(c: Connection, b: Far, tag: int, newfid: int, plan: Plan, old: Fid) 
     lead = plan.leads[0]
     before = before_of(c, b, newfid)
     hop = make_hop(c, b, newfid, plan.place, lead.rest, lead.node)
-    known = Across(b, newfid, hop, before, lead, plan.head, plan.names, (plan.general, old))
+    hop.maybe = not plan.sure
+    known = Across(b, newfid, hop, before, plan, old)
     known.since = c.counts.since
     packed = lead.packed
     frame: bytes | bytearray = _put_walk(NAMES + len(packed), _WALK, tag, ROOT, newfid) + packed

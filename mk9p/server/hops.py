@@ -18,6 +18,7 @@ from mk9p.wire import messages as m
 
 if TYPE_CHECKING:
     from mk9p.dial import Link
+    from mk9p.session import Request
 
 ROOT: Final = 0xFFFFFFFE  # our fid of the other server's root: the last number that a client would come to
 
@@ -127,10 +128,10 @@ class Hop:
     """A fid that is theirs, or the crossing to it: the place where the crossing is, the names from there, and the qid.path that they led to.
 
     `lead`: the node that the first of the names is in, where the place's own may have become
-    another server's since.
+    another server's since. `maybe`: it is not known yet whether it is there, or on another server.
     """
 
-    __slots__ = ("backend", "crossing", "lead", "names", "opened", "path", "place", "sure", "void", "way")
+    __slots__ = ("backend", "crossing", "lead", "maybe", "names", "opened", "path", "place", "sure", "void", "way")
 
     def __init__(
         self,
@@ -146,6 +147,7 @@ class Hop:
         self.opened = False
         self.sure = True  # the answer that made it a fid is there
         self.void = False  # that was that it is none
+        self.maybe = False
 
 
 class Asked:
@@ -153,10 +155,11 @@ class Asked:
 
     Of a walk, `hop` is what it makes of the fid `number`, which was `before`, by `count` names from `base`, when that was reached by `names`.
     An open makes `hop` an open file; one that creates, and Trename, let it stand for `names` below it, or below `base`. Of a Tflush, `number` is the
-    tag that it flushes, `count` its own, as they went over, and `old` what was flushed. `since`: when it came, on the monotonic clock in ns.
+    tag that it flushes, `count` its own, as they went over, and `old` what was flushed.
+    `request`: what others wait for that name the fid of a walk. `since`: when it came, on the monotonic clock in ns.
     """
 
-    __slots__ = ("backend", "base", "before", "count", "hop", "names", "number", "old", "since", "type")
+    __slots__ = ("backend", "base", "before", "count", "hop", "names", "number", "old", "request", "since", "type")
 
     def __init__(
         self,
@@ -173,6 +176,7 @@ class Asked:
         self.backend, self.old = backend, old
         self.type, self.number, self.hop, self.base, self.names = type_, number, hop, base, names
         self.count, self.before = count, before
+        self.request: Request | None = None
         self.since = 0
 
 

@@ -65,8 +65,13 @@ def follow(c: Connection, ready: Sequence[Request], flushes: Sequence[int]) -> N
         c.links.call(c)
 
 
-def do_later(c: Connection, type_: int, op: Callable[..., Any], args: tuple[Any, ...], since: int) -> None:
-    """Do a request that came a while ago when its connection has its turn."""
-    request = Request(args[0], type_, Job(c, (op, op), args, since=since))
-    c.session.enter(request, args[1:])
+def do_later(
+    c: Connection, type_: int, op: Callable[..., Any], args: tuple[Any, ...], since: int, request: Request | None
+) -> None:
+    """Do a request that came a while ago when its connection has its turn; `request`: it is entered already, for others wait for it."""
+    job = Job(c, (op, op), args, since=since)
+    if request is None:
+        request = Request(args[0], type_, job)
+        c.session.enter(request, args[1:])
+    request.work = job
     follow(c, [request], ())

@@ -52,19 +52,20 @@ class Lead:
 
 @attrs.define(eq=False)
 class Plan:
-    """A walk from one place: how it is done here, its route, where the names of that lead, the last
-    of which is `place`, and the servers behind it.
+    """A walk from one place: how it goes on where it is not answered as it was passed on, its route,
+    where the names of that lead, the last of which is `place`, and the servers behind it.
 
     `head` are the qids of the others, made when their files' status was `stats`.
     """
 
     start: Place
     names: tuple[str, ...]
-    general: Callable[..., Any]
+    again: Callable[..., Any]
     route: Route
     places: tuple[Place, ...]
     place: Place
     leads: tuple[Lead, ...]
+    sure: bool  # it is on the first of these, or nowhere
     stats: list[Stat] = attrs.field(factory=list)
     head: bytes = b""
 

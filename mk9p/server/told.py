@@ -6,6 +6,7 @@ from typing import Final
 from mk9p.errors import ProtocolError
 from mk9p.server.connection import Connection
 from mk9p.server.hops import WHEN, Alias, Asked, Far, Known, Late
+from mk9p.server.jobs import follow
 from mk9p.server.tags import forget
 from mk9p.wire import messages as m
 from mk9p.wire.roles import MADE, MOVES
@@ -70,6 +71,7 @@ def counted(b: Far, known: Asked, buf: bytearray, start: int, end: int) -> int:
 def failed(c: Connection, known: Asked) -> None:
     """Take back what a request would have made of a fid. Its number may be another fid's by now."""
     hop, before = known.hop, known.before
+    release(c, known)
     if known.type not in MADE or hop is None:
         return
     if before is not None and not before.void:
@@ -79,6 +81,13 @@ def failed(c: Connection, known: Asked) -> None:
     hop.void = True
     if c.relays.get(known.number) is hop:
         del c.relays[known.number]
+
+
+def release(c: Connection, known: Asked) -> None:
+    """Let go on what waited for a walk."""
+    request, known.request = known.request, None
+    if request is not None:
+        follow(c, *c.session.finish(request))
 
 
 def forsake(c: Connection, b: Far) -> list[tuple[int, int, int]]:
