@@ -10,8 +10,8 @@ Everything happens there. When a stream is closed, or the connection to the name
 
 import errno
 import operator
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import Final
 
@@ -155,15 +155,8 @@ async def dial(ns: Client, address: str) -> NetStream:
     found = interleaved(await translate(ns, net, question), lambda each: (each[0], ":" in each[1]))
 
     async def one(network: str, where: str) -> NetStream:
-        ctl = await ns.open(f"{net}/{network}/clone", "r+")
-        try:
+        async with _begun(ns, f"{net}/{network}/clone", address) as ctl:
             await ctl.pwrite(f"connect {where}".encode(), 0)
-        except OSError as error:
-            await _close(ctl)
-            raise NineError(error.errno or errno.EIO, f"{address}: {error}") from None
-        except BaseException:
-            await _close(ctl)
-            raise
         return await _stream(ns, f"{net}/{network}", ctl)
 
     return await first([partial(one, *each) for each in found], NetStream.aclose)
@@ -173,17 +166,10 @@ async def listen(ns: Client, address: str) -> NetListener:
     """Announce `[NET/]NETWORK!HOST!SERVICE` in the kernel whose `net` directory NET is; HOST * is all addresses, port 0 any free port."""
     net, question = _parts(address)
     network, where = (await translate(ns, net, question))[0]
-    ctl = await ns.open(f"{net}/{network}/clone", "r+")
-    try:
+    async with _begun(ns, f"{net}/{network}/clone", address) as ctl:
         number = (await ctl.pread(32, 0)).decode().strip()
         await ctl.pwrite(f"announce {where}".encode(), 0)
         local = (await ns.read(f"{net}/{network}/{number}/local")).strip()
-    except OSError as error:
-        await _close(ctl)
-        raise NineError(error.errno or errno.EIO, f"{address}: {error}") from None
-    except BaseException:
-        await _close(ctl)
-        raise
     return NetListener(ns, f"{net}/{network}", number, ctl, local)
 
 
@@ -221,6 +207,20 @@ async def _stream(ns: Client, network: str, ctl: File) -> NetStream:
                 await _close(file)
         raise
     return NetStream(ctl, data, local=ends[0], remote=ends[1])
+
+
+@asynccontextmanager
+async def _begun(ns: Client, clone: str, address: str) -> AsyncIterator[File]:
+    """Give the ctl of a new conversation; it is closed only if what is done with it fails, and the error names the address."""
+    ctl = await ns.open(clone, "r+")
+    try:
+        yield ctl
+    except OSError as error:
+        await _close(ctl)
+        raise NineError(error.errno or errno.EIO, f"{address}: {error}") from None
+    except BaseException:
+        await _close(ctl)
+        raise
 
 
 async def _close(file: File) -> None:
