@@ -8,10 +8,12 @@
     exec!COMMAND        the standard input and output of a command, quoted as in sh; dialled only
     NETNS/tcp!...       inside the network namespace of that file, as /run/netns/k1/tcp!10.0.0.1!564
 
-Rules, for all of them. Whatever goes wrong is one `NineError` of one line that begins with the address. Cancelled, `dial`, `listen`, `accept` and the
-waits leave nothing open and lose nothing. Nothing is logged about a link that works; `mk9p.dial` is the logger. See Plan 9's dial(2) and dial(3).
+These rules hold for all of them. Every failure is one `NineError` with one line that begins with the address. If cancelled, `dial`, `listen`,
+`accept` and the waits leave nothing open and lose nothing. A link that works logs nothing; `mk9p.dial` is the logger. See Plan 9's dial(2) and
+dial(3).
 
-trio is imported where something is waited for, and not with a module: who dials without it (blocking.py) would wait for the import alone.
+Functions that wait import trio themselves, and the modules do not: otherwise a program that dials without it (blocking.py) would wait only for the
+import.
 """
 
 from typing import TYPE_CHECKING, Final

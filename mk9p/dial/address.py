@@ -1,13 +1,13 @@
-"""Transports, a row each, and dial strings: what they say, and the words of their failures.
+"""Transports, one row each, and dial strings: what they say, and the words of their failures.
 
 A dial string is Plan 9's (dial(2)): `[PREFIX/]NETWORK!ADDRESS`. The prefix names another network stack, as `/net.alt/tcp!host!port` does there; on
-Linux that is the file of a network namespace. Only the first `!` is looked at here: what follows is the network's own, so `unix!/a!b` and
-`exec!echo hi!` say what they seem to, and an IPv6 host needs no brackets.
+Linux it is the file of a network namespace. This module looks only at the first `!`: what follows belongs to the network, so `unix!/a!b` and
+`exec!echo hi!` mean what they seem to, and an IPv6 host needs no brackets.
 
-A transport is a module and its row here. What is different about one or another is read in the row: nothing else compares names of transports. A row
-names its module, which is imported when somebody dials or listens.
+A transport is a module and its row here. The row says what is different about it: no other code compares names of transports. A row names its
+module, which is imported when somebody dials or listens.
 
-Every failure is one line that begins with the address it is about, as given: with ten kernels, `Connection refused` alone helps nobody.
+Every failure is one line that begins with its address, as given: with ten kernels, `Connection refused` alone helps nobody.
 """
 
 import errno
@@ -21,15 +21,15 @@ import attrs
 
 from mk9p.errors import NineError
 
-PORT: Final = 564  # 9P's own, `9pfs` at IANA; Plan 9's ndb calls it 9fs, and few /etc/services know either
+PORT: Final = 564  # 9P's own, `9pfs` at IANA; Plan 9's ndb calls it 9fs, and few /etc/services have either
 _PORT_NAMES: Final = {"9fs": PORT, "9pfs": PORT}
 
 
 @attrs.frozen
 class Transport:
-    """Say what a network of dial strings is, and what is known of who comes by it.
+    """A network of dial strings, and what is known of the peers that come by it.
 
-    `module` has its functions, which raise OSError: the coroutines `dial(where)` and, of what can be listened on, `listen(where, mode)`; and
+    `module` has its functions, which raise OSError: the coroutines `dial(where)` and, if one can listen on it, `listen(where, mode)`; and
     `dial_now(where, deadline)`, which blocks (blocking.py). `where` is a `Dial`.
     """
 
@@ -38,15 +38,15 @@ class Transport:
     tells_user: bool = attrs.field(default=False, kw_only=True)
     """It proves who is at the other end: `Peer.uid` by the kernel, `Peer.user` otherwise."""
     private: bool = attrs.field(default=False, kw_only=True)
-    """Whoever holds the other end was given it: the names that they say are believed."""
+    """Somebody gave the other end to its holder: names that the holder sends are believed."""
     redial: bool = attrs.field(default=False, kw_only=True)
-    """It can be dialled as often as one likes: it is no line that is there once."""
+    """It can be dialled any number of times: it is no line that exists once."""
     exposed: bool = attrs.field(default=False, kw_only=True)
-    """Other machines may come, unless a listener is `loopback`; `Peer.address` is HOST!PORT."""
+    """Other machines can come, unless a listener is `loopback`; `Peer.address` is HOST!PORT."""
     netns: bool = attrs.field(default=False, kw_only=True)
     """It can be in another network namespace."""
     once: bool = attrs.field(default=False, kw_only=True)
-    """A listener has one link in all."""
+    """A listener has only one link in its life."""
 
     def function(self, name: str) -> Callable[..., Any] | None:
         """Return one of its module's functions, None if it has none of that name."""
@@ -69,7 +69,7 @@ TRANSPORTS: Final = {
 
 @attrs.frozen
 class Dial:
-    """A dial string, taken apart: the file of a network namespace or None, the transport, and what is the transport's own."""
+    """A parsed dial string: the file of a network namespace or None, the transport, and the transport's own part."""
 
     netns: str | None
     transport: Transport
@@ -87,7 +87,7 @@ class Dial:
         return _line(f"{prefix}{self.network}!{self.rest}")
 
     def refuse(self, number: int, words: str = "") -> NineError:
-        """Return the error to raise: this address, then the words, else the C library's for that errno."""
+        """Return the error to raise: this address, then the words, else the C library's words for that errno."""
         return NineError(number, f"{self.address}: {words or os.strerror(number)}")
 
     def failed(self, error: OSError, words: str = "") -> NineError:
@@ -98,7 +98,7 @@ class Dial:
         return self.refuse(number, f"{os.strerror(number)}: {words}" if words else "")
 
     def host_port(self, *, highest: int = 65535) -> tuple[str, int]:
-        """Return `HOST[!PORT]` as the host's name and the port's number, 564 where none is given; a port may be a name of services(5)."""
+        """Return the host's name and the port's number of `HOST[!PORT]`, 564 by default; a port may be a name of services(5)."""
         host, _, port = self.rest.partition("!")
         if not host or "!" in port:
             raise self.refuse(errno.EINVAL, f"want {self.network}!HOST!PORT")
@@ -119,9 +119,9 @@ class Dial:
 
 
 def parse(address: str) -> Dial:
-    """Take a dial string apart.
+    """Parse a dial string.
 
-    Nothing is looked up or opened. Raises NineError (EINVAL) if it is not `[NETNS/]NETWORK!ADDRESS` with a network of `TRANSPORTS`.
+    It looks up and opens nothing. Raises NineError (EINVAL) if the string is not `[NETNS/]NETWORK!ADDRESS` with a network of `TRANSPORTS`.
     """
     head, mark, rest = address.partition("!")
     prefix, slash, network = head.rpartition("/")

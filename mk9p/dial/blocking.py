@@ -1,4 +1,4 @@
-"""Dialling for who has no trio: the same links, and calls that block, until a deadline at most. Else as dialling.py."""
+"""Dialling for programs without trio: the same links, by calls that block, at most until a deadline. Otherwise as dialling.py."""
 
 import errno
 import os
@@ -39,9 +39,8 @@ def connected(sock: socket.socket, where: Any, deadline: float) -> socket.socket
         while True:
             code = sock.connect_ex(where)
             if code == errno.EAGAIN and sock.family == socket.AF_UNIX and (rest := _rest(deadline)):
-                time.sleep(
-                    min(pause, rest)
-                )  # unix(7): the listener's queue is full, and nothing tells when it no longer is
+                # unix(7): the listener's queue is full, and nothing reports when it has room again
+                time.sleep(min(pause, rest))
                 pause = min(2 * pause, 0.1)
                 continue
             if code == errno.EINPROGRESS and _writable([sock], _rest(deadline)):
@@ -61,7 +60,7 @@ def _rest(deadline: float) -> float:
 
 
 def _writable(socks: list[socket.socket], seconds: float) -> list[socket.socket]:
-    """Wait until some of the sockets have been connected, or not; return these."""
+    """Wait until connecting some of the sockets has succeeded or failed; return these."""
     poll = select.poll()
     for sock in socks:
         poll.register(sock, select.POLLOUT)
@@ -75,9 +74,9 @@ def first(
     prepare: Callable[[socket.socket, Any], None],
     deadline: float,
 ) -> socket.socket:
-    """Return a socket that is connected to the first of the addresses that answers; they are tried side by side, as eyeballs.py tells.
+    """Return a socket that is connected to the first address that answers; the addresses are tried side by side, as in eyeballs.py.
 
-    `prepare` is told each socket before it is connected, and where it is to be.
+    `prepare` gets each socket before it is connected, and its address.
     """
     under_way: list[socket.socket] = []
     failure: OSError | Late = Late()

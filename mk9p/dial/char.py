@@ -1,8 +1,8 @@
-"""char: a virtio port, an hvc console, a serial line, or the unix socket that an emulator has in its place.
+"""char: a virtio port, an hvc console, a serial line, or the unix socket that an emulator has instead of one.
 
-A character line has no beginning: there may be bytes from before it was opened, or from a conversation that died, in the middle of a frame too, and
-nobody hangs up. So it is marked lossy, under whatever name it comes: a terminal, a virtio port, the socket that QEMU has for one. A pipe ends.
-Terminals have their termios put back when the link closes.
+A character line has no beginning: it may hold bytes from before it was opened, or from a conversation that died, also in the middle of a frame,
+and nobody hangs up. So it is marked lossy, whatever its name: a terminal, a virtio port, the socket that QEMU has for one. A pipe ends. When the
+link closes, terminals get their old termios back.
 """
 
 import errno
@@ -58,7 +58,7 @@ async def open_char(dial: Dial) -> FdLink | SocketLink | None:
 
 
 def _is_socket(dial: Dial) -> bool:
-    """Tell whether what is to be opened is a unix socket: the other end of one that QEMU's -chardev or UML made."""
+    """Tell whether the path is a unix socket: the other end of one that QEMU's -chardev or UML made."""
     return stat.S_ISSOCK(os.stat(dial.rest).st_mode)
 
 
@@ -79,7 +79,7 @@ def _open_device(dial: Dial) -> FdLink | None:
         check_waits(dial, fd)
         poll = select.poll()
         poll.register(fd, select.POLLIN)
-        # A virtio port whose host side is not open says so, and would read as ended.
+        # A virtio port reports when nobody has its host side open, and would read as ended.
         if any(events & select.POLLHUP for _, events in poll.poll(0)):
             os.close(fd)
             return None
@@ -93,7 +93,7 @@ def _open_device(dial: Dial) -> FdLink | None:
 
 
 def _set_raw(fd: int) -> list[Any]:
-    """Make a terminal a plain line of bytes without modem control, and return what it was."""
+    """Make a terminal a plain line of bytes without modem control, and return its old settings."""
     was = attributes(fd)
     now = raw(was)
     now[IFLAG] &= ~termios.IXANY

@@ -16,12 +16,12 @@ from mk9p.dial.link import FdLink, Peer
 if TYPE_CHECKING:
     import trio
 
-STARTS: Final = 16  # commands that may be under way to their start at once
-GRACE: Final = 2.0  # s that a command has to end by itself once it is told to; ssh takes a few ms
+STARTS: Final = 16  # commands that may be starting at once
+GRACE: Final = 2.0  # s that a command has to end by itself after it was told to; ssh takes a few ms
 
 
 async def dial(where: Dial) -> FdLink:
-    """Start the command and return the link that is its standard input and output. Raises OSError; cancelled, nothing runs."""
+    """Start the command and return the link that is its standard input and output. Raises OSError; if cancelled, nothing runs."""
     import trio
 
     start = Start.of(where)
@@ -41,7 +41,7 @@ def dial_now(where: Dial, deadline: float) -> FdLink:
 
 @attrs.define(eq=False)
 class Start:
-    """The start of a command, which may be given up at any time from another thread: execve(2) reads the program, whose file system may never answer.
+    """The start of a command. Another thread may give it up at any time: execve(2) reads the program, whose file system may never answer.
 
     `run` it, then take its `link`.
     """
@@ -61,7 +61,7 @@ class Start:
 
     @classmethod
     def of(cls, dial: Dial) -> "Start":
-        """Return the start of a command that a dial string says. Raises NineError."""
+        """Return the start of the command in a dial string. Raises NineError."""
         import shlex
 
         try:
@@ -70,8 +70,8 @@ class Start:
             raise dial.refuse(errno.EINVAL, f"{error}: quote as in sh") from None
         if not words:
             raise dial.refuse(errno.EINVAL, "want exec!COMMAND")
-        # Two pipes and no socketpair: bash takes a socket as its standard input for rshd's and reads ~/.bashrc. O_NONBLOCK is ours alone: the ends
-        # of a pipe are two open files.
+        # Two pipes and no socketpair: bash takes a socket as its standard input for rshd's and reads ~/.bashrc. Only this end has O_NONBLOCK: the
+        # ends of a pipe are two open files.
         with ExitStack() as theirs, ExitStack() as ours:
             stdin, wfd = os.pipe2(os.O_CLOEXEC)
             theirs.callback(os.close, stdin)
@@ -91,8 +91,8 @@ class Start:
             self._begun = True
         try:
             with self._ends:
-                # With vfork(2) all threads would wait for execve, for the interpreter is locked meanwhile; and the program may be a file that this
-                # very process serves. A group to be, our own, makes it fork(2).
+                # With vfork(2) all threads would wait for execve, because the interpreter is locked meanwhile, and this very process may serve the
+                # file of the program. The argument `group`, with the present group, makes Python use fork(2).
                 process = subprocess.Popen(self._words, stdin=self._stdin, stdout=self._stdout, group=os.getegid())
         except OSError as error:
             with self._lock:
@@ -106,7 +106,7 @@ class Start:
                 _end(process)
 
     def link(self) -> FdLink:
-        """Return the link to what runs now, which it ends when it is closed."""
+        """Return the link to the running command; closing the link ends the command."""
         process = self._process
         assert process is not None
         self._ours.pop_all()
@@ -132,7 +132,7 @@ def _starting() -> "trio.lowlevel.RunVar[trio.CapacityLimiter]":
 
 
 def _limiter() -> "trio.CapacityLimiter":
-    """Return what bounds the commands that are being started: one that never is keeps its thread."""
+    """Return the limiter of starting commands: a command that never starts keeps its thread."""
     import trio
 
     try:

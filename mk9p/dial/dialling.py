@@ -1,4 +1,4 @@
-"""What a dial string leads to: `dial` and `listen`, whatever the network."""
+"""`dial` and `listen`, whatever the network of the dial string."""
 
 import errno
 import socket
@@ -11,14 +11,14 @@ import trio
 from mk9p.dial.address import parse
 from mk9p.dial.link import Link, Listener, SocketLink
 
-_dialled: Final[dict[str, set[SocketLink]]] = {}  # those that are open, by their dial strings
+_dialled: Final[dict[str, set[SocketLink]]] = {}  # the open links, by their dial strings
 
 
 async def dial(address: str) -> Link:
     """Connect to a dial string and return the link.
 
-    Waits as long as the transport does: put a timeout around it. Raises NineError with the kernel's errno: EINVAL for a string that cannot be
-    dialled, EHOSTUNREACH for an unknown host, ENOENT for a path, device or command that is not there, ECONNREFUSED if nobody listens.
+    It waits as long as the transport does: put a timeout around it. Raises NineError with the kernel's errno: EINVAL for a string that cannot be
+    dialled, EHOSTUNREACH for an unknown host, ENOENT for a path, device or command that does not exist, ECONNREFUSED if nobody listens.
     """
     link = await _dial(address)
     if isinstance(link, SocketLink):
@@ -28,12 +28,12 @@ async def dial(address: str) -> Link:
 
 
 def hang_up(address: str) -> None:
-    """End all links of this process that were dialled at a dial string, as if the other end had closed them.
+    """End all links of this process to a dial string, as if the other end had closed them.
 
-    For one who knows that nobody is there any more, when the transport has not heard: TCP notices a kernel that was killed only by its silence.
+    For a caller that knows that nobody is there any more, when the transport has not noticed: TCP notices a killed kernel only by its silence.
     """
     for link in _dialled.get(address, ()):
-        with suppress(OSError):  # it was closed by the other end
+        with suppress(OSError):  # the other end has closed it
             link.sock.shutdown(socket.SHUT_RDWR)
 
 
@@ -59,8 +59,8 @@ async def _dial(address: str) -> Link:
 async def listen(address: str, *, mode: int = 0o600) -> Listener:
     """Listen on a dial string and return the listener, whose address has the real port if port 0 was asked for.
 
-    `mode` is that of a unix socket's file; a file that nobody listens on is replaced, a missing folder is made, 0755. `fd!` and `char!` have one
-    link at a time; `fd!` has one in all, and accepting again waits for ever. Raises NineError as `dial` does, EADDRINUSE if it is taken.
+    `mode` is that of a unix socket's file; it replaces a file that nobody listens on, and makes a missing folder, 0755. `fd!` and `char!` have one
+    link at a time; `fd!` has one in all, and accepting again waits for ever. Raises NineError as `dial` does, EADDRINUSE if the address is in use.
     """
     where = parse(address)
     await trio.lowlevel.checkpoint()

@@ -1,7 +1,7 @@
-"""Happy Eyeballs (RFC 8305): the addresses of one host are tried side by side, so that one which swallows packets hides no good one.
+"""Happy Eyeballs (RFC 8305): the addresses of one host are tried side by side, so an address that swallows packets does not hide a good one.
 
-The families take turns, the first address's first; an attempt begins 250 ms after the one before it, or as soon as that has failed. The first
-connection that is there wins, and the others are given up.
+The families take turns, that of the first address first. An attempt begins 250 ms after the one before it, or as soon as that has failed. The
+first connection wins, and the others are given up.
 """
 
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
@@ -25,9 +25,9 @@ def interleaved(addresses: Iterable[T], family: Callable[[T], Hashable]) -> list
 
 
 async def first(attempts: Sequence[Callable[[], Awaitable[T]]], drop: Callable[[T], Awaitable[None]]) -> T:
-    """Make at least one attempt and return what the first that succeeds returns; `drop` gives back what another had made by then.
+    """Make at least one attempt and return what the first successful one returns; `drop` closes what another had made by then.
 
-    Raises the OSError of the last attempt when all have failed. Cancelled, nothing is left: an attempt that is cancelled leaves nothing itself.
+    Raises the OSError of the last attempt when all have failed. If cancelled, nothing is left: a cancelled attempt leaves nothing itself.
     """
     import trio
 

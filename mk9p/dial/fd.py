@@ -1,8 +1,8 @@
 """fd: lines that are descriptors of this process, not connections.
 
-**O_NONBLOCK belongs to the open file, not to the descriptor**: setting it on an inherited one sets it for the shell that has the same terminal,
-and for everybody else who inherited it. So what was there is put back when the link closes; a process killed meanwhile leaves it set, and no call
-gets around that.
+**O_NONBLOCK belongs to the open file, not to the descriptor**: setting it on an inherited descriptor sets it for the shell that has the same
+terminal, and for everybody else who inherited it. So the link restores the old flag when it closes. A process that is killed meanwhile leaves the
+flag set, and no call avoids that.
 """
 
 import errno

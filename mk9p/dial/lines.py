@@ -1,7 +1,7 @@
 """Listening on fd and char: a line with one conversation at a time.
 
-A device is opened again after each conversation, and for as long as it takes when it is away: the kernel at its other end may be booting. Never more
-often than every `RETRY`, or a line that ends at once would take a processor for itself.
+A device is opened again after each conversation, and again and again while it is away: the kernel at its other end may be booting. This happens at
+most once every `RETRY`; otherwise a line that ends at once would take a whole processor.
 """
 
 import logging
@@ -16,12 +16,12 @@ from mk9p.dial.link import FdLink, SocketLink
 
 _LOG: Final = logging.getLogger("mk9p.dial")
 
-RETRY: Final = 0.25  # s; nothing tells when a virtio port's host side or a chardev's socket is back
+RETRY: Final = 0.25  # s; nothing reports when a virtio port's host side or a chardev's socket is back
 
 
 @attrs.define(eq=False)
 class LineListener:
-    """A line as a listener: one link at a time, and after it is closed the line opened anew, if there is a way to."""
+    """A line as a listener: one link at a time. After that is closed, it opens the line again, if it can."""
 
     _next: FdLink | SocketLink | None
     _open: Callable[[], Awaitable[FdLink | SocketLink | None]] | None
@@ -31,7 +31,7 @@ class LineListener:
     _tried: float = attrs.field(factory=trio.current_time, init=False)
     _busy: bool = attrs.field(default=False, init=False)
     _closed: bool = attrs.field(default=False, init=False)
-    _bell: trio.Event = attrs.field(factory=trio.Event, init=False)  # rung when the link or the listener is closed
+    _bell: trio.Event = attrs.field(factory=trio.Event, init=False)  # set when the link or the listener is closed
 
     async def accept(self) -> FdLink | SocketLink:
         await trio.lowlevel.checkpoint()

@@ -1,11 +1,11 @@
 """Links and listeners: what the server and the client see of any transport.
 
-A link is a descriptor or two and the calls on them, non-blocking, no buffer: the server waits for many links with one epoll of its own and calls
-`recv_into` and `send` as often as it likes, so these are the kernel's calls with nothing around them (on a socket, the bound methods themselves).
-A link is not a trio stream for that reason: trio's would ask for a checkpoint a message.
+A link is one or two descriptors and the calls on them, non-blocking and without a buffer. The server waits for many links with one epoll of its
+own and calls `recv_into` and `send` as often as it likes, so these are the kernel's calls with nothing around them (on a socket, the bound methods
+themselves). For that reason a link is not a trio stream: a trio stream would have a checkpoint for each message.
 
-Closing tells trio first (`notify_closing`), so that a task which waits gets `trio.ClosedResourceError` and not another file that got the same number.
-Descriptors 0 to 2 are never left free: the next file opened would become somebody's standard output.
+Closing tells trio first (`notify_closing`), so a task that waits gets `trio.ClosedResourceError` and not another file that got the same number.
+Descriptors 0 to 2 are never left free: the next opened file would become somebody's standard output.
 """
 
 import contextlib
@@ -32,19 +32,19 @@ class Peer:
     address: str  # for logs and stats: "127.0.0.1!54321", "pid 123", "/dev/hvc1"
     uid: int | None = None  # unix only: SO_PEERCRED of unix(7), fixed when the peer connected
     gid: int | None = None
-    groups: tuple[int, ...] = ()  # unix only: SO_PEERGROUPS, the groups beside `gid` that it was in then
+    groups: tuple[int, ...] = ()  # unix only: SO_PEERGROUPS, the groups besides `gid` that it was in then
     pid: int | None = None  # unix and exec
     loopback: bool = False  # it cannot have come from another machine or network namespace
-    user: str | None = attrs.field(default=None, kw_only=True)  # by name, where the transport proves it: a certificate
+    user: str | None = attrs.field(default=None, kw_only=True)  # its name, where the transport proves it: a certificate
 
     @property
     def private(self) -> bool:
-        """Tell whether it was given its end of the line."""
+        """Tell whether somebody gave it its end of the line."""
         return self.transport.private
 
 
 class Link(Protocol):
-    """A two-way line of bytes; `SocketLink` and `FdLink` are all there are."""
+    """A two-way line of bytes: a `SocketLink` or an `FdLink`."""
 
     rfd: int  # -1 once closed
     wfd: int
@@ -58,13 +58,13 @@ class Link(Protocol):
         """Send what fits; return the count. Raises BlockingIOError, or OSError when nobody reads any more."""
 
     def sendmsg(self, buffers: Sequence[Data], /) -> int:
-        """Send what fits of the buffers, of the first IOV_MAX if they are more; return the count of bytes. Raises as `send`."""
+        """Send what fits of the buffers, of the first IOV_MAX if there are more; return the count of bytes. Raises as `send`."""
 
     async def wait_readable(self) -> None:
-        """Wait until `recv_into` would not block. Raises trio.ClosedResourceError when closed meanwhile; cancelled, nothing has changed."""
+        """Wait until `recv_into` would not block. Raises trio.ClosedResourceError when it is closed meanwhile; if cancelled, nothing has changed."""
 
     async def wait_writable(self) -> None:
-        """Wait until `send` would not block; else as `wait_readable`."""
+        """Wait until `send` would not block; otherwise as `wait_readable`."""
 
     def close(self) -> None:
         """Close the line, at once and without waiting; a second call does nothing."""
@@ -73,20 +73,20 @@ class Link(Protocol):
 class Listener(Protocol):
     """Where links come from."""
 
-    address: str  # a dial string that `dial` takes; the real port where 0 was asked
+    address: str  # a dial string that `dial` takes, with the real port instead of 0
     transport: Transport
     loopback: bool  # no other machine or network namespace can reach it
 
     async def accept(self) -> Link:
-        """Wait for the next link. Raises trio.ClosedResourceError once closed; cancelled, no link is lost."""
+        """Wait for the next link. Raises trio.ClosedResourceError after it is closed; if cancelled, no link is lost."""
 
     async def aclose(self) -> None:
-        """Stop listening, and remove the socket's file; links that were accepted live on. A second call does nothing."""
+        """Stop listening, and remove the socket's file; accepted links live on. A second call does nothing."""
 
 
 @attrs.define(eq=False)
 class SocketLink:
-    """A link over one connected, non-blocking stream socket, which it owns; `on_close` is called while it is still open."""
+    """A link over one connected, non-blocking stream socket, which it owns; it calls `on_close` while it is still open."""
 
     sock: socket.socket
     peer: Peer
@@ -94,7 +94,7 @@ class SocketLink:
     on_close: list[Callable[[], None]] = attrs.field(factory=list, kw_only=True)
     rfd: int = attrs.field(init=False)
     wfd: int = attrs.field(init=False)
-    # The socket's own methods, no Python frame between: these are called for every batch of messages.
+    # The socket's own methods, without a Python frame in between: every batch of messages calls them.
     recv_into: Callable[[memoryview], int] = attrs.field(init=False, repr=False)
     send: Callable[[Data], int] = attrs.field(init=False, repr=False)
 
@@ -159,7 +159,7 @@ class FdLink:
 
 
 async def send_all(link: Link, data: Data) -> None:
-    """Send all, waiting as often as it takes. Raises OSError when the line broke; cancelled, a part may be on its way."""
+    """Send all, waiting as often as necessary. Raises OSError when the line broke; if cancelled, a part may have been sent."""
     rest = memoryview(data)
     while rest:
         try:
@@ -169,7 +169,7 @@ async def send_all(link: Link, data: Data) -> None:
 
 
 async def receive(link: Link, buffer: memoryview) -> int:
-    """Wait until something can be received; return the count, 0 at the end. Raises OSError when the line broke; cancelled, nothing is taken."""
+    """Wait until something can be received; return the count, 0 at the end. Raises OSError when the line broke; if cancelled, nothing is taken."""
     while True:
         try:
             return link.recv_into(buffer)
@@ -197,7 +197,7 @@ def _closing(fd: int) -> None:
     if "trio" in sys.modules:
         import trio
 
-        with contextlib.suppress(RuntimeError):  # not inside trio.run: then nobody waits on it
+        with contextlib.suppress(RuntimeError):  # not inside trio.run: then nobody waits for it
             trio.lowlevel.notify_closing(fd)
 
 

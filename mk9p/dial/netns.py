@@ -1,7 +1,8 @@
 """Sockets of another network namespace (network_namespaces(7)).
 
-A socket belongs to the namespace its thread was in when it was made, for good: only `socket()` and name lookups must happen inside. setns(2) moves
-one thread, so the work is done by a thread made for it that ends after: one of trio's pool would need to be moved back, and could fail to be.
+A socket belongs for good to the namespace that its thread was in when it was made: only `socket()` and name lookups must happen inside. setns(2)
+moves one thread, so a thread that is made for it does the work and then ends: a thread of trio's pool would have to be moved back, and that could
+fail.
 """
 
 import errno
@@ -20,7 +21,7 @@ _CLONE_NEWNET: Final = 0x40000000  # <linux/sched.h>
 
 
 async def new_socket(dial: Dial, family: int) -> socket.socket:
-    """Return a new non-blocking stream socket in the namespace of the dial string. Raises NineError; cancelled, it leaves no socket."""
+    """Return a new non-blocking stream socket in the namespace of the dial string. Raises NineError; if cancelled, it leaves no socket."""
     if dial.netns is None:
         sock = socket.socket(family, socket.SOCK_STREAM)
     else:
@@ -32,7 +33,7 @@ async def new_socket(dial: Dial, family: int) -> socket.socket:
 
 
 async def in_thread(dial: Dial, work: Callable[[], T]) -> T:
-    """Run slow work that owns nothing in a thread, inside the namespace if there is one; cancelled, the thread is left to end by itself."""
+    """Run slow work that owns nothing in a thread, inside the namespace if there is one; if cancelled, the thread is left to end by itself."""
     import trio
 
     run = work if dial.netns is None else lambda: inside(dial, work)
@@ -57,7 +58,7 @@ def threaded(work: Callable[[], T], seconds: float | None = None) -> T:
     def run() -> None:
         try:
             done.append(work())
-        except BaseException as error:  # carried to the thread that waits
+        except BaseException as error:  # passed to the thread that waits
             failed.append(error)
 
     thread = threading.Thread(target=run, name="mk9p-dial", daemon=True)
@@ -90,7 +91,7 @@ def _setns(fd: int) -> None:
     if sys.version_info >= (3, 12):
         os.setns(fd, _CLONE_NEWNET)
     else:
-        import ctypes  # slow to import, and only wanted here
+        import ctypes  # slow to import, and needed only here
 
         if ctypes.CDLL(None, use_errno=True).setns(fd, _CLONE_NEWNET):
             raise OSError(ctypes.get_errno(), "setns")

@@ -17,13 +17,13 @@ from mk9p.dial.link import SocketLink
 if TYPE_CHECKING:
     import logging
 
-SPARE: Final = 4  # descriptors: what root needs to look, and to end what has the others
+SPARE: Final = 4  # descriptors: root needs them to look, and to end the connections that have the others
 PAUSE: Final = 0.1  # s
 _FULL: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 def log() -> "logging.Logger":
-    """Return the logger, for what is told of links and listeners."""
+    """Return the logger for links and listeners."""
     import logging
 
     return logging.getLogger("mk9p.dial")
@@ -39,7 +39,7 @@ async def connect(sock: socket.socket, where: Any) -> None:
             try:
                 sock.connect(where)
             except BlockingIOError as error:
-                # unix(7): the listener's queue is full, and poll(2) does not tell when it no longer is.
+                # unix(7): the listener's queue is full, and poll(2) does not report when it has room again.
                 if error.errno == errno.EAGAIN and sock.family == socket.AF_UNIX:
                     await trio.sleep(pause)
                     pause = min(2 * pause, 0.1)
@@ -60,8 +60,8 @@ async def connect(sock: socket.socket, where: Any) -> None:
 class SocketListener:
     """A listening socket, which it owns, with a few descriptors to spare.
 
-    When this process has no more, these are given up, one for each connection that is accepted then: root's, and the server's own user's, who can do
-    something about it. All others are closed at once.
+    When this process has no more descriptors, the listener gives these up, one for each connection that it accepts then: for root, and the
+    server's own user, who can do something about it. It closes all others at once.
     """
 
     _sock: socket.socket
@@ -79,7 +79,7 @@ class SocketListener:
     async def accept(self) -> SocketLink:
         import trio
 
-        # The only checkpoint once there is something to accept: no link is lost to a cancellation.
+        # The only checkpoint when there is something to accept: a cancellation loses no link.
         await trio.lowlevel.checkpoint()
         while True:
             if self._sock.fileno() < 0:
@@ -91,7 +91,7 @@ class SocketListener:
                 await trio.lowlevel.wait_readable(self._sock)
                 continue
             except OSError as error:
-                # accept(2): errors of the connection itself come here too, and are to be treated as "try again". Only a full table needs patience.
+                # accept(2): errors of the connection itself come here too, and mean "try again". Only a full table needs patience.
                 if error.errno in (errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP, errno.EFAULT):
                     raise
                 if error.errno in _FULL:
@@ -122,7 +122,7 @@ class SocketListener:
             await trio.lowlevel.checkpoint()
 
     def _save(self) -> bool:
-        """Have as many descriptors to spare as there should be; False if there are too few for others than root."""
+        """Open as many spare descriptors as there should be; False if there are too few for others than root."""
         try:
             while len(self._spare) < SPARE:
                 self._spare.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))

@@ -1,10 +1,10 @@
 """tcp: ip(7), tcp(7), ipv6(7).
 
-`*` is every address of both families when listening, by one socket, and this machine when dialling, so that a listener's address can be dialled.
-A Linux socket has its options inherited by what it accepts, so TCP's are set once on the listener.
+For listening, `*` is every address of both families, by one socket. For dialling it is this machine, so a listener's address can be dialled. On
+Linux accepted sockets inherit options, so TCP's are set once on the listener.
 
-Root dials a port that is root's, below 1024 as 9P's own is, from one that is root's too, as NFS does and v9fs with `privport`: a listener can then
-tell root of a machine from its other users.
+Root dials a port that is root's, below 1024 such as 9P's own, from another port that is root's, as NFS and v9fs with `privport` do: a listener can
+then distinguish root of a machine from its other users.
 """
 
 import contextlib
@@ -23,11 +23,11 @@ from mk9p.dial.link import Peer, SocketLink
 from mk9p.dial.sockets import SocketListener, connect
 
 RESERVED: Final = 1024  # the ports below are root's (ip(7), PROT_SOCK)
-# of these, the ones to dial from: p9_ipport_resv_min of net/9p/trans_fd.c, and NFS's
+# of these, the ports to dial from: p9_ipport_resv_min of net/9p/trans_fd.c, and NFS's
 _OURS: Final = range(665, RESERVED)
 
 Where: TypeAlias = tuple[int, Any]
-"""A family, and what its sockets are connected to."""
+"""A family, and the address that its sockets connect to."""
 
 
 async def dial(where: Dial) -> SocketLink:
@@ -66,7 +66,7 @@ async def _dial_one(dial: Dial, family: int, where: Any) -> SocketLink:
 def _connected(dial: Dial, sock: socket.socket) -> SocketLink:
     """Return the link over a socket that is connected, or close it and raise."""
     try:
-        # TCP's simultaneous open, with itself: a port that is free and in our own ephemeral range may be the one we dial from.
+        # TCP's simultaneous open, with itself: the kernel may choose as local port the very port that this call dials.
         if sock.getsockname() == sock.getpeername():
             raise dial.refuse(errno.ECONNREFUSED)
         _options(sock)
@@ -77,9 +77,9 @@ def _connected(dial: Dial, sock: socket.socket) -> SocketLink:
 
 
 def _bind_reserved(dial: Dial, sock: socket.socket, where: Any) -> None:
-    """Give a socket of root's that dials a port of root's one itself.
+    """Bind a socket of root's that dials a port of root's to such a port.
 
-    Where none is free, or this root may not have one (a container), it keeps what connect(2) gives it.
+    If none is free, or this root may not have one (a container), connect(2) chooses the port.
     """
     if where[1] >= RESERVED or dial.netns is not None or os.geteuid() != 0:
         return
@@ -103,7 +103,7 @@ async def listen(where: Dial, mode: int) -> SocketListener:
         sock, there = await _any(where, port)
     else:
         found = await _resolve(where, host, port)
-        # One listener a name: the family that every client tries.
+        # One listener for each name: the family that every client tries.
         found.sort(key=lambda each: each[0] != socket.AF_INET)
         family, there = found[0]
         sock = await netns.new_socket(where, family)
@@ -138,17 +138,17 @@ async def _resolve(dial: Dial, host: str, port: int) -> list[Where]:
 
 
 def _numeric(host: str, port: int) -> list[Where]:
-    """Return the address that a host's name is itself, if it is one; an IPv6 zone is an interface of the right namespace, and none here."""
+    """Return the address that a host's name itself is, if it is one; an IPv6 zone is an interface of the right namespace, and means nothing here."""
     with contextlib.suppress(socket.gaierror, UnicodeError):
         return [] if "%" in host else _look(host, port, socket.AI_NUMERICHOST)
     return []
 
 
 def _looked_up(dial: Dial, host: str, port: int) -> list[Where]:
-    """Return the addresses of a host, in whatever time that takes. Raises NineError."""
+    """Return the addresses of a host, however long that takes. Raises NineError."""
     try:
         return _look(host, port, 0)
-    except (socket.gaierror, UnicodeError) as error:  # its errno is getaddrinfo's own, no errno
+    except (socket.gaierror, UnicodeError) as error:  # its number is getaddrinfo's own, and no errno
         raise dial.refuse(errno.EHOSTUNREACH, f"no address for {host!r}: {error.args[-1]}") from None
 
 
@@ -164,15 +164,16 @@ def _options(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3)):
         sock.setsockopt(socket.IPPROTO_TCP, option, value)
-    # And while something is sent to it and not taken, sooner: whoever waits for its answer is told.
+    # While something was sent to it and is not taken, sooner: a caller that waits for its answer gets an error.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 10_000)
 
 
 def _link(dial: Dial, sock: socket.socket, _: object = None) -> SocketLink:
     host, port, *_ = sock.getpeername()
     if _is_loopback(host):
-        # Nothing is lost there and nothing shared, so there is nothing to find out: bbr, where it is the default, paces itself to half of what goes.
-        with contextlib.suppress(PermissionError):  # the administrator allows others only (tcp(7))
+        # On the loopback nothing is lost and nothing shared, so there is nothing to find out: bbr, where it is the default, paces itself to half of
+        # what is possible.
+        with contextlib.suppress(PermissionError):  # the administrator allows only others (tcp(7))
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
     loopback = dial.netns is None and _is_loopback(host) and _is_loopback(sock.getsockname()[0])
     return SocketLink(sock, Peer(dial.transport, f"{host.removeprefix('::ffff:')}!{port}", loopback=loopback))

@@ -1,8 +1,8 @@
 """unix: unix(7).
 
-A listener's socket is bound, given its mode, and only then listens: before listen(2) nobody can connect, whatever the umask was. When it closes it
-removes its file first and only if the file is still its own, so that a successor's is never taken away.
-An abstract address (`unix!@name`) has no file and so no mode: anybody in the network namespace can connect, and `Peer.uid` says who it was.
+A listener's socket is bound, gets its mode, and only then listens: before listen(2) nobody can connect, whatever the umask was. When it closes, it
+first removes its file, and only if the file is still its own, so it never removes a successor's. An abstract address (`unix!@name`) has no file
+and so no mode: everybody in the network namespace can connect, and `Peer.uid` says who it was.
 """
 
 import errno
@@ -63,7 +63,7 @@ def connect_now(dial: Dial, deadline: float) -> socket.socket:
 
 
 def _socket(dial: Dial) -> tuple[socket.socket, str]:
-    """Return a socket, and where it is to be connected to."""
+    """Return a socket, and the address to connect it to."""
     where = _where(dial)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.setblocking(False)
@@ -71,7 +71,7 @@ def _socket(dial: Dial) -> tuple[socket.socket, str]:
 
 
 def _failed(dial: Dial, error: OSError) -> OSError:
-    """Return the error to raise for what connecting met with."""
+    """Return the error to raise when connecting failed."""
     if isinstance(error, FileNotFoundError):
         return dial.refuse(errno.ENOENT, "no such socket: is its server running?")
     if isinstance(error, ConnectionRefusedError):
@@ -131,7 +131,7 @@ def _where(dial: Dial) -> str:
 
 
 def _make_room(dial: Dial, path: str) -> None:
-    """Make the parent directory if need be, and remove a socket that nobody listens on."""
+    """Make the parent directory if necessary, and remove a socket that nobody listens on."""
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):
         os.makedirs(folder)
@@ -145,7 +145,8 @@ def _make_room(dial: Dial, path: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         code = probe.connect_ex(path)
-    if code != errno.ECONNREFUSED:  # EAGAIN: its queue is full; EPROTOTYPE: it has datagrams; EACCES: not ours to judge
+    # EAGAIN: its queue is full; EPROTOTYPE: it has datagrams; EACCES: this user may not find out
+    if code != errno.ECONNREFUSED:
         raise dial.refuse(errno.EADDRINUSE, "somebody is already listening there")
     os.unlink(path)
 
@@ -164,8 +165,8 @@ def _remove(path: str | None, own: tuple[int, int] | None) -> None:
 def link_of(transport: Transport, sock: socket.socket, _: object = None) -> SocketLink:
     """Return the link over a connected socket, with what the kernel tells of its peer."""
     pid, uid, gid = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    # What is sent is held by the sender's buffer alone, whose default of 208 KiB three large replies fill; TCP's grow as they are needed.
-    # net.core.wmem_max may say less.
+    # Only the sender's buffer holds what was sent, and three large replies fill its default of 208 KiB; TCP's buffers grow as needed.
+    # net.core.wmem_max may allow less.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _WINDOW)
     return SocketLink(sock, Peer(transport, f"pid {pid}", uid, gid, _groups(sock), pid, loopback=True))
 

@@ -1,4 +1,4 @@
-"""vsock: vsock(7). Between a machine and its virtual machines, by number (CID) and port; `local` is 1 and `host` 2."""
+"""vsock: vsock(7). Connects a machine and its virtual machines, by number (CID) and port; `local` is 1 and `host` 2."""
 
 import errno
 import os
@@ -35,7 +35,7 @@ def dial_now(where: Dial, deadline: float) -> SocketLink:
 
 
 def _to_connect(dial: Dial) -> tuple[socket.socket, tuple[int, int]]:
-    """Return a socket, and where it is to be connected to."""
+    """Return a socket, and the address to connect it to."""
     cid, port = _where(dial)
     return _socket(dial), (_CIDS["local"] if cid == _ANY else cid, port)
 

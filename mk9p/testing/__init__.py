@@ -1,4 +1,4 @@
-"""For anyone who writes a resource server, or another 9P program: servers and files for its tests, the checks of every tree, and bad neighbours.
+"""For authors of resource servers and other 9P programs: servers and files for their tests, checks that every tree must pass, and bad peers.
 
     async with mounted(Counter().tree()) as tree:
         await tree.write("ctl", "add 2")

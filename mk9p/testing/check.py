@@ -1,15 +1,15 @@
-"""`check_tree`: what every tree must do, whatever it is of. A resource server's test calls it once, and is then about its own matters only.
+"""`check_tree`: what every tree must do, whatever it shows. A resource server's test calls it once, and then only tests its own rules.
 
-What is checked, over the wire as 9P2000.L unless said:
-* walking, stat and listing tell the same of every file, and a listing twice the same names;
+It checks this, over the wire as 9P2000.L unless said otherwise:
+* walking, stat and listing say the same of every file, and a listing gives the same names twice;
 * qids are the same in two instances of the tree, and no two files of one have the same;
-* names that no file can have, and files that are not there, are refused with the right errno, `..` of the root is the root;
+* names that no file can have, and files that do not exist, are refused with the right errno; `..` of the root is the root;
 * a user who is nobody gets what the bits give to others, and no more;
-* a file reads the same in pieces as at once, and reading changes neither status nor content that was the same before;
+* a file reads the same in pieces as at once, and reading changes neither status nor content if these did not change before;
 * a file that can be written takes the truncation that `echo x > file` sends;
 * beside each `ctl` there is `error`, which tells this user in words, with the usage, why an unknown word was refused;
 * opening `clone` makes a conversation, which is gone when the file is closed;
-* a read that waits can be cancelled at any moment, and the next one gets what a reader gets who was never cancelled.
+* a read that waits can be cancelled at any moment, and the next one gets what a reader gets that was never cancelled.
 """
 
 import errno
@@ -30,23 +30,21 @@ from mk9p.testing.mounted import mounted
 from mk9p.tree import Node, Stat
 from mk9p.wire import QTDIR, Qid
 
-PATIENCE = 0.1  # seconds without anything happening: then a file waits
-LONGEST = 20.0  # seconds: and then, if there is always something happening
+PATIENCE = 0.1  # seconds in which nothing happens: then a file waits
+LONGEST = 20.0  # seconds: the limit when something happens all the time
 MOST = 1 << 18  # bytes of a file that are compared
-ENDLESS = (
-    1 << 24
-)  # bytes: a file that tells no length and has more is one without an end, or keeps none of what was read
+ENDLESS = 1 << 24  # bytes: a file without a length that has more has no end, or keeps nothing of what was read
 _WORD = "no-such-word-at-all"
 
 Made = Node | AbstractAsyncContextManager[Node]
 
 
 async def check_tree(make: Callable[[], Made], *, but: Iterable[str] = (), most: int = 12) -> list[str]:
-    """Check a tree that `make()` makes, as often as it is called; raises AssertionError with the path and what is wrong there.
+    """Check a tree that `make()` makes, each time it is called; raises AssertionError with the path and what is wrong there.
 
-    `make` is a resource server's `tree` with its arguments, or any function that returns a Node or an async context manager of one. `but`: patterns
-    (fnmatch) of the paths of files that are not to be opened, since they are somebody's terminal, or never the same. Of directories with more than
-    `most` entries the first ones are looked at. Returns the paths of what was looked at.
+    `make` is a resource server's `tree` with its arguments, or any function that returns a Node or an async context manager of one. `but`:
+    patterns (fnmatch) of the paths of files that it must not open, because they are somebody's terminal, or never the same. In directories with
+    more than `most` entries it checks only the first ones. Returns the paths that it checked.
     """
     async with _made(make) as tree:
         check = _Check(tree, tuple(but), most)
@@ -96,13 +94,13 @@ class _Check:
                         await self._file(root, path, stat)
 
     def passing(self, path: str) -> bool:
-        """Tell whether a path is in a directory of which only some entries were looked at: then it may be one that comes and goes."""
+        """Tell whether a path is in a directory of which only some entries were checked: then it may be one that comes and goes."""
         parent = path.rpartition("/")[0]
         inside = sum(1 for other in self.found if other.rpartition("/")[0] == parent and other)
         return inside >= self.most or any(part.isdecimal() for part in path.split("/"))
 
     async def _look(self, root: Client, path: str) -> None:
-        """Walk, stat and list all that there is."""
+        """Walk, stat and list everything."""
         entries = await _entries(root, path)
         names = list(entries)
         if len(names) < self.most and not any(name.isdecimal() for name in names):
@@ -128,14 +126,14 @@ class _Check:
                     await _refused(root.walk(f"{where}/x"), errno.ENOTDIR, f"/{where}/x")
 
     async def _names(self, root: Client, path: str) -> None:
-        """Check what is said of names that lead nowhere."""
+        """Check the answers for names that lead nowhere."""
         await _refused(root.stat(f"{path}/no such file here"), errno.ENOENT, f"/{path}: a name that is not there")
         await _refused(root.stat(f"{path}/{'n' * 300}"), (errno.ENOENT, errno.ENAMETOOLONG), f"/{path}: a long name")
         for name in ("\0", "a\0b"):
             await _refused(root.stat(f"{path}/{name}"), (errno.EINVAL, errno.EBADMSG), f"/{path}: a name with a NUL")
 
     async def _rights(self, nobody: Client, path: str, stat: Stat) -> None:
-        """Check that nobody gets what the bits give to others. What is above may be closed to him, too."""
+        """Check that nobody gets what the bits give to others. Directories above the file may be closed to them, too."""
         if (
             any(not _may(self.found[above], 1) for above in _above(path) if above)
             or stat.is_dir
@@ -163,7 +161,7 @@ class _Check:
         try:
             file = await root.open(path, "r+" if self.found[path].mode & 0o444 else "w")
         except OSError:
-            return  # the kernel or the hardware has something against it
+            return  # the kernel or the hardware refuses it
         refusal: OSError | None = None
         async with file:
             try:
@@ -185,7 +183,7 @@ class _Check:
             async def through() -> None:
                 nonlocal size
                 empty = 0
-                while size < most and empty < 2:  # the first may be the end of a record only
+                while size < most and empty < 2:  # the first empty read may be only the end of a record
                     data = await file.pread(1 << 16, size)
                     size, empty = size + len(data), 0 if data else empty + 1
 
@@ -195,9 +193,9 @@ class _Check:
                     return
             except OSError:
                 return
-            if size >= ENDLESS:  # it has no end, and where one begins to read anew it has no beginning either
+            if size >= ENDLESS:  # it has no end, and a read from its beginning gives other bytes
                 return
-            first = await file.pread(7, 0)  # reads it anew
+            first = await file.pread(7, 0)  # renders it again
             pieces = first + await _all(file, 1000, len(first))
             again = await _all(file, 1 << 16, 1)
             assert again[: MOST - 1] == pieces[1:MOST], f"/{path}: in pieces it is not the same as at once"
@@ -210,12 +208,12 @@ class _Check:
         )
 
     async def _waits(self, root: Client, path: str) -> None:
-        """Cancel a read at each of its moments; then it must give what readers get who were never cancelled."""
+        """Cancel a read at each of its moments; then it must give what readers get that were never cancelled."""
         async with AsyncExitStack() as opened:
             try:
                 first, *others = [await opened.enter_async_context(await root.open(path)) for _ in range(3)]
             except OSError:
-                return  # there can be one reader only
+                return  # there can be only one reader
             expected = [await _soon(other) for other in others]
             for moment in range(6):
                 with trio.CancelScope() as scope:
@@ -224,7 +222,7 @@ class _Check:
                         for _ in range(moment):
                             await trio.lowlevel.checkpoint()
                         scope.cancel()
-            if _same(*expected):  # else each reader has his own, or it changes by itself
+            if _same(*expected):  # otherwise each reader has its own, or it changes by itself
                 assert _same(await _soon(first), expected[0]), f"/{path}: a cancelled read has lost something"
 
     async def _ctl(self, root: Client, path: str) -> None:
@@ -250,7 +248,7 @@ class _Check:
 
 @asynccontextmanager
 async def _unless_gone(root: Client, path: str) -> AsyncIterator[None]:
-    """Let what is wrong with a file pass if the file is gone by then: interfaces and processes of a real kernel come and go."""
+    """Ignore what is wrong with a file if the file is gone by then: interfaces and processes of a real kernel come and go."""
     try:
         yield
     except (AssertionError, OSError):
@@ -262,7 +260,7 @@ async def _unless_gone(root: Client, path: str) -> AsyncIterator[None]:
 
 
 async def _entries(root: Client, path: str) -> dict[str, Qid]:
-    """Return what the listing itself tells of a directory."""
+    """Return what the listing itself says of a directory."""
     c = root.connection
     fid, _ = await requests.walk(c, root.root, split(path))
     try:
@@ -277,7 +275,7 @@ async def _entries(root: Client, path: str) -> dict[str, Qid]:
 async def _finishes(work: Callable[[], Awaitable[None]]) -> bool:
     """Tell whether something comes to its end; if it waits, cancel it. Raises what it raised.
 
-    What waits is told from what is slow by nothing else going on either: a machine that has much else to do may take long for everything.
+    It waits, and is not slow, if nothing else happens either: a machine with much else to do may take long for everything.
     """
     finished, error = False, None
 
@@ -301,7 +299,7 @@ async def _finishes(work: Callable[[], Awaitable[None]]) -> bool:
 
 
 async def _soon(file: File) -> bytes:
-    """Return what a reader gets at the beginning, nothing if he would have to wait."""
+    """Return what a reader gets at the beginning, nothing if it would have to wait."""
     got = b""
 
     async def read() -> None:

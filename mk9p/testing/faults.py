@@ -1,7 +1,7 @@
 """Lines that break: the nth operation fails, and all after it, as on a line whose other end has died.
 
-A sweep runs one conversation with `Faults(1)`, `Faults(2)`, … until one run comes to its end without a fault, and looks after each whether anything
-stayed open. That finds what no test thinks of: a death that comes exactly between two steps.
+A sweep runs one conversation with `Faults(1)`, `Faults(2)`, … until one run comes to its end without a fault, and checks after each whether
+anything stayed open. That finds what no test thinks of: a death exactly between two steps.
 """
 
 import errno
@@ -18,7 +18,7 @@ from mk9p.dial.link import Data
 
 @attrs.define(eq=False)
 class Faults:
-    """Count operations, and let the `at`th and all later ones fail; 0: none. `short`: the one before moves a single byte, as a line may."""
+    """Counts operations, and lets the `at`th and all later ones fail; 0: none. `short`: the one before moves a single byte, as a line may."""
 
     at: int
     short: bool = False
@@ -30,7 +30,7 @@ class Faults:
         return 0 < self.at <= self.count
 
     def step(self) -> bool:
-        """Count one operation; raises ECONNRESET from the `at`th on. True: this one shall move one byte."""
+        """Count one operation; raises ECONNRESET from the `at`th on. True: this one must move one byte."""
         self.count += 1
         if self.struck:
             raise OSError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
@@ -39,7 +39,7 @@ class Faults:
 
 @attrs.define(eq=False)
 class FlakyLink:
-    """A link whose `recv_into`, `send` and `sendmsg` are counted by `faults`; one that says "not now" does not count."""
+    """A link whose `recv_into`, `send` and `sendmsg` are counted by `faults`; a call that says "not now" does not count."""
 
     link: Link
     faults: Faults

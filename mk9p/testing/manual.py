@@ -1,18 +1,19 @@
-"""`check_page`: a manual page against the tree that it is of, both ways. What the page does not tell, or tells and is not there, fails.
+"""`check_page`: compares a manual page with its tree, both ways. It fails for what the page does not describe, and for what it describes and does
+not exist.
 
 A page is Markdown in the shape of Plan 9's section 3, with these sections in this order: NAME, SYNOPSIS, DESCRIPTION, ERRORS, SOURCE, BUGS; others
-may stand between. What of it is held against the tree:
+may come between. The tree must agree with these parts:
 
 * NAME is a line: the name, a dash, what it is.
-* SYNOPSIS has the tree as a code block, indented by levels: names, of which those of directories end in `/`. Capitals stand for what differs (`N/`,
-  `NAMEctl`, `PART…`), `…` for whatever there is. Directories that are alone on a line have the same files.
-* DESCRIPTION has for each file a sentence that begins with its name, as code: `N/ctl` where there is another `ctl`. After the one that begins with a
-  ctl it has the words of that: list items (``- `online N…` bring CPUs into use``), rows of a table whose first column is `word` or `setting`, or
-  names after "takes". A word has the arguments that its usage has, whatever they are called.
-* It has an example for each file, which is code with its path, and for each word, which is code that says it (`echo online 1 > cpu/ctl`). The last
+* SYNOPSIS has the tree as a code block, indented by levels. Names of directories end in `/`. Capitals stand for what differs (`N/`, `NAMEctl`,
+  `PART…`), `…` for whatever exists. Directories that are alone on a line have the same files.
+* DESCRIPTION has for each file a sentence that begins with its name, as code: `N/ctl` where there is another `ctl`. After the sentence of a ctl it
+  has the ctl's words: list items (``- `online N…` bring CPUs into use``), rows of a table whose first column is `word` or `setting`, or names
+  after "takes". A word has the arguments that its usage has, whatever their names.
+* It has an example for each file, which is code with its path, and for each word, which is code that says it (`echo online 1 > cpu/ctl`). All last
   errors (`error`) are alike: one sentence and one example are enough.
 
-Which words a ctl has is told by the usage that an unknown one is answered with: what a user sees is what is held.
+The usage in the answer to an unknown word tells which words a ctl has: the check uses what a user sees.
 """
 
 import errno
@@ -27,16 +28,16 @@ from mk9p.client import Client
 from mk9p.testing.page import Page, Path, Shown, Told, stands_for, usage, word_of
 from mk9p.tree import Stat
 
-MOST: Final = 4  # files of one kind that are looked at: of all processes, a few
+MOST: Final = 4  # files of each kind to look at: of all processes, a few
 _WORD: Final = "no-such-word-at-all"
 
 
 async def check_page(text: str, client: Client, *, places: Mapping[str, str] | None = None) -> None:
-    """Hold a manual page against the tree that `client` has at its root; raises AssertionError that tells all that is wrong, a line each.
+    """Compare a manual page with the tree that `client` has at its root; raises AssertionError that says everything that is wrong, one a line.
 
-    Of each kind of file that SYNOPSIS shows there must be one in the tree: conversations are begun here, by opening `clone`; the rest is the
-    caller's to make. `places` are regular expressions of what stands in capitals (`{"NAME": "tty.*"}`), so that no file of another name is taken for
-    one of those; N is a number, all others may be any name. A word that no ctl has is written into each ctl.
+    The tree must have at least one file of each kind in SYNOPSIS. The check begins conversations itself, by opening `clone`; the caller makes the
+    rest. `places` are regular expressions for the names in capitals (`{"NAME": "tty.*"}`), so no file with another name is taken for one of those;
+    N is a number, all others may be any name. The check writes a word that no ctl has into each ctl.
     """
     page = Page.parse(text)
     async with AsyncExitStack() as stack:
@@ -51,7 +52,7 @@ async def check_page(text: str, client: Client, *, places: Mapping[str, str] | N
 
 
 def _files(page: Page, told: Told, found: set[Path]) -> Iterator[str]:
-    """Tell what is wrong with what a page says of files, of which those on these paths of SYNOPSIS were found."""
+    """Say what is wrong with what a page says of files, of which those on these paths of SYNOPSIS were found."""
     named = {page.named(name) for name in told.names}
     ends = {name.rpartition("/")[2] for name in told.names}
     examples = {one for one in page.shown if page.example(one, told.code)}
@@ -69,7 +70,7 @@ def _files(page: Page, told: Told, found: set[Path]) -> Iterator[str]:
 
 
 def _words(ctl: Shown, words: Mapping[str, str], told: Told) -> Iterator[str]:
-    """Tell what is wrong with what a page says of the words of a ctl."""
+    """Say what is wrong with what a page says of the words of a ctl."""
     there = told.words.get(ctl, {})
     for word, form in words.items():
         if word not in there:
@@ -82,7 +83,7 @@ def _words(ctl: Shown, words: Mapping[str, str], told: Told) -> Iterator[str]:
 
 
 def _told(form: str, there: list[str]) -> bool:
-    """Tell whether a usage is told: as it is, or with each of the words that it gives to choose from."""
+    """Tell whether the page has a usage: as it is, or with each of the words that it gives to choose from."""
     shapes = {_shape(one) for one in there}
     choice = re.search(r"(?<= )[a-z_-]+(?:\|[a-z_-]+)+", form)
     each = {form.replace(choice[0], one, 1) for one in choice[0].split("|")} if choice else set()
@@ -90,13 +91,13 @@ def _told(form: str, there: list[str]) -> bool:
 
 
 def _shape(form: str) -> str:
-    """Return a usage without the names of its arguments: what may be left out, comes several times, or is itself stays."""
+    """Return a usage without the names of its arguments. Marks for optional, repeated and literal parts stay."""
     return re.sub(r"[A-Z][A-Z_=!-]*", "X", form)
 
 
 @attrs.define
 class _Tree:
-    """What there is in the tree of a page: the paths of SYNOPSIS that were found, and the ctls with their real paths."""
+    """What exists in the tree of a page: the paths of SYNOPSIS that were found, and the ctls with their real paths."""
 
     client: Client
     page: Page
@@ -107,7 +108,7 @@ class _Tree:
     wrong: list[str] = attrs.field(factory=list)
 
     async def look(self, folder: str = "") -> None:
-        """Look at all files below a directory, a few of each kind; conversations are begun, and held until the stack is closed."""
+        """Look at all files below a directory, a few of each kind; begin conversations, and hold them until the stack is closed."""
         names = {entry.name: entry.is_dir for entry in await self._listed(folder)}
         seen: dict[Path, int] = {}
         for name, directory in names.items():
@@ -136,7 +137,7 @@ class _Tree:
         return entries
 
     async def words(self, paths: list[str]) -> dict[str, str]:
-        """Return the words that ctls have, with their usage, as they tell it themselves."""
+        """Return the words of ctls, with their usage, as they tell it themselves."""
         words: dict[str, str] = {}
         for path in paths:
             refusal: OSError | None = None

@@ -1,8 +1,8 @@
-"""`Memory`: a directory tree in memory, for tests of what is done with stored files. All that a client can do to files can be done to it.
+"""`Memory`: a directory tree in memory, for tests of stored files. Clients can do everything to it that they can do to files.
 
     tree = Memory({"hello": "text", "d": {"f": b"data"}, "ctl": Ctl({"word": print})})
 
-It refuses what a file system refuses (open(2), unlink(2), rename(2), link(2), xattr(7)). Who may do what is for the server to judge by the bits.
+It refuses what a file system refuses (open(2), unlink(2), rename(2), link(2), xattr(7)). The server decides by the bits who may do what.
 """
 
 import errno
@@ -23,8 +23,8 @@ Content: TypeAlias = Mapping[str, Any] | bytes | str
 class Memory(Node):
     """A file: a directory if `content` is a mapping of names to contents or to any nodes, else a regular file with these bytes.
 
-    `mode` is its permission bits, and its type where that is another one. `data`, `children`, `attributes` and `open_now`, how many have it open,
-    are there to be looked at and changed.
+    `mode` is its permission bits, and its type if that is another one. Tests may look at and change `data`, `children`, `attributes` and
+    `open_now`, the number of opens.
     """
 
     exclusive = False
@@ -55,7 +55,7 @@ class Memory(Node):
         return found
 
     def touched(self) -> None:
-        """Note that the contents are others now."""
+        """Note that the contents have changed."""
         self.mtime = time.time_ns()
         self.version += 1
 
@@ -183,7 +183,7 @@ class Memory(Node):
 
     @staticmethod
     def _gone(node: Node) -> None:
-        """Note that a file has a name less. Raises ENOTEMPTY."""
+        """Note that a file has lost a name. Raises ENOTEMPTY."""
         if isinstance(node, Memory):
             if node.children:
                 raise NineError(errno.ENOTEMPTY)

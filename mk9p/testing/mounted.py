@@ -1,4 +1,4 @@
-"""A tree, served and used in one process, over a socket pair: the whole way is gone, from path to wire to tree and back."""
+"""A tree, served and used in one process, over a socket pair: a request goes the whole way, from path to wire to tree and back."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,7 +15,7 @@ async def mounted(
 ) -> AsyncIterator[Client]:
     """Serve a tree to a client of this process: `async with mounted(tree) as client`.
 
-    `uname` is believed; `options` are those of `connect`. When the block is left, everything that was open is closed.
+    The server believes `uname`; `options` are those of `connect`. Leaving the block closes everything that was open.
     """
     async with (
         serving(tree) as server,

@@ -1,13 +1,13 @@
-"""A server without manners, and the replies that it gives; the same for the same seed and the same requests.
+"""A server without manners, and its replies; the same for the same seed and the same requests.
 
-It serves a tree that has no end: what begins with `d` is a directory with a few files in it, with `f` a file, with `l` a symbolic link. Most replies
-are right. The others are what no server should say: changed in a byte or more, longer or shorter than their fields, of another type or tag, with
-numbers at the end of their range, errors that are none, names that no file has, more bytes or qids than were asked for, frames whose size lies; or
-they come twice, late, unasked, or not at all, and now and then the server hangs up.
+It serves an endless tree: a name that begins with `d` is a directory with a few files in it, one with `f` a file, one with `l` a symbolic link.
+Most replies are right. The others are what no server should send: changed in one byte or more, longer or shorter than their fields, of another
+type or tag, with numbers at the end of their range, errors that are none, names that no file has, more bytes or qids than the client asked for,
+frames with a wrong size. Or they come twice, late, without a request, or not at all, and now and then the server hangs up.
 
-What it asks of a client is that the worst end is the end of that one connection: that nothing else ends, that nothing is left behind, and that each
-call ends, or can be cancelled, is for the test to say, which knows the client. What a client may still say to its own callers after such a reply (a
-file's content is whatever the server says it is) is no matter of this.
+A client passes if at worst that one connection ends. The test, which knows the client, must check that nothing else ends, that nothing is left
+behind, and that each call ends, or can be cancelled. What a client tells its own callers after such a reply (a file's content is whatever the
+server says) does not matter here.
 """
 
 from collections.abc import AsyncIterator
@@ -23,12 +23,12 @@ from mk9p.errors import ProtocolError
 from mk9p.testing.replies import Replies
 from mk9p.wire import IOHDRSZ, Dialect, FrameBuffer
 
-LATE: Final = 0.02  # seconds after which what was kept back is said, if nobody asks for anything
+LATE: Final = 0.02  # seconds after which a late reply comes, if nobody asks for anything
 
 
 @attrs.define(eq=False)
 class Oddity:
-    """What an odd server has done: counts. `often` may be set while it serves, for the connections that come then; `reform` makes it good for all."""
+    """What an odd server has done: counts. A test may set `often` while it serves: 0 is a good server, for connections that come then."""
 
     address: str
     often: int
@@ -58,7 +58,7 @@ async def odd(
         try:
             await _serve(link, replies, count)
         except (OSError, ProtocolError, trio.ClosedResourceError):
-            pass  # what the client makes of it is the client's matter
+            pass  # what the client does with it is the client's matter
         finally:
             count.odd += replies.odd
             count.links.discard(link)

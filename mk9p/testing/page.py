@@ -1,6 +1,6 @@
-"""A manual page, read: what files and words it tells of, and with what examples. The shape of a page is told in manual.py.
+"""A manual page, read: which files and words it describes, and with which examples. manual.py describes the shape of a page.
 
-Code is all that stands between backquotes or fences. A sentence begins after a full stop or semicolon, and so does each paragraph and list item.
+Code is everything between backquotes or fences. A sentence begins after a full stop or semicolon, and so does each paragraph and list item.
 """
 
 import re
@@ -13,7 +13,7 @@ SECTIONS: Final = ("NAME", "SYNOPSIS", "DESCRIPTION", "ERRORS", "SOURCE", "BUGS"
 
 Path = tuple[str, ...]
 
-_PLACE: Final = re.compile(r"[A-Z]+(?:-[A-Z]+)*…?|^…$")  # what stands for something else in the name of a file
+_PLACE: Final = re.compile(r"[A-Z]+(?:-[A-Z]+)*…?|^…$")  # names that stand for something else in the name of a file
 _FENCED: Final = re.compile(r"^```\w*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _CODE: Final = r"`([^`]+)`"
 _NAMES: Final = re.compile(rf"(?:Opening )?{_CODE}(?:(?:, or |, and |, | and | or ){_CODE})*")
@@ -22,7 +22,7 @@ _WORD: Final = re.compile(r"[a-z_-]+")
 
 @attrs.frozen
 class Shown:
-    """A file as SYNOPSIS shows it. It has several paths, below the top, where several directories have the same files."""
+    """A file as SYNOPSIS shows it. It has several paths, below the top, if several directories have the same files."""
 
     paths: tuple[Path, ...]
     directory: bool = False
@@ -46,7 +46,7 @@ class Page:
 
     @classmethod
     def parse(cls, text: str) -> "Page":
-        """Take a page apart; raises AssertionError for one that lacks a section or a tree."""
+        """Parse a page; raises AssertionError if it lacks a section or a tree."""
         parts = re.split(r"^## (.*)\n", text, flags=re.MULTILINE)
         sections = dict(zip(parts[1::2], (part.strip() for part in parts[2::2]), strict=True))
         missing = [name for name in SECTIONS if not sections.get(name)]
@@ -60,14 +60,14 @@ class Page:
         return cls(sections, lines[0].strip("/"), list(_tree(lines[1:])))
 
     def named(self, text: str) -> Shown | None:
-        """Return the file that a name in the text means: whose whole path it is, or the only one whose path ends so."""
+        """Return the file that a name in the text means: the one with this whole path, or the only one whose path ends so."""
         parts = tuple(text.strip("/").split("/"))
         ends = [one for one in self.shown if any(path[-len(parts) :] == parts for path in one.paths)]
         whole = [one for one in ends if parts in one.paths]
         return whole[0] if whole else ends[0] if len(ends) == 1 else None
 
     def find(self, path: Path, places: Mapping[str, str], *, directory: bool) -> tuple[Shown, Path] | None:
-        """Return as what a file of the tree is shown, and on which path: by its own name rather than by one that stands for it."""
+        """Return which entry of SYNOPSIS a file of the tree is, and on which path: by its own name rather than by a name that stands for it."""
         fits = [
             (sum(bool(_PLACE.search(part)) for part in shown), one, shown)
             for one in self.shown
@@ -77,7 +77,7 @@ class Page:
         return min(fits, key=lambda fit: fit[0])[1:] if fits else None
 
     def example(self, one: Shown, code: list[str]) -> bool:
-        """Tell whether some code does something with that file. Its path begins with the last part of the top, or directories before that."""
+        """Tell whether some code uses that file. Its path begins with the last part of the top, or with directories before that."""
         top = self.top.rpartition("/")[2:][:1] if self.top else ()
         for path in one.paths:
             parts = ("[^/\\s]+".join(re.escape(piece) for piece in _PLACE.split(part)) for part in (*top, *path))
@@ -94,9 +94,8 @@ def stands_for(name: str) -> bool:
 
 def _tree(lines: list[str]) -> Iterator[Shown]:
     """Read the tree of SYNOPSIS below its top."""
-    above: list[tuple[int, tuple[Path, ...]]] = [
-        (-1, ((),))
-    ]  # the directories that a line may be in, and where they begin
+    # the directories that a line may be in, and where they begin
+    above: list[tuple[int, tuple[Path, ...]]] = [(-1, ((),))]
     for line in lines:
         names, indent = line.split(), len(line) - len(line.lstrip())
         while len(above) > 1 and above[-1][0] >= indent:
@@ -122,7 +121,7 @@ def _fits(shown: Path, path: Path, places: Mapping[str, str]) -> bool:
 
 
 def _expression(part: str, places: Mapping[str, str]) -> str:
-    """Return the expression of the names that a part of a path stands for."""
+    """Return the expression for the names that a part of a path stands for."""
     expression, at = "", 0
     for place in _PLACE.finditer(part):
         what = places.get(place[0].removesuffix("…"), "[0-9]+" if place[0] == "N" else "[^/]+")
@@ -133,7 +132,7 @@ def _expression(part: str, places: Mapping[str, str]) -> str:
 
 @attrs.define
 class Told:
-    """What a DESCRIPTION tells of: names of files that sentences begin with, the words of each ctl with their usages, and all code."""
+    """What a DESCRIPTION describes: names of files that begin sentences, the words of each ctl with their usages, and all code."""
 
     names: set[str] = attrs.field(factory=set)
     words: dict[Shown, dict[str, list[str]]] = attrs.field(factory=dict)
@@ -141,7 +140,7 @@ class Told:
 
     @classmethod
     def of(cls, page: Page, ctls: Set[Shown]) -> "Told":
-        """Read the DESCRIPTION of a page, of whose files these are ctls."""
+        """Read the DESCRIPTION of a page; `ctls` are those of its files that take words."""
         text = page.sections["DESCRIPTION"]
         prose = _FENCED.sub("\n", text)
         told = cls(code=[*_FENCED.findall(text), *(" ".join(code.split()) for code in re.findall(_CODE, prose))])
@@ -168,7 +167,7 @@ class Told:
             self.words.setdefault(ctl, {}).setdefault(word[0], []).append(usage(code))
 
     def example(self, word: str) -> bool:
-        """Tell whether some code says a word of a ctl: `echo` does, or a line of its own in a block of several."""
+        """Tell whether some code says a word of a ctl: by `echo`, or on a line of its own in a block of several."""
         said = re.compile(
             rf"(?:^|(?:echo|printf|write) (?:.*(?:[\s'\"]|\\n))?){re.escape(word)}(?![a-z_-])", re.MULTILINE
         )
@@ -182,13 +181,13 @@ def usage(text: str) -> str:
 
 
 def word_of(usage: str) -> str:
-    """Return the word that a usage is of: `b` of `bSPEED`; empty if it is of none."""
+    """Return the word of a usage: `b` of `bSPEED`; empty if it has none."""
     found = _WORD.match(usage)
     return found[0] if found else ""
 
 
 def _pieces(prose: str) -> Iterator[tuple[str, str]]:
-    """Yield paragraphs ("text"), list items ("item") and rows of tables: "row" of those of words, which say so in their head."""
+    """Yield paragraphs ("text"), list items ("item") and rows of tables; rows of words ("row") are those whose head says so."""
     for paragraph in re.split(r"\n\s*\n|^#.*$", prose, flags=re.MULTILINE):
         kind, text, of_words = "text", list[str](), False
         for line in [*paragraph.strip().splitlines(), "- "]:

@@ -1,4 +1,4 @@
-"""`child`: a process that always ends with the test that has started it."""
+"""`child`: a process that always ends with the test that started it."""
 
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -13,11 +13,11 @@ from mk9p.testing.waiting import SOON
 def child(
     command: Sequence[str | PathLike[str]], says: str = "", *, grace: float = 5.0, **options: Any
 ) -> Iterator["subprocess.Popen[str]"]:
-    """Run a command while the block runs, and return when it has said `says`: `with child(["mk9p", "serve", …], "listening on") as process`.
+    """Run a command while the block runs, and return when it has printed `says`: `with child(["mk9p", "serve", …], "listening on") as process`.
 
-    `options` are Popen's; its streams are text, and what it says is looked for in each line of standard error, or of standard output if only that is
-    a pipe. Raises AssertionError with all that it said if it ends without the words. When the block is left it is asked to end, killed after `grace`
-    seconds, and waited for; its pipes are closed.
+    `options` are those of Popen. Its streams are text, and `says` is looked for in each line of standard error, or of standard output if only that
+    is a pipe. Raises AssertionError with everything that it printed if it ends without the words. At the end of the block it is asked to end,
+    killed after `grace` seconds, and waited for; its pipes are closed.
     """
     if says and not {"stdout", "stderr"} & options.keys():
         options["stderr"] = subprocess.PIPE
@@ -53,6 +53,6 @@ def _end(process: "subprocess.Popen[str]", grace: float) -> None:
     finally:
         for pipe in (process.stdin, process.stdout, process.stderr):
             if pipe is not None:
-                # what was written to it last may have nobody to go to
+                # what was written to it last may have no reader
                 with suppress(OSError):
                     pipe.close()

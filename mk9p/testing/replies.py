@@ -1,4 +1,4 @@
-"""The replies that a server without manners (odd.py) gives; the same for the same seed and the same requests."""
+"""The replies of a server without manners (odd.py); the same for the same seed and the same requests."""
 
 import errno
 import stat as st
@@ -69,10 +69,10 @@ _WORDS: Final = (*_NAMES, "file not found", "c 1 2", "b 99999999999 7", "c \u00b
 
 
 class Replies:
-    """Make the replies of one conversation: `to(frame)` is what is to be sent after a request.
+    """Makes the replies of one conversation: `to(frame)` is what the server sends after a request.
 
-    `dialect` is the richest spoken. `often`: how many of a thousand are wrong. `silent`: whether some requests are never answered, by
-    whatever has happened to their replies; else each is, or the server hangs up.
+    `dialect` is the richest that it speaks. `often`: how many of a thousand replies are wrong. `silent`: some requests may never get an answer,
+    whatever happened to their replies; otherwise each gets one, or the server hangs up.
     """
 
     def __init__(self, random: Random, *, dialect: Dialect = Dialect.L, often: int = 100, silent: bool = True) -> None:
@@ -84,7 +84,7 @@ class Replies:
         self.over = False  # to hang up
 
     def to(self, frame: bytes) -> bytes:
-        """Return what is to be sent after a request: mostly its reply."""
+        """Return what to send after a request: mostly its reply."""
         r = self.random
         try:
             request: Any = decode(self.dialect, frame)
@@ -256,7 +256,7 @@ class Replies:
     )
 
     def _made(self, cls: type[m.Message], request: Any, tag: int) -> bytes:
-        """Return a reply whose fields are anything that can be packed, and more than the client takes at times."""
+        """Return a reply whose fields are anything that can be packed, at times more than the client takes."""
         fields = [self._field(field.kind.name, request) for field in cls.fields[1:] if self.dialect in field.dialects]
         return self._pack(cls, tag, *fields)
 

@@ -1,11 +1,11 @@
 """A client without manners, and the frames that it sends; the same for the same seed.
 
-Most frames are such as a client might send: fids, names and tags from a few, so that they often meet. Some are changed in a byte or more, some are
-hostile: sizes that lie, types that there are not, numbers at the end of their range, frames cut off. Tags are used again while they wait, a tenth of
-all is Tflush, and now and then Tversion starts everything anew.
+Most frames are those that a client might send: fids, names and tags from a few, so they often meet. Some are changed in one byte or more. Some are
+hostile: wrong sizes, types that do not exist, numbers at the end of their range, frames cut off. Tags are used again while they wait, a tenth of
+all frames is Tflush, and now and then Tversion starts everything anew.
 
-What it asks of a server is what the manual asks: every reply can be understood in the dialect agreed on, is no longer than msize, and answers a
-request that was sent and not answered yet. That nothing is left behind is for the test to say, which knows the server.
+It asks of a server what the manual asks: every reply can be understood in the agreed dialect, is no longer than msize, and answers a request that
+was sent and not answered yet. The test, which knows the server, must check that nothing is left behind.
 """
 
 import struct
@@ -38,7 +38,7 @@ def _packed(dialect: Dialect, cls: type[m.Message], fields: Sequence[Any]) -> by
 
 
 def mutated(r: Random, frame: bytes) -> bytes:
-    """Return a frame of which some bytes behind its size are others, or that is shorter or longer than its fields."""
+    """Return a frame with other bytes behind its size, or one that is shorter or longer than its fields."""
     changed = bytearray(frame)
     for _ in range(r.choice((1, 1, 2, 8))):
         changed[r.randrange(4, len(changed))] = r.choice((0, 1, 127, 128, 255, r.randrange(256)))
@@ -49,9 +49,9 @@ def mutated(r: Random, frame: bytes) -> bytes:
 
 
 class Frames:
-    """Make frames of requests, one after the other; `paths` are those of files that may be there.
+    """Makes frames of requests, one after the other; `paths` are those of files that may exist.
 
-    `broken`: how often, of a thousand, the framing itself is broken, which ends a conversation.
+    `broken`: in how many of a thousand frames the framing itself is broken, which ends a conversation.
     """
 
     def __init__(
@@ -60,10 +60,10 @@ class Frames:
         self.random, self.dialect, self.broken = Random(seed), dialect, broken / 1000
         self.paths = [tuple(path.split("/")) for path in paths] or [(name,) for name in _BAD_NAMES]
         self.names = (*(name for path in self.paths for name in path), *_BAD_NAMES)
-        self.story: list[bytes] = []  # frames that make sense one after the other, yet to come
+        self.story: list[bytes] = []  # frames that make sense one after the other, still to come
 
     def next(self) -> bytes:
-        """Return one more frame, or what is none."""
+        """Return one more frame, or something that is no frame."""
         chance = self.random.random()
         if chance < self.broken:
             return self.hostile()
@@ -81,7 +81,7 @@ class Frames:
         if cls is m.Tversion:
             if r.random() < 0.8:
                 cls = m.Twalk
-            else:  # after which nothing makes sense but an attach
+            else:  # after that only an attach makes sense
                 self.story = [self.attach()]
         fields = [self._field(field.name, field.kind.name) for field in cls.fields if self.dialect in field.dialects]
         if cls is m.Tattach and r.random() < 0.7:
@@ -89,7 +89,7 @@ class Frames:
         if cls is m.Twalk and r.random() < 0.6:
             fields[1] = 0
         if cls in (m.Tclunk, m.Tremove) and fields[1] == 0 and r.random() < 0.9:
-            fields[1] = 1  # not the root: little goes without
+            fields[1] = 1  # not the root: little works without it
         return _packed(self.dialect, cls, fields)
 
     def attach(self) -> bytes:
@@ -98,7 +98,7 @@ class Frames:
         return _packed(self.dialect, m.Tattach, fields[: 5 + (self.dialect is not Dialect.P9)])
 
     def _tell(self) -> None:
-        """Begin a story: a fid walks somewhere, is opened, read, written, and forgotten."""
+        """Begin a story: a fid walks somewhere, is opened, read, written, and clunked."""
         r, fid, linux = self.random, self.random.randrange(1, 8), self.dialect is Dialect.L
         how = r.choice((0, 0, 1, 2, 2))
         steps: list[tuple[type[m.Message], tuple[Any, ...]]] = [
@@ -116,7 +116,7 @@ class Frames:
         self.story = [_packed(self.dialect, cls, (r.randrange(48), *fields)) for cls, fields in reversed(steps)]
 
     def hostile(self) -> bytes:
-        """Return a frame whose size is impossible or a lie, or no frame at all."""
+        """Return a frame whose size is impossible or wrong, or no frame at all."""
         r, frame = self.random, bytearray(self.valid())
         kind = r.randrange(4)
         if kind == 0:
@@ -185,9 +185,9 @@ async def rude(
     dialect: Dialect = Dialect.L,
     broken: float = 1,
 ) -> Rudeness:
-    """Send a number of frames to a running server of this process, or to a dial string, as `Frames` makes them; return what came of it.
+    """Send a number of frames to a running server of this process, or to a dial string, as `Frames` makes them; return what happened.
 
-    A new connection is made whenever one has ended: after a broken frame, after some hundred frames, or in the middle of one. One in five never
+    It makes a new connection whenever one has ended: after a broken frame, after some hundred frames, or in the middle of one. One in five never
     reads. Raises AssertionError for a reply that no server may give.
     """
     made = Frames(seed, paths, dialect=dialect, broken=broken)
@@ -240,7 +240,7 @@ class _Talk:
                 nursery.cancel_scope.cancel()
 
     def _pieces(self, frames: list[bytes], ends_within: bool) -> list[bytes]:
-        """Note what is asked, and cut it where frames do not end; the last may be cut off."""
+        """Note the requests, and cut the stream where no frame ends; the last frame may be cut off."""
         r, whole = self.made.random, b"".join(frames)
         for frame in frames:
             self.over = self.over or int.from_bytes(frame[:4], "little") != len(frame)
@@ -272,7 +272,7 @@ class _Talk:
             del buffer[:at]
 
     def _reply(self, frame: bytes) -> None:
-        """Check one reply. After a frame that was none, nobody knows any more what was asked."""
+        """Check one reply. After a broken frame, nobody knows any more what was asked."""
         type_, tag = frame[4], int.from_bytes(frame[5:7], "little")
         self.count.replies += 1
         self.count.errors += type_ in (m.Rlerror.type, m.Rerror.type)

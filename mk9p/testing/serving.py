@@ -1,4 +1,4 @@
-"""A server while a block runs: for clients that are added by hand (`serving`), or at an address (`serving_at`)."""
+"""A server while a block runs: for clients that a test adds by hand (`serving`), or at an address (`serving_at`)."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,7 +17,7 @@ PRIVATE: Final = Peer(TRANSPORTS["fd"], "in memory", loopback=True)
 
 @asynccontextmanager
 async def serving(tree: Node, *, limits: Limits | None = None, tally: Tally | None = None) -> AsyncIterator[Server]:
-    """Run a server of a tree, whose clients are `joined` or come to an `address_of` it. All that they had open is closed when the block is left."""
+    """Run a server of a tree. Clients are `joined`, or come to an `address_of` it. Leaving the block closes everything that they had open."""
     server = Server(tree, limits=limits, tally=tally)
     async with trio.open_nursery() as nursery:
         await nursery.start(server.run)
@@ -26,7 +26,7 @@ async def serving(tree: Node, *, limits: Limits | None = None, tally: Tally | No
 
 
 def joined(server: Server, peer: Peer = PRIVATE, policy: Policy | None = None) -> socket:
-    """Add a client to a running server, and return its end of the line: a non-blocking socket, the caller's to close."""
+    """Add a client to a running server, and return its end of the line: a non-blocking socket, which the caller closes."""
     ours, theirs = socketpair(AF_UNIX, SOCK_STREAM)
     ours.setblocking(False)
     theirs.setblocking(False)
@@ -35,13 +35,13 @@ def joined(server: Server, peer: Peer = PRIVATE, policy: Policy | None = None) -
 
 
 def address_of(server: Server, peer: Peer = PRIVATE, policy: Policy | None = None) -> str:
-    """Return an address of a running server: it is to be dialled, and once only."""
+    """Return an address of a running server, which can be dialled once."""
     number = joined(server, peer, policy).detach()
     return f"fd!{number}!{number}"
 
 
 class Host:
-    """A tree served at an address, which can be stopped and started again as a machine can. `server` is another one after each start.
+    """A tree served at an address. A test can stop it and start it again as a machine. `server` is another one after each start.
 
     `options` are those of `serving`.
     """
@@ -56,7 +56,7 @@ class Host:
         self._scope, self._ended = trio.CancelScope(), trio.Event()
 
     async def start(self) -> None:
-        """Listen, and serve. `address` is then where it is dialled: a port 0 has become the one that it got. Raises as `listen`."""
+        """Listen, and serve. `address` is then the dial string: a port 0 has become the real port. Raises as `listen`."""
         await self._nursery.start(self._run)
 
     async def stop(self) -> None:
@@ -83,9 +83,9 @@ class Host:
 async def serving_at(
     address: str, tree: Node, policy: Policy | None = None, *, limits: Limits | None = None, tally: Tally | None = None
 ) -> AsyncIterator[Host]:
-    """Serve a tree at an address while the block runs: `async with serving_at("tcp!127.0.0.1!0", tree) as host`, and `host.address` is dialled.
+    """Serve a tree at an address while the block runs: `async with serving_at("tcp!127.0.0.1!0", tree) as host`; clients dial `host.address`.
 
-    Without a `policy`, users are who auth.py says. Raises as `mk9p.dial.listen`.
+    Without a `policy`, users are those that auth.py says. Raises as `mk9p.dial.listen`.
     """
     async with trio.open_nursery() as nursery:
         host = Host(nursery, address, tree, policy, limits=limits, tally=tally)

@@ -1,4 +1,4 @@
-"""Wait for what must come: `until` in trio, `until_true` in code without it. Nobody tells of it, so it is asked for again and again."""
+"""Wait for what must come: `until` in trio, `until_true` in code without it. Nothing reports it, so they ask again and again."""
 
 import itertools
 import time
@@ -10,9 +10,10 @@ import trio
 from mk9p.tree import settle
 
 SOON: Final = 60.0
-"""Seconds that a test waits for what must come: a machine with much else to do takes twenty times as long as others, and no test may fail by that."""
+"""Seconds that a test waits for what must come: a machine with much else to do takes twenty times as long as others, and no test may fail because
+of that."""
 PAUSE: Final = 0.001  # seconds
-TURNS: Final = 1000  # of the scheduler: what is in this process comes within so many
+TURNS: Final = 1000  # of the scheduler: what happens in this process needs no more
 
 T = TypeVar("T")
 

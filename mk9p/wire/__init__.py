@@ -1,7 +1,7 @@
 """Bytes <-> messages: 9P2000, 9P2000.u and 9P2000.L. No I/O, no trio.
 
-`const` has the manual's numbers, `types` what fields are made of, `messages` the messages, each described once; `codec` turns frames into values
-and back, by code that `generate` writes from the descriptions; `framing` cuts a stream into frames. What is listed here is the room's API.
+`const` has the manual's numbers, `types` the parts of fields, `messages` the messages, each described once. `codec` turns frames into values and
+back, with code that `generate` writes from the descriptions. `framing` cuts a stream into frames. The names listed here are the room's API.
 """
 
 from mk9p.wire.codec import TABLE as TABLE

@@ -1,13 +1,13 @@
 """Bytes <-> messages: `TABLE[dialect][type]` is a `Codec`, or None where the dialect has no such message.
 
-The hot path takes `TABLE[dialect][type].unpack` once, and from then on turns frames into positional values and back: no message object is made.
-Code is generated when `unpack` or `pack` is first looked at, each for itself, for a session uses some twenty of two hundred. A message whose bytes
-are the same in several dialects has one Codec in all of them.
+The hot path takes `TABLE[dialect][type].unpack` once, and from then on turns frames into positional values and back: it makes no message object.
+The code of `unpack` and of `pack` is generated when somebody first looks at it, each by itself, because a session uses some twenty of two hundred.
+A message whose bytes are the same in several dialects has one Codec in all of them.
 
-Frames are checked strictly: a part that passes the end, bytes left over, text that is not UTF-8 or has a NUL, more than 16 names. All raise
-NineError(EBADMSG), naming message and field. Only what a server tells may have text that is not UTF-8, and that goes out as it came in: Linux's names
-are bytes, there are servers that tell them so, and one such name is no reason to lose the directory that it is in. Python has these bytes as
-surrogates (PEP 383). Entries of directories are not judged here at all; `is_name` is for who takes them.
+It checks frames strictly: a part that passes the end, bytes left over, text that is not UTF-8 or has a NUL, more than 16 names. Each raises
+NineError(EBADMSG), naming message and field. Only text from a server may be other than UTF-8, and goes out as it came in: names on Linux are
+bytes, some servers send them so, and one such name is no reason to lose its whole directory. Python has these bytes as surrogates (PEP 383). The
+codec does not check entries of directories at all; their reader calls `is_name`.
 """
 
 import errno
@@ -27,11 +27,11 @@ from mk9p.wire.types import P9, Bytes, Dialect, Qid, U, WireStat, fields
 
 @attrs.define(eq=False)
 class Codec:
-    """Turn the frames of one message into values and back.
+    """Turns the frames of one message into values and back.
 
-    `unpack(buf, start, end)` takes a buffer, where `tag[2]` starts in it and where the frame ends; it returns the tag and the fields in the manual's
-    order. What the dialect lacks reads as its default, so that one handler serves all dialects. A data field is a memoryview into `buf`.
-    `pack(tag, *fields)` returns the whole frame. `dialect` is the first of those whose frames are the same.
+    `unpack(buf, start, end)` takes a buffer, where `tag[2]` starts in it and where the frame ends. It returns the tag and the fields in the
+    manual's order. A field that the dialect lacks reads as its default, so one handler serves all dialects. A data field is a memoryview into
+    `buf`. `pack(tag, *fields)` returns the whole frame. `dialect` is the first of those whose frames are the same.
     """
 
     cls: type[Message]
@@ -42,7 +42,7 @@ class Codec:
     pack: Callable[..., bytes] = attrs.field(init=False, repr=False)
 
     def __getattr__(self, name: str) -> Any:
-        """Generate `unpack` or `pack`. Python comes here only while the slot is empty: afterwards they are plain attributes."""
+        """Generate `unpack` or `pack`. Python comes here only while the slot is empty; afterwards they are plain attributes."""
         described = (self.name, self.cls.fields, self.dialect)
         asked = self.name.startswith("T")
         unpack_stat, pack_stat = _stat(self.dialect, asked=asked) if _has_stat(self.cls) else (None, None)
@@ -117,7 +117,7 @@ def _stat_form(dialect: Dialect, asked: bool) -> tuple[Callable[[Bytes, int, int
 def _stat(
     dialect: Dialect, *, asked: bool = False
 ) -> tuple[Callable[[Bytes, int, int], WireStat], Callable[..., bytes]]:
-    """Return how a stat entry is unpacked and packed; `asked`: one of a Twstat."""
+    """Return the functions that unpack and pack a stat entry; `asked`: one in a Twstat."""
     return _stat_form(min(dialect, U), asked)
 
 
@@ -127,7 +127,7 @@ def pack_stat(dialect: Dialect, stat: WireStat) -> bytes:
 
 
 def unpack_stats(dialect: Dialect, buf: Bytes) -> list[WireStat]:
-    """Return the stat entries that a directory read gave, as read(5) says: whole ones. Raises NineError(EBADMSG)."""
+    """Return the stat entries that a directory read gave: whole ones, as read(5) says. Raises NineError(EBADMSG)."""
     unpack = _stat(dialect)[0]
     found = []
     start, end = 0, len(buf)

@@ -1,4 +1,4 @@
-"""What generated code calls when a message is wrong: each function says which message and which field, and raises."""
+"""Generated code calls these functions when a message is wrong: each says which message and which field, and raises."""
 
 import errno
 from typing import NoReturn
@@ -8,7 +8,7 @@ from mk9p.wire.const import MAXWELEM
 
 
 def misfit(what: str, parts: tuple[tuple[str, int], ...], room: int) -> NoReturn:
-    """Raise for (field, bytes) pairs that are to fill the room left, and do not."""
+    """Raise for (field, bytes) pairs that do not fill the room left."""
     for field, size in parts:
         if room < size:
             raise NineError(errno.EBADMSG, f"{what}: ends within {field}")
@@ -27,20 +27,20 @@ def bad_count(what: str, field: str, count: int) -> NoReturn:
 
 
 def bad_size(what: str, field: str) -> NoReturn:
-    """Raise for a stat entry whose own size is not that of its place."""
+    """Raise for a stat entry whose own size does not fit its place."""
     raise NineError(errno.EBADMSG, f"{what}: the size of {field} is wrong")
 
 
 def too_long(what: str, field: str, size: int) -> NoReturn:
-    """Raise for a string or stat to be sent whose length does not fit in 16 bits."""
+    """Raise for a string or stat to send whose length does not fit in 16 bits."""
     raise NineError(errno.ENAMETOOLONG, f"{what}: {field} has {size} bytes, at most 65535")
 
 
 def too_many(what: str, field: str, count: int) -> NoReturn:
-    """Raise for more names or qids to be sent than walk(5) allows."""
+    """Raise for more names or qids to send than walk(5) allows."""
     raise NineError(errno.E2BIG, f"{what}: {count} {field}, at most {MAXWELEM}")
 
 
 def no_text(what: str, error: UnicodeEncodeError) -> NoReturn:
-    """Raise for a string to be sent that stands for no bytes: it has a surrogate that is none of PEP 383's."""
+    """Raise for a string to send that stands for no bytes: it has a surrogate that PEP 383 does not use."""
     raise NineError(errno.EILSEQ, f"{what}: {error.object!r} is not UTF-8") from None

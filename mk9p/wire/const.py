@@ -1,8 +1,8 @@
 """The numbers of the protocol, under their names in the manual.
 
-Plain ints: they are compared and masked in hot paths, and an enum's `&` costs ten times an int's. Names without a prefix are those of Plan 9's
-intro(5), open(5) and stat(5) (`/sys/include/fcall.h`, `libc.h`), and of 9P2000.u; those with a prefix (`L_`, `GETATTR_`, `SETATTR_`, `LOCK_`, `DT_`)
-are 9P2000.L's, from Linux's include/net/9p/9p.h, where they are called `P9_DOTL_…`, `P9_STATS_…`, `P9_ATTR_…`, `P9_LOCK_…`.
+They are plain ints: hot paths compare and mask them, and an enum's `&` costs ten times an int's. Names without a prefix are those of Plan 9's
+intro(5), open(5) and stat(5) (`/sys/include/fcall.h`, `libc.h`), and of 9P2000.u. Names with a prefix (`L_`, `GETATTR_`, `SETATTR_`, `LOCK_`,
+`DT_`) are 9P2000.L's, from Linux's include/net/9p/9p.h, which calls them `P9_DOTL_…`, `P9_STATS_…`, `P9_ATTR_…`, `P9_LOCK_…`.
 """
 
 NOTAG = 0xFFFF
@@ -46,7 +46,7 @@ OEXEC = 3
 OTRUNC = 0x10
 OCEXEC = 0x20
 ORCLOSE = 0x40
-OAPPEND = 0x80  # 9P2000.u, as Linux has it
+OAPPEND = 0x80  # 9P2000.u, as in Linux
 OEXCL = 0x1000
 
 # Tlopen.flags, Tlcreate.flags: those of Linux on x86, whatever the machine

@@ -1,8 +1,8 @@
 """The code generator: from a list of fields to straight-line `unpack` and `pack`.
 
-A frame is fixed runs and variable parts by turns. Numbers and qids join into a run, and so does the length in front of a variable part; each run is
-one precompiled `struct`. Bounds are checked once a run and once a variable part, against numbers known when the code is generated. What is wrong
-with a bad frame is worked out by complain.py, afterwards: a good frame pays for comparisons alone.
+In a frame fixed runs and variable parts take turns. Numbers and qids join into a run, and so does the length in front of a variable part; each run
+is one precompiled `struct`. The code checks bounds once for each run and each variable part, against numbers known when it is generated.
+complain.py works out what is wrong with a bad frame afterwards: a good frame pays only for comparisons.
 
 In generated code the fields have their own names, and everything else starts with an underscore (Tlock has a field `start`, Rgetattr a `size`).
 """
@@ -34,19 +34,20 @@ _GLOBALS: Final[dict[str, Any]] = {
 
 
 class Text(NamedTuple):
-    """Say which strings an unpacker takes: `bytes`: those that are not UTF-8 too, each wrong byte as a surrogate (PEP 383); `nul`: a NUL in them."""
+    """Which strings an unpacker takes. `bytes`: also those that are not UTF-8, each wrong byte as a surrogate (PEP 383); `nul`: also a NUL in
+    them."""
 
     bytes: bool
     nul: bool
 
 
 STRICT: Final = Text(bytes=False, nul=False)  # in requests
-TOLD: Final = Text(bytes=True, nul=False)  # in replies: a file that has such a name can still be had
-LISTED: Final = Text(bytes=True, nul=True)  # in entries of directories: whoever takes them judges each name by itself
+TOLD: Final = Text(bytes=True, nul=False)  # in replies: a client can still use a file with such a name
+LISTED: Final = Text(bytes=True, nul=True)  # in entries of directories: their reader checks each name by itself
 
 
 class _Run:
-    """Gather one fixed run: struct codes, the expressions that its values come from or go to, and (field, bytes) for complaints."""
+    """One fixed run: struct codes, the expressions that its values come from or go to, and (field, bytes) for complaints."""
 
     def __init__(self) -> None:
         self.codes = ""
@@ -64,7 +65,7 @@ class _Run:
 
 
 class _Function:
-    """Collect the source of one function and the constants it names, and compile it."""
+    """The source of one function and the constants it names; `compile` makes the function."""
 
     def __init__(self, what: str, dialect: Dialect, head: str, extra: dict[str, Any], text: Text = STRICT) -> None:
         self.what = what
@@ -94,7 +95,7 @@ class _Function:
 def unpacker(
     what: str, fields: tuple[Field, ...], dialect: Dialect, *, make: str = "", text: Text = STRICT, **extra: Any
 ) -> Callable[..., Any]:
-    """Generate `unpack(buf, start, end)`, which returns the fields as a tuple, or what the function named `make` makes of them."""
+    """Generate `unpack(buf, start, end)`, which returns the fields as a tuple, or what the function named `make` makes from them."""
     f = _Function(what, dialect, "def unpack(_buf, _start, _end):", extra, text)
     got = {field.name: field.name for field in fields}
     run = _Run()
@@ -209,9 +210,9 @@ _UNPACK: Final = {
 def packer(
     what: str, fields: tuple[Field, ...], dialect: Dialect, *, number: int | None = None, **extra: Any
 ) -> Callable[..., bytes]:
-    """Generate `pack(*fields)`, which returns the bytes; fields that the dialect lacks are accepted, and left out.
+    """Generate `pack(*fields)`, which returns the bytes; it accepts fields that the dialect lacks, and leaves them out.
 
-    With a type number it is a message, size[4] type[1] in front; without, a stat entry, size[2] in front.
+    With a type number it packs a message, size[4] type[1] in front; without, a stat entry, size[2] in front.
     """
     may_lack = [field.late or len(field.dialects) < len(Dialect) for field in fields]
     head = ", ".join(

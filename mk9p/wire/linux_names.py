@@ -1,4 +1,4 @@
-"""The messages that 9P2000.L adds for directories: what makes, renames and removes names, and links, after diod's protocol.md."""
+"""The messages that 9P2000.L adds for directories: they make, rename and remove names, and links; after diod's protocol.md."""
 
 from mk9p.wire import types as t
 from mk9p.wire.message import Message

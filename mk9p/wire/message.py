@@ -1,9 +1,9 @@
 """What every message is: a value described by its annotations.
 
-The docstring of a class is the manual's line; its fields, in wire order and under the manual's names, are annotated with wire types. Codec, trace
-line and test strategies are derived from the annotations, and a test compares them with the docstring. A fid's type says what the message does with
-it: server, relay and client derive their tables from that (roles.py). A manual's `type` is `type_` here, since
-`type` is the message's number.
+The docstring of a class is the manual's line. Its fields, in wire order and under the manual's names, are annotated with wire types. The codec,
+the trace line and test strategies follow from the annotations, and a test compares them with the docstring. A fid's type says what the message
+does with it: server, relay and client derive their tables from that (roles.py). A manual's `type` is `type_` here, because `type` is the message's
+number.
 
 attrs completes a class when its first object is made, not at import: seventy generated `__init__`s cost more than the rest of this room, and the
 server's hot path, which works on positional values, never makes one.
@@ -19,12 +19,12 @@ from mk9p.wire.types import Dialect, Field, L
 
 @dataclass_transform(frozen_default=True)
 class Message:
-    """Be one message: a value, equal to another of the same class and fields, whose `repr` is a line of trace."""
+    """One message: a value, equal to another of the same class and fields, whose `repr` is a line of trace."""
 
     type: ClassVar[int]
     dialects: ClassVar[tuple[Dialect, ...]]
     fields: ClassVar[tuple[Field, ...]]
-    # It is served whatever its client has too much of: afterwards the client has less.
+    # The server does it whatever limit its client has reached: afterwards the client has less.
     makes_room: ClassVar[bool] = False
     tag: t.u16
 
@@ -35,11 +35,11 @@ class Message:
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         cls = self.__class__
-        attrs.frozen(cls, slots=False, repr=False)  # in place, and puts its own __init__ before this one
+        attrs.frozen(cls, slots=False, repr=False)  # attrs works in place, and puts its own __init__ before this one
         cls.__init__(self, *args, **kwargs)
 
     def values(self) -> tuple[Any, ...]:
-        """Return the fields in wire order, `tag` first: what the codec's `pack` takes and `unpack` gives."""
+        """Return the fields in wire order, `tag` first: the codec's `pack` takes them so, and `unpack` gives them so."""
         return tuple([getattr(self, field.name) for field in self.fields])
 
     def __repr__(self) -> str:

@@ -1,7 +1,7 @@
 """The messages of 9P2000 and 9P2000.u, after intro(5) and the 9P2000.u draft.
 
-9P2000.L has them too, in .u's form, since its clients fall back on them (v9fs sends Twstat when Trename is refused); all but Rerror, for which it
-has Rlerror.
+9P2000.L has them too, in .u's form, because its clients fall back on them (v9fs sends Twstat when Trename is refused); all except Rerror, for
+which it has Rlerror.
 """
 
 from typing import Annotated

@@ -1,14 +1,15 @@
-"""What follows from the roles of a message: who waits for whom, what is passed on as it is, what a client has made when its call succeeds.
+"""What follows from the roles of a message: who waits for whom, what the relay passes on unchanged, what a client has made when its call succeeds.
 
-A message is described once, where its bytes are (types.Role, `bounds` and `makes_room` are the marks); the tables here are read off that at import.
-An index counts the fields after the tag: so it is the same for those who ask and those who are asked.
+A message is described once, where its bytes are (types.Role, `bounds` and `makes_room` are the marks). This module reads its tables from that at
+import. An index counts the fields after the tag, so it is the same in the request and in the values that the server gets.
 
 Theory
-* A request *uses* some fids and *claims* others. It waits for every earlier request that is not finished and claims a fid that it names; requests
-  that only use a fid go side by side (session.py).
-* Writes are ordered among themselves, and reads wait for earlier writes: so an open file's *write side* is used and claimed as a fid of its own is.
-* A request is *plain* when it names one fid, which stays what it is, and nothing in the answer need be known but where a qid is: then it can go to
-  another server, and its answer come back, without being taken apart (blocks.py).
+* A request *uses* some fids and *claims* others. It waits for every earlier unfinished request that claims a fid that it names; requests that only
+  use a fid go side by side (session.py).
+* Writes stay in order among themselves, and reads wait for earlier writes: so a request uses and claims an open file's *write side* like a fid of
+  its own.
+* A request is *plain* when it names one fid, which does not change, and nothing in the answer matters except where a qid is: then it can go to
+  another server, and its answer can come back, without being taken apart (blocks.py).
 """
 
 from collections.abc import Collection, Iterable
@@ -38,7 +39,7 @@ def _having(*roles: Role) -> frozenset[int]:
 
 
 def _of(type_: int, roles: Collection[Role]) -> tuple[int, ...]:
-    """Return the indexes of the fids of these roles."""
+    """Return the indexes of the fids with these roles."""
     return tuple(i for i, role in _FIDS[type_] if role in roles)
 
 
@@ -55,7 +56,7 @@ def _offset(fields: Iterable[Field]) -> int | None:
 # Fids
 
 NAMED: Final = {type_: _of(type_, _ALL) for type_ in _REQUESTS}  # all
-THERE: Final = {type_: _of(type_, _ALL - {Role.MAKES}) for type_ in _REQUESTS}  # those that are there before
+THERE: Final = {type_: _of(type_, _ALL - {Role.MAKES}) for type_ in _REQUESTS}  # those that exist before the request
 MADE: Final = {type_: _of(type_, {Role.MAKES})[0] for type_ in _having(Role.MAKES)}
 OPENS: Final = _having(Role.OPENS, Role.CREATES)
 CREATES: Final = _having(Role.CREATES)
@@ -84,13 +85,12 @@ ORDER: Final = {type_: _row(type_) for type_, named in NAMED.items() if named}
 
 DATA: Final = frozenset(type_ for type_, fields in _FIELDS.items() if fields and fields[-1].kind.name == "data")
 MAKES_ROOM: Final = frozenset(cls.type for cls in MESSAGES if cls.makes_room)
-BOUND: Final = {
-    type_: i for type_, fields in _REQUESTS.items() for i, field in enumerate(fields) if field.bounds
-}  # of what bounds the reply's first field
+# of the number that bounds the reply's first field
+BOUND: Final = {type_: i for type_, fields in _REQUESTS.items() for i, field in enumerate(fields) if field.bounds}
 
 
 def _count_ends(type_: int) -> int | None:
-    """Return where the number ends that says how many bytes a request asks for, or brings."""
+    """Return the end of the number that says how many bytes a request asks for, or brings."""
     fields, bound = _REQUESTS[type_], BOUND[type_]
     at = _offset(fields[:bound])
     return at + 4 if at is not None and fields[bound].kind.name in ("u32", "data") else None
@@ -100,7 +100,7 @@ COUNTED: Final = {type_: end for type_ in BOUND if (end := _count_ends(type_)) i
 
 
 def _path_at(fields: tuple[Field, ...]) -> int | None:
-    """Return where the path of a reply's qid is, from the start of the frame, 0 if there is none; None if it must be looked for."""
+    """Return where the path of a reply's qid is, from the start of the frame, 0 if there is none; None if one must look for it."""
     for i, field in enumerate(fields):
         kind = field.kind.name
         if kind == "qids":
@@ -128,8 +128,9 @@ def _is_plain(type_: int) -> bool:
 
 PLAIN: Final = frozenset(type_ for type_ in _REQUESTS if _is_plain(type_))
 PAIRS: Final = frozenset(type_ for type_ in _REQUESTS if _begins_with_fid(type_) and len(THERE[type_]) > 1)
-LOCAL: Final = frozenset(type_ for type_ in _REQUESTS if not _begins_with_fid(type_))  # no fid of another server's
-# Of a pair, what stands between the fids: bytes, and how many strings.
+# they name no fid of another server
+LOCAL: Final = frozenset(type_ for type_ in _REQUESTS if not _begins_with_fid(type_))
+# What is between the two fids of a pair: bytes, and how many strings.
 BETWEEN: Final = {
     type_: (
         sum(_SIZES.get(field.kind.name, 0) for field in _REQUESTS[type_][1 : THERE[type_][1]]),

@@ -1,7 +1,7 @@
-"""What messages are made of: dialects, qids, stat entries, and the wire types that fields are annotated with.
+"""The parts of messages: dialects, qids, stat entries, and the wire types that annotate fields.
 
 A field's annotation is a `typing.Annotated` alias whose first metadata is its `Kind`; type checkers see the plain Python type. `only(U, L)` beside
-it says which dialects have the field, and a `Role` what a request does with the fid that the field names. `fields()` reads that description; codec,
+it says which dialects have the field, and a `Role` says what a request does with the fid in the field. `fields()` reads that description; codec,
 trace line, test strategies and the tables of roles.py all start from it.
 """
 
@@ -16,7 +16,7 @@ from mk9p.wire.const import NONUNAME, QTAPPEND, QTAUTH, QTDIR, QTEXCL, QTLINK, Q
 
 
 class Dialect(enum.IntEnum):
-    """Name a dialect of 9P, in the order of richness. 9P2000.L has every message of 9P2000.u but Rerror, and in .u's form."""
+    """A dialect of 9P, in the order of richness. 9P2000.L has every message of 9P2000.u except Rerror, in .u's form."""
 
     P9 = 0
     U = 1
@@ -29,7 +29,7 @@ class Dialect(enum.IntEnum):
 
     @classmethod
     def of(cls, version: str) -> "Dialect | None":
-        """Return the richest dialect not above the version asked for; None means to answer `unknown`. Follows version(5)."""
+        """Return the richest dialect that is not above the version asked for; None means that the answer is `unknown`. Follows version(5)."""
         if version in _VERSIONS:
             return cls(_VERSIONS.index(version))
         number = version.partition(".")[0].removeprefix("9P")
@@ -42,11 +42,11 @@ _VERSIONS: Final = ("9P2000", "9P2000.u", "9P2000.L")
 
 P9, U, L = Dialect
 
-Bytes = bytes | bytearray | memoryview  # a flat one: one byte an item
+Bytes = bytes | bytearray | memoryview  # a flat view: one byte in each item
 
 
 class Qid(NamedTuple):
-    """Identify a file on its server, as in intro(5): `path` the file, `version` its content's, `type` the top byte of its mode."""
+    """A file's identity on its server, as in intro(5): `path` is the file, `version` that of its content, `type` the top byte of its mode."""
 
     type: int
     version: int
@@ -70,7 +70,7 @@ _QID_LETTERS: Final = (
 
 
 class Kind(NamedTuple):
-    """Say how a field lies in a frame: `code` is the struct code of a number, empty for the rest; `manual` completes the manual's line."""
+    """How a field lies in a frame: `code` is the struct code of a number, empty for the rest; `manual` completes the manual's line."""
 
     name: str
     manual: str
@@ -78,44 +78,44 @@ class Kind(NamedTuple):
 
 
 class Only(NamedTuple):
-    """Mark a field that only some dialects have."""
+    """Marks a field that only some dialects have."""
 
     dialects: tuple[Dialect, ...]
 
 
 def only(*dialects: Dialect) -> Only:
-    """Mark a field as present in these dialects alone; elsewhere it unpacks as its default and is not packed."""
+    """Mark a field as present only in these dialects; in others it unpacks as its default and is not packed."""
     return Only(dialects)
 
 
-# Marks the last field of a message whose older form lacks it: absent, it reads as its default.
+# Marks the last field of a message whose older form lacks it: if it is absent, it reads as its default.
 late: Final = "late"
-# Marks what bounds the reply's first field: so many bytes, as many bytes as this has, or as many names.
+# Marks the bound of the reply's first field: this many bytes, as many bytes as this has, or as many names.
 bounds: Final = "bounds"
 
 
 class Role(enum.Enum):
-    """Say what a request does with a fid. What follows from it for order, relay and client is in roles.py."""
+    """What a request does with a fid. roles.py says what follows for order, relay and client."""
 
-    # It needs the fid to be there; many go side by side.
+    # It needs the fid to exist; many go side by side.
     USES = "uses"
-    # So, and its answer tells what earlier writes have done.
+    # Like USES, and its answer shows what earlier writes have done.
     SEES = "sees"
-    # So, by the way out of the open file: where that and the way in are independent, a read passes writes that wait.
+    # Like USES, on the read side of the open file: if that and the write side are independent, a read passes writes that wait.
     READS = "reads"
-    # It goes by the way into the open file: in order among its like.
+    # It uses the write side of the open file: in order with other writes.
     WRITES = "writes"
     # It changes what the fid stands for, or what all others see of it: it goes alone.
     CLAIMS = "claims"
-    # So, and an open file is what the fid stands for then.
+    # Like CLAIMS, and then the fid stands for an open file.
     OPENS = "opens"
-    # So, and the file is a new one, of the name that comes next.
+    # Like OPENS, and the file is a new one, with the name that comes next.
     CREATES = "creates"
-    # So, and the fid stands for another name then: the one that comes after the second fid, which is its directory.
+    # Like CLAIMS, and then the fid stands for another name: the one after the second fid, which is its directory.
     MOVES = "moves"
     # The fid is gone whatever the reply.
     ENDS = "ends"
-    # The fid is there when it has succeeded, and was not before.
+    # The fid exists when the request has succeeded, and did not before.
     MAKES = "makes"
 
 
@@ -170,7 +170,7 @@ wstat = Annotated[WireStat, Kind("wstat", "{}[n]")]
 
 
 class Field(NamedTuple):
-    """Describe one field of a message. `default` means something only where `dialects` is not all of them, or `late` is set."""
+    """One field of a message. `default` means something only where `dialects` is not all of them, or `late` is set."""
 
     name: str
     kind: Kind
@@ -182,7 +182,7 @@ class Field(NamedTuple):
 
 
 def fields(annotations: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[Field, ...]:
-    """Read the description of a message from the annotations of its class, in wire order; what has no `Kind` is no field."""
+    """Read the description of a message from the annotations of its class, in wire order; an annotation without `Kind` is no field."""
     return tuple(
         Field(
             name,

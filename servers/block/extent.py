@@ -50,9 +50,8 @@ class Extent(File):
         if how.write and disk.readonly:
             raise NineError(errno.EROFS)
         flags = (os.O_RDWR if how.write else os.O_RDONLY) | os.O_CLOEXEC
-        disk.users[self.name] = (
-            disk.users.get(self.name, 0) + 1
-        )  # from now on: delpart must not remove the part while this code waits
+        # from now on: delpart must not remove the part while this code waits
+        disk.users[self.name] = disk.users.get(self.name, 0) + 1
         try:
             fd = await trio.to_thread.run_sync(os.open, disk.path, flags, limiter=disk.threads)
         except BaseException as error:

@@ -1,15 +1,15 @@
-"""A directory of the host, given away: `mk9p serve fs:/srv/data` shows it at fs/data.
+"""A directory of the host, exported: `mk9p serve fs:/srv/data` shows it at fs/data.
 
 kernel.py    system calls that Python lacks
 identity.py  acting as the user who asks
 names.py     bytes of the host and text of 9P
-export.py    what one exported directory's files share
-grips.py     the descriptors that they are held by
-held.py      a file: which it is, and its status
-nodes.py     what is done with its names and contents; together a Node
-changes.py   what is changed of its status
-slow.py      a file of a file system that may not answer
-handles.py   an open one, as Handle
+export.py    what the files of one exported directory share
+grips.py     the descriptors that hold them
+held.py      a file: its identity and its status
+nodes.py     operations on its names and contents; together a Node
+changes.py   changes of its status
+slow.py      a file on a file system that may not answer
+handles.py   an open file, as Handle
 buffers.py   memory for big reads
 locks.py     byte-range locks
 """
@@ -26,11 +26,11 @@ from mk9p.tree import Node
 
 @asynccontextmanager
 async def tree(path: str, *, ro: str = "off", xdev: str = "off", descriptors: str = "0") -> AsyncIterator[Node]:
-    """Give a directory of the host and all below it.
+    """Give a directory of the host and everything below it.
 
-    `ro=on`: nothing is changed through it. `xdev=on`: other file systems that are mounted below are not entered (EXDEV). `descriptors`: how many
-    files may be held open for their paths; 0: three quarters of the limit of this process. Raises OSError (ENOENT, ENOTDIR), or EINVAL for another
-    option.
+    `ro=on`: clients can change nothing through it. `xdev=on`: clients cannot enter other file systems that are mounted below (EXDEV).
+    `descriptors`: how many files may be held open for their paths; 0: three quarters of the limit of this process. Raises OSError (ENOENT,
+    ENOTDIR), or EINVAL for another option.
     """
     if not descriptors.isdecimal():
         raise NineError(errno.EINVAL, f"descriptors={descriptors}: want a number")

@@ -1,13 +1,13 @@
 """Buffers for big reads, used again when nobody looks at them any more.
 
-A fresh one of 128 KiB costs more than the read into it: it is zeroed, and its pages are faulted in anew. What is handed out is a view, and a
-bytearray of which there are views refuses to change its length: that tells whether a reply still waits to be sent.
+A fresh buffer of 128 KiB costs more than the read into it: it is zeroed, and its pages are faulted in again. A caller gets a view, and a bytearray
+with views refuses to change its length: that shows whether a reply still waits to be sent.
 """
 
 from collections import deque
 from typing import Final
 
-LEAST: Final = 1 << 15  # below, a fresh one is cheap
+LEAST: Final = 1 << 15  # below this size a fresh one is cheap
 MOST: Final = 1 << 23  # bytes kept in all: a window of 8 at 1 MiB
 _SIZES: Final = 4  # clients ask for one size, that of their msize
 
@@ -37,5 +37,5 @@ def take(size: int) -> bytearray:
 
 
 def filled(buffer: bytearray, count: int) -> memoryview | bytes:
-    """Return the first bytes of a buffer to be sent: of one that few were read into a copy, so that nobody holds the rest who takes no replies."""
+    """Return the first bytes of a buffer, for sending. If they are few, return a copy, so a client that takes no replies does not hold the rest."""
     return memoryview(buffer)[:count] if 2 * count >= len(buffer) else bytes(buffer[:count])

@@ -1,13 +1,14 @@
-"""A change of status: all of it or nothing, as far as Linux lets, and by the user's own rights.
+"""A change of status: all of it or nothing, as far as Linux allows, and by the user's own rights.
 
-Linux has a call each for owner, mode, times and length. So what the user may not do is found out before anything is lost: a file is opened for
-writing as the user, grown first (which may fail, and is taken back) and shrunk last (which does not fail then).
+Linux has separate calls for owner, mode, times and length. So this module finds out what the user may not do before anything is lost: it opens a
+file for writing as the user, grows it first (which may fail, and is undone) and shrinks it last (which does not fail then).
 
-The client's kernel adds to its user's wish what its own file system would do by itself (notify_change() in fs/attr.c); that takes no right:
+The client's kernel adds to its user's request what its own file system would do by itself (notify_change() in fs/attr.c); that needs no right:
 
-* truncating sets mtime to now. ftruncate(2) does the same, so `mtime` is not asked for again: utimensat(2) would want the owner;
-* whoever writes to a file takes its setuid and setgid bits away, and Linux 6.12 asks for that before it writes. Who may write the file may do that,
-  and no other change of its mode. Nothing else is done by this server's own right, and the kernel has let the user open the file for writing before.
+* truncating sets mtime to now. ftruncate(2) does the same, so `mtime` is not set again: utimensat(2) would require the owner;
+* writing to a file clears its setuid and setgid bits, and Linux 6.12 asks for that before it writes. A user who may write the file may do that,
+  and no other change of its mode. This server does nothing else by its own right, and before that the kernel has let the user open the file for
+  writing.
 """
 
 import errno
@@ -31,7 +32,7 @@ _FALLING: Final = st.S_ISUID | st.S_ISGID
 
 
 def apply(node: "Held", change: Change, who: Principal, fd: int = -1) -> None:
-    """Change a file's status as a user; `fd` is it, open for writing, if it is: that was allowed, and stays so. Raises OSError."""
+    """Change a file's status as a user; `fd` is the file, open for writing, if it is open: that was allowed, and stays allowed. Raises OSError."""
     node.export.require(who)
     if NO_ID in (change.uid, change.gid):
         raise NineError(errno.EINVAL, "no file can have that owner or group")
@@ -65,7 +66,7 @@ def apply(node: "Held", change: Change, who: Principal, fd: int = -1) -> None:
 
 
 def _by_itself(node: "Held", change: Change, who: Principal) -> bool:
-    """Tell whether all that is asked of the mode is what writing by somebody else than the owner does."""
+    """Tell whether the requested mode is only what writing by somebody other than the owner does."""
     if change.mode is None or change.uid is not None or change.gid is not None or node.qtype == QTDIR:
         return False
     now = node.now()
@@ -73,7 +74,7 @@ def _by_itself(node: "Held", change: Change, who: Principal) -> bool:
 
 
 def _drop_bits(node: "Held", change: Change, who: Principal) -> None:
-    """Take setuid and setgid bits away for one who may write. Raises EACCES for others."""
+    """Clear setuid and setgid bits for a user who may write. Raises EACCES for others."""
     node.require_regular()
     at = node.at()
     with node.export.acting(who, at):
@@ -107,12 +108,12 @@ def _truncate(node: "Held", change: Change, who: Principal, fd: int) -> None:
     _change(node, change, who)
     with acting:
         os.ftruncate(fd, length)
-    # Which took setuid bits away and set mtime.
+    # That cleared setuid bits and set mtime.
     _change(node, attrs.evolve(change, uid=None, gid=None), who)
 
 
 def _change(node: "Held", change: Change, who: Principal) -> None:
-    """Change everything but the length: the owner first, who only root gives away, and since a new one takes setuid bits away."""
+    """Change everything except the length: the owner first, which only root may change, and because a new owner clears setuid bits."""
     export, at = node.export, node.at()
     name, now = str(at), node.now()
     with export.acting(who, at):

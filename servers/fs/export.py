@@ -1,12 +1,13 @@
 """What all files of one exported directory share: its options, /proc/self/fd, and the bookkeeping of descriptors.
 
-Every file that a client has a fid of is held by a descriptor that was opened for its path only (O_PATH): it is that file, whatever is renamed
-meanwhile, and no path string is ever put together. Linux's v9fs keeps a fid for each cached name, so a `find` over 100,000 files wants as many.
-So the limit of descriptors is raised to the hard one, and three quarters of it may be held so; beyond, the files that were walked to first give their
-descriptors back (grips.py), and file handles are kept instead (name_to_handle_at(2), what NFS servers use), by which they are opened again when they
-are used. What has no handle (other file systems than the usual, or a server that is not root) keeps its descriptor, and the end of it all is EMFILE.
+A descriptor that was opened only for its path (O_PATH) holds every file that a client has a fid of: it stays that file, whatever is renamed
+meanwhile, and the server never builds a path string. Linux's v9fs keeps a fid for each cached name, so a `find` over 100,000 files needs as many.
+So the server raises the limit of descriptors to the hard one, and three quarters of it may be held so. Beyond that, the file that was walked to
+first gives its descriptor back and keeps a file handle instead (name_to_handle_at(2), what NFS servers use), which opens it again when it is used.
+A file without a handle (on unusual file systems, or with a server that is not root) keeps its descriptor, and at the end of them all there is
+EMFILE.
 
-A descriptor for the path is turned into one for the content, or into a name that chmod and link take, through /proc/self/fd.
+/proc/self/fd turns a descriptor for the path into one for the content, or into a name that chmod and link take.
 """
 
 import contextlib
@@ -35,16 +36,15 @@ if TYPE_CHECKING:
 
 _SPACE: Final = 0x6D6B_6673  # "mkfs": keeps paths of stored files apart from those of other servers' files
 _MASK: Final = 0xFFFF_FFFF_FFFF_FFFF
-KNOWN: Final = (
-    1024  # files whose status is kept, with its encoded form; a file's takes more than all else that is kept of it
-)
-THREADS: Final = 8  # for each file system that may not answer: so many calls can stand still there
+# files whose status is kept, with its encoded form; that takes more than all else that is kept of a file
+KNOWN: Final = 1024
+THREADS: Final = 8  # for each file system that may not answer: so many calls can hang there
 
 T = TypeVar("T")
 
 
 class Export:
-    """One exported directory. `readonly`: nothing is changed through it; `xdev`: other file systems below it are not entered.
+    """One exported directory. `readonly`: clients can change nothing through it; `xdev`: they cannot enter other file systems below it.
 
     `descriptors`: how many files may be held open for their paths; None: three quarters of what this process may have.
     """
@@ -62,19 +62,18 @@ class Export:
         self.fds = self.grips.fds
         self._known: deque[weakref.ref[Held]] = deque()
         self._devices: dict[int, int] = {}
-        self.memory: dict[
-            int, bool
-        ] = {}  # devices whose file system can't be asked to read without waiting, and whether it is in memory
+        # devices whose file system can't read without waiting, and whether it is in memory
+        self.memory: dict[int, bool] = {}
 
     def close(self) -> None:
-        """Give back what the export itself has open."""
+        """Close what the export itself has open."""
         os.close(self.proc)
         self.grips.close()
 
     # who
 
     def acting(self, who: Principal, *about: int) -> Nobody:
-        """Return the context of what a user does with the files of these descriptors."""
+        """Return the context for a user's work with the files of these descriptors."""
         if who.uid == 0:
             return ITSELF
         if numbered(who):
@@ -82,7 +81,7 @@ class Export:
         return self.identity.of(who, [(now.st_uid, now.st_gid) for now in map(os.stat, about)])
 
     def changing(self, who: Principal, *about: int, names: Iterable[tuple[int, bytes]] = ()) -> Nobody:
-        """Return the context of a change to the files of these descriptors, and to `names` in directories.
+        """Return the context for a change to the files of these descriptors, and to `names` in directories.
 
         Raises EROFS, or EPERM where this server cannot be that user.
         """
@@ -91,7 +90,7 @@ class Export:
             return self.identity.making(who)
         owners = [(now.st_uid, now.st_gid) for now in map(os.stat, about)]
         for directory, name in names:
-            with contextlib.suppress(OSError):  # what is not there has no owner, and the change says it better
+            with contextlib.suppress(OSError):  # a missing file has no owner, and the change gives a better error
                 seen = kernel.glance(directory, name)
                 owners.append((seen.uid, seen.gid))
         return self.identity.making(who, owners)
@@ -106,7 +105,7 @@ class Export:
     # what
 
     def path(self, device: int, inode: int) -> int:
-        """Return the qid.path of a file: one number for each, the same after a restart. Inodes of one device never meet; two devices lie apart."""
+        """Return the qid.path of a file: one number for each, the same after a restart. Inodes of one device never meet; two devices are apart."""
         base = self._devices.get(device)
         if base is None:
             base = self._devices[device] = child(_SPACE, str(device))
@@ -118,14 +117,14 @@ class Export:
 
     @staticmethod
     def keep_times(fd: int) -> None:
-        """Let reading by a descriptor, which was opened as a user, change no time of access, if this server may say so: in a readonly export."""
+        """Make reads by a descriptor, which was opened as a user, change no time of access, if this server may say so: in a readonly export."""
         with contextlib.suppress(PermissionError):
             fcntl.fcntl(fd, fcntl.F_SETFL, os.O_NOATIME | fcntl.fcntl(fd, fcntl.F_GETFL))
 
     # what may wait
 
     async def later(self, device: int, call: Callable[..., T], *args: Any) -> T:
-        """Call a function in one of the threads of a file system. Cancelled, the call goes on and its result is dropped."""
+        """Call a function in one of the threads of a file system. If cancelled, the call goes on and its result is dropped."""
         limiter = self._threads.get(device)
         if limiter is None:
             limiter = self._threads[device] = trio.CapacityLimiter(THREADS)
@@ -134,7 +133,7 @@ class Export:
     # status that is kept
 
     def knows(self, node: "Held") -> None:
-        """Note that a node keeps its status; those that were noted first forget their own when that are too many."""
+        """Note that a node keeps its status again; if there are too many, those that were noted first forget theirs."""
         known = self._known
         known.append(weakref.ref(node))
         if len(known) > KNOWN:
@@ -154,7 +153,7 @@ class Path:
 
 
 def _raised() -> int:
-    """Return how many descriptors this process may have, after raising the limit as far as it goes."""
+    """Return how many descriptors this process may have, after raising the limit as far as possible."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard if hard != resource.RLIM_INFINITY else 1 << 20

@@ -1,6 +1,6 @@
-"""The descriptors that files are held by, of one export: a file has a number here, and by that its descriptor, or the handle instead of it.
+"""The descriptors that hold the files of one export. A file has a number here, and by that its descriptor, or the handle instead of it.
 
-A table of numbers and no reference to the files: so it takes twelve bytes of each file that is held, of which there may be 100,000 for each user.
+A table of numbers, without references to the files: so it takes twelve bytes for each held file, of which there may be 100,000 for each user.
 """
 
 import os
@@ -20,17 +20,15 @@ class Grips:
     def __init__(self, most: int, proc: int) -> None:
         self.most, self._proc = most, proc
         self.fds = array("i")
-        self._handles: list[
-            bytes | None
-        ] = []  # of those that gave their descriptor back: number[4] of an open mount, and a handle
-        self._given = 0  # how many these are
+        # of those that gave their descriptor back: number[4] of an open mount, and a handle
+        self._handles: list[bytes | None] = []
+        self._given = 0  # how many of these there are
         self._free: list[int] = []
         self._kept: set[int] = set()  # never to be given back
-        self._next = 0  # where the search for one to be given back goes on: the oldest, nearly
-        self._mounts: dict[
-            int, int | None
-        ] = {}  # number of a mount -> descriptor of something on it, None: it has no handles
-        # The collector may end a file in any thread, and in the middle of what is done here.
+        self._next = 0  # where the search for one to give back goes on: roughly the oldest
+        # number of a mount -> descriptor of something on it, None: it has no handles
+        self._mounts: dict[int, int | None] = {}
+        # The collector may end a file in any thread, and in the middle of the work here.
         self.lock = threading.RLock()
 
     def __len__(self) -> int:
@@ -43,14 +41,14 @@ class Grips:
         return len(self) >= self.most
 
     def close(self) -> None:
-        """Give back what is open for the table itself."""
+        """Close what is open for the table itself."""
         for fd in self._mounts.values():
             if fd is not None:
                 os.close(fd)
         self._mounts.clear()
 
     def take(self, fd: int) -> int:
-        """Enter a descriptor, which is the table's from now on. Return its number."""
+        """Enter a descriptor, which then belongs to the table. Return its number."""
         try:
             number = self._free.pop()
         except IndexError:
@@ -63,16 +61,16 @@ class Grips:
         return number
 
     def keep(self, number: int) -> None:
-        """Never give a descriptor back for another's sake."""
+        """Never give a descriptor back for another."""
         self._kept.add(number)
 
     def spare(self, number: int) -> None:
-        """Leave a descriptor out of the count, which is kept."""
+        """Leave a descriptor, which is kept, out of the count."""
         self.keep(number)
         self.most += 1
 
     def drop(self, number: int) -> None:
-        """Close a descriptor, or forget the handle instead of it; the number is free. May be called in any thread."""
+        """Close a descriptor, or forget the handle instead of it; the number is free. Any thread may call this."""
         with self.lock:
             fd = self.fds[number]
             self.fds[number] = _NONE
@@ -85,7 +83,7 @@ class Grips:
             os.close(fd)
 
     def again(self, number: int) -> int:
-        """Return a descriptor, which is opened by its handle if it was given back. Raises ESTALE if the file is no more."""
+        """Return a descriptor; if it was given back, open it by its handle. Raises ESTALE if the file no longer exists."""
         fd = self.fds[number]
         if fd >= 0:
             return fd
@@ -100,11 +98,11 @@ class Grips:
                 self._handles[number] = None
                 self._given -= 1
                 return fd
-        os.close(fd)  # another thread was here before
+        os.close(fd)  # another thread was faster
         return found
 
     def shrink(self) -> bool:
-        """Give an eighth of the descriptors back, those nearly that were taken first; False if none could be. Not to be called as a user."""
+        """Give an eighth of the descriptors back, roughly those that were taken first; return False if none could be. Never call this as a user."""
         wanted, done = len(self) // 8 + 1, 0
         for _ in range(len(self.fds)):
             number = self._next = self._next % len(self.fds)
@@ -125,7 +123,7 @@ class Grips:
         return done > 0
 
     def _handle(self, fd: int) -> bytes | None:
-        """Return mount and handle by which a file can be opened again, None if it cannot."""
+        """Return the mount and handle that open a file again, None if there are none."""
         found = kernel.file_handle(fd)
         if found is None or os.stat(fd).st_nlink == 0:
             return None
@@ -133,7 +131,7 @@ class Grips:
         if number not in self._mounts:
             mode = os.stat(fd).st_mode
             if not (st.S_ISREG(mode) or st.S_ISDIR(mode)):
-                return None  # the next of this mount will do
+                return None  # the next file of this mount may do
             try:
                 mount = os.open(str(fd), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self._proc)
                 self._mounts[number] = mount

@@ -1,12 +1,12 @@
 """Open files and directories of the host.
 
-What is in the page cache is read in the call (RWF_NOWAIT), only what is not makes a thread wait; so a cold disk holds up nobody else. Writes go to
-the page cache in the call, but for files opened with O_SYNC or O_DSYNC. A file system that knows no RWF_NOWAIT is read in a thread, but for those
-in memory.
+The call itself reads what is in the page cache (RWF_NOWAIT), and a thread waits only for the rest; so a cold disk holds up nobody else. Writes go
+to the page cache in the call, except for files opened with O_SYNC or O_DSYNC. A thread reads a file system that does not know RWF_NOWAIT, unless
+it is in memory.
 
-A short answer means the end of the file to our clients, so what the cache has only the beginning of is completed in a thread. The kernel stops at a
-page that is not there: a short read that ends within a page has met the end. And since v9fs asks for a megabyte whatever the file's size, no more
-memory is taken than the file had bytes at the last look.
+A short answer means the end of the file to our clients, so a thread completes what the cache has only the beginning of. The kernel stops at a
+missing page: a short read that ends within a page has met the end. And because v9fs asks for a megabyte whatever the file's size, a read takes no
+more memory than the file had bytes at the last look.
 """
 
 import errno
@@ -69,8 +69,8 @@ class FsFile(Handle):
         self.node, self.fd, self.how = node, fd, how
         self.size, self.device = (known.st_size, known.st_dev) if known is not None else (0, -1)  # at the last look
         memory = node.export.memory.get(self.device)
-        self.nowait = memory is None  # the file system reads without waiting, if asked
-        self.memory = memory is True  # it has nothing to wait for
+        self.nowait = memory is None  # whether the file system can read without waiting
+        self.memory = memory is True  # whether it has nothing to wait for
         self.synchronous = bool(how.flags & os.O_DSYNC)
         self.acting = node.export.acting(how.who, fd)
 

@@ -1,4 +1,4 @@
-"""A file of the host, held by a descriptor for its path: its status and attributes (nodes.py has what is done with names and contents)."""
+"""A file of the host, held by a descriptor for its path: its status and attributes (nodes.py has its names and contents)."""
 
 import errno
 import os
@@ -18,9 +18,7 @@ from mk9p.wire import QTDIR, QTFILE, QTSYMLINK
 if TYPE_CHECKING:
     from mk9p.servers.fs.nodes import FsNode
 
-WEIGHT: Final = (
-    144  # bytes that it takes, without its status: itself and its number (that of its path is its place's, too)
-)
+WEIGHT: Final = 144  # bytes that it takes, without its status: itself, its numbers, and what the export notes of it
 _SPECIAL: Final = "devices, pipes and sockets are used where they are, and not opened through here"
 
 
@@ -40,7 +38,7 @@ class Held(Node):
 
     descriptors = 1
     weight = WEIGHT
-    lasting = False  # what it does may wait for ever, so threads do it, and it keeps its descriptor
+    lasting = False  # its operations may wait for ever, so threads do them, and it keeps its descriptor
     marks = True
     path: int
 
@@ -48,7 +46,7 @@ class Held(Node):
         self.export, self.path = export, path
         # the number of its descriptor (grips.py), or the directory and name of a file that was listed and not yet used
         self.grip: int | tuple[FsNode, bytes] = -1
-        # what `_stat` was made of, while it is kept; with none, it is from when the descriptor was opened, for who asks in the same breath
+        # what `_stat` was made from, while it is kept
         self._known: os.stat_result | None = None
         self._stat: Stat | None = None
         kind = mode & 0o170000
@@ -70,7 +68,7 @@ class Held(Node):
         return self.export.guards
 
     def at(self) -> int:
-        """Return the descriptor of this file, opened again if it was given back. Raises ESTALE if the file is no more."""
+        """Return the descriptor of this file, and open it again if it was given back. Raises ESTALE if the file no longer exists."""
         if self._stat is None:
             self._known = None
         grip, export = self.grip, self.export
@@ -84,23 +82,23 @@ class Held(Node):
             if self.grip is grip:
                 self.hold_by(fd)
                 return fd
-        os.close(fd)  # another thread was here before
+        os.close(fd)  # another thread was faster
         return self.at()
 
     def hold_by(self, fd: int) -> None:
-        """Take a new descriptor for this file's path, which is the node's from then on."""
+        """Take a new descriptor for this file's path, which belongs to the node from then on."""
         grips = self.export.grips
         self.grip = grips.take(fd)
         if self.lasting:
             grips.keep(self.grip)
 
     def spare(self) -> None:
-        """Keep the descriptor, which is not counted as one of those that may be held."""
+        """Keep the descriptor, and do not count it as one of those that may be held."""
         assert isinstance(self.grip, int)
         self.export.grips.spare(self.grip)
 
     def lies_on(self, device: int) -> None:
-        """Take note of the device, where `lasting`: its threads do what is to be done."""
+        """Note the device, if `lasting`: its threads do the work."""
 
     # status
 
@@ -144,7 +142,7 @@ class Held(Node):
             mtime,
             now.st_atime_ns,
             now.st_ctime_ns,
-            (mtime ^ mtime >> 32 ^ size << 7) & 0xFFFFFFFF or 1,  # never 0, which would say that it is made up
+            (mtime ^ mtime >> 32 ^ size << 7) & 0xFFFFFFFF or 1,  # never 0, which would say that it is synthetic
             now.st_nlink,
             now.st_rdev,
             now.st_blksize,
@@ -155,7 +153,7 @@ class Held(Node):
         return stat
 
     def forget(self) -> None:
-        """Keep no status any more."""
+        """Stop keeping the status."""
         self._known = self._stat = None
 
     def born(self) -> Maybe[int | None]:
@@ -187,7 +185,7 @@ class Held(Node):
         return None
 
     def now(self) -> Stat:
-        """Return the status of this file, which is held: what threads ask, too."""
+        """Return the status of this file, which is held; threads may call this, too."""
         found = Held.stat(self)
         assert isinstance(found, Stat)
         return found
@@ -219,7 +217,7 @@ class Held(Node):
         if self.dtype is not None:
             raise NineError(errno.EPERM, _SPECIAL)
 
-    # extended attributes; /proc/self/fd/N is this very file, a symbolic link too
+    # extended attributes; /proc/self/fd/N is this very file, also for a symbolic link
 
     def _in_proc(self) -> str:
         return f"/proc/self/fd/{self.at()}"

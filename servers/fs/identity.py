@@ -1,20 +1,20 @@
 """Acting as the user who asks.
 
-The server is root, and the kernel decides what a user may do: it knows access lists, quotas, sticky directories, immutable files. So for the
-time of each operation the calling thread takes the user's groups, file-system gid and uid (setfsuid(2)), and gives up every effective capability:
+The server is root, and the kernel decides what a user may do: it knows access lists, quotas, sticky directories, immutable files. So for the time
+of each operation the calling thread takes the user's groups, file-system gid and uid (setfsuid(2)), and gives up every effective capability.
 setfsuid alone takes those that concern files, but would leave CAP_SYS_ADMIN (`trusted.*` attributes), CAP_SETFCAP (`security.capability`) and
-CAP_SYS_RESOURCE (quotas). All of these belong to the thread; the C library would spread setgroups over all threads, so that is the raw system call.
-Nothing may wait in between: whoever runs next in this thread is root again.
+CAP_SYS_RESOURCE (quotas). All of these belong to the thread; the C library would apply setgroups to all threads, so that is the raw system call.
+Nothing may wait in between: whatever runs next in this thread is root again.
 
-* root is the server itself, with all it may do;
-* what was opened is read without any of this, since opening decided; writing is done as its user, so that setuid bits fall and quotas hold;
-* the group of what is made is the one asked for, if the user is in it (root may name any); else their first;
-* a user without groups, because this machine does not know them, must get nothing by a group, and could make setgid files of whatever group they
-  named; a user without a number, `none` above all, must not be anybody's equal. But the kernel has no thread without numbers. So these act by numbers
-  that no system gives to anybody, the highest that there are, and of these by one that the files which are asked about do not have: what one such
-  user has made is no other's, nor its own afterwards. -2 is left out, which NFS and v9fs take for nobody, and so is 65534, which is `nobody`'s and
-  stands for all owners that a user namespace does not know;
-* a server that is not root can be nobody else: it acts as itself, and lets others only read what the bits give to them (`alone`).
+* root is the server itself, with all its rights;
+* reads of an open file need none of this, because opening decided; a write runs as its user, so setuid bits fall and quotas hold;
+* a new file gets the requested group, if the user is in it (root may name any); else the user's first group;
+* a user without groups, because this machine does not know them, must get nothing by a group, and could otherwise make setgid files of any group
+  that they named; a user without a number, above all `none`, must not be equal to anybody. But the kernel has no thread without numbers. So these
+  users act by numbers that no system gives away, the highest that exist, and of these by one that the files in question do not have: what one such
+  user has made belongs to no other, and afterwards not to them either. -2 is left out, which NFS and v9fs take for nobody, and so is 65534, which
+  is `nobody`'s and stands for all owners that a user namespace does not know;
+* a server that is not root can be nobody else: it acts as itself, and lets others only read what the bits let them read (`alone`).
 """
 
 import ctypes
@@ -42,7 +42,7 @@ _setfsuid.restype = _setfsgid.restype = ctypes.c_uint
 
 
 class Nobody:
-    """Stands for acting as the server itself: nothing changes."""
+    """Acting as the server itself: nothing changes."""
 
     def __enter__(self) -> None:
         return None
@@ -52,7 +52,7 @@ class Nobody:
 
 
 class Group(Nobody):
-    """Root with another group, for what is made."""
+    """Root with another group, for new files."""
 
     def __init__(self, gid: int) -> None:
         self.gid = gid
@@ -71,7 +71,7 @@ class User(Nobody):
         self.uid, self.gid, self.own = uid, gid, own
         self.groups = struct.pack(f"={len(groups)}I", *sorted(groups))
         with self:
-            # The two tell no failure but by what they return the next time. In a user namespace some numbers are nobody's.
+            # The two report a failure only by what they return the next time. In a user namespace some numbers belong to nobody.
             taken = _setfsuid(uid) == uid and _setfsgid(gid) == gid
         if not taken:
             raise NineError(errno.EPERM, f"uid {uid}, gid {gid} do not exist in this user namespace")
@@ -112,7 +112,7 @@ class Own:
 
 
 ITSELF: Final = Nobody()
-"""The context for what the server does on its own account."""
+"""The context for the server's own work."""
 _SPARE: Final = 8  # numbers that are nobody's: more than the files of one operation have owners
 
 
@@ -125,7 +125,7 @@ def _unused(map_: str) -> list[int]:
 
 
 class Identity:
-    """Gives the context in which an operation is done for a user: `with identity.of(who): ...`, and nothing that waits within."""
+    """Gives the context in which an operation for a user runs: `with identity.of(who): ...`; nothing may wait inside."""
 
     def __init__(self) -> None:
         self.own = Own()
@@ -137,9 +137,10 @@ class Identity:
         return User(uid, gid, groups, self.own)
 
     def of(self, who: Principal, owners: Sequence[tuple[int, int]] = ()) -> Nobody:
-        """Return the context for what a user does with what is there, which has these owners and groups; of no use for a user who is `numbered`.
+        """Return the context for a user's work on existing files, which have these owners and groups; these do not matter for a user who is
+        `numbered`.
 
-        Raises EPERM where this user namespace has not the numbers.
+        Raises EPERM if this user namespace does not have the numbers.
         """
         if who.uid == 0 or self.alone:
             return ITSELF
@@ -149,7 +150,7 @@ class Identity:
         return self._users(uid, _other(self.gids, {gid for _, gid in owners}), who.groups)
 
     def making(self, who: Principal, owners: Sequence[tuple[int, int]] = ()) -> Nobody:
-        """Return the context for what a user makes, which gets the group that they named. Takes and raises what `of` does."""
+        """Return the context for what a user makes, which gets the group that they named. Arguments and errors as `of`."""
         if self.alone:
             return ITSELF
         if who.uid == 0:

@@ -1,7 +1,7 @@
 """System calls that Python has no functions for: openat2(2), utimensat(2) with now and omit, statfs's type, file handles, the time of birth.
 
-What is asked of a file system may wait for ever, so the interpreter's lock is given away meanwhile (CDLL). Only what is asked at every step of a walk
-keeps it (PyDLL): that takes a microsecond where files are on disks of this machine, and giving the lock away would take more.
+A call to a file system may wait for ever, so it releases the interpreter's lock (CDLL). Only the calls at every step of a walk keep it (PyDLL):
+they take a microsecond on disks of this machine, and releasing the lock would take more.
 """
 
 import ctypes
@@ -31,9 +31,8 @@ _EACCESS: Final = 0x200  # AT_EACCESS
 _CLONE_FS: Final = 0x200
 _OPEN_TREE: Final = 428  # these two on every architecture
 _MOUNT_SETATTR: Final = 442
-_NOATIME: Final = struct.pack(
-    "=QQQQ", 0x10, 0x70, 0, 0
-)  # struct mount_attr: set MOUNT_ATTR_NOATIME, clear MOUNT_ATTR__ATIME
+# struct mount_attr: set MOUNT_ATTR_NOATIME, clear MOUNT_ATTR__ATIME
+_NOATIME: Final = struct.pack("=QQQQ", 0x10, 0x70, 0, 0)
 _NOW: Final = (1 << 30) - 1  # UTIME_NOW
 _OMIT: Final = (1 << 30) - 2  # UTIME_OMIT
 _NS: Final = 1_000_000_000
@@ -42,7 +41,7 @@ MEMORY: Final = (0x01021994, 0x858458F6)  # f_type of tmpfs and ramfs, whose fil
 
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
-_openat2 = _keeping["syscall"]  # function objects of their own, with their own types
+_openat2 = _keeping["syscall"]  # function objects of their own, with types of their own
 _openat2_waiting = _libc["syscall"]
 for _call in (_openat2, _openat2_waiting):
     _call.restype = ctypes.c_long
@@ -64,9 +63,9 @@ def _opening(flags: int, mode: int, resolve: int) -> bytes:
 def open_beneath(
     directory: int, name: bytes, flags: int, mode: int = 0, *, resolve: int = 0, waits: bool = False
 ) -> int:
-    """Open a name in the directory of a descriptor and return a descriptor; follows no link, and leaves the directory under no circumstances.
+    """Open a name in the directory of a descriptor and return a descriptor; follow no link, and never leave the directory.
 
-    `flags` are those of open(2), O_CLOEXEC comes of itself; `resolve` are more of openat2(2)'s. `waits`: it may wait for ever, and others are to
+    `flags` are those of open(2), and O_CLOEXEC is always added; `resolve` are more of openat2(2)'s. `waits`: it may wait for ever, and others must
     run meanwhile. Raises OSError.
     """
     how = _opening(flags, mode, resolve)
@@ -80,7 +79,7 @@ def open_beneath(
 
 
 def set_times(directory: int, name: bytes, atime: int | None, mtime: int | None) -> None:
-    """Set times in ns, NOW, None to leave, of what a name stands for, links followed. Raises OSError."""
+    """Set times, in ns, NOW, or None to leave one, of the file that a name stands for, following links. Raises OSError."""
     times = _times.pack(*_timespec(atime), *_timespec(mtime))
     if _libc.utimensat(ctypes.c_int(directory), name, times, 0) < 0:
         raise _fail(name)
@@ -91,7 +90,7 @@ def _timespec(ns: int | None) -> tuple[int, int]:
 
 
 def rename(directory: int, name: bytes, there: int, newname: bytes) -> None:
-    """Rename where the new name is free; raises FileExistsError where it is not (renameat2(2), RENAME_NOREPLACE)."""
+    """Rename if the new name is free; raises FileExistsError if it is not (renameat2(2), RENAME_NOREPLACE)."""
     if _libc.renameat2(ctypes.c_int(directory), name, ctypes.c_int(there), newname, ctypes.c_uint(1)) == 0:
         return
     if ctypes.get_errno() != errno.EINVAL:
@@ -134,7 +133,7 @@ class Glance(NamedTuple):
 
 
 def glance(directory: int, name: bytes) -> Glance:
-    """Look at a name in a directory, at what this kernel knows of it without asking its file system (statx(2), AT_STATX_DONT_SYNC). Raises OSError.
+    """Look at what this kernel knows of a name in a directory without asking its file system (statx(2), AT_STATX_DONT_SYNC). Raises OSError.
 
     It waits as long as the directory's file system takes to find the name.
     """
@@ -146,13 +145,14 @@ def glance(directory: int, name: bytes) -> Glance:
 
 
 def require_executable(directory: int, name: bytes) -> None:
-    """Raise EACCES if whoever this thread acts as may not execute what a name stands for, links followed (faccessat2(2) with AT_EACCESS)."""
+    """Raise EACCES if the user of this thread may not execute the file that a name stands for, following links (faccessat2(2) with AT_EACCESS)."""
     if _syscall(_FACCESSAT2, ctypes.c_int(directory), name, ctypes.c_int(os.X_OK), ctypes.c_int(_EACCESS)) < 0:
         raise _fail(name)
 
 
 def read_link(fd: int) -> bytes:
-    """Return the text of a symbolic link without changing its time of access, which takes a mount of its own for a moment; else, as readlink(2)."""
+    """Return the text of a symbolic link without changing its time of access, which needs a mount of its own for a moment; otherwise as
+    readlink(2)."""
     clone: int = _syscall(_OPEN_TREE, ctypes.c_int(fd), b"", ctypes.c_int(_EMPTY | 1 | os.O_CLOEXEC))  # OPEN_TREE_CLONE
     if clone < 0:  # not root, or Linux before 5.12
         return os.readlink(b"", dir_fd=fd)
@@ -170,7 +170,7 @@ def unshare_files() -> None:
 
 
 def file_handle(fd: int) -> tuple[bytes, int] | None:
-    """Return what a file can be opened with again, and the number of its mount; None if its file system has no such (name_to_handle_at(2))."""
+    """Return the handle that opens a file again, and the number of its mount; None if its file system has none (name_to_handle_at(2))."""
     buffer = ctypes.create_string_buffer(8 + _HANDLE)
     struct.pack_into("=I", buffer, 0, _HANDLE)
     mount = ctypes.c_int()
@@ -180,7 +180,8 @@ def file_handle(fd: int) -> tuple[bytes, int] | None:
 
 
 def open_handle(mount: int, handle: bytes) -> int:
-    """Open a file by its handle, for its path only; `mount` is a descriptor of something on its mount. Raises OSError: ESTALE if it is no more."""
+    """Open a file by its handle, only for its path; `mount` is a descriptor of something on its mount. Raises OSError: ESTALE if it no longer
+    exists."""
     fd: int = _libc.open_by_handle_at(ctypes.c_int(mount), handle, ctypes.c_int(os.O_PATH | os.O_CLOEXEC))
     if fd < 0:
         raise _fail()

@@ -1,11 +1,11 @@
 """Byte-range locks, by the host's rules: those of fcntl(2), as locks of open file descriptions (F_OFD_SETLK).
 
-Each open fid is an owner of its own. The locks of one are never in its own way, are in the way of all others, of processes of the host too, and go
-when it is clunked. Who holds one is told to those who ask (Tgetlock) as the holder's client has named it; the kernel does not know that, so it is
-noted here. Where a process of the host holds it, its number is told.
+Each open fid is an owner of its own. Its locks are never in its own way, are in the way of all others, also of processes of the host, and go when
+it is clunked. A client that asks who holds a lock (Tgetlock) gets the name that the holder's client gave; the kernel does not know that, so it is
+noted here. If a process of the host holds it, the client gets its number.
 
-The notes of an open file say of each byte who set its lock last, as the kernel keeps it: no two overlap, and neighbours that say the same are one. So
-they are as many as the kernel's, which are bounded (`MOST`): each is looked at when another is set, here as there.
+The notes of an open file say for each byte who set its lock last, as the kernel keeps it: no two overlap, and neighbours that say the same are
+one. So there are as many as in the kernel, and they have a limit (`MOST`): setting a lock looks at each, here as there.
 """
 
 import errno
@@ -27,9 +27,8 @@ _KINDS: Final = {LOCK_TYPE_RDLCK: fcntl.F_RDLCK, LOCK_TYPE_WRLCK: fcntl.F_WRLCK,
 _KINDS_BACK: Final = {number: kind for kind, number in _KINDS.items()}
 _END: Final = 1 << 63
 
-_noted: dict[
-    int, dict[int, list[Lock]]
-] = {}  # by the file's path and the descriptor: what is locked, and by whom, in order
+# by the file's path and the descriptor: what is locked, and by whom, in order
+_noted: dict[int, dict[int, list[Lock]]] = {}
 
 
 def _asked(lock: Lock) -> bytes:
@@ -39,7 +38,7 @@ def _asked(lock: Lock) -> bytes:
 
 
 def lock(path: int, fd: int, wish: Lock) -> bool:
-    """Set or remove a lock of an open file; False if another's is in the way.
+    """Set or remove a lock of an open file; return False if somebody else's is in the way.
 
     Raises OSError: EBADF if the file is not open for that kind, ENOLCK if it would have too many.
     """
@@ -60,12 +59,12 @@ def held(path: int, fd: int) -> int:
 
 
 def locked(path: int, fd: int, wish: Lock) -> Lock | None:
-    """Return a lock of another that is in the way."""
+    """Return somebody else's lock that is in the way."""
     kind, _, start, length, pid = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _asked(wish)))
     if kind == fcntl.F_UNLCK:
         return None
     found = Lock(_KINDS_BACK[kind], start, length, max(pid, 0), os.uname().nodename)
-    if pid == -1:  # an open file description, perhaps one of ours
+    if pid == -1:  # an open file description, perhaps one of this server's
         for other, noted in _noted.get(path, {}).items():
             holder = next((one for one in noted if other != fd and _overlap(one, found)), None)
             if holder is not None:

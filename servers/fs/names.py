@@ -1,8 +1,8 @@
 """Names of files as the host has them, bytes, and as 9P has them, UTF-8 text.
 
-A byte that is no part of valid UTF-8 is shown as a character of Unicode's private use area, 0x80 as U+EF80 to 0xFF as U+EFFF (MirBSD's OPTU, which
-others took over), and such a character in a name from a client is that byte again. So each file of the host has a name, and can be walked to,
-renamed and removed. A host's name that has such characters itself is shown byte by byte in the same way, so that no two files have one name.
+A byte that is no part of valid UTF-8 becomes a character of Unicode's private use area, 0x80 as U+EF80 to 0xFF as U+EFFF (MirBSD's OPTU, which
+others took over), and such a character in a name from a client is that byte again. So each file of the host has a name, and clients can walk to
+it, rename and remove it. A host's name that itself has such characters is shown byte by byte in the same way, so no two files have one name.
 """
 
 import errno
@@ -13,7 +13,7 @@ from mk9p.errors import NineError
 
 _FIRST: Final = 0xEF00
 _ESCAPED: Final = re.compile("[\uef80-\uefff]")
-_LONE: Final = re.compile("[\udc80-\udcff]")  # how Python has a byte that it could not decode (PEP 383)
+_LONE: Final = re.compile("[\udc80-\udcff]")  # Python's form of a byte that it could not decode (PEP 383)
 
 
 def to_host(name: str) -> bytes:
@@ -24,7 +24,7 @@ def to_host(name: str) -> bytes:
 
 
 def from_host(name: str | bytes) -> str:
-    """Return a name of the host as a client is told it. Takes bytes, or text as Python's `os` functions return it."""
+    """Return a name of the host in the form for clients. Takes bytes, or text as Python's `os` functions return it."""
     if isinstance(name, bytes):
         name = name.decode("utf-8", "surrogateescape")
     if name.isascii():

@@ -1,8 +1,8 @@
 """A file of the host as a Node.
 
-It is held by a descriptor for its path (export.py), so that it stays this file whatever happens to its name. Everything is done by that descriptor,
-or by a single name in a directory's: `..`, links and mount points of others lead nowhere (openat2(2), RESOLVE_BENEATH). Symbolic links are files
-with a text here: clients follow them, in their own tree. Devices, pipes and sockets are shown and never opened: that is the client kernel's matter.
+A descriptor for its path holds it (export.py), so it stays this file whatever happens to its name. All operations use that descriptor, or a single
+name in a directory's: `..`, links and mount points of others lead nowhere (openat2(2), RESOLVE_BENEATH). Symbolic links are files with a text
+here: clients follow them, in their own tree. Devices, pipes and sockets are shown and never opened: that is for the client's kernel.
 """
 
 import errno
@@ -28,9 +28,9 @@ T = TypeVar("T")
 
 
 def root(export: Export, path: str) -> "FsNode":
-    """Return the node of the directory to be exported; the only path that is ever given to the kernel. Raises OSError: ENOENT, ENOTDIR.
+    """Return the node of the exported directory; its path is the only one that the kernel ever gets. Raises OSError: ENOENT, ENOTDIR.
 
-    All file systems below it are taken for such that answer (slow.py).
+    It assumes that all file systems below it answer (slow.py).
     """
     node = held(export, os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
     node.spare()  # it is used all the time
@@ -39,7 +39,7 @@ def root(export: Export, path: str) -> "FsNode":
 
 
 def held(export: Export, fd: int, kind: "type[FsNode] | None" = None) -> "FsNode":
-    """Return the node of the file that a new descriptor is for, which is the node's from then on."""
+    """Return the node of the file that a new descriptor is for; the node owns the descriptor from then on."""
     try:
         stat = os.stat(fd)
         node = (kind or FsNode)(export, export.path(stat.st_dev, stat.st_ino), stat.st_mode)
@@ -109,7 +109,7 @@ class FsNode(Held):
         return held(self.export, new, self.__class__)
 
     async def _across(self, raw: bytes, who: Principal) -> "FsNode":
-        """Walk onto a mount point: whether what is mounted there answers is not known, so a thread asks."""
+        """Walk onto a mount point, in a thread: nobody knows whether what is mounted there answers."""
         export, at = self.export, Path(os.dup(self.at()))
         return await export.later(kernel.glance(at.fd, raw).device, lambda: cross(export, at.fd, raw, who))
 
@@ -117,7 +117,7 @@ class FsNode(Held):
         return self._entries(Path(self._open_directory(who)))
 
     def _entries(self, directory: Path) -> Iterator[tuple[str, Node]]:
-        """Give names and nodes as they are read, so that the caller may pause."""
+        """Give names and nodes as they are read, so the caller may pause."""
         export, fd = self.export, directory.fd
         device = os.stat(fd).st_dev
         with os.scandir(fd) as entries:
@@ -140,7 +140,7 @@ class FsNode(Held):
     # open files
 
     def _open_directory(self, who: Principal) -> int:
-        """Open this directory as a user. It is opened by itself and not by `.` in it: reading it takes no right to search it."""
+        """Open this directory as a user. It opens the directory itself and not `.` in it: reading it needs no right to search it."""
         export, at = self.export, self.at()
         with export.acting(who, at):
             fd = export.reopen(at, os.O_RDONLY | os.O_DIRECTORY)
@@ -161,7 +161,8 @@ class FsNode(Held):
                 raise NineError(errno.EPERM, "the file is append-only")
             flags = flags & ~os.O_TRUNC | os.O_APPEND  # open(5): the open succeeds, and nothing is truncated
         with export.acting(how.who, at):
-            if how.execute:  # Linux has no such opening but in execve(2): who may execute and not read gets no contents
+            # Linux has such an opening only in execve(2): a user who may execute and not read gets no contents
+            if how.execute:
                 kernel.require_executable(export.proc, str(at).encode())
             fd = export.reopen(at, flags)
         if export.readonly:
@@ -169,7 +170,7 @@ class FsNode(Held):
         return self.files(self, fd, how, self._known)
 
     def create(self, name: str, perm: int, how: Open) -> Maybe[tuple["Node", Handle]]:
-        """Make a file and open it; what is there already is opened by 9P2000.L without O_EXCL, and else EEXIST."""
+        """Make a file and open it. 9P2000.L without O_EXCL opens an existing file; otherwise that is EEXIST."""
         raw = entry_name(name)
         flags = flags_of(how) | os.O_CREAT | os.O_EXCL
         try:
@@ -186,7 +187,7 @@ class FsNode(Held):
             raise
 
     def _reuse(self, found: Maybe["FsNode"], how: Open) -> Maybe[tuple["Node", Handle]]:
-        """Open what was to be made and is there."""
+        """Open a file that was to be made and exists."""
         if not isinstance(found, FsNode):
             return self._reuse_later(found, how)
         if found.qtype == QTDIR:
@@ -198,7 +199,7 @@ class FsNode(Held):
         return await settle(self._reuse(await found, how))
 
     def _make(self, make: Callable[[int], T], who: Principal) -> T:
-        """Call a function that makes a file in this directory, as a user, with the mode as it was asked for: the client has applied its umask."""
+        """Call a function that makes a file in this directory, as a user, with the requested mode: the client has applied its umask."""
         at = self.at()
         with self.export.changing(who, at):
             before = os.umask(0)

@@ -1,11 +1,10 @@
 """Files of a file system that may not answer: of another machine (NFS), or of a program (FUSE).
 
-A system call on such a file can wait for ever, so each is made in a thread. The threads are counted by file system: a dead one stops those
-who use it, after THREADS of them, and nobody else. A client that gives up, or hangs up, is let go at once; its call goes on without it, and what
-that still opens is closed. Which files these are is found out where one walks onto a mount point; all other files are of the file system of their
-directory.
+A system call on such a file can wait for ever, so a thread makes each. Each file system has its own count of threads: a dead one stops those who
+use it, after THREADS of them, and nobody else. A client that gives up, or hangs up, is let go at once; its call goes on without it, and what that
+still opens is closed. A walk onto a mount point finds out which files these are; all other files are on the file system of their directory.
 
-File systems on disks and in memory of this machine are asked at once (nodes.py). An overlay is one of them, whatever it lies on.
+File systems on disks and in memory of this machine are asked at once (nodes.py). An overlay is one of them, whatever lies under it.
 """
 
 import errno
@@ -28,8 +27,8 @@ from mk9p.tree import Buffer, Change, Handle, Lock, Maybe, Node, Open, Stat, Sta
 
 T = TypeVar("T")
 
-# f_type of what is here: ext, xfs, btrfs, f2fs, tmpfs, ramfs, overlay, squashfs, erofs, iso9660;
-# udf, fat, exfat, ntfs3, zfs, bcachefs, jfs, nilfs, hfs+
+# f_type of file systems of this machine: ext, xfs, btrfs, f2fs, tmpfs, ramfs, overlay, squashfs, erofs, iso9660; udf, fat, exfat, ntfs3, zfs,
+# bcachefs, jfs, nilfs, hfs+
 _PROMPT: Final = frozenset(
     (
         *(0xEF53, 0x58465342, 0x9123683E, 0xF2F52010, *kernel.MEMORY, 0x794C7630, 0x73717368, 0xE0F5E1E2, 0x9660),
@@ -39,7 +38,7 @@ _PROMPT: Final = frozenset(
 
 
 async def root(export: Export, path: str) -> FsNode:
-    """Return the node of the directory to be exported, as `nodes.root` does; whatever it lies on, only who asks waits for it."""
+    """Return the node of the exported directory, as `nodes.root` does; whatever it is on, only those who ask wait for it."""
     export.arrive = _arrived
 
     def find() -> FsNode:
@@ -52,7 +51,7 @@ async def root(export: Export, path: str) -> FsNode:
 
 
 def _arrived(export: Export, fd: int) -> FsNode:
-    """Return the node of the file that a new descriptor is for, of whatever file system it is."""
+    """Return the node of the file that a new descriptor is for, on any file system."""
     try:
         prompt = kernel.filesystem(fd) in _PROMPT
     except BaseException:
@@ -62,7 +61,7 @@ def _arrived(export: Export, fd: int) -> FsNode:
 
 
 class _Slow(Handle):
-    """An open file that is asked in threads: it is closed when it is no longer wanted and none of them is at it any more."""
+    """An open file that threads ask: it is closed when nobody wants it any more and no thread uses it."""
 
     _fd: int
     _device: int
@@ -96,7 +95,7 @@ class _Slow(Handle):
                 os.close(self._fd)
 
     async def _end(self) -> None:
-        """End the use, which a file system may take as the time to write: whoever waits for that is told of no error (close(2))."""
+        """End the use; a file system may write only then. A caller that waits for that gets no error (close(2))."""
         with self._lock:
             self._closed = True
             idle = not self._users
@@ -187,7 +186,7 @@ class SlowNode(FsNode):
         return self._later(super().change, change, who)
 
     async def walk(self, name: str, who: Principal) -> FsNode:
-        """Walk as FsNode does. Descriptors are given back here and not in a thread: others may be about to use them."""
+        """Walk as FsNode does. It gives descriptors back here and not in a thread: others may be about to use them."""
         raw, export, grips = entry_name(name), self.export, self.export.grips
         if grips.full:
             grips.shrink()
@@ -210,7 +209,7 @@ class SlowNode(FsNode):
     def _listed(self, who: Principal) -> Iterable[tuple[str, Node]]:
         found = super().entries(who)
         assert isinstance(found, Iterable)
-        return list(found)  # it is read as it is gone through, and that is for the thread
+        return list(found)  # it is read while the list is made, and a thread must do that
 
     def xattr(self, name: str, who: Principal) -> Maybe[bytes]:
         return self._later(super().xattr, name, who)
@@ -267,12 +266,12 @@ _threads = threading.local()
 
 
 def _as_one_of_its_own(export: Export, call: Callable[[], T]) -> tuple[T]:
-    """Call in a thread that has a file mode mask of its own: while one makes a file, those of all others stay as they are.
+    """Call in a thread that has a file mode mask of its own: while it makes a file, the masks of all others stay as they are.
 
-    A function in a thread of trio may not return what is to be awaited, so it comes in a tuple.
+    A function in a thread of trio may not return an awaitable, so that comes in a tuple.
     """
     if not getattr(_threads, "own", False):
         kernel.unshare_files()
-        os.umask(export.umask)  # what it had may be another's, who is making a file
+        os.umask(export.umask)  # its old mask may belong to another thread, which is making a file
         _threads.own = True
     return (call(),)
