@@ -69,6 +69,11 @@ bench-fuse: setup
 	@sh .ci/packages sshfs openssh-sftp-server
 	@$(BIN)/python -m tests.bench.fuse
 
+# all benches, and what has become slower than what tests/bench/figures.json and docs/performance.md publish
+slower: setup
+	@sh .ci/packages diod gcc libc6-dev sshfs openssh-sftp-server
+	@$(BIN)/python -m tests.bench.figures
+
 # floods, and how long an honest client waits beside each
 floods: setup
 	@$(BIN)/python -m tests.bench.floods

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import attrs
 
+from tests.bench.figures import note
 from tests.bench.rivals import Rival, all_of_them, compiled
 
 
@@ -145,6 +146,7 @@ def measure(rounds: int, seconds: float, cpu: int, only: str) -> int:
             best = {name: upper_quartile(values) for name, values in rates.items()}
             for (one, other), gate in load.gates.items():
                 ratio = best[one] / best[other]
+                note(f"{load.name}, {one} / {other}", ratio)
                 verdict = "" if not gate else "ok" if ratio >= gate else "MISSED"
                 missed += verdict == "MISSED"
                 unit = "MB/s" if load.bytes else "/s"
@@ -155,6 +157,7 @@ def measure(rounds: int, seconds: float, cpu: int, only: str) -> int:
                 )
             for (one, other), most in load.later.items():
                 more = 1e6 / best[one] - 1e6 / best[other]
+                note(f"{load.name}, {one} after {other}", more, "us", lower=True)
                 verdict = "" if not most else "ok" if more <= most else "MISSED"
                 missed += verdict == "MISSED"
                 print(
@@ -192,6 +195,7 @@ def measure_client(server: Rival, rounds: int, seconds: float, cpu: int) -> int:
     for name, (unit, _, _, gate) in CLIENT.items():
         best, other = upper_quartile(ours[name]), upper_quartile(theirs[name])
         verdict = "ok" if best / other >= gate else "MISSED"
+        note(f"client: {name}", best / other)
         missed += verdict == "MISSED"
         print(
             f"{f'client: {name}':26} {'mk9p':10}{best:>9.0f} {unit:4} {'p9load':7}{other:>9.0f} {unit:4} ratio {best / other:5.2f}"

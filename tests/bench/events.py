@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from tests.bench.figures import note
 from tests.bench.rivals import compiled
 from tests.bench.thousand import first, program
 
@@ -59,6 +60,7 @@ def main() -> int:
             for way, row in measure(readers, chosen.e).items():
                 best[way] = min(best.get(way, row), row, key=lambda row: row[2])
         for way, row in best.items():
+            note(f"event, last of {readers}, {way}", row[2], "us", lower=True)
             gate = GATES.get((way, readers), 0.0)
             if readers == 1 and way == "composed":
                 gate = best["direct"][2] + MORE

@@ -27,6 +27,7 @@ from mk9p.dial import listen
 from mk9p.server import Server
 from mk9p.tree import Dir, Node, Text
 from mk9p.wire import messages as m
+from tests.bench.figures import note
 from tests.bench.floods import Line
 
 CPUS: Final = 4  # and a status: 5 entries
@@ -101,6 +102,7 @@ class Table:
 
     def put(self, kernels: int, name: str, value: float, unit: str) -> None:
         self.rows.setdefault(name, Row(name, unit)).found[kernels] = value
+        note(f"{kernels} kernels, {name}", value, unit, lower=True)
 
     def print(self, columns: list[int]) -> None:
         print(f"{'kernels':36}" + "".join(f"{n:>12}" for n in columns))
