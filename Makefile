@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 PINNED := $(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--no-annotate --custom-compile-command 'make requirements' pyproject.toml
 
-.PHONY: setup demo test soak check coverage format lint types bench bench-fuse floods requirements dist clean
+.PHONY: setup demo test soak check coverage format lint types bench bench-fuse slower floods requirements dist clean
 .DEFAULT_GOAL := check
 
 setup: .venv/.ready

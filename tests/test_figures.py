@@ -26,7 +26,8 @@ def test_figures_are_noted_by_a_run_and_published(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(figures, "FILE", tmp_path / "figures.json")
     script = tmp_path / "script.py"
     script.write_text("from tests.bench.figures import note\nnote('one', 1.5)\nnote('two', 20, 'us', lower=True)\n")
-    monkeypatch.setattr(figures, "BENCHES", {"it": ("runpy", str(script))})
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path.cwd()}")
+    monkeypatch.setattr(figures, "BENCHES", {"it": ("script",)})
     found = figures.run(["it"])
     assert found == {"one": Figure("one", 1.5), "two": Figure("two", 20, "us", True)}
     figures.publish(found)
