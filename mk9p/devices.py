@@ -65,7 +65,8 @@ class Present:
 
 
 class Slow:
-    """A few threads for what the kernel may be slow with (a chip on a slow bus, a battery): a dead device must not take all threads of the server."""
+    """A few threads for calls that may be slow in the kernel (a chip on a slow bus, a battery): a dead device must not take all threads of the
+    server."""
 
     def __init__(self, threads: int = 8) -> None:
         self.threads = trio.CapacityLimiter(threads)
@@ -81,7 +82,7 @@ class Slow:
         status: Callable[[], str],
         **more: Node,
     ) -> Dir:
-        """Return the directory of a device: `ctl`, `status`, and what else it has."""
+        """Return the directory of a device: `ctl`, `status`, and its other files."""
         slow = {word: self(function) for word, function in words.items()}
         return Dir({"ctl": Ctl(slow, self(settings)), "status": Text(self(status)), **more})
 
@@ -151,7 +152,7 @@ def release(name: str, place: str) -> None:
 class Bus:
     """The devices of one bus of the kernel whose /sys is below `root`: `kind` is the bus's name there, and names of devices match `named`.
 
-    `words` says more of a device that came. `events` has what comes and goes, and which driver is bound.
+    `words` says more of a device that came. `events` reports what comes and goes, and which driver is bound.
     """
 
     root: str
@@ -174,15 +175,15 @@ class Bus:
         return f"{self.place}/devices/{name}"
 
     def names(self) -> list[str]:
-        """Return the devices that there are, in order."""
+        """Return the existing devices, in order."""
         return sorted(filter(self.named.fullmatch, names(f"{self.place}/devices")))
 
     def key(self, name: str) -> object:
-        """Return what tells a device from an earlier one of its name; None if there is none."""
+        """Return what distinguishes a device from an earlier one of its name; None if there is none."""
         return identity(self.base(name)) if self.named.fullmatch(name) else None
 
     def driver(self, name: str) -> str:
-        """Return the directory of a driver; raises ENOENT with the drivers that there are."""
+        """Return the directory of a driver; raises ENOENT with the drivers that exist."""
         place = f"{self.place}/drivers/{name}"
         if "/" in name or name in (".", "..") or not os.path.isdir(place):
             there_are = " ".join(sorted(names(f"{self.place}/drivers")))
@@ -206,6 +207,6 @@ class Bus:
 
 
 def bound(base: str) -> str:
-    """Return the ctl line by which the device at `base` has the driver that it has."""
+    """Return the ctl line that gives the device at `base` its present driver."""
     driver = link(f"{base}/driver")
     return "unbind\n" if driver == "-" else join(["bind", driver]) + "\n"

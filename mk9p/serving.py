@@ -172,7 +172,7 @@ class From:
         self.address, self.transport, self.loopback = inner.address, inner.transport, inner.loopback
 
     def lets_in(self, host: str, port: int) -> bool:
-        """Tell whether who comes from there may stay."""
+        """Tell whether a peer from this address is admitted."""
         return host == self.host
 
     async def accept(self) -> Link:
@@ -201,7 +201,7 @@ class OnlyRoot(From):
     """A listener of a network that admits only root of a machine: a peer whose port not everybody can have (ip(7))."""
 
     def lets_in(self, host: str, port: int) -> bool:
-        """Tell whether who comes from there may stay."""
+        """Tell whether a peer from this address is admitted."""
         return port < RESERVED
 
 

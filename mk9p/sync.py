@@ -1,7 +1,7 @@
-"""The synchronous client, in the words of the other: `with mk9p.sync.connect("tcp!host!564") as ns: print(ns.read("k/k1/cpu/status"))`.
+"""The synchronous client, with the same methods as the other: `with mk9p.sync.connect("tcp!host!564") as ns: print(ns.read("k/k1/cpu/status"))`.
 
-What it says to a server, what it believes and how it ends is `mk9p.client`'s own; it needs no trio, and works in threads, notebooks, and beside any
-event loop, which it holds up. A connection and its files are for one thread at a time. Where an error is about a file, it says which: `.filename`.
+`mk9p.client` decides what it sends to a server, what it believes and how it ends. It needs no trio, and works in threads, notebooks, and beside
+any event loop, which it blocks. Only one thread at a time may use a connection and its files. An error about a file names it: `.filename`.
 """
 
 from collections.abc import Awaitable, Iterator
@@ -42,7 +42,7 @@ def connect(
 
 @contextmanager
 def _about(path: str | None, other: str | None = None) -> Iterator[None]:
-    """Say of an error which path it is about."""
+    """Name in an error the path that it is about."""
     try:
         yield
     except NineError as error:
@@ -75,7 +75,7 @@ class Client:
         return self._connection.gone is not None
 
     def run(self, work: Awaitable[T]) -> T:
-        """Do what a coroutine says that uses `inner`, the client in coroutines, and waits for nothing else; return what it returns."""
+        """Run a coroutine that uses `inner`, the client in coroutines, and waits for nothing else; return what it returns."""
         return self._connection.run(work)
 
     def _do(self, path: str | None, work: Awaitable[T]) -> T:
@@ -87,28 +87,28 @@ class Client:
     def open(self, path: str, mode: str = "r", *, perm: int | None = None) -> "File":
         """Open a file: `r`, `w`, `a`, `x`, each also with `+`, as Python's own, but always for bytes.
 
-        `w` and `a` make a file that is not there, with permission bits `perm`, else 0666 without this process's umask; a directory that makes none
-        raises ENOENT then. Raises NineError; ValueError for another mode.
+        `w` and `a` make a file that does not exist, with permission bits `perm`, by default 0666 without this process's umask; if the directory
+        makes no files, they raise ENOENT. Raises NineError; ValueError for another mode.
         """
         return File(self._connection, self._do(path, self.inner.open(path, mode, perm=perm)))
 
     def create(self, path: str, perm: int | None = None, *, read: bool = False) -> "File":
-        """Make a file and open it for writing, and reading if `read`. Raises EEXIST if it is there.
+        """Make a file and open it for writing, and for reading if `read`. Raises EEXIST if it exists.
 
-        Its permission bits are `perm`, else 0666 without this process's umask.
+        Its permission bits are `perm`, by default 0666 without this process's umask.
         """
         return File(self._connection, self._do(path, self.inner.create(path, perm, read=read)))
 
     def read_bytes(self, path: str) -> bytes:
-        """Return what a file holds, or what a stream has to say first."""
+        """Return the content of a file, or what a stream has to say first."""
         return self._do(path, self.inner.read_bytes(path))
 
     def read(self, path: str) -> str:
-        """Return what a file holds as text."""
+        """Return the content of a file as text."""
         return self._do(path, self.inner.read(path))
 
     def write(self, path: str, data: str | Buffer) -> None:
-        """Write to a file as `echo > path` does: it is truncated first, made if it is not there, and takes all of `data`.
+        """Write to a file as `echo > path` does: truncate it first, make it if it does not exist, and write all of `data`.
 
         Raises NineError, with the words of a ctl's refusal.
         """
@@ -129,14 +129,14 @@ class Client:
         return self._do(path, self.inner.stat(path))
 
     def listdir(self, path: str = "") -> list[Stat]:
-        """Return the status of everything in a directory, in its order; what vanishes meanwhile is left out.
+        """Return the status of everything in a directory, in its order; leave out what vanishes meanwhile.
 
-        Of an entry that the server will not stat, only name, qid and the kind in `mode` are there.
+        An entry whose status the server refuses has only name, qid and the kind in `mode`.
         """
         return self._do(path, self.inner.listdir(path))
 
     def mkdir(self, path: str, perm: int | None = None) -> None:
-        """Make a directory with permission bits `perm`, else 0777 without this process's umask."""
+        """Make a directory with permission bits `perm`, by default 0777 without this process's umask."""
         self._do(path, self.inner.mkdir(path, perm))
 
     def remove(self, path: str) -> None:
@@ -144,7 +144,7 @@ class Client:
         self._do(path, self.inner.remove(path))
 
     def rename(self, old: str, new: str) -> None:
-        """Give a file another path. Raises EXDEV where 9P2000 cannot, which is out of its directory."""
+        """Give a file another path. Raises EXDEV where 9P2000 cannot do that: out of its directory."""
         with _about(old, new):
             self._connection.run(self.inner.rename(old, new))
 
@@ -165,7 +165,7 @@ class File:
         self.close()
 
     def close(self) -> None:
-        """Clunk the file. Waits 5 s at most for the server to have done it. A second call does nothing."""
+        """Clunk the file. Waits at most 5 s for the server to do it. A second call does nothing."""
         self._connection.run(self.inner.aclose())
 
     def _do(self, work: Awaitable[T]) -> T:
@@ -174,12 +174,12 @@ class File:
 
     @property
     def name(self) -> str:
-        """The path that it was opened by."""
+        """The path that opened it."""
         return self.inner.name
 
     @property
     def qid(self) -> Qid:
-        """What the server said at opening."""
+        """The qid that the server gave at opening."""
         return self.inner.qid
 
     @property
@@ -189,7 +189,7 @@ class File:
 
     @property
     def position(self) -> int:
-        """Where the next `read` or `write` begins; may be set."""
+        """Where the next `read` or `write` begins; a caller may set it."""
         return self.inner.position
 
     @position.setter
@@ -205,15 +205,15 @@ class File:
         self._do(self.inner.truncate(length))
 
     def sync(self, *, data: bool = False) -> None:
-        """Put what was written where it survives (fsync(2)), of `data` only the contents (fdatasync(2))."""
+        """Put what was written where it survives (fsync(2)); with `data` only the contents (fdatasync(2))."""
         self._do(self.inner.sync(data=data))
 
     def pread(self, n: int, offset: int) -> bytes:
-        """Return at most `n` bytes at `offset`; fewer only at the end of a stored file, or whatever a made-up one has at once; empty at its end."""
+        """Return at most `n` bytes at `offset`; fewer only at the end of a stored file, or what a synthetic file has at once; empty at its end."""
         return self._do(self.inner.pread(n, offset))
 
     def read(self, n: int = -1) -> bytes:
-        """Return at most `n` bytes where the last read or write ended, as `pread`; without `n`, all up to an empty read."""
+        """Return at most `n` bytes where the last read or write ended, as `pread`; without `n`, everything up to an empty read."""
         return self._do(self.inner.read(n))
 
     def __iter__(self) -> "Lines[bytes]":
@@ -239,7 +239,7 @@ class Lines(Generic[T]):
         return self
 
     def __next__(self) -> T:
-        """Return the next line. Raises as `File.read`, and EMSGSIZE for what is no line."""
+        """Return the next line. Raises as `File.read`, and EMSGSIZE for something that is no line."""
         try:
             with _about(self._name):
                 return self._connection.run(anext(self._inner))

@@ -1,4 +1,4 @@
-"""Terminals: their attributes, as termios(3) has them, and who uses one. What fails is an OSError, which termios.error is not."""
+"""Terminals: their attributes, as in termios(3), and who uses one. A failure is an OSError, which termios.error is not."""
 
 import os
 import termios
@@ -24,7 +24,7 @@ _WORDS: Final = termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | 
 
 
 def attributes(fd: int, new: list[Any] | None = None) -> list[Any]:
-    """Return a terminal's attributes, having set `new` ones. Nothing waits for the other end to read (TCSANOW)."""
+    """Return a terminal's attributes, after setting `new` ones. It does not wait for the other end to read (TCSANOW)."""
     try:
         if new is not None:
             termios.tcsetattr(fd, termios.TCSANOW, new)
@@ -34,7 +34,7 @@ def attributes(fd: int, new: list[Any] | None = None) -> list[Any]:
 
 
 def raw(now: list[Any]) -> list[Any]:
-    """Return attributes by which a terminal is a line of bytes (cfmakeraw(3)) without flow control; speed and size of characters are as they were."""
+    """Return attributes that make a terminal a line of bytes (cfmakeraw(3)) without flow control; speed and size of characters do not change."""
     new = [*now[:CC], list(now[CC])]
     new[IFLAG] &= ~(_BYTES | FLOW)
     new[OFLAG] &= ~termios.OPOST

@@ -120,10 +120,10 @@ class Dir(Node):
 
 
 class Owned(Dir):
-    """A directory that somebody made and owns: chmod and chown say who may use it, and its files go with it."""
+    """A directory that somebody made and owns: chmod and chown set who may use it, and the owner of its files follows."""
 
     def used(self, perm: int) -> None:
-        """Take new permission bits: those of the files that it is used by follow from them."""
+        """Take new permission bits; those of the files by which clients use the directory follow from them."""
 
     def change(self, change: Change, who: Principal) -> None:
         """Take another mode or owner. Raises EISDIR for a length."""

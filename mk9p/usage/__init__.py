@@ -1,4 +1,4 @@
-"""What each command takes, apart from what it does: its help, and what is wrong with its words, are told without importing anything of it."""
+"""What each command takes, separate from what it does: its help, and errors in its words, need no import of the command itself."""
 
 import argparse
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ _HOMES: Final = {
 
 
 def parsed(arguments: Sequence[str]) -> argparse.Namespace:
-    """Return what the words of a command say, of which the first is its name. Raises SystemExit, after printing, for --help and for wrong use."""
+    """Return what the words of a command say; the first is its name. Raises SystemExit, after printing, for --help and for wrong use."""
     return _parsed(tuple(arguments))
 
 
-@lru_cache(maxsize=1)  # asked for twice: before the command's module is imported, and by it
+@lru_cache(maxsize=1)  # called twice: before the command's module is imported, and by it
 def _parsed(arguments: tuple[str, ...]) -> argparse.Namespace:
     name = arguments[0]
     module = import_module(f"{__name__}.{next(home for home, names in _HOMES.items() if name in names)}")

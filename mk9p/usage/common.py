@@ -1,4 +1,4 @@
-"""What parsers are made of, and the numbers in their help."""
+"""The parts of parsers, and the numbers in their help."""
 
 import argparse
 from collections.abc import Callable
@@ -8,14 +8,14 @@ Parser = argparse.ArgumentParser
 Parsers = dict[str, Callable[[str], Parser]]
 """By the name of a command."""
 Checks = dict[str, Callable[[argparse.Namespace], str]]
-"""What is wrong that a parser cannot tell; "" for nothing."""
+"""An error that a parser cannot find; "" for none."""
 
 NAMESPACE: Final = "unix!/run/mk9p/ns"
 SERVED: Final = "unix!/run/mk9p/serve"
 TRACED: Final = "unix!/run/mk9p/trace"
 PROXY: Final = "127.0.0.1:1080"
 
-# What modules of the commands have too, which are not to be imported here; a test holds them against each other.
+# Modules of the commands have these too, and must not be imported here; a test compares the two.
 PATIENCE: Final = 2.0
 CACHES: Final = ("none", "readahead", "mmap", "loose", "fscache")
 MSIZE: Final = 1 << 20

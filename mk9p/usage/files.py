@@ -74,7 +74,7 @@ def _tail(name: str) -> Parser:
 
 
 def _count(text: str) -> int:
-    """Read a number of lines; raises ValueError, which is wrong use, for what is none."""
+    """Read a number of lines; raises ValueError, which is wrong use, for anything else."""
     value = int(text)
     if value < 0:
         raise ValueError(text)

@@ -1,4 +1,4 @@
-"""The commands on kernels, and on the lab of some."""
+"""The commands on kernels, and on a lab of several."""
 
 import argparse
 from typing import Final
@@ -111,7 +111,10 @@ def _up(name: str) -> Parser:
         "--print", action="store_true", help="print the lab that starts without FILE, and start nothing"
     )
     parser.add_argument(
-        "file", metavar="FILE", nargs="?", help="a lab in TOML; none: two kernels, k1 by QEMU and k2 by user-mode Linux"
+        "file",
+        metavar="FILE",
+        nargs="?",
+        help="a lab in TOML; by default two kernels, k1 in QEMU and k2 in user-mode Linux",
     )
     return parser
 

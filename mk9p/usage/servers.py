@@ -1,4 +1,4 @@
-"""The daemons, mounts of them, and what tells about them."""
+"""The daemons, mounts of them, and the commands that show something of them."""
 
 import argparse
 import sys
@@ -133,7 +133,7 @@ def _doctor(name: str) -> Parser:
 
 
 class _Brief(Parser):
-    """Tells wrong use by the usage alone, which says enough."""
+    """Reports wrong use by the usage alone, which says enough."""
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)

@@ -27,7 +27,7 @@ async def settled(waits: Awaitable[Handle], undo: Callable[[], None]) -> Handle:
 
 
 class Conversing(Protocol):
-    """What a conversation tells of itself, and the opener of its next call."""
+    """What a conversation shows of itself, and the opener of its next call."""
 
     def settings(self) -> str: ...
     def local(self) -> str: ...

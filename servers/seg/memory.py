@@ -17,7 +17,7 @@ from mk9p.errors import NineError
 from mk9p.ktext import split_lines, split_words, trim, whole
 from mk9p.tree import Buffer
 
-# the last: or who has it could forbid us to write
+# the last seal: otherwise a program that has the descriptor could forbid this server to write
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 _WANTED: Final = {  # of the kernel, for what it says when it has no huge pages
     errno.ENOMEM: "not enough huge pages are free",
