@@ -1,4 +1,5 @@
-"""The client: a server's files by path (`connect`, `Client`, `File`), and below it connections, fids and requests for who builds on them."""
+"""The client: a server's files by path (`connect`, `Client`, `File`), and below it connections, fids and requests for programs that use these
+directly."""
 
 from typing import TYPE_CHECKING, Final
 

@@ -1,8 +1,9 @@
-"""How a conversation begins: a dialect and an msize are agreed on (version(5)), a user attaches (attach(5)).
+"""How a conversation begins: client and server agree on a dialect and an msize (version(5)), and a user attaches (attach(5)).
 
-The richest dialect is asked for first. A server answers with the same or a poorer one, as version(5) says; one that answers `unknown`, or an error as
-some do, is asked again for the next poorer. On a lossy link (a serial line) Tversion is repeated until it is answered, since it may be lost, or come
-in the middle of what is left of an earlier conversation; whatever comes before its answer is skipped.
+The client first asks for the richest dialect. A server answers with the same or a poorer one, as version(5) says. If it answers `unknown`, or an
+error as some do, the client asks for the next poorer dialect. On a lossy link (a serial line) the client repeats Tversion until there is an
+answer, because it may be lost, or come in the middle of what is left of an earlier conversation; the client skips whatever comes before its
+answer.
 """
 
 import errno
@@ -19,19 +20,19 @@ from mk9p.wire import messages as m
 
 MSIZE: Final = (
     1 << 20
-) + IOHDRSZ  # v9fs's own most over sockets, and the header: so that 1 MiB of data goes in one message
-LEAST: Final = 256  # an msize below that cannot even hold a stat
+) + IOHDRSZ  # the most of v9fs over sockets, and the header: so 1 MiB of data goes in one message
+LEAST: Final = 256  # a smaller msize cannot even hold a stat
 REPEAT: Final = 0.5  # seconds, on a lossy link: several round trips at 9600 baud
 DEADLINE: Final = 10.0  # seconds to dial and agree
-_SHOWN: Final = 32  # characters of a version that nobody knows
-FIRST: Final = 8192  # no Rversion is longer, and nothing else is expected
+_SHOWN: Final = 32  # characters to show of an unknown version
+FIRST: Final = 8192  # no Rversion is longer, and the client expects nothing else
 
 Answer: TypeAlias = tuple[int, str] | None
-"""The msize and version of an Rversion; None: it was an error."""
+"""The msize and version of an Rversion; None for an error."""
 
 
 def wanted(address: str, version: str, msize: int) -> Dialect:
-    """Return the dialect of a version's name; raises EINVAL for what cannot be asked for."""
+    """Return the dialect of a version's name; raises EINVAL for a version that cannot be asked for."""
     dialect = Dialect.of(version)
     if dialect is None or msize < LEAST:
         raise NineError(
@@ -42,7 +43,7 @@ def wanted(address: str, version: str, msize: int) -> Dialect:
 
 
 def agreement(address: str, dialect: Dialect, msize: int) -> Generator[Dialect, Answer, tuple[Dialect, int]]:
-    """Yield the dialects to ask for, take their answers, and return the dialect and msize that were agreed on. Raises EPROTO if there are none."""
+    """Yield the dialects to ask for, take their answers, and return the agreed dialect and msize. Raises EPROTO if there are none."""
     for asked in reversed(Dialect):
         if asked > dialect:
             continue
@@ -67,7 +68,7 @@ def tversion(dialect: Dialect, msize: int) -> bytes:
 
 
 def answer_in(frames: FrameBuffer) -> tuple[Answer] | None:
-    """Return the answer that was received, if it is there as a whole."""
+    """Return the received answer, if it is there as a whole."""
     span = frames.next()
     if span is None:
         return None
@@ -83,7 +84,7 @@ def answer_in(frames: FrameBuffer) -> tuple[Answer] | None:
 
 @contextmanager
 def agreeing(address: str) -> Iterator[None]:
-    """Name the address in all that goes wrong."""
+    """Name the address in every error."""
     try:
         yield
     except ProtocolError as error:
@@ -95,7 +96,7 @@ def agreeing(address: str) -> Iterator[None]:
 
 
 def received(frames: FrameBuffer, count: int, peer: str) -> None:
-    """Take bytes that were received; raises ECONNRESET for none, which is the end."""
+    """Take received bytes; raises ECONNRESET for none, which is the end."""
     if not count:
         raise NineError(errno.ECONNRESET, f"{peer}: the other side closed the connection before it agreed on a version")
     frames.received(count)
@@ -106,7 +107,7 @@ async def attach(
 ) -> tuple[int, Qid]:
     """Attach a user and return the fid and the qid of the root; without names it is the user that this process runs as.
 
-    Raises NineError: what the server said (ENOENT for an `aname` that is not there, EACCES …). Cancelled, nothing stays attached.
+    Raises NineError: what the server said (ENOENT for an `aname` that does not exist, EACCES …). If cancelled, nothing stays attached.
     """
     if uname is None:
         n_uname = os.geteuid() if n_uname is None else n_uname

@@ -1,4 +1,4 @@
-"""What changes files and directories: names are made, taken away and moved, and the status is set. Else as requests.py."""
+"""Changes of files and directories: names are made, removed and moved, and the status is set. Otherwise as requests.py."""
 
 import errno
 import os
@@ -37,7 +37,7 @@ from mk9p.wire import (
 from mk9p.wire import messages as m
 
 _NS: Final = 1_000_000_000
-_REFUSED: Final = (errno.EOPNOTSUPP, errno.ENOSYS)  # what says that a server has no such message
+_REFUSED: Final = (errno.EOPNOTSUPP, errno.ENOSYS)  # these say that a server has no such message
 _SPECIAL: Final = {
     st.S_IFBLK: DMDEVICE,
     st.S_IFCHR: DMDEVICE,
@@ -85,7 +85,7 @@ async def link(c: Conversation, dfid: int, fid: int, name: str) -> None:
 
 
 async def mknod(c: Conversation, fid: int, name: str, mode: int, rdev: int, *, gid: int = 0) -> Qid:
-    """Make a file of any kind, as mknod(2); 9P2000 has plain ones alone: EPERM for others."""
+    """Make a file of any kind, as mknod(2); 9P2000 has only plain ones: EPERM for others."""
     if c.dialect is Dialect.L:
         (qid,) = await c.rpc(m.Tmknod, fid, name, mode, os.major(rdev), os.minor(rdev), gid)
         return qid  # type: ignore[no-any-return]
@@ -98,7 +98,8 @@ async def mknod(c: Conversation, fid: int, name: str, mode: int, rdev: int, *, g
 
 
 async def remove(c: Conversation, dfid: int, name: str, *, directory: bool | None = None) -> None:
-    """Remove a name from the directory that a fid stands for; `directory` says what it must be: raises ENOTDIR or EISDIR if it is not."""
+    """Remove a name from the directory that a fid stands for. `directory` says whether it must be one: raises ENOTDIR or EISDIR if it is not as it
+    must be."""
     if c.dialect is Dialect.L and directory is not None:
         try:
             await c.rpc(m.Tunlinkat, dfid, name, AT_REMOVEDIR if directory else 0)
@@ -116,7 +117,8 @@ async def remove(c: Conversation, dfid: int, name: str, *, directory: bool | Non
 
 
 async def rename(c: Conversation, dfid: int, name: str, to: int, newname: str, *, same: bool) -> None:
-    """Move a name of one directory to another name of another; `same` says that the two fids stand for one. Raises EXDEV where 9P2000 cannot."""
+    """Move a name of one directory to another name of another; `same` says that the two fids stand for one. Raises EXDEV where 9P2000 cannot do
+    that."""
     if c.dialect is Dialect.L:
         try:
             await c.rpc(m.Trenameat, dfid, name, to, newname)
@@ -138,7 +140,7 @@ async def rename(c: Conversation, dfid: int, name: str, to: int, newname: str, *
 
 
 async def change(c: Conversation, fid: int, wish: Change) -> None:
-    """Change the status of what a fid stands for."""
+    """Change the status of the file that a fid stands for."""
     if c.dialect is not Dialect.L:
         await c.rpc(
             m.Twstat,
@@ -175,13 +177,13 @@ async def change(c: Conversation, fid: int, wish: Change) -> None:
 
 
 def _timespec(ns: int | None) -> tuple[int, int]:
-    """Return a time as 9P2000.L has it: its seconds are signed, in 64 bits."""
+    """Return a time as in 9P2000.L: its seconds are signed, in 64 bits."""
     seconds, rest = divmod(0 if ns is None or ns == NOW else ns, _NS)
     return seconds & 0xFFFF_FFFF_FFFF_FFFF, rest
 
 
 def _seconds(ns: int | None) -> int | None:
-    """Return a time as a stat entry has it; raises EOVERFLOW for one that its unsigned 32 bits cannot say (all ones is no time)."""
+    """Return a time as in a stat entry; raises EOVERFLOW for one that does not fit its unsigned 32 bits (all ones is no time)."""
     if ns is None:
         return None
     seconds = int(time.time()) if ns == NOW else ns // _NS
@@ -191,6 +193,6 @@ def _seconds(ns: int | None) -> int | None:
 
 
 async def _kind(c: Conversation, fid: int) -> int:
-    """Return the bits of a Plan 9 mode that say what the file is: a wstat must repeat them (stat(5))."""
+    """Return the bits of a Plan 9 mode that say the kind of a file: a wstat must repeat them (stat(5))."""
     (wire,) = await c.rpc(m.Tstat, fid)
     return int(wire.mode) & ~0o777 & (-1 if c.dialect is Dialect.P9 else ~_MODES)

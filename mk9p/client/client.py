@@ -1,7 +1,7 @@
 """`Client`: files of a server by their paths.
 
-A path is names between slashes, from the root that was attached; empty names and `.` mean nothing. What is text is UTF-8, and bytes that are not
-come and go as surrogates (PEP 383), so that no file is unreadable.
+A path is names between slashes, from the attached root; empty names and `.` mean nothing. Text is UTF-8. Bytes that are not UTF-8 come and go as
+surrogates (PEP 383), so no file is unreadable.
 """
 
 import errno
@@ -20,7 +20,7 @@ from mk9p.status import Buffer, Stat, umask
 from mk9p.wire import QTDIR, QTSYMLINK, Qid
 
 DEFAULT: Final = "unix!/run/mk9p/ns"
-_ASKED: Final = 16  # files of a listing that are asked about at once
+_ASKED: Final = 16  # files of a listing whose status it asks for at once
 _MODES: Final = ("r", "w", "a", "x", "r+", "w+", "a+", "x+")
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Client:
 
     @property
     def closed(self) -> "trio.Event":
-        """Set when the connection has ended. In trio only."""
+        """Set when the connection has ended. Only in trio."""
         from mk9p.client.connection import Connection
 
         assert isinstance(self.connection, Connection)
@@ -61,8 +61,8 @@ class Client:
     async def open(self, path: str, mode: str = "r", *, perm: int | None = None) -> File:
         """Open a file: `r`, `w`, `a`, `x`, each also with `+`, as Python's own, but always for bytes.
 
-        `w` and `a` make a file that is not there, with permission bits `perm`, else 0666 without this process's umask; a directory that makes none
-        raises ENOENT then. Raises NineError; ValueError for another mode.
+        `w` and `a` make a file that does not exist, with permission bits `perm`, by default 0666 without this process's umask; if the directory
+        makes no files, they raise ENOENT. Raises NineError; ValueError for another mode.
         """
         if mode.replace("b", "") not in _MODES:
             raise ValueError(f"mode {mode!r}: want one of {', '.join(_MODES)}")
@@ -92,9 +92,9 @@ class Client:
         return file
 
     async def create(self, path: str, perm: int | None = None, *, read: bool = False) -> File:
-        """Make a file and open it for writing, and reading if `read`. Raises EEXIST if it is there.
+        """Make a file and open it for writing, and for reading if `read`. Raises EEXIST if it exists.
 
-        Its permission bits are `perm`, else 0666 without this process's umask.
+        Its permission bits are `perm`, by default 0666 without this process's umask.
         """
         return await self._create(split(path), perm, read, False, exclusive=True)
 
@@ -117,18 +117,18 @@ class Client:
             raise
 
     async def read_bytes(self, path: str) -> bytes:
-        """Return what a file holds, or what a stream has to say first."""
+        """Return the content of a file, or what a stream has to say first."""
         async with await self.open(path) as file:
             return await file.read()
 
     async def read(self, path: str) -> str:
-        """Return what a file holds as text."""
+        """Return the content of a file as text."""
         return (await self.read_bytes(path)).decode(errors="surrogateescape")
 
     async def write(self, path: str, data: str | Buffer) -> None:
-        """Write to a file as `echo > path` does: it is truncated first, made if it is not there, and takes all of `data`.
+        """Write to a file as `echo > path` does: truncate it first, make it if it does not exist, and write all of `data`.
 
-        Raises NineError. 9P2000.L sends only an errno: the words of a ctl's refusal are then fetched from the `error` beside it.
+        Raises NineError. 9P2000.L sends only an errno: then the client reads the words of a ctl's refusal from the `error` beside it.
         """
         if isinstance(data, str):
             data = data.encode(errors="surrogateescape")
@@ -141,7 +141,7 @@ class Client:
     def lines(self, path: str) -> Lines[str]:
         """Return the lines of a file as they come, for `async for line in ns.lines("events")`: str, without the newline.
 
-        Several lines in one record and lines over several are taken apart and put together. Cancelling flushes the read and loses nothing.
+        It splits records with several lines and joins lines over several records. Cancelling flushes the read and loses nothing.
         """
         return Lines(lambda: self.open(path), _line)
 
@@ -159,9 +159,9 @@ class Client:
         return await self._at(names, lambda fid: requests.stat(self.connection, fid, names[-1] if names else "/"))
 
     async def listdir(self, path: str = "") -> list[Stat]:
-        """Return the status of everything in a directory, in its order; what vanishes meanwhile is left out.
+        """Return the status of everything in a directory, in its order; leave out what vanishes meanwhile.
 
-        Of an entry that the server will not stat, only name, qid and the kind in `mode` are there.
+        An entry whose status the server refuses has only name, qid and the kind in `mode`.
         """
         c = self.connection
         fid, _ = await requests.walk(c, self.root, split(path))
@@ -195,7 +195,7 @@ class Client:
                     stats[i] = Stat(_KINDS.get(qid.type & (QTDIR | QTSYMLINK), st.S_IFREG), name=name, qid=qid)
 
     async def mkdir(self, path: str, perm: int | None = None) -> None:
-        """Make a directory with permission bits `perm`, else 0777 without this process's umask."""
+        """Make a directory with permission bits `perm`, by default 0777 without this process's umask."""
         *parents, name = split(path) or ("/",)
         bits = 0o777 & ~umask() if perm is None else perm
         await self._at(tuple(parents), lambda fid: changes.mkdir(self.connection, fid, name, bits, gid=os.getegid()))
@@ -206,7 +206,7 @@ class Client:
         await self._at(tuple(parents), lambda fid: changes.remove(self.connection, fid, name))
 
     async def rename(self, old: str, new: str) -> None:
-        """Give a file another path. Raises EXDEV where 9P2000 cannot, which is out of its directory."""
+        """Give a file another path. Raises EXDEV where 9P2000 cannot do that: out of its directory."""
         (*parents, name), (*others, newname) = split(old) or ("/",), split(new) or ("/",)
         same = parents == others
 
@@ -225,7 +225,7 @@ def split(path: str) -> tuple[str, ...]:
 
 
 def address_of(address: str | None) -> str:
-    """Return the dial string to connect to where that is not said: $MK9P, else the namespace of `mk9p up`."""
+    """Return the default dial string: $MK9P, else that of the namespace of `mk9p up`."""
     return address or os.environ.get("MK9P") or DEFAULT
 
 

@@ -1,10 +1,11 @@
 """An open file of a server, and its lines.
 
-A file whose stat has a length is stored: reads of it are split as the connection needs, several of them under way at once. One of length 0 is made
-up, and may be a stream that waits: then what comes first is the answer, and nothing is asked in advance that somebody would have to wait for.
+A file whose stat has a length is stored: the client splits reads of it as the connection needs, and several of them run at once. A file of length
+0 is synthetic, and may be a stream that waits: then the first answer is the result, and the client asks in advance for nothing that somebody would
+have to wait for.
 
-Over 9P2000.L a stream ends each record with one empty read (tree/waiting.py tells why), so an empty read is the end of a file only if nothing came
-since the empty one before. Over the other dialects the first empty read is the end.
+Over 9P2000.L a stream ends each record with one empty read (tree/waiting.py says why), so an empty read is the end of a file only if nothing came
+since the empty read before. Over the other dialects the first empty read is the end.
 """
 
 import errno
@@ -22,10 +23,10 @@ from mk9p.wire import messages as m
 if TYPE_CHECKING:
     from mk9p.client.calls import Call
 
-WINDOW: Final = 8  # reads under way at once: at 1 MiB each, more than any link's bandwidth times delay
-PATIENCE: Final = 5.0  # seconds that closing waits for a server, shielded: a vanished one must not hold its client
+WINDOW: Final = 8  # reads at once: at 1 MiB each, more than any link's bandwidth times delay
+PATIENCE: Final = 5.0  # seconds that closing waits for a server, shielded: a vanished server must not hold its client
 _LINES: Final = 1 << 16
-_LINE: Final = 1 << 20  # bytes without a newline: then it is no text, or somebody means to fill our memory
+_LINE: Final = 1 << 20  # bytes without a newline: then it is no text, or somebody wants to fill our memory
 
 T = TypeVar("T")
 
@@ -33,8 +34,8 @@ T = TypeVar("T")
 class File:
     """An open file: `pread` and `pwrite` at offsets, `read` and `write` where the last one ended, lines by `async for`.
 
-    Use it as `async with await client.open(…) as file`, or call `aclose`. Calls may overlap. Each raises NineError as the server said, and is flushed
-    when cancelled; then nothing was read, but a write may have been done. All data is bytes.
+    Use it as `async with await client.open(…) as file`, or call `aclose`. Calls may overlap. Each raises NineError as the server said, and is
+    flushed when cancelled; then nothing was read, but a write may have happened. All data is bytes.
     """
 
     def __init__(self, connection: Conversation, fid: int, name: str, qid: Qid, iounit: int) -> None:
@@ -49,15 +50,15 @@ class File:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Clunk the file. Waits 5 s at most for the server to have done it, also when cancelled. A second call does nothing."""
+        """Clunk the file. Waits at most 5 s for the server to do it, also when cancelled. A second call does nothing."""
         if not self._closed:
             self._closed = True
             await self.connection.clunk_within(PATIENCE, self.fid)
         await self.connection.checkpoint()
 
     def __del__(self) -> None:
-        # A file that nobody closed (an iteration that was left, a task that died) must not stay open at the server. The collector may run in any
-        # thread and in the middle of a send, so the clunk is only noted down here.
+        # A file that nobody closed (an abandoned iteration, a task that died) must not stay open at the server. The collector may run in any thread
+        # and in the middle of a send, so this only notes the clunk.
         if not getattr(self, "_closed", True):
             self._closed = True
             self.connection.clunk_later(self.fid)
@@ -77,14 +78,14 @@ class File:
         await changes.change(self.connection, self.fid, Change(length=length))
 
     async def sync(self, *, data: bool = False) -> None:
-        """Put what was written where it survives (fsync(2)), of `data` only the contents (fdatasync(2))."""
+        """Put what was written where it survives (fsync(2)); with `data` only the contents (fdatasync(2))."""
         self._check()
         await requests.sync(self.connection, self.fid, data=data)
 
     # Reading
 
     async def pread(self, n: int, offset: int) -> bytes:
-        """Return at most `n` bytes at `offset`; fewer only at the end of a stored file, or whatever a made-up one has at once; empty at its end."""
+        """Return at most `n` bytes at `offset`; fewer only at the end of a stored file, or what a synthetic file has at once; empty at its end."""
         self._check()
         if n <= self.iounit:
             return await requests.read(self.connection, self.fid, offset, n)
@@ -96,7 +97,7 @@ class File:
         return data + await self._window(offset + len(data), more) if more > 0 else data
 
     async def read(self, n: int = -1) -> bytes:
-        """Return at most `n` bytes where the last read or write ended, as `pread`; without `n`, all up to an empty read."""
+        """Return at most `n` bytes where the last read or write ended, as `pread`; without `n`, everything up to an empty read."""
         if n >= 0:
             data = await self.pread(n, self.position)
             self.position += len(data)
@@ -106,11 +107,11 @@ class File:
         while data := await self.pread(1 << 62, at):
             parts.append(data)
             at += len(data)
-        self.position = at  # only now: cancelled, nothing was read
+        self.position = at  # only now: if cancelled, nothing was read
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def _window(self, offset: int, n: int) -> bytes:
-        """Read a part of a stored file with up to 8 reads under way."""
+        """Read a part of a stored file with up to 8 reads at once."""
         c, parts = self.connection, list[bytes]()
         at, end, window = offset, offset + n, WINDOW
         calls: deque[tuple[int, int, Call]] = deque()
@@ -128,7 +129,7 @@ class File:
                 if not data:
                     return b"".join(parts)
                 if len(data) < count:
-                    # The later ones begin past a hole: drop them and go on where this one ended, one after the other.
+                    # The later reads begin past a hole: drop them and go on where this one ended, one after the other.
                     while calls:
                         calls.pop()[2].abandon()
                     at, window = start + len(data), 1
@@ -167,13 +168,13 @@ class File:
 
 
 class Lines(Generic[T]):
-    """The lines of a file as they come, for `async for`; cancelling loses none, and the next `anext` goes on. The file is closed at its end."""
+    """The lines of a file as they come, for `async for`. Cancelling loses none, and the next `anext` goes on. The file is closed at its end."""
 
     def __init__(self, opener: Callable[[], Awaitable[File]], convert: Callable[[bytes], T]) -> None:
         self._opener, self._convert = opener, convert
         self._file: File | None = None
         self._ready: deque[bytes] = deque()
-        self._part = b""  # of a line whose end has not come
+        self._part = b""  # the beginning of a line whose end has not come
         self._silent = False  # the last answer was empty
         self._ended = False
 
@@ -181,7 +182,7 @@ class Lines(Generic[T]):
         return self
 
     async def __anext__(self) -> T:
-        """Return the next line. Raises as `File.read`, and EMSGSIZE for what is no line; cancelled, the read is flushed."""
+        """Return the next line. Raises as `File.read`, and EMSGSIZE for something that is no line; if cancelled, the read is flushed."""
         if self._file is not None:
             await self._file.connection.checkpoint()
         while not self._ready:

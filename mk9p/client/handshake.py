@@ -1,4 +1,4 @@
-"""How a connection begins in trio: dial, and agree as agreement.py tells."""
+"""How a connection begins in trio: dial, and agree as in agreement.py."""
 
 import errno
 import math
@@ -35,10 +35,11 @@ async def open_connection(
     deadline: float = DEADLINE,
     dialler: Callable[[str], Awaitable[Link]] = dial,
 ) -> Connection:
-    """Dial an address, agree on a version, and return the connection, whose tasks run in `nursery`. `dialler` dials, where it is no dial string.
+    """Dial an address, agree on a version, and return the connection, whose tasks run in `nursery`. `dialler` dials, if the address is no dial
+    string.
 
-    Raises NineError: as `dial` does, ETIMEDOUT after `deadline` seconds, EPROTO if nothing the server speaks is known, EINVAL for a version that is
-    none. Every message begins with the address. Cancelled, the link is closed.
+    Raises NineError: as `dial` does, ETIMEDOUT after `deadline` seconds, EPROTO if the server speaks nothing that is known, EINVAL for a bad
+    version. Every message begins with the address. If cancelled, the link is closed.
     """
     dialect = wanted(address, version, msize)
     with trio.move_on_after(deadline):

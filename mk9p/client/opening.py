@@ -1,4 +1,4 @@
-"""`connect`: a client in trio, as a block of it."""
+"""`connect`: a client in trio, for the time of a block."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,9 +22,9 @@ async def connect(
 ) -> AsyncIterator[Client]:
     """Connect to a server, attach, and give a `Client`: `async with connect("tcp!host!564") as ns`.
 
-    `address` is a dial string; without one, $MK9P, else the namespace of `mk9p up`. The user is the one that this process runs as, or `uname` and
-    `n_uname`; `aname` is the tree asked for. `version` is the richest dialect to ask for. Raises NineError as dialling, agreeing and attaching do.
-    When the block is left the connection is closed; whatever the block raises comes out as it is, in no group.
+    `address` is a dial string; by default $MK9P, else the namespace of `mk9p up`. The user is the one that this process runs as, or `uname` and
+    `n_uname`; `aname` is the wanted tree. `version` is the richest dialect to ask for. Raises NineError as dialling, agreeing and attaching do.
+    Leaving the block closes the connection; whatever the block raises comes out as it is, in no group.
     """
     address = address_of(address)
     failure: BaseException | None = None
@@ -38,9 +38,9 @@ async def connect(
                 finally:
                     connection.clunk_nowait(fid)
             finally:
-                await connection.aclose()  # its tasks end by that
+                await connection.aclose()  # this ends its tasks
     except BaseExceptionGroup as group:
-        # The nursery wraps what the block raised once. Its own tasks raise nothing, so what is alone in the group is the block's.
+        # The nursery wraps the block's exception once. Its own tasks raise nothing, so a single exception in the group comes from the block.
         if len(group.exceptions) != 1:
             raise
         failure = group.exceptions[0]

@@ -1,10 +1,10 @@
 """What servers say of a file, as a `Stat`: Rgetattr of 9P2000.L, and the stat entry of the others (stat(5)).
 
-A 9P2000 server gives its owners by name alone. The number is then one that nobody has, so that no bits for an owner are given to anybody by mistake.
+A 9P2000 server gives only the names of owners. The number is then one that nobody has, so nobody gets an owner's bits by mistake.
 
-This is the one door for numbers of files. A server may say any; a Stat holds none that some user of it could not take: lengths
-fit an off_t, a time is a date of the Gregorian calendar, ns are less than a second. What is out of range becomes the nearest that
-is in it: the file is still there.
+Every number about a file comes through here. A server may send any. A Stat has only numbers that all its users can take: lengths fit an off_t, a
+time is a date of the Gregorian calendar, ns are less than a second. A number that is out of range becomes the nearest that is in it: the file is
+still there.
 """
 
 import errno
@@ -116,7 +116,7 @@ def of_wire(wire: WireStat, name: str) -> Stat:
 
 
 def perm_of_mode(dialect: Dialect, mode: int) -> int:
-    """Return the permission bits of a Linux mode as Plan 9 has them; raises EPERM for those that 9P2000 has not: setuid, setgid, sticky."""
+    """Return the permission bits of a Linux mode as Plan 9 has them; raises EPERM for those that 9P2000 does not have: setuid, setgid, sticky."""
     perm = mode & 0o777
     if mode & 0o7000:
         if dialect is Dialect.P9:
@@ -127,7 +127,7 @@ def perm_of_mode(dialect: Dialect, mode: int) -> int:
 
 
 def kind_of(qid: Qid) -> int:
-    """Return the kind of a file, as a mode has it, where a server tells nothing but its qid."""
+    """Return the kind of a file, as in a mode, where a server tells only its qid."""
     return st.S_IFDIR if qid.type & QTDIR else st.S_IFLNK if qid.type & QTSYMLINK else st.S_IFREG
 
 
@@ -137,7 +137,8 @@ def _owner(number: int) -> int:
 
 
 def _time(seconds: int, rest: int) -> int:
-    """Return a time of the wire in ns. Its seconds are Linux's time64_t, sent as they lie in memory: those before 1970 look like very many."""
+    """Return a time of the wire in ns. Its seconds are Linux's time64_t, sent as they are in memory: times before 1970 look like very large
+    numbers."""
     if seconds >> 63:
         seconds -= 1 << 64
     return min(max(seconds, _FIRST), _LAST) * NS + min(rest, NS - 1)
@@ -158,7 +159,7 @@ def untouched(
     n_uid: int | None = None,
     n_gid: int | None = None,
 ) -> WireStat:
-    """Return the entry of a Twstat that changes only what is given: all ones, and empty strings, say to leave it (stat(5))."""
+    """Return the entry of a Twstat that changes only what is given: all ones, and empty strings, leave a field as it is (stat(5))."""
     return WireStat(
         _ALL16,
         _ALL32,

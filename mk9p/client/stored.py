@@ -1,4 +1,4 @@
-"""What 9P2000.L alone can ask of a stored file: extended attributes, byte-range locks, the status of its file system. Else as requests.py."""
+"""What only 9P2000.L can ask of a stored file: extended attributes, byte-range locks, the status of its file system. Otherwise as requests.py."""
 
 import errno
 from typing import Final
@@ -47,7 +47,7 @@ async def set_xattr(c: Conversation, fid: int, name: str, value: bytes, flags: i
 
 
 async def lock(c: Conversation, fid: int, wish: Lock) -> bool:
-    """Set or remove a lock of an open file; False if another's is in the way."""
+    """Set or remove a lock of an open file; False if somebody else's is in the way."""
     if c.dialect is not Dialect.L:
         raise NineError(errno.EOPNOTSUPP)
     (status,) = await c.rpc(m.Tlock, fid, wish.kind, 0, wish.start, wish.length, wish.process, wish.client)
@@ -65,7 +65,7 @@ async def locked(c: Conversation, fid: int, wish: Lock) -> Lock | None:
 
 
 async def statfs(c: Conversation, fid: int) -> StatFs:
-    """Return the file system's status; without 9P2000.L, that of made-up files."""
+    """Return the status of the file system; without 9P2000.L, that of synthetic files."""
     if c.dialect is not Dialect.L:
         return StatFs()
     return StatFs(*await c.rpc(m.Tstatfs, fid))

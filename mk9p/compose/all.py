@@ -1,10 +1,10 @@
 """`all/PART`: the same part of every kernel in one directory.
 
-`all/proc/k1.4321` is `k/k1/proc/4321`. Which parts there are, and what is in them, is asked of every kernel when somebody lists (everyone.py).
-A walk asks one kernel: to a part, the one that had it last; to a file in it, the one that the name begins with.
-Permission bits of the directories passed on the way count as if the user had walked through `k` himself: the server that serves us sees only our own.
-A kernel's name may hold dots itself: the first dot that ends the name of a kernel that is there divides.
-The kinds of device stand in a kernel's `dev`, and are parts as those beside it are: `all/block/k1.vda` is `k/k1/dev/block/vda`.
+`all/proc/k1.4321` is `k/k1/proc/4321`. A listing asks every kernel which parts there are, and what is in them (everyone.py). A walk asks one
+kernel: to a part, the kernel that had it last; to a file in a part, the kernel that the name begins with. Permission bits of the directories on
+the way count as if the user had walked through `k` themselves: the server that serves us sees only our own user. A kernel's name may contain dots:
+the first dot that ends the name of an existing kernel divides. The kinds of device are in a kernel's `dev`, and are parts like those beside it:
+`all/block/k1.vda` is `k/k1/dev/block/vda`.
 """
 
 import errno
@@ -35,7 +35,7 @@ async def _step(node: Node, name: str, who: Principal) -> Node:
 
 
 async def _part(tree: Node, name: str, who: Principal) -> Node:
-    """Return a part of a kernel: what stands at the top of its tree, or in its `dev`."""
+    """Return a part of a kernel: a file at the top of its tree, or in its `dev`."""
     try:
         return await _step(tree, name, who)
     except FileNotFoundError:
@@ -60,11 +60,11 @@ class _Made(Node):
 
 
 class All(_Made):
-    """The directory `all`: a directory for each part that some kernel has."""
+    """The directory `all`: it has a directory for each part that some kernel has."""
 
     def __init__(self, kernels: Kernels) -> None:
         super().__init__(Everyone(kernels))
-        self._had: dict[str, str] = {}  # a part -> the kernel that had it when it was last walked to
+        self._had: dict[str, str] = {}  # a part -> the kernel that had it at the last walk
 
     async def entries(self, who: Principal) -> Iterable[Entry]:
         async def parts(tree: Node) -> list[str]:
@@ -110,7 +110,7 @@ async def _is_part(tree: Node, name: str, who: Principal) -> bool:
 
 
 class Part(_Made):
-    """A directory `all/PART`: what every kernel has in that part, with the kernel's name and a dot in front."""
+    """A directory `all/PART`: the files of every kernel in that part, with the kernel's name and a dot in front."""
 
     def __init__(self, everyone: Everyone, part: str) -> None:
         super().__init__(everyone)

@@ -1,8 +1,8 @@
 """`Everyone`: the same question to every kernel, at about the same time.
 
-* So many are asked at once as can be answered in a moment; one that has not answered for `MOMENT` waits, costs nothing, and lets the next be asked.
-  So a thousand answers are not all late because of each other, and a silent kernel keeps nobody from the others.
-* A kernel that has not answered when all have been silent for `PATIENCE` is left out, as is one that is down. It is asked again the next time, before
+* It asks as many kernels at once as can answer in a moment. A kernel that has not answered for `MOMENT` waits, costs nothing, and lets the next
+  one be asked. So a thousand answers are not all late because of each other, and a silent kernel holds up no other.
+* A kernel that has not answered when all have been silent for `PATIENCE` is left out, and so is one that is down. The next time it is asked before
   the others, but then nobody waits a moment longer for it, until it answers: a silent kernel costs a second once.
 """
 
@@ -20,28 +20,28 @@ from mk9p.tree import Node, settle
 
 T = TypeVar("T")
 
-PATIENCE: Final = 1.0  # seconds: a kernel that is up answers in milliseconds, and nobody at `ls` likes to wait longer
+PATIENCE: Final = 1.0  # seconds: a live kernel answers in milliseconds, and nobody at `ls` likes to wait longer
 MOMENT: Final = 0.05  # seconds: some tens of round trips to a kernel of this machine
-AT_ONCE: Final = 16  # dialling this many, attaching and listing, takes this process less than a moment
+AT_ONCE: Final = 16  # dialling, attaching to and listing this many takes this process less than a moment
 
 Entry: TypeAlias = tuple[str, Node]
 Kernels: TypeAlias = Callable[[Principal], Awaitable[Node]]
-"""Returns the directory of all kernels' trees, whose listing asks none of them."""
+"""Returns the directory of all kernels' trees; listing it asks no kernel."""
 
 
 class Everyone:
-    """All kernels of a namespace, and which of them were silent when they were last asked."""
+    """All kernels of a namespace, and which of them were silent at the last question."""
 
     def __init__(self, kernels: Kernels) -> None:
         self._kernels = kernels
         self._silent: set[str] = set()
 
     async def kernel(self, name: str, who: Principal) -> Node:
-        """Return the tree of a kernel, which is not asked; raises ENOENT."""
+        """Return the tree of a kernel, without asking the kernel; raises ENOENT."""
         return await settle((await self._kernels(who)).walk(name, who))
 
     async def one(self, name: str, tree: Node, ask: Callable[[Node], Awaitable[T]]) -> T:
-        """Ask one kernel; raises what it says, and ETIMEDOUT when it is silent. Cancelled, the question is too."""
+        """Ask one kernel; raises what it says, and ETIMEDOUT when it is silent. If cancelled, it cancels the question too."""
         with trio.move_on_after(MOMENT if name in self._silent else PATIENCE):
             answer = await ask(tree)
             self._silent.discard(name)
@@ -52,9 +52,9 @@ class Everyone:
     async def ask(
         self, who: Principal, ask: Callable[[Node], Awaitable[T]], enough: int | None = None
     ) -> list[tuple[str, T]]:
-        """Ask every kernel, or until there are enough answers; returns (kernel, answer) in the kernels' order.
+        """Ask every kernel, or until there are enough answers; return (kernel, answer) in the kernels' order.
 
-        Left out is who is down, silent, refuses, or has no such thing. A cancelled call cancels what it asked.
+        It leaves out kernels that are down, silent, refuse, or have no such thing. A cancelled call cancels its questions.
         """
         kernels = list(await settle((await self._kernels(who)).entries(who)))
         left = deque(kernel for kernel in kernels if kernel[0] not in self._silent)

@@ -1,14 +1,14 @@
-"""`View`: what a guest sees of the namespace: what it was granted, at the paths where it stands for everybody, and nothing else.
+"""`View`: what a guest sees of the namespace: what it was granted, at the paths where everybody sees it, and nothing else.
 
 Theory
-* A guest has a tree of its own, made of two kinds of directory: those that lead to what was granted, which hold nothing but the next name, and from a
-  granted path on the namespace's own files. There is no way from one of these to its parent but the way that was walked (`..` is the server's, by
-  the places of the walk), so a name that was not granted cannot be said. It is ENOENT, not EACCES: a guest is not told what there is.
-* A grant is of a path, whatever stands there when it is walked to: what is bound or mounted below is granted too, what is bound elsewhere is not.
-* What is granted is granted whole: below it the guest is root, under its own name, to the server that the path leads to. So the permission bits
-  keep nothing from it there, `ro` refuses every change, and outside of it the guest's own number owns nothing.
-* Its own tree is there without a grant, as the kernel serves it: not what others have mounted or bound over it. A grant that covers that path
-  says instead what is there.
+* A guest has a tree of its own, made of two kinds of directory: those that lead to what was granted, which have only the next name, and from a
+  granted path on the namespace's own files. From one of these the only way to its parent is the path that was walked (the server does `..`, by the
+  places of the walk), so a guest cannot say a name that was not granted. Such a name is ENOENT, not EACCES: a guest does not learn what exists.
+* A grant is for a path, whatever is there at the time of a walk: what is bound or mounted below is granted too, what is bound elsewhere is not.
+* A grant is for everything at the path: below it the guest is root, under its own name, to the server that the path leads to. So permission bits
+  keep nothing from it there, and `ro` refuses every change. Outside of it the guest's own number owns nothing.
+* The guest's own tree is there without a grant, as the kernel serves it: not what others have mounted or bound over it. A grant that covers that
+  path decides instead what is there.
 """
 
 import errno
@@ -30,12 +30,12 @@ from mk9p.tree import Dir, Handle, Maybe, Node, Open, Stat, Text, Way, join, set
 from mk9p.wire import QTDIR
 
 AUTH: Final = "/auth"
-PATIENCE: Final = 1.0  # seconds that a listing waits to see of what kind a granted file is
+PATIENCE: Final = 1.0  # seconds that a listing waits to find the kind of a granted file
 
 
 @attrs.frozen
 class Grant:
-    """One line of what a guest may use: a path of the namespace, cleaned, and whether it may only read."""
+    """One line of what a guest may use: a cleaned path of the namespace, and whether it may only read."""
 
     path: str
     readonly: bool
@@ -53,7 +53,7 @@ class Grant:
 
 
 def merged(grants: Iterable[Grant]) -> list[Grant]:
-    """Return the grants without those that lie in another; raises EINVAL for one that says otherwise than the one it lies in."""
+    """Return the grants without those inside another; raises EINVAL for one that contradicts the grant around it."""
     kept: list[Grant] = []
     for grant in sorted(grants, key=lambda grant: len(grant.path)):
         above = next((other for other in kept if within(grant.path, other.path)), None)
@@ -66,7 +66,7 @@ def merged(grants: Iterable[Grant]) -> list[Grant]:
 
 @attrs.define(eq=False)
 class View:
-    """The tree of one guest. `own` finds the root of what its kernel serves, None while that is not mounted."""
+    """The tree of one guest. `own` finds the root of its kernel's tree, None while that is not mounted."""
 
     ns: Namespace
     kernel: str
@@ -86,13 +86,13 @@ class View:
         return _Leads(self, "") if whole is None else _Whole(self._granted(self.ns.root, whole), self)
 
     def whoami(self) -> str:
-        """Return who comes by this line, how that is known, and what is granted, a line each."""
+        """Return who comes by this line, how that is known, and what is granted, one a line."""
         grants = [grant for grant in (self._implied(), *self.grants) if grant is not None]
         head = f"principal {self.guest.name}\nproof the line of kernel {self.kernel}\n"
         return head + "".join(f"grant {grant}\n" for grant in grants)
 
     def _implied(self) -> Grant | None:
-        """Return the grant of its own tree that needs no line, unless a line covers it."""
+        """Return the grant of its own tree, which needs no line, unless a line covers it."""
         path = f"{KERNELS}/{self.kernel}"
         return None if any(within(path, grant.path) for grant in self.grants) else Grant(path, readonly=False)
 
@@ -103,7 +103,7 @@ class View:
         return Granted(ReadOnly(node) if grant.readonly else node, self._root_there, edge=True)
 
     async def at(self, path: str) -> Node:
-        """Return what a guest finds at a path that no grant lies above; raises ENOENT."""
+        """Return what a guest finds at a path that is below no grant; raises ENOENT."""
         if path == AUTH:
             return self._auth
         grant = self._grant(path)
@@ -120,13 +120,13 @@ class View:
         raise NineError(errno.ENOENT)
 
     def below(self, path: str) -> list[str]:
-        """Return the next names on the ways from a path to what is granted."""
+        """Return the next names on the paths from here to what is granted."""
         own = self._implied()
         ends = [grant.path for grant in (*self.grants, own) if grant is not None] + [AUTH]
         return sorted({end[len(path) + 1 :].partition("/")[0] for end in ends if end != path and within(end, path)})
 
     async def entry(self, path: str) -> Node | None:
-        """Return what a listing shows at a path, None for nothing. A mounted server is not asked; another one has a second."""
+        """Return what a listing shows at a path, None for nothing. It does not ask a mounted server; other files have a second."""
         grant = self._grant(path)
         if grant is not None and path in self.ns.table.points:
             return self._granted(Composed(self.ns.resolver, path, self._root_there), grant)
@@ -175,10 +175,10 @@ class _Leads(Node):
 
 
 class Granted(Shown):
-    """Show a node and all below it to a guest: every request is made there as `root`, so it guards itself.
+    """Shows a node and everything below it to a guest: every request is made there as `root`, so it guards itself.
 
-    `edge`: it is the granted path itself. What is done with its name is done in a directory that is not granted, so only what is walked to from it
-    may be another server's affair alone.
+    `edge`: it is the granted path itself. Operations on its name happen in a directory that is not granted, so only files below it may be left
+    entirely to another server.
     """
 
     def __init__(self, node: Node, root: Principal, *, edge: bool = False) -> None:
@@ -189,7 +189,7 @@ class Granted(Shown):
 
     @property
     def way(self) -> Way | None:  # type: ignore[override]
-        """Return where the file is, to be asked for as root there."""
+        """Return where the file is; requests there are made as root."""
         there = self.node.way
         if there is not self._there and there != self._there:
             self._there, self._way = there, None
@@ -198,14 +198,14 @@ class Granted(Shown):
         return self._way
 
     def _ask(self, who: Principal, ask: Question[T]) -> Maybe[T]:
-        """Ask as root there, with the group that what is made is to have."""
+        """Ask as root there, with the group that new files get."""
         return ask(self.node, self.root if who.gid is None else attrs.evolve(self.root, gid=who.gid))
 
     def _show(self, node: Node) -> Node:
         return Granted(node, self.root)
 
     def _theirs(self, node: Node) -> Node:
-        """Return what a second file is; raises EXDEV for one that is not granted, as a directory that only leads to something."""
+        """Return what a second file is; raises EXDEV for one that is not granted, such as a directory that only leads to something."""
         if not isinstance(node, Granted):
             raise NineError(errno.EXDEV)
         return node.node
@@ -217,7 +217,7 @@ class Granted(Shown):
 
 
 class _Directory(Handle):
-    """An open directory of which its node has no handle."""
+    """An open directory whose node has no handle."""
 
     prompt = True
 
@@ -229,7 +229,7 @@ class _Directory(Handle):
 
 
 class _Whole(Granted):
-    """The root of a guest to whom all is granted: `auth` stands there too."""
+    """The root of a guest with a grant for everything: `auth` is there too."""
 
     def __init__(self, granted: Granted, view: View) -> None:
         super().__init__(granted.node, granted.root, edge=True)

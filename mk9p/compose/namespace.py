@@ -5,9 +5,9 @@
     all/PART/K.X      the same part of every kernel (all.py)
     srv               posted services
 
-The words are those of namespace(6) and bind(1), `table.py` says what they mean. A mount only notes the server: it is dialled when somebody walks into
-it, so a script can be run while kernels are still booting. For the same reason a bind of a name on a server that cannot be reached now is believed,
-and a script's binds all are; but on `ctl` a bind of a name that is not there is ENOENT, as in Plan 9.
+The words are those of namespace(6) and bind(1); `table.py` says what they mean. A mount only notes the server, and the first walk into it dials,
+so a script can run while kernels are still booting. For the same reason a bind of a name on a server that cannot be reached now is accepted, and
+so are all binds of a script. But on `ctl` a bind of a name that does not exist is ENOENT, as in Plan 9.
 """
 
 import errno
@@ -30,14 +30,13 @@ from mk9p.tree.words import Word, run
 from mk9p.wire import QTDIR
 
 Mounter: TypeAlias = Callable[[str, str], Node]
-"""Makes the root of a server's tree of an address and the name of the tree there (aname). Waits for nothing."""
+"""Makes the root of a server's tree from an address and the name of the tree there (aname). Waits for nothing."""
 
 KERNELS: Final = "/k"
 
-PATIENCE: Final = (
-    1.0  # seconds that a bind waits to see whether its name is there: then its server counts as unreachable
-)
+PATIENCE: Final = 1.0  # seconds that a bind waits to see whether its name exists: then its server counts as unreachable
 
+# errors of a walk when a server is away; any other error is its answer
 _AWAY: Final = frozenset(
     {
         errno.EIO,
@@ -50,12 +49,13 @@ _AWAY: Final = frozenset(
         errno.EPIPE,
         errno.ETIMEDOUT,
     }
-)  # what a server that is away makes of a walk; any other error is its answer
+)
 
 
 @attrs.frozen
 class Command(Word):
-    """A command with flags in front, which a signature cannot say: the usage line is given, and the function takes all words and who asks."""
+    """A command with flags in front, which a signature cannot express: the usage line is given, and the function gets all words and the user who
+    asks."""
 
     text: str = ""
 
@@ -75,7 +75,7 @@ class Command(Word):
 class Namespace:
     """A namespace that begins with the composer's own files and `extra` beside them (`kernels`, `lease`, ...).
 
-    `mounter` makes the tree of a mounted server. `root` is the Node to serve; `events` the log that others may add to.
+    `mounter` makes the tree of a mounted server. `root` is the Node to serve; `events` is the log, to which others may add.
     """
 
     mounter: Mounter
@@ -102,7 +102,7 @@ class Namespace:
     # -- the words
 
     def mount(self, address: str, old: str, spec: str = "", *, flags: Flags | None = None) -> None:
-        """Let the tree `spec` of the server at a dial string stand at `old`; raises what `mounter` says of the address."""
+        """Put the tree `spec` of the server at a dial string at `old`; raises what `mounter` says of the address."""
         flags = flags or Flags()
         old = clean(old)
         if len(address) > PATH or len(spec) > PATH:
@@ -118,17 +118,17 @@ class Namespace:
     async def bind(
         self, new: str, old: str, *, flags: Flags | None = None, who: Principal = ROOT, believe: bool = False
     ) -> None:
-        """Let what is at the name `new` stand at `old` too.
+        """Show what is at the name `new` at `old` too.
 
-        Raises ENOENT, or what else the tree says that `new` is in, and EINVAL for a union of what is no directory, unless it is away or the bind is
-        to be believed: a union then passes over what turns out to be a file. Waits for `new` at most a second; cancelled, nothing is bound.
+        Raises ENOENT, or whatever the tree with `new` says, and EINVAL for a union of something that is no directory. It does not check this if
+        the server is away or the bind is to be accepted as it is: then a union skips what turns out to be a file. It waits for `new` at most a
+        second; if cancelled, nothing is bound.
         """
         flags = flags or Flags()
         new, old = clean(new), clean(old)
         item = Item("bind" if new != old else "under", new if new != old else "", "", flags.create, flags.readonly)
-        there = self.table.find(
-            item, old
-        )  # a script run again, or flags that change: it was looked at when it was bound
+        # a script runs again, or the flags change: the first bind has checked the name
+        there = self.table.find(item, old)
         qtype = there.qtype if there is not None else await self._qtype(new, who, believe=believe)
         item = attrs.evolve(item, qtype=qtype)
         if not believe and item.qtype & QTDIR == 0 and (flags.order != "replace" or not old):
@@ -137,17 +137,17 @@ class Namespace:
         self._tell(item, old, flags)
 
     def unmount(self, old: str, new: str | None = None) -> None:
-        """Take away what stands at `old`: all of it, or the server of the address or the bind of the path `new`. Raises EINVAL, "not mounted"."""
+        """Remove what is at `old`: all of it, or the server of the address or the bind of the path `new`. Raises EINVAL, "not mounted"."""
         old = clean(old)
         self.table.take(old, new)
         self.events.emit("unmount", *([new] if new is not None else []), old or "/")
 
     def script(self) -> str:
-        """Return the commands that make this namespace of a new one, a line each."""
+        """Return the commands that make this namespace from a new one, one a line."""
         return "".join(line + "\n" for line in self.table.script())
 
     async def run(self, script: str, *, who: Principal = ROOT) -> None:
-        """Run a script of namespace(6): a command a line, `#` begins a comment. The first line that fails ends it; the error tells its number."""
+        """Run a script of namespace(6): one command a line, `#` begins a comment. The first line that fails ends it, and the error has its number."""
         words = self._words(believe=True)
         for number, line in enumerate(split_lines(script), 1):
             try:
@@ -167,7 +167,7 @@ class Namespace:
         self.events.emit("down", self.name(address, spec), reason)
 
     def name(self, address: str, spec: str) -> str:
-        """Return what people call a mounted server: the NAME of /k/NAME, another path where it stands, else its address."""
+        """Return the name of a mounted server for people: the NAME of /k/NAME, another path where it is, else its address."""
         points = [
             point
             for point, items in self.table.points.items()

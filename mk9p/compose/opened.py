@@ -1,9 +1,9 @@
 """`RemoteHandle`: an open file of another server.
 
-* Offsets pass as they are. It answers EIO once its connection is gone: nobody knows what its offset or its conversation was.
-* Where records end (tree/waiting.py) is a matter between a server and a client of 9P2000.L. Between two such nothing is to be done. To a client of
-  another dialect an empty read is the end, so a mark is swallowed: after a short answer, an empty one is asked for once more. From a server
-  of another dialect no marks come, so one is made: after a short answer, one empty one.
+* Offsets pass unchanged. It answers EIO after its connection is gone: nobody knows what its offset or its conversation was.
+* Where records end (tree/waiting.py) concerns a server and a client of 9P2000.L. Between two of these there is nothing to do. To a client of
+  another dialect an empty read is the end, so this handle swallows a mark: after a short answer, it asks once more for an empty one. A server of
+  another dialect sends no marks, so this handle makes one: after a short answer, one empty answer.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from mk9p.compose.remote import Remote
 
 CLOSING: Final = (
-    1.0  # seconds that a close waits for the far end: the server that closes is shielded, and must not hang with it
+    1.0  # seconds that a close waits for the other server: the closing server is shielded, and must not hang with it
 )
 
 
 class RemoteHandle(Handle):
-    """An open file of another server. Offsets pass as they are; it answers EIO once its connection is gone."""
+    """An open file of another server. Offsets pass unchanged; it answers EIO after its connection is gone."""
 
     truncates = True
-    duplex = True  # requests are passed on as they come, and the far end knows which must wait for which
+    duplex = True  # requests are passed on as they come, and the other server knows which must wait for which
 
     def __init__(self, remote: "Remote", connection: Connection, fid: int, iounit: int, records: bool) -> None:
         self.remote, self.connection, self.fid, self.iounit = remote, connection, fid, iounit

@@ -1,8 +1,8 @@
 """Servers behind a file of the namespace: what `mount /k/k1/srv/NAME OLD` dials.
 
-A service that is posted in a kernel (srv(3)) is an open file there, whose two ways are a connection to the service. 9P is spoken over it as over any
-other line: between the file and a socket pair, whose other end is the link, stand two tasks. The file is found when the link is made, and again
-when it is made again: so a service that is posted anew is found anew, and one that is not there is EIO as any server that is down.
+A service that is posted in a kernel (srv(3)) is an open file there, whose two directions are a connection to the service. 9P goes over it as over
+any other line: two tasks carry bytes between the file and a socket pair, whose other end is the link. The file is looked up for each new link. So
+a service that is posted again is found again, and a service that does not exist is EIO, as any server that is down.
 """
 
 import errno
@@ -25,14 +25,14 @@ _PIECE = 65536
 
 
 def is_path(address: str) -> bool:
-    """Tell an address that is a path of the namespace from a dial string, which may begin with a path too, but has a `!`."""
+    """Tell whether an address is a path of the namespace. A dial string may begin with a path too, but has a `!`."""
     return address.startswith("/") and "!" not in address
 
 
 async def dial_file(find: Callable[[], Resolver], path: str, nursery: trio.Nursery) -> Link:
-    """Open the file at a path of the namespace, and return the link to what it is a connection to; the tasks between run in `nursery`.
+    """Open the file at a path of the namespace, and return the link over its connection; the tasks in between run in `nursery`.
 
-    Raises what opening it raises; the words begin with the path. Cancelled, nothing stays open.
+    Raises what opening it raises; the words begin with the path. If cancelled, nothing stays open.
     """
     try:
         node = (await find().elements(clean(path), ROOT))[0].node
@@ -52,7 +52,7 @@ async def _carry(handle: Handle, stream: trio.SocketStream) -> None:
             nursery.start_soon(_out, handle, stream, nursery.cancel_scope)
             await _in(handle, stream)
             nursery.cancel_scope.cancel()
-    except Exception:  # our bug, and not the end of all that share the nursery
+    except Exception:  # our bug must not end everything in the nursery
         log.exception("internal error: a posted service's line ends")
     finally:
         with trio.CancelScope(shield=True):

@@ -1,17 +1,17 @@
-"""What a path of the composed namespace stands for: a list of `Element`, the first of which is what is opened and stat'ed.
+"""What a path of the composed namespace stands for: a list of `Element`. Open and stat use the first.
 
 Theory. An element is a node of some tree, and the places where it is known: the lexical paths below which mount points belong to it. The tree of
-server k1 mounted at /k/k1 has the place /k/k1; bound to /n it is known as /n too, so that what is mounted at /k/k1/x is seen at /n/x, as it would be
-in Plan 9, where a mount point is the file and not its name. A step by a name looks first for a mount point at the path itself, then goes through the
-elements in order; in each, a mount point at one of its places comes before the tree's own file. A name that only leads to mount points further
-down is a made-up directory.
+server k1 mounted at /k/k1 has the place /k/k1; bound to /n it is known as /n too, so what is mounted at /k/k1/x is seen at /n/x. In Plan 9 it
+would be the same, because there a mount point is the file and not its name. A step by a name first looks for a mount point at the path itself,
+then goes through the elements in order; in each, a mount point at one of its places comes before the tree's own file. A name that only leads to
+mount points further down is a synthetic directory.
 
-No element of a union can spoil the others: one that is down, or has no such name, is passed over, and its error is only said if no other has the
+No element of a union can spoil the others: one that is down, or has no such name, is skipped, and its error is returned only if no other has the
 name (`unionread` and `walk` of chan.c do the same).
 
-Binds may lead around in circles. Within one resolution each bind is followed once on any way down; its mount point, met again on that way, is taken
-without it, or for what lies underneath if nothing else stands there. So every way ends, but a table can be made in which there are very many ways:
-`HOPS` bounds them, and more is ELOOP.
+Binds may lead around in circles. One resolution follows each bind once on any way down. If it meets the bind's mount point again on that way, it
+takes the mount point without the bind, or what lies underneath if nothing else is there. So every way ends, but a table can have very many ways:
+`HOPS` limits them, and more is ELOOP.
 """
 
 import errno
@@ -27,9 +27,11 @@ from mk9p.errors import NineError
 from mk9p.tree import Dir, Node, settle
 from mk9p.wire import QTDIR
 
-HOPS: Final = 512  # mount points entered to find one path: some tens are a rich namespace, and this many still take only milliseconds
+# mount points entered to find one path: a rich namespace has some tens, and even this many take only milliseconds
+HOPS: Final = 512
 
-NESTED: Final = 64  # binds of binds: far above what anybody can follow, and below what Python can (calls within calls)
+# binds of binds: far above what anybody can follow, and below what Python can do (calls within calls)
+NESTED: Final = 64
 
 Busy: TypeAlias = frozenset[tuple[str, str]]
 """The binds that are being followed: (mount point, bound name)."""
@@ -37,9 +39,9 @@ Busy: TypeAlias = frozenset[tuple[str, str]]
 
 @attrs.frozen(eq=False)
 class Element:
-    """A node that stands at a path, and where it is known: (path, is it read-only as seen from there).
+    """A node at a path, and the places where it is known: (path, whether it is read-only as seen from there).
 
-    `create`: files may be created in it, as far as it lets them.
+    `create`: clients may create files in it, as far as it lets them.
     """
 
     node: Node
@@ -47,19 +49,19 @@ class Element:
     create: bool = True
 
     def read_only(self) -> "Element":
-        """Return it as it is seen through a read-only mount point: all below is read-only too."""
+        """Return it as seen through a read-only mount point: everything below is read-only too."""
         return Element(ReadOnly(self.node), tuple((path, True) for path, _ in self.places), self.create)
 
     def known_as(self, path: str, *, create: bool) -> "Element":
-        """Return it as it stands at a path. That place is the first, also if it was known before: whoever walks there sees what is mounted there."""
+        """Return it as known at a path. That place comes first, even if it was known before: a client that walks there sees what is mounted there."""
         return Element(self.node, tuple(({path: False} | dict(self.places)).items()), create)
 
 
 @attrs.define(eq=False)
 class _Search:
-    """One resolution: for whom, and how many mount points it may still enter.
+    """One resolution: for which user, and how many mount points it may still enter.
 
-    `presume`: other servers are not asked, and every name is there. `guessed`: it may be elsewhere too.
+    `presume`: it asks no other server, and assumes that every name exists. `guessed`: the name may be elsewhere too.
     """
 
     who: Principal
@@ -68,7 +70,7 @@ class _Search:
     guessed: bool = False
 
     def follow(self, busy: Busy) -> None:
-        """Follow one more bind of those that are being followed; each is some calls within calls."""
+        """Follow one more bind besides `busy`; each is some calls within calls."""
         if len(busy) >= NESTED:
             self.left = 0
             self.enter()
@@ -81,25 +83,25 @@ class _Search:
 
 @attrs.define(eq=False)
 class Resolver:
-    """Find what paths stand for: `table` over the composer's own tree `made`."""
+    """Finds what paths stand for: `table` over the composer's own tree `made`."""
 
     table: Table
     made: Node
 
     async def elements(self, path: str, who: Principal) -> list[Element]:
-        """Return what stands at a path, at least one element; raises ENOENT, or what the only tree that could have it says."""
+        """Return what is at a path, at least one element; raises ENOENT, or the error of the only tree that could have it."""
         return await self._elements(path, _Search(who), frozenset())
 
     async def child(self, elements: Sequence[Element], path: str, name: str, who: Principal) -> list[Element]:
-        """Return what stands at `name` in the directory that stands at `path` and is made of `elements`."""
+        """Return what is at `name` in the directory at `path`, which consists of `elements`."""
         return await self._child(elements, path, name, _Search(who), frozenset())
 
     def presumed(
         self, elements: Sequence[Element], path: str, name: str, who: Principal
     ) -> tuple[list[Element], bool] | None:
-        """Return what `child` would if every name were there on every server, none of which is asked; and whether it is nowhere else.
+        """Return what `child` would if every name existed on every server, without asking any server; and whether it is nowhere else.
 
-        None: it can't be told without waiting, or there is nothing.
+        None: one cannot know without waiting, or there is nothing.
         """
         search = _Search(who, presume=True)
         work = self._child(elements, path, name, search, frozenset())
@@ -113,7 +115,7 @@ class Resolver:
         return None
 
     def special(self, elements: Iterable[Element], path: str, name: str) -> list[str]:
-        """Return the places at or below which the table has something to say of a name; none: only the trees have."""
+        """Return the places at or below which the table has something to say about a name; none: only the trees have it."""
         points, prefixes = self.table.points, self.table.prefixes
         places = [path, *(place for element in elements for place, _ in element.places)]
         return [q for place in places if (q := f"{place}/{name}") in points or q in prefixes]
@@ -159,7 +161,7 @@ class Resolver:
         async def root() -> list[Element]:
             return [Element(self.made, (("", False),))]
 
-        # A bind of what was not there when it was made, and turned out to be a file, does not make the root one.
+        # A bind of a name that did not exist when it was bound, and that turned out to be a file, does not make the root a file.
         found = [element for element in await self._point_or("", root, search, busy) if element.node.qtype & QTDIR]
         return found or await root()
 
@@ -177,7 +179,7 @@ class Resolver:
         return await (self._point(path, items, under, search, busy) if items else under())
 
     def _items(self, path: str, busy: Busy) -> list[Item]:
-        """Return what stands at a mount point but for the binds that are being followed; nothing for other paths."""
+        """Return what is at a mount point except the binds that are being followed; nothing for other paths."""
         items = self.table.points.get(path, ())
         return [item for item in items if item.kind != "bind" or (path, item.what) not in busy]
 
@@ -189,7 +191,7 @@ class Resolver:
         search: _Search,
         busy: Busy,
     ) -> list[Element]:
-        """Return what stands at a mount point; `under` finds what lies underneath."""
+        """Return what is at a mount point; `under` finds what lies underneath."""
         search.enter()
         found: list[Element] = []
         failed: OSError | None = None
@@ -202,7 +204,7 @@ class Resolver:
                 failed = failed or error
                 continue
             for number, element in enumerate(some):
-                # only the first of a bound union is created in, as in cmount
+                # files are created only in the first of a bound union, as in cmount
                 element = element.known_as(path, create=item.create and number == 0)
                 found.append(element.read_only() if item.readonly else element)
         if not found:
@@ -226,7 +228,7 @@ class Resolver:
     async def _under(
         self, elements: Sequence[Element], path: str, name: str, search: _Search, busy: Busy
     ) -> list[Element]:
-        """Return what stands at a name, but for a mount point at that path itself."""
+        """Return what is at a name, except a mount point at that path itself."""
         here = f"{path}/{name}"
         prefixes = self.table.prefixes
         failed: OSError | None = None
@@ -268,6 +270,6 @@ async def _nothing() -> list[Element]:
 
 
 def _made_up(places: list[tuple[str, bool]], here: str | None = None) -> Element:
-    """Return a directory that is only there because something is mounted further down."""
+    """Return a directory that exists only because something is mounted further down."""
     element = Element(Dir(), tuple(places))
     return element if here is None else element.known_as(here, create=True)

@@ -2,14 +2,12 @@
 mount table tells.
 
 Theory
-* What stands at a path is found as always (resolve.py), but no server is asked: what is on one is
-  presumed to be there. Whoever walks finds out, in the one message that also walks the rest.
-* That is done once for each mount point, and kept while the mount table stays as it is. Nothing
-  that a server has said is kept. What our own tree said on the way (the directory `k`) is asked for
-  again each time.
-* Only what is plain has a route: local directories, then a mount point. What stands on another
-  server and only leads to mount points further down has none, nor has `..`: there it is gone name
-  by name.
+* What is at a path is found as always (resolve.py), but without asking any server: it assumes that what is on a server exists. The walk finds out,
+  in the one message that also walks the rest.
+* This happens once for each mount point, and the result is kept while the mount table stays the same. Nothing that a server has said is kept. It
+  asks our own tree each time for what it said on the way (the directory `k`).
+* Only a plain path has a route: local directories, then a mount point. A directory on another server that only leads to mount points further down
+  has none, and neither has `..`: there the walk goes name by name.
 """
 
 from collections.abc import Awaitable, Coroutine
@@ -24,7 +22,7 @@ from mk9p.tree import Node, Route, Way
 if TYPE_CHECKING:
     from mk9p.compose.union import Composed
 
-KEPT: Final = 4096  # routes from one directory: a mount point and a user each
+KEPT: Final = 4096  # routes from one directory: one for each mount point and user
 
 
 @attrs.frozen(eq=False)
@@ -46,7 +44,7 @@ class Routes:
         self._depths: list[int] = []
 
     def find(self, names: tuple[str, ...], who: Principal) -> Route | None:
-        """Return where a walk by these names crosses; None if it is to be gone name by name."""
+        """Return where a walk by these names crosses; None if it must go name by name."""
         if self._table.generation != self._generation or len(self._known) >= KEPT:
             self._generation = self._table.generation
             self._known.clear()
@@ -111,7 +109,7 @@ def _ways(elements: list[Element]) -> tuple[Way, ...]:
 
 
 def _said(node: Node, name: str, who: Principal) -> Node | None:
-    """Return what a tree says of a name at once: None if there is nothing, or it waits."""
+    """Return what a tree says of a name at once: None if there is nothing, or the tree waits."""
     try:
         found: Node | None = _at_once(node.walk(name, who))
     except OSError:

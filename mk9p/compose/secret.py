@@ -1,7 +1,8 @@
-"""The secret that inode numbers of a composed namespace are made with (tree/qids.py): it outlives the composer, or the numbers would change with it.
+"""The secret for the inode numbers of a composed namespace (tree/qids.py). It outlives the composer; otherwise the numbers would change with it.
 
 It is 32 bytes in the file `qids` of `$XDG_STATE_HOME/mk9p`, else of /var/lib/mk9p for root and ~/.local/state/mk9p for others (file-hierarchy(7)),
-and nobody else may read it. One that others may know, or that cannot be kept, is none: then there is a new one for this run, and the log says so.
+and nobody else may read it. If others may know it, or it cannot be kept, it does not count: then there is a new one for this run, and the log says
+so.
 """
 
 import logging
@@ -27,7 +28,7 @@ def directory() -> Path:
 
 
 def kept(where: Path | None = None) -> bytes:
-    """Return the secret that is kept in a directory, made if there is none yet; a new one that is not kept if that fails."""
+    """Return the secret that is kept in a directory, and make it if there is none yet. If that fails, return a new one that is not kept."""
     try:
         where = where or directory()
         path = where / NAME
@@ -57,7 +58,7 @@ def _read(path: Path) -> bytes:
 
 
 def _make(path: Path) -> None:
-    """Make the file with a new secret, whole or not at all; one that another has made meanwhile stays."""
+    """Make the file with a new secret, whole or not at all; a secret that another process has made meanwhile stays."""
     new = path.with_name(f"{NAME}.{token_hex(8)}")
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:

@@ -1,20 +1,20 @@
-"""The mount table: what stands at which lexical path. Pure data; nothing here waits or knows a server.
+"""The mount table: what is at which lexical path. Pure data; nothing here waits or knows a server.
 
-Rules (bind(1), namespace(6), Plan 9's port/chan.c `cmount`; where we differ it is said why):
-* A path is a name in the composed namespace, cleaned of `.`, `..` and double slashes. A mount point is told by its path, not, as in Plan 9, by the
-  file that was found there: kernels come and go, and a table of names is the same again when they are back.
-* At a mount point stands a list of items: a mounted server, the tree at another name (bind), or what lies underneath. The first mount or bind
-  with `-b` or `-a` puts the new item before or after what lies underneath, as `cmount` does; without either it takes the place of all.
-* A bind follows the *name* of what was bound: if another server is mounted there later, that is what is seen. Where a name leads back through its
-  own bind (`bind -b /x/y /x`), that bind is left out, and what else stands there is meant; so no table recurses without end.
-* The same thing bound or mounted again at the same place moves to where it is wanted now and takes the new flags: a script may be run twice.
-* A mount point needs no file of its name: what is not there appears, with the directories between. So a namespace can be built of servers that
-  are still booting.
-* The root keeps its own files, last if nothing else is said: whoever mounts over `/` what then goes away must still find `ctl`.
-* A path here is none that could not be walked: it has as many names at most, and each is as long at most. And the table has an end (`MOST`), for each
-  path takes memory for each of the paths that it leads through.
-* `-c` on an item lets files be created in it; a mount point without one forbids creation in its own directory, not in those below (cmount's MCREATE).
-  `bind -c OLD OLD` gives it to what lies underneath.
+Rules (bind(1), namespace(6), Plan 9's port/chan.c `cmount`; each difference has its reason):
+* A path is a name in the composed namespace, cleaned of `.`, `..` and double slashes. A mount point is its path, not, as in Plan 9, the file that
+  was found there: kernels come and go, and a table of names is the same again when they are back.
+* A mount point has a list of items: a mounted server, the tree at another name (bind), or what lies underneath. The first mount or bind with `-b`
+  or `-a` puts the new item before or after what lies underneath, as `cmount` does; without either it replaces everything.
+* A bind follows the *name* that was bound: if another server is mounted there later, clients see that one. Where a name leads back through its own
+  bind (`bind -b /x/y /x`), that bind is left out, and the name means what else is there; so no table recurses without end.
+* The same thing, bound or mounted again at the same place, moves to where it is wanted now and takes the new flags: a script may run twice.
+* A mount point needs no file of its name: what does not exist appears, with the directories in between. So a namespace can be built from servers
+  that are still booting.
+* The root keeps its own files, last by default: after somebody mounts something over `/` and it goes away, `ctl` must still be there.
+* A walk can reach every path here: it has at most as many names, and each has at most the same length. And the table has an end (`MOST`), because
+  each path takes memory for each of the paths that it leads through.
+* `-c` on an item lets clients create files in it; a mount point without one forbids creation in its own directory, not in those below (cmount's
+  MCREATE). `bind -c OLD OLD` gives it to what lies underneath.
 """
 
 import errno
@@ -30,9 +30,8 @@ from mk9p.wire import QTDIR
 
 Order: TypeAlias = Literal["replace", "before", "after"]
 
-MOST: Final = (
-    16 << 20
-)  # bytes of what stands in a table, and of the paths that lead to it: tens of thousands of usual mount points
+# bytes of everything in a table, and of the paths that lead to it: tens of thousands of usual mount points
+MOST: Final = 16 << 20
 
 _ORDERS: Final[dict[str, Order]] = {"a": "after", "b": "before"}
 
@@ -40,7 +39,7 @@ _ORDERS: Final[dict[str, Order]] = {"a": "after", "b": "before"}
 def clean(path: str) -> str:
     """Return a path as the table has it: `/a/b`, and the empty string for the root.
 
-    Raises EINVAL for what no line can say, ENAMETOOLONG for what no walk could reach.
+    Raises EINVAL for a path that no line can contain, ENAMETOOLONG for one that no walk could reach.
     """
     names: list[str] = []
     for name in path.split("/"):
@@ -69,7 +68,7 @@ def within(path: str, top: str) -> bool:
 
 @attrs.frozen
 class Flags:
-    """What `-abcr` say."""
+    """The flags `-abcr`."""
 
     order: Order = "replace"
     create: bool = False
@@ -87,17 +86,17 @@ class Flags:
         return cls(_ORDERS[orders.pop()] if orders else "replace", "c" in seen, "r" in seen)
 
     def words(self) -> list[str]:
-        """Return them as a command's words: none, or one."""
+        """Return them as words of a command: none, or one."""
         letters = {"replace": "", "before": "b", "after": "a"}[self.order] + "c" * self.create + "r" * self.readonly
         return ["-" + letters] if letters else []
 
 
 @attrs.frozen
 class Item:
-    """One of the things that stand at a mount point.
+    """One of the things at a mount point.
 
-    `kind` says what `what` is: the address of a mounted server (`node` is its root, `spec` the tree asked for), the path of a bound file, or nothing
-    for what lies underneath. `qtype` is what it was found to be when it was bound.
+    `kind` says what `what` is: the address of a mounted server (`node` is its root, `spec` the wanted tree), the path of a bound file, or nothing
+    for what lies underneath. `qtype` is its kind at the time of the bind.
     """
 
     kind: Literal["mount", "bind", "under"]
@@ -125,7 +124,7 @@ UNDER: Final = Item("under")
 
 
 class Table:
-    """Mount points and what stands at each; `generation` grows with every change.
+    """Mount points and what is at each; `generation` grows with every change.
 
     `prefixes` are the paths that have a mount point somewhere below, `names` those paths' next names that lead to one, in sorted order.
     """
@@ -138,7 +137,7 @@ class Table:
         self.names: dict[str, list[str]] = {}
 
     def put(self, old: str, item: Item, order: Order) -> None:
-        """Let an item stand at `old`: instead of all, before all, or after all that is there. Raises ENOSPC if the table is full."""
+        """Put an item at `old`: instead of, before, or after everything that is there. Raises ENOSPC if the table is full."""
         items: tuple[Item, ...] = ()
         if order != "replace":
             items = tuple(other for other in self.points.get(old, (UNDER,)) if not other.same(item))
@@ -147,7 +146,7 @@ class Table:
         self._set(old, (item, *items) if order == "before" else (*items, item))
 
     def take(self, old: str, what: str | None = None) -> list[Item]:
-        """Take away what stands at `old`: the address or path `what`, or all of it; returns that. Raises EINVAL if it is not there."""
+        """Remove what is at `old`: the address or path `what`, or all of it; return that. Raises EINVAL if it is not there."""
         items = self.points.get(old, ())
         gone = [item for item in items if what is None or self._is(item, old, what)]
         if not gone:
@@ -186,17 +185,17 @@ class Table:
             yield from items
 
     def find(self, item: Item, old: str) -> Item | None:
-        """Return that thing as it stands at `old`, whatever its flags; None if it does not."""
+        """Return that thing as it is at `old`, whatever its flags; None if it is not there."""
         return next((other for other in self.points.get(old, ()) if item.same(other)), None)
 
     def script(self) -> list[str]:
-        """Return the commands that make this table of an empty one; servers come before what may be bound from them."""
+        """Return the commands that make this table from an empty one; servers come before what may be bound from them."""
         points = sorted(self.points.items(), key=lambda point: any(item.kind == "bind" for item in point[1]))
         return [line for old, items in points for line in _commands(old, items)]
 
 
 def _takes(point: str, items: tuple[Item, ...]) -> int:
-    """Return about how many bytes a mount point takes: what stands there, and each path that leads to it. Nothing, if nothing stands there."""
+    """Return roughly how many bytes a mount point takes: its items, and each path that leads to it; 0 if it has no items."""
     if not items:
         return 0
     lead = sum(at for at, char in enumerate(point) if char == "/") + 128 * point.count("/")
@@ -204,7 +203,7 @@ def _takes(point: str, items: tuple[Item, ...]) -> int:
 
 
 def _commands(old: str, items: tuple[Item, ...]) -> Iterator[str]:
-    if UNDER in items:  # it is there by itself: what is before it is put there from the last to the first
+    if UNDER in items:  # it is there by itself: the items before it are put there from the last to the first
         at = items.index(UNDER)
         yield from (item.command(old, "before") for item in reversed(items[:at]))
         yield from (item.command(old, "after") for item in items[at + 1 :])

@@ -1,17 +1,19 @@
-"""What clients keep here: bytes, fids and open files, counted for each connection and each user, and bounded for a user and for all of them.
+"""What the server keeps for clients: bytes, fids and open files, counted for each connection and each user, with limits for a user and for all of
+them.
 
 Theory
-* Whatever a client can make a server keep, and need never end, is counted where it begins, and again where it ends: a fid and the names that lead to
-  it, an open file, a listing that is read, an attribute that is written, locks, requests that wait and what came with them, what was received and
-  what is to be sent. What a number of bytes is charged with is what it was measured to take, a little more rather than less.
-* An *account* is what one connection holds as one user. A user, the *holder*, has one for each of their connections, and what they hold together is
-  bounded: so more connections give nobody more. Before an attach, whoever is at the other end of the link is the holder; afterwards too, if nobody
-  vouches for them (shares.py).
-* All holders together are bounded too, and a part of that is for root (and who runs the server) alone: so nobody else can take everything, and root
-  can still look, and end it.
-* A *meter* counts one thing for one account. It is granted some in advance: so counting is an addition and a comparison, and only where that was used
-  up are sums made, over all meters concerned. Whoever is refused was refused by exact sums: what others were granted in vain was taken back.
-* Whatever was charged for a fid is noted in it, and goes with it; what is a connection's alone goes with that.
+* Whatever a client can make a server keep without an end is counted where it begins, and again where it ends: a fid and the names that lead to it,
+  an open file, a listing that is being read, an attribute that is being written, locks, waiting requests and what came with them, what was
+  received and what is to be sent. The charge in bytes is what was measured, a little more rather than less.
+* An *account* is what one connection holds as one user. A user, the *holder*, has one for each of their connections, and there is a limit for all
+  of these together: so more connections give nobody more. Before an attach, whoever is at the other end of the link is the holder; afterwards too,
+  if nobody vouches for the user (shares.py).
+* All holders together have a limit too, and a part of it is only for root (and the user who runs the server): so nobody else can take everything,
+  and root can still look, and end it.
+* A *meter* counts one thing for one account. It is granted some in advance: so counting is an addition and a comparison, and only when the grant
+  is used up does the server add up all meters concerned. A refusal always comes from exact sums: it first takes back grants that others have not
+  used.
+* A fid notes what was charged for it, and the charge goes with it; charges for a connection alone go with the connection.
 """
 
 import errno
@@ -32,25 +34,25 @@ if TYPE_CHECKING:
     from mk9p.tree import Open
 
 BLOCK: Final = 1 << 16  # bytes granted at once
-SPARE: Final = 8  # the part of a user's bytes that is for requests that wait, so that who has much else can still ask
+SPARE: Final = 8  # the part of a user's bytes that is for waiting requests, so a user who has much else can still ask
 FEW: Final = 256  # fids, and files, granted at once
 
 # Bytes, as measured (tests/bench/memory.py).
 FID: Final = 208  # a fid, its number and its place in a table
-PLACE: Final = 208  # a name that was walked, and its path; its letters, and what its node takes, are added
+PLACE: Final = 208  # a name that was walked, and its path; add its letters, and what its node takes
 FILE: Final = 1024  # an open file
-LOCK: Final = 768  # a range that is locked: what is noted here, and what the kernel keeps
-# A file in a listing of 9P2000. Its name is added, twice, and what its node takes: half as much again, for it has yet to be walked to.
+LOCK: Final = 768  # a locked range: what is noted here, and what the kernel keeps
+# A file in a listing of 9P2000. Add its name twice, and what its node takes plus a half, because somebody has yet to walk to it.
 ENTRY: Final = 192
 WAITING: Final = 6400  # a request that waits: its task, its coroutines
-FLUSH: Final = 512  # one that waits for what it flushes
-RELAYED: Final = 512  # a fid, or a request, that is another server's
+FLUSH: Final = 512  # one that waits for the request that it flushes
+RELAYED: Final = 512  # a fid, or a request, of another server
 PLANNED: Final = 1536  # a walk that has crossed, whose way is kept (crossing.py)
-CONNECTION: Final = 12288  # its tables; what it receives into is added
+CONNECTION: Final = 12288  # its tables; add its receive buffer
 
 
 class Meter:
-    """What is counted of one thing for one account: `used`, and how much may be used before `pool` is asked."""
+    """Counts one thing for one account: `used`, and how much may be used before it must ask `pool`."""
 
     __slots__ = ("granted", "pool", "used")
 
@@ -60,7 +62,7 @@ class Meter:
         pool.meters.append(self)
 
     def take(self, n: int) -> None:
-        """Use `n` more. Raises NineError, and nothing is used, where the user, or all users, would have too much."""
+        """Use `n` more. Raises NineError, and uses nothing, if the user, or all users together, would have too much."""
         self.used += n
         if self.used > self.granted:
             try:
@@ -71,17 +73,17 @@ class Meter:
 
     @property
     def full(self) -> bool:
-        """Tell whether its user, or all users, have all that may be had, what is spare too."""
+        """Tell whether its user, or all users together, have everything that they may have, including the spare part."""
         return self.used > self.granted and self.pool.full
 
     def more(self) -> None:
-        """Ask for what is used already, which whoever asks takes back where that is refused. Raises as `take`."""
+        """Ask for what is used already; the caller takes it back if that is refused. Raises as `take`."""
         if self.used > self.granted:
             self.pool.grant(self)
 
 
 class Pool:
-    """One thing that the accounts of a user have together: `most` of it, and `spare` beyond for what has come already and waits."""
+    """One thing that the accounts of a user have together: `most` of it, and `spare` beyond that for what has come already and waits."""
 
     __slots__ = ("meters", "most", "refusal", "spare", "whole")
 
@@ -96,13 +98,13 @@ class Pool:
 
     @property
     def full(self) -> bool:
-        """Tell whether they have it all, or all users do, what is spare too."""
+        """Tell whether they have all of it, or all users together do, including the spare part."""
         return self.used > self.most + self.spare or self.whole.room(self, 0) < 0
 
     def grant(self, meter: Any) -> None:
-        """Let a meter that has used up what it was granted go on. Raises NineError if it may not."""
+        """Let a meter that has used up its grant go on. Raises NineError if it may not."""
         block = self.whole.block
-        meter.granted = 0  # what it was refused, it is not to be granted by what follows
+        meter.granted = 0  # what was refused now must not be granted by what follows
         room = self._room()
         if room < block:
             for other in self.meters:
@@ -122,7 +124,7 @@ class Pool:
 
 @attrs.define(eq=False)
 class Whole:
-    """One thing that all users have together. `kept` of it is for those whose pools are in `roots`."""
+    """One thing that all users have together. `kept` of it is for the users whose pools are in `roots`."""
 
     most: int
     kept: int
@@ -164,7 +166,7 @@ class Descriptors(Whole):
 
 @attrs.define(eq=False)
 class Holder:
-    """Whose accounts there are: what they hold, together."""
+    """The owner of accounts: what they hold, together."""
 
     key: Hashable
     bytes: Pool
@@ -187,7 +189,7 @@ class Account(Meter):
 
 
 class Fids:
-    """The meter of the fids of an account: they are counted by the session's table, which grows as far as was granted."""
+    """The meter of the fids of an account: the session's table counts them, and grows as far as was granted."""
 
     __slots__ = ("account", "pool")
 
@@ -216,7 +218,7 @@ class Fids:
         c.max_relays = min(c.limits.fids, len(c.relays) + ahead)
 
     def more(self) -> None:
-        """Let the tables have one more. Raises EMFILE if its user, or the connection, has as many as may be."""
+        """Let the tables have one more. Raises EMFILE if its user, or the connection, has as many as it may."""
         c = self.account.connection
         self.pool.grant(self)
         if len(c.session.fids) >= c.session.max_fids or len(c.relays) >= c.max_relays:
@@ -225,7 +227,7 @@ class Fids:
 
 
 def holder_of(c: "Connection", who: Principal) -> Hashable:
-    """Return who holds what a connection keeps as a user: a user by number, or by the name of who has none, if somebody vouches for that."""
+    """Return the holder of what a connection keeps as a user: a user by number, or by the name if they have none, if somebody vouches for them."""
     peer = c.link.peer
     if not c.policy.knows(peer):
         return whose(peer)
@@ -247,7 +249,7 @@ class Books:
         self.files = Descriptors(limits.files, limits.files // 4, FEW, _all_files)
 
     def holder(self, key: Hashable, *, root: bool) -> Holder:
-        """Return a holder, who may be new. `root`: what is kept for root is for them too."""
+        """Return a holder, old or new. `root`: what is kept for root is for them too."""
         holder = self.holders.get(key)
         if holder is None:
             limits = self.limits
@@ -266,7 +268,7 @@ class Books:
         return (self.bytes, holder.bytes), (self.fids, holder.fids), (self.files, holder.files)
 
     def stranger(self, c: "Connection") -> Account:
-        """Return a new account of a connection that nobody has attached on."""
+        """Return a new account of a connection on which nobody has attached."""
         peer = c.link.peer
         key = whose(peer)
         return Account(c, self.holder(key, root=owns(peer)), NONE)
@@ -277,7 +279,7 @@ class Books:
         return Account(c, self.holder(key, root=_is_root(key)), who)
 
     def leave(self, account: Account) -> None:
-        """Close an account; with the last one its holder is forgotten."""
+        """Close an account; with the last one forget its holder."""
         holder = account.holder
         holder.accounts.remove(account)
         holder.bytes.meters.remove(account)

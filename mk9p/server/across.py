@@ -1,18 +1,15 @@
-"""A walk that crosses into another server: what goes over for it, and what its answer becomes.
+"""A walk that crosses into another server: what goes over for it, and what happens to its answer.
 
 Theory
-* The first names of such a walk are the mount table's: a route (tree/node.py) tells what stands
-  there. The last of them is the mount point. From there on the names are another server's, and go
-  over as one Twalk from its root, with what follows behind it.
-* The client is owed a qid for each name. Those of the first are known here, but the version of the
-  mount point's is the other server's to say. So the walk there begins with as many names as the
-  route has: `..` of the root is the root (walk(5)), and the names of what was bound come after.
-  Then the answer is as long as the client's, the qids of the first names are written over those of
-  the `..`, and nothing is asked twice.
-* A root with another qid after `..` is no root: what was walked to is let go, and that server is
-  not walked so again. A server that knows no `..` there, or where something is missing, or
-  forbidden, before the first of its names was walked, is not the one to say the answer: the walk is
-  done again here, name by name.
+* The first names of such a walk belong to the mount table: a route (tree/node.py) says what is there. The last of them is the mount point. From
+  there on the names belong to another server, and go over as one Twalk from its root, with the requests that follow it.
+* The client must get a qid for each name. The server here knows those of the first names, but only the other server can say the version of the
+  mount point's. So the walk there begins with as many names as the route has: `..` of the root is the root (walk(5)), and the names of the bound
+  directory come after. Then the answer has the length that the client expects, the qids of the first names overwrite those of the `..`, and
+  nothing is asked twice.
+* If the root has another qid after `..`, it is no root: the server lets go what was walked to, and sends no more such walks to that server. A
+  server that does not know `..` there, or that lacks something, or forbids something, before the first of its names was walked, cannot give the
+  answer: this server does the walk again, name by name.
 """
 
 import errno
@@ -39,17 +36,17 @@ HEAD: Final = 9  # size[4] type[1] tag[2] nwqid[2]
 QID: Final = 13
 _PATH: Final = 5  # in a qid
 
-AGAIN: Final = -1  # the walk is to be done again, name by name
-MISSING: Final = -2  # the first name there is missing: it may be on the next server
+AGAIN: Final = -1  # do the walk again, name by name
+MISSING: Final = -2  # the first name is missing there: it may be on the next server
 
 General = Callable[[Connection, int, Fid, int, tuple[str, ...]], Maybe[bytes | None]]
-"""Walks name by name, given the tag, what it is walked from, the new fid, and the names; returns the reply."""
+"""Walks name by name. It gets the tag, the start, the new fid, and the names, and returns the reply."""
 
 
 class Across(Asked):
-    """A walk from `old` that was passed on as planned; `lead` is where, and `head` are the qids of its first names but the last.
+    """A walk from `old` that was passed on as planned; `lead` says where to, and `head` has the qids of its first names except the last.
 
-    `own`: the qid of the mount point, where its first name was missing.
+    `own`: the qid of the mount point, if its first name was missing.
     """
 
     __slots__ = ("head", "lead", "own", "plan", "start")
@@ -64,10 +61,10 @@ class Across(Asked):
 
 
 def mended(b: Far, lead: Lead, head: bytes, own: bytes | None, buf: bytearray, start: int, end: int) -> int:
-    """Make the answer to a walk that was passed on the client's, in place; return where it begins.
+    """Turn, in place, the answer to a walk that was passed on into the client's answer; return where it begins.
 
-    `own`: the qid of the mount point, if another server has said it. That the answer is an Rwalk,
-    and no longer than it may be, was looked at before. AGAIN: it is none for the client.
+    `own`: the qid of the mount point, if another server has given it. The caller has checked that the answer is an Rwalk, and not too long. AGAIN:
+    it is no answer for the client.
     """
     count, at, top = _u16(buf, start + 7)[0], start + HEAD, lead.top
     if lead.dots:
@@ -89,7 +86,7 @@ def mended(b: Far, lead: Lead, head: bytes, own: bytes | None, buf: bytearray, s
         if head:
             buf[here - len(head) : here] = head
     elif count == top:
-        return AGAIN  # nothing that the client asked for: only an error can tell that
+        return AGAIN  # nothing that the client asked for: only an error can say that
     if lead.cut:
         tag, start = _u16(buf, start + 5)[0], start + QID * lead.cut
         _header(buf, start, end - start, _RWALK, tag, count - lead.cut)
@@ -97,7 +94,7 @@ def mended(b: Far, lead: Lead, head: bytes, own: bytes | None, buf: bytearray, s
 
 
 def crossed(c: Connection, b: Far, known: Across, type_: int, buf: bytearray, start: int, end: int) -> int:
-    """Note what the answer to a walk that crossed tells, and make it the client's; returns where it begins then, or AGAIN."""
+    """Note what the answer to a walk that crossed tells, and turn it into the client's; return where it then begins, or AGAIN."""
     if known.backend is not b or type_ not in (_RWALK, _RLERROR):
         raise b.garbage(type_)
     hop, lead = known.hop, known.lead
@@ -140,7 +137,7 @@ def again(c: Connection, tag: int, known: Across, begins: int) -> None:
 
 
 def keep_back(c: Connection, hop: Hop) -> None:
-    """Let what names a fid wait until it is known where that is."""
+    """Make requests that name a fid wait until it is known where that is."""
     for tag, known in c.asked.items():
         if isinstance(known, Alias):
             tag, known = known.tag, known.known

@@ -1,4 +1,5 @@
-"""What the relay (relay.py) asks another server itself: it makes the connection, walks to a fid there, and clunks it. What it reads of requests."""
+"""What the relay (relay.py) itself asks another server: it makes the connection, walks to a fid there, and clunks it. And what it reads in
+requests."""
 
 import errno
 import logging
@@ -21,14 +22,14 @@ from mk9p.wire.roles import BETWEEN
 
 log = logging.getLogger("mk9p.server")
 
-PATIENCE: Final = 5.0  # seconds to make a connection; the general way is there meanwhile
-REST: Final = 30.0  # seconds after that failed, in which it is not tried again
+PATIENCE: Final = 5.0  # seconds to make a connection; the general way works meanwhile
+REST: Final = 30.0  # seconds after a failure before the next attempt
 
 _u16, _u32 = Struct("<H").unpack_from, Struct("<I").unpack_from
 
 
 async def rpc(link: Link, frames: FrameBuffer, message: type[m.Message], tag: int, *fields: Any) -> m.Message:
-    """Ask another server, when nothing else is under way there, and return its answer. Raises OSError, EIO when it has closed the link."""
+    """Ask another server, when nothing else is running there, and return its answer. Raises OSError, EIO when it has closed the link."""
     await send_all(link, codec(Dialect.L, message.type).pack(tag, *fields))
     while (frame := frames.next()) is None:
         count = await receive(link, frames.space())
@@ -39,7 +40,7 @@ async def rpc(link: Link, frames: FrameBuffer, message: type[m.Message], tag: in
 
 
 async def make(c: Connection, b: Far) -> bool:
-    """Dial, agree on the client's dialect and msize, attach; False, and no link, if that is not to be."""
+    """Dial, agree on the client's dialect and msize, and attach; return False, and make no link, if that is impossible."""
     link = None
     try:
         with trio.fail_after(PATIENCE):
@@ -66,9 +67,10 @@ async def make(c: Connection, b: Far) -> bool:
 
 
 async def arrive(c: Connection, b: Far, number: int, names: tuple[str, ...], path: int | None) -> bool:
-    """Walk to a fid there by the names from the root; True if it is there now, and its path in our space is `path`, if that is to be looked at.
+    """Walk to a fid there by the names from the root. Return True if it is there now, and its path in our space is `path`, if the caller wants
+    that checked.
 
-    Not cancelled: the answer comes, or the link ends.
+    It cannot be cancelled: the answer comes, or the link ends.
     """
     own = walk(c, b, number, names)
     if not own.done.settled:
@@ -91,7 +93,7 @@ def walk(c: Connection, b: Far, number: int, names: tuple[str, ...]) -> Own:
 
 
 async def arrived(c: Connection, own: Own, number: int) -> None:
-    """Wait for the answer to a walk to a fid. Cancelled, the fid is clunked when it is there."""
+    """Wait for the answer to a walk to a fid. If cancelled, the fid is clunked when it is there."""
     b = own.backend
     try:
         await own.done.wait(sleep)
@@ -105,7 +107,7 @@ async def arrived(c: Connection, own: Own, number: int) -> None:
 
 
 def answered(c: Connection, own: Own, type_: int, buf: bytearray, start: int, size: int) -> None:
-    """Take the answer to a request of our own."""
+    """Take the answer to a request of this server's own."""
     own.answered(type_, buf, start, size)
     if own.orphan is not None:
         own.backend.limbo.discard(own.orphan)
@@ -114,7 +116,7 @@ def answered(c: Connection, own: Own, type_: int, buf: bytearray, start: int, si
 
 
 def leave(c: Connection, b: Far, number: int) -> None:
-    """Clunk a fid there that was made ours. Its answer is not waited for: what is asked later comes later."""
+    """Clunk a fid there that was brought here. Do not wait for the answer: later requests come after it."""
     _ask(c, b, m.Tclunk, 0, number)
     send(c)
 
@@ -128,7 +130,7 @@ def _ask(c: Connection, b: Far, message: type[m.Message], wanted: int, *fields: 
 
 
 def other_fid(type_: int, buf: bytearray, start: int, end: int) -> int:
-    """Return the second fid that a request names, NOFID if it is too short to."""
+    """Return the second fid that a request names, NOFID if it is too short."""
     fixed, strings = BETWEEN[type_]
     at = start + 11 + fixed
     for _ in range(strings):
@@ -137,6 +139,6 @@ def other_fid(type_: int, buf: bytearray, start: int, end: int) -> int:
 
 
 def text_at(buf: bytearray, at: int, end: int) -> str:
-    """Return the name that begins at a place of a request; the other server judges it."""
+    """Return the name that begins at a place in a request; the other server checks it."""
     size = _u16(buf, at)[0] if at + 2 <= end else 0
     return buf[at + 2 : min(at + 2 + size, end)].decode("utf-8", "surrogateescape")

@@ -1,13 +1,15 @@
 """A new conversation in the middle of a frame, on a line that does not hang up.
 
 Theory
-* A serial line, and the port of a guest, do not tell that who had them open is gone. Killed in the middle of a frame, he leaves half of one, and
-  whatever the next one says would be taken for its rest: a Twrite would be done, with his bytes.
-* Who begins anew says Tversion, waits for the answer, and says it again after a while (client/handshake.py, clients/v9fs.py). So a Tversion alone
-  between two silences, in the middle of a frame, is a beginning and no data. One that did not come alone is lost; the next one does.
-* Nobody makes one by writing a file full of Tversions: the line would have to stop right before one of them, and right after it, for no reason.
-* What ends the frame to the byte is its end. There are conversations within conversations (a Twrite to a network connection's data file), and in them
-  a Tversion is the whole of what is written.
+* A serial line, and the port of a guest, do not report that the program that had them open is gone. If it was killed in the middle of a frame, it
+  leaves half of one, and the server would take what the next program says for the rest: it would do a Twrite with those bytes.
+* A client that begins anew sends Tversion, waits for the answer, and sends it again after a while (client/handshake.py, clients/v9fs.py). So a
+  Tversion alone between two silences, in the middle of a frame, is a beginning and no data. A Tversion that did not come alone is lost; the next
+  one works.
+* Nobody makes a beginning by writing a file full of Tversions: the line would have to stop right before one of them, and right after it, without a
+  reason.
+* Bytes that complete the frame exactly are its end. There are conversations within conversations (a Twrite to a network connection's data file),
+  and in them a Tversion is all of what is written.
 """
 
 from typing import Final
@@ -18,8 +20,8 @@ import trio
 from mk9p.wire import FrameBuffer
 from mk9p.wire import messages as m
 
-QUIET: Final = 0.2  # s of silence, before and after; clients say Tversion again after half a second
-_LONGEST: Final = 64  # bytes; no Tversion that is understood has more
+QUIET: Final = 0.2  # s of silence, before and after; clients send Tversion again after half a second
+_LONGEST: Final = 64  # bytes; no Tversion that can be understood has more
 
 
 @attrs.define(eq=False)
@@ -29,10 +31,10 @@ class Beginning:
     frames: FrameBuffer
     heard: int = 0  # how often something was received
     _last: float = attrs.field(factory=trio.current_time, init=False)
-    _said: bytes | None = attrs.field(default=None, init=False)  # since it was silent, unless that is too much
+    _said: bytes | None = attrs.field(default=None, init=False)  # since the last silence, unless that is too much
 
     def came(self, data: memoryview) -> int:
-        """Take note of what was received behind the whole frames; return the length of a Tversion that may begin anew, or else 0."""
+        """Note what was received behind the whole frames; return the length of a Tversion that may begin anew, or 0."""
         now = trio.current_time()
         if now - self._last >= QUIET:
             self._said = b""
@@ -50,13 +52,13 @@ class Beginning:
         return len(self._said) if before < 4 or before + len(self._said) != size else 0
 
     async def silence(self) -> bool:
-        """Wait for what may come now; True if it is nothing."""
+        """Wait for what may come now; return True if nothing comes."""
         heard = self.heard
         await trio.sleep(QUIET)
         return heard == self.heard
 
     def begin(self, size: int) -> None:
-        """Forget the frame in progress, but for the last `size` bytes."""
+        """Forget the present frame, except the last `size` bytes."""
         _, end = self.frames.ahead()
         self.frames.head = end - size
 

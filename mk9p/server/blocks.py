@@ -1,17 +1,17 @@
 """The tight loops of the fast way (relay.py): whole blocks of frames, to another server and back.
 
 Theory
-* What a frame costs here is what a composed namespace costs: beside it there are only the kernel's calls, two more a batch in each direction. So a
+* A composed namespace costs what a frame costs here: besides, there are only the system calls, two more for each batch in each direction. So a
   loop looks at one frame with one unpacking and a few lookups, and calls nothing for it. A frame that needs more than that ends the block, and the
   engine takes it from there.
-* A plain request names one fid, and its answer tells nothing that must be known: it goes over as it is. By its tag are remembered its type, in the
-  lowest byte of a number, above that whom it was passed on to, in 24 bits, then how many bytes it asked for, in 32, and above these when it came: so
-  requests of one kind that came together are one number, and are counted as one run (counts.py) going and coming. Whose a number is, is looked at
-  once a run.
+* A plain request names one fid, and nothing in its answer must be known: it goes over unchanged. Under its tag the server keeps one number: its
+  type in the lowest byte, above that the server that got it in 24 bits, then how many bytes it asked for in 32, and above these when it came. So
+  requests of one kind that came together are one number, and count as one run (counts.py) going and coming. The owner of a number is checked once
+  for each run.
 * The other server is not believed: no answer goes to the client that answers nothing, is larger than the client takes, brings more bytes than were
-  asked for, or tells an error that is none. What else is in an answer is between that server and its client, who judges it as any server's.
-* A client's tags are in one table, whichever of its servers they were passed on to: to find that a tag is in use elsewhere costs no frame anything.
-* Frames that lie side by side are sent from where they lie, in one call; only what the kernel does not take at once is copied.
+  asked for, or reports an error that is none. The rest of an answer is between that server and its client, who checks it as any server's.
+* A client's tags are in one table, whichever of its servers got the requests: finding that a tag is in use elsewhere costs no frame anything.
+* Neighbouring frames are sent from where they are, in one call; only what the kernel does not take at once is copied.
 """
 
 from errno import EIO
@@ -33,14 +33,14 @@ from mk9p.server.turns import BLOCK
 from mk9p.wire import messages as m
 from mk9p.wire.roles import COUNTED, CREATES, DATA, ENDS, OPENS, PATH_AT, PLAIN
 
-# As PATH_AT; -1 for replies that begin with a number that is looked at: of bytes that were asked for, or of an error.
+# As PATH_AT; -1 for replies that begin with a number to check: of bytes that were asked for, or of an error.
 _PATH_AT: Final = [*PATH_AT]
 _RREADDIR, _RLERROR = m.Rreaddir.type, m.Rlerror.type
 for _type in COUNTED:
     _PATH_AT[_type + 1] = -1
 _PATH_AT[_RLERROR] = -1
 
-NEAR: Final = 4096  # bytes; more cost less to be sent apart than to be moved
+NEAR: Final = 4096  # bytes; more are cheaper to send separately than to move
 
 _request, _reply = Struct("<IBHI").unpack_from, Struct("<IBH").unpack_from
 _get32, _put32 = Struct("<I").unpack_from, Struct("<I").pack_into
@@ -49,16 +49,16 @@ _get64, _put64 = Struct("<Q").unpack_from, Struct("<Q").pack_into
 
 _OPENS: Final = OPENS - CREATES
 _WALK: Final = m.Twalk.type
-PASSED: Final = PLAIN | ENDS | _OPENS | {_WALK}  # what may go over in a block
+PASSED: Final = PLAIN | ENDS | _OPENS | {_WALK}  # requests that may go over in a block
 
 
 def forward(c: Connection) -> bool:
-    """Pass on the requests with which begins what was received, as far as they may all go over at once; True if nothing is left.
+    """Pass on the first of the received requests, as far as they may all go over at once; return True if nothing is left.
 
-    They are a block at most: the caller looks at the clock.
+    They are at most a block: the caller looks at the clock.
     """
     if c.session.tags:
-        return False  # somebody waits here: what must wait for it is judged frame by frame
+        return False  # somebody waits here: check frame by frame what must wait for it
     frames, relays, asked, counts = c.frames, c.relays, c.asked, c.counts
     buf, limit = frames.buf, frames.limit
     at, tail = frames.ahead()
@@ -123,9 +123,9 @@ def forward(c: Connection) -> bool:
 
 
 def back(c: Connection, b: Far) -> None:
-    """Pass on the complete replies that were received; `more` tells if the turn was over before the end of them.
+    """Pass on the complete replies that were received; `more` says whether the turn was over before the end of them.
 
-    Raises ProtocolError for what is none; what came before it was passed on.
+    Raises ProtocolError for something that is no reply; what came before it was passed on.
     """
     frames, asked, paths, counts = b.frames, c.asked, b.way.paths, c.counts
     base = b.mark - 1
@@ -173,7 +173,7 @@ def back(c: Connection, b: Far) -> None:
                         again(c, tag, known, begins)
                         first = run = at = at + size
                         continue
-                    if begins > at:  # it has become shorter, in front
+                    if begins > at:  # it has become shorter, at the front
                         if at - first > NEAR:
                             _deliver(c, b, first, at)
                             first = begins
@@ -188,7 +188,7 @@ def back(c: Connection, b: Far) -> None:
                 counts.returned(known.type, 1, type_ == _RLERROR, size, now - known.since)
             else:
                 if type_ != right:
-                    if type_ != _RLERROR or not 0 < right < 256:  # the tag may be one of another server's
+                    if type_ != _RLERROR or not 0 < right < 256:  # the tag may belong to another server
                         raise b.garbage(type_)
                     bad += 1
                 n += 1

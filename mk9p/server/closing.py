@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mk9p.server")
 
-GRACE: Final = 10  # seconds that closing one file may take: long for a disk, short for an operator who waits for the end of a server
+# seconds that closing one file may take: long for a disk, short for an operator who waits for the end of a server
+GRACE: Final = 10
 
-in_use: set[object] = (
-    set()
-)  # nodes of exclusive use that are open (DMEXCL): in this process, whatever connection has them
+# nodes of exclusive use that are open (DMEXCL): in this process, whatever connection has them
+in_use: set[object] = set()
 
 
 def claim_exclusive(node: object) -> None:
@@ -42,7 +42,7 @@ async def put(fid: Fid) -> None:
 
 
 class _Closes(dict[type, bool]):
-    """Tells of a kind of handle whether closing it does anything."""
+    """Tells for a kind of handle whether closing it does anything."""
 
     def __missing__(self, kind: type[Handle]) -> bool:
         does = self[kind] = kind.close is not Handle.close
@@ -53,7 +53,7 @@ _closes: Final = _Closes()
 
 
 def close_nowait(fid: Fid) -> bool:
-    """Close what a clunked fid has open if that is nothing to be done at all, or done at once; False if it takes `close`."""
+    """Close what a clunked fid has open if that does nothing, or can be done at once; return False if it needs `close`."""
     how = fid.how
     if how is None:
         fid.release()
@@ -75,13 +75,13 @@ def close_nowait(fid: Fid) -> bool:
 
 
 async def close(fid: Fid) -> None:
-    """Close what a clunked fid has open. Safe to call again; an error of closing is logged, since a clunk always succeeds (clunk(5))."""
+    """Close what a clunked fid has open. Safe to call again; an error of closing is logged, because a clunk always succeeds (clunk(5))."""
     fid.release()
     await shut(fid)
 
 
 async def shut(fid: Fid) -> None:
-    """Close what a fid has open, which can be opened again then."""
+    """Close what a fid has open; the fid can be opened again then."""
     handles, how = (fid.handle, fid.directory), fid.how
     fid.handle = fid.how = None
     if fid.more is not None:
@@ -113,7 +113,7 @@ async def _remove(place: Place, who: Principal) -> None:
 
 
 async def close_all(c: "Connection") -> None:
-    """Close all fids of a client, in slices. Those whose requests are not finished are closed with the last of these."""
+    """Close all fids of a client, in slices. Fids whose requests are not finished are closed with the last of these."""
     fids, c.session.fids = c.session.fids, {}
     ends = monotonic_ns() + SLICE // 4
     while fids:
@@ -122,7 +122,7 @@ async def close_all(c: "Connection") -> None:
             fid.gone = True
             if not fid.uses and not close_nowait(fid):
                 await close(fid)
-            del fid  # with all that it stands for, now and not at the end
+            del fid  # with everything that it stands for, now and not at the end
         if monotonic_ns() > ends:
             ends = await c.slices.next(c.user)
 
@@ -138,7 +138,7 @@ async def free(c: "Connection", table: dict[int, Any]) -> None:
 
 
 async def _shielded(value: Any) -> None:
-    """Await what may be awaited, although the request that brought us here was flushed or its client is gone."""
+    """Await a value if it can be awaited, although the request that led here was flushed or its client is gone."""
     if isinstance(value, Awaitable):
         with trio.CancelScope(shield=True, deadline=trio.current_time() + GRACE):
             await value

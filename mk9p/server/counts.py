@@ -1,21 +1,22 @@
-"""What is counted of the requests that a server gets: how many, how many failed, bytes, and how long they took; by kind of message and by client.
+"""What a server counts of its requests: how many, how many failed, bytes, and how long they took; by kind of message and by client.
 
 Theory
-* Each connection has tables of its own, a `Row` for each kind of message that it has sent; the server's are their sum, made when somebody looks, with
-  what clients left behind that are gone. So nothing is counted twice, and what is asked rarely costs nothing in between.
-* The fast path knows *runs*: requests of one kind that stand side by side in what was received. A request costs it a comparison and an increment of a
-  local; a run costs a tuple, a batch one reading of the clock and one call, when its replies are sent. Bytes are differences of places in buffers.
-* So the time of a request is that of its batch: from the wake-up that brought it (or the end of the batch before, where a link was read again at
-  once) to when its reply, and those of all that came with it, was given to the kernel. That is what its client waits for here, no less, since no
-  reply leaves before. Time in the kernel's queues, and in the client's, is not in it.
-* There are three *ways*, each with times of its own, or one reader of an events file would hide what all others get: `direct`, answered in the batch
-  that brought it; `waited`, for an event, a thread, another server or its turn, from when it was received; `relayed`, passed on to another server as
-  it was, whose waiting nobody here knows of. A flush that waits for what it flushes, and what was flushed, has no time.
-* A request that is answered at once is counted with its batch, one that waits or is passed on when that begins, whatever becomes of it; its reply's
-  bytes, and whether that is an error, when there is one. Bytes are those of whole messages, size[4] included: all that goes over a link, but for what
-  a peer sends that is no message.
-* Times are counted in buckets by the number of their binary digits in ns: bucket k is of times below 2**k ns, and of at least half of that. One
-  histogram then spans from ns to centuries, needs no bounds to be chosen, and is never wrong by more than a factor of two.
+* Each connection has tables of its own, a `Row` for each kind of message that it has sent. The server's are their sum, made when somebody looks,
+  with what clients left that are gone. So nothing is counted twice, and rare questions cost nothing in between.
+* The fast path knows *runs*: neighbouring requests of one kind in what was received. A request costs it a comparison and an increment of a local.
+  A run costs a tuple. A batch costs one reading of the clock and one call, when its replies are sent. Bytes are differences of places in buffers.
+* So the time of a request is that of its batch: from the wake-up that brought it (or the end of the batch before, if a link was read again at
+  once) until its reply, and those of all that came with it, were given to the kernel. That is what its client waits for here, no less, because no
+  reply leaves earlier. It does not include time in the kernel's queues, and in the client's.
+* There are three *ways*, each with its own times; otherwise one reader of an events file would hide what everybody else gets: `direct`, answered
+  in the batch that brought it; `waited`, for an event, a thread, another server or its turn, from when it was received; `relayed`, passed on
+  unchanged to another server, whose waiting nobody here knows of. A flush that waits for the request that it flushes, and a flushed request, have
+  no time.
+* A request that is answered at once is counted with its batch. A request that waits or is passed on is counted when that begins, whatever happens
+  to it; the bytes of its reply, and whether that is an error, when there is one. Bytes are those of whole messages, size[4] included: everything
+  that goes over a link, except what a peer sends that is no message.
+* Times are counted in buckets by the number of their binary digits in ns: bucket k is for times below 2**k ns, and of at least half of that. One
+  histogram then goes from ns to centuries, needs no chosen bounds, and is never wrong by more than a factor of two.
 """
 
 import itertools
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 BUCKETS: Final = 65  # a time of 64 binary digits is 585 years
 WAYS: Final = ("direct", "waited", "relayed")
 
-OTHER: Final = 0  # for all numbers that are no request's: so nobody can make us keep more than there are messages
+OTHER: Final = 0  # for all numbers that are no request's: so nobody can make us keep more rows than there are messages
 _NAMES: Final = {
     value.type: name[1:]
     for name, value in vars(m).items()
@@ -43,7 +44,7 @@ _NAMES: Final = {
 
 
 def name_of(type_: int) -> str:
-    """Return what a kind of request is called: `getattr` for Tgetattr, `other` for what is none."""
+    """Return the name of a kind of request: `getattr` for Tgetattr, `other` for a number without a request."""
     return _NAMES.get(type_, "other")
 
 
@@ -80,7 +81,7 @@ class Times:
 
 
 class Row:
-    """What was counted of one kind of message: requests, errors, bytes received and sent, and the times of each way."""
+    """The counts of one kind of message: requests, errors, bytes received and sent, and the times of each way."""
 
     __slots__ = ("count", "direct", "errors", "received", "relayed", "sent", "waited")
 
@@ -107,14 +108,14 @@ class Row:
         return times
 
     def ways(self) -> Iterator[tuple[str, Times]]:
-        """Give the ways that some requests went, and their times."""
+        """Give the ways that some requests took, and their times."""
         for way in WAYS:
             times = getattr(self, way)
             if times is not None and times.count:
                 yield way, times
 
     def at_work(self) -> Times:
-        """Return the times of all that did not wait here."""
+        """Return the times of all requests that did not wait here."""
         total = Times()
         total.add(self.direct)
         if self.relayed is not None:
@@ -123,7 +124,7 @@ class Row:
 
 
 class Counts:
-    """The tables of one connection. `since`: when what is being answered was received, on the monotonic clock in ns."""
+    """The tables of one connection. `since`: when the requests that are now being answered were received, on the monotonic clock in ns."""
 
     __slots__ = ("made", "rows", "runs", "since")
 
@@ -136,7 +137,7 @@ class Counts:
     def forget(self) -> None:
         """Begin anew with nothing counted."""
         self.rows: list[Row | None] = [None] * 256
-        self.made: list[Row] = []  # those that there are
+        self.made: list[Row] = []  # the existing rows
 
     def row(self, type_: int) -> Row:
         """Return the row of a kind of message."""
@@ -150,7 +151,7 @@ class Counts:
     # the engine's own requests
 
     def batch(self) -> None:
-        """Take note that all that was answered is sent."""
+        """Note that everything that was answered is sent."""
         now = monotonic_ns()
         took = now - self.since
         self.since = now
@@ -176,7 +177,7 @@ class Counts:
         row.times("waited").note(monotonic_ns() - since)
 
     def flushed(self, sent: int) -> None:
-        """Count the bytes of replies to flushes that had to wait for what they flush."""
+        """Count the bytes of replies to flushes that had to wait for the requests that they flush."""
         self.row(m.Tflush.type).sent += sent
 
     # requests that are passed on (relay.py), or wait
@@ -188,7 +189,7 @@ class Counts:
         row.received += received
 
     def returned(self, type_: int, count: int, errors: int, sent: int, took: int) -> None:
-        """Count replies of another server to requests of one kind, `errors` among them, of `sent` bytes, and that each took so many ns."""
+        """Count replies of another server to requests of one kind, `errors` among them, of `sent` bytes, each of which took `took` ns."""
         row = self.rows[type_] or self.row(type_)
         row.errors += errors
         row.sent += sent
@@ -215,7 +216,7 @@ def overall(rows: Iterable[Row]) -> Row:
 
 @attrs.define(eq=False)
 class Tally:
-    """What a server has counted: its `connections`, and what those that are gone left. `began` and `since` (the last reset): ns since 1970."""
+    """What a server has counted: its `connections`, and what those left that are gone. `began` and `since` (the last reset): ns since 1970."""
 
     connections: set["Connection"] = attrs.field(factory=set)
     accepted: int = 0
@@ -232,11 +233,11 @@ class Tally:
         return next(self._numbers)
 
     def rows(self) -> dict[int, Row]:
-        """Return what was counted by kind of message, of all clients there ever were."""
+        """Return the counts by kind of message, of all clients there ever were."""
         return summed([self._gone.rows, *(c.counts.rows for c in self.connections)])
 
     def total(self) -> Row:
-        """Return the sum of all rows, but for the times: with a thousand connections those are long to add."""
+        """Return the sum of all rows, without the times: with a thousand connections those take long to add."""
         total = Row()
         for counts in (self._gone, *(c.counts for c in self.connections)):
             for row in counts.made:
@@ -248,7 +249,7 @@ class Tally:
 
     def leave(self, c: "Connection") -> None:
         """Take a connection out, and keep what was counted of it."""
-        c.counts.batch()  # what could not be sent any more
+        c.counts.batch()  # what could no longer be sent
         self.connections.discard(c)
         for type_, row in enumerate(c.counts.rows):
             if row is not None:

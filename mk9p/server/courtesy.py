@@ -1,13 +1,13 @@
-"""Whether to let others have the processor before waiting for requests.
+"""Whether to give others the processor before waiting for requests.
 
 Theory
-* A client or a server on this very processor that was just sent to is often ready to answer as soon as it has its turn: a composer and what is
-  composed, on one CPU of a small kernel, are. To let it have it costs less than a microsecond and no wake-up; to wait properly takes ten times that,
-  which it would have to wait for.
-* Where nobody else has this CPU it is vain. Where a program that computes has it too it is ruinous: sched_yield(2) goes to the end of the queue, and
-  whole slices of milliseconds pass, where who waits properly is woken at once.
-* So it is done as long as it pays, which the time that it takes tells. When it took no longer than it does alone a few times in a row, or too long
-  once, it is not tried again for some waits, and for twice as many each time that this comes to nothing too.
+* A client or a server on this very processor, to which something was just sent, is often ready to answer as soon as it has its turn: a composer
+  and its servers on one CPU of a small kernel are like that. Giving it the CPU costs less than a microsecond and no wake-up; a real wait costs ten
+  times that.
+* If nobody else has this CPU, it gains nothing. If a program that computes has it too, it is ruinous: sched_yield(2) puts this process at the end
+  of the queue, and whole slices of milliseconds pass, where a process that really waits is woken at once.
+* So the server does this as long as it pays, which the time that it takes shows. When it took no longer than it does alone a few times in a row,
+  or took too long once, the server does not try again for some waits, and each time that this gains nothing, for twice as many.
 """
 
 import os
@@ -16,15 +16,15 @@ from collections.abc import Callable
 from time import monotonic_ns
 from typing import Final
 
-LONG: Final = 500_000  # ns; more than who answers needs, and less than the scheduler's slices
-ALONE: Final = 3  # times what it takes where nobody else has the processor, which is measured at the beginning
+LONG: Final = 500_000  # ns; more than an answer needs, and less than the scheduler's slices
+ALONE: Final = 3  # times what it takes where nobody else has the processor, which is measured at the start
 VAIN: Final = 4  # times in a row
 LEAST: Final = 64  # waits without trying again
 MOST: Final = 4096  # the same; if each takes 50 us, and one try a slice of 4 ms, that is a fiftieth of the time
 
 
 class Courtesy:
-    """Asks a poller for events, and others to make some."""
+    """Asks a poller for events, and lets others make some."""
 
     __slots__ = ("_alone", "_clock", "_give_way", "_next", "_poll", "_rest", "_vain")
 
@@ -40,7 +40,7 @@ class Courtesy:
         self._alone = ALONE * min(self._turns()[1] for _ in range(8))
 
     def events(self) -> list[tuple[int, int]]:
-        """Return what is ready now, or is after others had their turn; maybe nothing."""
+        """Return what is ready now, or after others had their turn; maybe nothing."""
         events = self._poll(0)
         if events:
             return events
@@ -58,9 +58,9 @@ class Courtesy:
         return events
 
     def _turns(self) -> tuple[list[tuple[int, int]], int]:
-        """Let others have their turn, twice if nothing came of the first; returns what is ready then, and the ns that it took.
+        """Let others have their turn, twice if the first brought nothing; return what is ready then, and the ns that it took.
 
-        Between two who answer each other, one who waits for neither had his turn first.
+        Two turns are needed when a third process is in the queue before the one that answers.
         """
         began = self._clock()
         self._give_way()

@@ -1,15 +1,13 @@
-"""Walks that cross into other servers, on their way there (across.py tells the theory).
+"""Walks that cross into other servers, on their way there (across.py has the theory).
 
 Rules
-* It is passed on at once, and what is asked after it too, if it is certain where it goes and the
-  client has its connection there. Else it waits for its answers, and what names its fid waits for
-  it: where the connection is yet to be made, and in a union, of which the next part is asked where
-  one has no such name.
-* Who may search the directories up to the mount point is judged here, with each walk; that one and
-  what is below is the other server's to judge, which knows the user as itself.
-* Whatever is not plain goes name by name, as do walks that would go another way than the client's
-  requests for what they find: readers of listeners that refuse changes, other dialects, trees that
-  count who has them open.
+* A walk is passed on at once, and so are the requests after it, if it is certain where it goes and the client has its connection there. Otherwise
+  it waits for its answers, and requests that name its fid wait for it: if the connection must still be made, and in a union, whose next part is
+  asked if one does not have the name.
+* Each walk checks here who may search the directories up to the mount point. The other server, which knows the user itself, checks the mount point
+  and what is below.
+* Whatever is not plain goes name by name. So do walks that would take another way than the client's requests for what they find: readers of
+  listeners that refuse changes, other dialects, trees that count who has them open.
 """
 
 import errno
@@ -41,7 +39,7 @@ _RWALK, _RLERROR = m.Rwalk.type, m.Rlerror.type
 
 
 def cross(c: Connection, tag: int, old: Fid, newfid: int, names: tuple[str, ...], general: General) -> Any:
-    """Let a walk go over to another server. LATE: it has; an awaitable of its reply; NotImplemented: it is to go name by name.
+    """Pass a walk on to another server. LATE: it has gone; an awaitable of its reply; NotImplemented: it must go name by name.
 
     Raises EEXIST, ENOMEM, EMFILE.
     """
@@ -89,7 +87,7 @@ def _plan(c: Connection, start: Place, names: tuple[str, ...], who: Principal, g
 
 
 def _is_plain(name: str) -> bool:
-    """Tell whether a name is none that needs a word: one that no file has, or `.` or `..`."""
+    """Tell whether a name needs no special treatment: it is possible for a file, and neither `.` nor `..`."""
     return 0 < len(name) <= NAME and name not in (".", "..") and "/" not in name and "\0" not in name
 
 
@@ -112,7 +110,7 @@ async def _wait(
     general: General,
     own: bytes | None = None,
 ) -> Reply:
-    """Walk over by one lead after the other, as far as the first that has the next name."""
+    """Walk by one lead after the other, to the first that has the next name."""
     missing = 0
     for lead in leads:
         b = await reach(c, lead.way, old.who)

@@ -1,4 +1,4 @@
-"""Which op answers which message: the one of its name. Tversion and Tflush are about the conversation, and have none (engine.py, leader.py)."""
+"""Which op answers which message: the one of its name. Tversion and Tflush concern the conversation, and have none (engine.py, leader.py)."""
 
 from typing import Final
 
@@ -17,7 +17,7 @@ _TABLES: Final[dict[Dialect, list[Call | None]]] = {}
 
 
 def calls(dialect: Dialect) -> list[Call | None]:
-    """Return for each message type of a dialect how it is unpacked and which op answers it; None for what is not served."""
+    """Return for each message type of a dialect the function that unpacks it and the op that answers it; None for what is not served."""
     table = _TABLES.get(dialect)
     if table is None:
         table = _TABLES[dialect] = [None] * 256

@@ -1,7 +1,7 @@
-"""The server: its connections, from their coming to their end. How their requests are served is told in leader.py.
+"""The server: its connections, from their beginning to their end. leader.py says how their requests are served.
 
-Nobody stays who does not attach in time, breaks the protocol, or does not take his replies; whoever goes, for whatever reason, has his requests
-cancelled and his files closed before his link is.
+A client that does not attach in time, breaks the protocol, or does not take its replies cannot stay. When a client goes, for whatever reason, the
+server cancels its requests and closes its files, and then its link.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ CANCELLED: Final = (
 
 
 class Server:
-    """A tree, served. `add` links by hand, or let `serve` listen; `run` does the work and ends only when it is cancelled."""
+    """A served tree. `add` links by hand, or let `serve` listen; `run` does the work and ends only when it is cancelled."""
 
     def __init__(self, root: Node, *, limits: Limits | None = None, tally: Tally | None = None) -> None:
         self.root = root
@@ -68,7 +68,8 @@ class Server:
         self.workers = Workers(Leader(self.links, self.halves, self._begin_anew).lead)
         self.deserted = trio.Event()  # set when the last client of all has left; a new one makes a new event
         self._nursery: trio.Nursery | None = None
-        self._strangers: dict[Connection, float] = {}  # who has not attached yet, and until when he may take his time
+        # clients that have not attached yet, and until when they may take their time
+        self._strangers: dict[Connection, float] = {}
         self._knock = trio.Event()  # a stranger came where there was none
         self._version_call: Call = (codec(Dialect.P9, m.Tversion.type).unpack, self._version)
 
@@ -98,9 +99,9 @@ class Server:
     async def listen(
         self, listener: Listener, policy: Policy | None = None, *, lossy: bool = False, root: Node | None = None
     ) -> None:
-        """Serve all who come to a listener, until cancelled; `lossy`: their links do not tell when who is at the other end changes.
+        """Serve all clients of a listener, until cancelled. `lossy`: their links do not report when another program is at the other end.
 
-        `root` is the tree that they are given, if it is not the server's own.
+        `root` is their tree, if it is not the server's own.
         """
         while True:
             link = await listener.accept()
@@ -109,7 +110,7 @@ class Server:
                 self.add(link, policy, root=root)
 
     def add(self, link: Link, policy: Policy | None = None, *, root: Node | None = None) -> Connection:
-        """Serve one more link; without a policy, by the rules of auth.py alone. Raises EMFILE, having closed the link, if there are too many."""
+        """Serve one more link; without a policy, only by the rules of auth.py. Raises EMFILE, after closing the link, if there are too many."""
         try:
             user = self.shares.enter(link.peer)
         except NineError as error:
@@ -138,7 +139,7 @@ class Server:
         return c
 
     async def _watch_strangers(self) -> None:
-        """Hang up on who does not attach in time. All have the same time, so the first to come is the first to go."""
+        """Hang up on clients that do not attach in time. All have the same time, so the first to come is the first to go."""
         while True:
             self._knock = trio.Event()
             while self._strangers:
@@ -198,9 +199,9 @@ class Server:
             self.deserted.set()
 
     async def _end_requests(self, c: Connection) -> None:
-        """Cancel what runs; drop what has not run yet, the last to come first, so that nothing is started by it. Wait for the end of all.
+        """Cancel what runs; drop what has not run yet, the last first, so that this starts nothing. Wait for the end of all.
 
-        But for a Tversion that asks for it.
+        Leave out a Tversion that asks for it.
         """
         session = c.session
         for number, request in enumerate(reversed(list(session.tags.values())), 1):
@@ -224,7 +225,7 @@ class Server:
             raise NineError(errno.EINVAL, f"msize {msize} is too small: {MIN_MSIZE} at least")
         old = drop(c)
         if c.session.tags or c.session.fids:
-            c.held = True  # nothing that comes after may overtake
+            c.held = True  # nothing that comes after may overtake it
             c.wait()
             try:
                 await self._end_requests(c)

@@ -1,6 +1,6 @@
-"""Where the engine and its relays meet: when a fid goes over, and what is done here although its fid is another server's.
+"""Where the engine and its relays meet: when a fid goes over, and which requests are done here although their fid is another server's.
 
-relay.py tells the theory.
+relay.py has the theory.
 """
 
 import errno
@@ -30,9 +30,9 @@ log = logging.getLogger("mk9p.server")
 
 
 async def crossed(c: Connection, place: Place, who: Principal) -> Far | None:
-    """Return this client's connection to the server that a place really is on, made if need be; None if it is to go the general way.
+    """Return this client's connection to the server where a place really is, and make it if necessary; None if requests must go the general way.
 
-    Cancelled, nothing has changed.
+    If cancelled, nothing has changed.
     """
     way = place.node.way
     if way is None or who.readonly or place.holders or c.dialect is not Dialect.L or place.node.qtype & ~QTDIR:
@@ -41,7 +41,7 @@ async def crossed(c: Connection, place: Place, who: Principal) -> Far | None:
 
 
 async def reach(c: Connection, way: Way, who: Principal) -> Far | None:
-    """Return this client's connection to a server, made if need be; None if there can be none now. Cancelled, nothing has changed."""
+    """Return this client's connection to a server, and make it if necessary; None if there can be none now. If cancelled, nothing has changed."""
     key = (way.address, way.aname, who, way.who)
     b = c.backends.get(key)
     if b is None or (b.dead and b.tried.is_set() and trio.current_time() >= b.resting):
@@ -60,7 +60,7 @@ async def reach(c: Connection, way: Way, who: Principal) -> Far | None:
 
 
 async def carry(c: Connection, number: int, f: Fid, b: Far | None) -> None:
-    """Let a fid that has just crossed into another server go over to it."""
+    """Hand a fid that has just crossed into another server over to it."""
     way = f.place.node.way
     if (
         b is None
@@ -82,13 +82,13 @@ async def carry(c: Connection, number: int, f: Fid, b: Far | None) -> None:
 
 
 def theirs(c: Connection, type_: int, args: tuple[Any, ...]) -> list[int]:
-    """Return the fids that a request names, newfids aside, and that are another server's alone."""
+    """Return the fids that a request names, without newfids, and that only another server has."""
     numbers = [args[1 + i] for i in THERE[type_]]
     return [number for number in numbers if number in c.relays and number not in c.session.fids]
 
 
 async def here(c: Connection, type_: int, op: Callable[..., Any], args: tuple[Any, ...], numbers: list[int]) -> Reply:
-    """Do a request here although fids of it are theirs: because it can't be passed on, or their server is gone."""
+    """Do a request here although other servers have its fids: because it can't be passed on, or their server is gone."""
     hop = c.relays[numbers[0]]
     if type_ in ENDS and hop.backend.dead and (hop.opened or type_ == m.Tclunk.type):
         del c.relays[numbers[0]]
@@ -106,11 +106,12 @@ async def here(c: Connection, type_: int, op: Callable[..., Any], args: tuple[An
             if number in c.relays and c.session.fids.get(number) is f:
                 del c.session.fids[number]
         if type_ in ENDS:
-            c.relays.pop(numbers[0], None)  # remove(5): it is clunked, whatever comes of it
+            c.relays.pop(numbers[0], None)  # remove(5): it is clunked, whatever happens
 
 
 async def _bring(c: Connection, number: int) -> Fid | None:
-    """Make a fid ours by its names: for good if its server is gone, and raises EIO for one that was open then; else returns what is lent.
+    """Make a fid ours by its names: for good if its server is gone, and raises EIO for one that was open then; otherwise for one request, and
+    returns what is lent.
 
     Raises ESTALE if the names lead to another file by now.
     """
@@ -171,21 +172,21 @@ def turn(c: Connection, b: Far) -> None:
 
 
 def require_untaken(c: Connection, tag: int) -> None:
-    """Raise EINVAL if a tag is that of a request that was passed on; those of our own requests are not the client's, and never meet it."""
+    """Raise EINVAL if the tag of a passed-on request is used again; tags of this server's own requests are not the client's, and never meet one."""
     known = c.asked.get(tag)
     if not isinstance(known, Own | Alias):
         require_free(known)
 
 
 def stays(c: Connection, number: int) -> None:
-    """Let a fid be ours alone from now on."""
+    """Keep a fid here alone from now on."""
     b = c.relays.pop(number).backend
     if not b.dead:
         leave(c, b, number)
 
 
 def late(c: Connection, type_: int, tag: int, args: tuple[Any, ...]) -> bool:
-    """Pass on a request that had to wait for its fid to go over; False if it is to be answered here. Raises as `passes`."""
+    """Pass on a request that had to wait for its fid to go over; return False if it must be answered here. Raises as `passes`."""
     hop = c.relays.get(args[1])
     if hop is None or hop.backend.dead or type_ in LOCAL:
         return False

@@ -1,14 +1,14 @@
-"""A request that failed, and one that held up everybody: how it is answered, and what the log says of it.
+"""A request that failed, and one that held up everybody: its answer, and what the log says of it.
 
-The three fates (errors.py) are told apart here, once. What an author raised with words of their own (`ValueError("n must be positive")`,
-`OSError(EIO, "device gone")`) goes to the client, and the log tells whom it befell and where, once for each file of a connection, so that nobody
-fills a log over one connection. What is a bug of ours, or of a server's, is logged with where it came from and answered `internal error`.
+This module alone decides between the three fates (errors.py). An error that an author raised with words of its own
+(`ValueError("n must be positive")`, `OSError(EIO, "device gone")`) goes to the client, and the log says who got it and where, once for each file
+of a connection, so nobody fills a log over one connection. A bug of ours, or of a server, is logged with its place and answered `internal error`.
 
     failed path=/counter/ctl user=glenda request=write error=ValueError text="n must be positive"
     held path=/lamp/ctl user=glenda request=write ms=1500 requests=1
 
-`held`: the program did nothing else for so long. A file of this server keeps it waiting in a call (`time.sleep`, a slow device), which belongs in a
-thread (`trio.to_thread.run_sync`). Of several `requests` of one kind that came together the first is named.
+`held`: the program did nothing else for this time. A file of this server keeps it waiting in a call (`time.sleep`, a slow device), which belongs
+in a thread (`trio.to_thread.run_sync`). If several `requests` of one kind came together, the log names the first.
 """
 
 import errno
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mk9p.server")
 
-HELD: Final = 100_000_000  # ns: what a person begins to notice, and more than answering a full buffer takes
-_TOLD: Final = 64  # failures told of a connection
+HELD: Final = 100_000_000  # ns: a person begins to notice this, and it is more than answering a full buffer takes
+_TOLD: Final = 64  # failures that the log tells of a connection
 
 
 def failure(c: "Connection", type_: int, tag: int, fid: int, error: BaseException) -> bytes:
-    """Return the reply to a request that failed; `fid` is the first that it names, and need not be known."""
+    """Return the reply to a request that failed; `fid` is the first that it names, and may be unknown."""
     c.counts.failed(type_)
     try:
         return _said(c, type_, tag, fid, error)
-    except Exception:  # the error cannot be told: its number is none, or asked for its words it raises another
+    except Exception:  # the error cannot be reported: its number is bad, or asking for its words raises another
         log.exception(line(INTERNAL, **_where(c, type_, fid), from_=place(c.link.peer)))
         return c.error(tag, NineError(errno.EIO, INTERNAL))
 
 
 def _said(c: "Connection", type_: int, tag: int, fid: int, error: BaseException) -> bytes:
-    if isinstance(error, OverflowError):  # the wire has unsigned numbers of 64 bits, the kernel's calls take fewer
+    if isinstance(error, OverflowError):  # the wire has unsigned numbers of 64 bits, and the kernel's calls take fewer
         return c.error(tag, NineError(errno.EINVAL, "a number is out of range"))
     if not isinstance(error, OSError | ValueError):
         where = line(INTERNAL, **_where(c, type_, fid), from_=place(c.link.peer))
@@ -56,7 +56,7 @@ def _plain(said: NineError) -> str:
 
 
 def held(c: "Connection", type_: int, fid: int, ns: int, requests: int = 1) -> None:
-    """Tell that answering took `ns`, in which nothing else was done."""
+    """Report that answering took `ns`, in which nothing else was done."""
     _tell(c, "held", type_, fid, ms=ns // 1_000_000, requests=requests)
 
 

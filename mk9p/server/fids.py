@@ -1,7 +1,7 @@
 """What a fid stands for: a `Place` in the tree, and once it is open, a Handle and all that must be undone at its end.
 
-What a fid costs is charged to its account (accounts.py) when it is entered, and given back when it is released: itself, what is kept for it, and
-those of the places on its way that no other fid leads by.
+The cost of a fid is charged to its account (accounts.py) when it is entered, and given back when it is released: the fid itself, what is kept for
+it, and those of the places on its way that no other fid uses.
 """
 
 import errno
@@ -15,25 +15,25 @@ from mk9p.tree import Handle, Node, Open, Stat, qids
 from mk9p.tree.paths import NAME
 from mk9p.wire import QTAPPEND, QTEXCL, Qid
 
-_qid: Final = tuple.__new__  # what Qid() does, without its checks: one is made for each name walked
+_qid: Final = tuple.__new__  # what Qid() does, without its checks: each walked name makes one
 
 
 @lru_cache(maxsize=4096)
 def _cost(weight: int, length: int) -> int:
-    """Return what a name is charged with that takes so many bytes, as one object for all such: a number of their own would be 32 bytes each."""
+    """Return the charge for a name of this length, as one object for all such names: a number for each would be 32 bytes."""
     return PLACE + weight + length
 
 
 class Place:
-    """A node and the way that was walked to it. `..` is the place before, whatever the node is part of (lexical, as Plan 9's names are)."""
+    """A node and the path by which it was walked. `..` is the place before, whatever the node is part of (lexical, as Plan 9's names are)."""
 
     __slots__ = ("cost", "depth", "holders", "name", "node", "parent", "path", "uses")
 
     def __init__(self, node: Node, name: str, parent: "Place | None") -> None:
         self.node, self.name = node, name
-        # what it is charged with while it is in use
+        # its charge while it is in use
         self.cost = _cost(node.weight, len(name) if name.isascii() else 4 * len(name) + 32)
-        self.uses = 0  # fids that stand here, and places right below that are in use
+        self.uses = 0  # fids here, and places right below that are in use
         self.holders: tuple[Node, ...]
         self.parent: Place
         self.depth: int
@@ -48,7 +48,7 @@ class Place:
             self.holders = parent.holders if node.hold is None else (*parent.holders, node)
 
     def hold(self) -> int:
-        """Use it once more. Return what it costs, and the way to it, as far as that was not in use."""
+        """Use it once more. Return what it costs, with the way to it, as far as that was not in use."""
         self.uses += 1
         if self.uses > 1:
             return 0
@@ -62,7 +62,7 @@ class Place:
         return cost
 
     def let_go(self) -> int:
-        """Use it no more. Return what it had cost, and the way to it, as far as that is not in use any more."""
+        """Stop using it. Return what it had cost, with the way to it, as far as that is no longer in use."""
         self.uses -= 1
         if self.uses:
             return 0
@@ -76,7 +76,7 @@ class Place:
         return cost
 
     def copy(self) -> "Place":
-        """Return the same place and way, which no other fid uses: what two users' fids had in common, neither could be charged with."""
+        """Return the same place and way, which no other fid uses: neither of two users could be charged for what their fids have in common."""
         way, place = [], self
         while place.parent is not place:
             way.append(place)
@@ -139,28 +139,29 @@ class Fid:
 
     __slots__ = ("account", "attr", "files", "handle", "how", "kept", "more", "place", "who")
 
-    directory: _Rare[Handle | None] = _Rare(None)  # of an open directory, where its node gives one
-    exclusive = _Rare(False)  # holds its node's exclusive use
+    directory: _Rare[Handle | None] = _Rare(None)  # of an open directory, if its node gives one
+    exclusive = _Rare(False)  # it holds its node's exclusive use
     gone = _Rare(False)  # clunked, and not yet closed
     held = _Rare(False)  # the nodes above know of it
-    listing: _Rare[tuple[Any, int] | None] = _Rare(None)  # a directory's, while it is read, and what is charged for it
-    text = _Rare(0)  # of what is charged beside, what is kept for its handle: text to be read, or locks
-    uses = _Rare(0)  # requests under way that need the handle: it is closed when none is left
+    # a directory's listing, while somebody reads it, and its charge
+    listing: _Rare[tuple[Any, int] | None] = _Rare(None)
+    text = _Rare(0)  # the part of `kept` that its handle keeps: text for a reader, or locks
+    uses = _Rare(0)  # running requests that need the handle: it is closed when none is left
 
     def __init__(self, place: Place, who: Principal) -> None:
         self.place, self.who = place, who
-        self.account: Account | None = None  # whose account it is on, while it is entered
-        self.kept = 0  # bytes that are charged beside what every fid, and every open file, is charged with
+        self.account: Account | None = None  # its account, while it is entered
+        self.kept = 0  # bytes that are charged in addition to the charge for every fid, and for every open file
         self.files = 0  # descriptors that are charged for it
         self.handle: Handle | None = None
-        self.how: Open | None = None  # set once open, for a directory too, until it is closed
+        self.how: Open | None = None  # set once it is open, also for a directory
         self.attr: tuple[Stat, bytes] | None = None  # the encoded Rgetattr of a Stat, without size, type and tag
         self.more: dict[str, Any] | None = None
 
     # what it costs
 
     def keep(self, n: int) -> None:
-        """Charge for `n` bytes more that are kept for it. Raises ENOMEM if its user has too much."""
+        """Charge for `n` more bytes that are kept for it. Raises ENOMEM if its user has too much."""
         if self.account is not None:
             self.account.take(n)
             self.kept += n
@@ -172,12 +173,12 @@ class Fid:
             self.kept -= n
 
     def keep_text(self, n: int) -> None:
-        """Charge for `n` bytes that its handle keeps, instead of those before, whatever the bounds are."""
+        """Charge for `n` bytes that its handle keeps, instead of those before, whatever the limits are."""
         self.drop(self.text - n)
         self.text = n
 
     def check(self, n: int = 0, *, waits: bool = False) -> None:
-        """Raise ENOMEM if its user has no room for `n` bytes; `waits`: none that is left for what waits either."""
+        """Raise ENOMEM if its user has no room for `n` bytes; `waits`: also none of the room that is left for requests that wait."""
         account = self.account
         if account is None or (waits and not account.full):
             return
@@ -185,13 +186,13 @@ class Fid:
         account.used -= n
 
     def keep_listing(self, listing: Any, n: int) -> None:
-        """Keep a listing of `n` bytes while it is read. Raises ENOMEM, and there is none, if its user has too much."""
+        """Keep a listing of `n` bytes while somebody reads it. Raises ENOMEM, and keeps none, if its user has too much."""
         self.drop_listing()
         self.keep(n)
         self.listing = (listing, n)
 
     def keep_more(self, n: int) -> None:
-        """Charge for `n` bytes more of the listing. Raises ENOMEM if its user has too much."""
+        """Charge for `n` more bytes of the listing. Raises ENOMEM if its user has too much."""
         if self.listing is not None:
             self.keep(n)
             self.listing = (self.listing[0], self.listing[1] + n)
@@ -219,14 +220,14 @@ class Fid:
                     raise
 
     def drop_file(self) -> None:
-        """Give back what was charged for an open file, which it has not become."""
+        """Give back the charge for an open file, which it has not become."""
         if self.account is not None and self.how is None:
             self.account.files.used -= self.files
             self.files = 0
             self.drop(FILE)
 
     def move(self, place: Place, *, force: bool = False) -> None:
-        """Let it stand for another place. Raises ENOMEM, and it stays, if its user has too much, but by `force`."""
+        """Let it stand for another place. Raises ENOMEM, and it stays, if its user has too much; not with `force`."""
         account = self.account
         if account is not None:
             account.used += place.hold()
@@ -240,14 +241,13 @@ class Fid:
         self.place, self.attr = place, None
 
     def release(self) -> None:
-        """Give back all that was charged for it; a second call does nothing."""
+        """Give back all charges for it; a second call does nothing."""
         account = self.account
         if account is not None:
             self.account = None
             place = self.place
-            if (
-                place.uses == 1 and (parent := place.parent).uses > 1
-            ):  # this one alone, behind what others use too: nearly always
+            # this place alone, behind places that others use too: nearly always
+            if place.uses == 1 and (parent := place.parent).uses > 1:
                 place.uses = 0
                 parent.uses -= 1
                 account.used -= FID + self.kept + place.cost
@@ -267,7 +267,7 @@ class Fid:
 
 
 def qid(place: Place, stat: Stat) -> Qid:
-    """Return the qid of what is at a place."""
+    """Return the qid of the node at a place."""
     type_ = place.node.qtype
     if stat.exclusive or stat.append:
         type_ |= (QTEXCL if stat.exclusive else 0) | (QTAPPEND if stat.append else 0)

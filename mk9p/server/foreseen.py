@@ -1,4 +1,4 @@
-"""What a request that is passed on (relay.py) makes of a fid. It is noted before the answer is there, for requests after it may name the fid."""
+"""What a request that is passed on (relay.py) makes of a fid. It is noted before the answer comes, because requests after it may name the fid."""
 
 import errno
 from struct import Struct
@@ -15,7 +15,7 @@ _u16, _u32 = Struct("<H").unpack_from, Struct("<I").unpack_from
 
 
 def of_walk(c: Connection, hop: Hop, fid: int, type_: int, buf: bytearray, start: int, end: int) -> Asked | None:
-    """Return what is to be known of a walk; None if it does not go over. Raises EEXIST for a fid in use, ENOMEM."""
+    """Return what must be known of a walk; None if it does not go over. Raises EEXIST for a fid in use, ENOMEM."""
     if end - start < 17:
         return None
     b = hop.backend
@@ -43,7 +43,7 @@ def _text(name: bytes) -> str:
 
 
 def _led(hop: Hop, names: list[bytes]) -> tuple[str, ...] | None:
-    """Return where a walk with `..` leads, if it stays below the root of what is mounted; what is above, or a bind of a part, is ours to say."""
+    """Return where a walk with `..` leads, if it stays below the root of the mounted tree; what is above, or a bind of a part, is for this server."""
     way, theirs = hop.place.node.way, hop.backend.way
     if (
         not hop.sure
@@ -72,7 +72,7 @@ def _stands(hop: Hop) -> bool:
 
 
 def before_of(c: Connection, b: Far, fid: int) -> Hop | None:
-    """Return what a new fid may still be, if it is not yet known here that it is none; raises EEXIST for one in use."""
+    """Return what a new fid may still be, if this server does not know yet that it is none; raises EEXIST for one in use."""
     before = c.relays.get(fid)
     if fid in c.session.fids or fid == ROOT or (before and (before.sure or before.backend is not b)):
         raise NineError(errno.EEXIST, "fid already in use")
@@ -80,7 +80,7 @@ def before_of(c: Connection, b: Far, fid: int) -> Hop | None:
 
 
 def make_hop(c: Connection, b: Far, fid: int, place: Place, names: tuple[str, ...], lead: Node | None) -> Hop:
-    """Return what a fid will be, which is noted. Raises EMFILE, ENOMEM."""
+    """Return what a fid will be, and note it. Raises EMFILE, ENOMEM."""
     if len(c.relays) >= c.max_relays:
         c.account.fids.more()
     if c.crowded:
@@ -91,7 +91,7 @@ def make_hop(c: Connection, b: Far, fid: int, place: Place, names: tuple[str, ..
 
 
 def of_other(c: Connection, hop: Hop, fid: int, type_: int, buf: bytearray, start: int, end: int) -> int | Asked | None:
-    """Return what is to be known of a request that is not plain and no walk; None if it does not go over. Raises as `of_walk`, and EXDEV."""
+    """Return what must be known of a request that is not plain and no walk; None if it does not go over. Raises as `of_walk`, and EXDEV."""
     b, relays = hop.backend, c.relays
     if type_ in OPENS:
         names = (text_at(buf, start + 11, end),) if type_ in CREATES else ()
@@ -99,13 +99,13 @@ def of_other(c: Connection, hop: Hop, fid: int, type_: int, buf: bytearray, star
     if type_ in PAIRS:
         number = other_fid(type_, buf, start, end)
         if number == ROOT:
-            # our own there is none of the client's: it has this number here, or it is unknown
+            # this server's own fid there is not the client's: the client has this number here, or it is unknown
             c.session.fid(number)
         other = relays.get(number)
         if number in c.session.fids if other is None else other.backend is not b:
             raise NineError(errno.EXDEV)
         if other is not None and (other.crossing or other.maybe):
-            return None  # what may be made at a mount point is the mount table's to say
+            return None  # the mount table says what may be made at a mount point
         if type_ not in MOVES:
             return type_
         return Asked(b, type_, fid, hop, other, (text_at(buf, start + 15, end),))

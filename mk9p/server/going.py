@@ -1,4 +1,4 @@
-"""Walks that go over to other servers at once, and in blocks: across.py tells the theory, plans.py what is kept of them."""
+"""Walks that go over to other servers at once, and in blocks: across.py has the theory, plans.py says what is kept of them."""
 
 from struct import Struct
 from typing import Final
@@ -23,7 +23,7 @@ _WALK: Final = m.Twalk.type
 
 
 def forward_walk(c: Connection, tag: int, buf: bytearray, start: int, end: int) -> bool:
-    """Pass on a Twalk that has gone over before; False if it is to be looked at more closely, and nothing is done."""
+    """Pass on a Twalk that has gone over before; return False, and do nothing, if it needs a closer look."""
     if end - start < SHORTEST:
         return False
     fid, newfid = _fids(buf, start + 7)
@@ -53,7 +53,7 @@ def there_now(c: Connection, plan: Plan, newfid: int) -> Far | None:
 
 
 def may_search(plan: Plan, who: Principal) -> bool:
-    """Tell whether a user may search the directories up to the mount point, and note their qids; False too if that can't be told at once."""
+    """Tell whether a user may search the directories up to the mount point, and note their qids; also False if that can't be told at once."""
     at, stats = plan.start, list[Stat]()
     for place in plan.places:
         if who.uid != 0 and not at.node.guards:
@@ -73,7 +73,7 @@ def may_search(plan: Plan, who: Principal) -> bool:
 
 
 def pass_on(c: Connection, b: Far, tag: int, newfid: int, plan: Plan, old: Fid) -> None:
-    """Pass on a walk. Raises EEXIST, EMFILE, ENOMEM, and nothing is done."""
+    """Pass on a walk. Raises EEXIST, EMFILE, ENOMEM, and then does nothing."""
     lead = plan.leads[0]
     before = before_of(c, b, newfid)
     hop = make_hop(c, b, newfid, plan.place, lead.rest, lead.node)
@@ -82,7 +82,7 @@ def pass_on(c: Connection, b: Far, tag: int, newfid: int, plan: Plan, old: Fid) 
     known.since = c.counts.since
     packed = lead.packed
     frame: bytes | bytearray = _put_walk(NAMES + len(packed), _WALK, tag, ROOT, newfid) + packed
-    if tag in c.asked:  # it is owed an answer
+    if tag in c.asked:  # an old answer to it may still come
         frame = bytearray(frame)
         enter(c, tag, known, frame, 0)
     else:

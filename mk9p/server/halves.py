@@ -1,7 +1,7 @@
-"""Frames of which a part came and no more: whoever leaves one half for too long is hung up on.
+"""Frames of which only a part came: the server hangs up on a client that leaves half a frame for too long.
 
-Any byte is progress, however slow the line is. Most half frames are whole within the same millisecond, so nothing is done for them but to note whose
-they are: a task looks at those that were noted, a few times in the time that they have, and sleeps as long as there are none.
+Any byte is progress, however slow the line is. Most half frames are whole within the same millisecond, so the server only notes whose they are: a
+task looks at the noted ones, a few times in the time that they have, and sleeps as long as there are none.
 """
 
 from typing import Final
@@ -11,11 +11,11 @@ import trio
 from mk9p.server.connection import Connection
 from mk9p.server.refusals import refuse
 
-LOOKS: Final = 4  # in the time that a half frame has
+LOOKS: Final = 4  # looks in the time that a half frame has
 
 
 class Halves:
-    """The connections whose last frame was not whole when it was last looked at."""
+    """The connections whose last frame was not whole at the last look."""
 
     def __init__(self) -> None:
         self._noted: dict[Connection, tuple[tuple[int, int], int]] = {}  # what was there of the frame, and how often
@@ -28,7 +28,7 @@ class Halves:
             self._some.set()
 
     async def watch(self, patience: float) -> None:
-        """Hang up on all in the middle of whose frame nothing came for `patience` seconds, and up to a quarter more."""
+        """Hang up on all clients in the middle of whose frame nothing came for `patience` seconds, and up to a quarter more."""
         while True:
             await self._some.wait()
             self._some = trio.Event()

@@ -20,36 +20,36 @@ if TYPE_CHECKING:
     from mk9p.dial import Link
     from mk9p.session import Request
 
-ROOT: Final = 0xFFFFFFFE  # our fid of the other server's root: the last number that a client would come to
+ROOT: Final = 0xFFFFFFFE  # this server's fid of the other server's root: the last number that a client would reach
 
-# A request whose answer tells nothing is a number: its type, whom it was passed on to (`Far.mark`), how many bytes it asks for, and when it came
-# (blocks.py).
-WHOSE: Final = 0xFFFFFFFF  # the type, and whom it was passed on to
+# A request whose answer matters to nobody here is a number: its type, the server that got it (`Far.mark`), how many bytes it asks for, and when it
+# came (blocks.py).
+WHOSE: Final = 0xFFFFFFFF  # the type, and the server that got it
 COUNT: Final = 32  # where the bytes begin
 WHEN: Final = 64  # where the time begins, in ns
 
 
 class Far(Party):
-    """A client's connection to one other server, as one user; `asked` is what was passed on for the client, wherever to.
+    """A client's connection to one other server, as one user; `asked` is what was passed on for the client, to any server.
 
-    `mark` tells it from the client's others, in the numbers of blocks.py.
+    `mark` distinguishes it from the client's others, in the numbers of blocks.py.
     """
 
     def __init__(self, way: Way, who: Principal, user: User, links: Links, asked: "dict[int, Known]") -> None:
         super().__init__(user, 0)  # turns.py counts in blocks here
         self.way, self.who, self.links = way, who, links
         self.link: Link | None = None  # None: not made yet, or gone
-        self.tried = trio.Event()  # making it has succeeded, or not
-        self.resting = 0.0  # until when not to try again
+        self.tried = trio.Event()  # making it has succeeded, or failed
+        self.resting = 0.0  # no new attempt before this time
         self.frames: FrameBuffer
-        self.asked = asked  # by tag; a number where the answer tells us nothing (blocks.py)
+        self.asked = asked  # by tag; a number if the answer matters to nobody here (blocks.py)
         self.mark = 0
         self.out: list[bytes | bytearray | memoryview] = []
-        self.run: list[int] = [0, 0]  # frames to pass on that lie side by side in the client's buffer
+        self.run: list[int] = [0, 0]  # neighbouring frames in the client's buffer that are to be passed on
         self.blocked = False
         self.root = 0  # the qid.path of its root, there
         self.dots: bool | None = None  # whether `..` of that is the root; None if nobody knows yet
-        self.limbo: set[int] = set()  # numbers of fids that may yet come to be there (owed.py)
+        self.limbo: set[int] = set()  # numbers of fids that may yet be made there (owed.py)
 
     @property
     def dead(self) -> bool:
@@ -65,11 +65,11 @@ class Far(Party):
         if wanted:
             self.links.wait_for(self.link.rfd, self, wanted)
         else:
-            # epoll(7) would tell of a hang-up again and again, and what came before it is still to be received
+            # epoll(7) would report a hang-up again and again, and what came before it must still be received
             self.links.forget(self.link.rfd)
 
     def goes(self, buf: bytearray, start: int, end: int) -> None:
-        """Pass on what lies in a buffer, from one frame's start to another's end."""
+        """Pass on what is in a buffer, from one frame's start to another's end."""
         run = self.run
         if run[1] != start:
             self.settle(buf)
@@ -77,7 +77,7 @@ class Far(Party):
         run[1] = end
 
     def settle(self, buf: bytearray) -> None:
-        """End the run of frames that lie side by side in a buffer."""
+        """End the run of neighbouring frames in a buffer."""
         start, end = self.run
         if start < end:
             self.out.append(memoryview(buf)[start:end])
@@ -114,7 +114,7 @@ class Far(Party):
                 known.done.settle()
 
     def mine(self, known: "int | Asked | Own") -> bool:
-        """Tell whether a request was passed on to this server, or is our own to it."""
+        """Tell whether a request was passed on to this server, or is this server's own request to it."""
         return (known & WHOSE & ~0xFF) == self.mark if isinstance(known, int) else known.backend is self
 
     def garbage(self, type_: int) -> ProtocolError:
@@ -125,10 +125,9 @@ class Far(Party):
 
 
 class Hop:
-    """A fid that is theirs, or the crossing to it: the place where the crossing is, the names from there, and the qid.path that they led to.
+    """A fid that another server has, or the crossing to it: the place of the crossing, the names from there, and the qid.path that they led to.
 
-    `lead`: the node that the first of the names is in, where the place's own may have become
-    another server's since. `maybe`: it is not known yet whether it is there, or on another server.
+    `lead`: the node that the first of the names is in, if the place's own may have become another server's since.
     """
 
     __slots__ = ("backend", "crossing", "lead", "maybe", "names", "opened", "path", "place", "sure", "void", "way")
@@ -146,17 +145,16 @@ class Hop:
         self.path: int | None = None
         self.opened = False
         self.sure = True  # the answer that made it a fid is there
-        self.void = False  # that was that it is none
+        self.void = False  # the answer was that there is no fid
         self.maybe = False
 
 
 class Asked:
     """A request that was passed on to `backend` and whose answer tells something of a fid.
 
-    Of a walk, `hop` is what it makes of the fid `number`, which was `before`, by `count` names from `base`, when that was reached by `names`.
-    An open makes `hop` an open file; one that creates, and Trename, let it stand for `names` below it, or below `base`. Of a Tflush, `number` is the
-    tag that it flushes, `count` its own, as they went over, and `old` what was flushed.
-    `request`: what others wait for that name the fid of a walk. `since`: when it came, on the monotonic clock in ns.
+    For a walk, `hop` is what it makes of the fid `number`, which was `before`, by `count` names from `base`, when that was reached by `names`. An
+    open makes `hop` an open file; one that creates, and Trename, let it stand for `names` below it, or below `base`. For a Tflush, `number` is the
+    tag that it flushes, `count` its own, as they went over, and `old` the flushed request. `since`: when it came, on the monotonic clock in ns.
     """
 
     __slots__ = ("backend", "base", "before", "count", "hop", "names", "number", "old", "request", "since", "type")
@@ -182,11 +180,10 @@ class Asked:
 
 @attrs.define(eq=False)
 class Own:
-    """A request of our own: `done` when its answer, the frame `said`, is known, or will never come.
+    """A request of this server's own: `done` is set when its answer, the frame `said`, is known, or will never come.
 
-    `fits`: it is an Rwalk of as many qids as it says, and no more than there may be. `good`: the
-    walk went all the way; its last qid.path there is `path` then. `orphan`: the fid that it makes,
-    and that nobody wants any more.
+    `fits`: it is an Rwalk of as many qids as it says, and no more than there may be. `good`: the walk went all the way; then its last qid.path
+    there is `path`. `orphan`: the fid that it makes, and that nobody wants any more.
     """
 
     backend: Far
@@ -210,7 +207,7 @@ class Own:
 
 
 class Alias:
-    """A request that was passed on by another tag than the client's, `tag`, to which an old answer may still come (owed.py)."""
+    """A request that was passed on with another tag than the client's, `tag`, to which an old answer may still come (owed.py)."""
 
     __slots__ = ("known", "tag")
 
@@ -219,9 +216,9 @@ class Alias:
 
 
 class Late:
-    """A tag of requests that were given up and may still be answered: `owed` tells by whom, and what they were.
+    """A tag of requests that were given up and may still be answered: `owed` says by which servers, and what they were.
 
-    The client may use it again: that request goes over by the tag `alias` then.
+    The client may use it again: then that request goes over with the tag `alias`.
     """
 
     __slots__ = ("alias", "owed")
@@ -235,7 +232,7 @@ Known = int | Asked | Own | Alias | Late
 
 
 class Patience:
-    """What is done if something takes too long: in the order in which it began, for all are given the same time."""
+    """What to do if something takes too long: in the order in which it began, because all have the same time."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -248,7 +245,7 @@ class Patience:
         self._some.set()
 
     def end(self, what: object) -> None:
-        """Wait for it no more."""
+        """Stop waiting for it."""
         self._given.pop(what, None)
 
     async def watch(self) -> None:

@@ -1,4 +1,4 @@
-"""Requests that wait, for their turn or in the middle: what is needed to go on with one, and how one is begun."""
+"""Requests that wait, for their turn or in the middle: what is needed to go on with one, and how one begins."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
@@ -13,7 +13,7 @@ from mk9p.wire import messages as m
 
 
 class Step:
-    """A request's coroutine that waits, and what it waits with, which is trio's, or a Later."""
+    """A request's coroutine that waits, and what trio needs to go on with it."""
 
     __slots__ = ("trap", "work")
 
@@ -21,24 +21,24 @@ class Step:
         self.work, self.trap = work, trap
 
 
-LATE: Final = Step(None, None)  # in the place of a reply: another server has the request, or it waits for its turn
+LATE: Final = Step(None, None)  # instead of a reply: another server has the request, or it waits for its turn
 
 
 @attrs.define(eq=False)
 class Job:
-    """A request that waits: all that is needed to go on with it."""
+    """A request that waits: everything that is needed to go on with it."""
 
     c: Connection
     call: Call | None
     args: tuple[Any, ...]
-    step: Step | None = None  # where its coroutine is, once it has begun
+    step: Step | None = None  # where its coroutine is, after it has begun
     since: int = 0  # when it was received, on the monotonic clock in ns
     before: int = 0  # bytes that were queued for the client before the step that brought the reply
 
 
 def begin(work: Any) -> Reply | Step:
-    """Run a request's coroutine until it waits or ends; returns where it is, or its reply."""
-    # here, and not in a long function: to raise costs the more the later in a function it is (PyFrame_GetLineNumber of 3.11)
+    """Run a request's coroutine until it waits or ends; return where it is, or its reply."""
+    # here, and not in a long function: raising costs more the later in a function it is (PyFrame_GetLineNumber of 3.11)
     HAND.now = True
     try:
         return Step(work, work.send(None))
@@ -57,7 +57,7 @@ def sleep(later: Later) -> Awaitable[None]:
 
 
 def follow(c: Connection, ready: Sequence[Request], flushes: Sequence[int]) -> None:
-    """Do what the end of a request lets begin: requests that waited for it may run, and its flushes are answered."""
+    """Do what the end of a request allows: requests that waited for it may run, and its flushes are answered."""
     for tag in flushes:
         c.queue(c.reply(m.Rflush, tag))
     if ready:
@@ -68,7 +68,7 @@ def follow(c: Connection, ready: Sequence[Request], flushes: Sequence[int]) -> N
 def do_later(
     c: Connection, type_: int, op: Callable[..., Any], args: tuple[Any, ...], since: int, request: Request | None
 ) -> None:
-    """Do a request that came a while ago when its connection has its turn; `request`: it is entered already, for others wait for it."""
+    """Do a request that came a while ago when its connection has its turn."""
     job = Job(c, (op, op), args, since=since)
     if request is None:
         request = Request(args[0], type_, job)

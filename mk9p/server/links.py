@@ -1,4 +1,4 @@
-"""What a server waits for: the descriptors of all its links in one epoll, and a bell for what is to be done although no link is readable."""
+"""What a server waits for: the descriptors of all its links in one epoll, and a bell for work that does not come from a readable link."""
 
 import os
 import select
@@ -22,18 +22,18 @@ class Links:
         self.courtesy = Courtesy(self.poller)
         self.turns = Turns()
         self.by_fd: dict[int, Party] = {}
-        # It wakes a leader that waits, when a link has a turn without being readable.
+        # It wakes a waiting leader when a link has a turn without being readable.
         self.bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.poller.register(self.bell, IN)
-        self._asleep = False  # the leader waits, and nothing but a link or the bell wakes it
+        self._asleep = False  # the leader waits, and only a link or the bell wakes it
 
     def close(self) -> None:
-        """Give back what the leader waits with."""
+        """Close the descriptors that the leader waits on."""
         self.poller.close()
         os.close(self.bell)
 
     def wait_for(self, fd: int, party: Party, events: int) -> None:
-        """Wait for some events of a descriptor, and for no others but its hang-up. Raises OSError for one that cannot be waited for."""
+        """Wait for some events of a descriptor, and for no others except its hang-up. Raises OSError for a descriptor that one cannot wait for."""
         if fd in self.by_fd:
             self.poller.modify(fd, events)
         else:
@@ -41,17 +41,17 @@ class Links:
             self.by_fd[fd] = party
 
     def forget(self, fd: int) -> None:
-        """Wait for a descriptor no more. A second call does nothing."""
+        """Stop waiting for a descriptor. A second call does nothing."""
         if self.by_fd.pop(fd, None) is not None:
             self.poller.unregister(fd)
 
     def heard(self, fd: int) -> None:
-        """Stop the bell, if that is what has an event."""
+        """Stop the bell, if the event is from it."""
         if fd == self.bell:
             os.eventfd_read(fd)
 
     def call(self, party: Party) -> None:
-        """Let a link have a turn without being readable."""
+        """Give a link a turn without being readable."""
         self.turns.add(party)
         if self._asleep:
             self._asleep = False

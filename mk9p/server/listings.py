@@ -1,11 +1,11 @@
-"""Listings of directories, as they are sent: each made once for all who ask while the one before it is made, in slices.
+"""Listings of directories, in the form that is sent. Each is made once, in slices, for all who ask while the one before is in the making.
 
 Theory
-* A listing is made after it was asked for, never before, or who has just made a file would not find it. So whoever asks while one is being made
-  waits for the next, which is for all of them. At most one of a directory is being made at a time, for each user.
-* A listing of many names is made in slices (turns.py): the names of a hundred large directories, asked for at once, keep nobody waiting but those who
-  ask for them.
-* What is kept is the entries of Treaddir, packed, and where each ends. An entry's offset is its number.
+* A listing begins after the request for it, never before: otherwise a client that has just made a file would not find it. So a client that asks
+  while one is in the making waits for the next, which is for all of them. For each user at most one listing of a directory is in the making.
+* A listing of many names is made in slices (turns.py): requests for the names of a hundred large directories at once hold up only those who sent
+  them.
+* The server keeps the packed entries of Treaddir, and where each ends. An entry's offset is its number.
 """
 
 import errno
@@ -30,13 +30,13 @@ SOME: Final = 64  # names between two looks at the clock
 
 
 class Listing:
-    """What is in a directory, in the order of its entries."""
+    """The entries of a directory, in their order."""
 
     __slots__ = ("_data", "_ends")
 
     def __init__(self) -> None:
         self._data = bytearray()
-        self._ends = array("I")  # of each entry, in the data
+        self._ends = array("I")  # the end of each entry, in the data
 
     def extend(self, entries: list[tuple[Qid, int, str]]) -> None:
         """Put entries at the end: the qid, the type of readdir(3), and the name of each."""
@@ -54,7 +54,7 @@ class Listing:
         return len(self._data) + 4 * len(self._ends)
 
     def entries(self, offset: int, room: int) -> bytes:
-        """Return whole entries from an offset on, of so many bytes at most. Raises EINVAL if not even one fits."""
+        """Return whole entries from an offset on, at most `room` bytes. Raises EINVAL if not even one fits."""
         ends = self._ends
         if offset >= len(ends):
             return b""
@@ -67,7 +67,7 @@ class Listing:
 
 @attrs.define(eq=False)
 class _Round:
-    """One making of a listing: when it is done, what came of it, and the round after it, if somebody waits for that."""
+    """One making of a listing: when it is done, its result, and the round after it, if somebody waits for that."""
 
     done: trio.Event = attrs.field(factory=trio.Event)
     listing: Listing | None = None
@@ -76,14 +76,14 @@ class _Round:
 
 
 class Listings:
-    """The listings of a server's directories that are being made."""
+    """The listings of a server's directories that are in the making."""
 
     def __init__(self, slices: Slices) -> None:
         self._slices = slices
         self._rounds: dict[object, _Round] = {}
 
     async def of(self, place: Place, who: Principal, user: User) -> Listing:
-        """Return a listing that is made from now on. Raises what the directory says."""
+        """Return a listing that begins now or later. Raises what the directory says."""
         key = place.node.__class__, place.path, place.parent.path, who
         while (present := self._rounds.get(key)) is not None:
             if present.next is None:
@@ -127,7 +127,7 @@ class Listings:
         return listing
 
     def _over(self, key: object, this: _Round, before: _Round | None = None) -> None:
-        """Let the next round have its turn, or nobody; `before`: the one that this one still waited for."""
+        """Start the next round, if somebody waits for it; `before`: the one that this one still waited for."""
         if before is not None and before.next is this and self._rounds.get(key) is before:
             before.next = None
         elif this.next is not None:
@@ -140,7 +140,7 @@ class Listings:
 async def in_slices(
     items: Iterable[tuple[str, Node]], take: Callable[[list[tuple[str, Node]]], None], slices: Slices, user: User
 ) -> None:
-    """Take names and nodes in pieces, as long as a slice lasts, then in the next; `items` may find them as it goes."""
+    """Take names and nodes in pieces, as long as a slice lasts, then in the next; `items` may find them on the way."""
     ends, rest = monotonic_ns() + SLICE // 4, iter(items)
     while some := list(islice(rest, SOME)):
         take(some)

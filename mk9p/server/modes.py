@@ -1,4 +1,4 @@
-"""The bits of open modes and permissions, as 9P2000 and 9P2000.u have them. What a dialect gives no meaning is refused, never dropped."""
+"""The bits of open modes and permissions, as 9P2000 and 9P2000.u have them. A bit without a meaning in the dialect is refused, never dropped."""
 
 import errno
 from typing import Final
@@ -35,7 +35,7 @@ _UNIX: Final = _PLAN9 | KINDS | DMSETUID | DMSETGID | DMSETVTX
 
 
 def known(dialect: Dialect) -> int:
-    """Return the mode bits of a file that have a meaning in a dialect; 9P2000.L has 9P2000.u's where it falls back on its messages."""
+    """Return the mode bits of a file that have a meaning in a dialect; 9P2000.L has those of 9P2000.u where it falls back on its messages."""
     return _PLAN9 if dialect is Dialect.P9 else _UNIX
 
 
@@ -45,7 +45,7 @@ def illegal(bits: int, dialect: Dialect) -> NineError:
 
 
 def opening(c: Connection, who: Principal, mode: int) -> Open:
-    """Return how Topen or Tcreate want a file open; raises EINVAL for bits without a meaning. OCEXEC is the client's own matter."""
+    """Return how Topen or Tcreate want to open a file; raises EINVAL for bits without a meaning. OCEXEC concerns only the client."""
     unix = c.dialect is not Dialect.P9
     odd = mode & ~(3 | OTRUNC | OCEXEC | ORCLOSE | (OAPPEND if unix else 0))
     if odd:

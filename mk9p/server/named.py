@@ -1,8 +1,8 @@
-"""A fid is of a file, and a name is of whatever has it now.
+"""A fid stands for a file, and a name for whatever file has it now.
 
 A fid keeps the name that it was walked by. Tremove, Trename, ORCLOSE and a Twstat of the name act on that name, and somebody else may have given
-it to another file meanwhile. So before, the name is walked again: another file's is refused. What a session renames itself, its other fids learn.
-Between the look and the act another process of the host can still come; Linux has no call that compares and acts.
+it to another file meanwhile. So the server first walks the name again, and refuses if another file has it. When a session renames a file, its
+other fids learn the new name. Between the check and the act another process of the host can still come; Linux has no call that compares and acts.
 """
 
 import errno
@@ -16,12 +16,13 @@ from mk9p.errors import NineError
 from mk9p.server.fids import Fid, Place
 from mk9p.tree import settle
 
-MOVES: Final = 64  # renames that a session remembers: who renames a file and then uses another fid of it by its name does so at once
-_SLICE: Final = 4096  # fids that are looked at before others have their turn
+# renames that a session remembers: a client that renames a file and then uses another fid of it by its name does so at once
+MOVES: Final = 64
+_SLICE: Final = 4096  # fids to look at before others have their turn
 
 
 async def require_named(place: Place, who: Principal) -> None:
-    """Raise ESTALE if the name of a place is another file's, ENOENT if it is nobody's, or what walking to it raises."""
+    """Raise ESTALE if another file has the name of a place, ENOENT if none has it, or what walking to it raises."""
     parent = place.parent
     node = await settle(parent.node.walk(place.name, who))
     if parent.entry_path(place.name, node) != place.path or node.qtype != place.node.qtype:
@@ -29,11 +30,12 @@ async def require_named(place: Place, who: Principal) -> None:
 
 
 Moves = dict[tuple[int, str], tuple[Place, str]]
-"""What a session renamed by directory and name: the directory's path and the old name, and the directory and name that it has now."""
+"""What a session renamed by directory and name: the directory's path and the old name, then its present directory and name."""
 
 
 def note(moves: Moves, old: Place, name: str, parent: Place, newname: str) -> None:
-    """Note a rename by directory and name. Which file it was is not known, so its fids are told only when one is used by its name."""
+    """Note a rename by directory and name. The server does not know which file it was, so the fids of the file learn it only when one is used by
+    its name."""
     moves.pop((old.path, name), None)
     moves[old.path, name] = parent, newname
     if len(moves) > MOVES:
@@ -41,7 +43,7 @@ def note(moves: Moves, old: Place, name: str, parent: Place, newname: str) -> No
 
 
 async def find_named(moves: Moves, f: Fid) -> None:
-    """Let a fid have the name that its session gave its file, if it was given another; raises as `require_named` for one that it does not have."""
+    """Give a fid the name that its session gave its file, if it was renamed; raises as `require_named` if the file does not have that name."""
     place = f.place
     for _ in range(len(moves) + 1):
         try:
@@ -59,7 +61,7 @@ async def find_named(moves: Moves, f: Fid) -> None:
 
 
 async def renamed(fids: Mapping[int, Fid], old: Place, parent: Place, name: str) -> None:
-    """Let all fids of a file, which was at a place, have the name that it got in a directory."""
+    """Give all fids of a file, which was at a place, its new name in a directory."""
     for number, f in enumerate(list(fids.values())):
         place = f.place
         if place.path == old.path and place.name == old.name and place.parent.path == old.parent.path:

@@ -1,8 +1,8 @@
-"""What each message of 9P2000 and 9P2000.u does. The Linux ones are in ops_linux.py.
+"""What each message of 9P2000 and 9P2000.u does. The messages of Linux are in ops_linux.py.
 
-An op is called with its connection and the fields of the message, tag first. It returns a complete reply, or None if it queued one itself, or an
-awaitable of either. The ones a client does most (read, write, clunk, getattr) are `def` and answer in the call when the tree does; only where it
-waits do they go on in an `async` half of their own. The others are `async def`, which costs little where nothing waits (leader.py).
+An op gets its connection and the fields of the message, tag first. It returns a complete reply, or None if it queued one itself, or an awaitable
+of either. The most common ones (read, write, clunk, getattr) are `def` and answer in the call when the tree does; only where the tree waits do
+they go on in an `async` half of their own. The others are `async def`, which costs little where nothing waits (leader.py).
 """
 
 import errno
@@ -42,7 +42,7 @@ from mk9p.wire import (
 from mk9p.wire import messages as m
 
 _rread: Final = Struct("<IBHI").pack  # size[4] type[1] tag[2] count[4], in front of the data
-HOLE: Final = 11  # that many bytes
+HOLE: Final = 11  # bytes of that header
 _rwalk: Final = codec(Dialect.P9, m.Rwalk.type).pack  # the same in all dialects
 _rwalk_one: Final = Struct("<IBHHBIQ").pack  # size[4] type[1] tag[2] nwqid[2], and one qid
 _rclunk: Final = Struct("<IBH").pack
@@ -58,7 +58,7 @@ def auth(c: Connection, tag: int, afid: int, uname: str, aname: str, n_uname: in
 async def attach(
     c: Connection, tag: int, fid: int, afid: int, uname: str, aname: str, n_uname: int = NONUNAME
 ) -> Reply:
-    c.frames.limit = c.msize  # what comes behind it may be as large as after it
+    c.frames.limit = c.msize  # what comes behind the attach may be as large as what comes after it
     try:
         if afid != NOFID:  # Tauth makes none here, and no other fid is one
             raise NineError(errno.EBADF, "unknown fid")
@@ -93,14 +93,14 @@ async def _attach(c: Connection, tag: int, fid: int, uname: str, aname: str, n_u
 
 
 def _as_root(place: Place) -> Place:
-    """Return a place as the root of an attach: `..` stays in it, its path is what it is in the whole tree."""
+    """Return a place as the root of an attach: `..` stays in it, and its path is what it is in the whole tree."""
     root = Place(place.node, "/", None)
     root.path, root.holders, root.depth = place.path, place.holders, place.depth
     return root
 
 
 def check_user(uname: str, aname: str) -> None:
-    """Raise ENAMETOOLONG for the names of an attach that are longer than any can be."""
+    """Raise ENAMETOOLONG for names of an attach that are longer than any can be."""
     if len(uname) > NAME or len(aname) > PATH:
         raise NineError(errno.ENAMETOOLONG)
 
@@ -122,7 +122,7 @@ def walk(c: Connection, tag: int, fid: int, newfid: int, names: tuple[str, ...])
 def _by_name(
     c: Connection, tag: int, old: Fid, newfid: int, names: tuple[str, ...], fid: int = NOFID
 ) -> Reply | Awaitable[Reply]:
-    """Walk name by name from `old`, which is the fid `fid` if that may be moved."""
+    """Walk name by name from `old`, which is the fid `fid` if that may move."""
     place, who = old.place, old.who
     qids: list[Qid] = []
     try:
@@ -195,7 +195,7 @@ def _move(c: Connection, fid: int, old: Fid, place: Place) -> None:
         moved = place is not old.place
         old.move(place)
         if moved and fid in c.relays:
-            stays(c, fid)  # there it is still where it was
+            stays(c, fid)  # at the other server it is still where it was
 
 
 async def open_(c: Connection, tag: int, fid: int, mode: int) -> Reply:
@@ -243,7 +243,7 @@ async def _read(c: Connection, tag: int, f: Fid, data: Awaitable[Any]) -> Reply:
 
 
 async def _read_dir(c: Connection, tag: int, f: Fid, offset: int, count: int) -> Reply:
-    """Answer a directory read of 9P2000: whole stat entries, from the start or where the last answer ended (read(5))."""
+    """Answer a directory read of 9P2000: whole stat entries, from the start or from where the last answer ended (read(5))."""
     if offset == 0:
         f.drop_listing()
         found: deque[tuple[str, Node]] = deque()
@@ -264,13 +264,13 @@ async def _read_dir(c: Connection, tag: int, f: Fid, offset: int, count: int) ->
     entries = listing[1]
     out: list[bytes] = []
     size, until = 0, monotonic_ns() + TURN
-    while entries and not (out and monotonic_ns() > until):  # it may hold fewer than there is room for
+    while entries and not (out and monotonic_ns() > until):  # it may have fewer than there is room for
         name, node = entries[0]
         try:
             stat = await settle(node.stat())
             wire = await entry_of(c.dialect, f.place.child(name, node), stat)
         except OSError:
-            entries.popleft()  # gone since it was listed, or on a server that is down: the rest is still there
+            entries.popleft()  # it went after it was listed, or is on a server that is down: the rest is still there
             continue
         entry = pack_stat(c.dialect, wire)
         if size + len(entry) > count:
@@ -328,7 +328,7 @@ async def _clunk(c: Connection, tag: int, f: Fid) -> Reply:
 
 
 async def remove(c: Connection, tag: int, fid: int) -> Reply:
-    """remove(5): the fid is clunked, whatever comes of it."""
+    """remove(5): the fid is clunked, whatever happens."""
     f = c.session.fid(fid)
     del c.session.fids[fid]
     if c.relays:

@@ -1,10 +1,10 @@
-"""Tcreate of 9P2000 and 9P2000.u, after open(5): what is made, with which permission bits, whose it is.
+"""Tcreate of 9P2000 and 9P2000.u, after open(5): what it makes, with which permission bits, and who owns it.
 
-Every bit of `perm` is done or refused. In 9P2000 a file has `perm & (~0666 | dir.perm & 0666)`, a directory the same with 0777, and both
-the group of their directory. The client of 9P2000.u is Unix, and its rules hold, as in its other servers: the mode as it was asked for, which
-the umask has been taken from, and the maker's group, but in a setgid directory. What 9P2000.u makes besides, its extension says: a link's
-target, the fid of a file that is to have one more name, the number of a device. If something cannot be had after the file was made, the file
-is taken away again.
+The server obeys or refuses every bit of `perm`. In 9P2000 a file has `perm & (~0666 | dir.perm & 0666)`, a directory the same with 0777, and both
+have the group of their directory. The client of 9P2000.u is Unix, and its rules hold, as in other servers: the requested mode, from which the
+client has taken the umask, and the maker's group, except in a setgid directory. For the rest that 9P2000.u makes, its extension says more: a
+link's target, the fid of a file that gets one more name, the number of a device. If the server cannot do something after it has made the file, it
+removes the file again.
 """
 
 import errno
@@ -91,7 +91,7 @@ def _fid(extension: str) -> int:
 
 
 def _special(perm: int, extension: str) -> tuple[int, int] | None:
-    """Return kind and number of a device, pipe or socket; None for a plain file."""
+    """Return the kind and number of a device, pipe or socket; None for a plain file."""
     if perm & DMNAMEDPIPE:
         return st.S_IFIFO, 0
     if perm & DMSOCKET:
@@ -105,7 +105,7 @@ def _special(perm: int, extension: str) -> tuple[int, int] | None:
 
 
 async def _finish(c: Connection, f: Fid, node: Node, perm: int, gid: int | None) -> None:
-    """Give what was made its group and the bits that making does not give. Raises EPERM for what it then has not."""
+    """Give a new file its group and the bits that making does not set. Raises EPERM for what it then does not have."""
     now = await settle(node.stat())
     if gid not in (None, now.gid):
         await settle(node.give(gid))

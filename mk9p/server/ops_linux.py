@@ -1,4 +1,5 @@
-"""What each message that 9P2000.L adds does. Its client is Linux v9fs; where a rule looks odd, it is what that client does (docs/v9fs.md)."""
+"""What each message that 9P2000.L adds does. Its client is Linux v9fs; a rule that looks odd has its reason in what that client does
+(docs/v9fs.md)."""
 
 import errno
 import stat as st
@@ -42,9 +43,7 @@ from mk9p.wire import (
 from mk9p.wire import messages as m
 
 _rlopen: Final = codec(Dialect.L, m.Rlopen.type).pack
-ENCODED: Final = (
-    64  # fids of a connection whose attributes are kept as they are sent: those that it asks for again and again
-)
+ENCODED: Final = 64  # fids of a connection whose encoded attributes are kept: those that it asks for again and again
 _CHANGES: Final = (
     SETATTR_MODE | SETATTR_UID | SETATTR_GID | SETATTR_SIZE | SETATTR_ATIME | SETATTR_MTIME | SETATTR_CTIME
 ) | (SETATTR_ATIME_SET | SETATTR_MTIME_SET)
@@ -77,7 +76,7 @@ def _getattr(c: Connection, tag: int, fid: int, f: Fid, stat: Any) -> Reply | Aw
 
 
 def _remember(c: Connection, fid: int) -> None:
-    """Keep the encoded attributes of a fid, and forget those of the one that was first kept when that are too many."""
+    """Keep the encoded attributes of a fid. If there are too many, forget those that were kept first."""
     if len(c.encoded) >= ENCODED:
         old = c.session.fids.get(c.encoded.popleft())
         if old is not None:
@@ -115,7 +114,7 @@ def _time(ns: int) -> tuple[int, int]:
 
 
 def _ns(seconds: int, rest: int) -> int:
-    """Return the time that the wire says in ns; raises EINVAL for nanoseconds that are a second or more, as utimensat(2)."""
+    """Return the time on the wire in ns; raises EINVAL for nanoseconds that are a second or more, as utimensat(2)."""
     if rest >= NS:
         raise NineError(errno.EINVAL, "nanoseconds go to 999999999")
     return (seconds - (seconds >> 63 << 64)) * NS + rest
@@ -172,12 +171,12 @@ async def setattr_(
 
 
 def _of_its_kind(mode: int, f: Fid) -> bool:
-    """Tell whether a mode says no other kind of file: Linux says it with the bits."""
+    """Tell whether a mode names no other kind of file: Linux sends the kind with the bits."""
     return not mode >> 16 and (not st.S_IFMT(mode) or st.S_ISDIR(mode) == bool(f.place.node.qtype & QTDIR))
 
 
 def _how(c: Connection, f: Fid, flags: int) -> Open:
-    """Return what a user opens files with, the same object for the same flags."""
+    """Return the Open of a user for these flags: the same object for the same flags."""
     hows = (f.account or c.account_of(f.who)).hows
     how = hows.get(flags)
     if how is None:
@@ -202,7 +201,7 @@ def _asked(who: Principal, flags: int, room: int) -> Open:
 
 
 def lopen(c: Connection, tag: int, fid: int, flags: int) -> Reply | Awaitable[Reply]:
-    # O_CREAT of a file that exists is how Linux opens for `>`; O_TRUNC it does by Tsetattr
+    # O_CREAT of an existing file is how Linux opens for `>`; O_TRUNC it does by Tsetattr
     f = c.session.fids.get(fid) or c.session.fid(fid)
     stat = start(c, f, _how(c, f, flags))
     return _opened(c, tag, f, stat) if type(stat) is Stat else _lopen(c, tag, f, stat)  # type: ignore[arg-type]
@@ -213,11 +212,12 @@ async def _lopen(c: Connection, tag: int, f: Fid, stat: Awaitable[Stat]) -> Repl
 
 
 def _opened(c: Connection, tag: int, f: Fid, stat: Stat) -> Reply:
-    return _rlopen(tag, qid(f.place, stat), 0)  # iounit 0: no cap below msize, else v9fs cuts every request
+    # iounit 0: no limit below msize; with any other v9fs splits every request
+    return _rlopen(tag, qid(f.place, stat), 0)
 
 
 def _with(who: Principal, gid: int) -> Principal:
-    """Return a user with the group that what he makes is to have: Linux's own choice, which knows of setgid directories."""
+    """Return a user with the group that their new files get: Linux chooses it, and knows of setgid directories."""
     return who if gid == who.gid else attrs.evolve(who, gid=gid)
 
 
@@ -317,14 +317,14 @@ async def statfs(c: Connection, tag: int, fid: int) -> Reply:
 
 
 async def readdir(c: Connection, tag: int, fid: int, offset: int, count: int) -> Reply:
-    """Answer whole entries; an entry's offset is its number in a snapshot that is taken at offset 0."""
+    """Answer with whole entries; an entry's offset is its number in a snapshot that is taken at offset 0."""
     f = c.session.fid(fid)
     place = f.place
     if f.how is None or place.node.qtype & QTDIR == 0:
         raise NineError(errno.EBADF, "not an open directory")
     known = f.listing[0] if f.listing is not None and offset else None
     if isinstance(known, int) and offset >= known:
-        return c.reply(m.Rreaddir, tag, b"")  # it was read to its end, and is kept no more
+        return c.reply(m.Rreaddir, tag, b"")  # it was read to its end, and is no longer kept
     if isinstance(known, Listing):
         listing = known
     else:

@@ -1,8 +1,9 @@
-"""What only stored files can: extended attributes (xattr(7)) and byte-range locks (fcntl(2)), over 9P2000.L.
+"""What only stored files can do: extended attributes (xattr(7)) and byte-range locks (fcntl(2)), over 9P2000.L.
 
-An extended attribute is read through a fid of its own that Txattrwalk makes and Tread reads; it is set through a fid that Txattrcreate turns into
-one, by writes of as many bytes as were announced. It is set with the last of them, and one of no bytes, or its removal, at once: a clunk has no way
-to say that it failed. Linux removes one by Txattrcreate with size 0 and XATTR_REPLACE, others by size 0 alone: one that is there is not made empty.
+A client reads an extended attribute through a fid of its own, which Txattrwalk makes and Tread reads. It sets one through a fid that Txattrcreate
+turns into one, by writes of as many bytes as it announced. The last write sets it; one of no bytes is set, or removed, at once: a clunk cannot say
+that it failed. Linux removes an attribute by Txattrcreate with size 0 and XATTR_REPLACE, others by size 0 alone: so an existing attribute cannot
+be made empty.
 """
 
 import errno
@@ -20,7 +21,7 @@ from mk9p.wire import LOCK_BLOCKED, LOCK_FLAGS_BLOCK, LOCK_SUCCESS, LOCK_TYPE_UN
 from mk9p.wire import messages as m
 
 NAME_MAX: Final = 255  # XATTR_NAME_MAX
-CLIENT: Final = 255  # characters of a client's name in a lock: it is a host's, of which Linux's has 64
+CLIENT: Final = 255  # characters of a client's name in a lock: it is the name of a host, of which Linux has at most 64
 XATTR_MAX: Final = 65536  # Linux's XATTR_SIZE_MAX
 _REPLACE: Final = 2  # XATTR_REPLACE
 
@@ -36,7 +37,7 @@ class _Value(Handle):
 
 
 class _Setting(Handle):
-    """An attribute that is being written; `size` bytes are charged for it as long as it is."""
+    """An attribute that is being written; `size` bytes are charged for that time."""
 
     def __init__(self, f: Fid, name: str, size: int, flags: int) -> None:
         self.f, self.name, self.size, self.flags = f, name, size, flags
@@ -122,7 +123,7 @@ async def xattrcreate(c: Connection, tag: int, fid: int, name: str, attr_size: i
 
 
 async def _set_empty(node: Node, name: str, who: Principal, flags: int) -> None:
-    """Make an empty attribute, or remove the one that is there: to other clients and servers no bytes mean no attribute, whatever the flags."""
+    """Make an empty attribute, or remove the existing one: to other clients and servers no bytes mean no attribute, whatever the flags."""
     if not flags:
         try:
             await settle(node.remove_xattr(name, who))
@@ -168,7 +169,7 @@ async def lock(
     finally:
         f.keep_text(LOCK * handle.locks)
         await put(f)
-    return c.reply(m.Rlock, tag, LOCK_SUCCESS if got else LOCK_BLOCKED)  # one who would wait asks again
+    return c.reply(m.Rlock, tag, LOCK_SUCCESS if got else LOCK_BLOCKED)  # a client that wants to wait asks again
 
 
 async def getlock(

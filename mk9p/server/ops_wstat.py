@@ -1,4 +1,4 @@
-"""Tstat and Twstat. stat(5): all of a wstat happens or nothing does; one that touches nothing puts the file where it survives."""
+"""Tstat and Twstat. stat(5): all of a wstat happens or nothing does; a wstat that changes nothing puts the file where it survives."""
 
 import errno
 import logging
@@ -76,7 +76,7 @@ async def _check_rename(c: Connection, f: Fid, name: str) -> None:
 async def _change(
     c: Connection, f: Fid, change: Change, name: str | None, before: Stat, undo: list[Callable[[], Any]]
 ) -> None:
-    """Make the changes, the name first, which can be given back. The rest is one change to the file: it cuts off bytes last."""
+    """Make the changes, first the name, which can be undone. The rest is one change to the file, which cuts off bytes last."""
     old, parent = f.place.name, f.place.parent.node
     if name is not None:
         await settle(parent.rename(old, parent, name, f.who, replace=False))
@@ -87,7 +87,7 @@ async def _change(
 
 
 async def _restore(f: Fid, change: Change, before: Stat) -> None:
-    """Put back what a change that failed in the middle may have changed."""
+    """Undo what a change that failed in the middle may have changed."""
     node = f.place.node
     if await settle(node.stat()) == before:
         return
@@ -108,5 +108,5 @@ async def _undo(f: Fid, undo: list[Callable[[], Any]]) -> None:
         for step in reversed(undo):
             try:
                 await settle(step())
-            except OSError as error:  # no bug of ours: a file system, or another server, that fails now
+            except OSError as error:  # not our bug: a file system, or another server, fails now
                 log.warning("a wstat of %s is half undone: %s", f.place.way, error)

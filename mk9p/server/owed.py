@@ -1,14 +1,15 @@
-"""Flushes that another server does not answer (relay.py): the client has its answer all the same, and tags that are owed an answer are not mixed up.
+"""Flushes that another server does not answer (relay.py): the client gets its answer all the same, and tags to which an answer may still come are
+not mixed up.
 
 Theory
-* A server may be silent for ever, and whoever flushed a request there would wait for ever: flush(5) wants an answer. So a flush that was passed on is
-  answered here when PATIENCE is over. What it flushed is given up: for the client it was never sent.
-* Both tags are the client's again, but an answer to either may still come. As long as that is so, a new request by such a tag goes over by another
-  one, that no client would come to, and its answer comes back by the client's. An old answer is dropped. After the answer to the flush none comes to
-  what it flushed.
-* A walk that was given up may yet make its fid there. If its answer comes and says so, the fid is clunked; until it comes, the number is used for no
-  fid of that server's: a walk to it goes the general way.
-* One that would move the fid itself can't be taken back. Then the whole connection is given up.
+* A server may be silent for ever, and a client that flushed a request there would wait for ever: flush(5) requires an answer. So this server
+  answers a passed-on flush after PATIENCE. It gives up the flushed request: for the client it was never sent.
+* The client may use both tags again, but an answer to either may still come. As long as that is so, a new request with such a tag goes over with
+  another tag, which no client would reach, and its answer comes back with the client's tag. An old answer is dropped. After the answer to the
+  flush, no answer to the flushed request can come.
+* A walk that was given up may yet make its fid there. If its answer comes and says so, the fid is clunked. Until then, the number is used for no
+  fid of that server: a walk to it goes the general way.
+* A walk that would move the fid itself can't be taken back. Then the whole connection is given up.
 """
 
 from time import monotonic_ns
@@ -23,7 +24,7 @@ from mk9p.server.told import failed, learned
 from mk9p.wire import messages as m
 from mk9p.wire.roles import MADE
 
-# seconds: a server that lives answers a flush at once; one that pages, or reaches over a bad line, within them
+# seconds: a live server answers a flush at once; one that pages, or that is behind a bad line, within this time
 PATIENCE: Final = 5.0
 
 
@@ -41,7 +42,7 @@ def unanswered(c: Connection, flush: Asked) -> None:
 
 
 def _give_up(c: Connection, b: Far, flush: Asked) -> int | None:
-    """Give up a flush and what it flushed; returns the flush's tag, to be answered, or None if the connection can't go on."""
+    """Give up a flush and the flushed request; return the flush's tag, for the answer, or None if the connection can't go on."""
     old, number = flush.old, flush.number
     if isinstance(old, Asked) and old.type in MADE:
         if old.before is not None and old.before is old.base:
@@ -66,7 +67,7 @@ def _owe(c: Connection, b: Far, tag: int, known: int | Asked) -> None:
 
 
 def came(c: Connection, b: Far, tag: int, type_: int, buf: bytearray, start: int, end: int) -> None:
-    """Take note of an answer to what was given up. Raises ProtocolError if it answers something else."""
+    """Note an answer to a request that was given up. Raises ProtocolError if it answers something else."""
     old = _paid(c, b, tag)
     if isinstance(old, int):
         if type_ not in ((old & 0xFF) + 1, m.Rlerror.type):
@@ -75,7 +76,7 @@ def came(c: Connection, b: Far, tag: int, type_: int, buf: bytearray, start: int
         if type_ != m.Rflush.type:
             raise b.garbage(type_)
         late = c.asked.get(old.number)
-        if isinstance(late, Late) and b in late.owed:  # it is not answered any more
+        if isinstance(late, Late) and b in late.owed:  # no answer comes any more
             flushed = _paid(c, b, old.number)
             if isinstance(flushed, Asked):
                 b.limbo.discard(flushed.number)

@@ -1,4 +1,4 @@
-"""What goes to other servers and comes back is sent and delivered, and when a link breaks what was asked is answered (relay.py)."""
+"""Sending to other servers and delivering what comes back; and when a link breaks, the answers to what was asked (relay.py)."""
 
 import errno
 import logging
@@ -57,7 +57,7 @@ def _unchoke(c: Connection, b: Far) -> None:
 
 
 def deliver(c: Connection, replies: memoryview) -> None:
-    """Send a client replies from where they lie; what the kernel does not take is copied, and waits."""
+    """Send a client replies from where they are; what the kernel does not take is copied, and waits."""
     if c.dead:
         return
     try:
@@ -86,7 +86,7 @@ def tell(c: Connection) -> None:
 
 
 def lost(c: Connection, b: Far, reason: str) -> None:
-    """End a connection that broke: what was asked is answered, what was open stays dead."""
+    """End a broken connection: requests are answered, and open files stay dead."""
     log.info("the fast way to %s is gone: %s", b.way.address, reason)
     close(c, b)
     now = monotonic_ns()
@@ -99,7 +99,7 @@ def lost(c: Connection, b: Far, reason: str) -> None:
 
 
 def close(c: Connection, b: Far) -> None:
-    """Close a connection to another server, and wait no more for its answers to flushes."""
+    """Close a connection to another server, and stop waiting for its answers to flushes."""
     for known in c.asked.values():
         known = known.known if isinstance(known, Alias) else known
         if isinstance(known, Asked) and known.backend is b:
@@ -110,7 +110,8 @@ def close(c: Connection, b: Far) -> None:
 
 
 def drop(c: Connection) -> list[dict[int, Any]]:
-    """End all of a client's connections to other servers, and forget what was theirs; returns that, for it takes time to free it."""
+    """End all of a client's connections to other servers, and forget which fids were theirs; return these fids, because it takes time to free
+    them."""
     for b in list(c.backends.values()):
         close(c, b)
     old: list[dict[int, Any]] = [{**c.relays}, {**c.asked}]

@@ -1,7 +1,7 @@
-"""What the ops of all dialects share: opening, making and changing what a fid stands for, if its user may.
+"""What the ops of all dialects share: opening, making and changing the file that a fid stands for, if its user may.
 
-A node that `guards` itself is asked whatever the bits say; for all others they decide here. What is done at once, in the call, is most of it; what
-waits, or needs more than a call, goes on in an `async` half.
+The server asks a node that `guards` itself whatever the bits say; for all others the bits decide here. Most of it is done at once, in the call;
+what waits, or needs more than a call, goes on in an `async` half.
 """
 
 import errno
@@ -22,14 +22,14 @@ from mk9p.wire import Qid
 
 
 async def status(c: Connection, f: Fid) -> Stat:
-    """Return the status of an open file, or of what a fid stands for."""
+    """Return the status of an open file, or of the file that a fid stands for."""
     if f.handle is not None and (open_stat := f.handle.stat()) is not None:
         return await settle(open_stat)
     return await c.stat(f.place)
 
 
 def start(c: Connection, f: Fid, how: Open) -> Maybe[Stat]:
-    """Open what a fid stands for; raises what keeps it from that. Returns its status as it was before."""
+    """Open the file that a fid stands for; raises what prevents that. Return its status as it was before."""
     if f.how is not None:
         raise NineError(errno.EBADF, "fid is open already")
     place = f.place
@@ -74,7 +74,7 @@ def _require(f: Fid, how: Open, stat: Stat) -> None:
 
 
 async def _start(c: Connection, f: Fid, how: Open, now: Maybe[Stat]) -> Stat:
-    """Open what takes more than a call: a directory, what is open for one only, what is told of its use, what waits."""
+    """Open a file that takes more than a call: a directory, one that only one can have open, one that learns of its use, one that waits."""
     node = f.place.node
     stat = now if isinstance(now, Stat) else await now
     if stat.is_dir:
@@ -127,7 +127,7 @@ async def _opening(f: Fid, how: Open, stat: Stat, opening: Awaitable[Handle] | N
 
 
 async def _unstart(f: Fid) -> None:
-    """Undo what `start` did when opening failed or was flushed: nothing was open, so nothing is removed on close."""
+    """Undo what `start` did when opening failed or was flushed: nothing was open, so closing removes nothing."""
     f.uses -= 1
     if f.how is not None and f.how.remove:
         f.how = attrs.evolve(f.how, remove=False)
@@ -167,7 +167,7 @@ async def made(c: Connection, f: Fid, name: str, make: Any, *args: Any) -> Any:
 
 
 async def made_open(c: Connection, f: Fid, name: str, make: Any, *args: Any) -> Any:
-    """Make as `made` what the fid is to be open for afterwards; raises EMFILE, too."""
+    """Make, as `made` does, a file that the fid is open for afterwards; also raises EMFILE."""
     f.keep_file()
     try:
         return await made(c, f, name, make, *args)
@@ -177,10 +177,10 @@ async def made_open(c: Connection, f: Fid, name: str, make: Any, *args: Any) -> 
 
 
 async def opened(c: Connection, f: Fid, name: str, node: Node, handle: Handle | None, how: Open) -> Qid:
-    """Let a fid stand for the file that was just made in its directory, open as it was asked for; returns its qid.
+    """Let a fid stand for the new file in its directory, open as the client asked; return its qid.
 
-    It is made: what its place costs is charged whatever the bounds are. Raises EBUSY if it was there, is for one at a time, and somebody has it; then
-    the handle is closed.
+    The file exists: what its place costs is charged whatever the limits are. Raises EBUSY if it existed, is for one at a time, and somebody has it
+    open; then the handle is closed.
     """
     place = f.place.child(name, node)
     stat = await c.stat(place)
@@ -201,9 +201,9 @@ async def opened(c: Connection, f: Fid, name: str, node: Node, handle: Handle | 
 
 
 async def changed(c: Connection, f: Fid, change: Any) -> None:
-    """Change what a fid stands for, if its user may: contents need write permission, the rest is its owner's.
+    """Change the file that a fid stands for, if its user may: contents need write permission, only the owner may change the rest.
 
-    Who writes also takes setuid and setgid away: Linux's clients ask for that before they write, in the name of whoever may.
+    Writing also clears setuid and setgid: Linux's clients ask for that before they write, in the name of a user who may.
     """
     require_change(f.who)
     f.attr = None

@@ -1,8 +1,7 @@
-"""How walks go over that cross into other servers (across.py): which these are, and what their answers become.
+"""How walks that cross into other servers (across.py) go over: which these are, and what happens to their answers.
 
-A client's walks are few, and said again and again: `k/k1/cpu/status` is read each second. So how one
-goes over is worked out once, and kept as long as the mount table stays as it is, by the bytes of its
-names. Nothing that a server has answered is in it.
+A client has few walks, and repeats them: it reads `k/k1/cpu/status` each second. So the server works out once how a walk goes over, and keeps it
+under the bytes of its names as long as the mount table stays the same. Nothing that a server has answered is in it.
 """
 
 from collections.abc import Callable
@@ -23,10 +22,9 @@ NAMES: Final = 15  # size[4] type[1] tag[2] fid[4] newfid[4] come before the nam
 class Lead:
     """One server that a walk may go over to, and how its answers become the client's.
 
-    `key` tells a client's connection there, `names` lead from its root, `dots` of them are `..`, and
-    then come those below; `packed` are all of them, as a Twalk has them. `top`: how many of the qids
-    that it answers stand for these; `cut`: how many of them the client did not ask for; `known`:
-    for how many names it did, and `path` is the qid.path of the last of those, which is ours to say.
+    `key` identifies a client's connection there. `names` lead from its root: `dots` of them are `..`, and then come those below; `packed` are all
+    of them, as in a Twalk. `top`: how many of its qids stand for these; `cut`: how many of them the client did not ask for; `known`: for how many
+    names it did, and `path` is the qid.path of the last of those, which this server must give.
     """
 
     way: Way
@@ -52,8 +50,7 @@ class Lead:
 
 @attrs.define(eq=False)
 class Plan:
-    """A walk from one place: how it goes on where it is not answered as it was passed on, its route,
-    where the names of that lead, the last of which is `place`, and the servers behind it.
+    """A walk from one place: how to do it here, its route, where the names of that lead, the last of which is `place`, and the servers behind it.
 
     `head` are the qids of the others, made when their files' status was `stats`.
     """
@@ -71,6 +68,6 @@ class Plan:
 
 
 def packed(names: tuple[str, ...]) -> bytes:
-    """Return names as a Twalk has them."""
+    """Return names as in a Twalk."""
     data: bytes = _pack(0, 0, 0, names)[NAMES:]
     return data

@@ -1,7 +1,7 @@
 """What a server has counted, in Prometheus's text format 0.0.4.
 
-A family is its HELP and TYPE lines, then its samples. Buckets are cumulative, their bounds `le` in seconds: the powers of two ns from about a
-microsecond to about a minute, the same for all, so that sums over servers mean something. Counters go back to 0 at a `reset`, as at a restart: rate()
+A family is its HELP and TYPE lines, then its samples. Buckets are cumulative, with their bounds `le` in seconds: the powers of two ns from about a
+microsecond to about a minute, the same for all, so sums over servers mean something. Counters go back to 0 at a `reset`, as at a restart: rate()
 knows that.
 """
 
@@ -14,8 +14,8 @@ from mk9p.server.refusals import place
 if TYPE_CHECKING:
     from mk9p.server.connection import Connection
 
-LOWEST: Final = 10  # the buckets shown are of times below 2**10 ns, those before in it ...
-HIGHEST: Final = 36  # ... to below 2**36; those after are in +Inf alone
+LOWEST: Final = 10  # the first bucket shown is for times below 2**10 ns, with all before ...
+HIGHEST: Final = 36  # ... the last for times below 2**36; those after are only in +Inf
 NS: Final = 1_000_000_000
 
 Labels = dict[str, object]
@@ -45,7 +45,7 @@ def _families(tally: Tally, clients: bool) -> Iterator[str]:
 
 
 def _clients(connections: Iterable["Connection"]) -> Iterator[str]:
-    """Give what is known of each connection: only what is open now."""
+    """Give what is known of each connection: only of open ones."""
     rows = [(_labels(c), overall(row for row in c.counts.rows if row is not None)) for c in connections]
     yield from _rows("mk9p_client", " of a client", rows)
     yield _histogram(

@@ -1,11 +1,10 @@
-"""Who was refused, from where, and why: one line a connection, of `key=value` fields that programs can take apart.
+"""Who was refused, from where, and why: one line for each connection, of `key=value` fields that programs can parse.
 
     refused why=handshake from=tcp!10.0.0.7!51234 user=- text="it did not attach within 30 s"
 
-A value with blanks, quotes or anything unprintable stands between double quotes, with Python's escapes in it, so that a line is a line whatever a
-peer calls itself. `why` is one word of these: `connections`, `handshake`, `protocol`, `version`, `attach`, `unread`, `partial`.
-Whoever had attached before is not refused any more, but `ended`. What was said of a connection once is not said again, so nobody fills a log over
-one connection.
+A value with blanks, quotes or anything unprintable stands between double quotes, with Python's escapes in it, so a line is a line whatever a peer
+calls itself. `why` is one of these words: `connections`, `handshake`, `protocol`, `version`, `attach`, `unread`, `partial`. A client that had
+attached before is not refused any more, but `ended`. The log says each thing of a connection only once, so nobody fills a log over one connection.
 """
 
 import logging
@@ -37,18 +36,19 @@ def place(peer: Peer) -> str:
 
 
 def origin(peer: Peer) -> dict[str, object]:
-    """Return the fields that tell where a peer is, and who, as far as the transport knows."""
+    """Return the fields that say where a peer is, and who, as far as the transport knows."""
     return {"from_": place(peer)} | ({} if peer.uid is None else {"uid": peer.uid})
 
 
 def refuse_peer(tally: Tally, peer: Peer, why: str, text: str) -> None:
-    """Count and tell that somebody is refused who is no connection yet."""
+    """Count and log that a peer is refused that is no connection yet."""
     tally.refuse(why)
     log.warning(line("refused", why=why, **origin(peer), user="-", text=text))
 
 
 def refuse(c: "Connection", why: str, text: str, *, user: str = "") -> None:
-    """Count and tell, once, that a connection is refused, or ended by us if somebody had attached; `user` is who he would have been."""
+    """Count and log, once, that a connection is refused, or that the server ended it if somebody had attached; `user` is the user it would have
+    been."""
     if c.refused:
         return
     c.refused = True

@@ -1,25 +1,25 @@
-"""The fast way to another server: frames passed on as they are.
+"""The fast way to another server: frames are passed on unchanged.
 
-A composed namespace hands out nodes of other 9P servers. Such a node says in `way` where its file really is, and then nothing needs to be taken apart
-here: a client's request for it is the request that the other server wants. So once a walk has crossed into one server, the engine keeps a connection
-there for this client alone, with the client's own tags and fids, and passes on blocks of frames, both ways, as they came.
+A composed namespace hands out nodes of other 9P servers. Such a node says in `way` where its file really is, and then nothing needs to be taken
+apart here: a client's request for it is the request that the other server wants. So after a walk has crossed into one server, the engine keeps a
+connection there for this client alone, with the client's own tags and fids, and passes on blocks of frames, both ways, as they came.
 
 Rules
-* Only 9P2000.L, the same msize on both sides, and servers that can be dialled as often as one likes. Everything else goes the general way,
-  through the Node; so does everything when the connection can't be made.
+* Only 9P2000.L, the same msize on both sides, and servers that can be dialled any number of times. Everything else goes the general way, through
+  the Node; so does everything if the connection can't be made.
 * A fid goes over when its walk has ended on such a node: it is walked to there too, under the same number. At a mount point (a way that is not
-  `whole`) it is ours as well, and only walks from it go over: its qid, and where files may be created, are said by the mount table, and each walk
-  asks the table whether the way is still open.
-* A fid made by a walk that was passed on is theirs alone: all its requests go over. What cannot go over (`..` out of what was mounted, a request that
-  names a fid of ours beside it) is done here, with a fid of ours for as long as that takes, made by its names.
-* Names may lead to another file by the time that they are used: a file's qid.path must be the same then, on the way over and on the way back.
-* What an answer tells of a fid is noted when it is there: requests that came after it may have been passed on long before.
-* qid.path is mapped by the server's `tree/qids.Foreign`, in place, in the few replies that have one. Nothing else is changed.
-* A tag is one request's, wherever that is answered: what was passed on is in one table for all of a client's servers.
-* Order, permissions, exclusive use, flush, and the end of a client's files are kept by the server that has them: it knows this client as itself.
-* When the connection breaks, what was asked is answered EIO, files that were open stay dead, and every other fid is made ours again when it is next
-  used, by its names: then the general way dials anew. A clunk always succeeds.
-* A client that does not read is not read for: while our replies to it wait, its servers' are not received; and the other way round.
+  `whole`) this server has it as well, and only walks from it go over: the mount table decides its qid, and where clients may create files, and
+  each walk asks the table whether the way is still open.
+* A fid that a passed-on walk made is theirs alone: all its requests go over. A request that cannot go over (`..` out of the mounted tree, a
+  request that also names a fid of ours) is done here, with a fid of ours for that time, made by its names.
+* Names may lead to another file by the time they are used: a file's qid.path must be the same then, on the way over and on the way back.
+* What an answer tells of a fid is noted when the answer is there: requests that came after it may have been passed on long before.
+* The server's `tree/qids.Foreign` maps qid.path, in place, in the few replies that have one. Nothing else changes.
+* A tag belongs to one request, wherever that is answered: one table has what was passed on to all of a client's servers.
+* The server with the files keeps order, permissions, exclusive use, flush, and the end of a client's files: it knows this client as itself.
+* When the connection breaks, unanswered requests get EIO, open files stay dead, and every other fid is made ours again by its names when it is
+  next used: then the general way dials anew. A clunk always succeeds.
+* If a client does not read, nothing is read for it: while our replies to it wait, its servers' are not received; and the other way round.
 """
 
 from struct import Struct
@@ -37,7 +37,7 @@ _u32 = Struct("<I").unpack_from
 
 
 def passes(c: Connection, hop: Hop, fid: int, type_: int, tag: int, buf: bytearray, start: int, end: int) -> bool:
-    """Pass a request on; False if it is to be answered here. Raises EINVAL for a tag in use, EEXIST for a fid in use, EXDEV."""
+    """Pass a request on; return False if it must be answered here. Raises EINVAL for a tag in use, EEXIST for a fid in use, EXDEV."""
     require_free(c.asked.get(tag))
     since, b = c.counts.since, hop.backend
     known: int | Asked = since << WHEN | b.mark | type_
@@ -49,7 +49,7 @@ def passes(c: Connection, hop: Hop, fid: int, type_: int, tag: int, buf: bytearr
         del c.relays[fid]
         ours = c.session.fids.pop(fid, None)
         if ours is not None:
-            ours.gone = True  # a directory, so nothing is to be closed
+            ours.gone = True  # a directory, so there is nothing to close
             ours.release()
     elif type_ in ENDS:
         del c.relays[fid]
@@ -66,7 +66,7 @@ def passes(c: Connection, hop: Hop, fid: int, type_: int, tag: int, buf: bytearr
 
 
 def flush(c: Connection, tag: int, oldtag: int, frame: bytes) -> bool:
-    """Pass on a Tflush of something that was passed on; False if it was not. Raises EINVAL for a tag in use."""
+    """Pass on a Tflush of a passed-on request; return False if it was not passed on. Raises EINVAL for a tag in use."""
     return any(_flush(c, b, tag, oldtag, frame) for b in c.backends.values())
 
 

@@ -1,8 +1,8 @@
-"""Whose a connection is, and how many one may have.
+"""Which user a connection belongs to, and how many one user may have.
 
-A connection is its peer's until somebody attaches, and theirs from then on, unless they are nobody in particular: a peer whom nobody vouches for
-stays who it is by its address. Root, the user that the server runs as, and whoever was handed the other end of a line have no share, for they could
-end the server as well; of all connections a few are left for them.
+A connection belongs to its peer until somebody attaches, and to that user from then on, unless they are nobody in particular: a peer whom nobody
+vouches for is still known by its address. There is no limit for root, for the user that the server runs as, and for a peer that was given its end
+of the line, because they could end the server as well; of all connections a few are left for them.
 """
 
 import errno
@@ -23,12 +23,13 @@ def is_stranger(peer: Peer, policy: Policy) -> bool:
 
 
 def owns(peer: Peer) -> bool:
-    """Tell whether a peer could end this server, or was handed its line by one who could."""
+    """Tell whether a peer could end this server, or got its line from somebody who could."""
     return peer.private or peer.uid in (0, os.geteuid())
 
 
 def whose(peer: Peer) -> tuple[str, object]:
-    """Return whose a connection is as far as the transport tells: a uid, a host, or the line itself. Hosts of IPv6 have a network of 64 bits each."""
+    """Return the owner of a connection as far as the transport tells: a uid, a host, or the line itself. A network of 64 bits counts as one host
+    of IPv6."""
     if peer.uid is not None:
         return "uid", peer.uid
     network = peer.transport.name
@@ -37,7 +38,7 @@ def whose(peer: Peer) -> tuple[str, object]:
     host = peer.address.rpartition("!")[0]
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:  # a vsock's number
+    except ValueError:  # the number of a vsock
         return network, host
     return network, int(address) >> 64 if address.version == 6 else host
 
@@ -51,7 +52,7 @@ class Shares:
         self.total = 0
 
     def enter(self, peer: Peer) -> User:
-        """Count a new connection, and return whose it is. Raises EMFILE if there is no place for it."""
+        """Count a new connection, and return its owner. Raises EMFILE if there is no place for it."""
         limits, user = self.limits, self._user(whose(peer))
         if not owns(peer):
             kept = min(limits.reserve, limits.connections // 4)
@@ -65,7 +66,7 @@ class Shares:
         return user
 
     def move(self, links: Iterable[Party], before: User, peer: Peer, who: Principal) -> None:
-        """Let a connection, and its links to other servers, be of a user who has attached. Raises EMFILE if they have too many."""
+        """Give a connection, and its links to other servers, to a user who has attached. Raises EMFILE if they have too many."""
         user = self._user(("user", who.name, who.uid))
         if who.uid != 0 and not owns(peer):
             self._room(user)
@@ -74,7 +75,7 @@ class Shares:
         self._count(user, 1)
 
     def leave(self, user: User) -> None:
-        """Count a connection no more."""
+        """Stop counting a connection."""
         self.total -= 1
         self._count(user, -1)
 

@@ -1,6 +1,6 @@
 """`stats`: what a server has counted (counts.py), as files. They are those of docs/files/stats.md.
 
-Numbers of all clients together are for everybody; who the clients are, and what each does, is root's alone to read.
+Everybody may read the numbers of all clients together; only root may read who the clients are, and what each does.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -20,7 +20,7 @@ PARTS: Final = (0.5, 0.99, 1)  # the median, what one of a hundred exceeds, and 
 
 
 def stats_tree(tally: Tally) -> Dir:
-    """Return the directory that shows what a server counts; the server itself is made with the same tally."""
+    """Return the directory that shows what a server counts; make the server with the same tally."""
     return Dir(
         {
             "ctl": Ctl({"reset": tally.reset}),
@@ -54,18 +54,18 @@ def status(tally: Tally) -> str:
 
 
 def messages(tally: Tally) -> str:
-    """Return a line a kind of message: NAME count errors in_bytes out_bytes p50_ns p99_ns max_ns."""
+    """Return a line for each kind of message: NAME count errors in_bytes out_bytes p50_ns p99_ns max_ns."""
     return "".join(join([name_of(type_), *figures(row)]) + "\n" for type_, row in tally.rows().items())
 
 
 def figures(row: Row) -> list[object]:
-    """Return what a line tells of a row: counts, and of the times of what did not wait here the upper bounds."""
+    """Return the fields of a row's line: counts, and upper bounds of the times of requests that did not wait here."""
     times = row.at_work()
     return [row.count, row.errors, row.received, row.sent, *(times.quantile(part) for part in PARTS)]
 
 
 def latency(tally: Tally) -> str:
-    """Return a line a kind of message and way: NAME WAY count sum_ns UPPER:COUNT..."""
+    """Return a line for each kind of message and way: NAME WAY count sum_ns UPPER:COUNT..."""
     return "".join(
         join([name_of(type_), way, times.count, times.ns, *buckets(times)]) + "\n"
         for type_, row in tally.rows().items()
@@ -74,12 +74,12 @@ def latency(tally: Tally) -> str:
 
 
 def buckets(times: Times) -> list[str]:
-    """Return the buckets that hold something: how many ns their times are below, and how many they are."""
+    """Return the buckets that are not empty: how many ns their times are below, and how many they are."""
     return [f"{1 << k}:{n}" for k, n in enumerate(times.buckets) if n]
 
 
 def clients(tally: Tally) -> str:
-    """Return a line a connection, in the order in which they came."""
+    """Return a line for each connection, in the order in which they came."""
     known: Users = {}
     return "".join(join(client(c, known)) + "\n" for c in sorted(tally.connections, key=lambda c: c.number))
 
@@ -99,7 +99,7 @@ def client(c: "Connection", known: "Users") -> list[object]:
 def held(c: "Connection", known: "Users") -> list[int]:
     """Return what is kept for a connection, and for its user by all connections: bytes, and files that take a descriptor; fids of the user."""
     holder = c.account.holder
-    if holder not in known:  # a sum of all connections of theirs, which are many
+    if holder not in known:  # a sum over all their connections, which may be many
         known[holder] = [pool.used for pool in (holder.bytes, holder.files, holder.fids)]
     return [kept(c), sum(account.files.used for account in {c.account, *c.accounts.values()}), *known[holder]]
 
@@ -110,7 +110,7 @@ def kept(c: "Connection") -> int:
 
 
 class Exposition(File):
-    """`prometheus`: rendered at open for who opens it, since what is told of each client is root's alone."""
+    """`prometheus`: rendered at open for the user who opens it, because only root may read about each client."""
 
     def __init__(self, tally: Tally) -> None:
         super().__init__(0o444)

@@ -1,4 +1,4 @@
-"""The tags of what was passed on (relay.py): a client's own, or another one while an old answer may still come to the client's (owed.py)."""
+"""The tags of passed-on requests (relay.py): a client's own, or another one while an old answer to the client's may still come (owed.py)."""
 
 import errno
 from struct import Struct
@@ -8,18 +8,18 @@ from mk9p.errors import NineError
 from mk9p.server.connection import Connection
 from mk9p.server.hops import Alias, Asked, Far, Known, Late
 
-LAST: Final = 0xFFFE  # of our own requests, and the free ones below: the last that a client would come to
+LAST: Final = 0xFFFE  # for this server's own requests, and the free ones below: the last tag that a client would reach
 _put16 = Struct("<H").pack_into
 
 
 def require_free(known: Known | None) -> None:
-    """Raise EINVAL for the tag of a request that is under way."""
+    """Raise EINVAL for the tag of a running request."""
     if not (known is None or (isinstance(known, Late) and known.alias is None)):
         raise NineError(errno.EINVAL, "tag already in use")
 
 
 def free_tag(c: Connection) -> int:
-    """Return a tag that nobody uses, and that no client would come to."""
+    """Return a tag that nobody uses, and that no client would reach."""
     tag = LAST
     while tag in c.asked or tag in c.session.tags:
         tag -= 1
@@ -27,7 +27,8 @@ def free_tag(c: Connection) -> int:
 
 
 def enter(c: Connection, tag: int, known: int | Asked, buf: bytearray, start: int) -> int:
-    """Note a request that is passed on by a free tag; if that is owed an answer, by another, which it gets. Returns the tag by which it goes."""
+    """Note a request that is passed on with a free tag; if an old answer to that tag may still come, give it another one. Return the tag with
+    which it goes."""
     late = c.asked.get(tag)
     if not isinstance(late, Late):
         c.asked[tag] = known
@@ -39,7 +40,7 @@ def enter(c: Connection, tag: int, known: int | Asked, buf: bytearray, start: in
 
 
 def under(b: Far, tag: int) -> tuple[int, int | Asked | None]:
-    """Return by which tag a client's request went over, and what it is; None if it is none, or none of this server's."""
+    """Return the tag with which a client's request went over, and what it is; None if there is none, or it went to another server."""
     known = b.asked.get(tag)
     if isinstance(known, Late):
         if known.alias is None:
@@ -52,7 +53,7 @@ def under(b: Far, tag: int) -> tuple[int, int | Asked | None]:
 
 
 def forget(c: Connection, tag: int) -> int:
-    """Forget a request, by the tag by which it went over; returns the client's tag, which is free again."""
+    """Forget a request, by the tag with which it went over; return the client's tag, which is free again."""
     known = c.asked.pop(tag)
     if not isinstance(known, Alias):
         return tag
@@ -65,7 +66,7 @@ def forget(c: Connection, tag: int) -> int:
 
 
 def returned(c: Connection, tag: int, known: Alias, buf: bytearray, at: int) -> int | Asked:
-    """Let the answer to a request have the client's tag; returns what the request was."""
+    """Give the answer to a request the client's tag; return what the request was."""
     client = forget(c, tag)
     c.asked[tag] = known.known  # the caller forgets it
     _put16(buf, at + 5, client)

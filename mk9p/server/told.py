@@ -17,18 +17,19 @@ _put64: Final = Struct("<Q").pack_into
 
 
 def learned(c: Connection, b: Far, known: Known | None, type_: int, buf: bytearray, start: int, end: int) -> None:
-    """Note what an answer tells of a fid; map the qids of a walk. One that did not go all the way has made no fid."""
+    """Note what an answer tells of a fid; map the qids of a walk. A walk that did not go all the way has made no fid."""
     if not isinstance(known, Asked) or known.backend is not b or type_ not in (known.type + 1, _RLERROR):
         raise b.garbage(type_)
     hop, base = known.hop, known.base
     if known.type == _TFLUSH:
-        old, known.old = known.old, None  # or flushes of flushes would be kept, one by the other
+        old, known.old = known.old, None  # otherwise flushes of flushes would be kept, one by the other
         c.common.patience.end(known)
         here = c.asked.get(known.number)
+        # no answer comes any more
         if old is not None and old in (
             here,
             here.known if isinstance(here, Alias) else None,
-        ):  # it is not answered any more
+        ):
             forget(c, known.number)
             if isinstance(old, Asked):
                 failed(c, old)
@@ -46,7 +47,7 @@ def learned(c: Connection, b: Far, known: Known | None, type_: int, buf: bytearr
         pass
     elif base is None:
         hop.opened = True
-        if known.names and end - start >= 20:  # else it is refused for its length
+        if known.names and end - start >= 20:  # otherwise it is refused for its length
             hop.names, hop.path = hop.names + known.names, b.way.paths[_u64(buf, start + 12)[0]]
     elif known.type in MOVES:
         hop.place, hop.names, hop.lead = base.place, base.names + known.names, base.lead
@@ -54,7 +55,7 @@ def learned(c: Connection, b: Far, known: Known | None, type_: int, buf: bytearr
         hop.path = path if count else base.path
         if known.before is base:
             hop.opened = hop.opened or base.opened
-        if base.names is not known.names:  # what it was walked from was not where it seemed to be
+        if base.names is not known.names:  # the start of the walk was not where it seemed to be
             hop.names = base.names + hop.names[len(known.names) :]
 
 
@@ -69,7 +70,7 @@ def counted(b: Far, known: Asked, buf: bytearray, start: int, end: int) -> int:
 
 
 def failed(c: Connection, known: Asked) -> None:
-    """Take back what a request would have made of a fid. Its number may be another fid's by now."""
+    """Undo what a request would have made of a fid. Its number may be another fid's by now."""
     hop, before = known.hop, known.before
     release(c, known)
     if known.type not in MADE or hop is None:
@@ -91,7 +92,8 @@ def release(c: Connection, known: Asked) -> None:
 
 
 def forsake(c: Connection, b: Far) -> list[tuple[int, int, int]]:
-    """Take all that was asked of another server as failed; returns the tags and types of what the client is to be told of, and when it came."""
+    """Treat everything that was asked of another server as failed; return the tags and types that the client must get an answer to, and when each
+    came."""
     told = []
     for number, known in list(c.asked.items()):
         if isinstance(known, Late):
@@ -113,7 +115,8 @@ def forsake(c: Connection, b: Far) -> list[tuple[int, int, int]]:
 
 
 def listed(b: Far, buf: bytearray, start: int, end: int, count: int) -> None:
-    """Map the qids of a directory's entries, in a frame of `count` bytes of data. Raises ProtocolError if it is not, or the last one is none."""
+    """Map the qids of a directory's entries, in a frame of `count` bytes of data. Raises ProtocolError if it does not have as many, or the last
+    entry is not whole."""
     at, paths = start + 11, b.way.paths
     while at + 24 <= end:
         _put64(buf, at + 5, paths[_u64(buf, at + 5)[0]])

@@ -1,4 +1,4 @@
-"""Stat as 9P2000 and 9P2000.u say it: the stat entry (stat(5)). What a Twstat wishes is read in wishes.py."""
+"""Stat as in 9P2000 and 9P2000.u: the stat entry (stat(5)). wishes.py reads what a Twstat asks for."""
 
 import os
 import stat as st
@@ -47,17 +47,17 @@ def plan9_mode(stat: Stat) -> int:
 
 
 def _seconds(ns: int) -> int:
-    """Return a time in the unsigned 32 bits of a stat entry: what lies before or beyond is the first or last (all ones is no time)."""
+    """Return a time in the unsigned 32 bits of a stat entry: a time before or after these is the first or last (all ones is no time)."""
     return min(max(ns // NS, 0), _ALL32 - 1)
 
 
 async def entry_of(dialect: Dialect, place: Place, stat: Stat) -> WireStat:
-    """Return the stat entry of what is at a place, as a dialect has it."""
+    """Return the stat entry of the node at a place, as a dialect has it."""
     return plan9_stat(place, stat, "" if dialect is Dialect.P9 else await _extension(place, stat))
 
 
 async def _extension(place: Place, stat: Stat) -> str:
-    """Return what 9P2000.u says besides: a link's target, a device's number, and as Linux and QEMU do, how many names a file has."""
+    """Return what 9P2000.u adds: a link's target, a device's number, and as in Linux and QEMU, how many names a file has."""
     kind = st.S_IFMT(stat.mode)
     if kind == st.S_IFLNK:
         return await settle(place.node.readlink())
@@ -67,7 +67,7 @@ async def _extension(place: Place, stat: Stat) -> str:
 
 
 def plan9_stat(place: Place, stat: Stat, extension: str = "") -> WireStat:
-    """Return the stat entry of what is at a place, with 9P2000.u's `extension`."""
+    """Return the stat entry of the node at a place, with 9P2000.u's `extension`."""
     user, group = stat.user or user_name(stat.uid), stat.group or group_name(stat.gid)
     return WireStat(
         0,

@@ -1,8 +1,8 @@
-"""What a Twstat asks to change, after stat(5): read and judged before anything is done.
+"""What a Twstat asks to change, after stat(5): read and checked before anything is done.
 
-All ones, and empty strings, are "as it is"; so is the value that is there already. Of the rest: name, length, mode, mtime and gid can be
-changed, and with Linux's clients atime, and in 9P2000.u the owner by number; every other difference is an error. A bit of `mode` that the
-dialect has no meaning for stays as it is, if it is not asked for.
+All ones, and empty strings, are "as it is"; so is the present value. Of the rest, a client can change name, length, mode, mtime and gid, with
+Linux's clients also atime, and in 9P2000.u the owner by number; every other difference is an error. A bit of `mode` without a meaning in the
+dialect stays as it is, if the client does not ask for it.
 """
 
 import errno
@@ -23,7 +23,7 @@ _ALL16: Final = 0xFFFF
 _ALL32: Final = 0xFFFFFFFF
 _ALL64: Final = 0xFFFFFFFFFFFFFFFF
 _MOST: Final = 1 << 63
-_SKEW: Final = 300  # s: what Kerberos, too, lets the clocks of two machines differ by
+_SKEW: Final = 300  # s: Kerberos too lets the clocks of two machines differ by this
 
 UNTOUCHED: Final = WireStat(
     _ALL16,
@@ -42,23 +42,23 @@ UNTOUCHED: Final = WireStat(
     _ALL32,
     _ALL32,
 )
-# 9P2000 has not the last two, and they are untouched there.
+# 9P2000 does not have the last two, and they are untouched there.
 _FIXED: Final = ("type", "dev", "qid", "uid", "extension", "n_muid")
 
 
 def wish_of(
     dialect: Dialect, wire: WireStat, shown: WireStat, stat: Stat, who: Principal, *, marks: bool
 ) -> tuple[Change, str | None]:
-    """Return what is to be changed of a file, and its new name if it is to have one.
+    """Return what to change of a file, and its new name if it gets one.
 
-    `shown` is what Tstat says of the file now, `stat` the same in Linux's terms; `marks`: exclusive use and append-only can be changed.
-    Raises EPERM for what no wstat changes, EINVAL for what is no value, EISDIR for the length of a directory.
+    `shown` is what Tstat says of the file now, `stat` the same in Linux's terms; `marks`: exclusive use and append-only can change. Raises EPERM
+    for what no wstat changes, EINVAL for a bad value, EISDIR for the length of a directory.
     """
     for field in _FIXED:
         value = getattr(wire, field)
         if value not in (getattr(UNTOUCHED, field), getattr(shown, field)):
             raise _prohibited(f"{field} is not changed by it")
-    # Linux says the user of its mount with every new name
+    # Linux sends the user of its mount with every new name
     if wire.muid not in ("", shown.muid) and not wire.name:
         raise _prohibited("muid is not changed by it")
     change = Change(
@@ -92,7 +92,7 @@ def _length(wire: WireStat, stat: Stat, *, marks: bool) -> int | None:
 
 
 def _group(wire: WireStat, shown: WireStat, stat: Stat, who: Principal) -> int | None:
-    """Return the number of the group that is asked for. Its name and, in 9P2000.u, its number may be said."""
+    """Return the number of the requested group. The client may send its name and, in 9P2000.u, its number."""
     number = None if wire.n_gid == _ALL32 else wire.n_gid
     if wire.gid not in ("", shown.gid):
         named = _group_number(wire.gid)
@@ -114,7 +114,7 @@ def _group_number(name: str) -> int:
     except KeyError:
         pass
     if name.isascii() and name.isdecimal() and len(name) <= 10 and int(name) < _ALL32:
-        return int(name)  # as a group without a name is shown
+        return int(name)  # a group without a name is shown so
     raise NineError(errno.EINVAL, "unknown group")
 
 
@@ -142,9 +142,9 @@ def _mode(change: Change, dialect: Dialect, wanted: int, stat: Stat, who: Princi
 
 
 def _touched(change: Change) -> Change:
-    """Take for "now" what a client's kernel means so, of a user who may write the file and does not own it.
+    """Take for "now" what a client's kernel means by that, for a user who may write the file and does not own it.
 
-    Linux has no word for now in these dialects: it sends its own clock with touch(1), and with each truncation, which sets the time itself.
+    Linux has no word for now in these dialects: it sends its own clock with touch(1), and with each truncation, which itself sets the time.
     """
     now = time.time_ns()
     times = change.atime, change.mtime

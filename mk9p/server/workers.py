@@ -1,4 +1,4 @@
-"""Workers: one task leads, those whose request waits have it in hand, the others are idle. leader.py tells the theory."""
+"""Workers: one task leads, those whose request waits work on that, and the others are idle. leader.py has the theory."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -21,7 +21,7 @@ class Worker:
 
 
 class Workers:
-    """The tasks of an engine. `lead` is what the one who leads does, until a request waits, which it returns; None if it leads no more."""
+    """The tasks of an engine. `lead` is what the leading one does, until a request waits, which it returns; None if it leads no more."""
 
     def __init__(self, lead: Callable[[Worker], Awaitable[Request | None]]) -> None:
         self._lead = lead
@@ -71,7 +71,7 @@ class Workers:
         await trio.lowlevel.wait_task_rescheduled(abort)
 
     def _wake(self) -> None:
-        """See to it that another worker leads."""
+        """Make another worker lead."""
         if self._idle:
             trio.lowlevel.reschedule(self._idle.pop().task)
         elif self._nursery is not None:
