@@ -21,7 +21,7 @@ from mk9p.server.closing import GRACE
 from mk9p.server.connection import Connection, Reply
 from mk9p.server.fids import Fid
 from mk9p.server.modes import check_perm, linux_mode, opening
-from mk9p.server.permitted import made, opened
+from mk9p.server.permitted import make_file, set_open
 from mk9p.tree import Change, Handle, Node, Open, settle
 from mk9p.wire import DMAPPEND, DMDEVICE, DMDIR, DMEXCL, DMLINK, DMNAMEDPIPE, DMSOCKET, DMSYMLINK, Dialect
 from mk9p.wire import messages as m
@@ -57,24 +57,24 @@ async def create(c: Connection, tag: int, fid: int, name: str, perm: int, mode: 
     except BaseException:
         f.drop_file()
         raise
-    return c.reply(m.Rcreate, tag, await opened(c, f, name, node, handle, how), 0)
+    return c.reply(m.Rcreate, tag, await set_open(c, f, name, node, handle, how), 0)
 
 
 async def _make(c: Connection, f: Fid, name: str, perm: int, how: Open, extension: str) -> tuple[Node, Handle | None]:
     here, who, bits = f.place.node, how.who, perm & 0o777
     if perm & DMDIR:
-        return await made(c, f, name, here.mkdir, bits, who), None
+        return await make_file(c, f, name, here.mkdir, bits, who), None
     if perm & DMSYMLINK:
-        return await made(c, f, name, here.symlink, _target(extension), who), None
+        return await make_file(c, f, name, here.symlink, _target(extension), who), None
     if perm & DMLINK:
         target = c.session.fid(_fid(extension)).place.node
-        await made(c, f, name, here.link, target, who)
+        await make_file(c, f, name, here.link, target, who)
         return await settle(here.walk(name, who)), None
     if kind := _special(perm, extension):
-        return await made(c, f, name, here.mknod, kind[0] | bits, kind[1], who), None
+        return await make_file(c, f, name, here.mknod, kind[0] | bits, kind[1], who), None
     if perm & DMAPPEND:
         how = attrs.evolve(how, append=True)
-    node, handle = await made(c, f, name, here.create, bits, how)
+    node, handle = await make_file(c, f, name, here.create, bits, how)
     return node, handle
 
 

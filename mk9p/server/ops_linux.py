@@ -16,7 +16,7 @@ from mk9p.server.connection import Connection, Reply
 from mk9p.server.fids import Fid, check_name, qid, too_deep
 from mk9p.server.listings import Listing
 from mk9p.server.named import find_named, note, renamed
-from mk9p.server.permitted import changed, made, made_open, opened, start, status
+from mk9p.server.permitted import change_file, make_and_open, make_file, set_open, start, status
 from mk9p.server.wirestat import NS
 from mk9p.tree import NOW, Change, Open, Stat, settle
 from mk9p.wire import (
@@ -166,7 +166,7 @@ async def setattr_(
         mtime=times[1],
     )
     if change != Change():
-        await changed(c, f, change)
+        await change_file(c, f, change)
     return c.reply(m.Rsetattr, tag)
 
 
@@ -224,8 +224,8 @@ def _with(who: Principal, gid: int) -> Principal:
 async def lcreate(c: Connection, tag: int, fid: int, name: str, flags: int, mode: int, gid: int) -> Reply:
     f = c.session.fid(fid)
     how = attrs.evolve(_how(c, f, flags), who=_with(f.who, gid))
-    node, handle = await made_open(c, f, name, f.place.node.create, mode & 0o7777, how)
-    return c.reply(m.Rlcreate, tag, await opened(c, f, name, node, handle, how), 0)
+    node, handle = await make_and_open(c, f, name, f.place.node.create, mode & 0o7777, how)
+    return c.reply(m.Rlcreate, tag, await set_open(c, f, name, node, handle, how), 0)
 
 
 async def _entry(c: Connection, f: Fid, name: str, node: Any) -> Qid:
@@ -235,13 +235,13 @@ async def _entry(c: Connection, f: Fid, name: str, node: Any) -> Qid:
 
 async def mkdir(c: Connection, tag: int, dfid: int, name: str, mode: int, gid: int) -> Reply:
     f = c.session.fid(dfid)
-    node = await made(c, f, name, f.place.node.mkdir, mode & 0o7777, _with(f.who, gid))
+    node = await make_file(c, f, name, f.place.node.mkdir, mode & 0o7777, _with(f.who, gid))
     return c.reply(m.Rmkdir, tag, await _entry(c, f, name, node))
 
 
 async def symlink(c: Connection, tag: int, fid: int, name: str, symtgt: str, gid: int) -> Reply:
     f = c.session.fid(fid)
-    node = await made(c, f, name, f.place.node.symlink, symtgt, _with(f.who, gid))
+    node = await make_file(c, f, name, f.place.node.symlink, symtgt, _with(f.who, gid))
     return c.reply(m.Rsymlink, tag, await _entry(c, f, name, node))
 
 
@@ -249,13 +249,13 @@ async def mknod(c: Connection, tag: int, dfid: int, name: str, mode: int, major:
     import os
 
     f = c.session.fid(dfid)
-    node = await made(c, f, name, f.place.node.mknod, mode, os.makedev(major, minor), _with(f.who, gid))
+    node = await make_file(c, f, name, f.place.node.mknod, mode, os.makedev(major, minor), _with(f.who, gid))
     return c.reply(m.Rmknod, tag, await _entry(c, f, name, node))
 
 
 async def link(c: Connection, tag: int, dfid: int, fid: int, name: str) -> Reply:
     d, f = c.session.fid(dfid), c.session.fid(fid)
-    await made(c, d, name, d.place.node.link, f.place.node, d.who)
+    await make_file(c, d, name, d.place.node.link, f.place.node, d.who)
     return c.reply(m.Rlink, tag)
 
 

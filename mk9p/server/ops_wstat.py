@@ -13,7 +13,7 @@ from mk9p.server.closing import GRACE
 from mk9p.server.connection import Connection, Reply
 from mk9p.server.fids import Fid, check_name
 from mk9p.server.named import renamed, require_named
-from mk9p.server.permitted import changed, may_remove, status
+from mk9p.server.permitted import change_file, may_remove, status
 from mk9p.server.wirestat import entry_of
 from mk9p.server.wishes import UNTOUCHED, wish_of
 from mk9p.tree import Change, Stat, settle
@@ -83,7 +83,7 @@ async def _change(
         undo.append(lambda: parent.rename(name, parent, old, ROOT, replace=False))
     if change != Change():
         undo.append(lambda: _restore(f, change, before))
-        await changed(c, f, change)
+        await change_file(c, f, change)
 
 
 async def _restore(f: Fid, change: Change, before: Stat) -> None:

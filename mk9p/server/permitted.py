@@ -148,7 +148,7 @@ async def may_remove(c: Connection, place: Place, who: Principal) -> None:
         raise NineError(errno.EACCES)
 
 
-async def made(c: Connection, f: Fid, name: str, make: Any, *args: Any) -> Any:
+async def make_file(c: Connection, f: Fid, name: str, make: Any, *args: Any) -> Any:
     """Make a file in the directory that a fid stands for; raises EEXIST, EACCES, ENOTDIR, or what the directory says."""
     check_name(name)
     require_change(f.who)
@@ -166,17 +166,17 @@ async def made(c: Connection, f: Fid, name: str, make: Any, *args: Any) -> Any:
     return await settle(make(name, *args))
 
 
-async def made_open(c: Connection, f: Fid, name: str, make: Any, *args: Any) -> Any:
-    """Make, as `made` does, a file that the fid is open for afterwards; also raises EMFILE."""
+async def make_and_open(c: Connection, f: Fid, name: str, make: Any, *args: Any) -> Any:
+    """Make, as `make_file` does, a file that the fid is open for afterwards; also raises EMFILE."""
     f.keep_file()
     try:
-        return await made(c, f, name, make, *args)
+        return await make_file(c, f, name, make, *args)
     except BaseException:
         f.drop_file()
         raise
 
 
-async def opened(c: Connection, f: Fid, name: str, node: Node, handle: Handle | None, how: Open) -> Qid:
+async def set_open(c: Connection, f: Fid, name: str, node: Node, handle: Handle | None, how: Open) -> Qid:
     """Let a fid stand for the new file in its directory, open as the client asked; return its qid.
 
     The file exists: what its place costs is charged whatever the limits are. Raises EBUSY if it existed, is for one at a time, and somebody has it
@@ -200,7 +200,7 @@ async def opened(c: Connection, f: Fid, name: str, node: Node, handle: Handle | 
     return qid(place, stat)
 
 
-async def changed(c: Connection, f: Fid, change: Any) -> None:
+async def change_file(c: Connection, f: Fid, change: Any) -> None:
     """Change the file that a fid stands for, if its user may: contents need write permission, only the owner may change the rest.
 
     Writing also clears setuid and setgid: Linux's clients ask for that before they write, in the name of a user who may.
