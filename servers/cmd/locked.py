@@ -28,7 +28,7 @@ class Call:
         await self._over.wait()
         return self._result
 
-    def settle(self, result: outcome.Outcome[Any] | None) -> None:
+    def set_result(self, result: outcome.Outcome[Any] | None) -> None:
         """Set the result, once; None means that nobody wants it any more."""
         if not self._over.is_set():
             self._result = result
@@ -53,7 +53,7 @@ class Locked:
         def deliver(result: outcome.Outcome[Any]) -> None:
             self._leave()
             with suppress(trio.RunFinishedError):
-                token.run_sync_soon(call.settle, result)
+                token.run_sync_soon(call.set_result, result)
 
         trio.lowlevel.start_thread_soon(lambda: function(self.fd, *args), deliver)
         return call

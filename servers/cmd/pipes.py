@@ -119,7 +119,7 @@ class Pipe:
             end, self.end = self.end, None
             end.close()
             if self._call is not None:
-                self._call.settle(None)
+                self._call.set_result(None)
 
 
 async def _unless_closed(wait: Callable[[int], Awaitable[None]], fd: int) -> None:

@@ -25,6 +25,6 @@ async def tree(*, root: str = "/") -> AsyncIterator[Dir]:
         # what changed before anybody listened
         cpus.look()
         cpus.came.set()
-        nursery.start_soon(cpus.settle_what_comes)
+        nursery.start_soon(cpus.free_what_comes)
         yield cpus.tree()
         nursery.cancel_scope.cancel()

@@ -310,19 +310,19 @@ class Cpus:
                 (self.known.discard if up else self.known.add)(n)  # no event told of what others did
                 self.changed("online" if up else "offline", n)
         if up:
-            await self.settle()
+            await self.free_new()
 
-    async def settle(self) -> None:
+    async def free_new(self) -> None:
         """Let the threads use the CPUs that came online, where the kernel does not do that itself."""
         async with self.changing:
-            await trio.to_thread.run_sync(self.isolation.settle)
+            await trio.to_thread.run_sync(self.isolation.free_new)
 
-    async def settle_what_comes(self) -> None:
-        """Call `settle` whenever anybody brings a CPU online, until cancelled."""
+    async def free_what_comes(self) -> None:
+        """Call `free_new` whenever anybody brings a CPU online, until cancelled."""
         while True:
             await self.came.wait()
             self.came = trio.Event()
-            await self.settle()
+            await self.free_new()
 
     def todo(self, cpus: list[int], up: bool) -> list[int]:
         online = set(self.online_now())

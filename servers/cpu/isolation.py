@@ -135,7 +135,7 @@ class Isolation:
             self._leave(could)
         return refused
 
-    def settle(self) -> None:
+    def free_new(self) -> None:
         """Let the threads use the CPUs that came online since the last change, where the kernel does not do that (threads.py). No such CPU is no
         error."""
         if not self.partition.noted(_KEPT):
