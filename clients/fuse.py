@@ -231,7 +231,7 @@ class Fuse(pyfuse3.Operations):
                 except NineError as error:
                     if error.errno != errno.EPERM or not is_now(change):
                         raise
-                    await self._change(there, attrs.evolve(change, atime=NOW, mtime=NOW), fh, ctx)
+                    await self._change(there, change._replace(atime=NOW, mtime=NOW), fh, ctx)
             return await self._attributes(there)
 
     async def _change(self, inode: Inode, change: Change, fh: int | None, ctx: RequestContext) -> None:

@@ -6,14 +6,11 @@ command waits `PATIENCE` for it, for all files at once, and then shows question 
 """
 
 import errno
-import json
 import stat as st
 import sys
 import time
 from collections import deque
-from typing import Any, Final
-
-import attrs
+from typing import Any, Final, NamedTuple
 
 from mk9p.client import Client, requests
 from mk9p.client.client import split
@@ -27,8 +24,7 @@ NS: Final = 1_000_000_000
 _ASKED: Final = 16  # files whose status it asks for at once
 
 
-@attrs.frozen
-class Entry:
+class Entry(NamedTuple):
     """What a directory says of a file. `stat` None: nobody asked, or there was no answer, and `failure` says why."""
 
     name: str
@@ -63,11 +59,11 @@ async def _asked(client: Client, fid: int, found: list[Entry]) -> list[Entry]:
             entry = todo.popleft()
             try:
                 stat = await c.within(PATIENCE, lambda: _stat(client, fid, entry.name))  # noqa: B023  # it is over then
-                told.append(attrs.evolve(entry, stat=stat))
+                told.append(entry._replace(stat=stat))
             except (FileNotFoundError, ProcessLookupError):
                 continue
             except OSError as error:
-                told.append(attrs.evolve(entry, failure=error))
+                told.append(entry._replace(failure=error))
 
     await c.side_by_side(min(len(todo), _ASKED), worker)
     if c.gone is not None:
@@ -124,5 +120,7 @@ def as_json(entry: Entry) -> dict[str, Any]:
 
 def print_json(value: object) -> None:
     """Print a value as JSON, in ASCII."""
+    import json
+
     json.dump(value, sys.stdout, indent=1)
     sys.stdout.write("\n")

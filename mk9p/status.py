@@ -5,11 +5,8 @@ import os
 import stat as st
 from contextlib import suppress
 from functools import lru_cache
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
-import attrs
-
-from mk9p.ktext import field
 from mk9p.wire import Qid
 
 __all__ = ["NOW", "Buffer", "Change", "Lock", "Stat", "StatFs", "group_name", "umask", "user_name"]
@@ -17,8 +14,7 @@ __all__ = ["NOW", "Buffer", "Change", "Lock", "Stat", "StatFs", "group_name", "u
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 
-@attrs.frozen
-class Stat:
+class Stat(NamedTuple):
     """What a file is: Linux's `mode` (type and permission bits), owner and group by number, `length` in bytes, times in ns.
 
     `version` is qid.version: 0 for synthetic files, so v9fs never caches them. `blocks` are of 512 bytes, None where they follow from `length`.
@@ -54,8 +50,7 @@ NOW: Final = 1 << 96
 """The time of a Change that means now: no number on the wire, 64 bits of seconds, is as far away."""
 
 
-@attrs.frozen
-class Change:
+class Change(NamedTuple):
     """What a Tsetattr or Twstat asks to change; None leaves a field as it is. Times are ns, negative before 1970, or NOW."""
 
     mode: int | None = None
@@ -74,8 +69,7 @@ class Change:
         return self == Change(length=0, atime=self.atime, mtime=self.mtime)
 
 
-@attrs.frozen
-class StatFs:
+class StatFs(NamedTuple):
     """What df(1) shows, in blocks of `bsize` bytes (statfs(2))."""
 
     type: int = 0x01021997  # V9FS_MAGIC
@@ -89,8 +83,7 @@ class StatFs:
     namelen: int = 255
 
 
-@attrs.frozen
-class Lock:
+class Lock(NamedTuple):
     """A byte-range lock (fcntl(2)): `kind` is a LOCK_TYPE_ number; with `length` 0 it goes to the end, however the file grows.
 
     `process` and `client` are what the client says of the holder. Others see them, and they decide nothing.
@@ -106,15 +99,6 @@ class Lock:
 def error_name(ctl: str) -> str:
     """Return the name of the file that keeps the last error of the ctl file `ctl`."""
     return ctl.removesuffix("ctl") + "error"
-
-
-def umask() -> int:
-    """Return this process's umask(2). A server does not apply its own: the client that makes a file says what it may be."""
-    with suppress(OSError, ValueError), open("/proc/self/status", "rb") as status:
-        return int(field(status.read(), b"Umask"), 8)
-    was = os.umask(0o077)  # without /proc: for a moment all threads have another umask
-    os.umask(was)
-    return was
 
 
 @lru_cache(maxsize=1024)
@@ -137,3 +121,14 @@ def group_name(gid: int) -> str:
         return grp.getgrgid(gid).gr_name
     except KeyError:
         return str(gid)
+
+
+def umask() -> int:
+    """Return this process's umask(2). A server does not apply its own: the client that makes a file says what it may be."""
+    from mk9p.ktext import field
+
+    with suppress(OSError, ValueError), open("/proc/self/status", "rb") as status:
+        return int(field(status.read(), b"Umask"), 8)
+    was = os.umask(0o077)  # without /proc: for a moment all threads have another umask
+    os.umask(was)
+    return was

@@ -13,8 +13,6 @@ import os
 import stat as st
 from typing import Final
 
-import attrs
-
 from mk9p.auth import Principal
 from mk9p.dial import TRANSPORTS, Link, dial, parse, receive
 from mk9p.errors import NineError, translate
@@ -90,7 +88,7 @@ class Service(Node):
         mode = now.mode if change.mode is None else st.S_IFREG | change.mode & 0o777
         uid = now.uid if change.uid is None else change.uid
         gid = now.gid if change.gid is None else change.gid
-        self._stat = attrs.evolve(now, mode=mode, uid=uid, gid=gid)
+        self._stat = now._replace(mode=mode, uid=uid, gid=gid)
 
     def open(self, how: Open) -> Maybe[Handle]:
         """Open it: to read, for the dial string; to write, for words; for both, as a connection to the service. Raises the errors of dialling it."""

@@ -6,7 +6,6 @@ import stat as st
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol, TypeVar
 
-import attrs
 import trio
 
 from mk9p.client import Client, changes, requests, stored
@@ -112,7 +111,7 @@ class Served:
             if c.dialect is Dialect.L:
                 said = await c.rpc(m.Tgetattr, fid, GETATTR_BASIC)
                 # as Linux sees it: the client gives each file a kind
-                stat = attrs.evolve(of_getattr(said, name), mode=said[2])
+                stat = of_getattr(said, name)._replace(mode=said[2])
             else:
                 stat = await requests.stat(c, fid, name)
         except NineError as error:

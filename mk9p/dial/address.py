@@ -15,9 +15,7 @@ import os
 import socket
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any, Final
-
-import attrs
+from typing import Any, Final, NamedTuple
 
 from mk9p.errors import NineError
 
@@ -25,8 +23,7 @@ PORT: Final = 564  # 9P's own, `9pfs` at IANA; Plan 9's ndb calls it 9fs, and fe
 _PORT_NAMES: Final = {"9fs": PORT, "9pfs": PORT}
 
 
-@attrs.frozen
-class Transport:
+class Transport(NamedTuple):
     """A network of dial strings, and what is known of the peers that come by it.
 
     `module` has its functions, which raise OSError: the coroutines `dial(where)` and, if one can listen on it, `listen(where, mode)`; and
@@ -35,17 +32,17 @@ class Transport:
 
     name: str
     module: str
-    tells_user: bool = attrs.field(default=False, kw_only=True)
+    tells_user: bool = False
     """It proves who is at the other end: `Peer.uid` by the kernel, `Peer.user` otherwise."""
-    private: bool = attrs.field(default=False, kw_only=True)
+    private: bool = False
     """Somebody gave the other end to its holder: names that the holder sends are believed."""
-    redial: bool = attrs.field(default=False, kw_only=True)
+    redial: bool = False
     """It can be dialled any number of times: it is no line that exists once."""
-    exposed: bool = attrs.field(default=False, kw_only=True)
+    exposed: bool = False
     """Other machines can come, unless a listener is `loopback`; `Peer.address` is HOST!PORT."""
-    netns: bool = attrs.field(default=False, kw_only=True)
+    netns: bool = False
     """It can be in another network namespace."""
-    once: bool = attrs.field(default=False, kw_only=True)
+    once: bool = False
     """A listener has only one link in its life."""
 
     def function(self, name: str) -> Callable[..., Any] | None:
@@ -67,8 +64,7 @@ TRANSPORTS: Final = {
 }
 
 
-@attrs.frozen
-class Dial:
+class Dial(NamedTuple):
     """A parsed dial string: the file of a network namespace or None, the transport, and the transport's own part."""
 
     netns: str | None

@@ -13,9 +13,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
-
-import attrs
+from typing import Final, NamedTuple, Protocol
 
 from mk9p.dial.address import Transport
 
@@ -24,8 +22,7 @@ Data = bytes | bytearray | memoryview
 IOV_MAX: Final = os.sysconf("SC_IOV_MAX")
 
 
-@attrs.frozen
-class Peer:
+class Peer(NamedTuple):
     """Who is at the other end of a link, as far as the transport tells."""
 
     transport: Transport
@@ -35,7 +32,7 @@ class Peer:
     groups: tuple[int, ...] = ()  # unix only: SO_PEERGROUPS, the groups besides `gid` that it was in then
     pid: int | None = None  # unix and exec
     loopback: bool = False  # it cannot have come from another machine or network namespace
-    user: str | None = attrs.field(default=None, kw_only=True)  # its name, where the transport proves it: a certificate
+    user: str | None = None  # its name, where the transport proves it: a certificate
 
     @property
     def private(self) -> bool:
@@ -84,24 +81,25 @@ class Listener(Protocol):
         """Stop listening, and remove the socket's file; accepted links live on. A second call does nothing."""
 
 
-@attrs.define(eq=False)
 class SocketLink:
     """A link over one connected, non-blocking stream socket, which it owns; it calls `on_close` while it is still open."""
 
-    sock: socket.socket
-    peer: Peer
-    lossy: bool = attrs.field(default=False, kw_only=True)
-    on_close: list[Callable[[], None]] = attrs.field(factory=list, kw_only=True)
-    rfd: int = attrs.field(init=False)
-    wfd: int = attrs.field(init=False)
-    # The socket's own methods, without a Python frame in between: every batch of messages calls them.
-    recv_into: Callable[[memoryview], int] = attrs.field(init=False, repr=False)
-    send: Callable[[Data], int] = attrs.field(init=False, repr=False)
+    __slots__ = ("__weakref__", "lossy", "on_close", "peer", "recv_into", "rfd", "send", "sock", "wfd")
 
-    def __attrs_post_init__(self) -> None:
-        self.rfd = self.wfd = self.sock.fileno()
-        self.recv_into = self.sock.recv_into
-        self.send = self.sock.send
+    def __init__(
+        self,
+        sock: socket.socket,
+        peer: Peer,
+        *,
+        lossy: bool = False,
+        on_close: list[Callable[[], None]] | None = None,
+    ) -> None:
+        self.sock, self.peer, self.lossy = sock, peer, lossy
+        self.on_close: list[Callable[[], None]] = [] if on_close is None else on_close
+        self.rfd = self.wfd = sock.fileno()
+        # The socket's own methods, without a Python frame in between: every batch of messages calls them.
+        self.recv_into: Callable[[memoryview], int] = sock.recv_into
+        self.send: Callable[[Data], int] = sock.send
 
     def sendmsg(self, buffers: Sequence[Data], /) -> int:
         return self.sock.sendmsg(buffers if len(buffers) <= IOV_MAX else buffers[:IOV_MAX])
@@ -121,15 +119,22 @@ class SocketLink:
             _close_fd(self.sock.detach())
 
 
-@attrs.define(eq=False)
 class FdLink:
     """A link over a descriptor to read and one to write, maybe the same, non-blocking, which it owns: pipes, terminals, devices."""
 
-    rfd: int
-    wfd: int
-    peer: Peer = attrs.field(kw_only=True)
-    lossy: bool = attrs.field(default=False, kw_only=True)
-    on_close: list[Callable[[], None]] = attrs.field(factory=list, kw_only=True)
+    __slots__ = ("__weakref__", "lossy", "on_close", "peer", "rfd", "wfd")
+
+    def __init__(
+        self,
+        rfd: int,
+        wfd: int,
+        *,
+        peer: Peer,
+        lossy: bool = False,
+        on_close: list[Callable[[], None]] | None = None,
+    ) -> None:
+        self.rfd, self.wfd, self.peer, self.lossy = rfd, wfd, peer, lossy
+        self.on_close: list[Callable[[], None]] = [] if on_close is None else on_close
 
     def recv_into(self, buf: memoryview, /) -> int:
         return os.readv(self.rfd, (buf,))

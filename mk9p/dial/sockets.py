@@ -9,8 +9,6 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-import attrs
-
 from mk9p.dial.address import Transport
 from mk9p.dial.link import SocketLink
 
@@ -56,7 +54,6 @@ async def connect(sock: socket.socket, where: Any) -> None:
         raise
 
 
-@attrs.define(eq=False)
 class SocketListener:
     """A listening socket, which it owns, with a few descriptors to spare.
 
@@ -64,16 +61,20 @@ class SocketListener:
     server's own user, who can do something about it. It closes all others at once.
     """
 
-    _sock: socket.socket
-    _link: Callable[[socket.socket, Any], SocketLink]
-    address: str = attrs.field(kw_only=True)
-    transport: Transport = attrs.field(kw_only=True)
-    loopback: bool = attrs.field(kw_only=True)
-    _before_close: Callable[[], None] = attrs.field(default=lambda: None, kw_only=True)
-    _spare: list[int] = attrs.field(factory=list, init=False)
-    _full: bool = attrs.field(default=False, init=False)
-
-    def __attrs_post_init__(self) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        link: Callable[[socket.socket, Any], SocketLink],
+        *,
+        address: str,
+        transport: Transport,
+        loopback: bool,
+        before_close: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._sock, self._link, self._before_close = sock, link, before_close
+        self.address, self.transport, self.loopback = address, transport, loopback
+        self._spare: list[int] = []
+        self._full = False
         self._save()
 
     async def accept(self) -> SocketLink:

@@ -14,8 +14,6 @@ import socket
 from functools import partial
 from typing import Any, Final, TypeAlias
 
-import attrs
-
 from mk9p.dial import blocking, netns
 from mk9p.dial.address import Dial
 from mk9p.dial.eyeballs import first, interleaved
@@ -116,7 +114,7 @@ async def listen(where: Dial, mode: int) -> SocketListener:
     except BaseException:
         sock.close()
         raise
-    address = attrs.evolve(where, rest=f"{host}!{real}").address
+    address = where._replace(rest=f"{host}!{real}").address
     loopback = where.netns is None and _is_loopback(bound)
     return SocketListener(sock, partial(_link, where), address=address, transport=where.transport, loopback=loopback)
 

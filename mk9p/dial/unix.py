@@ -13,8 +13,6 @@ import struct
 from functools import partial
 from typing import Final
 
-import attrs
-
 from mk9p.dial import blocking, sockets
 from mk9p.dial.address import Dial, Transport
 from mk9p.dial.link import Peer, SocketLink
@@ -89,7 +87,7 @@ def _listen(dial: Dial, mode: int) -> SocketListener:
         path, address = None, dial.address
     else:
         path = os.path.abspath(dial.rest)
-        address = attrs.evolve(dial, rest=path).address
+        address = dial._replace(rest=path).address
         _make_room(dial, path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     own: tuple[int, int] | None = None

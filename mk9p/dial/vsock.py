@@ -6,8 +6,6 @@ import socket
 from functools import partial
 from typing import Final
 
-import attrs
-
 from mk9p.dial.address import Dial
 from mk9p.dial.blocking import connected
 from mk9p.dial.link import Peer, SocketLink
@@ -50,7 +48,7 @@ async def listen(where: Dial, mode: int) -> SocketListener:
     except OSError as error:
         sock.close()
         raise _failed(where, error) from None
-    address = attrs.evolve(where, rest=f"{where.rest.partition('!')[0]}!{real}").address
+    address = where._replace(rest=f"{where.rest.partition('!')[0]}!{real}").address
     loopback = cid == _CIDS["local"]
     return SocketListener(sock, partial(_link, where), address=address, transport=where.transport, loopback=loopback)
 

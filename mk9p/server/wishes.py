@@ -10,8 +10,6 @@ import stat as st
 import time
 from typing import Final
 
-import attrs
-
 from mk9p.auth import Principal, owns
 from mk9p.errors import NineError
 from mk9p.server.modes import KINDS, illegal, known, linux_mode
@@ -138,7 +136,7 @@ def _mode(change: Change, dialect: Dialect, wanted: int, stat: Stat, who: Princi
     }
     if marked and not (marks and st.S_ISREG(stat.mode)):
         raise _prohibited("exclusive use and append-only are not changed here")
-    return attrs.evolve(change, mode=None if mode == before else mode, **marked)
+    return change._replace(mode=None if mode == before else mode, **marked)
 
 
 def _touched(change: Change) -> Change:
@@ -151,5 +149,5 @@ def _touched(change: Change) -> Change:
     if any(t is not None and abs(t - now) > _SKEW * NS for t in times):
         return change
     if change.length is not None:
-        return attrs.evolve(change, atime=None, mtime=None)
-    return change if None in times else attrs.evolve(change, atime=NOW, mtime=NOW)
+        return change._replace(atime=None, mtime=None)
+    return change if None in times else change._replace(atime=NOW, mtime=NOW)

@@ -9,8 +9,6 @@ import stat as st
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 
-import attrs
-
 from mk9p.auth import Principal
 from mk9p.errors import NineError
 from mk9p.status import Change, Stat, error_name
@@ -111,7 +109,7 @@ class Dir(Node):
         """Give the directory and all synthetic files directly in it to a user."""
         from mk9p.tree.files import File
 
-        self._stat = attrs.evolve(self._stat, uid=uid, gid=gid)
+        self._stat = self._stat._replace(uid=uid, gid=gid)
         for mapping in self.children:
             if isinstance(mapping, dict):
                 for node in mapping.values():
@@ -132,6 +130,6 @@ class Owned(Dir):
             raise NineError(errno.EISDIR)
         if change.mode is not None:
             perm = change.mode & 0o777
-            self._stat = attrs.evolve(now, mode=st.S_IFDIR | perm)
+            self._stat = now._replace(mode=st.S_IFDIR | perm)
             self.used(perm)
         self.owned(now.uid if change.uid is None else change.uid, now.gid if change.gid is None else change.gid)

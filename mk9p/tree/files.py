@@ -30,9 +30,8 @@ class File(Node):
 
     def owned(self, uid: int, gid: int) -> None:
         """Give the file to a user."""
-        import attrs
 
-        self._stat = attrs.evolve(self._stat, uid=uid, gid=gid)
+        self._stat = self._stat._replace(uid=uid, gid=gid)
 
 
 class Text(File):
@@ -146,9 +145,7 @@ class Block(File):
 
     def stat(self) -> Maybe[Stat]:
         if self.size is not None and (length := self.size()) != self._stat.length:
-            import attrs
-
-            self._stat = attrs.evolve(self._stat, length=length)
+            self._stat = self._stat._replace(length=length)
         return self._stat
 
     def open(self, how: Open) -> Maybe[Handle]:

@@ -17,15 +17,12 @@ from operator import attrgetter
 from struct import Struct
 from typing import Any, Final
 
-import attrs
-
 from mk9p.errors import NineError, ProtocolError
 from mk9p.wire import complain, generate
 from mk9p.wire.messages import MESSAGES, Message
 from mk9p.wire.types import P9, Bytes, Dialect, Qid, U, WireStat, fields
 
 
-@attrs.define(eq=False)
 class Codec:
     """Turns the frames of one message into values and back.
 
@@ -34,12 +31,13 @@ class Codec:
     `buf`. `pack(tag, *fields)` returns the whole frame. `dialect` is the first of those whose frames are the same.
     """
 
-    cls: type[Message]
-    type: int
-    name: str
-    dialect: Dialect
-    unpack: Callable[[Bytes, int, int], tuple[Any, ...]] = attrs.field(init=False, repr=False)
-    pack: Callable[..., bytes] = attrs.field(init=False, repr=False)
+    __slots__ = ("cls", "dialect", "name", "pack", "type", "unpack")
+
+    unpack: Callable[[Bytes, int, int], tuple[Any, ...]]
+    pack: Callable[..., bytes]
+
+    def __init__(self, cls: type[Message], dialect: Dialect) -> None:
+        self.cls, self.type, self.name, self.dialect = cls, cls.type, cls.__name__, dialect
 
     def __getattr__(self, name: str) -> Any:
         """Generate `unpack` or `pack`. Python comes here only while the slot is empty; afterwards they are plain attributes."""
@@ -73,7 +71,7 @@ def _table() -> list[list[Codec | None]]:
         for dialect in cls.dialects:
             below = table[dialect - 1][cls.type] if dialect is not P9 else None
             shared = below if below and _as_below(cls, dialect) else None
-            table[dialect][cls.type] = shared or Codec(cls, cls.type, cls.__name__, dialect)
+            table[dialect][cls.type] = shared or Codec(cls, dialect)
     return table
 
 
@@ -106,7 +104,7 @@ def encode(dialect: Dialect, message: Message) -> bytes:
 
 @cache
 def _stat_form(dialect: Dialect, asked: bool) -> tuple[Callable[[Bytes, int, int], WireStat], Callable[..., bytes]]:
-    described = fields(WireStat.__annotations__, {field.name: field.default for field in attrs.fields(WireStat)})
+    described = fields(WireStat.__annotations__, WireStat._field_defaults)
     values = attrgetter(*(field.name for field in described))
     pack = generate.packer("stat", described, dialect)
     text = generate.STRICT if asked else generate.LISTED

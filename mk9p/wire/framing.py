@@ -12,8 +12,6 @@ one lives as long as its views.
 
 from struct import Struct
 
-import attrs
-
 from mk9p.errors import ProtocolError
 from mk9p.wire.const import NOTAG
 
@@ -30,7 +28,6 @@ _SPARES = 16
 _spare: list[tuple[bytearray, memoryview]] = []
 
 
-@attrs.define(eq=False)
 class FrameBuffer:
     """What was received of one stream.
 
@@ -38,17 +35,18 @@ class FrameBuffer:
     time.
     """
 
-    limit: int
-    most: int = MOST
-    buf: bytearray = attrs.field(init=False, repr=False)
-    view: memoryview = attrs.field(init=False, repr=False)
-    head: int = attrs.field(init=False, default=0)  # the first byte not handed out
-    tail: int = attrs.field(init=False, default=0)  # the first byte not received
-    _wanted: int = attrs.field(init=False, default=CAPACITY)  # how large the next buffer must be at least
-    _passing: int = attrs.field(init=False, default=0)  # bytes still to come of a frame that is skipped
-    _sought: int | None = attrs.field(init=False, default=None)  # the type that resync looks for
+    __slots__ = ("_passing", "_sought", "_wanted", "buf", "head", "limit", "most", "tail", "view")
 
-    def __attrs_post_init__(self) -> None:
+    buf: bytearray
+    view: memoryview
+
+    def __init__(self, limit: int, most: int = MOST) -> None:
+        self.limit, self.most = limit, most
+        self.head = 0  # the first byte not handed out
+        self.tail = 0  # the first byte not received
+        self._wanted = CAPACITY  # how large the next buffer must be at least
+        self._passing = 0  # bytes still to come of a frame that is skipped
+        self._sought: int | None = None  # the type that resync looks for
         self._move(0)
 
     def space(self) -> memoryview:

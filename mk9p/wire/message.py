@@ -11,8 +11,6 @@ server's hot path, which works on positional values, never makes one.
 
 from typing import Any, ClassVar, Final, dataclass_transform
 
-import attrs
-
 from mk9p.wire import types as t
 from mk9p.wire.types import Dialect, Field, L
 
@@ -34,6 +32,8 @@ class Message:
             cls.dialects = (L,) if cls.type < 100 else tuple(Dialect)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        import attrs
+
         cls = self.__class__
         attrs.frozen(cls, slots=False, repr=False)  # attrs works in place, and puts its own __init__ before this one
         cls.__init__(self, *args, **kwargs)

@@ -10,8 +10,6 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, NamedTuple
 
-import attrs
-
 from mk9p.wire.const import NONUNAME, QTAPPEND, QTAUTH, QTDIR, QTEXCL, QTLINK, QTSYMLINK, QTTMP
 
 
@@ -142,8 +140,7 @@ ends = Annotated[u32, Role.ENDS]
 makes = Annotated[u32, Role.MAKES]
 
 
-@attrs.frozen
-class WireStat:
+class WireStat(NamedTuple):
     """size[2] type[2] dev[4] qid[13] mode[4] atime[4] mtime[4] length[8] name[s] uid[s] gid[s] muid[s]
 
     and in 9P2000.u and .L extension[s] n_uid[4] n_gid[4] n_muid[4]. Times are seconds since 1970. Follows stat(5).

@@ -13,7 +13,6 @@ import errno
 import os
 from typing import Final
 
-import attrs
 import trio
 
 from mk9p.errors import NineError
@@ -40,7 +39,7 @@ class Extent(File):
 
     def stat(self) -> Stat:
         if (length := self.size()) != self._stat.length:
-            self._stat = attrs.evolve(self._stat, length=length)
+            self._stat = self._stat._replace(length=length)
         return self._stat
 
     async def open(self, how: Open) -> Handle:

@@ -151,7 +151,7 @@ class Channels(Conversations):
         super().__init__(lambda _number, _who: Cloned())
         self.named: dict[str, Node] = {}
         self.children.append(self.named)
-        self._stat = attrs.evolve(self._stat, mode=st.S_IFDIR | 0o755)
+        self._stat = self._stat._replace(mode=st.S_IFDIR | 0o755)
 
     def mkdir(self, name: str, perm: int, who: Principal) -> Node:
         """Make a channel. Raises EEXIST, EINVAL for a number, because cloned channels have numbers, ENOSPC if there are too many."""

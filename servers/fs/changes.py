@@ -16,8 +16,6 @@ import os
 import stat as st
 from typing import TYPE_CHECKING, Final
 
-import attrs
-
 from mk9p.auth import NO_ID, Principal, falls
 from mk9p.errors import NineError
 from mk9p.servers.fs import kernel, marks
@@ -50,7 +48,7 @@ def apply(node: "Held", change: Change, who: Principal, fd: int = -1) -> None:
     if _by_itself(node, change, who):
         if change.length is None:
             _drop_bits(node, change, who)
-        change = attrs.evolve(change, mode=None)
+        change = change._replace(mode=None)
     if change.length is None:
         _change(node, change, who)
     elif fd >= 0:
@@ -92,7 +90,7 @@ def _truncate(node: "Held", change: Change, who: Principal, fd: int) -> None:
     length = change.length
     assert length is not None
     if change.mtime == NOW and change.atime is None:
-        change = attrs.evolve(change, mtime=None)
+        change = change._replace(mtime=None)
     before = os.fstat(fd).st_size
     acting = node.export.acting(who, fd)
     if length > before:
@@ -109,7 +107,7 @@ def _truncate(node: "Held", change: Change, who: Principal, fd: int) -> None:
     with acting:
         os.ftruncate(fd, length)
     # That cleared setuid bits and set mtime.
-    _change(node, attrs.evolve(change, uid=None, gid=None), who)
+    _change(node, change._replace(uid=None, gid=None), who)
 
 
 def _change(node: "Held", change: Change, who: Principal) -> None:

@@ -14,8 +14,6 @@ import os
 import struct
 from typing import Final
 
-import attrs
-
 from mk9p.errors import NineError
 from mk9p.tree import Lock
 from mk9p.wire import LOCK_TYPE_RDLCK, LOCK_TYPE_UNLCK, LOCK_TYPE_WRLCK
@@ -68,7 +66,7 @@ def locked(path: int, fd: int, wish: Lock) -> Lock | None:
         for other, noted in _noted.get(path, {}).items():
             holder = next((one for one in noted if other != fd and _overlap(one, found)), None)
             if holder is not None:
-                return attrs.evolve(found, process=holder.process, client=holder.client)
+                return found._replace(process=holder.process, client=holder.client)
     return found
 
 
@@ -97,15 +95,15 @@ def _changed(noted: list[Lock], new: Lock) -> list[Lock]:
             kept.append(one)
             continue
         if one.start < start:
-            kept.append(attrs.evolve(one, length=start - one.start))
+            kept.append(one._replace(length=start - one.start))
         if end < _end(one):
-            kept.append(attrs.evolve(one, start=end, length=one.length and _end(one) - end))
+            kept.append(one._replace(start=end, length=one.length and _end(one) - end))
     if new.kind == LOCK_TYPE_UNLCK:
         return kept
     for one in [one for one in kept if _same(one, new) and (_end(one) == start or one.start == end)]:
         kept.remove(one)
         start, end = min(start, one.start), max(end, _end(one))
-    return sorted([*kept, attrs.evolve(new, start=start, length=end - start if end < _END else 0)], key=_start)
+    return sorted([*kept, new._replace(start=start, length=end - start if end < _END else 0)], key=_start)
 
 
 def _start(lock: Lock) -> int:

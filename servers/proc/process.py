@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable
 from functools import partial
 
-import attrs
 import trio
 
 from mk9p.auth import READ, WRITE, Principal, may
@@ -25,7 +24,7 @@ from mk9p.tree import Buffer, Content, Ctl, Dir, File, Handle, Lazy, Maybe, Node
 def _owned(stat: Stat, owner: tuple[int, int]) -> Stat:
     """Return a status with its owner brought up to date: the same object while nothing changed."""
     uid, gid = owner
-    return stat if stat.uid == uid and stat.gid == gid else attrs.evolve(stat, uid=uid, gid=gid)
+    return stat if stat.uid == uid and stat.gid == gid else stat._replace(uid=uid, gid=gid)
 
 
 class _Part(File):

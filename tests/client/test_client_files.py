@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import attrs
 import pytest
 import trio
 import trio.testing
@@ -167,7 +166,7 @@ def refuse(text: str) -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_what_takes_commands_need_not_be_called_ctl(version: str) -> None:
     of_a_disk = Text("what went wrong yesterday\n")
-    of_a_disk._stat = attrs.evolve(of_a_disk._stat, version=7)
+    of_a_disk._stat = of_a_disk._stat._replace(version=7)
     files = {"route": Ctl({"add": lambda n: None}), "log": Text("", refuse), "logerror": of_a_disk}
     async with served(Dir(files), version) as (ns, server):
         with pytest.raises(NineError, match=r"^unknown word drop; usage: add N$"):
@@ -186,7 +185,7 @@ async def test_words_are_of_this_write_and_not_of_one_before(version: str) -> No
     async with served(Dir({"ctl": ctl}), version, uname="none") as (ns, _):
         with pytest.raises(NineError, match="usage: add N"):
             await ns.write("ctl", "add")
-        ctl._stat = attrs.evolve(ctl._stat, mode=0o100600)
+        ctl._stat = ctl._stat._replace(mode=0o100600)
         with pytest.raises(NineError, match=r"(?i)^permission denied$"):
             await ns.write("ctl", "add 1")
 

@@ -117,7 +117,7 @@ async def test_names_that_no_file_can_have_are_left_out_of_listings(
             replies: list[m.Message] = [m.Rreaddir(0, entries), m.Rreaddir(0, b"")]
         else:
             entry = WireStat(0, 0, FILE, 0o644, 0, 0, 0, "", "me", "us", "me")
-            data = b"".join(pack_stat(dialect, attrs.evolve(entry, name=name)) for name in ODD)
+            data = b"".join(pack_stat(dialect, entry._replace(name=name)) for name in ODD)
             replies = [m.Rread(0, data), m.Rread(0, b"")]
         await _listed(c, hand, *replies)
         await _listed(c, hand, *replies)

@@ -3,8 +3,6 @@
 Who dials says a name first; nobody should believe it, but it stands for the name of a certificate.
 """
 
-import attrs
-
 from mk9p.dial import Dial, Link, Listener, SocketLink, tcp
 from mk9p.dial.sockets import SocketListener
 
@@ -36,7 +34,7 @@ class CardListener:
         name = bytearray(9)
         await link.wait_readable()
         link.recv_into(memoryview(name))
-        link.peer = attrs.evolve(link.peer, user=name.decode().strip())
+        link.peer = link.peer._replace(user=name.decode().strip())
         return link
 
     async def aclose(self) -> None:

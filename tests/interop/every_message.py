@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import attrs
-
 from mk9p.wire import (
     AT_REMOVEDIR,
     DMDIR,
@@ -84,9 +82,9 @@ async def _plan9(talk: Talk) -> None:
     await _ok(talk, m.Twalk, 9, 0, 20, ("shelf",))
     await _ok(talk, m.Tcreate, 9, 20, "stored", 0o640, OWRITE, *more)
     await _ok(talk, m.Twrite, 9, 20, 3, b"\x00\xffbytes")
-    await _ok(talk, m.Twstat, 9, 20, attrs.evolve(LEAVE, mode=0o600, mtime=1_000_000_000))
-    await _ok(talk, m.Twstat, 9, 20, attrs.evolve(LEAVE, name="renamed"))
-    await talk.rpc(m.Twstat, 9, 10, attrs.evolve(LEAVE, mode=0o777))
+    await _ok(talk, m.Twstat, 9, 20, LEAVE._replace(mode=0o600, mtime=1_000_000_000))
+    await _ok(talk, m.Twstat, 9, 20, LEAVE._replace(name="renamed"))
+    await talk.rpc(m.Twstat, 9, 10, LEAVE._replace(mode=0o777))
     await _ok(talk, m.Twalk, 9, 0, 21, ("shelf",))
     await _ok(talk, m.Tcreate, 9, 21, "folder", DMDIR | 0o755, 0, *more)
     await _ok(talk, m.Tclunk, 9, 21)

@@ -51,7 +51,7 @@ class Plan9(Files):
 
     async def wstat(self, path_or_fid: str | int, **changes: Any) -> None:
         fid = await self.walk(path_or_fid) if isinstance(path_or_fid, str) else path_or_fid
-        await self.ask(m.Twstat, fid, attrs.evolve(UNTOUCHED, **changes))
+        await self.ask(m.Twstat, fid, UNTOUCHED._replace(**changes))
 
 
 @asynccontextmanager

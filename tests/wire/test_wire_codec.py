@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -304,7 +303,7 @@ ODD = "caf\udce9"  # b"caf\xe9", in Latin-1, as PEP 383 has it
 
 @pytest.mark.parametrize("dialect", Dialect)
 def test_a_name_that_is_not_utf_8_is_told_in_replies_and_entries(dialect: Dialect) -> None:
-    entry = evolve(STAT, name=ODD)
+    entry = STAT._replace(name=ODD)
     for message in (Rstat(1, entry), *([Rreadlink(1, ODD)] if dialect is L else [Rerror(1, ODD)])):
         frame = encode(dialect, message)
         assert b"caf\xe9" in frame
@@ -315,7 +314,7 @@ def test_a_name_that_is_not_utf_8_is_told_in_replies_and_entries(dialect: Dialec
 
 @pytest.mark.parametrize("dialect", Dialect)
 def test_a_request_may_be_sent_with_a_name_that_is_not_utf_8_and_is_not_taken(dialect: Dialect) -> None:
-    for message in (Twalk(1, 2, 3, (ODD,)), Tcreate(1, 2, ODD, 0, 0), Twstat(1, 2, evolve(STAT, name=ODD))):
+    for message in (Twalk(1, 2, 3, (ODD,)), Tcreate(1, 2, ODD, 0, 0), Twstat(1, 2, STAT._replace(name=ODD))):
         frame = encode(dialect, message)
         assert b"caf\xe9" in frame
         with pytest.raises(NineError, match="is not UTF-8 without NUL"):
@@ -327,7 +326,7 @@ def test_a_nul_spoils_a_message_and_no_other_entry() -> None:
         decode(L, encode(L, Rreadlink(1, "a\0b")))
     entries = [(QID, 1, 4, "a\0b"), (QID, 2, 4, "good")]
     assert unpack_dirents(pack_dirents(entries)) == entries
-    stats_ = [evolve(STAT, name="a\0b"), STAT]
+    stats_ = [STAT._replace(name="a\0b"), STAT]
     assert unpack_stats(P9, b"".join(pack_stat(P9, each) for each in stats_)) == stats_
 
 
