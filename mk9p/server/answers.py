@@ -14,7 +14,7 @@ from mk9p.server.across import keep_back
 from mk9p.server.blocks import PASSED, forward
 from mk9p.server.connection import Call, Connection
 from mk9p.server.exchange import here, require_untaken, theirs
-from mk9p.server.failures import HELD, failure, held
+from mk9p.server.failures import failure
 from mk9p.server.jobs import LATE, Step, begin, follow
 from mk9p.server.limits import RESERVE
 from mk9p.server.pending import wait_in_line, wait_in_middle
@@ -31,7 +31,7 @@ HEAD: Final = Struct("<IBH").unpack_from  # size[4] type[1] tag[2]
 
 def answer(c: Connection) -> Request | None:
     """Answer complete requests; returns the first that waits. `more` tells that there was no time for the rest, or no room for their replies."""
-    frames, out, runs, turns = c.frames, c.out, c.counts.runs, c.links.turns
+    frames, out, runs = c.frames, c.out, c.counts.runs
     tags, relays, asked, plans = c.session.tags, c.relays, c.asked, c.plans
     buf, view, most = frames.buf, frames.view, c.most
     reply: Any
@@ -46,7 +46,9 @@ def answer(c: Connection) -> Request | None:
     )  # a run of one kind of message (counts.py), and bytes of it that wait
     _, tail = frames.ahead()
     last = tail - 6  # a frame has 7 bytes at least
-    stop = min(frames.head + c.stride, last)
+    stop = frames.head + c.stride
+    if stop > last:
+        stop = last
     try:
         while True:
             start = frames.head
@@ -93,7 +95,7 @@ def answer(c: Connection) -> Request | None:
                                 return request
                         continue
             except FAILURE as error:
-                reply = failure(c, type_, tag, _fid(buf, start), error)
+                reply = failure(c, type_, tag, fid_at(buf, start), error)
             if reply is not None:
                 out.append(reply)
                 c.out_size += len(reply)
@@ -105,13 +107,11 @@ def answer(c: Connection) -> Request | None:
     finally:
         if n:
             runs.append((kind, n, end - first - late, c.out_size + c.gone - before))
-        now = monotonic_ns()
-        if kind >= 0 and now - turns.seen > HELD:
-            held(c, kind, _fid(buf, first), now - turns.seen, max(n, 1))
-        turns.seen = now
+        c.run = kind, n, first
 
 
-def _fid(buf: bytearray, start: int) -> int:
+def fid_at(buf: bytearray, start: int) -> int:
+    """Return the first fid that a request names."""
     return int.from_bytes(buf[start + 7 : start + 11], "little")
 
 
@@ -138,7 +138,7 @@ def _beside(
     if tag in c.asked:
         require_untaken(c, tag)
     if relays and end - start > 10 and type_ not in LOCAL:
-        fid = _fid(buf, start)
+        fid = fid_at(buf, start)
         hop = relays.get(fid)
         if hop is not None and hop.maybe:
             keep_back(c, hop)
@@ -174,7 +174,7 @@ def _admit(c: Connection, type_: int, tag: int, buf: bytearray, start: int) -> N
     over = len(session.tags) - session.max_requests
     if over < 0:
         return
-    if over >= RESERVE or (type_ in READS and _duplex(c, _fid(buf, start))):
+    if over >= RESERVE or (type_ in READS and _duplex(c, fid_at(buf, start))):
         raise NineError(errno.EAGAIN, f"{len(session.tags)} requests of this connection are waiting already")
 
 

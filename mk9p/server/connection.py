@@ -85,6 +85,7 @@ class Connection(Party):
         self.calls: list[Call | None] = [None] * 256
         self.out: list[bytes | memoryview] = []
         self.out_size = 0
+        self.run = 0, 0, 0  # the last that was answered: the kind of message, how many, and where the first begins
         self.gone = 0  # bytes that were in `out` and are no more
         self.counts = Counts()
         self.quiet = trio.lowlevel.ParkingLot()  # who waits for requests to finish
@@ -275,16 +276,16 @@ class Connection(Party):
 
     def send(self) -> None:
         """Send what is queued; when the kernel takes no more, wait for writable instead of readable. Raises OSError when the link is broken."""
-        was = self.blocked
-        self._send()
+        was, out = self.blocked, self.out
+        if out or was:
+            self._send(out)
         if self.counts.runs:
             self.counts.batch()
         if self.blocked != was:
             self.wait()
             self.count()
 
-    def _send(self) -> None:
-        out = self.out
+    def _send(self, out: list[bytes | memoryview]) -> None:
         while out:
             try:
                 if len(out) == 1:

@@ -29,12 +29,12 @@ from typing import Final
 import trio
 
 from mk9p.errors import NineError, ProtocolError
-from mk9p.server.answers import HEAD, answer
+from mk9p.server.answers import HEAD, answer, fid_at
 from mk9p.server.beginning import Beginning
 from mk9p.server.blocks import forward
 from mk9p.server.connection import Connection
 from mk9p.server.exchange import turn
-from mk9p.server.failures import failure
+from mk9p.server.failures import HELD, failure, held
 from mk9p.server.halves import Halves
 from mk9p.server.links import GONE, Links
 from mk9p.server.passing import Backend, send
@@ -64,6 +64,7 @@ class Leader:
         """Serve links until a request of theirs waits, and return that: whoever leads has it in hand then, and leads no more."""
         links = self.links
         turns, poll, by_fd = links.turns, links.poller.poll, links.by_fd
+        users = turns.users
         now = turns.seen = monotonic_ns()
         while True:
             link = turns.present
@@ -72,12 +73,14 @@ class Leader:
                     await trio.lowlevel.checkpoint()
                     now = self._come(poll(0))
                     self._due = now + SHARE
-                if turns.users:
-                    user = turns.users.popleft()  # who has more links that wait comes again at the end
+                if users:
+                    user = users[0]
                     link = user.links.popleft()
                     link.queued = False
-                    if user.links:
-                        turns.users.append(user)
+                    if not user.links:
+                        users.popleft()
+                    elif len(users) > 1:  # who has more links that wait comes again at the end
+                        users.rotate(-1)
                 else:
                     events = links.courtesy.events()
                     if not events:
@@ -96,9 +99,10 @@ class Leader:
                     if monotonic_ns() > turns.until:
                         self._end_turn(link)
                     return waiting
+                now = turns.seen
             elif isinstance(link, Backend) and not link.dead:
                 turn(link.c, link)
-            now = monotonic_ns()
+                now = monotonic_ns()
             if link.more or now > turns.until:
                 self._end_turn(link)
             turns.present = None
@@ -163,14 +167,15 @@ class Leader:
 
     def _run_ready(self, c: Connection) -> Request | None:
         """Run the requests that waited for others, and may run now; `more` tells that some are left."""
-        c.more = False
+        turns, c.more = self.links.turns, False
         try:
             while c.ready:
                 if go(request := c.ready.popleft()):
                     return request
                 if c.dead:
                     break
-                if monotonic_ns() > self.links.turns.until:
+                turns.seen = monotonic_ns()
+                if turns.seen > turns.until:
                     c.more = True
                     break
             return None
@@ -186,18 +191,32 @@ class Leader:
             c.send()
         if c.blocked or c.held or c.choked:
             return None
-        frames = c.frames
+        frames, turns = c.frames, self.links.turns
         # received by another worker, who led until a request waited; or there was no time
         left = frames.pending or bool(c.out)
+        drained = False
         while True:
-            drained = False
             if not left:
-                count, drained = self._receive(c)
-                if not count:
+                space = frames.space()
+                if len(frames.buf) != c.room:
+                    space = self._grown(c, space)
+                try:
+                    count = c.link.recv_into(space)
+                except BlockingIOError:
                     return None
+                if count == 0:
+                    c.hang_up("the peer closed it")
+                    return None
+                frames.received(count)
+                if c.beginning is not None and (size := c.beginning.came(space[:count])):
+                    self._begin_anew(c, c.beginning, size)
+                    return None
+                # then there is no more now, and asking again would only cost (epoll(7))
+                drained = count < BULK and count < len(space)
             if (waiting := self._requests(c)) is not None:
                 return waiting
             c.send()
+            self._look(c)
             if c.blocked or c.held or c.choked or c.dead:
                 c.more = False
                 return None
@@ -206,29 +225,20 @@ class Leader:
                 if frames.pending and c.stranger:
                     self.halves.add(c)
                 return None
-            if monotonic_ns() > self.links.turns.until:
+            if turns.seen > turns.until:
                 c.more = True
                 return None
+            drained = False
 
-    def _receive(self, c: Connection) -> tuple[int, bool]:
-        """Receive what is there; returns how many bytes that are to be looked at, and whether it was all there is now. Raises OSError."""
-        frames = c.frames
-        space = frames.space()
-        if len(frames.buf) != c.room:
-            space = self._grown(c, space)
-        try:
-            count = c.link.recv_into(space)
-        except BlockingIOError:
-            return 0, True
-        if count == 0:
-            c.hang_up("the peer closed it")
-            return 0, True
-        frames.received(count)
-        if c.beginning is not None and (size := c.beginning.came(space[:count])):
-            self._begin_anew(c, c.beginning, size)
-            return 0, True
-        # then there is no more now, and asking again would only cost (epoll(7))
-        return count, count < BULK and count < len(space)
+    def _look(self, c: Connection) -> None:
+        """Look at the clock, where that was not just done for what was answered, and tell if nothing else was done for long."""
+        turns, now = self.links.turns, c.counts.since
+        if now <= turns.seen:
+            now = monotonic_ns()
+        if now - turns.seen > HELD:
+            kind, n, first = c.run
+            held(c, kind, fid_at(c.frames.buf, first), now - turns.seen, n)
+        turns.seen = now
 
     def _requests(self, c: Connection) -> Request | None:
         """Answer the complete requests there are until the turn is over; returns the first that waits."""

@@ -37,6 +37,10 @@ def wait_in_middle(
     c: Connection, call: Call | None, tag: int, type_: int, args: tuple[Any, ...], size: int, step: Step
 ) -> Request | None:
     """Keep a request of `size` bytes that has begun, and waits; return it if a task is to see it to its end."""
+    now, turns = monotonic_ns(), c.links.turns
+    if now - turns.seen > HELD:
+        held(c, type_, args[1], now - turns.seen)
+    turns.seen = now
     request = Request(tag, type_, Job(c, call, args, step, c.counts.since), TEXT * size)
     if type_ in DATA:
         c.end_runs()

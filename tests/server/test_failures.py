@@ -196,7 +196,7 @@ async def test_a_handler_that_holds_up_the_program_is_named(
     async with talking(Dir({"lamp": Dir(files)}), uname="none") as talk:
         for fid, name in enumerate(files, 1):
             await talk.open(fid, "lamp", name)
-        for module in ("answers", "pending"):
+        for module in ("leader", "pending"):
             monkeypatch.setattr(f"mk9p.server.{module}.HELD", 1_000_000)
         for fid, name in enumerate(files, 1):
             caplog.clear()
