@@ -5,10 +5,11 @@ status is the command's (128 + N if a signal N ended it, as in sh), 127 if there
 has a terminal of the size of this one, which is raw meanwhile.
 
 It ends when a signal tells it to, even if nobody takes its output: after the signal has ended the command, it drops what nobody takes within
-`GRACE`.
+`GRACE`. If the kernel does not take the signal within `ANSWER`, it ends without; sooner if it is told again.
 """
 
 import errno
+import math
 import os
 import signal
 from collections.abc import Sequence
@@ -31,6 +32,10 @@ ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 FORWARDED: Final = (*ENDING, signal.SIGUSR1, signal.SIGUSR2)
 PIECE: Final = 1 << 16
 GRACE: Final = 1.0  # seconds without a piece taken: a live reader takes one in less
+ANSWER: Final = 2.0  # seconds that the kernel has to take a signal which asks for the end
+HURRY: Final = (
+    0.5  # and a second one, while it has not taken the first: two may come at once, as from a terminal that goes away
+)
 NOT_THERE: Final = 127  # exit statuses of a shell
 NOT_RUN: Final = 126
 
@@ -96,18 +101,22 @@ async def run(
                 complain(f"mk9p run: {error}")
                 return NOT_THERE if error.errno == errno.ENOENT else NOT_RUN
             talking = Talk(ctl, terminal)
-            with local.raw() if terminal and not no_input else nullcontext():
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(talking.feed, data, no_input)
-                    nursery.start_soon(talking.forward, nursery.cancel_scope)
-                    async with trio.open_nursery() as outputs:
-                        outputs.start_soon(talking.unless_stuck, outputs.cancel_scope)
-                        async with trio.open_nursery() as drains:
-                            drains.start_soon(talking.drain, output, 1)
-                            drains.start_soon(talking.drain, errors, 2)
-                            drains.start_soon(talking.wait, wait)
-                        outputs.cancel_scope.cancel()
-                    nursery.cancel_scope.cancel()
+            try:
+                with local.raw() if terminal and not no_input else nullcontext():
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(talking.feed, data, no_input)
+                        nursery.start_soon(talking.forward, nursery.cancel_scope)
+                        async with trio.open_nursery() as outputs:
+                            outputs.start_soon(talking.unless_stuck, outputs.cancel_scope)
+                            async with trio.open_nursery() as drains:
+                                drains.start_soon(talking.drain, output, 1)
+                                drains.start_soon(talking.drain, errors, 2)
+                                drains.start_soon(talking.wait, wait)
+                            outputs.cancel_scope.cancel()
+                        nursery.cancel_scope.cancel()
+            finally:
+                if talking.silent:
+                    ns.connection.end("it does not answer")  # else closing each file would wait for it
     return talking.status
 
 
@@ -118,12 +127,13 @@ class Talk:
     ctl: File
     terminal: bool
     status: int = 1
+    silent: bool = False  # the kernel does not answer
     ended: trio.Event = attrs.field(factory=trio.Event)
     asked: trio.Event = attrs.field(factory=trio.Event)  # a signal asked for the end
     asked_at: float = 0.0  # when the last one came
     taken: int = 0  # pieces of output that were written here
     writing: dict[int, float] = attrs.field(factory=dict)  # since when, by descriptor
-    unanswered: list[float] = attrs.field(factory=list)  # when the words were sent that the kernel has not answered
+    unanswered: int = 0  # words that were sent, and the kernel has not answered
 
     async def wait(self, file: File) -> None:
         """Wait for the command's end, which a line of `wait` gives: `pid utime stime rtime 'status'`."""
@@ -176,22 +186,25 @@ class Talk:
                 complain(f"mk9p run: {told(error)}")
             return b""
 
-    async def send(self, words: str) -> None:
-        """Write a word to the command's ctl; a command that has ended takes none."""
-        at = trio.current_time()
-        self.unanswered.append(at)
-        try:
-            await self.ctl.pwrite(words.encode(), 0)
-        except OSError as error:
-            if not _gone(error):
-                raise
-        self.unanswered.remove(at)
+    async def send(self, words: str, within: float = math.inf) -> None:
+        """Write a word to the command's ctl; a command that has ended takes none. Raises ETIMEDOUT if it takes longer than some seconds."""
+        self.unanswered += 1
+        with trio.move_on_after(within) as scope:
+            try:
+                await self.ctl.pwrite(words.encode(), 0)
+            except OSError as error:
+                if not _gone(error):
+                    raise
+        if scope.cancelled_caught:
+            self.silent = True
+            raise NineError(errno.ETIMEDOUT, "the kernel does not answer; the command may go on there")
+        self.unanswered -= 1
 
     async def forward(self, everything: trio.CancelScope) -> None:
         """Send this process's signals to the command, and the size of its window when that changes.
 
-        A user who asks for the end twice gets it if the kernel does not answer, which raises ETIMEDOUT, or if nobody takes the output that the
-        command waits to write; then the command is hung up.
+        A user who asks for the end gets it if the kernel does not answer, which raises ETIMEDOUT, sooner if they ask twice; or if nobody takes
+        the output that the command waits to write, and then the command is hung up.
         """
         with trio.open_signal_receiver(*FORWARDED, signal.SIGWINCH) as signals:
             async with trio.open_nursery() as nursery:
@@ -202,17 +215,16 @@ class Talk:
                                 size = local.size()
                                 nursery.start_soon(self.send, f"size {size.lines} {size.columns}")
                         continue
-                    now = trio.current_time()
-                    if any(at < now - GRACE for at in self.unanswered):
-                        raise NineError(errno.ETIMEDOUT, "the kernel does not answer; the command may go on there")
+                    within = math.inf
                     if number in ENDING:
                         if self.asked.is_set() and any(since < self.asked_at for since in self.writing.values()):
                             self.status = 128 + number
                             everything.cancel()
                             return
-                        self.asked_at = now
+                        within = HURRY if self.asked.is_set() and self.unanswered else ANSWER
+                        self.asked_at = trio.current_time()
                         self.asked.set()
-                    nursery.start_soon(self.send, f"kill {signal.Signals(number).name}")
+                    nursery.start_soon(self.send, f"kill {signal.Signals(number).name}", within)
 
 
 def _gone(error: OSError) -> bool:

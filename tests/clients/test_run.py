@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import trio
 
+from mk9p.clients.run import ANSWER, HURRY
 from mk9p.testing import serving_at
 from mk9p.tree import Dir, Stream
 from tests.server.patience import SOON
@@ -224,6 +225,26 @@ def test_a_terminal_that_is_not_there(served: str) -> None:
     assert (done.returncode, done.stdout) == (1, b"")
     assert done.stderr.startswith(b"mk9p run: there is no terminal here")
     assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize(("signals", "most"), [(1, ANSWER), (2, HURRY)])
+def test_a_kernel_that_stands_still_keeps_nobody_who_is_told_to_end(tmp_path: Path, signals: int, most: float) -> None:
+    with (
+        serving(tmp_path) as (where, server),
+        started(where, "/", "--", "sh", "-c", "echo ready; exec sleep 1000") as process,
+    ):
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        server.send_signal(signal.SIGSTOP)
+        for _ in range(signals):
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.1)  # two that come in one moment are one
+        start = time.monotonic()
+        status = process.wait(SOON)
+        # five files are open, and each would wait 5 s for being closed; a busy machine takes its time for the rest
+        assert time.monotonic() - start < most + 4
+        assert process.stderr is not None
+        assert (status, process.stderr.read().count(b"\n")) == (1, 1)
 
 
 def test_a_terminal_that_goes_away(served: str) -> None:
