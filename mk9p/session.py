@@ -148,17 +148,27 @@ class Session(Generic[F]):
     def finish(self, request: Request) -> tuple[list[Request], list[int]]:
         """Retire a request. Return the requests that may run now, in order of arrival, and the tags of the flushes to answer after it, in order."""
         del self.tags[request.tag]
-        self.held -= request.size
-        for key in request.claims:
-            if self.claims.get(key) is request:
-                del self.claims[key]
+        self._forget(request)
         self._begins(request)
         ready = []
-        for follower in sorted(request.followers, key=_arrival):
-            del follower.blockers[request]
-            if not follower.blockers:
-                ready.append(follower)
-                self._begins(follower)
+        done = [request]
+        while done:
+            finished = done.pop()
+            for follower in finished.followers:
+                del follower.blockers[finished]
+                if follower.blockers:
+                    continue
+                if follower.cleared:  # it was kept only to lead from those before it to those behind it
+                    self.held -= follower.size
+                    done.append(follower)
+                else:
+                    ready.append(follower)
+                    self._begins(follower)
+        ready.sort(key=_arrival)
+        return ready, self._answered(request)
+
+    def _answered(self, request: Request) -> list[int]:
+        """Retire the flushes of a request. Return their tags, in order."""
         flushes: list[int] = []
         todo = request.flushed_by[::-1]
         while todo:  # no recursion: a peer may flush flushes of flushes, as many as it has tags
@@ -166,7 +176,14 @@ class Session(Generic[F]):
             del self.tags[flush.tag]
             flushes.append(flush.tag)
             todo += flush.flushed_by[::-1]
-        return ready, flushes
+        return flushes
+
+    def _forget(self, request: Request) -> None:
+        """Forget what is kept for a request, and that it claims fids."""
+        self.held -= request.size
+        for key in request.claims:
+            if self.claims.get(key) is request:
+                del self.claims[key]
 
     def _begins(self, request: Request) -> None:
         """Forget that a request waits and will use fids: it begins now, or never will."""
@@ -199,15 +216,51 @@ class Session(Generic[F]):
         request.cleared = True
         for key in request.claims:
             if self.claims[key] is request:
-                earlier = [blocker for blocker in request.blockers if key in blocker.claims]
+                earlier = [blocker for blocker in _before(request) if key in blocker.claims]
                 if earlier:
                     self.claims[key] = max(earlier, key=lambda blocker: blocker.number)
+        if len(request.blockers) > 1 and len(request.followers) > 1:
+            # Linking each with each could take 4,096 x 4,096 links: it stays between them, without its tag, until those before it are finished.
+            del self.tags[request.tag]
+            self._forget(request)
+            self._begins(request)
+            request.claims, request.size = [], LINK * (1 + len(request.blockers))
+            self.held += request.size
+            return [], [*self._answered(request), *flushes]
         for blocker in request.blockers:
             del blocker.followers[request]
             for follower in request.followers:
+                if blocker not in follower.blockers:
+                    follower.size += LINK
+                    self.held += LINK
                 follower.blockers[blocker] = blocker.followers[follower] = None
+            self._unneeded(blocker)
         ready, tags = self.finish(request)
         return ready, [*tags, *flushes]
+
+    def _unneeded(self, request: Request) -> None:
+        """Forget a dropped request for which nobody waits any more, and those before it."""
+        done = [request]
+        while done:
+            request = done.pop()
+            if request.cleared and not request.followers:
+                self.held -= request.size
+                for blocker in request.blockers:
+                    del blocker.followers[request]
+                done += request.blockers
+
+
+def _before(request: Request) -> list[Request]:
+    """Return the requests that one waits for, also by way of those that were dropped."""
+    found: dict[Request, None] = {}
+    todo = list(request.blockers)
+    while todo:
+        blocker = todo.pop()
+        if blocker not in found:
+            found[blocker] = None
+            if blocker.cleared:
+                todo += blocker.blockers
+    return [blocker for blocker in found if not blocker.cleared]
 
 
 def _arrival(request: Request) -> int:

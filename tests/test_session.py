@@ -181,6 +181,72 @@ def test_what_waited_for_a_dropped_write_waits_for_the_one_before() -> None:
     assert session.finish(first) == ([third], [])
 
 
+def crowd(session: Session[str], count: int) -> tuple[list[Request], Request, list[Request]]:
+    """Let many run that each keep back a walk to a fid, a clunk wait for them all, and many wait for the clunk."""
+    before = []
+    for n in range(count):
+        before.append(arrive(session, n, m.Twalk.type, 1, 1000 + n, ()))
+        arrive(session, count + n, m.Twalk.type, 2, 1000 + n, ())
+    between = arrive(session, 2 * count, m.Tclunk.type, 2)
+    behind = [arrive(session, 2 * count + 1 + n, m.Tread.type, 2, 0, 10) for n in range(count)]
+    return before, between, behind
+
+
+def links(session: Session[str]) -> int:
+    """Count the links of all that is there, of what has no tag any more too."""
+    seen: dict[Request, None] = {}
+    todo = list(session.tags.values())
+    while todo:
+        request = todo.pop()
+        if request not in seen:
+            seen[request] = None
+            todo += [*request.followers, *request.blockers]
+    return sum(len(request.blockers) for request in seen)
+
+
+def test_a_dropped_request_between_many_and_many_leaves_no_more_links_than_there_were() -> None:
+    session: Session[str] = Session()
+    before, between, behind = crowd(session, 100)
+    assert (len(between.blockers), len(between.followers)) == (100, 100)
+    already = links(session)
+    assert session.flush(9999, between.tag) == ([], [9999])
+    assert links(session) <= already
+    assert between.tag not in session.tags
+    for request in before[:-1]:
+        ready, _ = session.finish(request)
+        assert not set(ready) & set(behind)
+    ready, _ = session.finish(before[-1])
+    assert [request for request in ready if request in behind] == behind
+    for request in ready:
+        session.finish(request)
+    for request in list(session.tags.values()):
+        session.finish(request)
+    assert (session.held, session.claims, session.users, links(session)) == (0, {}, {}, 0)
+
+
+def test_a_dropped_request_is_forgotten_with_the_last_that_waited_for_it() -> None:
+    session: Session[str] = Session()
+    before, between, behind = crowd(session, 10)
+    held = session.held - between.size - sum(request.size for request in behind)
+    session.flush(9999, between.tag)
+    for request in reversed(behind):
+        assert session.flush(9999, request.tag) == ([], [9999])
+    assert session.held == held
+    assert all(between not in request.followers for request in before)
+
+
+def test_a_claim_goes_to_nobody_who_had_none_also_by_way_of_dropped_requests() -> None:
+    session: Session[str] = Session()
+    before, between, behind = crowd(session, 10)
+    session.flush(9999, between.tag)
+    last = arrive(session, 9998, m.Tclunk.type, 2)
+    assert {between, *before} <= set(last.blockers)
+    session.flush(9999, last.tag)
+    assert 2 not in session.claims
+    ready = [request for done in before for request in session.finish(done)[0]]
+    assert [request for request in ready if request in behind] == behind
+
+
 def test_a_write_after_a_dropped_one_waits_for_the_one_before() -> None:
     session: Session[str] = Session()
     first, _ = (arrive(session, tag, m.Twrite.type, 1, 0, b"") for tag in (1, 2))
