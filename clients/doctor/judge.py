@@ -146,4 +146,4 @@ def of_content(path: str, before: Stat, content: Content, after: Stat) -> Iterat
         yield Finding(path, "length", f"more than the {before.length} bytes of stat: cut off where Linux caches: say 0")
     version = before.qid.version if before.qid else 0
     if not before.length and content.data and version:
-        yield Finding(path, "version", f"a made-up file of qid.version {version}: cached from Linux 6.4 on, say 0")
+        yield Finding(path, "version", f"a synthetic file of qid.version {version}: cached from Linux 6.4 on, say 0")

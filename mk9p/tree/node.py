@@ -144,11 +144,11 @@ class Handle:
 
     def lock(self, lock: Lock) -> Maybe[bool]:
         """Set or, with LOCK_TYPE_UNLCK, remove a lock of this open file; False if another lock is in the way. Closing removes all."""
-        raise NineError(errno.EOPNOTSUPP, "made-up files have no locks")
+        raise NineError(errno.EOPNOTSUPP, "synthetic files have no locks")
 
     def locked(self, lock: Lock) -> Maybe[Lock | None]:
         """Return somebody else's lock that would be in the way of this one, None if there is none."""
-        raise NineError(errno.EOPNOTSUPP, "made-up files have no locks")
+        raise NineError(errno.EOPNOTSUPP, "synthetic files have no locks")
 
     def sync(self, *, data: bool = False) -> Maybe[None]:
         """Put what was written where it survives (fsync(2)). With `data`, do so only for the contents and what is needed to find them again

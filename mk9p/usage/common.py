@@ -23,7 +23,7 @@ EACH: Final = 10
 BOUNDS: Final = {"depth": 8, "files": 10_000, "bytes": 1 << 20}
 SKIPPED: Final = ("clone", "cons", "console", "events", "listen", "wait")
 LIMITS: Final = (
-    "msize fids requests held out unread depth user_bytes stranger_bytes user_fids user_files bytes files connections "
+    "msize fids requests held out unread depth user_bytes user_fids user_files bytes files connections "
     "handshake share reserve partial"
 )
 
