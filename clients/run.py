@@ -33,9 +33,8 @@ FORWARDED: Final = (*ENDING, signal.SIGUSR1, signal.SIGUSR2)
 PIECE: Final = 1 << 16
 GRACE: Final = 1.0  # seconds without a piece taken: a live reader takes one in less
 ANSWER: Final = 2.0  # seconds that the kernel has to take a signal which asks for the end
-HURRY: Final = (
-    0.5  # and a second one, while it has not taken the first: two may come at once, as from a terminal that goes away
-)
+# and a second one, while it has not taken the first: two may come at once, as from a terminal that goes away
+HURRY: Final = 0.5
 NOT_THERE: Final = 127  # exit statuses of a shell
 NOT_RUN: Final = 126
 

@@ -1,7 +1,8 @@
-"""The loop that answers: all complete requests that were received, in order, until one waits, the turn is over, or the replies have no room.
+"""The loop that answers: it takes all complete requests that were received, in order, until one waits, the turn is over, or the replies have no
+room.
 
-Most requests meet nothing that waits here or is another server's: then a request is its op, called. What else may have to be looked at stands in
-functions of its own, and costs nothing where it need not be.
+Most requests meet nothing that waits here or belongs to another server: then a request is a call of its op. Everything else is in functions of its
+own, and costs nothing where it is not needed.
 """
 
 import errno
@@ -25,17 +26,18 @@ from mk9p.wire import codec
 from mk9p.wire import messages as m
 from mk9p.wire.roles import DATA, LOCAL, MAKES_ROOM, PAIRS, READS
 
-ENDING: Final = 50_000  # ns that the end of a request takes that is cancelled, in the next round of the scheduler
+ENDING: Final = 50_000  # ns for the end of a cancelled request, in the next round of the scheduler
 HEAD: Final = Struct("<IBH").unpack_from  # size[4] type[1] tag[2]
 
 
 def answer(c: Connection) -> Request | None:
-    """Answer complete requests; returns the first that waits. `more` tells that there was no time for the rest, or no room for their replies."""
+    """Answer complete requests; return the first that waits. `more` says that there was no time for the rest, or no room for their replies."""
     frames, out, runs = c.frames, c.out, c.counts.runs
     tags, relays, asked, plans = c.session.tags, c.relays, c.asked, c.plans
     buf, view, most = frames.buf, frames.view, c.most
     reply: Any
     args: tuple[Any, ...] = ()
+    # a run of one kind of message (counts.py), and the bytes in it that wait
     kind, n, late, first, end, before = (
         -1,
         0,
@@ -43,16 +45,16 @@ def answer(c: Connection) -> Request | None:
         0,
         0,
         0,
-    )  # a run of one kind of message (counts.py), and bytes of it that wait
+    )
     _, tail = frames.ahead()
-    last = tail - 6  # a frame has 7 bytes at least
+    last = tail - 6  # a frame has at least 7 bytes
     stop = frames.head + c.stride
     if stop > last:
         stop = last
     try:
         while True:
             start = frames.head
-            # with the first frame it was tried already
+            # the first frame was tried already
             if (relays or plans) and kind >= 0 and start < last and buf[start + 4] in PASSED:
                 if n:
                     runs.append((kind, n, end - first - late, c.out_size + c.gone - before))
@@ -116,7 +118,7 @@ def fid_at(buf: bytearray, start: int) -> int:
 
 
 def _further(c: Connection, start: int, last: int) -> int:
-    """Return up to where requests may be answered before the clock is looked at again; no further than `start` if there are none, or no time."""
+    """Return how far requests may be answered before the next look at the clock; no further than `start` if there are none, or no time."""
     if start >= last:
         return start
     if monotonic_ns() > c.links.turns.until:
@@ -130,7 +132,8 @@ def _further(c: Connection, start: int, last: int) -> int:
 def _beside(
     c: Connection, call: Call | None, type_: int, tag: int, start: int, end: int
 ) -> tuple[Any, tuple[Any, ...]]:
-    """Do a request beside others that wait here, or were passed on; returns what its op does, and its fields. Raises for one that has no place."""
+    """Do a request beside others that wait here, or were passed on; return what its op returns, and its fields. Raises for a request that has no
+    place."""
     session, relays, frames = c.session, c.relays, c.frames
     buf, hop = frames.buf, None
     if session.tags:
@@ -179,7 +182,7 @@ def _admit(c: Connection, type_: int, tag: int, buf: bytearray, start: int) -> N
 
 
 def _must_wait(c: Connection, type_: int, buf: bytearray, start: int, end: int) -> bool:
-    """Tell whether a request that could be passed on must wait for one that is ours."""
+    """Tell whether a request that could be passed on must wait for one of this server."""
     call = c.calls[type_]
     return call is not None and bool(_blockers(c, type_, call[0](buf, start + 5, end)))
 
@@ -189,13 +192,13 @@ def _blockers(c: Connection, type_: int, args: tuple[Any, ...]) -> list[Request]
 
 
 def _duplex(c: Connection, fid: int) -> bool:
-    """Tell whether a fid stands for an open file of which reads may wait for as long as they like, and for no write."""
+    """Tell whether a fid stands for an open file whose reads may wait for as long as they like, and for no write."""
     f = c.session.fids.get(fid)
     return f is not None and f.handle is not None and f.handle.duplex
 
 
 def _odd(c: Connection, type_: int, tag: int, start: int, end: int) -> Step | None:
-    """Do Tflush, and refuse what no op answers."""
+    """Do Tflush, and refuse messages that have no op."""
     if not c.versioned:
         raise NineError(errno.EPROTO, "Tversion comes first")
     if type_ != m.Tflush.type:

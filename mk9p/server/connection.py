@@ -1,7 +1,7 @@
 """One client: its link, its session, what is to be sent, and the tables of its dialect.
 
-Nothing here waits. Replies are queued in `out` and leave together (one send a batch; joining beats sendmsg below 4 KiB,
-so small ones are joined and big ones sent from where they lie).
+Nothing here waits. Replies are queued in `out` and leave together: one send for each batch. Joining is faster than sendmsg below 4 KiB, so small
+replies are joined and big ones are sent from where they are.
 """
 
 import errno
@@ -38,22 +38,21 @@ if TYPE_CHECKING:
     from mk9p.server.plans import Plan
 
 _DOTS: Final = (".", "..")
-USERS: Final = 16  # names of users kept a connection, to be shown
-JOIN: Final = 4096  # a buffer below is cheaper to copy than to hand to the kernel apart
+USERS: Final = 16  # names of users that a connection keeps, to show them
+JOIN: Final = 4096  # a smaller buffer is cheaper to copy than to hand to the kernel separately
 
 Reply = bytes | None
-Call = tuple[Callable[..., Any], Callable[..., Any]]  # how a message is unpacked, and the op that answers it
+Call = tuple[Callable[..., Any], Callable[..., Any]]  # the function that unpacks a message, and the op that answers it
 
-_PACKERS: Final[dict[Dialect, list[Any]]] = {
-    dialect: [None] * 256 for dialect in Dialect
-}  # of replies, filled as they are needed
+# of replies, filled when they are needed
+_PACKERS: Final[dict[Dialect, list[Any]]] = {dialect: [None] * 256 for dialect in Dialect}
 
 
 @attrs.define(eq=False)
 class Common:
     """What the connections of one server have in common.
 
-    `refuse` counts a connection that is refused, by the reason; `hang_up` ends one, for a reason.
+    `refuse` counts a refused connection, by the reason; `hang_up` ends one, for a reason.
     """
 
     limits: Limits
@@ -85,38 +84,38 @@ class Connection(Party):
         self.calls: list[Call | None] = [None] * 256
         self.out: list[bytes | memoryview] = []
         self.out_size = 0
-        self.run = 0, 0, 0  # the last that was answered: the kind of message, how many, and where the first begins
-        self.gone = 0  # bytes that were in `out` and are no more
+        self.run = 0, 0, 0  # the last answered run: the kind of message, how many, and where the first begins
+        self.gone = 0  # bytes that were in `out` and are no longer
         self.counts = Counts()
-        self.quiet = trio.lowlevel.ParkingLot()  # who waits for requests to finish
+        self.quiet = trio.lowlevel.ParkingLot()  # tasks that wait for requests to finish
         self.held = False  # no further frame is read: a Tversion waits for the requests before it
         self.dead = False
-        # nobody was given this line, so it may not be silent for ever; an emulator's lies there long before it is used
+        # A peer to whom nobody gave this line may not be silent for ever; an emulator's line is there long before somebody uses it.
         self.stranger = is_stranger(link.peer, policy) and not link.lossy
         self.greeted = False  # somebody has attached
-        self.encoded: deque[int] = deque()  # fids whose attributes are kept as they are sent (ops_linux.py)
+        self.encoded: deque[int] = deque()  # fids whose encoded attributes are kept (ops_linux.py)
         self.attached = False  # the same, since the last Tversion
-        self.users: dict[str, None] = {}  # who, the first few
-        self.refused = False  # and that was said
-        self.told: set[object] = set()  # what the log says of its requests (failures.py)
-        self.account: Account  # on whose account it is itself: that of the first who attached
+        self.users: dict[str, None] = {}  # the first few of them
+        self.refused = False  # and the log says so
+        self.told: set[object] = set()  # what the log has said of its requests (failures.py)
+        self.account: Account  # the account that the connection itself is on: that of the first who attached
         self.accounts: dict[Principal, Account]  # what it holds as each user who attached
         self.most = limits.out  # bytes of replies that may be queued before they are sent
         self.max_relays = 0  # how many fids of other servers it may have, as far as was granted
-        self.room = len(self.frames.buf)  # bytes that it receives into, as counted
-        self.crowded = False  # whoever it belongs to had too much when that was last counted, once a batch
-        self.extra = 0  # bytes that are kept for it and no fid, on that account
-        self.number = 0  # of this connection among all that this server has had
+        self.room = len(self.frames.buf)  # bytes of its receive buffer, as counted
+        self.crowded = False  # its user had too much when that was last counted, once for each batch
+        self.extra = 0  # bytes that are kept for it and not for a fid, on that account
+        self.number = 0  # the number of this connection among all that this server has had
         self.came = time.time_ns()
         self.moves: Moves = {}
-        self.relays: dict[int, Hop] = {}  # fids that are another server's (relay.py)
+        self.relays: dict[int, Hop] = {}  # fids of another server (relay.py)
         self.backends: dict[object, Far] = {}
         self.plans: dict[tuple[Place, bytes], Plan] = {}  # walks that have crossed
         self.asked: dict[int, Known] = {}  # what was passed on, by tag (blocks.py)
-        self.choked: set[Far] = set()  # of these, the ones that take no more bytes: no further frame is read
+        self.choked: set[Far] = set()  # those of its servers that take no more bytes: no further frame is read
         self.ready: deque[Request] = deque()  # requests that waited for others, and may run now
-        self.hung_up = False  # its peer was seen to be gone
-        self.last_turns = LAST  # that it has then
+        self.hung_up = False  # its peer is known to be gone
+        self.last_turns = LAST  # turns that it has after that
         self.blocked = False  # the kernel takes no more bytes: wait for writable, and read nothing meanwhile
 
     def speak(self, dialect: Dialect) -> None:
@@ -124,7 +123,7 @@ class Connection(Party):
         self.dialect, self.packers, self.versioned = dialect, _PACKERS[dialect], True
 
     def enter(self, number: int, f: Fid, account: Account) -> None:
-        """Enter a new fid, and charge for it. Raises EEXIST, EMFILE, ENOMEM, EBADF, and it is not entered."""
+        """Enter a new fid, and charge for it. Raises EEXIST, EMFILE, ENOMEM, EBADF, and then does not enter it."""
         session = self.session
         fids = session.fids
         if number in fids or number == NOFID or len(fids) >= session.max_fids:
@@ -138,7 +137,7 @@ class Connection(Party):
         if place.uses:
             place.uses += 1
             account.used += FID
-        elif (parent := place.parent).uses:  # one name behind what is in use: nearly always
+        elif (parent := place.parent).uses:  # one name behind a place in use: nearly always
             place.uses = 1
             parent.uses += 1
             account.used += FID + place.cost
@@ -152,10 +151,10 @@ class Connection(Party):
                 f.release()
                 raise
 
-    # whose account what is kept for it goes on
+    # the account for what is kept for it
 
     def open_account(self) -> None:
-        """Begin to count what is kept for it: as that of the peer, until somebody attaches."""
+        """Begin to count what is kept for it: as the peer's, until somebody attaches."""
         self.account, self.extra = self.common.books.stranger(self), 0
         self.accounts = {}
         self.account.used += CONNECTION
@@ -169,13 +168,13 @@ class Connection(Party):
         return account
 
     def move(self, who: Principal) -> None:
-        """Count the connection as the first user's who attaches, if somebody vouches for them. Raises EMFILE if they have too many."""
+        """Count the connection for the first user who attaches, if somebody vouches for them. Raises EMFILE if they have too many."""
         peer = self.link.peer
         if not self.greeted and self.policy.knows(peer) and peer.uid != who.uid:
             self.common.shares.move((self, *self.backends.values()), self.user, peer, who)
 
     def greet(self, account: Account) -> None:
-        """Take note that somebody has attached: what is kept for the connection is on the account of the first who does."""
+        """Note that somebody has attached: what is kept for the connection is on the account of the first who does."""
         self.greeted, self.refused = True, False
         self.frames.limit, self.frames.most, self.attached = self.msize, MOST, True
         if self.account not in self.accounts.values():
@@ -184,7 +183,7 @@ class Connection(Party):
             self.users[account.who.name] = None
 
     def part(self) -> None:
-        """Forget who attached, whose fids are gone: the conversation begins anew, and what is kept for it is the peer's."""
+        """Forget who attached, whose fids are gone: the conversation begins anew, and what is kept for it counts for the peer."""
         self.frames.limit, self.frames.most, self.attached = min(self.msize, SMALL), CAPACITY, False
         if self.account in self.accounts.values():
             self._belongs(self.common.books.stranger(self))
@@ -207,7 +206,7 @@ class Connection(Party):
             self.common.books.leave(was)
 
     def count(self) -> None:
-        """Count what is kept for the connection and for no fid of it, which has changed: whatever the bounds are, that has come already."""
+        """Count what is kept for the connection and not for a fid, after it has changed. Limits do not matter here: it has come already."""
         session = self.session
         extra = self.room + session.held + WAITING * len(session.tags) + (self.out_size if self.blocked else 0)
         if self.backends:
@@ -222,11 +221,11 @@ class Connection(Party):
 
     @property
     def full(self) -> bool:
-        """Tell whether whoever the connection belongs to has more than they may have."""
+        """Tell whether the user of the connection has more than they may have."""
         return self.account.full
 
     def make_room(self) -> bool:
-        """Give back what links receive into and have nothing in, of all the connections of one user; tell whether they have room now."""
+        """Give back empty receive buffers of all the connections of one user; tell whether they have room now."""
         for account in self.account.holder.accounts:
             c = account.connection
             if c.account is account and not c.dead and c.frames.can_shrink:
@@ -238,7 +237,7 @@ class Connection(Party):
 
     @property
     def open_fids(self) -> int:
-        """How many fids it has, those of other servers included."""
+        """How many fids it has, including those of other servers."""
         fids = self.session.fids
         return len(fids) + sum(number not in fids for number in self.relays)
 
@@ -262,7 +261,7 @@ class Connection(Party):
         if self.dialect is Dialect.L:
             return self.reply(m.Rlerror, tag, error.errno)
         most = min(self.msize - 13, 255)  # ERRMAX of Plan 9 is 128, of Linux 8192
-        # Words that quote a client may hold what no 9P string may: a NUL, half a surrogate.
+        # Words that quote a client may contain what no 9P string may: a NUL, half a surrogate.
         ename = error.ename[:most].encode(errors="backslashreplace").decode().replace("\0", "\\0")[:most]
         while len(ename.encode()) > most:
             ename = ename[:-1]
@@ -318,7 +317,7 @@ class Connection(Party):
     # its link, and those to other servers
 
     def wait(self) -> None:
-        """Wait for what its links can do now. A client that does not read is not read from, nor are others for it."""
+        """Wait for what its links can do now. If a client does not read, nothing is read from it, or from other servers for it."""
         link, links = self.link, self.links
         idle = self.blocked or self.held or bool(self.choked)
         for b in self.backends.values():
@@ -344,18 +343,18 @@ class Connection(Party):
         self.common.hang_up(self, reason)
 
     def end_runs(self) -> None:
-        """End the runs of frames in its buffer, which is about to be another."""
+        """End the runs of frames in its buffer, which is about to change."""
         for b in self.backends.values():
             b.settle(self.frames.buf)
 
     # fids and the tree
 
     def limit(self, count: int) -> int:
-        """Return how many bytes a Rread or Rreaddir may hold at most."""
+        """Return how many bytes a Rread or Rreaddir may have at most."""
         return min(count, self.msize - IOHDRSZ)
 
     async def stat(self, place: Place) -> Stat:
-        """Return the status of what is at a place."""
+        """Return the status of the node at a place."""
         found = place.node.stat()
         return found if isinstance(found, Stat) else await found
 

@@ -38,9 +38,8 @@ from mk9p.wire import messages as m
 
 log = logging.getLogger("mk9p.server")
 
-CANCELLED: Final = (
-    32  # requests that are cancelled at once: they end in the same round of the scheduler, before anybody has a turn
-)
+# requests that are cancelled at once: they end in the same round of the scheduler, before anybody has a turn
+CANCELLED: Final = 32
 
 
 class Server:

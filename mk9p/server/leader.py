@@ -1,22 +1,22 @@
 """The leader: it waits for all links at once, takes what came, and answers it.
 
 Theory
-* One task, the *leader*, waits for all links at once: trio waits on the descriptor of an epoll of our own. One wake-up takes all complete requests
-  of a link, answers them in order, and sends all replies in one go. A task, a lock, a scope or a nursery for each request would cost more than the
-  request (5 to 12 us each); so would a wait for each.
-* An op that returns a coroutine is run by the leader itself, at once, by hand. If it never waits, nothing else happened. If it does wait, the
-  leader becomes that request's task and a *follower* takes the lead, where the batch was left; so a task switch is paid for only by what really
-  waits. Which requests may go on meanwhile, and in which order, is the session's table.
-* Every worker task has one cancel scope for its whole life. A Tflush cancels the worker that has the request, which then ends; a new one is started
+* One task, the *leader*, waits for all links at once: trio waits on the descriptor of the server's own epoll. One wake-up takes all complete
+  requests of a link, answers them in order, and sends all replies in one go. A task, a lock, a scope or a nursery for each request would cost more
+  than the request (5 to 12 us each); so would a wait for each.
+* If an op returns a coroutine, the leader itself runs it, at once, step by step. If it never waits, nothing else happens. If it does wait, the
+  leader becomes that request's task and a *follower* takes the lead, where the batch was left; so only a request that really waits pays for a task
+  switch. The session's table says which requests may go on meanwhile, and in which order.
+* Every worker task has one cancel scope for its whole life. A Tflush cancels the worker that has the request, which then ends; a new one starts
   when one is needed. So there is no scope for each request either.
-* Nobody is kept waiting by what others ask: turns.py tells whose turn it is, and for how long. Between two shares of time the rest of the program
-  has its own: signals, listeners, files that wait.
-* A client that is gone is not answered for long. What it sent before it went is still done for a few turns, in order, so that whoever writes a
-  word and leaves is heard. Then the rest is dropped, as if the line had broken a little earlier: a client that wants to know waits for its answer.
-* A client that does not read is not read from: when the kernel takes no more, its link waits for writable and nothing else. What a connection can
-  have queued is bounded by the replies to one buffer of requests, and by those that waited; all bounds are in limits.py.
+* Nobody waits long because of others: turns.py says whose turn it is, and for how long. Between two shares of time the rest of the program has its
+  own: signals, listeners, files that wait.
+* A client that is gone is not served for long. What it sent before it went is still done for a few turns, in order, so a client that writes a word
+  and leaves is heard. Then the rest is dropped, as if the line had broken a little earlier: a client that wants to know waits for its answer.
+* If a client does not read, the server does not read from it: when the kernel takes no more, its link waits for writable and nothing else. The
+  replies to one buffer of requests, and to those that waited, limit what a connection can have queued; all limits are in limits.py.
 * Reads of files that wait leave places free for everything else: a client with thousands of blocked event readers can still write to a ctl.
-* What an op raises is answered in failures.py, and serving goes on.
+* failures.py answers what an op raises, and serving goes on.
 """
 
 import contextlib
@@ -48,20 +48,20 @@ from mk9p.wire import messages as m
 
 log = logging.getLogger("mk9p.server")
 
-BULK: Final = 16384  # bytes; who sends that much at once is probably still sending
+BULK: Final = 16384  # bytes; a client that sends this much at once is probably still sending
 # ns that links have before the rest of the program has its own; a round of the scheduler costs 25,000
 SHARE: Final = 2_000_000
 
 
 class Leader:
-    """What the worker who leads does: it waits for links, and serves them. `begin_anew` is told of what may be a beginning (beginning.py)."""
+    """What the leading worker does: it waits for links, and serves them. It calls `begin_anew` for what may be a beginning (beginning.py)."""
 
     def __init__(self, links: Links, halves: Halves, begin_anew: Callable[[Connection, Beginning, int], None]) -> None:
         self.links, self.halves, self._begin_anew = links, halves, begin_anew
         self._due = 0  # when the rest of the program has its share
 
     async def lead(self, _: Worker) -> Request:
-        """Serve links until a request of theirs waits, and return that: whoever leads has it in hand then, and leads no more."""
+        """Serve links until a request of theirs waits, and return that: then the leader works on that request, and leads no more."""
         links = self.links
         turns, poll, by_fd = links.turns, links.poller.poll, links.by_fd
         users = turns.users
@@ -79,7 +79,7 @@ class Leader:
                     link.queued = False
                     if not user.links:
                         users.popleft()
-                    elif len(users) > 1:  # who has more links that wait comes again at the end
+                    elif len(users) > 1:  # a user with more links that wait comes again at the end
                         users.rotate(-1)
                 else:
                     events = links.courtesy.events()
@@ -108,7 +108,7 @@ class Leader:
             turns.present = None
 
     def _come(self, events: list[tuple[int, int]]) -> int:
-        """Let all links have a turn that are ready for something. Returns when that was, on the monotonic clock in ns."""
+        """Give a turn to all links that are ready for something. Return when that was, on the monotonic clock in ns."""
         by_fd, users = self.links.by_fd, self.links.turns.users
         now = monotonic_ns()
         for fd, event in events:
@@ -121,7 +121,7 @@ class Leader:
                 if link.choked or link.held:
                     link.hang_up("the peer closed it")
                     continue
-                # else it still reads, maybe
+                # otherwise it may still read
                 link.hung_up = link.hung_up or link.link.rfd == link.link.wfd
             # as `Turns.add`, for what comes most often
             if not link.queued:
@@ -150,7 +150,7 @@ class Leader:
             turns.add(link)
 
     def _serve(self, c: Connection) -> Request | None:
-        """Serve a client for a while; returns a request that waits, if that ends its turn."""
+        """Serve a client for a while; return a request that waits, if that ends its turn."""
         try:
             if c.ready and ((waiting := self._run_ready(c)) is not None or c.more or c.dead):
                 return waiting
@@ -166,7 +166,7 @@ class Leader:
         return None
 
     def _run_ready(self, c: Connection) -> Request | None:
-        """Run the requests that waited for others, and may run now; `more` tells that some are left."""
+        """Run the requests that waited for others, and may run now; `more` says whether some are left."""
         turns, c.more = self.links.turns, False
         try:
             while c.ready:
@@ -186,13 +186,13 @@ class Leader:
                 c.send()
 
     def _read(self, c: Connection) -> Request | None:
-        """Receive requests and answer them, until there are none, or the turn is over, which `more` tells; or one waits."""
+        """Receive requests and answer them, until there are none, or the turn is over, as `more` says; or one waits."""
         if c.blocked:
             c.send()
         if c.blocked or c.held or c.choked:
             return None
         frames, turns = c.frames, self.links.turns
-        # received by another worker, who led until a request waited; or there was no time
+        # received by another worker, which led until a request waited; or there was no time
         left = frames.pending or bool(c.out)
         drained = False
         while True:
@@ -220,7 +220,7 @@ class Leader:
             if c.blocked or c.held or c.choked or c.dead:
                 c.more = False
                 return None
-            left = c.more  # there was no room for the replies to all of them, and now there is; or no time
+            left = c.more  # there was no room for the replies to all of them, and now there is; or there was no time
             if drained and not left:
                 if frames.pending and c.stranger:
                     self.halves.add(c)
@@ -231,7 +231,7 @@ class Leader:
             drained = False
 
     def _look(self, c: Connection) -> None:
-        """Look at the clock, where that was not just done for what was answered, and tell if nothing else was done for long."""
+        """Look at the clock, unless that was just done for the answered requests, and report if nothing else was done for long."""
         turns, now = self.links.turns, c.counts.since
         if now <= turns.seen:
             now = monotonic_ns()
@@ -241,7 +241,7 @@ class Leader:
         turns.seen = now
 
     def _requests(self, c: Connection) -> Request | None:
-        """Answer the complete requests there are until the turn is over; returns the first that waits."""
+        """Answer the complete requests until the turn is over; return the first that waits."""
         c.more = False
         if (c.relays or c.plans) and forward(c):
             send(c)
@@ -253,9 +253,9 @@ class Leader:
         return waiting
 
     def _grown(self, c: Connection, space: memoryview) -> memoryview:
-        """Count what a link receives into, which has another length; returns where to receive.
+        """Count a receive buffer that has another length; return where to receive.
 
-        Where its user has too much, the request that it is to hold is refused and passed over.
+        If its user has too much, the request that it was for is refused and skipped.
         """
         frames = c.frames
         c.room = len(frames.buf)
@@ -277,6 +277,6 @@ class Leader:
             c.frames.resync(m.Tversion.type)
         else:
             with contextlib.suppress(OSError):
-                c.send()  # what came before it was asked for rightly
+                c.send()  # what came before it was valid
             refuse(c, "protocol", str(error))
             c.hang_up(str(error))

@@ -1,4 +1,4 @@
-"""What becomes of a request that is not answered in the batch that brought it: it waits for its turn, or in the middle, and is answered alone."""
+"""What happens to a request that is not answered in the batch that brought it: it waits for its turn, or in the middle, and is answered alone."""
 
 import types
 from collections.abc import Callable, Generator, Sequence
@@ -18,7 +18,7 @@ from mk9p.session import Request
 from mk9p.tree.later import Later
 from mk9p.wire.roles import DATA
 
-TEXT: Final = 4  # bytes that a string of a message takes for each that it has on the wire, at most
+TEXT: Final = 4  # the most bytes that a string of a message takes for each that it has on the wire
 
 
 def wait_in_line(
@@ -26,7 +26,7 @@ def wait_in_line(
 ) -> None:
     """Let a request of `size` bytes wait for earlier ones."""
     size *= TEXT
-    if type_ in DATA:  # a view of the buffer, which is read into again before its turn comes
+    if type_ in DATA:  # a view of the buffer, which receives other bytes before the request's turn comes
         args = (*args[:-1], memoryview(bytes(args[-1])))
         size = len(args[-1])
     c.session.enter(Request(tag, type_, Job(c, call, args, since=c.counts.since), size), args[1:], after)
@@ -76,7 +76,7 @@ def _give_up(request: Request) -> None:
 
 
 def go(request: Request) -> bool:
-    """Run a request whose turn has come; True if it waits in the middle now. Else it is answered, or will be; the caller sends what is queued."""
+    """Run a request whose turn has come; return True if it waits in the middle now, otherwise it is answered."""
     job: Job = request.work
     c = job.c
     if request.cleared or c.dead:
@@ -127,7 +127,7 @@ async def see_to(request: Request) -> None:
 
 @types.coroutine
 def _rest(request: Request) -> Generator[Any, Any, Any]:
-    """Run the rest of a request's coroutine, which has begun in this task and now waits; returns its value."""
+    """Run the rest of a request's coroutine, which has begun in this task and now waits; return its value."""
     step = request.work.step
     work, trap = step.work, step.trap
     while True:
@@ -144,7 +144,7 @@ def _rest(request: Request) -> Generator[Any, Any, Any]:
 
 
 def _timed(request: Request, step: Callable[[Any], Any], value: Any) -> Any:
-    """Take a step of a request, and tell if nothing else was done for long meanwhile."""
+    """Take a step of a request, and report if nothing else was done for long meanwhile."""
     job: Job = request.work
     c = job.c
     job.before = c.out_size + c.gone
@@ -162,7 +162,7 @@ def _failed(request: Request, error: BaseException) -> bytes:
 
 
 def finish(request: Request, reply: bytes | None, *, send: bool = True) -> None:
-    """Retire a request that had waited, send its reply, and start what waited for it; without `send` the caller sends what is queued."""
+    """Retire a request that had waited, send its reply, and start what waited for it."""
     job: Job = request.work
     c = job.c
     ready, flushes = c.session.finish(request)
@@ -170,7 +170,7 @@ def finish(request: Request, reply: bytes | None, *, send: bool = True) -> None:
         c.queue(reply)
     c.count()
     now = c.out_size + c.gone
-    if now != job.before:  # else it was flushed, or passed on
+    if now != job.before:  # otherwise it was flushed, or passed on
         c.counts.answered(request.type, now - job.before, job.since)
     follow(c, ready, flushes)
     if flushes:
