@@ -23,8 +23,8 @@ Content: TypeAlias = Mapping[str, Any] | bytes | str
 class Memory(Node):
     """A file: a directory if `content` is a mapping of names to contents or to any nodes, else a regular file with these bytes.
 
-    `mode` is its permission bits, and its type if that is another one. Tests may look at and change `data`, `children`, `attributes` and
-    `open_now`, the number of opens.
+    `mode` is its permission bits, and its type if that is another one. Tests may look at and change `data`, `children`, `attributes`,
+    `open_now`, the number of opens, and `reads`, how often it was read.
     """
 
     exclusive = False
@@ -33,7 +33,8 @@ class Memory(Node):
         self.children: dict[str, Node] = {}
         self.data = bytearray()
         self.attributes: dict[str, bytes] = {}
-        self.target, self.uid, self.gid, self.nlink, self.open_now, self.version = "", uid, gid, 1, 0, 1
+        self.target, self.uid, self.gid, self.nlink, self.version = "", uid, gid, 1, 1
+        self.open_now = self.reads = 0
         if content is None or isinstance(content, Mapping):
             for name, child in (content or {}).items():
                 self.children[name] = child if isinstance(child, Node) else Memory(child)
@@ -222,6 +223,7 @@ class MemoryHandle(Handle):
         node.open_now += 1
 
     def read(self, offset: int, count: int) -> Maybe[Buffer]:
+        self.node.reads += 1
         return bytes(self.node.data[offset : offset + count])
 
     def write(self, offset: int, data: memoryview) -> Maybe[int]:
