@@ -16,6 +16,7 @@ from zipfile import ZipFile
 import pytest
 
 from mk9p.client import connect
+from mk9p.testing import child
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples/counter"
@@ -70,15 +71,8 @@ def served(installed: Path, tmp_path: Path) -> Iterator[str]:
     """Serve it; give the address."""
     address = f"unix!{tmp_path}/counter"
     words = [str(installed / "mk9p"), "serve", "-l", address, "counter"]
-    with subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as server:
-        try:
-            assert server.stderr is not None
-            while not (line := server.stderr.readline()).startswith("mk9p: listening on"):
-                assert line, "the server has ended"
-            yield address
-        finally:
-            server.terminate()
-            server.communicate(timeout=60)
+    with child(words, "mk9p: listening on", cwd=tmp_path):
+        yield address
 
 
 async def test_it_is_served_and_used(installed: Path, served: str, tmp_path: Path) -> None:

@@ -5,8 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 
 from mk9p.clients import mount
 from mk9p.clients.mounts import mounted_at
+from mk9p.testing import hear
 from tests.server.patience import SOON
 
 TREE = str(Path(__file__).with_name("mount_tree.py"))
@@ -27,14 +27,6 @@ def need_fuse() -> None:
     if not os.path.exists("/dev/fuse"):
         pytest.skip("needs /dev/fuse")
     pytest.importorskip("pyfuse3")
-
-
-def until(what: Callable[[], object]) -> None:
-    """Wait for something of other processes, which tell nobody of it."""
-    end = time.monotonic() + PATIENCE
-    while not what():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.01)
 
 
 def blocked(pid: int) -> bool:
@@ -62,22 +54,15 @@ class Place:
     def serve(self) -> None:
         """Start the server, and return when it can be dialled."""
         self.address = f"unix!{self.top}/s"
-        self.server = subprocess.Popen([sys.executable, TREE, self.address], stderr=subprocess.PIPE, text=True)
-        assert self.server.stderr is not None
-        said = self.server.stderr.readline()
-        assert "listening" in said, said + self.server.stderr.read()
+        self._start(sys.executable, TREE, self.address)
 
     def export(self) -> None:
         """Serve the directory `export` of this place."""
-        self.server = subprocess.Popen(
-            [sys.executable, "-m", "mk9p", "serve", "-l", self.address, f"fs:{self.top}/export"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self.server.stderr is not None
-        said = self.server.stderr.readline()
-        assert "listening" in said, said + self.server.stderr.read()
+        self._start(sys.executable, "-m", "mk9p", "serve", "-l", self.address, f"fs:{self.top}/export")
+
+    def _start(self, *command: str) -> None:
+        self.server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        hear(self.server, "listening")
 
     def again(self) -> None:
         """Let that server be killed, and come back."""

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from mk9p.clients import mount
+from mk9p.testing import child, until_true
 from mk9p.testing.replies import CONTENT, FILES
 from mk9p.wire import Dialect
-from tests.clients.mounting import Place, need_fuse, place, until
+from tests.clients.mounting import Place, need_fuse, place
 from tests.server.patience import SOON
 
 HERE = Path(__file__).parent
@@ -23,10 +24,8 @@ def odd_server(address: str, *, dialect: Dialect = Dialect.L, often: int = 50) -
     """Run saying_anything.py while the block runs; when it has ended, the list has how many replies there were, and how many were odd."""
     counts: list[int] = []
     command = [sys.executable, str(HERE / "saying_anything.py"), address, "1", str(int(dialect)), str(often)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+    with child(command, "listening", stdout=subprocess.PIPE) as server:
         try:
-            assert server.stdout is not None
-            assert server.stdout.readline() == "listening\n"
             yield counts
         finally:
             server.terminate()
@@ -58,7 +57,7 @@ def test_no_reply_breaks_a_fuse_mount(dialect: Dialect, long: bool, capsys: pyte
         with odd_server(made.address, dialect=dialect) as counts:
             use("files", str(made.dir), 3000 if long else 100, patience=30 * SOON if long else SOON)
         with odd_server(made.address, dialect=dialect, often=0):
-            until(lambda: os.path.isdir(made.dir / "d1"))
+            until_true(lambda: os.path.isdir(made.dir / "d1"))
             assert sorted(os.listdir(made.dir / "d1")) == list(FILES)
             assert (made.dir / "d1/f1").read_bytes() == CONTENT
             assert held(made) == before
@@ -96,11 +95,8 @@ def listed(tmp_path: Path) -> Iterable[str]:
     """Serve directories that list what they do not have."""
     address = f"unix!{tmp_path}/s"
     command = [sys.executable, "-c", _LISTED, address]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
-        assert server.stderr is not None
-        assert "listening" in server.stderr.readline()
+    with child(command, "listening"):
         yield address
-        server.terminate()
 
 
 @pytest.mark.parametrize("version", ["9P2000.L", "9P2000.u", "9P2000"])

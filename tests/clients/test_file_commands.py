@@ -21,7 +21,7 @@ from mk9p.clients import copying
 from mk9p.clients.listing import when
 from mk9p.clients.tail import tail
 from mk9p.errors import NineError
-from mk9p.testing import mounted, serving_at
+from mk9p.testing import child, mounted, serving_at
 from mk9p.tree import Block, Dir, Log, Stream, Text
 from tests.server.patience import SOON
 
@@ -59,14 +59,8 @@ def tree(tmp_path: Path) -> Path:
 def exported(tree: Path) -> Iterator[Run]:
     """Serve `tree` as fs/tree."""
     where = f"unix!{tree.parent / 'socket'}"
-    with subprocess.Popen([*ME, "serve", "-l", where, f"fs:{tree}"], stderr=subprocess.PIPE) as process:
-        try:
-            assert process.stderr is not None
-            while b"listening" not in process.stderr.readline():
-                pass
-            yield Run(where)
-        finally:
-            process.kill()
+    with child([*ME, "serve", "-l", where, f"fs:{tree}"], "listening"):
+        yield Run(where)
 
 
 def test_a_file_copied_onto_itself_keeps_its_bytes(exported: Run, tree: Path) -> None:

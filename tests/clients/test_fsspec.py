@@ -11,7 +11,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from mk9p.testing import until_true
 from tests.clients.stored_tree import serving_stored
 from tests.server.patience import SOON
 
@@ -299,13 +299,6 @@ def test_many_threads_and_a_lost_connection(fs: Any) -> None:
         held.close()
 
 
-def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + SOON
-    while not true():
-        assert time.monotonic() < end
-        threading.Event().wait(0.01)
-
-
 def test_threads_that_need_the_same_directories(fs: Any) -> None:
     """As pyarrow writes a data set of partitions: a directory that all of them need is made by one, and is in nobody's way."""
     start = threading.Barrier(8)
@@ -333,11 +326,11 @@ def test_an_interrupted_read_is_flushed(fs: Any, address: str) -> None:
     assert fs.cat_file("/waiting") == b"0\n"
     program = f"import fsspec; fsspec.filesystem('9p', address={address!r}).cat_file('/wait')"
     process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE)
-    until(lambda: fs.cat_file("/waiting") == b"1\n")
+    until_true(lambda: fs.cat_file("/waiting") == b"1\n")
     process.send_signal(2)
     _, said = process.communicate(timeout=SOON)
     assert b"KeyboardInterrupt" in said
-    until(lambda: fs.cat_file("/waiting") == b"0\n")
+    until_true(lambda: fs.cat_file("/waiting") == b"0\n")
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # of Python 3.12 on

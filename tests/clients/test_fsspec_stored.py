@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from mk9p.testing import child
 from tests.server.patience import SOON
 
 pytest.importorskip("fsspec", reason="fsspec is not installed")
@@ -38,11 +39,7 @@ def address(top: Path) -> Iterator[str]:
             *(["serve", "-l", f"unix!{top}/{name}.s", f"fs:{top}/{name}?name=x"] for name in ("one", "two")),
             ["compose", "-l", f"unix!{top}/ns", f"{top}/script"],
         ):
-            process = stack.enter_context(subprocess.Popen([*ME, *words], stderr=subprocess.PIPE))
-            stack.callback(process.kill)
-            assert process.stderr is not None
-            while b"listening" not in process.stderr.readline():
-                assert process.poll() is None
+            stack.enter_context(child([*ME, *words], "listening"))
         yield f"unix!{top}/ns"
 
 

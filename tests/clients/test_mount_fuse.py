@@ -11,8 +11,9 @@ import pytest
 
 from mk9p.clients import mount, mounts
 from mk9p.clients.mounts import mounted_at
+from mk9p.testing import until_true
 from tests.clients.mount_tree import DISK, NOBODY
-from tests.clients.mounting import Place, blocked, mk9p, need_fuse, place, until
+from tests.clients.mounting import Place, blocked, mk9p, need_fuse, place
 from tests.server.patience import SOON
 
 
@@ -91,7 +92,7 @@ def test_others_go_on_while_many_wait(there: Place) -> None:
         def children() -> list[int]:
             return [int(word) for word in Path(f"/proc/{readers.pid}/task/{readers.pid}/children").read_text().split()]
 
-        until(lambda: sum(map(blocked, children())) == 120)
+        until_true(lambda: sum(map(blocked, children())) == 120)
         assert there.out("cat name; ls sub") == "k1\na\nb\nc\n"
         for child in children():
             os.kill(child, signal.SIGTERM)
@@ -140,7 +141,7 @@ def test_a_killed_reader_is_gone_at_once(there: Place, number: signal.Signals) -
     with there.started("cat", "events") as reader:
         assert reader.stdout is not None
         reader.stdout.readline()
-        until(lambda: blocked(reader.pid))
+        until_true(lambda: blocked(reader.pid))
         reader.send_signal(number)
         assert reader.wait(SOON) == -number
 
@@ -149,7 +150,7 @@ def test_a_killed_reader_that_did_not_open_the_file_is_found(there: Place) -> No
     with there.started("bash", "-c", "exec 3< events; cat <&3 & echo $!; wait") as shell:
         assert shell.stdout is not None
         reader = int(shell.stdout.readline())
-        until(lambda: blocked(reader))
+        until_true(lambda: blocked(reader))
         os.kill(reader, signal.SIGTERM)
         shell.communicate(timeout=SOON)  # to its end: nobody has the pipe any more
         assert shell.returncode == 0
@@ -170,7 +171,7 @@ except InterruptedError:
     with there.started(sys.executable, "-I", "-c", program) as reader:
         assert reader.stdout is not None
         reader.stdout.readline()
-        until(lambda: blocked(reader.pid))
+        until_true(lambda: blocked(reader.pid))
         reader.send_signal(signal.SIGUSR1)
         assert reader.communicate(timeout=SOON)[0] == "ended\n"
 
@@ -178,13 +179,13 @@ except InterruptedError:
 def test_a_server_that_died_and_came_back(fresh: Place) -> None:
     fresh.mount()
     with fresh.started("cat", "events") as reader:
-        until(lambda: blocked(reader.pid))
+        until_true(lambda: blocked(reader.pid))
         fresh.kill()
         assert "Input/output error" in reader.communicate(timeout=SOON)[1]
     assert "Input/output error" in fresh.error("cat mnt/name", inside=False)
     assert "Input/output error" in fresh.error("ls mnt/sub", inside=False)
     fresh.serve()
-    until(lambda: fresh.sh("cat mnt/name", inside=False).returncode == 0)
+    until_true(lambda: fresh.sh("cat mnt/name", inside=False).returncode == 0)
     assert fresh.out("cat name; ls sub; echo color blue > ctl; cat ctl") == "k1\na\nb\nc\ncolor blue\n"
 
 
@@ -203,7 +204,7 @@ def test_umount_leaves_nothing(fresh: Place) -> None:
 def test_umount_of_what_is_in_use(fresh: Place) -> None:
     fresh.mount()
     with fresh.started("cat", "events") as reader:
-        until(lambda: blocked(reader.pid))
+        until_true(lambda: blocked(reader.pid))
         done = mk9p("umount", str(fresh.dir))
         assert done.returncode == 1
         assert "in use" in done.stderr
@@ -217,14 +218,14 @@ def test_sigterm_unmounts(fresh: Place) -> None:
     fresh.mount()
     (process,) = fresh.processes()
     os.kill(process, signal.SIGTERM)
-    until(lambda: not fresh.processes())
+    until_true(lambda: not fresh.processes())
     assert mounted_at(str(fresh.dir)) is None
 
 
 def test_foreground_stays_until_it_is_told(fresh: Place) -> None:
     command = [sys.executable, "-m", "mk9p", "mount", "--fuse", "--foreground", fresh.address, str(fresh.dir)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
-        until(lambda: mounted_at(str(fresh.dir)))
+        until_true(lambda: mounted_at(str(fresh.dir)))
         assert fresh.out("cat name") == "k1\n"
         child.send_signal(signal.SIGINT)
         assert child.communicate(timeout=SOON)[1] == f"mk9p mount: note: {mount.LOCKS}\n"
@@ -290,4 +291,4 @@ def test_a_lazy_unmount_asks_nobody(fresh: Place) -> None:
         assert mounts.mounted_at(str(fresh.dir)) is None
     finally:
         os.kill(process, signal.SIGCONT)
-    until(lambda: not fresh.processes())
+    until_true(lambda: not fresh.processes())

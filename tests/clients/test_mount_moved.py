@@ -10,7 +10,8 @@ from contextlib import suppress
 import pytest
 
 from mk9p.clients import mount
-from tests.clients.mounting import Place, exported, mk9p, need_fuse, until
+from mk9p.testing import until_true
+from tests.clients.mounting import Place, exported, mk9p, need_fuse
 from tests.server.patience import SOON
 
 
@@ -143,7 +144,7 @@ def test_a_server_that_came_back_gives_no_other_file_for_one_that_is_known(there
         (there.top / "export/p/q").mkdir(parents=True)
         (there.top / "export/p/q/f").write_text("another\n")
         there.again()
-        until(lambda: there.sh("cat mnt/kept/f", inside=False).returncode == 0)
+        until_true(lambda: there.sh("cat mnt/kept/f", inside=False).returncode == 0)
         shell.stdin.write("\n\n")
         shell.stdin.flush()
         out, err = shell.communicate(timeout=SOON)

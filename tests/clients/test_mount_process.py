@@ -12,8 +12,9 @@ import pytest
 
 from mk9p.clients.fuse_alive import Serving
 from mk9p.clients.mounts import mounted_at
+from mk9p.testing import until_true
 from tests.clients.mount_tree import NOBODY
-from tests.clients.mounting import Place, mk9p, need_fuse, place, until
+from tests.clients.mounting import Place, mk9p, need_fuse, place
 from tests.server.patience import SOON
 
 SQUAT = """
@@ -101,8 +102,8 @@ def test_a_process_that_is_ended_leaves_nothing(fresh: Place, number: signal.Sig
         assert os.read(file, 10) == b"k1\n"
         (process,) = fresh.processes()
         os.kill(process, number)
-        until(lambda: not fresh.processes())
-        until(lambda: mounted_at(str(fresh.dir)) is None)
+        until_true(lambda: not fresh.processes())
+        until_true(lambda: mounted_at(str(fresh.dir)) is None)
         with suppress(OSError):
             os.close(file)
     assert not [name for name in names() if f"/{there.device}/" in name]
@@ -114,7 +115,7 @@ def test_a_process_that_is_ended_leaves_nothing(fresh: Place, number: signal.Sig
 def test_whoever_unmounts_ends_the_process(fresh: Place, command: tuple[str, ...]) -> None:
     fresh.mount()
     subprocess.run([*command, fresh.dir], check=True, timeout=SOON)
-    until(lambda: not fresh.processes())
+    until_true(lambda: not fresh.processes())
     assert os.listdir(fresh.dir) == []
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from mk9p.clients import mount
-from tests.clients.mounting import Place, need_fuse, place, until
+from mk9p.testing import until_true
+from tests.clients.mounting import Place, need_fuse, place
 
 
 @pytest.fixture(params=["none", "loose"])
@@ -24,7 +25,7 @@ def stored(request: pytest.FixtureRequest) -> Iterator[Place]:
         words = ["-f", "-n", "-c", "/dev/null", "-L", str(made.top / "log"), "-e", str(export), "-l", f"{made.top}/s"]
         with subprocess.Popen([diod, *words]) as server:
             try:
-                until(lambda: (made.top / "s").exists())
+                until_true(lambda: (made.top / "s").exists())
                 made.mount("--aname", str(export), "--cache", request.param)
                 yield made
                 mount.umount(str(made.dir))

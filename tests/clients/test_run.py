@@ -18,7 +18,7 @@ import pytest
 import trio
 
 from mk9p.clients.run import ANSWER, HURRY
-from mk9p.testing import serving_at
+from mk9p.testing import child, serving_at
 from mk9p.tree import Dir, Stream
 from tests.server.patience import SOON
 
@@ -26,17 +26,11 @@ ME = [sys.executable, "-m", "mk9p"]
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def serving(folder: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Serve this kernel's commands from a process of their own; gives where, and the process."""
     where = f"unix!{folder / 'socket'}"
-    with subprocess.Popen([*ME, "serve", "-l", where, "cmd", "host"], stderr=subprocess.PIPE) as process:
-        try:
-            assert process.stderr is not None
-            while b"listening" not in process.stderr.readline():
-                pass
-            yield where, process
-        finally:
-            process.kill()
+    with child([*ME, "serve", "-l", where, "cmd", "host"], "listening") as process:
+        yield where, process
 
 
 @pytest.fixture(scope="module")

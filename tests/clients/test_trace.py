@@ -95,9 +95,7 @@ async def test_a_flush_frees_its_tag(tmp_path: Path) -> None:
     async with traced(tmp_path) as (address, lines), connect(address) as ns:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ns.read, "wait")
-            with trio.fail_after(SOON):
-                while not any("Tread" in line for line in lines):
-                    await trio.lowlevel.checkpoint()
+            await until(lambda: any("Tread" in line for line in lines))
             nursery.cancel_scope.cancel()
         assert await ns.read("text") == "made up\n"
         asked = next(line for line in lines if "Tflush" in line)

@@ -8,10 +8,10 @@ import attrs
 import trio
 
 from mk9p.server import Server
+from mk9p.testing import until
 from mk9p.tree import Block, Conversations, Ctl, Dir, Handle, Lazy, Log, Node, Open, Stream, Text
 from tests.leftovers import descriptors as open_now
 from tests.server.left_open import left
-from tests.server.patience import SOON
 
 PATHS = (
     *("text", "slow", "ctl", "error", "data", "events", "stream", "odd", "only", "few", "few/a", "few/b"),
@@ -138,9 +138,7 @@ def tasks() -> int:
 
 async def alone(server: Server, others: int = 0) -> None:
     """Wait until a server has buried all clients but some."""
-    with trio.fail_after(SOON):
-        while len(server.connections) > others:
-            await trio.lowlevel.checkpoint()
+    await until(lambda: not (len(server.connections) > others))
 
 
 @contextmanager

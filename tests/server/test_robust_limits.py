@@ -19,7 +19,7 @@ from mk9p.errors import NineError
 from mk9p.server import Limits
 from mk9p.server.limits import RESERVE
 from mk9p.session import LINK
-from mk9p.testing import serving_at
+from mk9p.testing import child, serving_at
 from mk9p.tree import Ctl, Dir, Stream, Text
 from mk9p.wire import NOTAG, Dialect, codec
 from mk9p.wire import messages as m
@@ -290,15 +290,8 @@ def test_both_daemons_take_limits(words: tuple[str, ...], tmp_path: Path) -> Non
     wrong = subprocess.run([*command, "--limit", "fids=none"], capture_output=True, text=True, timeout=SOON)
     assert wrong.returncode == 1
     assert "want fids=NUMBER" in wrong.stderr
-    with subprocess.Popen([*command, "--limit", "msize=4242"], stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stderr is not None
-            while "listening on" not in process.stderr.readline():
-                assert process.poll() is None
-            with socket(AF_UNIX, SOCK_STREAM) as sock:
-                sock.settimeout(10)
-                sock.connect(f"{tmp_path}/s")
-                sock.sendall(codec(Dialect.P9, m.Tversion.type).pack(NOTAG, 1 << 20, "9P2000.L"))
-                assert int.from_bytes(sock.recv(100)[7:11], "little") == 4242
-        finally:
-            process.terminate()
+    with child([*command, "--limit", "msize=4242"], "listening on"), socket(AF_UNIX, SOCK_STREAM) as sock:
+        sock.settimeout(10)
+        sock.connect(f"{tmp_path}/s")
+        sock.sendall(codec(Dialect.P9, m.Tversion.type).pack(NOTAG, 1 << 20, "9P2000.L"))
+        assert int.from_bytes(sock.recv(100)[7:11], "little") == 4242

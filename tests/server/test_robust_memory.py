@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from mk9p.server import Limits
+from mk9p.testing import child
 from mk9p.wire import Dialect, codec
 from mk9p.wire import messages as m
 from tests.server.talk import Talk
@@ -21,15 +22,9 @@ MIB = 1 << 20
 @contextmanager
 def serving(path: Path) -> Iterator[int]:
     """Start the server; gives its process."""
-    with subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("waiting_server.py")), str(path)], stdout=subprocess.PIPE
-    ) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"ready\n"
-            yield process.pid
-        finally:
-            process.kill()
+    program = Path(__file__).with_name("waiting_server.py")
+    with child([sys.executable, program, path], "ready", stdout=subprocess.PIPE) as process:
+        yield process.pid
 
 
 def resident(pid: int) -> int:

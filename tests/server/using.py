@@ -12,6 +12,7 @@ import trio
 
 from mk9p.client import Client, attach, changes, connect, requests, stored
 from mk9p.client.blocking import open_blocking
+from mk9p.testing import until
 from mk9p.testing.replies import CONTENT, FILES
 from mk9p.tree import NOW, Change, Lock
 from tests.server.patience import SOON
@@ -140,6 +141,4 @@ async def nothing_held() -> AsyncIterator[None]:
     """Check that as many descriptors and tasks are there after the block as before."""
     before = held()
     yield
-    with trio.fail_after(SOON):
-        while held() != before:
-            await trio.lowlevel.checkpoint()  # tasks that are cancelled end one step later
+    await until(lambda: held() == before)

@@ -35,7 +35,7 @@ async def chmod(ns: Client, path: str, mode: int) -> None:
     await changes.change(ns.connection, fid, Change(mode=mode))
 
 
-async def until(ns: Client, key: str, value: int) -> None:
+async def told(ns: Client, key: str, value: int) -> None:
     """Return when the status says so."""
     while (await status(ns))[key] != str(value):
         await trio.lowlevel.checkpoint()

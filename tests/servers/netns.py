@@ -5,11 +5,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import attrs
 import pytest
+
+from mk9p.testing import child
 
 
 def run(*words: str, check: bool = True) -> str:
@@ -58,21 +60,10 @@ def serving(made: Wire, where: str, folder: Path, *prefix: str) -> Iterator[str]
     """Run `mk9p serve net` in a namespace, after a prefix of its command line, and give its address."""
     address = f"unix!{folder}/{where}"
     command = made.inside(where, *prefix, sys.executable, "-m", "mk9p", "serve", "-l", address, "net")
-    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
-        assert process.stderr is not None
-        try:
-            assert b"listening" in process.stderr.readline()
-            yield address
-        finally:
-            process.terminate()
-            process.wait(20)
+    with child(command, "listening", grace=20):
+        yield address
 
 
-@contextmanager
-def program(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+def program(command: list[str]) -> AbstractContextManager[subprocess.Popen[str]]:
     """Run a program that is talked to in lines."""
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    return child(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=1)

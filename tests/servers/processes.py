@@ -65,7 +65,7 @@ async def stat(tree: Node, path: str) -> tuple[int, int]:
     return found.mode & 0o777, found.uid
 
 
-async def until(process: subprocess.Popen[bytes], proc: Dir, state: str) -> None:
+async def reached(process: subprocess.Popen[bytes], proc: Dir, state: str) -> None:
     with trio.fail_after(SOON):
         while (await read(proc, f"{process.pid}/status")).split()[2] != state:
             await trio.lowlevel.checkpoint()

@@ -9,6 +9,7 @@ import attrs
 import trio
 
 from mk9p.auth import ROOT, Principal
+from mk9p.testing import until
 from mk9p.tree import Handle, Node, Open, settle, split
 from tests.leftovers import descriptors as open_now
 from tests.server.left_open import nothing_more
@@ -111,9 +112,7 @@ def exists(pid: int) -> bool:
 
 async def gone(pid: int) -> None:
     """Return when there is no process of a number, not even a zombie."""
-    with trio.fail_after(SOON):
-        while exists(pid):
-            await trio.lowlevel.checkpoint()
+    await until(lambda: not exists(pid))
 
 
 def state(pid: int) -> str:
@@ -131,10 +130,8 @@ def shows(path: Path, content: str) -> bool:
     return path.exists() and content in path.read_text()
 
 
-async def until(path: Path, content: str = "") -> None:
-    with trio.fail_after(SOON):
-        while not shows(path, content):
-            await trio.lowlevel.checkpoint()
+async def written(path: Path, content: str = "") -> None:
+    await until(lambda: shows(path, content))
 
 
 def children() -> set[str]:

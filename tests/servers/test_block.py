@@ -9,14 +9,12 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
-import trio
 
 from mk9p.client import Client
 from mk9p.servers.block import Disks, tree
-from mk9p.testing import check_tree, mounted
+from mk9p.testing import check_tree, mounted, until
 from mk9p.tree import Node
 from mk9p.uevents import Uevent
-from tests.server.patience import SOON
 from tests.servers.tables import dos, gpt
 from tests.servers.trees import fails, ls, mode, plant, read, write
 
@@ -328,12 +326,6 @@ def loop(image: Path) -> Iterator[str]:
         subprocess.run(["losetup", "-d", name], check=False, capture_output=True)
 
 
-async def eventually(check: Callable[[], bool]) -> None:
-    with trio.fail_after(SOON):
-        while not check():
-            await trio.lowlevel.checkpoint()
-
-
 async def test_a_real_loop_device(tmp_path: Path) -> None:
     image = tmp_path / "disk.img"
     image.write_bytes(gpt(SECTORS, {1: (64, 999)}))
@@ -368,12 +360,12 @@ async def test_a_real_disk_comes_and_goes(tmp_path: Path) -> None:
     async with tree() as node:
         events = await walk_events(node)
         with loop(image) as name:
-            await eventually(lambda: [b"add", name.encode()] in events())
+            await until(lambda: [b"add", name.encode()] in events())
             assert name in await ls(node)
             assert await mode(node, f"{name}/data") == 0o600
             await write(node, f"{name}/ctl", "part x 0 1")
             assert "part x 0 1\n" in await read(node, f"{name}/ctl")
-        await eventually(lambda: [b"remove", name.encode()] in events())
+        await until(lambda: [b"remove", name.encode()] in events())
         assert name not in await ls(node)
 
 

@@ -5,7 +5,7 @@ import trio
 
 from mk9p.client import Client
 from mk9p.clients.chan import channel
-from tests.servers.channels import clients, receive_one, status, until
+from tests.servers.channels import clients, receive_one, status, told
 
 
 @pytest.mark.parametrize("version", ["9P2000.L", "9P2000.u", "9P2000"])
@@ -75,7 +75,7 @@ async def test_a_blocked_writer_holds_up_nobody_on_its_own_file() -> None:
         async with channel(ns, "chan/c") as both, trio.open_nursery() as nursery:
             await both.send(b"1")
             nursery.start_soon(both.send, b"2")
-            await until(ns, "blocked", 1)
+            await told(ns, "blocked", 1)
             nursery.start_soon(both.send, b"3")
             assert [await both.receive() for _ in range(3)] == [b"1", b"2", b"3"]
 
@@ -98,11 +98,11 @@ async def test_a_cancelled_write_sends_nothing() -> None:
                     await one_.send(b"2")
 
             nursery.start_soon(cancelled)
-            await until(a, "blocked", 1)
+            await told(a, "blocked", 1)
             nursery.start_soon(two.send, b"3")
-            await until(a, "blocked", 2)
+            await told(a, "blocked", 2)
             scope.cancel()
-            await until(a, "blocked", 1)
+            await told(a, "blocked", 1)
             assert [await three.receive(), await three.receive()] == [b"1", b"3"]
             assert (await status(a))["waiting"] == "0"
 
@@ -118,7 +118,7 @@ async def test_cancelled_reads_lose_nothing() -> None:
                 async with trio.open_nursery() as nursery:
                     scope = trio.CancelScope()
                     nursery.start_soon(receive_one, b, got, scope)
-                    await until(a, "readers", 2)
+                    await told(a, "readers", 2)
                     nursery.start_soon(out.send, b"%d" % steps)
                     for _ in range(steps):
                         await trio.lowlevel.checkpoint()
@@ -156,8 +156,8 @@ async def test_a_client_that_vanishes_takes_no_message_with_it() -> None:
                         await other.receive()
 
                 nursery.start_soon(killed)
-                await until(a, "readers", 2)
+                await told(a, "readers", 2)
                 b.connection.end("killed")
-                await until(a, "readers", 1)
+                await told(a, "readers", 1)
             await mine.send(b"1")
             assert await mine.receive() == b"1"

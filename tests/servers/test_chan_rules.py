@@ -13,7 +13,7 @@ from mk9p.servers import chan
 from mk9p.testing import address_of, check_tree, serving
 from mk9p.tree import Dir
 from tests.server.patience import SOON
-from tests.servers.channels import chmod, clients, receive_one, refused, status, until
+from tests.servers.channels import chmod, clients, receive_one, refused, status, told
 
 # what is refused
 
@@ -53,9 +53,9 @@ async def test_a_short_reader_leaves_the_message_to_another_who_waits() -> None:
                 await refused(b, errno.EMSGSIZE, "the message stays", short.pread(2, 0))
 
             nursery.start_soon(too_short)
-            await until(a, "readers", 1)
+            await told(a, "readers", 1)
             nursery.start_soon(receive_one, c, got, trio.CancelScope())
-            await until(a, "readers", 2)
+            await told(a, "readers", 2)
             async with channel(a, "chan/c", "w") as out:
                 await out.send(b"message")
         assert got == [b"message"]
@@ -96,7 +96,7 @@ async def test_more_capacity_or_another_policy_lets_blocked_writers_go() -> None
                 await ns.write("chan/c/ctl", "policy block")
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(mine.send, b"%d" % number)
-                    await until(ns, "blocked", 1)
+                    await told(ns, "blocked", 1)
                     await ns.write("chan/c/ctl", word)
             assert await mine.receive() == b"4"
 
@@ -138,7 +138,7 @@ async def test_broadcast_reaches_every_open_reader() -> None:
                     await out.send(b"%d" % number)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(out.send, b"3")
-                    await until(a, "blocked", 1)
+                    await told(a, "blocked", 1)
                     assert [await one_.receive() for _ in range(3)] == [b"0", b"1", b"2"]
                     assert (await status(a))["blocked"] == "1"  # the slowest decides
                     assert await two.receive() == b"0"
@@ -153,7 +153,7 @@ async def test_a_reader_that_leaves_holds_up_nobody() -> None:
         async with channel(a, "chan/c", "w") as out, trio.open_nursery() as nursery, channel(b, "chan/c", "r"):
             await out.send(b"1")
             nursery.start_soon(out.send, b"2")
-            await until(a, "blocked", 1)
+            await told(a, "blocked", 1)
 
 
 async def test_a_slow_reader_is_told_what_it_lost() -> None:
@@ -185,7 +185,7 @@ async def test_rings_are_counted_and_wait_for_who_listens() -> None:
                 assert await into.wait() == 3
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(_heard, into, 1)
-                    await until(a, "listeners", 1)
+                    await told(a, "listeners", 1)
                     await out.ring()
             await out.ring()
             assert await b.read("chan/c/bell") == "1\n"  # a plain read: cat chan/c/bell
@@ -228,7 +228,7 @@ async def test_a_named_channel_lives_until_it_is_removed() -> None:
             async with trio.open_nursery() as nursery:
                 ended: list[bytes] = []
                 nursery.start_soon(receive_one, b, ended, trio.CancelScope())
-                await until(a, "readers", 2)
+                await told(a, "readers", 2)
                 await b.remove("chan/c")
             assert ended == [b""]
             assert await mine.receive() == b""
@@ -252,7 +252,7 @@ async def test_a_blocked_writer_is_told_of_the_end() -> None:
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(blocked)
-                await until(b, "blocked", 1)
+                await told(b, "blocked", 1)
                 await b.remove("chan/c")
 
 

@@ -15,9 +15,10 @@ import trio.testing
 from mk9p.auth import Principal
 from mk9p.errors import NineError
 from mk9p.servers.cmd import tree
+from mk9p.testing import until
 from mk9p.tree import Dir, settle, split
 from tests.server.patience import SOON
-from tests.servers.talks import gone, nothing_left, state, talk, until
+from tests.servers.talks import gone, nothing_left, state, talk, written
 from tests.servers.trees import ls, mode
 
 
@@ -82,9 +83,7 @@ async def test_wait_may_be_opened_before_exec_and_blocks(cmd: Dir, nursery: trio
         await trio.testing.wait_all_tasks_blocked()
         assert not lines
         await t.ctl.write("kill HUP")
-        with trio.fail_after(SOON):
-            while not lines:
-                await trio.lowlevel.checkpoint()
+        await until(lambda: lines)
         assert split(lines[0].decode())[4] == "signal SIGHUP"
 
 
@@ -210,7 +209,7 @@ async def test_output_that_nobody_reads_is_bounded_by_the_pipe(cmd: Dir, tmp_pat
         out = await t.open("data")
         taken = len(await out.read(1))  # one piece: what the pipe held at most, of which this is the first byte
         pid = int(split(await t.read("status"))[5])
-        await until(count)
+        await written(count)
         with trio.fail_after(SOON):
             while state(pid) != "S":  # it sleeps nowhere but in the write
                 await trio.lowlevel.checkpoint()
@@ -241,9 +240,7 @@ async def test_a_cancelled_write_has_taken_nothing(cmd: Dir) -> None:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(write)
-            with trio.fail_after(SOON):
-                while taken <= 60000:
-                    await trio.lowlevel.checkpoint()
+            await until(lambda: not (taken <= 60000))
             await trio.testing.wait_all_tasks_blocked(0.1)
             nursery.cancel_scope.cancel()
         assert 60000 < taken <= 65536  # all that the pipe had room for

@@ -10,7 +10,7 @@ import trio
 
 from mk9p.servers.cmd import tree
 from mk9p.tree import Dir, settle, split
-from tests.servers.talks import children, ended, gone, nothing_left, opened, talk, until
+from tests.servers.talks import children, ended, gone, nothing_left, opened, talk, written
 from tests.servers.trees import ls, read
 
 
@@ -53,7 +53,7 @@ async def test_the_last_close_ends_the_command(cmd: Dir, tmp_path: Path) -> None
         ) as t:
             assert await (await t.open("data")).read() == b"\n"
             pid = int(split(await t.read("status"))[5])
-        await until(tmp_path / "hup", "hup\n")
+        await written(tmp_path / "hup", "hup\n")
         await gone(pid)
 
 
@@ -91,7 +91,7 @@ async def test_without_killonclose_any_open_file_holds_it(cmd: Dir) -> None:
 async def test_keep_lets_it_go_on(cmd: Dir, tmp_path: Path) -> None:
     await (ctl := await opened(cmd, "clone", "w")).write(f"keep\nexec sh -c 'sleep 0.3; echo x >{tmp_path}/kept'\n")
     await ctl.close()
-    await until(tmp_path / "kept", "x\n")
+    await written(tmp_path / "kept", "x\n")
     wait = await opened(cmd, "0/wait")
     assert split((await wait.all()).decode())[4] == ""
     await wait.close()

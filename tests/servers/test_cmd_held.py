@@ -12,9 +12,10 @@ import pytest
 import trio
 
 from mk9p.servers.cmd import tree
+from mk9p.testing import until
 from mk9p.tree import Dir, split
 from tests.server.patience import SOON
-from tests.servers.talks import Talk, ended, nothing_left, state, talk, until
+from tests.servers.talks import Talk, ended, nothing_left, state, talk, written
 
 # A terminal that nobody types on is spliced from, or one that nobody reads is spliced to: for as long as this waits, it has the pipe's lock.
 OUTPUT = """
@@ -59,7 +60,7 @@ def stopped(pid: int) -> Iterator[None]:
 async def holding(t: Talk, tmp_path: Path) -> int:
     """Wait until the command has the lock; return its pid."""
     pid = int(split(await t.read("status"))[5])
-    await until(tmp_path / "ready", "ready")
+    await written(tmp_path / "ready", "ready")
     with trio.fail_after(SOON):
         try:
             while state(pid) != "S":  # it sleeps nowhere but in the splice
@@ -97,9 +98,7 @@ async def test_output_that_is_held_is_waited_for_by_its_reader_alone(
                 assert await other.read("data") == "others\n"
             assert not got
             await t.ctl.write("kill")
-            with trio.fail_after(SOON):
-                while not got:
-                    await trio.lowlevel.checkpoint()
+            await until(lambda: got)
         assert got == [b"first"]
         assert await out.read() == b""
 
@@ -136,8 +135,6 @@ async def test_input_that_is_held_is_waited_for_by_its_writer_alone(
             nursery.start_soon(write)
             await trio.testing.wait_all_tasks_blocked()
             await t.ctl.write("closein")
-            with trio.fail_after(SOON):
-                while not failed:
-                    await trio.lowlevel.checkpoint()
+            await until(lambda: failed)
             await t.ctl.write("kill")
             await ended(pid)

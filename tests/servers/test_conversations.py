@@ -9,9 +9,8 @@ import trio
 from mk9p.client import Client
 from mk9p.client.files import File as Opened
 from mk9p.errors import NineError
-from mk9p.testing import mounted
+from mk9p.testing import mounted, until
 from mk9p.tree import Conversations, Ctl, Dir, File, Handle, Open
-from tests.server.patience import SOON
 
 
 @attrs.define(eq=False)
@@ -108,9 +107,7 @@ async def test_while_it_waits_it_holds_it() -> None:
         await first.aclose()
         assert await names(ns) == ["clone", "0"]
         board.may.set()
-        with trio.fail_after(SOON):
-            while not opened:
-                await trio.lowlevel.checkpoint()
+        await until(lambda: opened)
         assert (board.ended, await names(ns)) == ([0], ["clone", "1"])
         await opened[0].aclose()
         assert (board.ended, await names(ns)) == ([0, 1], ["clone"])

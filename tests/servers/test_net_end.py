@@ -13,7 +13,7 @@ import trio.testing
 from mk9p.client import Client, connect
 from mk9p.errors import NineError
 from mk9p.servers.net import tree
-from mk9p.testing import joined, mounted, serving
+from mk9p.testing import joined, mounted, serving, until
 from tests.leftovers import descriptors as open_now
 from tests.server.left_open import descriptors, nothing_more
 from tests.server.patience import SOON
@@ -33,9 +33,7 @@ async def test_hangup_ends_readers_and_writers() -> None:
             await trio.testing.wait_all_tasks_blocked()
             before = descriptors()
             await c.order("hangup")
-            with trio.fail_after(SOON):
-                while not got:
-                    await trio.lowlevel.checkpoint()
+            await until(lambda: got)
             assert (got, await c.state(), await c.read("remote")) == ([b""], "Closed", "::!0\n")
             assert descriptors() == before - 1
             with pytest.raises(BrokenPipeError):
@@ -61,9 +59,7 @@ async def test_hangup_wakes_who_waits_for_calls(network: str) -> None:
         nursery.start_soon(wait)
         await trio.testing.wait_all_tasks_blocked()
         await c.order("hangup")
-        with trio.fail_after(SOON):
-            while len(errors) < 2:
-                await trio.lowlevel.checkpoint()
+        await until(lambda: not (len(errors) < 2))
         assert errors == [errno.EPIPE, errno.EPIPE]
         assert await numbers(ns, network) == ["0"]
 
@@ -96,9 +92,7 @@ async def test_a_connect_that_is_hung_up_fails() -> None:
                 await ctl.pwrite(f"connect 127.0.0.1!{port}".encode(), 0)
             assert busy.value.errno == errno.EBUSY
             await ctl.pwrite(b"hangup", 0)
-            with trio.fail_after(SOON):
-                while not errors:
-                    await trio.lowlevel.checkpoint()
+            await until(lambda: errors)
             assert (errors, await c.state()) == ([errno.ECANCELED], "Closed")
             await nothing_more(before)
 

@@ -17,6 +17,7 @@ from mk9p.auth import ROOT
 from mk9p.errors import NineError
 from mk9p.servers.proc import tree
 from mk9p.servers.proc.control import cgroup_mount, cpu_list
+from mk9p.testing import until
 from mk9p.tree import Dir, settle, split
 from tests.leftovers import descriptors as open_now
 from tests.server.left_open import nothing_more
@@ -26,12 +27,12 @@ from tests.servers.processes import (
     Start,
     Started,
     heard,
+    reached,
     root_only,
     start_cat,
     starter,
     stat,
     tell,
-    until,
 )
 from tests.servers.trees import ls, opened, plant, read, walk, write
 
@@ -70,7 +71,7 @@ async def test_the_files_of_a_process(proc: Dir, cat: Started, tmp_path: Path) -
 
 
 async def test_status_is_the_line_of_proc_3(proc: Dir, cat: Started) -> None:
-    await until(cat, proc, "Sleep")
+    await reached(cat, proc, "Sleep")
     words = (await read(proc, f"{cat.pid}/status")).split()
     assert len(words) == 15
     assert words[:3] == ["cat", pwd.getpwuid(os.geteuid()).pw_name, "Sleep"]
@@ -115,9 +116,9 @@ async def test_open_files(proc: Dir, start: Start, tmp_path: Path) -> None:
 
 async def test_ctl_stops_starts_and_kills(proc: Dir, cat: Started) -> None:
     await write(proc, f"{cat.pid}/ctl", "stop")
-    await until(cat, proc, "Stopped")
+    await reached(cat, proc, "Stopped")
     await write(proc, f"{cat.pid}/ctl", "start")
-    await until(cat, proc, "Sleep")
+    await reached(cat, proc, "Sleep")
     await write(proc, f"{cat.pid}/ctl", "kill")
     assert await trio.to_thread.run_sync(cat.wait) == -signal.SIGKILL
 
@@ -240,9 +241,7 @@ async def test_wait_of_a_child(proc: Dir, start: Start, nursery: trio.Nursery, s
     await trio.testing.wait_all_tasks_blocked()
     assert not lines
     tell(made)
-    with trio.fail_after(SOON):
-        while not lines:
-            await trio.lowlevel.checkpoint()
+    await until(lambda: lines)
     pid, user, system, real, status = split(lines[0].decode())
     assert (int(pid), status) == (made.pid, ending)
     assert int(user) + int(system) <= int(real) + 100
@@ -305,7 +304,7 @@ async def test_a_process_that_has_ended(proc: Dir, cat: Started) -> None:
 
 async def test_a_zombie(proc: Dir, start: Start) -> None:
     made = start("true")
-    await until(made, proc, "Moribund")
+    await reached(made, proc, "Moribund")
     for name in ("args", "cwd", "exe", "environ", "fd", "maps", "ns"):
         assert await read(proc, f"{made.pid}/{name}") == ""
     assert split(await read(proc, f"{made.pid}/wait"))[4] == ""

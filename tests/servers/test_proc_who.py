@@ -18,11 +18,11 @@ from tests.servers.processes import (
     Started,
     heard,
     plant_process,
+    reached,
     root_only,
     start_cat,
     starter,
     stat,
-    until,
 )
 from tests.servers.trees import ls, mode, opened, read, walk, write
 
@@ -89,7 +89,7 @@ async def test_permission_bits(proc: Dir, cat: Started) -> None:
 @root_only
 async def test_whose_a_process_is(proc: Dir, start: Start) -> None:
     mine = start("cat", user=NOBODY.uid, group=NOBODY.uid, extra_groups=[])
-    await until(mine, proc, "Sleep")
+    await reached(mine, proc, "Sleep")
     assert await stat(proc, str(mine.pid)) == (0o555, NOBODY.uid)
     assert await stat(proc, f"{mine.pid}/status") == (0o444, NOBODY.uid)
     assert await stat(proc, f"{mine.pid}/mem") == (0o600, NOBODY.uid)

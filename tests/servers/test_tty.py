@@ -8,7 +8,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from mk9p.client import Client
 from mk9p.servers.tty import tree
 from mk9p.servers.tty.line import HISTORY
 from mk9p.terminals import user
-from mk9p.testing import check_tree, mounted
+from mk9p.testing import check_tree, mounted, until
 from tests.server.patience import SOON
 from tests.servers.trees import fails, plant
 
@@ -66,12 +66,6 @@ async def arrived(fd: int, count: int) -> bytes:
             await trio.lowlevel.wait_readable(fd)
             got += os.read(fd, count - len(got))
     return got
-
-
-async def until(check: Callable[[], bool]) -> None:
-    with trio.fail_after(SOON):
-        while not check():
-            await trio.lowlevel.checkpoint()
 
 
 async def field(client: Client, key: str) -> str:

@@ -9,8 +9,8 @@ import trio.testing
 
 from mk9p.auth import ROOT
 from mk9p.errors import NineError
+from mk9p.testing import until
 from mk9p.tree import Open, Stream, StreamHandle, Waiters
-from tests.server.patience import SOON
 
 
 class Box:
@@ -97,9 +97,7 @@ async def test_a_cancelled_read_takes_nothing_and_wakes_the_next(first: bool) ->
             scope.cancel()
         box.send(b"message")
         scope.cancel()
-        with trio.fail_after(SOON):
-            while not got:
-                await trio.lowlevel.checkpoint()
+        await until(lambda: got)
     assert got == [b"message"]
     assert not box.messages
 
