@@ -2,19 +2,26 @@
 
 import errno
 import io
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Protocol
 
 import trio
 from fsspec.spec import AbstractBufferedFile  # type: ignore[import-untyped]
 
 from mk9p.client import File
 from mk9p.clients.fsspec_calls import written
+from mk9p.clients.portal import Portal
 from mk9p.errors import NineError
 
-if TYPE_CHECKING:
-    from mk9p.clients.fsspec import NineFileSystem
-
 BLOCK: Final = 1 << 20  # bytes of a write, and of a copy; a connection's usual msize
+
+
+class Calls(Protocol):
+    """What a file asks of its file system: to run something in the loop's thread, for itself or with a live connection."""
+
+    def _door(self) -> Portal: ...
+
+    def _call(self, work: Callable[..., Awaitable[Any]], *args: Any) -> Any: ...
 
 
 class NineFile(AbstractBufferedFile):  # type: ignore[misc]
@@ -22,7 +29,7 @@ class NineFile(AbstractBufferedFile):  # type: ignore[misc]
 
     def __init__(
         self,
-        fs: "NineFileSystem",
+        fs: Calls,
         path: str,
         file: File,
         block_size: Any,
@@ -44,7 +51,7 @@ class NineFile(AbstractBufferedFile):  # type: ignore[misc]
 class RawFile(io.RawIOBase):
     """An open file without a buffer, for the buffers of `io`."""
 
-    def __init__(self, fs: "NineFileSystem", path: str, file: File, mode: str) -> None:
+    def __init__(self, fs: Calls, path: str, file: File, mode: str) -> None:
         self._fs, self._path, self._file, self._mode = fs, path, file, mode
         self._at = file.position
         self._door = fs._door()

@@ -84,6 +84,30 @@ def test_imports_go_down(path: Path) -> None:
                 assert str(path.relative_to(ROOT)) in KNOWS_TRIO, f"{me} uses trio"
 
 
+def needs() -> dict[str, set[str]]:
+    """Return what each module imports of the others: a module of a package, or else the package; for type checkers alone, too."""
+    modules = {module_of(path): path for path in FILES}
+    found: dict[str, set[str]] = {}
+    for me, path in modules.items():
+        names = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                below = (f"{node.module}.{alias.name}" for alias in node.names)
+                names |= {name if name in modules else node.module for name in below}
+        found[me] = (names & modules.keys()) - {me}
+    return found
+
+
+def test_no_module_needs_one_that_needs_it() -> None:
+    """No circle of imports, not even of those for annotations: what is left when all that needs nothing else is taken away is one, or behind one."""
+    left = needs()
+    while free := {name for name, wanted in left.items() if not wanted & left.keys()}:
+        left = {name: wanted for name, wanted in left.items() if name not in free}
+    assert not left, {name: sorted(wanted & left.keys()) for name, wanted in left.items()}
+
+
 def test_every_room_has_its_level() -> None:
     rooms = {room(module_of(path)) for path in FILES} - {"mk9p"}
     assert rooms == {*LEVELS, SERVERS, CLIENTS}

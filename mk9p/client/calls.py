@@ -2,18 +2,22 @@
 
 from collections.abc import Sequence
 from errno import EIO
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from mk9p.errors import NineError, ProtocolError, from_wire
 from mk9p.wire import NOTAG
 from mk9p.wire import messages as m
 from mk9p.wire.roles import BOUND, MADE, NAMED
 
-if TYPE_CHECKING:
-    from mk9p.client.conversation import Conversation
-
 Reply: TypeAlias = tuple[Any, ...]
 Result: TypeAlias = Reply | NineError
+
+
+class Caller(Protocol):
+    """The conversation that a call belongs to."""
+
+    def abandon(self, call: "Call") -> None:
+        """Flush a call that nobody wants any more, and undo what its reply says was done."""
 
 
 class Call:
@@ -21,7 +25,7 @@ class Call:
 
     __slots__ = ("answered", "clunks", "connection", "fids", "left", "made", "most", "result", "tag", "type")
 
-    def __init__(self, connection: "Conversation", message: type[m.Message], fields: Reply) -> None:
+    def __init__(self, connection: Caller, message: type[m.Message], fields: Reply) -> None:
         self.connection = connection
         self.type = message.type
         self.fids = [fields[i] for i in NAMED[self.type]]
@@ -54,7 +58,7 @@ class Call:
         """Give the call up: flush it, and undo what its reply says was done. Does nothing once the reply has been taken."""
         if not self.left:
             self.left = True
-            self.connection._abandon(self)
+            self.connection.abandon(self)
 
     def check(self, fields: Sequence[Any]) -> None:
         """Refuse a reply that brings more than was asked for.

@@ -146,7 +146,8 @@ class Conversation(ABC):
         del self._calls[tag]
         heapq.heappush(self._tags, tag)
 
-    def _abandon(self, call: Call) -> None:
+    def abandon(self, call: Call) -> None:
+        """Flush a call that nobody wants any more, and undo what its reply says was done."""
         if call.result is not None or self.gone is not None:  # the reply is there, or will never come
             self._over(call, call.result)
             return

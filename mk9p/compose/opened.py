@@ -6,7 +6,8 @@
   another dialect sends no marks, so this handle makes one: after a short answer, one empty answer.
 """
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 import trio
 
@@ -16,12 +17,13 @@ from mk9p.errors import NineError
 from mk9p.tree import Change, Handle, Lock, Stat
 from mk9p.wire import Dialect
 
-if TYPE_CHECKING:
-    from mk9p.compose.remote import Remote
-
 CLOSING: Final = (
     1.0  # seconds that a close waits for the other server: the closing server is shielded, and must not hang with it
 )
+
+
+Words = Callable[[NineError], Awaitable[NineError]]
+"""Returns an error with the words of the server whose file it is about."""
 
 
 class RemoteHandle(Handle):
@@ -30,8 +32,8 @@ class RemoteHandle(Handle):
     truncates = True
     duplex = True  # requests are passed on as they come, and the other server knows which must wait for which
 
-    def __init__(self, remote: "Remote", connection: Connection, fid: int, iounit: int, records: bool) -> None:
-        self.remote, self.connection, self.fid, self.iounit = remote, connection, fid, iounit
+    def __init__(self, words: Words, connection: Connection, fid: int, iounit: int, records: bool) -> None:
+        self._words, self.connection, self.fid, self.iounit = words, connection, fid, iounit
         marks = connection.dialect is Dialect.L
         self._swallow, self._make = marks and not records, records and not marks
         self._end = -1  # where the last answer ended, if it was short
@@ -52,17 +54,7 @@ class RemoteHandle(Handle):
         try:
             return await requests.write(self.connection, self.fid, offset, data[: self.iounit])
         except NineError as error:
-            raise await self._in_words(error) from None
-
-    async def _in_words(self, error: NineError) -> NineError:
-        remote = self.remote
-        if remote.parent is None:
-            return error
-        try:
-            connection, directory = await remote.parent.seen_by(remote.who).here()
-        except OSError:
-            return error
-        return await requests.in_words(connection, directory, (remote.name,), error)
+            raise await self._words(error) from None
 
     async def stat(self) -> Stat:
         return await requests.stat(self.connection, self.fid)

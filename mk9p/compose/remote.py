@@ -248,7 +248,17 @@ class Remote(Walked):
         except BaseException:
             connection.clunk_nowait(new)
             raise
-        return RemoteHandle(me, connection, new, iounit, how.records)
+        return RemoteHandle(me.in_words, connection, new, iounit, how.records)
+
+    async def in_words(self, error: NineError) -> NineError:
+        """Return an error about this file with the words that its server has for it."""
+        if self.parent is None:
+            return error
+        try:
+            connection, directory = await self.parent.seen_by(self.who).here()
+        except OSError:
+            return error
+        return await requests.in_words(connection, directory, (self.name,), error)
 
     async def create(self, name: str, perm: int, how: Open) -> "tuple[Remote, RemoteHandle]":
         me = self.seen_by(how.who)
@@ -271,7 +281,7 @@ class Remote(Walked):
             connection.clunk_nowait(new)
             raise
         child = me._child(name, how.who, qid)
-        return child, RemoteHandle(child, connection, new, iounit, how.records)
+        return child, RemoteHandle(child.in_words, connection, new, iounit, how.records)
 
     async def mkdir(self, name: str, perm: int, who: Principal) -> "Remote":
         me = self.seen_by(who)

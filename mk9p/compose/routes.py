@@ -11,18 +11,32 @@ Theory
 """
 
 from collections.abc import Awaitable, Coroutine
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 import attrs
 
 from mk9p.auth import Principal
-from mk9p.compose.resolve import Element
+from mk9p.compose.resolve import Element, Resolver
 from mk9p.tree import Node, Route, Way
 
-if TYPE_CHECKING:
-    from mk9p.compose.union import Composed
-
 KEPT: Final = 4096  # routes from one directory: one for each mount point and user
+
+
+class Directory(Protocol):
+    """What stands at a path of the namespace, for one user (union.py)."""
+
+    resolver: Resolver
+    bare: bool
+
+    @property
+    def at(self) -> str:
+        """Where its names are looked up."""
+
+    def now(self, who: Principal) -> list[Element] | None:
+        """Return what it is made of, as far as that is known at once."""
+
+    def child(self, name: str, who: Principal, elements: list[Element]) -> Any:
+        """Return what stands at a name in it."""
 
 
 @attrs.frozen(eq=False)
@@ -30,13 +44,13 @@ class _Known:
     """A route, and the directory that it ends in."""
 
     route: Route
-    end: "Composed"
+    end: Directory
 
 
 class Routes:
     """The routes from one directory."""
 
-    def __init__(self, start: "Composed") -> None:
+    def __init__(self, start: Directory) -> None:
         self._start = start
         self._table = start.resolver.table
         self._generation = -1
@@ -59,7 +73,7 @@ class Routes:
         return self._new(names, who)
 
     def _new(self, names: tuple[str, ...], who: Principal) -> Route | None:
-        at, nodes = self._start, list["Composed"]()
+        at, nodes = self._start, list[Any]()
         said: list[tuple[Node, str, Node | None]] = []
         certain = True
         for name in names:

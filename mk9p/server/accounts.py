@@ -20,17 +20,18 @@ import errno
 import os
 import resource
 from collections.abc import Callable, Hashable, Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
 
-from mk9p.auth import NONE, Principal
+from mk9p.auth import NONE, Policy, Principal
 from mk9p.errors import NineError
 from mk9p.server.limits import Limits
 from mk9p.server.shares import owns, whose
+from mk9p.session import Session
 
 if TYPE_CHECKING:
-    from mk9p.server.connection import Connection
+    from mk9p.dial import Link
     from mk9p.tree import Open
 
 BLOCK: Final = 1 << 16  # bytes granted at once
@@ -175,12 +176,32 @@ class Holder:
     accounts: list["Account"] = attrs.field(factory=list)
 
 
+class Keeps(Protocol):
+    """A connection, as far as accounts look at it: what it has, and how many fids its tables may have."""
+
+    account: "Account"
+    accounts: dict[Principal, "Account"]
+    session: Session[Any]
+    relays: dict[int, Any]
+    max_relays: int
+    limits: Limits
+    link: "Link"
+    policy: Policy
+
+    @property
+    def open_fids(self) -> int:
+        """How many fids it has, those of other servers included."""
+
+    def shrink(self) -> None:
+        """Give back what its link receives into, if nothing is in it."""
+
+
 class Account(Meter):
     """What one connection holds as one user; as a meter it counts bytes."""
 
     __slots__ = ("connection", "fids", "files", "holder", "hows", "who")
 
-    def __init__(self, connection: "Connection", holder: Holder, who: Principal) -> None:
+    def __init__(self, connection: Keeps, holder: Holder, who: Principal) -> None:
         super().__init__(holder.bytes)
         self.connection, self.holder, self.who = connection, holder, who
         self.fids, self.files = Fids(self, holder.fids), Meter(holder.files)
@@ -226,7 +247,7 @@ class Fids:
             raise _connection_fids(most) if c.open_fids >= most else self.pool.refusal(self.pool.most)
 
 
-def holder_of(c: "Connection", who: Principal) -> Hashable:
+def holder_of(c: Keeps, who: Principal) -> Hashable:
     """Return the holder of what a connection keeps as a user: a user by number, or by the name if they have none, if somebody vouches for them."""
     peer = c.link.peer
     if not c.policy.knows(peer):
@@ -267,13 +288,13 @@ class Books:
     def _pools(self, holder: Holder) -> Iterable[tuple[Whole, Pool]]:
         return (self.bytes, holder.bytes), (self.fids, holder.fids), (self.files, holder.files)
 
-    def stranger(self, c: "Connection") -> Account:
+    def stranger(self, c: Keeps) -> Account:
         """Return a new account of a connection on which nobody has attached."""
         peer = c.link.peer
         key = whose(peer)
         return Account(c, self.holder(key, root=owns(peer)), NONE)
 
-    def account(self, c: "Connection", who: Principal) -> Account:
+    def account(self, c: Keeps, who: Principal) -> Account:
         """Return a new account of a connection and a user."""
         key = holder_of(c, who)
         return Account(c, self.holder(key, root=_is_root(key)), who)

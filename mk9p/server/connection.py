@@ -224,15 +224,19 @@ class Connection(Party):
         """Tell whether the user of the connection has more than they may have."""
         return self.account.full
 
+    def shrink(self) -> None:
+        """Give back what its link receives into, if nothing is in it."""
+        if not self.dead and self.frames.can_shrink:
+            self.end_runs()
+            self.frames.shrink()
+            self.room = len(self.frames.buf)
+            self.count()
+
     def make_room(self) -> bool:
         """Give back empty receive buffers of all the connections of one user; tell whether they have room now."""
         for account in self.account.holder.accounts:
-            c = account.connection
-            if c.account is account and not c.dead and c.frames.can_shrink:
-                c.end_runs()
-                c.frames.shrink()
-                c.room = len(c.frames.buf)
-                c.count()
+            if account.connection.account is account:
+                account.connection.shrink()
         return not self.full
 
     @property

@@ -18,7 +18,6 @@ from mk9p.server.accounts import Books
 from mk9p.server.beginning import Beginning
 from mk9p.server.closing import close_all, free
 from mk9p.server.connection import Call, Common, Connection
-from mk9p.server.counts import Tally
 from mk9p.server.dispatch import calls
 from mk9p.server.halves import Halves
 from mk9p.server.hops import Patience
@@ -30,6 +29,7 @@ from mk9p.server.owed import PATIENCE
 from mk9p.server.passing import drop
 from mk9p.server.refusals import line, origin, refuse, refuse_peer
 from mk9p.server.shares import Shares
+from mk9p.server.tally import Tally
 from mk9p.server.turns import Slices
 from mk9p.server.workers import Workers
 from mk9p.tree import Node

@@ -8,8 +8,9 @@ knows that.
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
-from mk9p.server.counts import Row, Tally, Times, name_of, overall
+from mk9p.server.counts import Row, Times, name_of, overall
 from mk9p.server.refusals import place
+from mk9p.server.tally import Tally
 
 if TYPE_CHECKING:
     from mk9p.server.connection import Connection

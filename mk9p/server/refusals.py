@@ -11,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from mk9p.dial import Peer
-from mk9p.server.counts import Tally
+from mk9p.server.tally import Tally
 
 if TYPE_CHECKING:
     from mk9p.server.connection import Connection

@@ -5,9 +5,10 @@ Everybody may read the numbers of all clients together; only root may read who t
 
 from typing import TYPE_CHECKING, Final
 
-from mk9p.server.counts import Row, Tally, Times, name_of, overall
+from mk9p.server.counts import Row, Times, name_of, overall
 from mk9p.server.prometheus import exposition
 from mk9p.server.refusals import place
+from mk9p.server.tally import Tally
 from mk9p.tree import Ctl, Dir, File, Handle, Maybe, Open, Text, fields, join
 
 if TYPE_CHECKING:

@@ -7,16 +7,42 @@ end.
 import errno
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
+import trio
 
 from mk9p.errors import NineError
 from mk9p.tree import Ctl, Handle, Maybe, Open, ThroughHandle, settle
 
 if TYPE_CHECKING:
-    from mk9p.servers.cmd.command import Command
-    from mk9p.servers.cmd.pipes import Pipe, Terminal
+    from mk9p.servers.cmd.pipes import Pipe, Stderr, Terminal
+    from mk9p.servers.cmd.running import Running
+
+
+class Command(Protocol):
+    """The command that the files are of: its pipes, and how many of each file are open."""
+
+    opens: Counter[str]
+    started: trio.Event
+
+    @property
+    def stdin(self) -> "Pipe | Terminal | None": ...
+
+    @property
+    def stdout(self) -> "Pipe | Terminal | None": ...
+
+    @property
+    def stderr(self) -> "Stderr | None": ...
+
+    @property
+    def terminal(self) -> "Terminal | None": ...
+
+    @property
+    def running(self) -> "Running | None": ...
+
+    def closed(self, name: str) -> None:
+        """Do what the last close of a kind of file brings."""
 
 
 def _begun(pipe: "Pipe | Terminal | None") -> "Pipe | Terminal":
@@ -28,7 +54,7 @@ def _begun(pipe: "Pipe | Terminal | None") -> "Pipe | Terminal":
 class Data:
     """One open `data`: counted as a reader of stdout, a writer of stdin, or both."""
 
-    def __init__(self, command: "Command", how: Open) -> None:
+    def __init__(self, command: Command, how: Open) -> None:
         self.command = command
         self.counted = [name for name, used in (("stdout", how.read), ("stdin", how.write)) if used]
         command.opens.update(["data", *self.counted])
@@ -50,7 +76,7 @@ class Data:
 class Errors:
     """One open `stderr`. A terminal has none: what a command writes there comes with `data`."""
 
-    def __init__(self, command: "Command") -> None:
+    def __init__(self, command: Command) -> None:
         self.command = command
         command.opens["stderr"] += 1
         if command.stderr:
@@ -74,7 +100,7 @@ class Errors:
 class Wait:
     """One open `wait`: the line, when the command has ended, and the end."""
 
-    command: "Command"
+    command: Command
     told: bool = False
 
     def __attrs_post_init__(self) -> None:

@@ -14,22 +14,39 @@ The client's kernel adds to its user's request what its own file system would do
 import errno
 import os
 import stat as st
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from mk9p.auth import NO_ID, Principal, falls
 from mk9p.errors import NineError
 from mk9p.servers.fs import kernel, marks
-from mk9p.tree import NOW, Change
+from mk9p.servers.fs.export import Export
+from mk9p.tree import NOW, Change, Stat
 from mk9p.wire import QTDIR, QTSYMLINK
-
-if TYPE_CHECKING:
-    from mk9p.servers.fs.held import Held
 
 _MOST: Final = 1 << 63
 _FALLING: Final = st.S_ISUID | st.S_ISGID
 
 
-def apply(node: "Held", change: Change, who: Principal, fd: int = -1) -> None:
+class File(Protocol):
+    """A file of the host that is held (held.py)."""
+
+    export: Export
+    qtype: int
+
+    def at(self) -> int:
+        """Return its descriptor."""
+
+    def now(self) -> Stat:
+        """Return its status."""
+
+    def forget(self) -> None:
+        """Stop keeping the status."""
+
+    def require_regular(self) -> None:
+        """Raise the error of a file that is not opened through here."""
+
+
+def apply(node: File, change: Change, who: Principal, fd: int = -1) -> None:
     """Change a file's status as a user; `fd` is the file, open for writing, if it is open: that was allowed, and stays allowed. Raises OSError."""
     node.export.require(who)
     if NO_ID in (change.uid, change.gid):
@@ -63,7 +80,7 @@ def apply(node: "Held", change: Change, who: Principal, fd: int = -1) -> None:
             os.close(fd)
 
 
-def _by_itself(node: "Held", change: Change, who: Principal) -> bool:
+def _by_itself(node: File, change: Change, who: Principal) -> bool:
     """Tell whether the requested mode is only what writing by somebody other than the owner does."""
     if change.mode is None or change.uid is not None or change.gid is not None or node.qtype == QTDIR:
         return False
@@ -71,7 +88,7 @@ def _by_itself(node: "Held", change: Change, who: Principal) -> bool:
     return who.uid not in (0, now.uid) and falls(change.mode, now.mode)
 
 
-def _drop_bits(node: "Held", change: Change, who: Principal) -> None:
+def _drop_bits(node: File, change: Change, who: Principal) -> None:
     """Clear setuid and setgid bits for a user who may write. Raises EACCES for others."""
     node.require_regular()
     at = node.at()
@@ -85,7 +102,7 @@ def _drop_bits(node: "Held", change: Change, who: Principal) -> None:
         os.close(fd)
 
 
-def _truncate(node: "Held", change: Change, who: Principal, fd: int) -> None:
+def _truncate(node: File, change: Change, who: Principal, fd: int) -> None:
     """Set the length, and the rest."""
     length = change.length
     assert length is not None
@@ -110,7 +127,7 @@ def _truncate(node: "Held", change: Change, who: Principal, fd: int) -> None:
     _change(node, change._replace(uid=None, gid=None), who)
 
 
-def _change(node: "Held", change: Change, who: Principal) -> None:
+def _change(node: File, change: Change, who: Principal) -> None:
     """Change everything except the length: the owner first, which only root may change, and because a new owner clears setuid bits."""
     export, at = node.export, node.at()
     name, now = str(at), node.now()

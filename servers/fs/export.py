@@ -18,7 +18,7 @@ import resource
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import trio
 
@@ -30,10 +30,6 @@ from mk9p.servers.fs.identity import ITSELF, Identity, Nobody, numbered
 from mk9p.status import umask
 from mk9p.tree.qids import child
 
-if TYPE_CHECKING:
-    from mk9p.servers.fs.held import Held
-    from mk9p.servers.fs.nodes import FsNode
-
 _SPACE: Final = 0x6D6B_6673  # "mkfs": keeps paths of stored files apart from those of other servers' files
 _MASK: Final = 0xFFFF_FFFF_FFFF_FFFF
 # files whose status is kept, with its encoded form; that takes more than all else that is kept of a file
@@ -41,6 +37,13 @@ KNOWN: Final = 1024
 THREADS: Final = 8  # for each file system that may not answer: so many calls can hang there
 
 T = TypeVar("T")
+
+
+class Known(Protocol):
+    """A file whose status is kept."""
+
+    def forget(self) -> None:
+        """Stop keeping the status."""
 
 
 class Export:
@@ -56,11 +59,11 @@ class Export:
         self.proc = os.open("/proc/self/fd", os.O_PATH | os.O_DIRECTORY)  # raises ENOENT where /proc is not mounted
         self.xdev = xdev
         self.umask = umask()
-        self.arrive: Callable[[Export, int], FsNode]
+        self.arrive: Callable[[Export, int], Any]
         self._threads: dict[int, trio.CapacityLimiter] = {}
         self.grips = Grips(descriptors or _raised() * 3 // 4, self.proc)
         self.fds = self.grips.fds
-        self._known: deque[weakref.ref[Held]] = deque()
+        self._known: deque[weakref.ref[Known]] = deque()
         self._devices: dict[int, int] = {}
         # devices whose file system can't read without waiting, and whether it is in memory
         self.memory: dict[int, bool] = {}
@@ -132,7 +135,7 @@ class Export:
 
     # status that is kept
 
-    def knows(self, node: "Held") -> None:
+    def knows(self, node: Known) -> None:
         """Note that a node keeps its status again; if there are too many, those that were noted first forget theirs."""
         known = self._known
         known.append(weakref.ref(node))

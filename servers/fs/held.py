@@ -3,7 +3,7 @@
 import errno
 import os
 import stat as st
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 import trio
 
@@ -15,11 +15,21 @@ from mk9p.servers.fs.names import from_host, to_host
 from mk9p.tree import Change, Maybe, Node, Stat, StatFs
 from mk9p.wire import QTDIR, QTFILE, QTSYMLINK
 
-if TYPE_CHECKING:
-    from mk9p.servers.fs.nodes import FsNode
-
 WEIGHT: Final = 144  # bytes that it takes, without its status: itself, its numbers, and what the export notes of it
 _SPECIAL: Final = "devices, pipes and sockets are used where they are, and not opened through here"
+
+
+class Directory(Protocol):
+    """The directory that a file was listed in, and that finds it again."""
+
+    def at(self) -> int:
+        """Return the descriptor of the directory."""
+
+    def listed(self, raw: bytes) -> os.stat_result:
+        """Return the status of a name in it."""
+
+    async def stat_across(self, raw: bytes) -> Stat:
+        """Return the status of a name in it that is on another file system."""
 
 
 class Held(Node):
@@ -45,7 +55,7 @@ class Held(Node):
     def __init__(self, export: Export, path: int, mode: int) -> None:
         self.export, self.path = export, path
         # the number of its descriptor (grips.py), or the directory and name of a file that was listed and not yet used
-        self.grip: int | tuple[FsNode, bytes] = -1
+        self.grip: int | tuple[Directory, bytes] = -1
         # what `_stat` was made from, while it is kept
         self._known: os.stat_result | None = None
         self._stat: Stat | None = None

@@ -58,7 +58,8 @@ def cross(export: Export, at: int, raw: bytes, who: Principal) -> "FsNode":
     """Walk to a name in the directory of a descriptor, whatever file system it is on. May wait for ever."""
     with export.acting(who, at):
         fd = kernel.open_beneath(at, raw, os.O_PATH, resolve=kernel.NO_XDEV if export.xdev else 0, waits=True)
-    return export.arrive(export, fd)
+    found: FsNode = export.arrive(export, fd)
+    return found
 
 
 class FsNode(Held):
