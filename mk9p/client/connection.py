@@ -103,7 +103,7 @@ class Connection(Conversation):
         super().clunk_later(fid)
         if self.gone is None:
             with suppress(trio.RunFinishedError):
-                self._token.run_sync_soon(self._clunk_garbage, idempotent=True)
+                self._token.run_sync_soon(self.tidy, idempotent=True)
 
     # The tasks
 
@@ -159,7 +159,7 @@ class Connection(Conversation):
         now and then of the other by a null pointer.
         """
         with trio.CancelScope(shield=True, deadline=trio.current_time() + LEAVING):
-            self._clunk_garbage()
+            self.tidy()
             while self.gone is None and self._left:
                 await self._leaving.park()
         self.end("it was closed here")

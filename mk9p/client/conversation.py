@@ -15,7 +15,7 @@ coroutines that wait for nothing but by the methods here that are `async`: it ru
 
 Pipelining: `call` sends and `Call.reply` waits, so that one task may have several requests under way. That is safe for requests that do not depend on
 each other (reads at offsets). Twalk, Topen and Tread of one fid in one go are safe only with servers that keep them in order, as mk9p's own does and
-diod does not: so all of client/ waits for each reply that the next request needs.
+diod does not: so all of client/ waits for each reply that the next request needs, but for flights.py, which finds out.
 """
 
 import errno
@@ -24,6 +24,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from mk9p.client.calls import Call, Reply, Result, said
@@ -75,7 +76,11 @@ class Conversation(ABC):
         self._next_fid = 0
         self._out: deque[tuple[int, memoryview]] = deque()  # (tag, what is still to be sent)
         self._halfway = False  # part of the first of `_out` has been sent
-        self._garbage: deque[int] = deque()
+        self._corked = False
+        self.ordered: bool | None = (
+            None  # whether requests are answered in the order that they are sent in (flights.py); None: not known
+        )
+        self.garbage: deque[int] = deque()  # fids to clunk with the next flight, or when `tidy` is called
         self._heard = 0  # how often something was received
         self.tell: Callable[[str], None] = _warn  # what takes a line for people
         self._odd = False  # an odd name was told of
@@ -208,11 +213,11 @@ class Conversation(ABC):
 
     def clunk_later(self, fid: int) -> None:
         """Clunk a fid soon. May be called from any thread, from `__del__`, in the middle of anything, and after all is over."""
-        self._garbage.append(fid)
+        self.garbage.append(fid)
 
-    def _clunk_garbage(self) -> None:
-        while self._garbage:
-            self.clunk_nowait(self._garbage.popleft())
+    def tidy(self) -> None:
+        while self.garbage:
+            self.clunk_nowait(self.garbage.popleft())
 
     def _clunk(self, fid: int) -> Call | None:
         if self.gone is not None:
@@ -228,9 +233,20 @@ class Conversation(ABC):
 
     # Sending
 
+    def cork(self) -> None:
+        """Send what is sent from here until `uncork`, before which nothing may wait, in one go."""
+        self._corked = True
+        self.tidy()
+
+    def uncork(self) -> None:
+        self._corked = False
+        self._drain()
+        if self._out:
+            self._queued()
+
     def _transmit(self, tag: int, frame: bytes) -> None:
         sent = 0
-        if not self._out:
+        if not self._out and not self._corked:
             try:
                 sent = self.link.send(frame)
             except BlockingIOError:
@@ -242,7 +258,8 @@ class Conversation(ABC):
                 return
             self._halfway = sent > 0
         self._out.append((tag, memoryview(frame)[sent:]))
-        self._queued()
+        if not self._corked:
+            self._queued()
 
     @abstractmethod
     def _queued(self) -> None:
@@ -250,20 +267,20 @@ class Conversation(ABC):
 
     def _drain(self) -> None:
         while self._out and self.gone is None:
-            tag, rest = self._out[0]
             try:
-                sent = self.link.send(rest)
+                sent = self.link.sendmsg([rest for _, rest in islice(self._out, 512)])
             except BlockingIOError:
                 return
             except OSError as error:
                 self.end(error.strerror or str(error))
                 return
-            if sent < len(rest):
-                self._out[0] = tag, rest[sent:]
-                self._halfway = self._halfway or sent > 0
-            else:
-                self._out.popleft()
+            while self._out and sent >= len(self._out[0][1]):
+                sent -= len(self._out.popleft()[1])
                 self._halfway = False
+            if sent:
+                tag, rest = self._out[0]
+                self._out[0] = tag, rest[sent:]
+                self._halfway = True
 
     # Receiving
 

@@ -113,7 +113,7 @@ async def open_(
     else:
         mode = (OEXEC if execute else plan9_mode(read, write)) | (OTRUNC if truncate else 0) | _append(c, append)
         qid, iounit = await c.rpc(m.Topen, fid, mode)
-    return qid, _iounit(c, iounit)
+    return qid, most_of(c, iounit)
 
 
 async def create(
@@ -139,7 +139,7 @@ async def create(
     else:
         mode = plan9_mode(read, True) | _append(c, append)
         qid, iounit = await c.rpc(m.Tcreate, fid, name, perm_of_mode(c.dialect, perm), mode)
-    return qid, _iounit(c, iounit)
+    return qid, most_of(c, iounit)
 
 
 def linux_flags(read: bool, write: bool, truncate: bool, append: bool) -> int:
@@ -157,7 +157,8 @@ def _append(c: Conversation, append: bool) -> int:
     return OAPPEND if append and c.dialect is Dialect.U else 0
 
 
-def _iounit(c: Conversation, iounit: int) -> int:
+def most_of(c: Conversation, iounit: int) -> int:
+    """Return the most bytes of one read or write, of what an Rlopen, Ropen or create says."""
     return min(iounit or c.iounit, c.iounit)
 
 
