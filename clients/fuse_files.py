@@ -1,4 +1,4 @@
-"""What the FUSE adapter (fuse.py) keeps of open files and listings, and how names, flags and a status look to FUSE and to 9P."""
+"""How names, flags and a status look to FUSE and to 9P."""
 
 import errno
 import os
@@ -6,45 +6,20 @@ import stat as st
 import time
 from typing import Final
 
-import attrs
-import trio
 from pyfuse3 import EntryAttributes
 
 from mk9p.auth import Principal
-from mk9p.clients.fuse_inodes import Inode
 from mk9p.compose.remote import Remote
 from mk9p.errors import NineError
-from mk9p.tree import Change, Handle, Open, Stat
+from mk9p.tree import Change, Open, Stat
 from mk9p.wire import QTDIR, QTSYMLINK
 
-AT_ONCE: Final = 16  # files of a listing that are asked about at once
 NAME_MAX: Final = 255  # bytes of a name: with one that is longer, the kernel refuses the whole listing
 _NS: Final = 1_000_000_000
 _MOST: Final = (1 << 63) - 1  # an off_t, and a time_t
 _BLKSIZES: Final = range(512, (1 << 24) + 1)  # programs take as much memory as that says
 _JUST: Final = 60_000_000_000  # ns that a request may have been on its way, on a machine that swaps
 _KINDS: Final = (st.S_IFREG, st.S_IFDIR, st.S_IFLNK, st.S_IFIFO, st.S_IFSOCK, st.S_IFCHR, st.S_IFBLK)
-
-
-@attrs.define(eq=False)
-class Opened:
-    """An open file; `opener` is the thread that opened it."""
-
-    handle: Handle
-    inode: int
-    opener: int
-    direct: bool
-    iounit: int  # the most that one answer of the server can hold
-
-
-@attrs.define(eq=False)
-class Listing:
-    """An open directory: what it held when it was read from the start."""
-
-    inode: Inode
-    who: Principal
-    entries: list[tuple[str, Remote]]
-    stats: dict[int, Stat | None] = attrs.field(factory=dict)  # by place in `entries`; None: it has gone
 
 
 def text(name: bytes) -> str:
@@ -79,7 +54,7 @@ def kind_of(node: Remote, stat: Stat) -> int:
     )
 
 
-def how_of(who: Principal, flags: int) -> Open:
+def how_of(who: Principal, flags: int, *, records: bool = False) -> Open:
     """Return how a user opens a file, of the flags of open(2)."""
     access = flags & os.O_ACCMODE
     return Open(
@@ -88,6 +63,7 @@ def how_of(who: Principal, flags: int) -> Open:
         write=access != os.O_RDONLY,
         truncate=bool(flags & os.O_TRUNC),
         append=bool(flags & os.O_APPEND),
+        records=records,
         flags=flags,
     )
 
@@ -102,14 +78,25 @@ def is_now(change: Change) -> bool:
     return 0 <= time.time_ns() - change.atime < _JUST
 
 
-def attributes(number: int, kind: int, stat: Stat, seconds: float = 0) -> EntryAttributes:
-    """Return a status as FUSE has it, which the kernel may believe for so many seconds; the name is to be looked up again each time.
+def same(one: Stat, other: Stat) -> bool:
+    """Tell whether two are the status of one file that nobody has changed meanwhile, but for having read it."""
+    return (
+        one.mtime == other.mtime
+        and one.ctime == other.ctime
+        and one.length == other.length
+        and one.version == other.version
+        and (one.mode, one.uid, one.gid, one.nlink) == (other.mode, other.uid, other.gid, other.nlink)
+    )
+
+
+def attributes(number: int, kind: int, stat: Stat) -> EntryAttributes:
+    """Return a status as FUSE has it, of which the kernel believes nothing.
 
     A server may say any number, and the kernel shows what it can take: what it can not becomes the nearest that it can.
     """
     entry = EntryAttributes()
     entry.st_ino = number
-    entry.entry_timeout, entry.attr_timeout = 0, seconds
+    entry.entry_timeout = entry.attr_timeout = 0
     entry.st_mode = kind | stat.mode & 0o7777
     entry.st_nlink, entry.st_rdev = min(stat.nlink, 0xFFFFFFFF), stat.rdev & 0xFFFFFFFF
     entry.st_uid, entry.st_gid = stat.uid & 0xFFFFFFFF, stat.gid & 0xFFFFFFFF
@@ -123,25 +110,3 @@ def attributes(number: int, kind: int, stat: Stat, seconds: float = 0) -> EntryA
 def _time(ns: int) -> int:
     """Return a time that fits a time_t. Before 1970 it is negative."""
     return min(max(ns, -_MOST * _NS), _MOST * _NS)
-
-
-async def entries_of(node: Remote, who: Principal) -> list[tuple[str, Remote]]:
-    """Return what a directory holds, as a user sees it."""
-    return [(name, child) for name, child in await node.entries(who) if raw(name)]
-
-
-async def stat_some(listing: Listing, start: int) -> None:
-    """Ask for the status of the next entries of a directory, all at once."""
-
-    async def ask(at: int) -> None:
-        _, node = listing.entries[at]
-        try:
-            listing.stats[at] = await node.stat()
-        except (FileNotFoundError, ProcessLookupError):
-            listing.stats[at] = None
-        except OSError:  # it is there, and that is all that can be told
-            listing.stats[at] = Stat(kind_of(node, Stat(0)))
-
-    async with trio.open_nursery() as nursery:
-        for at in range(start, min(start + AT_ONCE, len(listing.entries))):
-            nursery.start_soon(ask, at)

@@ -8,14 +8,17 @@ Rules
   Else there are two inodes: a server that gives two files one qid.path must not turn one into the other.
 """
 
+import math
 import secrets
 import stat as st
 from typing import Final
 
 import attrs
+from pyfuse3 import EntryAttributes
 
 from mk9p.auth import Principal
 from mk9p.compose.remote import Remote
+from mk9p.tree import Stat
 
 ROOT: Final = 1  # FUSE's own number of the root
 
@@ -25,7 +28,7 @@ class Inode:
     """A file that the kernel knows: its number, what it is (S_IFMT), its qid.path, and how often the kernel was told of it.
 
     `parent` is the number of the directory that it was last found in, `name` its name there; `names` are all that it was found by. `views` is the
-    file as each user sees it.
+    file as each user sees it. `stat` is what was told of it last, when asked at `seen` (of trio's clock); None once it was changed from here.
     """
 
     number: int
@@ -37,7 +40,20 @@ class Inode:
     known: int = 0
     stored: bool = False  # it had a qid.version when it was last looked at
     version: int = 0  # qid.version of the contents that the kernel may have kept
+    paged: bool = False  # the kernel may have, or be fetching, some of its contents
+    believed: float = -math.inf  # until when the kernel may go by its name without looking it up
+    stat: Stat | None = None
+    entry: EntryAttributes | None = None  # … as FUSE has it
+    seen: float = -math.inf
     names: set[tuple[int, str]] = attrs.field(factory=set)
+
+    def take(self, stat: Stat, entry: EntryAttributes, asked: float) -> None:
+        """Note a status, and when it was asked for."""
+        self.stat, self.entry, self.seen, self.stored = stat, entry, asked, stat.version != 0
+
+    def changed(self) -> None:
+        """Note that the status known of it is not true any more."""
+        self.stat = self.entry = None
 
     def seen_by(self, who: Principal) -> Remote:
         """Return this file as a user sees it."""
@@ -60,6 +76,20 @@ class Inodes:
         self.by_number = {ROOT: self.root}
         self._by_name: dict[tuple[int, str], Inode] = {}
         self._by_path: dict[int, Inode] = {}  # the latest of each qid.path
+
+    def known(self, parent: int, name: str, node: Remote, kind: int) -> Inode | None:
+        """Return the inode of what was found by a name under which it is known."""
+        inode = self._by_name.get((parent, name))
+        if inode is None or not _same(inode, node, kind) or (inode.parent, inode.name) != (parent, name):
+            return None
+        if node.who not in inode.views:
+            inode.views[node.who] = node
+        return inode
+
+    def listed(self, parent: int, name: str, node: Remote) -> Inode | None:
+        """Return the inode that a name of a listing may be: known by it, and of its qid.path."""
+        inode = self._by_name.get((parent, name))
+        return inode if inode is not None and inode.path == node.path else None
 
     async def found(self, parent: int, name: str, node: Remote, kind: int, nlink: int) -> Inode:
         """Return the inode of what was found by a name. The kernel is to be told of it: count that in `known` before anything is waited for."""
@@ -121,6 +151,7 @@ class Inodes:
         inode = self._by_name.pop((parent, name), None)
         if inode is not None:
             inode.names.discard((parent, name))
+            inode.changed()
 
     def renamed(self, parent: int, name: str, to: int, newname: str) -> None:
         """Note that a file has another name: the kernel goes on using its inode, and may not look it up again."""

@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 import trio
@@ -45,11 +46,10 @@ def mount_main(arguments: Sequence[str]) -> int:
     chosen = parsed(arguments)
     address = chosen.dial or os.environ.get("MK9P") or DEFAULT
     parse(address)
-    wish = v9fs.Wish(
-        chosen.user, chosen.aname, chosen.cache, chosen.readonly, attributes=chosen.xattr, msize=chosen.msize
-    )
     directory = mountpoint(chosen.dir)
     by_kernel = chosen.v9fs or (not chosen.fuse and os.geteuid() == 0 and kernel_has_9p())
+    cache = chosen.cache or ("none" if by_kernel else "mmap")
+    wish = v9fs.Wish(chosen.user, chosen.aname, cache, chosen.readonly, attributes=chosen.xattr, msize=chosen.msize)
     if not by_kernel:
         mount_fuse(address, directory, wish, foreground=chosen.foreground, verbose=chosen.verbose)
         return 0
@@ -231,7 +231,7 @@ async def serve(
     """Mount a tree and serve it until it is unmounted, or SIGTERM, SIGINT or SIGHUP; call `ready` after its root has given its status."""
     import pyfuse3
 
-    from mk9p.clients.fuse import TASKS, Fuse
+    from mk9p.clients.fuse import IDLE, TASKS, Fuse
     from mk9p.clients.fuse_attributes import FuseWithAttributes
     from mk9p.compose.remote import Server
 
@@ -258,7 +258,7 @@ async def serve(
             warden = Warden(unmounting(directory, lazy=True))
 
             async def main() -> None:
-                await pyfuse3.main(max_tasks=TASKS)
+                await pyfuse3.main(min_tasks=IDLE, max_tasks=TASKS)
                 nursery.cancel_scope.cancel()
 
             async def signals() -> None:
@@ -273,6 +273,7 @@ async def serve(
             there = mounted_at(directory)
             if there is not None:
                 stay_alive(there.device)
+                read_ahead(there.device)
             ready()
             await trio.sleep_forever()
     finally:
@@ -280,6 +281,12 @@ async def serve(
             pyfuse3.close()
         if warden is not None:
             warden.dismiss()
+
+
+def read_ahead(device: str) -> None:
+    """Have the kernel read ahead as much of a file as one message holds; it asks for 128 KiB by itself. Only root may."""
+    with suppress(OSError), open(f"/sys/class/bdi/{device}/read_ahead_kb", "w", encoding="ascii") as file:
+        file.write("1024")
 
 
 # umount

@@ -42,7 +42,7 @@ T = TypeVar("T")
 log = logging.getLogger("mk9p.compose")
 
 _SLICE: Final = 1000  # entries of a listing that are made nodes while nobody else has a turn: 3 ms
-_PASSED: Final = L_NONBLOCK | L_DSYNC | L_SYNC | L_NOATIME  # what of the Linux flags concerns who holds the file
+PASSED: Final = L_NONBLOCK | L_DSYNC | L_SYNC | L_NOATIME  # what of the Linux flags concerns who holds the file
 
 
 FRESH: Final = token_bytes(32)  # the secret of a process that keeps none
@@ -243,7 +243,7 @@ class Remote(Walked):
                 truncate=how.truncate,
                 append=how.append,
                 execute=how.execute,
-                flags=how.flags & _PASSED,
+                flags=how.flags & PASSED,
             )
         except BaseException:
             connection.clunk_nowait(new)
@@ -275,7 +275,7 @@ class Remote(Walked):
                 append=how.append,
                 exclusive=not how.reuses,
                 gid=how.who.group,
-                flags=how.flags & _PASSED,
+                flags=how.flags & PASSED,
             )
         except BaseException:
             connection.clunk_nowait(new)

@@ -30,7 +30,11 @@ def _mount(name: str) -> Parser:
         "--user", metavar="NAME", help="the user name for the server, whoever asks; by default each user has their own"
     )
     parser.add_argument("--aname", default="", help="the tree to attach to")
-    parser.add_argument("--cache", metavar="MODE", default="none", help=" ".join(CACHES) + " (none)")
+    parser.add_argument(
+        "--cache",
+        metavar="MODE",
+        help=" ".join(CACHES) + " (v9fs: none); FUSE: none keeps nothing, all others, and no word, what is stored",
+    )
     parser.add_argument("--readonly", action="store_true", help="refuse every change")
     parser.add_argument("--xattr", action="store_true", help="ask for extended attributes, which stored files have")
     parser.add_argument(
@@ -44,7 +48,7 @@ def _mount(name: str) -> Parser:
 
 
 def _no_cache(chosen: argparse.Namespace) -> str:
-    return "" if chosen.cache in CACHES else f"unknown cache {chosen.cache!r}: there are {' '.join(CACHES)}"
+    return "" if chosen.cache in (None, *CACHES) else f"unknown cache {chosen.cache!r}: there are {' '.join(CACHES)}"
 
 
 def _umount(name: str) -> Parser:

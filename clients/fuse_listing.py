@@ -1,0 +1,156 @@
+"""`Listings`: reading directories by FUSE (fuse.py). Each name is told with its status, so that `ls -l` and `find` ask for nothing more.
+
+What a stored directory holds is asked for again when it has another version or time than when it was last read, a second ago at most; a time that
+is younger than that says nothing, for the clock of a file system ticks in steps.
+"""
+
+import stat as st
+import time
+from typing import Final
+
+import attrs
+import pyfuse3
+import trio
+from pyfuse3 import EntryAttributes, FileHandleT, InodeT, RequestContext
+
+from mk9p.auth import Principal
+from mk9p.clients.fuse_asks import AT_ONCE, look_at_some
+from mk9p.clients.fuse_common import BELIEVED, Common
+from mk9p.clients.fuse_files import attributes, raw, same
+from mk9p.clients.fuse_inodes import Inode
+from mk9p.clients.fuse_requests import Request
+from mk9p.compose.remote import Remote
+from mk9p.tree import Stat
+
+KEPT: Final = 64  # directories whose names are kept for that second …
+ENTRIES: Final = 4096  # … and how many names of one, at most
+
+
+@attrs.define(eq=False)
+class Kept:
+    """What a directory held when it was read; `names` are as the kernel has them. `inodes`: those that the kernel knows of them, as far as is known.
+
+    `stat` is the directory's status before; None: there is no telling whether this still holds.
+    """
+
+    entries: list[tuple[str, Remote]]
+    names: list[bytes]
+    inodes: list[Inode | None]
+    stat: Stat | None
+    read: float
+
+
+@attrs.define(eq=False)
+class Listing:
+    """An open directory. `stats`: what was asked of the next entries, by place, and when."""
+
+    inode: Inode
+    who: Principal
+    kept: Kept
+    told: bool = False
+    stats: dict[int, tuple[Remote, Stat | None]] = attrs.field(factory=dict)
+    asked: float = 0
+
+
+class Listings(Common):
+    """The open directories of a mount."""
+
+    def __init__(self, root: Remote, *, who: Principal | None = None, cache: bool = False) -> None:
+        super().__init__(root, who=who, cache=cache)
+        self.listings: dict[int, Listing] = {}
+        self._kept: dict[tuple[Inode, Principal], Kept] = {}
+
+    async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
+        with self._asks(ctx):
+            directory, who = self._inode(inode), self._user(ctx)
+            fh = self._number()
+            self.listings[fh] = Listing(directory, who, await self._held(directory, who))
+            return FileHandleT(fh)
+
+    async def _held(self, inode: Inode, who: Principal) -> Kept:
+        """Return what a directory holds, as a user sees it."""
+        node, stat, asked = inode.seen_by(who), None, trio.current_time()
+        if self.cache and inode.stored:
+            stat = await node.stat()
+            kept = self._kept.pop((inode, who), None)
+            if kept is not None and kept.read + BELIEVED > asked and kept.stat is not None and same(kept.stat, stat):
+                self._kept[inode, who] = kept
+                return kept
+            if time.time_ns() - max(stat.mtime, stat.ctime) < BELIEVED * 1e9:
+                stat = None
+        entries = [(name, child) for name, child in await node.entries(who) if raw(name)]
+        inodes = [
+            self.inodes.listed(inode.number, name, child) if stat or self.cache else None for name, child in entries
+        ]
+        kept = Kept(entries, [raw(name) for name, _ in entries], inodes, stat, asked)
+        if stat is not None and len(entries) <= ENTRIES:
+            while self._kept and (len(self._kept) >= KEPT or next(iter(self._kept.values())).read + BELIEVED < asked):
+                del self._kept[next(iter(self._kept))]
+            self._kept[inode, who] = kept
+        return kept
+
+    async def readdir(self, fh: FileHandleT, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        listing = self.listings[fh]
+        here = listing.inode
+        with Request(self.interrupts, 0, here.number):
+            if start_id == 0 and listing.told:  # rewinddir(3)
+                listing.kept, listing.stats = await self._held(here, listing.who), {}
+            listing.told = True
+            for place, (name, number) in enumerate(((b".", here.number), (b"..", here.parent)), 1):
+                if start_id < place:
+                    there = attributes(number, st.S_IFDIR, Stat(0))
+                    if not pyfuse3.readdir_reply(token, name, there, place):
+                        return
+            kept, now = listing.kept, trio.current_time()
+            for at in range(max(start_id - 2, 0), len(kept.entries)):
+                inode = kept.inodes[at]
+                entry = None if inode is None else self._fresh(inode, now)
+                if inode is None or entry is None:
+                    if at not in listing.stats:
+                        await self._ask(listing, at)
+                        now = trio.current_time()
+                    node, stat = listing.stats[at]
+                    if stat is None:
+                        continue
+                    entry = await self._tell(here.number, kept.entries[at][0], node, stat, listing.asked)
+                    inode = kept.inodes[at] = self.inodes.by_number[entry.st_ino]
+                else:
+                    inode.known += 1
+                if not pyfuse3.readdir_reply(token, kept.names[at], entry, at + 3):
+                    self.inodes.forget(inode.number, 1)
+                    return
+                listing.stats.pop(at, None)
+
+    def _fresh(self, inode: Inode, now: float) -> EntryAttributes | None:
+        """Return what may be told of a file without asking; None if it must be asked for."""
+        if (
+            inode.entry is None
+            or not inode.stored
+            or inode.seen + BELIEVED <= now
+            or inode.known <= 0
+            or not st.S_ISREG(inode.kind)
+        ):
+            return None
+        self._believe(inode, inode.entry, now)
+        return inode.entry
+
+    async def _ask(self, listing: Listing, start: int) -> None:
+        """Ask for the status of the next entries."""
+        kept, now = listing.kept, trio.current_time()
+        places = [start]
+        for at in range(start + 1, min(start + AT_ONCE, len(kept.entries))):
+            inode = kept.inodes[at]
+            if inode is None or self._fresh(inode, now) is None:
+                places.append(at)
+        listing.asked = now
+        directory = listing.inode.seen_by(listing.who)
+        found = await look_at_some(directory, [kept.entries[at] for at in places])
+        listing.stats = dict(zip(places, found, strict=True))
+
+    async def releasedir(self, fh: FileHandleT) -> None:
+        del self.listings[fh]
+
+    async def fsyncdir(self, fh: FileHandleT, datasync: bool) -> None:
+        listing = self.listings[fh]
+        with Request(self.interrupts, 0, listing.inode.number):
+            await listing.inode.seen_by(listing.who).sync(listing.who, data=datasync)

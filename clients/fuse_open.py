@@ -1,0 +1,195 @@
+"""`OpenFiles`: opening, reading and writing files by FUSE (fuse.py).
+
+* A stored file is opened, asked for its status, and, if it is short and its contents are not with the kernel yet, read, all in one round trip. The
+  kernel keeps contents while the version stays, and what was read by the way is given to it at once (`_give`).
+* A made-up file (qid.version 0, or of length 0 and only read) is open for direct I/O: it is read until an empty read whatever its length says,
+  a read(2) returns what one record brings, and each write(2) is one Twrite at once, with its errno. Without a cache all are.
+"""
+
+import errno
+import math
+import os
+import stat as st
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Final
+
+import attrs
+import pyfuse3
+import trio
+from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, InodeT, RequestContext
+
+from mk9p.auth import Principal
+from mk9p.clients.fuse_asks import Answer, drop, open_
+from mk9p.clients.fuse_common import Common
+from mk9p.clients.fuse_files import how_of, same, text
+from mk9p.clients.fuse_inodes import Inode
+from mk9p.clients.fuse_requests import Request
+from mk9p.compose.opened import RemoteHandle
+from mk9p.compose.remote import Remote
+from mk9p.errors import NineError
+from mk9p.tree import Stat
+
+REST: Final = 0.1  # seconds that a read waits for more when it has a full message already
+SHORT: Final = 1 << 16  # bytes of a file that are read when it is opened
+
+
+@attrs.define(eq=False)
+class Opened:
+    """An open file; `opener` is the thread that opened it. `first` is how it begins, for the first read alone."""
+
+    handle: RemoteHandle
+    inode: Inode
+    opener: int
+    direct: bool
+    first: bytes = b""
+
+
+class OpenFiles(Common):
+    """The open files of a mount."""
+
+    def __init__(self, root: Remote, *, who: Principal | None = None, cache: bool = False) -> None:
+        super().__init__(root, who=who, cache=cache)
+        self.opened: dict[int, Opened] = {}
+
+    def _opened_of(self, inode: Inode) -> Iterator[Opened]:
+        return (opened for opened in self.opened.values() if opened.inode is inode)
+
+    async def open(self, inode: InodeT, flags: int, ctx: RequestContext) -> FileInfo:
+        with self._asks(ctx):
+            file, who = self._inode(inode), self._user(ctx)
+            # What is stored has no records, so an empty read need not be asked for twice.
+            how, node = how_of(who, flags, records=file.stored), file.seen_by(who)
+            if not self.cache or not file.stored or not st.S_ISREG(file.kind):
+                answer = await open_(node, how, stat=self.cache and file.stored)
+                return self._info(file, answer, flags, ctx)
+            directory = self._by_name(file, who)
+            if how.truncate and directory is not None:  # not before it is known to be that file
+                await self._still(file, who)
+                directory = None
+            known = file.stat
+            wanted = known is not None and 0 < known.length <= SHORT and how.read and not how.truncate
+            fresh = file.paged and known is not None and known.version == file.version
+            count = SHORT if wanted and not fresh else 0
+            try:
+                answer = await open_(node, how, directory=directory, count=count)
+            except FileNotFoundError:
+                if directory is None:
+                    raise
+                raise self._stale(file) from None
+            if directory is not None and answer.path != file.path:
+                drop(answer.handle)
+                raise self._stale(file)
+            return self._info(file, answer, flags, ctx)
+
+    def _info(self, inode: Inode, answer: Answer, flags: int, ctx: RequestContext) -> FileInfo:
+        """Return what the kernel is told of a file that was just opened: whether it may have pages of it, and whether those from before hold."""
+        stat, reads, keep = answer.stat, flags & os.O_ACCMODE == os.O_RDONLY, False
+        opened = Opened(answer.handle, inode, ctx.pid, direct=True)
+        if stat is not None:
+            self._compare(inode, stat, written=bool(flags & os.O_TRUNC))
+            # What is written will have a length, and may be mapped.
+            opened.direct = stat.version == 0 or (stat.length == 0 and reads)
+            if not opened.direct:
+                keep = stat.version == inode.version
+                if 0 < len(answer.first) == stat.length:
+                    if inode.paged or not self._give(inode, answer.first):
+                        opened.first = answer.first
+                    else:
+                        keep = True
+                inode.paged = True
+        inode.version = stat.version if stat is not None else 0
+        fh = self._number()
+        self.opened[fh] = opened
+        return FileInfo(fh=FileHandleT(fh), direct_io=opened.direct, keep_cache=keep)
+
+    def _compare(self, inode: Inode, stat: Stat, *, written: bool) -> None:
+        """Have the kernel ask for a status again if it was told another one."""
+        if written or inode.stat is None or not same(inode.stat, stat):
+            inode.changed()
+            with suppress(OSError):  # it has forgotten it
+                pyfuse3.invalidate_inode(InodeT(inode.number), attr_only=True)
+
+    def _give(self, inode: Inode, data: bytes) -> bool:
+        """Give the kernel the contents of a file of which it has none, and fetches none: so no page is locked, and this waits for nobody."""
+        try:
+            pyfuse3.notify_store(InodeT(inode.number), 0, data)
+        except OSError:
+            return False
+        return True
+
+    async def create(
+        self, parent_inode: InodeT, name: bytes, mode: int, flags: int, ctx: RequestContext
+    ) -> tuple[FileInfo, EntryAttributes]:
+        with self._asks(ctx):
+            directory, called, how = self._node(parent_inode, ctx), text(name), how_of(self._user(ctx), flags)
+            try:
+                node, handle = await directory.create(called, mode & 0o7777, how)
+            except FileExistsError:  # somebody else made it since the kernel looked
+                if flags & os.O_EXCL:
+                    raise
+                node = await directory.walk(called, how.who)
+                handle = await node.open(how)
+            try:
+                asked = trio.current_time()
+                stat = await handle.stat()
+                with suppress(OSError):  # its name may be another's by now; open it is all the same
+                    await node.here()
+                entry = await self._tell(parent_inode, called, node, stat, asked)
+            except BaseException:
+                drop(handle)
+                raise
+            answer = Answer(handle, node.path or 0, stat if self.cache else None, b"")
+            return self._info(self._inode(entry.st_ino), answer, flags & ~os.O_TRUNC, ctx), entry
+
+    async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
+        opened = self.opened[fh]
+        if opened.first:
+            first, opened.first = opened.first, b""
+            return first[off : off + size]
+        handle = opened.handle
+        with Request(self.interrupts, 0, opened.inode.number, opened.opener):
+            data = await handle.read(off, size)
+            if opened.direct and len(data) < handle.iounit:
+                return data
+            # The page cache takes what is short for the end of the file; and where a message of the server's was full, there is mostly more.
+            # A stream may have nothing more now: then what has come is all.
+            with trio.move_on_after(REST if opened.direct else math.inf):
+                while 0 < len(data) < size and not self._ends(opened, off + len(data)):
+                    more = await handle.read(off + len(data), size - len(data))
+                    if not more:
+                        break
+                    data += more
+            return data
+
+    def _ends(self, opened: Opened, at: int) -> bool:
+        """Tell whether a stored file is known to end there: whoever reads on asks again."""
+        stat = opened.inode.stat
+        return not opened.direct and stat is not None and stat.length == at
+
+    async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
+        opened = self.opened[fh]
+        with Request(self.interrupts, 0, opened.inode.number, opened.opener):
+            opened.inode.changed()
+            view = memoryview(buf)
+            done = await opened.handle.write(off, view)
+            while not opened.direct and 0 < done < len(buf):
+                more = await opened.handle.write(off + done, view[done:])
+                if not more:
+                    break
+                done += more
+            if not done and buf:  # a program would try again for ever
+                raise NineError(errno.EIO)
+            opened.inode.changed()
+            return done
+
+    async def flush(self, fh: FileHandleT) -> None:
+        raise pyfuse3.FUSEError(errno.ENOSYS)  # every write was sent when it was made: the kernel need not ask again
+
+    async def fsync(self, fh: FileHandleT, datasync: bool) -> None:
+        opened = self.opened[fh]
+        with Request(self.interrupts, 0, opened.inode.number, opened.opener):
+            await opened.handle.sync(data=datasync)
+
+    async def release(self, fh: FileHandleT) -> None:
+        drop(self.opened.pop(fh).handle)  # nobody waits for it
