@@ -22,7 +22,6 @@ from pyfuse3 import EntryAttributes, InodeT, RequestContext
 
 from mk9p.auth import EXEC, READ, WRITE, Principal
 from mk9p.clients.fuse_access import allowed
-from mk9p.clients.fuse_asks import look
 from mk9p.clients.fuse_files import is_now, kind_of, text
 from mk9p.clients.fuse_inodes import Inode
 from mk9p.clients.fuse_listing import Listings
@@ -57,7 +56,7 @@ class Fuse(OpenFiles, Listings):
     async def lookup(self, parent_inode: InodeT, name: bytes, ctx: RequestContext) -> EntryAttributes:
         with self._asks(ctx):
             called, asked = text(name), trio.current_time()
-            node, stat = await look(self._node(parent_inode, ctx), called)
+            node, stat = await self._look(self._inode(parent_inode), called, self._user(ctx))
             return await self._tell(parent_inode, called, node, stat, asked)
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
@@ -67,6 +66,7 @@ class Fuse(OpenFiles, Listings):
     async def mkdir(self, parent_inode: InodeT, name: bytes, mode: int, ctx: RequestContext) -> EntryAttributes:
         with self._asks(ctx):
             called = text(name)
+            await self._sure(self._inode(parent_inode), self._user(ctx))
             node = await self._node(parent_inode, ctx).mkdir(called, mode & 0o7777, self._user(ctx))
             return await self._told(parent_inode, called, node)
 
@@ -75,12 +75,14 @@ class Fuse(OpenFiles, Listings):
     ) -> EntryAttributes:
         with self._asks(ctx):
             called = text(name)
+            await self._sure(self._inode(parent_inode), self._user(ctx))
             node = await self._node(parent_inode, ctx).mknod(called, mode, rdev, self._user(ctx))
             return await self._told(parent_inode, called, node)
 
     async def symlink(self, parent_inode: InodeT, name: bytes, target: bytes, ctx: RequestContext) -> EntryAttributes:
         with self._asks(ctx):
             called = text(name)
+            await self._sure(self._inode(parent_inode), self._user(ctx))
             node = await self._node(parent_inode, ctx).symlink(called, text(target), self._user(ctx))
             return await self._told(parent_inode, called, node)
 
@@ -90,6 +92,7 @@ class Fuse(OpenFiles, Listings):
         with self._asks(ctx):
             directory, called, who = self._node(new_parent_inode, ctx), text(new_name), self._user(ctx)
             await self._meant(self._inode(inode), who)
+            await self._sure(self._inode(new_parent_inode), who)
             await directory.link(called, self._node(inode, ctx), who)
             return await self._told(new_parent_inode, called, await directory.walk(called, who))
 
@@ -102,6 +105,7 @@ class Fuse(OpenFiles, Listings):
             await self._remove(parent_inode, text(name), ctx, directory=True)
 
     async def _remove(self, parent: int, name: str, ctx: RequestContext, *, directory: bool) -> None:
+        await self._sure(self._inode(parent), self._user(ctx))
         await self._node(parent, ctx).remove(name, self._user(ctx), directory=directory)
         self.inodes.removed(parent, name)
 
@@ -117,6 +121,8 @@ class Fuse(OpenFiles, Listings):
         with self._asks(ctx):
             if flags:  # 9P cannot say RENAME_NOREPLACE, nor RENAME_EXCHANGE; mv(1) does without then
                 raise NineError(errno.EINVAL)
+            for inode in (parent_inode_old, parent_inode_new):
+                await self._sure(self._inode(inode), self._user(ctx))
             old, new = self._node(parent_inode_old, ctx), self._node(parent_inode_new, ctx)
             await old.rename(text(name_old), new, text(name_new), self._user(ctx))
             self.inodes.renamed(parent_inode_old, text(name_old), parent_inode_new, text(name_new))
@@ -173,7 +179,7 @@ class Fuse(OpenFiles, Listings):
     async def _meant(self, inode: Inode, who: Principal) -> None:
         """Raise ESTALE where a change is meant for a name that leads to another file by now. An open file may be meant itself: fchmod(2)."""
         if next(self._opened_of(inode), None) is None:
-            await self._still(inode, who)
+            await self._sure(inode, who)
 
     async def access(self, inode: InodeT, mode: int, ctx: RequestContext) -> bool:
         with self._asks(ctx):

@@ -6,52 +6,78 @@ import attrs
 import trio
 
 from mk9p.client import flights, requests
-from mk9p.client.connection import Connection
 from mk9p.clients.fuse_files import kind_of
 from mk9p.compose.opened import RemoteHandle
 from mk9p.compose.remote import PASSED, Remote
 from mk9p.errors import NineError
 from mk9p.tree import Open, Stat
-from mk9p.wire import Dialect, Qid
+from mk9p.wire import Dialect
+from mk9p.wire import messages as m
 
 AT_ONCE: Final = 128  # files of a listing that are asked about at once: what goes into one answer to the kernel
 ONE_BY_ONE: Final = 16  # … where each is a task, and takes three round trips
 
 
-async def look(directory: Remote, name: str) -> tuple[Remote, Stat]:
-    """Walk to a name in a directory, as its user, and return the file with its status."""
-    connection, fid = await directory.here()
-    new, qid, stat = await directory.server.soon(flights.look(connection, fid, name))
-    return _child(directory, name, qid, connection, new), stat
+async def look(
+    start: Remote, names: tuple[str, ...], directory: Remote, *, keep: bool = True
+) -> tuple[Remote, list[int], Stat]:
+    """Walk to names from a file; return the last as a file of its directory, the qid.paths of all, and its status. Without `keep` it is to be let go.
+
+    Raises flights.Astray where the walk ends before the last name.
+    """
+    connection, fid = await start.here()
+    paths, soon = start.server.paths, start.server.soon
+    if flights.can(connection):
+        new, qids, stat = await soon(flights.look(connection, fid, names, keep=keep))
+    else:
+        new, qids = await soon(requests.walk(connection, fid, names))
+        keep, stat = True, Stat(0)
+    file = Remote(start.server, start.who, directory, names[-1], qids[-1], (connection, new) if keep else None)
+    if not flights.can(connection):
+        stat = await file.stat()
+    return file, [paths[qid.path] for qid in qids], stat
 
 
-def _child(directory: Remote, name: str, qid: Qid, connection: Connection, fid: int) -> Remote:
-    return Remote(directory.server, directory.who, directory, name, qid, (connection, fid))
+async def leads(start: Remote, names: tuple[str, ...]) -> list[int]:
+    """Return the qid.paths of what names lead to, as far as they lead."""
+    connection, fid = await start.here()
+    new = connection.new_fid()
+    (qids,) = await start.server.soon(connection.rpc(m.Twalk, fid, new, names))
+    connection.clunk_nowait(new)  # where it ended before the last name, that is an error, or an end that diod needs
+    return [start.server.paths[qid.path] for qid in qids]
 
 
 @attrs.frozen
 class Answer:
-    """What an opening brought: the handle, the file's qid.path, its status and how it begins, as far as they were asked for."""
+    """What an opening brought: the handle, the qid.paths of the names that led there, the version; status and first bytes as far as asked for."""
 
     handle: RemoteHandle
-    path: int
+    paths: list[int]
+    version: int
     stat: Stat | None
     first: bytes
 
 
 async def open_(
-    file: Remote, how: Open, *, directory: Remote | None = None, stat: bool = True, count: int = 0
+    file: Remote,
+    how: Open,
+    *,
+    start: Remote | None = None,
+    names: tuple[str, ...] = (),
+    stat: bool = True,
+    count: int = 0,
 ) -> Answer:
-    """Open a file, by its name if `directory` is given. What is made up may take its time to open."""
-    connection, fid = await (directory or file).here()
+    """Open a file, by names that lead to it from `start` if that is given. What is made up may take its time to open. Raises flights.Astray."""
+    connection, fid = await (start or file).here()
     flags = requests.linux_flags(how.read, how.write, how.truncate, how.append) | how.flags & PASSED
     if connection.dialect is not Dialect.L:
         handle = await file.open(how)
-        return Answer(handle, file.path or 0, await handle.stat() if stat else None, b"")
-    names = () if directory is None else (file.name,)
+        told = await handle.stat() if stat else None
+        return Answer(handle, [], told.version if told else 0, told, b"")
     found = await flights.open_(connection, fid, names, flags, stat=stat, count=count)
     handle = RemoteHandle(file, connection, found.fid, found.iounit, how.records)
-    return Answer(handle, file.server.paths[found.qid.path], found.stat, found.first)
+    paths = [file.server.paths[qid.path] for qid in found.qids]
+    return Answer(handle, paths, found.qid.version, found.stat, found.first)
 
 
 def drop(handle: RemoteHandle) -> None:
@@ -72,7 +98,7 @@ async def look_at_some(directory: Remote, entries: list[tuple[str, Remote]]) -> 
             found.append((node, _instead(node, answer)))
         else:
             new, qid, stat = answer
-            found.append((_child(directory, name, qid, connection, new), stat))
+            found.append((Remote(directory.server, directory.who, directory, name, qid, (connection, new)), stat))
     return found
 
 

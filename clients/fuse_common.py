@@ -1,12 +1,12 @@
 """`Common`: what all requests to the FUSE adapter (fuse.py) have in common: who asks, of which file, and what the kernel is told of it.
 
 What the kernel may believe, and for how long
-* A status of a stored file, for `BELIEVED` seconds. Whoever opens the file asks again, and what is another status then is told at once.
-* The name of a stored regular file, as long as its status; but it is enough for stat(2) alone: what opens a file, or changes it by its name, has the
-  name walked to again. If it leads to another file, ESTALE makes the kernel look it up and ask again, of what it found then: open(2) and the
-  others try once more by themselves.
-* Names of directories and of all else are looked up each time, and so are those that there are not.
-* Nothing of what has qid.version 0. Without a cache, nothing at all.
+* The status of what is stored, and that a name leads to a stored file or directory, for `BELIEVED` seconds. It is enough for stat(2) alone.
+* Whatever opens, looks up, lists or changes has all the names that the kernel believes walked again (`Inodes.route`), in the same round trip where
+  that can be. If they lead elsewhere by now, ESTALE makes the kernel look up each of them, and ask again: the calls that go by names try once more by
+  themselves then. So may one that did not go by these names, from a directory that was moved meanwhile: nothing is believed the second time.
+* Whoever opens a file asks for its status, too, and what is another then is told at once.
+* Nothing of what has qid.version 0, and that there is no such name. Without a cache, nothing at all.
 """
 
 import errno
@@ -19,7 +19,9 @@ import trio
 from pyfuse3 import EntryAttributes, RequestContext
 
 from mk9p.auth import Principal
-from mk9p.clients.fuse_asks import look
+from mk9p.client.connection import Connection
+from mk9p.client.flights import Astray
+from mk9p.clients.fuse_asks import leads, look
 from mk9p.clients.fuse_files import attributes, kind_of
 from mk9p.clients.fuse_inodes import Inode, Inodes
 from mk9p.clients.fuse_requests import Request
@@ -27,8 +29,10 @@ from mk9p.clients.interrupts import Interrupts
 from mk9p.compose.remote import Remote
 from mk9p.errors import NineError
 from mk9p.tree import Node, Stat
+from mk9p.wire import MAXWELEM
 
 BELIEVED: Final = 1.0  # seconds: as sshfs has it
+SOON: Final = 0.05  # seconds after which a fid is clunked at the latest
 SLACK: Final = 0.1  # seconds that the kernel believes more: its clock ticks, and a reply takes its time to get there
 
 
@@ -43,6 +47,8 @@ class Common(pyfuse3.Operations):
         self.interrupts = Interrupts()
         self.inodes = Inodes(root)
         self._handle = 0
+        self._late: set[Connection] = set()
+        self._some_late = trio.Event()
 
     def _asks(self, ctx: RequestContext) -> Request:
         return Request(self.interrupts, ctx.pid)
@@ -64,6 +70,22 @@ class Common(pyfuse3.Operations):
         self._handle += 1
         return self._handle
 
+    def _later(self, fid: tuple[Connection, int] | None) -> None:
+        """Clunk a fid with what is asked next, or soon: for itself it would wake the server up."""
+        if fid is not None:
+            fid[0].garbage.append(fid[1])
+            self._late.add(fid[0])
+            self._some_late.set()
+
+    async def tidy(self) -> None:
+        """Clunk what was left for later, until cancelled."""
+        while True:
+            await self._some_late.wait()
+            await trio.sleep(SOON)
+            self._some_late = trio.Event()
+            while self._late:
+                self._late.pop().tidy()
+
     async def _tell(self, parent: int, name: str, node: Node, stat: Stat, asked: float) -> EntryAttributes:
         """Return a child's attributes, which were asked for at some time, for a reply that makes the kernel know it."""
         assert isinstance(node, Remote)
@@ -71,54 +93,95 @@ class Common(pyfuse3.Operations):
         inode = self.inodes.known(parent, name, node, kind)
         if inode is None:
             inode = await self.inodes.found(parent, name, node, kind, stat.nlink)
+        if inode.views[node.who] is not node:
+            self._later(node.let_go())
         inode.known += 1
-        return self._taken(inode, stat, asked)
+        return self._taken(inode, stat, asked, named=True)
 
     async def _told(self, parent: int, name: str, node: Remote) -> EntryAttributes:
         asked = trio.current_time()
         stat = await node.stat()  # before the kernel knows of it: this may fail
         return await self._tell(parent, name, node, stat, asked)
 
-    def _taken(self, inode: Inode, stat: Stat, asked: float) -> EntryAttributes:
-        """Return a status for a reply to the kernel, which may believe it for a while."""
+    def _taken(self, inode: Inode, stat: Stat, asked: float, *, named: bool = False) -> EntryAttributes:
+        """Return a status for a reply to the kernel, which may believe it for a while, and the name that it was asked by."""
         entry = attributes(inode.number, inode.kind, stat)
         inode.take(stat, entry, asked)
-        self._believe(inode, entry, trio.current_time())
+        self._believe(inode, entry, trio.current_time(), named=named)
         return entry
 
-    def _believe(self, inode: Inode, entry: EntryAttributes, now: float) -> None:
-        """Say in a status how long the kernel may believe it."""
+    def _believe(self, inode: Inode, entry: EntryAttributes, now: float, *, named: bool = True) -> None:
+        """Say in a status how long the kernel may believe it, and the name."""
         if not self.cache or not inode.stored:
             return
         rest = max(inode.seen + BELIEVED - now, 0)
         entry.attr_timeout = rest
-        if st.S_ISREG(inode.kind):
+        if named and st.S_IFMT(inode.kind) in (st.S_IFREG, st.S_IFDIR) and inode.depth < MAXWELEM:
             entry.entry_timeout = rest
             inode.believed = max(inode.believed, inode.seen + BELIEVED + SLACK)
 
-    def _by_name(self, inode: Inode, who: Principal) -> Remote | None:
-        """Return the directory to walk from where the kernel may have gone by a name that it believes; None if it has just looked it up."""
-        if inode.believed <= trio.current_time() or (inode.parent, inode.name) not in inode.names:
-            return None
-        directory = self.inodes.by_number.get(inode.parent)
-        return None if directory is None else directory.seen_by(who)
+    async def _look(self, parent: Inode, name: str, who: Principal) -> tuple[Remote, Stat]:
+        """Walk to a name in a directory, by all that the kernel believes, and return the file with its status."""
+        start, below = self.inodes.route(parent, trio.current_time())
+        directory = parent.seen_by(who)
+        known = self.inodes.by_name(parent.number, name)
+        keep = known is None or who not in known.views
+        names = (*(inode.name for inode in below), name)
+        try:
+            node, paths, stat = await look(start.seen_by(who), names, directory, keep=keep)
+        except Astray as astray:
+            if below and not _are(below, [directory.server.paths[qid.path] for qid in astray.qids]):
+                raise self._stale(below) from None
+            node = await directory.walk(name, who)  # which tells why not
+            return node, await node.stat()
+        except NineError as error:
+            if below and error.errno != errno.EIO:
+                raise self._stale(below) from None
+            raise
+        if not _are(below, paths):
+            raise self._stale(below)
+        return node, stat
 
-    async def _still(self, inode: Inode, who: Principal) -> None:
-        """Raise ESTALE if the name of a file that the kernel believes leads to another one."""
-        directory = self._by_name(inode, who)
-        if directory is None:
+    async def _sure(self, inode: Inode, who: Principal) -> None:
+        """Raise ESTALE unless what the kernel believes to be the way to a file leads there."""
+        start, below = self.inodes.route(inode, trio.current_time())
+        if not below:
             return
         try:
-            found, _ = await look(directory, inode.name)
-        except FileNotFoundError:
-            found = None
-        if found is None or found.path != inode.path:
-            raise self._stale(inode)
+            paths = await leads(start.seen_by(who), tuple(inode.name for inode in below))
+        except NineError as error:
+            if error.errno == errno.EIO:
+                raise
+            paths = []
+        if not _are(below, paths):
+            raise self._stale(below)
 
-    def _stale(self, inode: Inode) -> NineError:
-        """Return the error that makes the kernel look a name up, once: who asks again means this file."""
-        inode.believed = 0
+    async def _status(self, inode: Inode, who: Principal) -> Stat:
+        """Return the status of a file, having made sure of the way to it."""
+        start, below = self.inodes.route(inode, trio.current_time())
+        above = self.inodes.by_number.get(inode.parent)
+        if not below or above is None:
+            return await inode.seen_by(who).stat()
+        try:
+            names = tuple(inode.name for inode in below)
+            node, paths, stat = await look(start.seen_by(who), names, above.seen_by(who), keep=False)
+        except (Astray, FileNotFoundError):
+            raise self._stale(below) from None
+        self._later(node.let_go())
+        if not _are(below, paths):
+            raise self._stale(below)
+        return stat
+
+    def _stale(self, below: list[Inode]) -> NineError:
+        """Return the error that makes the kernel look names up, once: who asks again has done so, or has not come by them."""
+        for inode in below:
+            inode.believed = 0
         return NineError(errno.ESTALE)
+
+
+def _are(inodes: list[Inode], paths: list[int]) -> bool:
+    """Tell whether a walk led to these, as far as they go."""
+    return len(paths) >= len(inodes) and all(inode.path == path for inode, path in zip(inodes, paths, strict=False))
 
 
 @lru_cache(maxsize=1024)

@@ -45,6 +45,7 @@ class Inode:
     stat: Stat | None = None
     entry: EntryAttributes | None = None  # … as FUSE has it
     seen: float = -math.inf
+    depth: int = 0  # names from the root
     names: set[tuple[int, str]] = attrs.field(factory=set)
 
     def take(self, stat: Stat, entry: EntryAttributes, asked: float) -> None:
@@ -85,6 +86,22 @@ class Inodes:
         if node.who not in inode.views:
             inode.views[node.who] = node
         return inode
+
+    def route(self, inode: Inode, now: float) -> "tuple[Inode, list[Inode]]":
+        """Return by which names the kernel may have come to an inode without looking them up, as inodes, and the one that these begin in."""
+        below: list[Inode] = []
+        while inode.believed > now and (inode.parent, inode.name) in inode.names:
+            above = self.by_number.get(inode.parent)
+            if above is None:
+                break
+            below.append(inode)
+            inode = above
+        below.reverse()
+        return inode, below
+
+    def by_name(self, parent: int, name: str) -> Inode | None:
+        """Return the inode that is known by a name."""
+        return self._by_name.get((parent, name))
 
     def listed(self, parent: int, name: str, node: Remote) -> Inode | None:
         """Return the inode that a name of a listing may be: known by it, and of its qid.path."""
@@ -143,6 +160,7 @@ class Inodes:
         inode.parent, inode.name = parent, name
         directory = self.by_number.get(parent)
         if directory is not None:
+            inode.depth = directory.depth + 1
             for who, view in inode.views.items():
                 view.moved(directory.seen_by(who), name)
 

@@ -71,7 +71,7 @@ class Listings(Common):
         """Return what a directory holds, as a user sees it."""
         node, stat, asked = inode.seen_by(who), None, trio.current_time()
         if self.cache and inode.stored:
-            stat = await node.stat()
+            stat = await self._status(inode, who)
             kept = self._kept.pop((inode, who), None)
             if kept is not None and kept.read + BELIEVED > asked and kept.stat is not None and same(kept.stat, stat):
                 self._kept[inode, who] = kept

@@ -20,8 +20,9 @@ import trio
 from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, InodeT, RequestContext
 
 from mk9p.auth import Principal
+from mk9p.client.flights import Astray
 from mk9p.clients.fuse_asks import Answer, drop, open_
-from mk9p.clients.fuse_common import Common
+from mk9p.clients.fuse_common import BELIEVED, Common
 from mk9p.clients.fuse_files import how_of, same, text
 from mk9p.clients.fuse_inodes import Inode
 from mk9p.clients.fuse_requests import Request
@@ -42,6 +43,7 @@ class Opened:
     inode: Inode
     opener: int
     direct: bool
+    reads: bool  # … and does not write
     first: bytes = b""
 
 
@@ -63,29 +65,37 @@ class OpenFiles(Common):
             if not self.cache or not file.stored or not st.S_ISREG(file.kind):
                 answer = await open_(node, how, stat=self.cache and file.stored)
                 return self._info(file, answer, flags, ctx)
-            directory = self._by_name(file, who)
-            if how.truncate and directory is not None:  # not before it is known to be that file
-                await self._still(file, who)
-                directory = None
+            if how.truncate:  # not before it is known which file that is
+                await self._sure(file, who)
+                return self._info(file, await open_(node, how), flags, ctx)
+            now = trio.current_time()
+            start, below = self.inodes.route(file, now)
             known = file.stat
-            wanted = known is not None and 0 < known.length <= SHORT and how.read and not how.truncate
-            fresh = file.paged and known is not None and known.version == file.version
-            count = SHORT if wanted and not fresh else 0
+            recent = known if known is not None and file.seen + BELIEVED > now else None
+            kept = file.paged and known is not None and known.version == file.version
+            count = SHORT if how.read and known is not None and 0 < known.length <= SHORT and not kept else 0
+            names = tuple(inode.name for inode in below)
             try:
-                answer = await open_(node, how, directory=directory, count=count)
-            except FileNotFoundError:
-                if directory is None:
+                answer = await open_(node, how, start=start.seen_by(who), names=names, stat=recent is None, count=count)
+            except (Astray, FileNotFoundError):
+                if not below:
                     raise
-                raise self._stale(file) from None
-            if directory is not None and answer.path != file.path:
+                raise self._stale(below) from None
+            try:
+                if below and answer.paths and answer.paths != [inode.path for inode in below]:
+                    raise self._stale(below)
+                if recent is not None and answer.stat is None:
+                    stat = recent if answer.version == recent.version else await answer.handle.stat()
+                    answer = attrs.evolve(answer, stat=stat)
+            except BaseException:
                 drop(answer.handle)
-                raise self._stale(file)
+                raise
             return self._info(file, answer, flags, ctx)
 
     def _info(self, inode: Inode, answer: Answer, flags: int, ctx: RequestContext) -> FileInfo:
         """Return what the kernel is told of a file that was just opened: whether it may have pages of it, and whether those from before hold."""
         stat, reads, keep = answer.stat, flags & os.O_ACCMODE == os.O_RDONLY, False
-        opened = Opened(answer.handle, inode, ctx.pid, direct=True)
+        opened = Opened(answer.handle, inode, ctx.pid, direct=True, reads=reads)
         if stat is not None:
             self._compare(inode, stat, written=bool(flags & os.O_TRUNC))
             # What is written will have a length, and may be mapped.
@@ -123,6 +133,7 @@ class OpenFiles(Common):
     ) -> tuple[FileInfo, EntryAttributes]:
         with self._asks(ctx):
             directory, called, how = self._node(parent_inode, ctx), text(name), how_of(self._user(ctx), flags)
+            await self._sure(self._inode(parent_inode), how.who)
             try:
                 node, handle = await directory.create(called, mode & 0o7777, how)
             except FileExistsError:  # somebody else made it since the kernel looked
@@ -139,7 +150,7 @@ class OpenFiles(Common):
             except BaseException:
                 drop(handle)
                 raise
-            answer = Answer(handle, node.path or 0, stat if self.cache else None, b"")
+            answer = Answer(handle, [], 0, stat if self.cache else None, b"")
             return self._info(self._inode(entry.st_ino), answer, flags & ~os.O_TRUNC, ctx), entry
 
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
@@ -192,4 +203,8 @@ class OpenFiles(Common):
             await opened.handle.sync(data=datasync)
 
     async def release(self, fh: FileHandleT) -> None:
-        drop(self.opened.pop(fh).handle)  # nobody waits for it
+        opened = self.opened.pop(fh)
+        if opened.reads and not opened.direct:
+            self._later((opened.handle.connection, opened.handle.fid))
+        else:  # to close what was written, or is made up, may end something
+            drop(opened.handle)

@@ -269,6 +269,7 @@ async def serve(
             nursery.start_soon(signals)
             nursery.start_soon(main)
             nursery.start_soon(fuse.interrupts.watch)
+            nursery.start_soon(fuse.tidy)
             await trio.to_thread.run_sync(os.stat, directory, abandon_on_cancel=True)
             there = mounted_at(directory)
             if there is not None:

@@ -69,6 +69,11 @@ class Walked(Node):
             if at is not None and self.parent is not None:
                 at[0].clunk_later(at[1])
 
+    def let_go(self) -> tuple[Connection, int] | None:
+        """Return the fid, if there is one, to be clunked by the caller: who has this object uses it no more."""
+        at, self._at = self._at, None
+        return at if self.parent is not None else None
+
     @property
     def names(self) -> tuple[str, ...]:
         """Return the names from the root, as far as is known here: others may have given the directories new ones."""
