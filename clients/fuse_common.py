@@ -121,7 +121,11 @@ class Common(pyfuse3.Operations):
             inode.believed = max(inode.believed, inode.seen + BELIEVED + SLACK)
 
     async def _look(self, parent: Inode, name: str, who: Principal) -> tuple[Remote, Stat]:
-        """Walk to a name in a directory, by all that the kernel believes, and return the file with its status."""
+        """Walk to a name in a directory and return the file with its status.
+
+        Raises ESTALE where the names that the kernel believes lead to another file of that name by now. If they lead to none, it is looked for in the
+        directory itself: mkdir(2) and its like do not try again when a name that is to be made is not looked up.
+        """
         start, below = self.inodes.route(parent, trio.current_time())
         directory = parent.seen_by(who)
         known = self.inodes.by_name(parent.number, name)
@@ -129,16 +133,13 @@ class Common(pyfuse3.Operations):
         names = (*(inode.name for inode in below), name)
         try:
             node, paths, stat = await look(start.seen_by(who), names, directory, keep=keep)
-        except Astray as astray:
-            if below and not _are(below, [directory.server.paths[qid.path] for qid in astray.qids]):
-                raise self._stale(below) from None
-            node = await directory.walk(name, who)  # which tells why not
+        except (Astray, NineError) as error:
+            if not below and isinstance(error, NineError):
+                raise
+            node = await directory.walk(name, who)
             return node, await node.stat()
-        except NineError as error:
-            if below and error.errno != errno.EIO:
-                raise self._stale(below) from None
-            raise
         if not _are(below, paths):
+            self._later(node.let_go())
             raise self._stale(below)
         return node, stat
 
