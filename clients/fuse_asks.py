@@ -8,14 +8,23 @@ import trio
 from mk9p.client import flights, requests
 from mk9p.clients.fuse_files import kind_of
 from mk9p.compose.opened import RemoteHandle
-from mk9p.compose.remote import PASSED, Remote
+from mk9p.compose.remote import PASSED, Remote, Server
 from mk9p.errors import NineError
 from mk9p.tree import Open, Stat
 from mk9p.wire import Dialect
 from mk9p.wire import messages as m
 
-AT_ONCE: Final = 128  # files of a listing that are asked about at once: what goes into one answer to the kernel
+AT_ONCE: Final = (
+    512  # files of a listing that are asked about at once: the answers to some are taken apart while others are made
+)
+EAGER: Final = 0.0003  # seconds
 ONE_BY_ONE: Final = 16  # … where each is a task, and takes three round trips
+
+
+def eager(server: Server, up: bool, reason: str) -> None:
+    """Have a server's answers waited for in the call, as long as they take about as long as letting others have their turn meanwhile."""
+    if server.connection is not None:
+        server.connection.eager = EAGER
 
 
 async def look(
@@ -26,16 +35,16 @@ async def look(
     Raises flights.Astray where the walk ends before the last name.
     """
     connection, fid = await start.here()
-    paths, soon = start.server.paths, start.server.soon
+    server = start.server
     if flights.can(connection):
-        new, qids, stat = await soon(flights.look(connection, fid, names, keep=keep))
+        new, qids, stat = await flights.look(connection, fid, names, keep=keep, patience=server.silence)
     else:
-        new, qids = await soon(requests.walk(connection, fid, names))
+        new, qids = await server.soon(requests.walk(connection, fid, names))
         keep, stat = True, Stat(0)
     file = Remote(start.server, start.who, directory, names[-1], qids[-1], (connection, new) if keep else None)
     if not flights.can(connection):
         stat = await file.stat()
-    return file, [paths[qid.path] for qid in qids], stat
+    return file, [server.paths[qid.path] for qid in qids], stat
 
 
 async def leads(start: Remote, names: tuple[str, ...]) -> list[int]:

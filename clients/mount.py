@@ -232,6 +232,7 @@ async def serve(
     import pyfuse3
 
     from mk9p.clients.fuse import IDLE, TASKS, Fuse
+    from mk9p.clients.fuse_asks import eager
     from mk9p.clients.fuse_attributes import FuseWithAttributes
     from mk9p.compose.remote import Server
 
@@ -240,7 +241,7 @@ async def serve(
     mounted, warden = False, None
     try:
         async with trio.open_nursery() as nursery:
-            server = Server(address, nursery, aname=wish.aname, deadline=PATIENCE)
+            server = Server(address, nursery, aname=wish.aname, deadline=PATIENCE, on_change=[eager])
             try:
                 await server.root(me)
             except NineError as error:

@@ -13,9 +13,7 @@ Rules
 `Connection` (connection.py) waits as trio does, `Blocking` (blocking.py) holds up its thread. What is above them, requests.py to client.py, is
 coroutines that wait for nothing but by the methods here that are `async`: it runs on either.
 
-Pipelining: `call` sends and `Call.reply` waits, so that one task may have several requests under way. That is safe for requests that do not depend on
-each other (reads at offsets). Twalk, Topen and Tread of one fid in one go are safe only with servers that keep them in order, as mk9p's own does and
-diod does not: so all of client/ waits for each reply that the next request needs, but for flights.py, which finds out.
+`call` sends and `Call.reply` waits, so that one task may have several requests under way. What needs what another makes waits, or goes by flights.py.
 """
 
 import errno
@@ -106,6 +104,9 @@ class Conversation(ABC):
     @abstractmethod
     async def clunk_within(self, seconds: float, fid: int) -> None:
         """Clunk a fid and wait until it is done, at most for so many seconds, also when cancelled. Raises no NineError."""
+
+    def glance(self, call: Call) -> None:
+        """Hold up this thread for an answer that is about to come, if that may be."""
 
     # Calls
 
@@ -241,8 +242,7 @@ class Conversation(ABC):
     def uncork(self) -> None:
         self._corked = False
         self._drain()
-        if self._out:
-            self._queued()
+        self._queued()
 
     def _transmit(self, tag: int, frame: bytes) -> None:
         sent = 0

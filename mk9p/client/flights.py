@@ -56,20 +56,23 @@ def can(c: Conversation) -> bool:
 
 
 async def look(
-    c: Conversation, fid: int, names: tuple[str, ...], *, keep: bool = True
+    c: Conversation, fid: int, names: tuple[str, ...], *, keep: bool = True, patience: float = math.inf
 ) -> tuple[int, Sequence[Qid], Stat]:
-    """Walk to names and ask for the status; return the new fid, clunked already unless it is to be kept, the qids and the status. Raises Astray."""
+    """Walk to names and ask for the status; return the new fid, clunked already unless it is to be kept, the qids and the status.
+
+    Raises Astray, and ETIMEDOUT for what is not answered within so many seconds of patience.
+    """
     new = c.new_fid()
     asked: list[tuple[Any, ...]] = [(m.Twalk, fid, new, names), (m.Tgetattr, new, GETATTR_BASIC)]
     if keep or not c.ordered:
-        walked, told = await _fly(c, asked, [new])
+        walked, told = await _fly(c, asked, [new], patience)
         qids = _walked(c, new, walked, len(names))
         stat = await _told(c, new, qids[-1], told)
         if not keep:
             c.clunk_nowait(new)
         return new, qids, stat
     asked.append((m.Tclunk, new))
-    walked, told, _ = await _fly(c, asked, [new])
+    walked, told, _ = await _fly(c, asked, [], patience)
     if isinstance(walked, NineError):
         raise walked
     (qids,) = walked
@@ -226,7 +229,8 @@ async def _fly(
             c.uncork()
         if calls[-1].type == m.Tclunk.type:
             calls[0].made = None  # its fid is gone with the clunk, whatever becomes of it
-        if patience == math.inf:
+        c.glance(calls[-1])
+        if patience == math.inf or all(call.result is not None for call in calls):
             await come()
         else:
             try:
@@ -244,6 +248,6 @@ async def _fly(
             if new is not None and isinstance(results[at], tuple):
                 c.clunk_nowait(new)
         for new in made[sum(call.type == m.Twalk.type for call in calls) :]:
-            c.free_fid(new)
+            c.free_fid(new)  # of what was not sent
         raise
     return results

@@ -21,8 +21,16 @@ class Bare(pyfuse3.Operations):
         self.paths = [root, root, *sorted(root.rglob("*"))]  # 1 is the root
         self.data = [b"" if path.is_dir() else path.read_bytes() for path in self.paths]
         self.numbers = {path: number for number, path in enumerate(self.paths)}
+        self.entries = [self._entry(number) for number in range(len(self.paths))]
+        self.children = {
+            path: [n for n, of in enumerate(self.paths) if n > 1 and of.parent == path] for path in self.paths
+        }
+        self.names = [pyfuse3.FileNameT(os.fsencode(path.name)) for path in self.paths]
 
     def entry(self, number: int) -> pyfuse3.EntryAttributes:
+        return self.entries[number]
+
+    def _entry(self, number: int) -> pyfuse3.EntryAttributes:
         found, entry = os.lstat(self.paths[number]), pyfuse3.EntryAttributes()
         entry.st_ino, entry.st_mode, entry.st_size = pyfuse3.InodeT(number), pyfuse3.ModeT(found.st_mode), found.st_size
         entry.st_mtime_ns = found.st_mtime_ns
@@ -42,11 +50,8 @@ class Bare(pyfuse3.Operations):
         return pyfuse3.FileHandleT(inode)
 
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
-        for number in range(max(start_id + 1, 2), len(self.paths)):
-            path = self.paths[number]
-            if path.parent == self.paths[fh] and not pyfuse3.readdir_reply(
-                token, pyfuse3.FileNameT(os.fsencode(path.name)), self.entry(number), number
-            ):
+        for number in self.children[self.paths[fh]]:
+            if number > start_id and not pyfuse3.readdir_reply(token, self.names[number], self.entry(number), number):
                 return
 
     async def open(self, inode: int, flags: int, ctx: Any) -> pyfuse3.FileInfo:
