@@ -46,6 +46,9 @@ class Call:
         """
         raise NotImplementedError
 
+    def glance(self) -> None:
+        """Hold up this thread for a reply that is about to come, if that may be."""
+
     def taken(self) -> Reply:
         """Return or raise what came."""
         self.left = True

@@ -30,6 +30,7 @@ class TrioCall(Call):
     """One request under way, which one task may wait for."""
 
     __slots__ = ("task",)
+    connection: "Connection"
 
     def __init__(self, connection: Conversation, message: type[m.Message], fields: Reply) -> None:
         super().__init__(connection, message, fields)
@@ -37,12 +38,22 @@ class TrioCall(Call):
 
     async def reply(self) -> Reply:
         if self.result is None:
-            self.connection.glance(self)
+            self.glance()
         if self.result is None:
             self.task = trio.lowlevel.current_task()
             fields: Reply = await trio.lowlevel.wait_task_rescheduled(self._cancelled)
             return fields
         return self.taken()
+
+    def glance(self) -> None:
+        # Most answers come in less time than it takes to let trio wait for them.
+        connection = self.connection
+        rest = connection.eager
+        while rest > 0 and self.result is None and connection.gone is None:
+            begun = perf_counter()
+            if select((connection.link.rfd,), (), (), rest)[0]:
+                connection.take()
+            rest -= perf_counter() - begun
 
     def _cancelled(self, _: Any) -> trio.lowlevel.Abort:
         self.abandon()
@@ -72,7 +83,7 @@ class Connection(Conversation):
 
     def __init__(self, link: Link, address: str, *, dialect: Dialect, msize: int, frames: FrameBuffer) -> None:
         super().__init__(link, address, dialect=dialect, msize=msize, frames=frames)
-        self.eager = 0.0
+        self.eager = 0.0  # seconds that a call may hold up all others, for its reply
         self.closed = trio.Event()
         self._stalled = trio.lowlevel.ParkingLot()
         self._leaving = trio.lowlevel.ParkingLot()
@@ -87,16 +98,11 @@ class Connection(Conversation):
 
     # Waiting
 
-    def glance(self, call: Call) -> None:
-        # for `eager` seconds at most: most answers come in less time than it takes to let trio wait for them
-        rest = self.eager
-        while rest > 0 and call.result is None and self.gone is None:
-            begun = perf_counter()
-            if select((self.link.rfd,), (), (), rest)[0]:
-                with self._judging():
-                    self._receive()
-                    self._replies()
-            rest -= perf_counter() - begun
+    def take(self) -> None:
+        """Take the replies that have come."""
+        with self._judging():
+            self._receive()
+            self._replies()
 
     async def within(self, seconds: float, work: Callable[[], Awaitable[T]]) -> T:
         with trio.move_on_after(seconds):

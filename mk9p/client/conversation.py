@@ -105,9 +105,6 @@ class Conversation(ABC):
     async def clunk_within(self, seconds: float, fid: int) -> None:
         """Clunk a fid and wait until it is done, at most for so many seconds, also when cancelled. Raises no NineError."""
 
-    def glance(self, call: Call) -> None:
-        """Hold up this thread for an answer that is about to come, if that may be."""
-
     # Calls
 
     def call(self, message: type[m.Message], *fields: Any) -> Call:

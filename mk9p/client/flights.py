@@ -229,7 +229,7 @@ async def _fly(
             c.uncork()
         if calls[-1].type == m.Tclunk.type:
             calls[0].made = None  # its fid is gone with the clunk, whatever becomes of it
-        c.glance(calls[-1])
+        calls[-1].glance()
         if patience == math.inf or all(call.result is not None for call in calls):
             await come()
         else:

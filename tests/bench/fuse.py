@@ -2,7 +2,7 @@
 
 Both show one directory in memory: 300 files of 4 KiB, and one of 64 MiB. sshfs talks to sftp-server over a socketpair (`-o passive`), with no ssh
 between; mk9p to `mk9p serve fs:` over a unix socket. In each round both are mounted afresh, other files are used, and then each command is run
-twice, one right after the other: what is printed is the least time of all rounds, for the first and the second run, and how fast mk9p is beside sshfs.
+twice, one right after the other. What is printed is the least time of all rounds, for both runs, and how fast mk9p is beside sshfs.
 `bare` is pyfuse3 (bare_fuse.py) with the same files and no server behind it: what no file system of ours could do better.
 
 A live file is read to its end by one `cat` of many names through the mount; beside it, walk, open, read and clunk on an open connection.
