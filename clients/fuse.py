@@ -12,6 +12,7 @@ Rules
 """
 
 import errno
+import stat as st
 from collections.abc import Sequence
 from typing import Final
 
@@ -138,7 +139,19 @@ class Fuse(OpenFiles, Listings):
 
     async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
         with self._asks(ctx):
-            return await self._attributes(self._inode(inode))
+            file, who, asked = self._inode(inode), self._user(ctx), trio.current_time()
+            # Who has come by names that the kernel believes may be one who may not: the server says so. An open file is shown to who opened it.
+            if self.inodes.route(file, asked)[1] and not any(
+                it.handle.remote.who == who for it in self._opened_of(file)
+            ):
+                try:
+                    stat = await self._status(file, who)
+                    if kind_of(file.node, stat) == file.kind:
+                        return self._taken(file, stat, asked)
+                except NineError as error:
+                    if error.errno not in (errno.ENOENT, errno.ESTALE):
+                        raise
+            return await self._attributes(file)
 
     async def setattr(
         self,
@@ -175,6 +188,8 @@ class Fuse(OpenFiles, Listings):
         else:
             await self.opened[fh].handle.change(change)
         inode.changed()
+        if inode.kind == st.S_IFDIR and (change.mode, change.uid, change.gid) != (None, None, None):
+            self._unbelieve(inode)
 
     async def _meant(self, inode: Inode, who: Principal) -> None:
         """Raise ESTALE where a change is meant for a name that leads to another file by now. An open file may be meant itself: fchmod(2)."""

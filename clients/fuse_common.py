@@ -6,17 +6,21 @@ What the kernel may believe, and for how long
   that can be. If they lead elsewhere by now, ESTALE makes the kernel look up each of them, and ask again: the calls that go by names try once more by
   themselves then. So may one that did not go by these names, from a directory that was moved meanwhile: nothing is believed the second time.
 * Whoever opens a file asks for its status, too, and what is another then is told at once.
+* Names are believed whoever asks, so only those of directories that anybody may search; and when the permissions of a directory are changed from
+  here, the status of what is below it is asked for again.
 * Nothing of what has qid.version 0, and that there is no such name. Without a cache, nothing at all.
 """
 
 import errno
 import stat as st
+from collections import deque
+from contextlib import suppress
 from functools import lru_cache
 from typing import Final
 
 import pyfuse3
 import trio
-from pyfuse3 import EntryAttributes, RequestContext
+from pyfuse3 import EntryAttributes, InodeT, RequestContext
 
 from mk9p.auth import Principal
 from mk9p.client.connection import Connection
@@ -47,6 +51,7 @@ class Common(pyfuse3.Operations):
         self.interrupts = Interrupts()
         self.inodes = Inodes(root)
         self._handle = 0
+        self._lately: deque[tuple[float, Inode]] = deque()  # whose names are believed, and until when
         self._late: set[Connection] = set()
         self._some_late = trio.Event()
 
@@ -117,8 +122,17 @@ class Common(pyfuse3.Operations):
         rest = max(inode.seen + BELIEVED - now, 0)
         entry.attr_timeout = rest
         if named and st.S_IFMT(inode.kind) in (st.S_IFREG, st.S_IFDIR) and inode.depth < MAXWELEM:
+            above = self.inodes.by_number.get(inode.parent)
+            if self.who is None and (above is None or not above.searchable):
+                entry.entry_timeout = 0
+                return
             entry.entry_timeout = rest
-            inode.believed = max(inode.believed, inode.seen + BELIEVED + SLACK)
+            until = inode.seen + BELIEVED + SLACK
+            if until > inode.believed:
+                inode.believed = until
+                self._lately.append((until, inode))
+                while self._lately[0][0] <= now:
+                    self._lately.popleft()
 
     async def _look(self, parent: Inode, name: str, who: Principal) -> tuple[Remote, Stat]:
         """Walk to a name in a directory and return the file with its status.
@@ -172,6 +186,17 @@ class Common(pyfuse3.Operations):
         if not _are(below, paths):
             raise self._stale(below)
         return stat
+
+    def _unbelieve(self, directory: Inode) -> None:
+        """Have the kernel ask, as whoever wants to know, for the status of what is below a directory that may be closed to some now."""
+        now = trio.current_time()
+        for until, inode in self._lately:
+            if until > now and directory in self.inodes.route(inode, now)[1]:
+                self._forget_status(inode)
+
+    def _forget_status(self, inode: Inode) -> None:
+        with suppress(OSError):  # the kernel knows it no more
+            pyfuse3.invalidate_inode(InodeT(inode.number), attr_only=True)
 
     def _stale(self, below: list[Inode]) -> NineError:
         """Return the error that makes the kernel look names up, once: who asks again has done so, or has not come by them."""

@@ -46,15 +46,19 @@ class Inode:
     entry: EntryAttributes | None = None  # … as FUSE has it
     seen: float = -math.inf
     depth: int = 0  # names from the root
+    searchable: bool = False  # a directory that anybody may search, as far as bits tell
+    writes: int = 0  # how often it was changed from here
     names: set[tuple[int, str]] = attrs.field(factory=set)
 
     def take(self, stat: Stat, entry: EntryAttributes, asked: float) -> None:
         """Note a status, and when it was asked for."""
         self.stat, self.entry, self.seen, self.stored = stat, entry, asked, stat.version != 0
+        self.searchable = stat.mode & 0o111 == 0o111
 
     def changed(self) -> None:
         """Note that the status known of it is not true any more."""
         self.stat = self.entry = None
+        self.writes += 1
 
     def seen_by(self, who: Principal) -> Remote:
         """Return this file as a user sees it."""

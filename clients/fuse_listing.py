@@ -72,6 +72,7 @@ class Listings(Common):
         node, stat, asked = inode.seen_by(who), None, trio.current_time()
         if self.cache and inode.stored:
             stat = await self._status(inode, who)
+            inode.searchable = stat.mode & 0o111 == 0o111
             kept = self._kept.pop((inode, who), None)
             if kept is not None and kept.read + BELIEVED > asked and kept.stat is not None and same(kept.stat, stat):
                 self._kept[inode, who] = kept

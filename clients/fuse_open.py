@@ -45,6 +45,7 @@ class Opened:
     direct: bool
     reads: bool  # … and does not write
     first: bytes = b""
+    writes: int = 0  # of the inode, when that was read
 
 
 class OpenFiles(Common):
@@ -104,7 +105,7 @@ class OpenFiles(Common):
                 keep = stat.version == inode.version
                 if 0 < len(answer.first) == stat.length:
                     if inode.paged or not self._give(inode, answer.first):
-                        opened.first = answer.first
+                        opened.first, opened.writes = answer.first, inode.writes
                     else:
                         keep = True
                 inode.paged = True
@@ -117,8 +118,7 @@ class OpenFiles(Common):
         """Have the kernel ask for a status again if it was told another one."""
         if written or inode.stat is None or not same(inode.stat, stat):
             inode.changed()
-            with suppress(OSError):  # it has forgotten it
-                pyfuse3.invalidate_inode(InodeT(inode.number), attr_only=True)
+            self._forget_status(inode)
 
     def _give(self, inode: Inode, data: bytes) -> bool:
         """Give the kernel the contents of a file of which it has none, and fetches none: so no page is locked, and this waits for nobody."""
@@ -157,7 +157,8 @@ class OpenFiles(Common):
         opened = self.opened[fh]
         if opened.first:
             first, opened.first = opened.first, b""
-            return first[off : off + size]
+            if opened.writes == opened.inode.writes:
+                return first[off : off + size]
         handle = opened.handle
         with Request(self.interrupts, 0, opened.inode.number, opened.opener):
             data = await handle.read(off, size)

@@ -176,7 +176,7 @@ class Blocking(Conversation):
 
     def _until(self, wait: Wait) -> None:
         """Receive until a wait is over."""
-        self._clunk_garbage()
+        self.tidy()
         self._since, self._asked = monotonic(), False
         while self.gone is None and not wait.over:
             self._turn(wait.until)
@@ -230,7 +230,7 @@ class Blocking(Conversation):
         """Close the connection when clunks and flushes that nobody waits for have been answered, at most a second later; see `Connection.aclose`."""
         until = monotonic() + LEAVING
         try:
-            self._clunk_garbage()
+            self.tidy()
             while self.gone is None and self._left and monotonic() < until:
                 self._turn(until)
         finally:
