@@ -181,6 +181,8 @@ class Common(pyfuse3.Operations):
             names = tuple(inode.name for inode in below)
             node, paths, stat = await look(start.seen_by(who), names, above.seen_by(who), keep=False)
         except (Astray, FileNotFoundError):
+            with suppress(FileNotFoundError):  # which tells why not, if it is not that
+                await above.seen_by(who).walk(inode.name, who)
             raise self._stale(below) from None
         self._later(node.let_go())
         if not _are(below, paths):

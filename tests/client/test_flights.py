@@ -37,7 +37,7 @@ async def flown(nursery: trio.Nursery, work: Callable[[], Awaitable[Any]], into:
 async def known_order(c: Connection, hand: Any, nursery: trio.Nursery) -> None:
     """Have a walk and its status come in order."""
     got: list[Any] = []
-    await flown(nursery, lambda: flights.look(c, 0, ("f",)), got)
+    await flown(nursery, lambda: flights.look(c, 99, ("f",)), got)
     walk, ask = await hand.next(m.Twalk), await hand.next(m.Tgetattr)
     await hand.say(m.Rwalk(walk.tag, (FILE,)), status(ask.tag))
     await trio.testing.wait_all_tasks_blocked()
@@ -50,7 +50,7 @@ async def known_order(c: Connection, hand: Any, nursery: trio.Nursery) -> None:
 async def test_a_walk_and_its_status_are_one_round_trip() -> None:
     async with by_hand() as (c, hand), trio.open_nursery() as nursery:
         got: list[Any] = []
-        await flown(nursery, lambda: flights.look(c, 0, ("d", "f")), got)
+        await flown(nursery, lambda: flights.look(c, 99, ("d", "f")), got)
         walk, ask = await hand.next(m.Twalk), await hand.next(m.Tgetattr)
         assert (walk.names, ask.fid) == (("d", "f"), walk.newfid)
         await hand.say(m.Rwalk(walk.tag, (DIR, FILE)), status(ask.tag))
@@ -64,7 +64,7 @@ async def test_what_is_not_kept_is_clunked_with_it() -> None:
         await known_order(c, hand, nursery)
         for there in (True, False):
             got: list[Any] = []
-            await flown(nursery, lambda: flights.look(c, 0, ("f",), keep=False), got)
+            await flown(nursery, lambda: flights.look(c, 99, ("f",), keep=False), got)
             walk, ask, clunk = await hand.next(m.Twalk), await hand.next(m.Tgetattr), await hand.next(m.Tclunk)
             assert walk.newfid == ask.fid == clunk.fid
             if there:
@@ -83,7 +83,7 @@ async def test_what_is_not_kept_is_clunked_with_it() -> None:
 async def test_a_server_that_does_not_keep_the_order_is_asked_again_and_one_by_one_from_then_on(early: str) -> None:
     async with by_hand() as (c, hand), trio.open_nursery() as nursery:
         got: list[Any] = []
-        await flown(nursery, lambda: flights.look(c, 0, ("f",)), got)
+        await flown(nursery, lambda: flights.look(c, 99, ("f",)), got)
         walk, ask = await hand.next(m.Twalk), await hand.next(m.Tgetattr)
         await hand.say(m.Rlerror(ask.tag, errno.EBADF) if early == "an error" else status(ask.tag, DIR, 1))
         await hand.say(m.Rwalk(walk.tag, (FILE,)))
@@ -92,7 +92,7 @@ async def test_a_server_that_does_not_keep_the_order_is_asked_again_and_one_by_o
         await trio.testing.wait_all_tasks_blocked()
         assert (got[0][0], got[0][2].length, c.ordered) == (walk.newfid, 7, False)
         assert not flights.can(c)
-        await flown(nursery, lambda: flights.open_(c, 0, ("f",), 0), got)
+        await flown(nursery, lambda: flights.open_(c, 99, ("f",), 0), got)
         walk = await hand.next(m.Twalk)
         await hand.say(m.Rwalk(walk.tag, (FILE,)))
         opened = await hand.next(m.Tlopen)
@@ -107,14 +107,14 @@ async def test_a_file_is_opened_with_its_walk_only_where_the_order_is_known_to_b
     async with by_hand() as (c, hand), trio.open_nursery() as nursery:
         got: list[Any] = []
         assert c.ordered is None
-        await flown(nursery, lambda: flights.open_(c, 0, (), 0, stat=False), got)
+        await flown(nursery, lambda: flights.open_(c, 99, (), 0, stat=False), got)
         walk = await hand.next(m.Twalk)
         await trio.testing.wait_all_tasks_blocked()
         await hand.say(m.Rwalk(walk.tag, ()))
         opened = await hand.next(m.Tlopen)
         await hand.say(m.Rlopen(opened.tag, FILE, 0))
         await known_order(c, hand, nursery)
-        await flown(nursery, lambda: flights.open_(c, 0, ("f",), 0, count=100), got)
+        await flown(nursery, lambda: flights.open_(c, 99, ("f",), 0, count=100), got)
         walk, opened, ask, read = [await hand.next(kind) for kind in (m.Twalk, m.Tlopen, m.Tgetattr, m.Tread)]
         replies = (
             m.Rwalk(walk.tag, (FILE,)),
@@ -131,7 +131,7 @@ async def test_an_open_that_is_refused_leaves_no_fid() -> None:
     async with by_hand() as (c, hand), trio.open_nursery() as nursery:
         await known_order(c, hand, nursery)
         got: list[Any] = []
-        await flown(nursery, lambda: flights.open_(c, 0, ("f",), 0, stat=False), got)
+        await flown(nursery, lambda: flights.open_(c, 99, ("f",), 0, stat=False), got)
         walk, opened = await hand.next(m.Twalk), await hand.next(m.Tlopen)
         await hand.say(m.Rwalk(walk.tag, (FILE,)), m.Rlerror(opened.tag, errno.EACCES))
         assert (await hand.next(m.Tclunk)).fid == walk.newfid
@@ -142,7 +142,7 @@ async def test_an_open_that_is_refused_leaves_no_fid() -> None:
 async def test_a_walk_that_ends_early_tells_how_far_it_came() -> None:
     async with by_hand() as (c, hand), trio.open_nursery() as nursery:
         got: list[Any] = []
-        await flown(nursery, lambda: flights.look(c, 0, ("d", "f")), got)
+        await flown(nursery, lambda: flights.look(c, 99, ("d", "f")), got)
         walk, ask = await hand.next(m.Twalk), await hand.next(m.Tgetattr)
         await hand.say(m.Rwalk(walk.tag, (DIR,)), m.Rlerror(ask.tag, errno.EBADF))
         await trio.testing.wait_all_tasks_blocked()
@@ -157,7 +157,7 @@ async def test_a_flight_that_is_cancelled_is_flushed_and_leaves_no_fid(walked: b
 
         async def fly() -> None:
             with scope:
-                await flights.look(c, 0, ("f",))
+                await flights.look(c, 99, ("f",))
 
         nursery.start_soon(fly)
         walk, ask = await hand.next(m.Twalk), await hand.next(m.Tgetattr)
@@ -178,7 +178,7 @@ async def test_a_flight_that_is_cancelled_is_flushed_and_leaves_no_fid(walked: b
 async def test_one_file_that_does_not_answer_keeps_no_other_from_being_told(autojump_clock: Any) -> None:
     async with by_hand() as (c, hand), trio.open_nursery() as nursery:
         got: list[Any] = []
-        await flown(nursery, lambda: flights.look_at_all(c, 0, ("a", "b", "c", "d"), 5), got)
+        await flown(nursery, lambda: flights.look_at_all(c, 99, ("a", "b", "c", "d"), 5), got)
         asked = [(await hand.next(m.Twalk), await hand.next(m.Tgetattr)) for _ in range(4)]
         for at, (walk, ask) in enumerate(asked):
             await hand.say(m.Rlerror(walk.tag, errno.EACCES) if at == 3 else m.Rwalk(walk.tag, (FILE,)))
