@@ -144,13 +144,9 @@ class Fuse(OpenFiles, Listings):
             if self.inodes.route(file, asked)[1] and not any(
                 it.handle.remote.who == who for it in self._opened_of(file)
             ):
-                try:
-                    stat = await self._status(file, who)
-                    if kind_of(file.node, stat) == file.kind:
-                        return self._taken(file, stat, asked)
-                except NineError as error:
-                    if error.errno not in (errno.ENOENT, errno.ESTALE):
-                        raise
+                stat = await self._status(file, who)
+                if stat is not None and kind_of(file.node, stat) == file.kind:
+                    return self._taken(file, stat, asked)
             return await self._attributes(file)
 
     async def setattr(

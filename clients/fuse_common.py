@@ -171,8 +171,8 @@ class Common(pyfuse3.Operations):
         if not _are(below, paths):
             raise self._stale(below)
 
-    async def _status(self, inode: Inode, who: Principal) -> Stat:
-        """Return the status of a file, having made sure of the way to it."""
+    async def _status(self, inode: Inode, who: Principal) -> Stat | None:
+        """Return the status of a file, having made sure of the way to it; None if the names that the kernel believes do not lead there any more."""
         start, below = self.inodes.route(inode, trio.current_time())
         above = self.inodes.by_number.get(inode.parent)
         if not below or above is None:
@@ -183,11 +183,9 @@ class Common(pyfuse3.Operations):
         except (Astray, FileNotFoundError):
             with suppress(FileNotFoundError):  # which tells why not, if it is not that
                 await above.seen_by(who).walk(inode.name, who)
-            raise self._stale(below) from None
+            return None
         self._later(node.let_go())
-        if not _are(below, paths):
-            raise self._stale(below)
-        return stat
+        return stat if _are(below, paths) else None
 
     def _unbelieve(self, directory: Inode) -> None:
         """Have the kernel ask, as whoever wants to know, for the status of what is below a directory that may be closed to some now."""

@@ -72,6 +72,8 @@ class Listings(Common):
         node, stat, asked = inode.seen_by(who), None, trio.current_time()
         if self.cache and inode.stored:
             stat = await self._status(inode, who)
+            if stat is None:
+                raise self._stale(self.inodes.route(inode, asked)[1])
             inode.searchable = stat.mode & 0o111 == 0o111
             kept = self._kept.pop((inode, who), None)
             if kept is not None and kept.read + BELIEVED > asked and kept.stat is not None and same(kept.stat, stat):
