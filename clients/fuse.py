@@ -16,7 +16,6 @@ import stat as st
 from collections.abc import Sequence
 from typing import Final
 
-import attrs
 import pyfuse3
 import trio
 from pyfuse3 import EntryAttributes, InodeT, RequestContext
