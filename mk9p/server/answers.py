@@ -14,7 +14,7 @@ from mk9p.errors import FAILURE, NineError
 from mk9p.server.across import keep_back
 from mk9p.server.blocks import PASSED, forward
 from mk9p.server.connection import Call, Connection
-from mk9p.server.exchange import here, require_untaken, theirs
+from mk9p.server.exchange import remote_fids, require_untaken, run_locally
 from mk9p.server.failures import failure
 from mk9p.server.jobs import LATE, Step, begin, follow
 from mk9p.server.limits import RESERVE
@@ -158,8 +158,8 @@ def _beside(
     if session.claims and (blockers := _blockers(c, type_, args)):
         wait_in_line(c, call, tag, type_, args, end - start, blockers)
         return LATE, args
-    if (hop is not None or (relays and type_ in PAIRS)) and (away := theirs(c, type_, args)):
-        return here(c, type_, call[1], args, away), args
+    if (hop is not None or (relays and type_ in PAIRS)) and (away := remote_fids(c, type_, args)):
+        return run_locally(c, type_, call[1], args, away), args
     return call[1](c, *args), args
 
 

@@ -29,7 +29,7 @@ from mk9p.wire.roles import ENDS, LOCAL, THERE
 log = logging.getLogger("mk9p.server")
 
 
-async def crossed(c: Connection, place: Place, who: Principal) -> Far | None:
+async def backend_for(c: Connection, place: Place, who: Principal) -> Far | None:
     """Return this client's connection to the server where a place really is, and make it if necessary; None if requests must go the general way.
 
     If cancelled, nothing has changed.
@@ -59,7 +59,7 @@ async def reach(c: Connection, way: Way, who: Principal) -> Far | None:
     return None if b.dead else b
 
 
-async def carry(c: Connection, number: int, f: Fid, b: Far | None) -> None:
+async def hand_over(c: Connection, number: int, f: Fid, b: Far | None) -> None:
     """Hand a fid that has just crossed into another server over to it."""
     way = f.place.node.way
     if (
@@ -81,14 +81,16 @@ async def carry(c: Connection, number: int, f: Fid, b: Far | None) -> None:
             f.release()
 
 
-def theirs(c: Connection, type_: int, args: tuple[Any, ...]) -> list[int]:
+def remote_fids(c: Connection, type_: int, args: tuple[Any, ...]) -> list[int]:
     """Return the fids that a request names, without newfids, and that only another server has."""
     numbers = [args[1 + i] for i in THERE[type_]]
     return [number for number in numbers if number in c.relays and number not in c.session.fids]
 
 
-async def here(c: Connection, type_: int, op: Callable[..., Any], args: tuple[Any, ...], numbers: list[int]) -> Reply:
-    """Do a request here although other servers have its fids: because it can't be passed on, or their server is gone."""
+async def run_locally(
+    c: Connection, type_: int, op: Callable[..., Any], args: tuple[Any, ...], numbers: list[int]
+) -> Reply:
+    """Run a request in this server although other servers have its fids: because it can't be passed on, or their server is gone."""
     hop = c.relays[numbers[0]]
     if type_ in ENDS and hop.backend.dead and (hop.opened or type_ == m.Tclunk.type):
         del c.relays[numbers[0]]

@@ -17,7 +17,7 @@ from mk9p.server.accounts import ENTRY
 from mk9p.server.closing import close, close_nowait, put
 from mk9p.server.connection import JOIN, Connection, Reply
 from mk9p.server.crossing import cross
-from mk9p.server.exchange import carry, crossed, stays
+from mk9p.server.exchange import backend_for, hand_over, stays
 from mk9p.server.fids import Fid, Place, check_name, qid
 from mk9p.server.limits import SMALL
 from mk9p.server.listings import in_slices
@@ -82,13 +82,13 @@ async def _attach(c: Connection, tag: int, fid: int, uname: str, aname: str, n_u
     place = Place(place.node, "/", None) if place.parent is place else _as_root(place)
     if fid in c.relays:
         raise NineError(errno.EEXIST, "fid already in use")
-    b = await crossed(c, place, who)
+    b = await backend_for(c, place, who)
     f = Fid(place, who)
     c.move(who)
     account = c.account_of(who)
     c.enter(fid, f, account)
     c.greet(account)
-    await carry(c, fid, f, b)
+    await hand_over(c, fid, f, b)
     return c.reply(m.Rattach, tag, qid(place, stat))
 
 
@@ -180,13 +180,13 @@ async def _walk(
         if not qids:
             raise
         return _rwalk(tag, qids)
-    b = await crossed(c, place, old.who) if place.node.way is not None else None
+    b = await backend_for(c, place, old.who) if place.node.way is not None else None
     if newfid != fid:
         c.enter(newfid, Fid(place, old.who), old.account or c.account_of(old.who))
     else:
         _move(c, fid, old, place)
     if b is not None:
-        await carry(c, newfid, c.session.fid(newfid), b)
+        await hand_over(c, newfid, c.session.fid(newfid), b)
     return _rwalk(tag, qids)
 
 

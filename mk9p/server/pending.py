@@ -10,7 +10,7 @@ import trio
 
 from mk9p.errors import FAILURE
 from mk9p.server.connection import Call, Connection
-from mk9p.server.exchange import here, late, theirs
+from mk9p.server.exchange import late, remote_fids, run_locally
 from mk9p.server.failures import HELD, failure, held
 from mk9p.server.jobs import LATE, Job, Step, begin, follow
 from mk9p.server.refusals import refuse
@@ -103,8 +103,8 @@ def _called(request: Request) -> Any:
     if c.relays:
         if late(c, request.type, request.tag, args):
             return LATE
-        if away := theirs(c, request.type, args):
-            return begin(here(c, request.type, op, args, away))
+        if away := remote_fids(c, request.type, args):
+            return begin(run_locally(c, request.type, op, args, away))
     reply = op(c, *args)
     return reply if reply is None or reply.__class__ in (bytes, Step) else begin(reply)
 
