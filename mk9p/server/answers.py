@@ -38,15 +38,8 @@ def answer(c: Connection) -> Request | None:
     reply: Any
     args: tuple[Any, ...] = ()
     # a run of one kind of message (counts.py), and the bytes in it that wait
-    kind, n, late, first, end, before = (
-        -1,
-        0,
-        0,
-        0,
-        0,
-        0,
-    )
-    _, tail = frames.ahead()
+    kind, n, late, first, end, before = -1, 0, 0, 0, 0, 0
+    tail = frames.tail if frames.sought is None else frames.ahead()[1]
     last = tail - 6  # a frame has at least 7 bytes
     stop = frames.head + c.stride
     if stop > last:

@@ -280,28 +280,19 @@ class Connection(Party):
     def send(self) -> None:
         """Send what is queued; when the kernel takes no more, wait for writable instead of readable. Raises OSError when the link is broken."""
         was, out = self.blocked, self.out
-        if out or was:
-            self._send(out)
-        if self.counts.runs:
-            self.counts.batch()
-        if self.blocked != was:
-            self.wait()
-            self.count()
-
-    def _send(self, out: list[bytes | memoryview]) -> None:
+        self.blocked = False
         while out:
             try:
                 if len(out) == 1:
                     count = self.link.send(out[0])
                 elif self.out_size < JOIN * len(out):
-                    joined = b"".join(out)
-                    out[:] = [joined]
+                    out[:] = [joined] = [b"".join(out)]
                     count = self.link.send(joined)
                 else:
                     count = self.link.sendmsg(out)
             except BlockingIOError:
                 self.blocked = True
-                return
+                break
             self.out_size -= count
             self.gone += count
             if not self.out_size:
@@ -316,7 +307,11 @@ class Connection(Party):
             del out[:done]
             if count:
                 out[0] = memoryview(out[0])[count:]
-        self.blocked = False
+        if self.counts.runs:
+            self.counts.batch()
+        if self.blocked != was:
+            self.wait()
+            self.count()
 
     # its link, and those to other servers
 

@@ -48,7 +48,8 @@ from mk9p.wire import messages as m
 
 log = logging.getLogger("mk9p.server")
 
-BULK: Final = 16384  # bytes; a client that sends this much at once is probably still sending
+# bytes; who sends that much at once is probably still sending. There is always room for as many (framing.py).
+BULK: Final = 16384
 # ns that links have before the rest of the program has its own; a round of the scheduler costs 25,000
 SHARE: Final = 2_000_000
 
@@ -95,7 +96,13 @@ class Leader:
                         link.counts.since = now
                 turns.present, turns.until, turns.seen = link, now + TURN, now
             if isinstance(link, Connection):
-                if not link.dead and (waiting := self._serve(link)) is not None:
+                waiting = None
+                if not link.dead:
+                    try:
+                        waiting = self._serve(link)
+                    except Exception as error:
+                        self._broken(link, error)
+                if waiting is not None:
                     if monotonic_ns() > turns.until:
                         self._end_turn(link)
                     return waiting
@@ -149,22 +156,6 @@ class Leader:
         elif isinstance(link, Backend) and not (link.dead or link.c.blocked):
             turns.add(link)
 
-    def _serve(self, c: Connection) -> Request | None:
-        """Serve a client for a while; return a request that waits, if that ends its turn."""
-        try:
-            if c.ready and ((waiting := self._run_ready(c)) is not None or c.more or c.dead):
-                return waiting
-            c.more = False
-            return self._read(c)
-        except ProtocolError as error:
-            self._out_of_frame(c, error)
-        except OSError as error:
-            c.hang_up(str(error))
-        except Exception:
-            log.exception("internal error: the connection from %s ends", c.link.peer.address)
-            c.hang_up("internal error")
-        return None
-
     def _run_ready(self, c: Connection) -> Request | None:
         """Run the requests that waited for others, and may run now; `more` says whether some are left."""
         turns, c.more = self.links.turns, False
@@ -185,15 +176,21 @@ class Leader:
             if c.out and not (c.blocked or c.dead):
                 c.send()
 
-    def _read(self, c: Connection) -> Request | None:
-        """Receive requests and answer them, until there are none, or the turn is over, as `more` says; or one waits."""
+    def _serve(self, c: Connection) -> Request | None:
+        """Serve a client until there is nothing to do, or the turn is over, which `more` tells; or return a request that waits.
+
+        Raises ProtocolError, and OSError when the link is broken.
+        """
+        if c.ready and ((waiting := self._run_ready(c)) is not None or c.more or c.dead):
+            return waiting
+        c.more = False
         if c.blocked:
             c.send()
         if c.blocked or c.held or c.choked:
             return None
         frames, turns = c.frames, self.links.turns
         # received by another worker, which led until a request waited; or there was no time
-        left = frames.pending or bool(c.out)
+        left = frames.head < frames.tail or bool(c.out)
         drained = False
         while True:
             if not left:
@@ -212,44 +209,46 @@ class Leader:
                     self._begin_anew(c, c.beginning, size)
                     return None
                 # then there is no more now, and asking again would only cost (epoll(7))
-                drained = count < BULK and count < len(space)
-            if (waiting := self._requests(c)) is not None:
+                drained = count < BULK
+            c.more = False
+            if (waiting := self._relay(c) if c.backends else answer(c)) is not None:
                 return waiting
             c.send()
-            self._look(c)
+            now = c.counts.since  # the clock was looked at just now, for what was answered
+            if not 0 < now - turns.seen < HELD:
+                now = self._look(c)
+            turns.seen = now
             if c.blocked or c.held or c.choked or c.dead:
                 c.more = False
                 return None
             left = c.more  # there was no room for the replies to all of them, and now there is; or there was no time
             if drained and not left:
-                if frames.pending and c.stranger:
+                if frames.head < frames.tail and c.stranger:
                     self.halves.add(c)
                 return None
-            if turns.seen > turns.until:
+            if now > turns.until:
                 c.more = True
                 return None
             drained = False
 
-    def _look(self, c: Connection) -> None:
-        """Look at the clock, unless that was just done for the answered requests, and report if nothing else was done for long."""
-        turns, now = self.links.turns, c.counts.since
-        if now <= turns.seen:
+    def _look(self, c: Connection) -> int:
+        """Look at the clock, if nothing was answered, and report if nothing else was done for long. Return the time."""
+        seen, now = self.links.turns.seen, c.counts.since
+        if now <= seen:
             now = monotonic_ns()
-        if now - turns.seen > HELD:
+        if now - seen > HELD:
             kind, n, first = c.run
-            held(c, kind, fid_at(c.frames.buf, first), now - turns.seen, n)
-        turns.seen = now
+            held(c, kind, fid_at(c.frames.buf, first), now - seen, n)
+        return now
 
-    def _requests(self, c: Connection) -> Request | None:
-        """Answer the complete requests until the turn is over; return the first that waits."""
-        c.more = False
+    def _relay(self, c: Connection) -> Request | None:
+        """Answer the complete requests, and pass on those that are another server's; return the first that waits."""
         if (c.relays or c.plans) and forward(c):
             send(c)
             return None
         waiting = answer(c)
-        if c.backends:
-            send(c)
-            c.count()
+        send(c)
+        c.count()
         return waiting
 
     def _grown(self, c: Connection, space: memoryview) -> memoryview:
@@ -268,6 +267,16 @@ class Leader:
         c.room = len(frames.buf)
         c.count()
         return frames.space()
+
+    def _broken(self, c: Connection, error: Exception) -> None:
+        """End a connection that broke, or that breaks the protocol."""
+        if isinstance(error, ProtocolError):
+            self._out_of_frame(c, error)
+        elif isinstance(error, OSError):
+            c.hang_up(str(error))
+        else:
+            log.error("internal error: the connection from %s ends", c.link.peer.address, exc_info=error)
+            c.hang_up("internal error")
 
     def _out_of_frame(self, c: Connection, error: ProtocolError) -> None:
         """End a connection whose framing is lost; on a line that may lose bytes, look for its next beginning instead."""

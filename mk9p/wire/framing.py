@@ -35,7 +35,7 @@ class FrameBuffer:
     time.
     """
 
-    __slots__ = ("_passing", "_sought", "_wanted", "buf", "head", "limit", "most", "tail", "view")
+    __slots__ = ("_passing", "_wanted", "buf", "head", "limit", "most", "sought", "tail", "view")
 
     buf: bytearray
     view: memoryview
@@ -46,7 +46,7 @@ class FrameBuffer:
         self.tail = 0  # the first byte not received
         self._wanted = CAPACITY  # how large the next buffer must be at least
         self._passing = 0  # bytes still to come of a frame that is skipped
-        self._sought: int | None = None  # the type that resync looks for
+        self.sought: int | None = None  # the type that resync looks for
         self._move(0)
 
     def space(self) -> memoryview:
@@ -81,7 +81,7 @@ class FrameBuffer:
 
     def next(self) -> tuple[int, int] | None:
         """Return (start, end) in `buf` of the next whole frame, size[4] included, or None. Raises ProtocolError for an impossible size."""
-        if self._sought is not None and not self._find(self._sought):
+        if self.sought is not None and not self._find(self.sought):
             return None
         head = self.head
         if self.tail - head < 4:
@@ -109,7 +109,7 @@ class FrameBuffer:
 
         For a caller that splits frames itself, and sets `head` to the end of each that it took.
         """
-        if self._sought is not None and not self._find(self._sought):
+        if self.sought is not None and not self._find(self.sought):
             return self.head, self.head
         return self.head, self.tail
 
@@ -166,7 +166,7 @@ class FrameBuffer:
         For links that lose bytes or keep stale ones, such as serial lines: version(5) starts a conversation anew whatever went before. The message
         is recognised by its type, NOTAG, a size that fits its string's, and a printable string that starts with `9P`, or is `unknown`.
         """
-        self._sought = type
+        self.sought = type
 
     def _move(self, rest: int) -> None:
         """Go on in a new buffer with the unread tail, and room for `rest` more bytes and 16 KiB."""
@@ -185,7 +185,7 @@ class FrameBuffer:
             plausible = self._is_version(at - 4)
             if plausible is not False:
                 self.head = at - 4
-                self._sought = None if plausible else sought
+                self.sought = None if plausible else sought
                 return plausible is True
             at += 1
         self.head = max(self.head, self.tail - _SMALLEST + 1)

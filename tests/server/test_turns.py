@@ -10,7 +10,7 @@ import trio.testing
 
 from mk9p.auth import Principal
 from mk9p.dial import TRANSPORTS, Peer
-from mk9p.server import Server, answers, blocks, closing, leader, listings, turns
+from mk9p.server import Server, answers, blocks, closing, connection, counts, leader, listings, pending, turns
 from mk9p.server.turns import LAST, STRIDE, TURN
 from mk9p.tree import Block, Dir, Handle, Node, Open, Stat, Text
 from mk9p.wire import Dialect, codec, unpack_dirents
@@ -38,7 +38,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for module in (leader, answers, turns, closing, listings, blocks):
+    for module in (leader, answers, counts, connection, pending, turns, closing, listings, blocks):
         assert isinstance(module, ModuleType)
         monkeypatch.setattr(module, "monotonic_ns", clock)
     return clock
