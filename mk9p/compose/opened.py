@@ -6,11 +6,11 @@
   another dialect sends no marks, so this handle makes one: after a short answer, one empty answer.
 """
 
-from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
+from mk9p.auth import Principal
 from mk9p.client import changes, requests, stored
 from mk9p.client.connection import Connection
 from mk9p.errors import NineError
@@ -22,8 +22,13 @@ CLOSING: Final = (
 )
 
 
-Words = Callable[[NineError], Awaitable[NineError]]
-"""Returns an error with the words of the server whose file it is about."""
+class Remote(Protocol):
+    """The file that is open, as the user who opened it sees it (remote.py)."""
+
+    who: Principal
+
+    async def in_words(self, error: NineError) -> NineError:
+        """Return an error about this file with the words that its server has for it."""
 
 
 class RemoteHandle(Handle):
@@ -32,8 +37,8 @@ class RemoteHandle(Handle):
     truncates = True
     duplex = True  # requests are passed on as they come, and the other server knows which must wait for which
 
-    def __init__(self, words: Words, connection: Connection, fid: int, iounit: int, records: bool) -> None:
-        self._words, self.connection, self.fid, self.iounit = words, connection, fid, iounit
+    def __init__(self, remote: Remote, connection: Connection, fid: int, iounit: int, records: bool) -> None:
+        self.remote, self.connection, self.fid, self.iounit = remote, connection, fid, iounit
         marks = connection.dialect is Dialect.L
         self._swallow, self._make = marks and not records, records and not marks
         self._end = -1  # where the last answer ended, if it was short
@@ -54,7 +59,7 @@ class RemoteHandle(Handle):
         try:
             return await requests.write(self.connection, self.fid, offset, data[: self.iounit])
         except NineError as error:
-            raise await self._words(error) from None
+            raise await self.remote.in_words(error) from None
 
     async def stat(self) -> Stat:
         return await requests.stat(self.connection, self.fid)

@@ -248,7 +248,7 @@ class Remote(Walked):
         except BaseException:
             connection.clunk_nowait(new)
             raise
-        return RemoteHandle(me.in_words, connection, new, iounit, how.records)
+        return RemoteHandle(me, connection, new, iounit, how.records)
 
     async def in_words(self, error: NineError) -> NineError:
         """Return an error about this file with the words that its server has for it."""
@@ -281,7 +281,7 @@ class Remote(Walked):
             connection.clunk_nowait(new)
             raise
         child = me._child(name, how.who, qid)
-        return child, RemoteHandle(child.in_words, connection, new, iounit, how.records)
+        return child, RemoteHandle(child, connection, new, iounit, how.records)
 
     async def mkdir(self, name: str, perm: int, who: Principal) -> "Remote":
         me = self.seen_by(who)
