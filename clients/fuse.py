@@ -1,14 +1,17 @@
-"""A tree of another server as a FUSE file system: `Fuse`, one adapter of `Remote` to pyfuse3.
+"""A tree of another server as a FUSE file system: `Fuse`, an adapter of `Remote` to pyfuse3.
 
 Rules
-* What an inode is to the kernel is a `Remote` here, a file of the server, as long as the kernel remembers it; its names are walked again when the
-  server is back (fuse_inodes.py).
-* What the kernel asks goes to the server. What it may keep, and for how long, is in fuse_common.py; how its contents are kept, in fuse_open.py.
-* A step takes one round trip where the server answers in order: what belongs together goes out together (fuse_asks.py).
-* Each request is the user's who made it, or `who` for all; the server checks the permissions, and is asked where the bits do not tell (`access`).
-* Errors are the server's errno; EIO while it is down (fuse_requests.py).
-* Numbers are the server's as far as the kernel takes them. What it would make a file or a whole listing EIO for is not given to it (fuse_files.py).
-* A request may wait as long as it likes, others go on meanwhile; who is killed or gets a signal meanwhile is answered EINTR (interrupts.py).
+* An inode of the kernel is a `Remote` here, a file of the server, as long as the kernel remembers it; its names are walked again when the server
+  is back (fuse_inodes.py).
+* The server answers what the kernel asks. fuse_common.py says what the kernel may keep, and for how long; fuse_open.py says how it keeps contents.
+* A step takes one round trip if the server answers in order: requests that belong together go out together (fuse_asks.py).
+* Each request belongs to the user who made it, or to `who` for all. The server checks the permissions, and is asked where the bits do not tell
+  (`access`).
+* Errors have the server's errno, and are EIO while it is down (fuse_requests.py).
+* Numbers are the server's as far as the kernel takes them. The kernel does not get values that would make a file or a whole listing EIO
+  (fuse_files.py).
+* A request may wait as long as it likes, and others go on meanwhile. A process that is killed or gets a signal meanwhile gets EINTR
+  (interrupts.py).
 """
 
 import errno
@@ -30,15 +33,16 @@ from mk9p.errors import NineError
 from mk9p.tree import NOW, Change
 
 TASKS: Final = 100_000  # each blocked read holds one: there must always be another
-IDLE: Final = 8  # tasks that wait for a request: to make a new one for each costs more than what most requests do
-PATH_MAX: Final = 4096  # of limits.h: the kernel takes no longer target of a symbolic link
+IDLE: Final = 8  # tasks that wait for a request: a new task for each costs more than most requests do
+PATH_MAX: Final = 4096  # from limits.h: the kernel takes no longer target of a symbolic link
 
 
 class Fuse(OpenFiles, Listings):
     """The file system of one tree."""
 
     async def _attributes(self, inode: Inode) -> EntryAttributes:
-        """Return what an inode is now. Raises ESTALE if it has become a file of another kind: the kernel would take none of it from then on."""
+        """Return the present state of an inode. Raises ESTALE if it has become a file of another kind: the kernel would accept nothing of it from
+        then on."""
         asked = trio.current_time()
         try:
             stat = await inode.node.stat()
@@ -119,7 +123,7 @@ class Fuse(OpenFiles, Listings):
         ctx: RequestContext,
     ) -> None:
         with self._asks(ctx):
-            if flags:  # 9P cannot say RENAME_NOREPLACE, nor RENAME_EXCHANGE; mv(1) does without then
+            if flags:  # 9P cannot say RENAME_NOREPLACE or RENAME_EXCHANGE; then mv(1) does without
                 raise NineError(errno.EINVAL)
             for inode in (parent_inode_old, parent_inode_new):
                 await self._sure(self._inode(inode), self._user(ctx))
@@ -139,10 +143,9 @@ class Fuse(OpenFiles, Listings):
     async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
         with self._asks(ctx):
             file, who, asked = self._inode(inode), self._user(ctx), trio.current_time()
-            # Who has come by names that the kernel believes may be one who may not: the server says so. An open file is shown to who opened it.
-            if self.inodes.route(file, asked)[1] and not any(
-                it.handle.remote.who == who for it in self._opened_of(file)
-            ):
+            # A user who came by names that the kernel believes may be one who may not: the server says so. An open file is shown to the user who
+            # opened it.
+            if self.inodes.route(file, asked)[1] and not any(it.who == who for it in self._opened_of(file)):
                 stat = await self._status(file, who)
                 if stat is not None and kind_of(file.node, stat) == file.kind:
                     return self._taken(file, stat, asked)
@@ -187,7 +190,7 @@ class Fuse(OpenFiles, Listings):
             self._unbelieve(inode)
 
     async def _meant(self, inode: Inode, who: Principal) -> None:
-        """Raise ESTALE where a change is meant for a name that leads to another file by now. An open file may be meant itself: fchmod(2)."""
+        """Raise ESTALE if a change is meant for a name that leads to another file by now. It may be meant for an open file itself: fchmod(2)."""
         if next(self._opened_of(inode), None) is None:
             await self._sure(inode, who)
 

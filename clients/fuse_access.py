@@ -1,9 +1,9 @@
-"""What a user may do with a stored file: access(2), and chdir(2), which the server is asked for where only it can tell.
+"""What a user may do with a stored file: access(2), and chdir(2). The mount asks the server where only the server can tell.
 
-9P has no such request. A server decides by more than permission bits (access lists, groups that it knows, what root is to it), so it is asked to do
-it: a stored file is opened as asked for, and closed; a directory is opened to be read, and a name that there is not is walked to. Bits alone tell
-whether a directory may be changed, for to ask would be to change it; whether a file may be executed; and all of what is made up, and of pipes and
-devices: to open them may do something.
+9P has no such request. A server decides by more than permission bits (access lists, groups that it knows, the rights of root), so the mount asks
+it to do the operation: it opens a stored file as requested, and closes it; it opens a directory for reading, and walks to a name that does not
+exist. The bits alone tell whether a directory may be changed, because asking would change it; whether a file may be executed; and everything about
+synthetic files, pipes and devices, because opening them may have an effect.
 """
 
 import errno
@@ -20,7 +20,7 @@ _NO: Final = (errno.EACCES, errno.EPERM)
 
 
 async def allowed(node: Remote, who: Principal, stat: Stat, want: int) -> bool:
-    """Tell whether a user may do what is wanted (READ, WRITE, EXEC) with a file. Raises EROFS, and EIO."""
+    """Tell whether a user may do what they want (READ, WRITE, EXEC) with a file. Raises EROFS, and EIO."""
     if who.uid == 0 and want & EXEC and not stat.is_dir and not stat.mode & 0o111:
         return False
     if not stat.is_dir and not (stat.version and st.S_ISREG(stat.mode)):
@@ -42,7 +42,7 @@ async def _opens(node: Remote, how: Open) -> bool:
     except NineError as error:
         if error.errno in _NO:
             return False
-        if error.errno == errno.ETXTBSY:  # it may, at another time
+        if error.errno == errno.ETXTBSY:  # they may, at another time
             return True
         raise
     await handle.close()

@@ -1,8 +1,8 @@
-"""The process that serves a FUSE mount, and how who unmounts finds it and learns of its end.
+"""The process that serves a FUSE mount, and how `mk9p umount` finds it and learns of its end.
 
-It keeps an abstract unix socket listening, which is gone with it however it ends, and in whose name is the mount's device number. Anybody may make
-such a socket. So the name ends at random, that nobody can have it first; and who unmounts looks through all of them (/proc/net/unix), connects, and
-believes the kernel alone about who is at the other end (SO_PEERCRED): a process of the user who mounted.
+It keeps an abstract unix socket listening, which goes with the process however it ends, and whose name has the mount's device number. Anybody can
+make such a socket. So the name ends at random, and nobody can have it first. `mk9p umount` looks through all of them (/proc/net/unix), connects,
+and believes only the kernel about who is at the other end (SO_PEERCRED): a process of the user who mounted.
 """
 
 import os
@@ -24,17 +24,17 @@ def _prefix(device: str) -> str:
 
 
 def stay_alive(device: str) -> None:
-    """Be found by `Serving` as long as this process lives."""
+    """Let `Serving` find this process as long as it lives."""
     alive = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     alive.bind(f"\0{_prefix(device)}{secrets.token_hex(16)}")
     alive.listen(socket.SOMAXCONN)
-    alive.detach()  # it is closed by the end of this process, and by nothing else
+    alive.detach()  # only the end of this process closes it
 
 
 class Warden:
-    """A process that waits for the end of this one and runs a command then, unless it was dismissed: what `kill -9` leaves is undone.
+    """A process that waits for the end of this one and then runs a command, unless it was dismissed: it cleans up after `kill -9`.
 
-    libfuse's own way (auto_unmount) looks whether the mount answers, which it may still seem to do in that moment.
+    libfuse's own way (auto_unmount) checks whether the mount answers, which it may still seem to do at that moment.
     """
 
     def __init__(self, command: Sequence[str]) -> None:
@@ -58,14 +58,15 @@ class Warden:
 
 
 class Serving:
-    """The process that serves the mount of a device number, which `uid` made; a context in which it can be waited for. False if none was found."""
+    """The process that serves the mount with a device number, which `uid` made; a context in which a caller can wait for it. False if there is
+    none."""
 
     def __init__(self, device: str, uid: int) -> None:
         self._socket: socket.socket | None = None
         self.pid = 0
         for name in _names(_prefix(device).encode()):
             process = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            process.setblocking(False)  # somebody else's may be full
+            process.setblocking(False)  # somebody else's socket may be full
             if process.connect_ex(b"\0" + name) == 0:
                 credentials = process.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
                 self.pid, owner, _ = _CREDENTIALS.unpack(credentials)
@@ -86,14 +87,14 @@ class Serving:
             self._socket.close()
 
     def terminate(self) -> None:
-        """Ask it to end; does nothing if it has."""
+        """Ask it to end; do nothing if it has."""
         assert self._socket is not None
         with suppress(ProcessLookupError):
             process = os.pidfd_open(self.pid)
             try:
                 with suppress(BlockingIOError):
                     self._socket.recv(1, socket.MSG_DONTWAIT)
-                    return  # its number is another's by now
+                    return  # its number belongs to another process by now
                 signal.pidfd_send_signal(process, signal.SIGTERM)
             except ConnectionResetError:
                 return
@@ -101,7 +102,7 @@ class Serving:
                 os.close(process)
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait until it has ended, for so many seconds at most; return whether it has."""
+        """Wait until it has ended, at most so many seconds; return whether it has."""
         assert self._socket is not None
         self._socket.settimeout(seconds)
         with suppress(ConnectionResetError):
@@ -113,7 +114,7 @@ class Serving:
 
 
 def _names(prefix: bytes) -> list[bytes]:
-    """Return the abstract sockets of this network namespace whose names begin so."""
+    """Return the abstract sockets of this network namespace whose names begin with this."""
     with open("/proc/net/unix", "rb") as file:
         paths = [line.rpartition(b" ")[2] for line in ktext.split_lines(file.read())]
     return [path[1:] for path in paths if path.startswith(b"@" + prefix)]

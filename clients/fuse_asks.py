@@ -15,14 +15,14 @@ from mk9p.wire import Dialect
 from mk9p.wire import messages as m
 
 AT_ONCE: Final = (
-    512  # files of a listing that are asked about at once: the answers to some are taken apart while others are made
+    512  # files of a listing whose status it asks for at once: it handles some answers while others are on their way
 )
 EAGER: Final = 0.0003  # seconds
-ONE_BY_ONE: Final = 16  # … where each is a task, and takes three round trips
+ONE_BY_ONE: Final = 16  # … if each is a task, and takes three round trips
 
 
 def eager(server: Server, up: bool, reason: str) -> None:
-    """Have a server's answers waited for in the call, as long as they take about as long as letting others have their turn meanwhile."""
+    """Let calls wait for a server's answers directly, as long as that takes about as long as giving others their turn meanwhile."""
     if server.connection is not None:
         server.connection.eager = EAGER
 
@@ -30,7 +30,8 @@ def eager(server: Server, up: bool, reason: str) -> None:
 async def look(
     start: Remote, names: tuple[str, ...], directory: Remote, *, keep: bool = True
 ) -> tuple[Remote, list[int], Stat]:
-    """Walk to names from a file; return the last as a file of its directory, the qid.paths of all, and its status. Without `keep` it is to be let go.
+    """Walk to names from a file; return the last as a file of its directory, the qid.paths of all, and its status. Without `keep` the file is let
+    go.
 
     Raises flights.Astray where the walk ends before the last name.
     """
@@ -48,17 +49,17 @@ async def look(
 
 
 async def leads(start: Remote, names: tuple[str, ...]) -> list[int]:
-    """Return the qid.paths of what names lead to, as far as they lead."""
+    """Return the qid.paths of the files that names lead to, as far as they lead."""
     connection, fid = await start.here()
     new = connection.new_fid()
     (qids,) = await start.server.soon(connection.rpc(m.Twalk, fid, new, names))
-    connection.clunk_nowait(new)  # where it ended before the last name, that is an error, or an end that diod needs
+    connection.clunk_nowait(new)  # if it ended before the last name, that is an error, or an end that diod needs
     return [start.server.paths[qid.path] for qid in qids]
 
 
 @attrs.frozen
 class Answer:
-    """What an opening brought: the handle, the qid.paths of the names that led there, the version; status and first bytes as far as asked for."""
+    """The result of an opening: the handle, the qid.paths of the names that led there, the version; status and first bytes as far as requested."""
 
     handle: RemoteHandle
     paths: list[int]
@@ -76,7 +77,7 @@ async def open_(
     stat: bool = True,
     count: int = 0,
 ) -> Answer:
-    """Open a file, by names that lead to it from `start` if that is given. What is made up may take its time to open. Raises flights.Astray."""
+    """Open a file, by names that lead to it from `start` if that is given. A synthetic file may take its time to open. Raises flights.Astray."""
     connection, fid = await (start or file).here()
     flags = requests.linux_flags(how.read, how.write, how.truncate, how.append) | how.flags & PASSED
     if connection.dialect is not Dialect.L:
@@ -84,7 +85,7 @@ async def open_(
         told = await handle.stat() if stat else None
         return Answer(handle, [], told.version if told else 0, told, b"")
     found = await flights.open_(connection, fid, names, flags, stat=stat, count=count)
-    handle = RemoteHandle(file, connection, found.fid, found.iounit, how.records)
+    handle = RemoteHandle(file.in_words, connection, found.fid, found.iounit, how.records)
     paths = [file.server.paths[qid.path] for qid in found.qids]
     return Answer(handle, paths, found.qid.version, found.stat, found.first)
 
@@ -129,7 +130,7 @@ async def _one_by_one(entries: list[tuple[str, Remote]]) -> list[tuple[Remote, S
 
 
 def _instead(node: Remote, error: OSError) -> Stat | None:
-    """Return what is told of a file whose status is an error: it is there, and that is all that can be told, or it has gone."""
+    """Return what to say of a file whose status is an error: it exists, and nothing else is known, or it has gone."""
     if isinstance(error, (FileNotFoundError, ProcessLookupError)):
         return None
     return Stat(kind_of(node, Stat(0)))

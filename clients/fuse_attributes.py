@@ -1,6 +1,6 @@
-"""Extended attributes by FUSE (`mk9p mount --xattr`): passed on to the server as they are asked for.
+"""Extended attributes by FUSE (`mk9p mount --xattr`): requests for them go to the server.
 
-Without them the kernel is told once that there are none: it would ask for `security.capability` before every write.
+Without them the mount tells the kernel once that there are none: otherwise it would ask for `security.capability` before every write.
 """
 
 import os
@@ -12,7 +12,7 @@ from mk9p.clients.fuse_files import text
 
 
 class FuseWithAttributes(Fuse):
-    """The file system of one tree, with the extended attributes of its files. pyfuse3 makes the flags of setxattr(2) of two requests."""
+    """The file system of one tree, with the extended attributes of its files. pyfuse3 makes two requests of the flags of setxattr(2)."""
 
     async def getxattr(self, inode: InodeT, name: bytes, ctx: RequestContext) -> bytes:
         with self._asks(ctx):

@@ -1,14 +1,15 @@
-"""`Common`: what all requests to the FUSE adapter (fuse.py) have in common: who asks, of which file, and what the kernel is told of it.
+"""`Common`: what all requests to the FUSE adapter (fuse.py) have in common: who asks, about which file, and what the kernel learns of it.
 
 What the kernel may believe, and for how long
-* The status of what is stored, and that a name leads to a stored file or directory, for `BELIEVED` seconds. It is enough for stat(2) alone.
-* Whatever opens, looks up, lists or changes has all the names that the kernel believes walked again (`Inodes.route`), in the same round trip where
-  that can be. If they lead elsewhere by now, ESTALE makes the kernel look up each of them, and ask again: the calls that go by names try once more by
-  themselves then. So may one that did not go by these names, from a directory that was moved meanwhile: nothing is believed the second time.
-* Whoever opens a file asks for its status, too, and what is another then is told at once.
-* Names are believed whoever asks, so only those of directories that anybody may search; and when the permissions of a directory are changed from
-  here, the status of what is below it is asked for again.
-* Nothing of what has qid.version 0, and that there is no such name. Without a cache, nothing at all.
+* The status of stored files, and that a name leads to a stored file or directory, for `BELIEVED` seconds. Only stat(2) is content with that.
+* Every request that opens, looks up, lists or changes something walks all the names again that the kernel believes (`Inodes.route`), in the same
+  round trip if possible. If they lead elsewhere by now, ESTALE makes the kernel look up each of them, and ask again: calls that go by names then
+  try once more by themselves. The second request may also not go by these names, but start from a directory that was moved meanwhile: then nothing
+  is believed.
+* Opening a file also asks for its status, and the kernel learns at once what has changed.
+* The kernel believes names whoever asks, so only names in directories that anybody may search. When this mount changes the permissions of a
+  directory, the kernel asks again for the status of what is below it.
+* It believes nothing of files with qid.version 0, and never that a name does not exist. Without a cache it believes nothing at all.
 """
 
 import errno
@@ -37,11 +38,12 @@ from mk9p.wire import MAXWELEM
 
 BELIEVED: Final = 1.0  # seconds: as sshfs has it
 SOON: Final = 0.05  # seconds after which a fid is clunked at the latest
-SLACK: Final = 0.1  # seconds that the kernel believes more: its clock ticks, and a reply takes its time to get there
+SLACK: Final = 0.1  # seconds that the kernel believes longer: its clock ticks, and a reply takes its time
 
 
 class Common(pyfuse3.Operations):
-    """The file system of one tree. `who` is the user of all requests; None: each is its own user's. `cache`: stored files may be cached."""
+    """The file system of one tree. `who` is the user of all requests; None: each belongs to its own user. `cache`: the kernel may cache stored
+    files."""
 
     supports_dot_lookup = False
 
@@ -51,7 +53,7 @@ class Common(pyfuse3.Operations):
         self.interrupts = Interrupts()
         self.inodes = Inodes(root)
         self._handle = 0
-        self._lately: deque[tuple[float, Inode]] = deque()  # whose names are believed, and until when
+        self._lately: deque[tuple[float, Inode]] = deque()  # inodes whose names are believed, and until when
         self._late: set[Connection] = set()
         self._some_late = trio.Event()
 
@@ -71,19 +73,19 @@ class Common(pyfuse3.Operations):
         return self._inode(number).seen_by(self._user(ctx))
 
     def _number(self) -> int:
-        """Return a number for what is opened."""
+        """Return a number for an open file."""
         self._handle += 1
         return self._handle
 
     def _later(self, fid: tuple[Connection, int] | None) -> None:
-        """Clunk a fid with what is asked next, or soon: for itself it would wake the server up."""
+        """Clunk a fid with the next request, or soon: a clunk on its own would wake the server up."""
         if fid is not None:
             fid[0].garbage.append(fid[1])
             self._late.add(fid[0])
             self._some_late.set()
 
     async def tidy(self) -> None:
-        """Clunk what was left for later, until cancelled."""
+        """Clunk the fids that were left for later, until cancelled."""
         while True:
             await self._some_late.wait()
             await trio.sleep(SOON)
@@ -92,7 +94,7 @@ class Common(pyfuse3.Operations):
                 self._late.pop().tidy()
 
     async def _tell(self, parent: int, name: str, node: Node, stat: Stat, asked: float) -> EntryAttributes:
-        """Return a child's attributes, which were asked for at some time, for a reply that makes the kernel know it."""
+        """Return a child's attributes, which were asked for at a time, for a reply that makes the kernel know it."""
         assert isinstance(node, Remote)
         kind = kind_of(node, stat)
         inode = self.inodes.known(parent, name, node, kind)
@@ -109,14 +111,14 @@ class Common(pyfuse3.Operations):
         return await self._tell(parent, name, node, stat, asked)
 
     def _taken(self, inode: Inode, stat: Stat, asked: float, *, named: bool = False) -> EntryAttributes:
-        """Return a status for a reply to the kernel, which may believe it for a while, and the name that it was asked by."""
+        """Return a status for a reply to the kernel, which may believe it for a while, and the name that it used."""
         entry = attributes(inode.number, inode.kind, stat)
         inode.take(stat, entry, asked)
         self._believe(inode, entry, trio.current_time(), named=named)
         return entry
 
     def _believe(self, inode: Inode, entry: EntryAttributes, now: float, *, named: bool = True) -> None:
-        """Say in a status how long the kernel may believe it, and the name."""
+        """Set in a status how long the kernel may believe it, and the name."""
         if not self.cache or not inode.stored:
             return
         rest = max(inode.seen + BELIEVED - now, 0)
@@ -137,8 +139,8 @@ class Common(pyfuse3.Operations):
     async def _look(self, parent: Inode, name: str, who: Principal) -> tuple[Remote, Stat]:
         """Walk to a name in a directory and return the file with its status.
 
-        Raises ESTALE where the names that the kernel believes lead to another file of that name by now. If they lead to none, it is looked for in the
-        directory itself: mkdir(2) and its like do not try again when a name that is to be made is not looked up.
+        Raises ESTALE if the names that the kernel believes lead to another file of that name by now. If they lead nowhere, look in the directory
+        itself: mkdir(2) and similar calls do not try again when looking up the new name fails.
         """
         start, below = self.inodes.route(parent, trio.current_time())
         directory = parent.seen_by(who)
@@ -158,7 +160,7 @@ class Common(pyfuse3.Operations):
         return node, stat
 
     async def _sure(self, inode: Inode, who: Principal) -> None:
-        """Raise ESTALE unless what the kernel believes to be the way to a file leads there."""
+        """Raise ESTALE unless the way that the kernel believes to lead to a file does so."""
         start, below = self.inodes.route(inode, trio.current_time())
         if not below:
             return
@@ -172,7 +174,7 @@ class Common(pyfuse3.Operations):
             raise self._stale(below)
 
     async def _status(self, inode: Inode, who: Principal) -> Stat | None:
-        """Return the status of a file, having made sure of the way to it; None if the names that the kernel believes do not lead there any more."""
+        """Return the status of a file, after checking the way to it."""
         start, below = self.inodes.route(inode, trio.current_time())
         above = self.inodes.by_number.get(inode.parent)
         if not below or above is None:
@@ -181,32 +183,32 @@ class Common(pyfuse3.Operations):
             names = tuple(inode.name for inode in below)
             node, paths, stat = await look(start.seen_by(who), names, above.seen_by(who), keep=False)
         except (Astray, FileNotFoundError):
-            with suppress(FileNotFoundError):  # which tells why not, if it is not that
+            with suppress(FileNotFoundError):  # which gives the reason, if it is another one
                 await above.seen_by(who).walk(inode.name, who)
             return None
         self._later(node.let_go())
         return stat if _are(below, paths) else None
 
     def _unbelieve(self, directory: Inode) -> None:
-        """Have the kernel ask, as whoever wants to know, for the status of what is below a directory that may be closed to some now."""
+        """Make the kernel ask, as the user who wants to know, for the status of what is below a directory that may be closed to some now."""
         now = trio.current_time()
         for until, inode in self._lately:
             if until > now and directory in self.inodes.route(inode, now)[1]:
                 self._forget_status(inode)
 
     def _forget_status(self, inode: Inode) -> None:
-        with suppress(OSError):  # the kernel knows it no more
+        with suppress(OSError):  # the kernel no longer knows it
             pyfuse3.invalidate_inode(InodeT(inode.number), attr_only=True)
 
     def _stale(self, below: list[Inode]) -> NineError:
-        """Return the error that makes the kernel look names up, once: who asks again has done so, or has not come by them."""
+        """Return the error that makes the kernel look names up, once: a second request comes after that, or did not use them."""
         for inode in below:
             inode.believed = 0
         return NineError(errno.ESTALE)
 
 
 def _are(inodes: list[Inode], paths: list[int]) -> bool:
-    """Tell whether a walk led to these, as far as they go."""
+    """Tell whether a walk led to these inodes, as far as they go."""
     return len(paths) >= len(inodes) and all(inode.path == path for inode, path in zip(inodes, paths, strict=False))
 
 

@@ -14,16 +14,16 @@ from mk9p.errors import NineError
 from mk9p.tree import Change, Open, Stat
 from mk9p.wire import QTDIR, QTSYMLINK
 
-NAME_MAX: Final = 255  # bytes of a name: with one that is longer, the kernel refuses the whole listing
+NAME_MAX: Final = 255  # bytes of a name: with a longer one, the kernel refuses the whole listing
 _NS: Final = 1_000_000_000
 _MOST: Final = (1 << 63) - 1  # an off_t, and a time_t
-_BLKSIZES: Final = range(512, (1 << 24) + 1)  # programs take as much memory as that says
+_BLKSIZES: Final = range(512, (1 << 24) + 1)  # programs take as much memory as this says
 _JUST: Final = 60_000_000_000  # ns that a request may have been on its way, on a machine that swaps
 _KINDS: Final = (st.S_IFREG, st.S_IFDIR, st.S_IFLNK, st.S_IFIFO, st.S_IFSOCK, st.S_IFCHR, st.S_IFBLK)
 
 
 def text(name: bytes) -> str:
-    """Return a name as 9P has it. Raises EILSEQ for one that is not UTF-8."""
+    """Return a name in the form of 9P. Raises EILSEQ for one that is not UTF-8."""
     try:
         return name.decode()
     except UnicodeDecodeError:
@@ -31,7 +31,7 @@ def text(name: bytes) -> str:
 
 
 def raw(name: str) -> bytes:
-    """Return a name of a listing as the kernel has it; empty for what it takes for no name: it would refuse all the others, too."""
+    """Return a name of a listing in the form of the kernel; empty for one that the kernel takes for no name: it would refuse all the others, too."""
     try:
         found = name.encode(errors="surrogateescape")
     except UnicodeEncodeError:
@@ -41,7 +41,7 @@ def raw(name: str) -> bytes:
 
 
 def kind_of(node: Remote, stat: Stat) -> int:
-    """Return what a file is (S_IFMT); where the status says what there is not, as its qid does."""
+    """Return the kind of a file (S_IFMT); if the status says an impossible one, that of its qid."""
     kind = st.S_IFMT(stat.mode)
     return (
         kind
@@ -55,7 +55,7 @@ def kind_of(node: Remote, stat: Stat) -> int:
 
 
 def how_of(who: Principal, flags: int, *, records: bool = False) -> Open:
-    """Return how a user opens a file, of the flags of open(2)."""
+    """Return how a user opens a file, from the flags of open(2)."""
     access = flags & os.O_ACCMODE
     return Open(
         who,
@@ -69,9 +69,9 @@ def how_of(who: Principal, flags: int, *, records: bool = False) -> Open:
 
 
 def is_now(change: Change) -> bool:
-    """Tell whether a change may be what the kernel makes of utimensat(2) without times, which who may write may do.
+    """Tell whether a change may be what the kernel makes of utimensat(2) without times, which a user who may write may do.
 
-    pyfuse3 does not tell the mark for that (FATTR_ATIME_NOW) from a time. Both times are then the same, and have just been.
+    pyfuse3 does not distinguish the mark for that (FATTR_ATIME_NOW) from a time. Both times are then the same, and very recent.
     """
     if change.atime is None or change.atime != change.mtime or change != Change(atime=change.atime, mtime=change.mtime):
         return False
@@ -79,7 +79,7 @@ def is_now(change: Change) -> bool:
 
 
 def same(one: Stat, other: Stat) -> bool:
-    """Tell whether two are the status of one file that nobody has changed meanwhile, but for having read it."""
+    """Tell whether two are the status of one file that nobody has changed meanwhile, except by reading it."""
     return (
         one.mtime == other.mtime
         and one.ctime == other.ctime
@@ -90,9 +90,9 @@ def same(one: Stat, other: Stat) -> bool:
 
 
 def attributes(number: int, kind: int, stat: Stat) -> EntryAttributes:
-    """Return a status as FUSE has it, of which the kernel believes nothing.
+    """Return a status in the form of FUSE, of which the kernel believes nothing.
 
-    A server may say any number, and the kernel shows what it can take: what it can not becomes the nearest that it can.
+    A server may send any number, and the kernel shows what it can take: a number that it can't take becomes the nearest that it can.
     """
     entry = EntryAttributes()
     entry.st_ino = number

@@ -1,11 +1,12 @@
 """The inodes that the kernel knows of a FUSE mount, and which file is which.
 
 Rules
-* An inode is a file of the server as long as the kernel knows it: its fids stay, one for each user who came by it. Names are what it was found by.
-* A file's number is qid.path, if that is free; else any. So the root's number 1 is the root's alone, and no server takes another file's number.
-* Who finds a file by a name under which it is known gets that inode. Under another name it is the same file if the server says so (the same
-  qid.path, the same kind) and it can be: it has several names (a hard link), or the name that it was known by leads to it no more (it was renamed).
-  Else there are two inodes: a server that gives two files one qid.path must not turn one into the other.
+* An inode is a file of the server as long as the kernel knows it: its fids stay, one for each user who came by it. Its names are those by which it
+  was found.
+* A file's number is qid.path, if that is free; else any. So number 1 belongs only to the root, and no server takes another file's number.
+* A user who finds a file by a name under which it is known gets that inode. Under another name it is the same file if the server says so (the same
+  qid.path, the same kind) and that is possible: it has several names (a hard link), or the name by which it was known no longer leads to it (it
+  was renamed). Otherwise there are two inodes: a server that gives two files one qid.path must not turn one into the other.
 """
 
 import math
@@ -25,10 +26,10 @@ ROOT: Final = 1  # FUSE's own number of the root
 
 @attrs.define(eq=False)
 class Inode:
-    """A file that the kernel knows: its number, what it is (S_IFMT), its qid.path, and how often the kernel was told of it.
+    """A file that the kernel knows: its number, its kind (S_IFMT), its qid.path, and how often the kernel was told of it.
 
-    `parent` is the number of the directory that it was last found in, `name` its name there; `names` are all that it was found by. `views` is the
-    file as each user sees it. `stat` is what was told of it last, when asked at `seen` (of trio's clock); None once it was changed from here.
+    `parent` is the number of the directory that it was last found in, `name` its name there; `names` are all names by which it was found. `views`
+    is the file as each user sees it. `stat` is the last known status, from the time `seen` (of trio's clock); None after a change from here.
     """
 
     number: int
@@ -38,12 +39,12 @@ class Inode:
     name: str
     views: dict[Principal, Remote]
     known: int = 0
-    stored: bool = False  # it had a qid.version when it was last looked at
+    stored: bool = False  # it had a qid.version at the last look
     version: int = 0  # qid.version of the contents that the kernel may have kept
     paged: bool = False  # the kernel may have, or be fetching, some of its contents
-    believed: float = -math.inf  # until when the kernel may go by its name without looking it up
+    believed: float = -math.inf  # until when the kernel may use its name without looking it up
     stat: Stat | None = None
-    entry: EntryAttributes | None = None  # … as FUSE has it
+    entry: EntryAttributes | None = None  # … in the form of FUSE
     seen: float = -math.inf
     depth: int = 0  # names from the root
     searchable: bool = False  # a directory that anybody may search, as far as bits tell
@@ -56,7 +57,7 @@ class Inode:
         self.searchable = stat.mode & 0o111 == 0o111
 
     def changed(self) -> None:
-        """Note that the status known of it is not true any more."""
+        """Note that the known status is no longer true."""
         self.stat = self.entry = None
         self.writes += 1
 
@@ -69,7 +70,7 @@ class Inode:
 
     @property
     def node(self) -> Remote:
-        """Return this file as who came first sees it: for what needs no permission."""
+        """Return this file as the first user who came sees it: for what needs no permission."""
         return next(iter(self.views.values()))
 
 
@@ -83,7 +84,7 @@ class Inodes:
         self._by_path: dict[int, Inode] = {}  # the latest of each qid.path
 
     def known(self, parent: int, name: str, node: Remote, kind: int) -> Inode | None:
-        """Return the inode of what was found by a name under which it is known."""
+        """Return the inode of a file that was found by a name under which it is known."""
         inode = self._by_name.get((parent, name))
         if inode is None or not _same(inode, node, kind) or (inode.parent, inode.name) != (parent, name):
             return None
@@ -92,7 +93,7 @@ class Inodes:
         return inode
 
     def route(self, inode: Inode, now: float) -> "tuple[Inode, list[Inode]]":
-        """Return by which names the kernel may have come to an inode without looking them up, as inodes, and the one that these begin in."""
+        """Return the names by which the kernel may have come to an inode without looking them up, as inodes, and the inode where these begin."""
         below: list[Inode] = []
         while inode.believed > now and (inode.parent, inode.name) in inode.names:
             above = self.by_number.get(inode.parent)
@@ -108,16 +109,16 @@ class Inodes:
         return self._by_name.get((parent, name))
 
     def listed(self, parent: int, name: str, node: Remote) -> Inode | None:
-        """Return the inode that a name of a listing may be: known by it, and of its qid.path."""
+        """Return the inode that a name of a listing may be: known by it, with its qid.path."""
         inode = self._by_name.get((parent, name))
         return inode if inode is not None and inode.path == node.path else None
 
     async def found(self, parent: int, name: str, node: Remote, kind: int, nlink: int) -> Inode:
-        """Return the inode of what was found by a name. The kernel is to be told of it: count that in `known` before anything is waited for."""
+        """Return the inode of a file that was found by a name. The kernel must learn of it: count that in `known` before waiting for anything."""
         inode = self._by_name.get((parent, name))
         if inode is None or not _same(inode, node, kind):
             elsewhere = await self._elsewhere(node, kind, nlink)
-            inode = self._by_name.get((parent, name))  # another task may have been quicker
+            inode = self._by_name.get((parent, name))  # another task may have been faster
             inode = inode if inode is not None and _same(inode, node, kind) else elsewhere
         if inode is None:
             inode = Inode(self._number(node.path), kind, node.path, parent, name, {})
@@ -137,7 +138,7 @@ class Inodes:
             return inode
         directory = self.by_number.get(inode.parent)
         if directory is None or (inode.parent, inode.name) not in inode.names:
-            return inode  # what it was known by is gone
+            return inode  # its known name is gone
         try:
             there = await directory.seen_by(node.who).walk(inode.name, node.who)
         except FileNotFoundError:
@@ -153,7 +154,7 @@ class Inodes:
         return number
 
     def _name(self, inode: Inode, parent: int, name: str) -> None:
-        """Note by which name an inode was found last."""
+        """Note the name by which an inode was found last."""
         known = self._by_name.get((parent, name))
         if known is not None and known is not inode:
             known.names.discard((parent, name))
@@ -169,14 +170,14 @@ class Inodes:
                 view.moved(directory.seen_by(who), name)
 
     def removed(self, parent: int, name: str) -> None:
-        """Note that a name is no more."""
+        """Note that a name no longer exists."""
         inode = self._by_name.pop((parent, name), None)
         if inode is not None:
             inode.names.discard((parent, name))
             inode.changed()
 
     def renamed(self, parent: int, name: str, to: int, newname: str) -> None:
-        """Note that a file has another name: the kernel goes on using its inode, and may not look it up again."""
+        """Note that a file was renamed: the kernel goes on using its inode, and may not look it up again."""
         inode = self._by_name.get((parent, name))
         self.removed(parent, name)
         self.removed(to, newname)

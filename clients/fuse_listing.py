@@ -1,7 +1,7 @@
-"""`Listings`: reading directories by FUSE (fuse.py). Each name is told with its status, so that `ls -l` and `find` ask for nothing more.
+"""`Listings`: reading directories by FUSE (fuse.py). The kernel gets each name with its status, so `ls -l` and `find` ask for nothing more.
 
-What a stored directory holds is asked for again when it has another version or time than when it was last read, a second ago at most; a time that
-is younger than that says nothing, for the clock of a file system ticks in steps.
+The entries of a stored directory are read again when it has another version or time than at the last reading, which was at most a second ago. A
+time that is younger than that proves nothing, because the clock of a file system ticks in steps.
 """
 
 import stat as st
@@ -23,14 +23,15 @@ from mk9p.compose.remote import Remote
 from mk9p.tree import Stat
 
 KEPT: Final = 64  # directories whose names are kept for that second …
-ENTRIES: Final = 4096  # … and how many names of one, at most
+ENTRIES: Final = 4096  # … and at most so many names of one
 
 
 @attrs.define(eq=False)
 class Kept:
-    """What a directory held when it was read; `names` are as the kernel has them. `inodes`: those that the kernel knows of them, as far as is known.
+    """The entries of a directory when it was read; `names` are in the form of the kernel. `inodes`: those that the kernel knows of them, as far as
+    that is known.
 
-    `stat` is the directory's status before; None: there is no telling whether this still holds.
+    `stat` is the directory's status before the reading; None: one cannot know whether this still holds.
     """
 
     entries: list[tuple[str, Remote]]
@@ -42,7 +43,7 @@ class Kept:
 
 @attrs.define(eq=False)
 class Listing:
-    """An open directory. `stats`: what was asked of the next entries, by place, and when."""
+    """An open directory. `stats`: the answers for the next entries, by place, and when they came."""
 
     inode: Inode
     who: Principal
@@ -68,7 +69,7 @@ class Listings(Common):
             return FileHandleT(fh)
 
     async def _held(self, inode: Inode, who: Principal) -> Kept:
-        """Return what a directory holds, as a user sees it."""
+        """Return the entries of a directory, as a user sees them."""
         node, stat, asked = inode.seen_by(who), None, trio.current_time()
         if self.cache and inode.stored:
             stat = await self._status(inode, who)
@@ -125,7 +126,7 @@ class Listings(Common):
                 listing.stats.pop(at, None)
 
     def _fresh(self, inode: Inode, now: float) -> EntryAttributes | None:
-        """Return what may be told of a file without asking; None if it must be asked for."""
+        """Return what the mount may say of a file without asking; None if it must ask."""
         if (
             inode.entry is None
             or not inode.stored

@@ -1,9 +1,9 @@
 """`OpenFiles`: opening, reading and writing files by FUSE (fuse.py).
 
-* A stored file is opened, asked for its status, and, if it is short and its contents are not with the kernel yet, read, all in one round trip. The
-  kernel keeps contents while the version stays, and what was read by the way is given to it at once (`_give`).
-* A made-up file (qid.version 0, or of length 0 and only read) is open for direct I/O: it is read until an empty read whatever its length says,
-  a read(2) returns what one record brings, and each write(2) is one Twrite at once, with its errno. Without a cache all are.
+* A stored file is opened, asked for its status, and, if it is short and the kernel does not have its contents yet, read, all in one round trip.
+  The kernel keeps contents while the version stays, and gets at once what was read on the way (`_give`).
+* A synthetic file (qid.version 0, or of length 0 and only read) is open for direct I/O: it is read until an empty read whatever its length says, a
+  read(2) returns what one record brings, and each write(2) is one Twrite at once, with its errno. Without a cache all files are.
 """
 
 import errno
@@ -32,20 +32,21 @@ from mk9p.errors import NineError
 from mk9p.tree import Stat
 
 REST: Final = 0.1  # seconds that a read waits for more when it has a full message already
-SHORT: Final = 1 << 16  # bytes of a file that are read when it is opened
+SHORT: Final = 1 << 16  # bytes of a file to read when it is opened
 
 
 @attrs.define(eq=False)
 class Opened:
-    """An open file; `opener` is the thread that opened it. `first` is how it begins, for the first read alone."""
+    """An open file; `who` is the user and `opener` the thread that opened it. `first` is its beginning, only for the first read."""
 
     handle: RemoteHandle
     inode: Inode
+    who: Principal
     opener: int
     direct: bool
     reads: bool  # … and does not write
     first: bytes = b""
-    writes: int = 0  # of the inode, when that was read
+    writes: int = 0  # those of the inode, when that was read
 
 
 class OpenFiles(Common):
@@ -61,7 +62,7 @@ class OpenFiles(Common):
     async def open(self, inode: InodeT, flags: int, ctx: RequestContext) -> FileInfo:
         with self._asks(ctx):
             file, who = self._inode(inode), self._user(ctx)
-            # What is stored has no records, so an empty read need not be asked for twice.
+            # A stored file has no records, so there is no need to ask twice for an empty read.
             how, node = how_of(who, flags, records=file.stored), file.seen_by(who)
             if not self.cache or not file.stored or not st.S_ISREG(file.kind):
                 answer = await open_(node, how, stat=self.cache and file.stored)
@@ -94,12 +95,12 @@ class OpenFiles(Common):
             return self._info(file, answer, flags, ctx)
 
     def _info(self, inode: Inode, answer: Answer, flags: int, ctx: RequestContext) -> FileInfo:
-        """Return what the kernel is told of a file that was just opened: whether it may have pages of it, and whether those from before hold."""
+        """Return what to tell the kernel of a file that was just opened: whether it may have pages of it, and whether older pages are still valid."""
         stat, reads, keep = answer.stat, flags & os.O_ACCMODE == os.O_RDONLY, False
-        opened = Opened(answer.handle, inode, ctx.pid, direct=True, reads=reads)
+        opened = Opened(answer.handle, inode, self._user(ctx), ctx.pid, direct=True, reads=reads)
         if stat is not None:
             self._compare(inode, stat, written=bool(flags & os.O_TRUNC))
-            # What is written will have a length, and may be mapped.
+            # A file that is written will have a length, and may be mapped.
             opened.direct = stat.version == 0 or (stat.length == 0 and reads)
             if not opened.direct:
                 keep = stat.version == inode.version
@@ -115,7 +116,7 @@ class OpenFiles(Common):
         return FileInfo(fh=FileHandleT(fh), direct_io=opened.direct, keep_cache=keep)
 
     def _compare(self, inode: Inode, stat: Stat, *, written: bool) -> None:
-        """Have the kernel ask for a status again if it was told another one."""
+        """Make the kernel ask for a status again if it got another one."""
         if written or inode.stat is None or not same(inode.stat, stat):
             inode.changed()
             self._forget_status(inode)
@@ -144,7 +145,7 @@ class OpenFiles(Common):
             try:
                 asked = trio.current_time()
                 stat = await handle.stat()
-                with suppress(OSError):  # its name may be another's by now; open it is all the same
+                with suppress(OSError):  # its name may belong to another file by now; it is open all the same
                     await node.here()
                 entry = await self._tell(parent_inode, called, node, stat, asked)
             except BaseException:
@@ -164,8 +165,8 @@ class OpenFiles(Common):
             data = await handle.read(off, size)
             if opened.direct and len(data) < handle.iounit:
                 return data
-            # The page cache takes what is short for the end of the file; and where a message of the server's was full, there is mostly more.
-            # A stream may have nothing more now: then what has come is all.
+            # The page cache takes a short answer for the end of the file; and if a message of the server was full, there is usually more. A stream
+            # may have nothing more now: then the answer is what has come.
             with trio.move_on_after(REST if opened.direct else math.inf):
                 while 0 < len(data) < size and not self._ends(opened, off + len(data)):
                     more = await handle.read(off + len(data), size - len(data))
@@ -175,7 +176,7 @@ class OpenFiles(Common):
             return data
 
     def _ends(self, opened: Opened, at: int) -> bool:
-        """Tell whether a stored file is known to end there: whoever reads on asks again."""
+        """Tell whether a stored file is known to end there: a reader that reads on asks again."""
         stat = opened.inode.stat
         return not opened.direct and stat is not None and stat.length == at
 
@@ -207,5 +208,5 @@ class OpenFiles(Common):
         opened = self.opened.pop(fh)
         if opened.reads and not opened.direct:
             self._later((opened.handle.connection, opened.handle.fid))
-        else:  # to close what was written, or is made up, may end something
+        else:  # closing a written or synthetic file may end something
             drop(opened.handle)

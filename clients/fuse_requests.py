@@ -1,8 +1,8 @@
 """A request of the kernel to the FUSE adapter (fuse.py), and how it ends.
 
-* Who is killed or gets a signal meanwhile is answered EINTR (interrupts.py).
-* Whatever goes wrong is an errno to the kernel, the server's where it is one. ENOSYS would end that kind of request for the whole mount, and what is
-  no errno of a program would leave the request without an answer: these become EOPNOTSUPP and EIO.
+* A process that is killed or gets a signal meanwhile gets EINTR (interrupts.py).
+* Whatever goes wrong is an errno to the kernel, the server's if it has one. ENOSYS would end that kind of request for the whole mount, and a
+  number that is no errno of a program would leave the request without an answer: these become EOPNOTSUPP and EIO.
 """
 
 import errno
@@ -16,11 +16,11 @@ from mk9p.clients.interrupts import Asked, Interrupts
 
 log = logging.getLogger("mk9p.fuse")
 
-_ERRNOS: Final = 512  # from there on they are the kernel's own (include/linux/errno.h): it takes no such answer
+_ERRNOS: Final = 512  # from here on they are the kernel's own (include/linux/errno.h): it takes no such answer
 
 
 class Request:
-    """Around each request: cancelled when its asker is interrupted; whatever goes wrong is the errno that the kernel is told."""
+    """Around each request: it is cancelled when the process that asks is interrupted, and turns every error into the errno for the kernel."""
 
     __slots__ = ("asked", "interrupts")
 
@@ -46,7 +46,7 @@ class Request:
 
 
 def _told(number: int) -> int:
-    """Return an errno as the kernel is to be told it."""
+    """Return an errno in the form for the kernel."""
     if number == errno.ENOSYS:
         return errno.EOPNOTSUPP
     return number if 0 < number < _ERRNOS else errno.EIO

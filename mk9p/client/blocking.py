@@ -1,10 +1,10 @@
-"""A connection to a 9P server that holds up its thread where others wait, and needs no trio; what it says is conversation.py's.
+"""A connection to a 9P server that blocks its thread where others wait, and needs no trio. conversation.py says what it sends.
 
-Coroutines that wait for nothing but the calls of one connection are done by its `run`: one that waits yields for what, and is gone on with when
-that is there. So several of them can go side by side, and one of them can be given up after a while.
+`run` does coroutines that wait only for calls of one connection: a coroutine that waits yields what it waits for, and goes on when that is there.
+So several of them can go side by side, and a caller can give one of them up after a while.
 
-One thread uses a connection at a time. An interrupt (KeyboardInterrupt) in a wait gives up what waits, which is flushed, and the connection can be
-used on; one that comes in the middle of a message ends the connection.
+One thread uses a connection at a time. An interrupt (KeyboardInterrupt) in a wait gives up what waits and flushes it, and the connection can still
+be used. An interrupt in the middle of a message ends the connection.
 """
 
 import errno
@@ -67,7 +67,7 @@ class _GivenUp(BaseException):
 
 
 class BlockingCall(Call):
-    """One request under way, which one coroutine may wait for."""
+    """One running request, which one coroutine may wait for."""
 
     __slots__ = ()
 
@@ -88,12 +88,12 @@ class Blocking(Conversation):
 
     def __init__(self, link: Link, address: str, *, dialect: Dialect, msize: int, frames: FrameBuffer) -> None:
         super().__init__(link, address, dialect=dialect, msize=msize, frames=frames)
-        self._since = 0.0  # when something was heard, or began to be waited for
-        self._asked = False  # the silent line was asked whether it lives
+        self._since = 0.0  # when something was received, or the wait for it began
+        self._asked = False  # the client asked the silent line whether it lives
         self._lock = allocate_lock()
 
     def run(self, work: Awaitable[T]) -> T:
-        """Do what a coroutine says, waiting where it waits, and return what it returns. Raises RuntimeError where another is under way."""
+        """Run a coroutine, wait where it waits, and return what it returns. Raises RuntimeError if another is running."""
         if not self._lock.acquire(blocking=False):
             if isinstance(work, Coroutine):
                 work.close()
@@ -182,7 +182,7 @@ class Blocking(Conversation):
             self._turn(wait.until)
 
     def _turn(self, until: float) -> None:
-        """Wait for the line, until a time at most, and do what can be done then."""
+        """Wait for the line, at most until a time, and do what can be done then."""
         silence = self._since + SILENCE if self.link.lossy and self._calls else inf
         poll = select.poll()
         poll.register(self.link.rfd, select.POLLIN)
@@ -199,7 +199,7 @@ class Blocking(Conversation):
                 self._silent()
 
     def _silent(self) -> None:
-        """Ask a line from which nothing came for a while whether it lives, or end it."""
+        """Ask a line that was silent for a while whether it lives, or end it."""
         if self._asked:
             self.end(f"nothing came from it for {2 * SILENCE:g} s")
             return
@@ -210,7 +210,7 @@ class Blocking(Conversation):
 
     @contextmanager
     def _whole(self) -> Iterator[None]:
-        """End the connection when what is begun here is interrupted: nobody knows how far it went."""
+        """End the connection when an interrupt comes in this block: nobody knows how far it went."""
         try:
             yield
         except KeyboardInterrupt:
@@ -243,7 +243,7 @@ async def _steps(work: Awaitable[T]) -> T:
 
 
 async def _given_up(steps: Work[Any]) -> None:
-    """End a coroutine, waiting where it waits at its end."""
+    """End a coroutine, and wait where it waits at its end."""
     try:
         wait = steps.throw(_GivenUp())
         while True:

@@ -1,4 +1,4 @@
-"""A request under way, and what its message says of fids: which it names, which it makes, which it ends."""
+"""A running request, and what its message says of fids: which it names, which it makes, which it ends."""
 
 from collections.abc import Sequence
 from errno import EIO
@@ -21,7 +21,7 @@ class Caller(Protocol):
 
 
 class Call:
-    """One request under way. `reply` waits for what it brings; `abandon` gives it up."""
+    """One running request. `reply` waits for its result; `abandon` gives it up."""
 
     __slots__ = ("answered", "clunks", "connection", "fids", "left", "made", "most", "result", "tag", "type")
 
@@ -34,15 +34,15 @@ class Call:
         bound = fields[BOUND[self.type]] if self.type in BOUND else None
         self.most: int | None = bound if bound is None or isinstance(bound, int) else len(bound)
         self.tag = NOTAG
-        self.result: Result | None = None  # what came, and was not taken yet
+        self.result: Result | None = None  # what came, and nobody has taken yet
         self.left = False  # nobody wants the reply any more
         self.answered = False  # … and it came all the same
-        self.clunks: list[int] = []  # fids to clunk when this is known to be over
+        self.clunks: list[int] = []  # fids to clunk when this call is known to be over
 
     async def reply(self) -> Reply:
         """Wait for the reply and return its fields after the tag.
 
-        Raises NineError: what the server said, or EIO when the connection is gone. Cancelled, the request is flushed. May be awaited once.
+        Raises NineError: what the server said, or EIO when the connection is gone. If cancelled, it flushes the request. May be awaited once.
         """
         raise NotImplementedError
 
@@ -58,7 +58,7 @@ class Call:
         raise self.result
 
     def abandon(self) -> None:
-        """Give the call up: flush it, and undo what its reply says was done. Does nothing once the reply has been taken."""
+        """Give the call up: flush it, and undo what its reply says was done. Does nothing after the reply has been taken."""
         if not self.left:
             self.left = True
             self.connection.abandon(self)
@@ -66,8 +66,8 @@ class Call:
     def check(self, fields: Sequence[Any]) -> None:
         """Refuse a reply that brings more than was asked for.
 
-        Raises EIO for more bytes than were asked for: that reply is void, and all others are understood. Raises ProtocolError for more qids than
-        names: then nobody knows which fid the server has made.
+        Raises EIO for more bytes than were asked for: that reply is void, and all others can be understood. Raises ProtocolError for more qids
+        than names: then nobody knows which fid the server has made.
         """
         if self.most is not None:
             count = fields[0] if isinstance(fields[0], int) else len(fields[0])
@@ -77,7 +77,7 @@ class Call:
                 raise NineError(EIO, f"the server answers with {count} bytes, where {self.most} were asked for")
 
     def settle(self, result: Result) -> None:
-        """Give the reply to who waits, or keep it for who will."""
+        """Give the reply to the caller that waits, or keep it for the one that will."""
         self.result = result
 
 

@@ -1,9 +1,9 @@
-"""A connection to a 9P server whose calls wait as trio's tasks do, and are cancelled so; what it says is conversation.py's.
+"""A connection to a 9P server. Its calls wait as trio's tasks do, and can be cancelled like them. conversation.py says what it sends.
 
-One writer task sends what the kernel did not take at once, one reader task hands the replies out, all that came with one wake-up.
+One writer task sends what the kernel did not take at once. One reader task hands out the replies, all that came with one wake-up.
 
-A serial line or a port does not tell that nobody is at its other end any more. There, when an answer is due and nothing came for a while, a flush
-of a tag that is not used is sent, which every server answers at once (flush(5)); if that is not answered either, the connection ends.
+A serial line or a port does not report that nobody is at its other end any more. There, when an answer is due and nothing came for a while, the
+client sends a flush of an unused tag, which every server answers at once (flush(5)). If there is no answer to that either, it ends the connection.
 """
 
 import errno
@@ -90,7 +90,7 @@ class Connection(Conversation):
         self._token = trio.lowlevel.current_trio_token()
 
     def start(self, nursery: trio.Nursery) -> None:
-        """Let the reader and the writer run in a nursery; they end with the connection, and never raise but for our own bugs."""
+        """Run the reader and the writer in a nursery; they end with the connection, and raise only for our own bugs."""
         nursery.start_soon(self._reader)
         nursery.start_soon(self._writer)
         if self.link.lossy:
@@ -146,7 +146,7 @@ class Connection(Conversation):
             with self._judging():
                 while self.gone is None:
                     self._replies()
-                    # Let those whose replies came go on: what they send next is often answered before the line would have to be waited for.
+                    # Let the tasks whose replies came go on: what they send next is often answered before the reader would have to wait for the line.
                     await trio.lowlevel.checkpoint()
                     while self.gone is None and not self._receive():
                         self._frames.put_away()
@@ -177,8 +177,8 @@ class Connection(Conversation):
     async def aclose(self) -> None:
         """Close the connection when clunks and flushes that nobody waits for have been answered, at most a second later, shielded.
 
-        To hang up with replies on their way, or with fids left, is allowed; but diod 1.0.24 dies of the one by SIGPIPE, with all its clients, and
-        now and then of the other by a null pointer.
+        A client may hang up with replies on their way, or with fids left. But with the first, diod 1.0.24 dies by SIGPIPE, with all its clients,
+        and with the second now and then by a null pointer.
         """
         with trio.CancelScope(shield=True, deadline=trio.current_time() + LEAVING):
             self.tidy()

@@ -1,17 +1,17 @@
-"""What a conversation with a 9P server is, whoever waits in it and how: tags, fids, frames, and what becomes of a call that is given up. No trio.
+"""A conversation with a 9P server, whoever waits in it and how: tags, fids, frames, and what happens to a call that is given up. No trio.
 
 Rules
-* Many calls are under way at once. A request is sent at once, without waiting, by whoever makes it, and what the kernel does not take is queued; so
-  who gives a call up never leaves half a frame.
-* A tag is the lowest free one. Who gives a call up leaves at once and sends Tflush; its tag stays taken until Rflush (flush(5)), also when its reply
-  comes first. A request that was not sent yet is taken back instead.
-* A fid that a request makes (Tattach, Tauth, Twalk, Txattrwalk) is the caller's once its call has returned. When the call raises instead, the number
-  is put back here: at once, or, if the call was given up, when it is known whether the fid was made, and then it is clunked first.
-* A fid is not clunked while a request that was given up and names it may still be at work: a server need not order the two.
-* When the connection ends, for whatever reason, every call under way and every later one raises EIO with the reason.
+* Many calls run at once. The caller sends a request at once, without waiting, and what the kernel does not take is queued; so a caller that gives
+  a call up never leaves half a frame.
+* A tag is the lowest free one. A caller that gives a call up leaves at once and sends Tflush; the tag of the call stays in use until Rflush
+  (flush(5)), also when its reply comes first. A request that was not sent yet is taken back instead.
+* A fid that a request makes (Tattach, Tauth, Twalk, Txattrwalk) belongs to the caller after its call has returned. When the call raises instead,
+  this module frees the number: at once, or, if the call was given up, when it knows whether the fid was made; then it first clunks the fid.
+* It does not clunk a fid while a request that was given up and names it may still be running: a server need not order the two.
+* When the connection ends, for whatever reason, every running call and every later one raises EIO with the reason.
 
-`Connection` (connection.py) waits as trio does, `Blocking` (blocking.py) holds up its thread. What is above them, requests.py to client.py, is
-coroutines that wait for nothing but by the methods here that are `async`: it runs on either.
+`Connection` (connection.py) waits as trio does, `Blocking` (blocking.py) blocks its thread. The code above them, requests.py to client.py, is
+coroutines that wait only by the `async` methods here: it runs on either.
 
 `call` sends and `Call.reply` waits, so that one task may have several requests under way. What needs what another makes waits, or goes by flights.py.
 """
@@ -36,13 +36,14 @@ if TYPE_CHECKING:
     import logging
 
 LEAVING: Final = 1.0  # seconds that closing waits for the server
-SILENCE: Final = 15.0  # seconds, twice, before a silent line is given up: an emulated kernel on a busy machine was seen to say nothing for five
+# seconds, twice, before the client gives up a silent line: an emulated kernel on a busy machine was seen to say nothing for five
+SILENCE: Final = 15.0
 
 T = TypeVar("T")
 
 
 def log() -> "logging.Logger":
-    """Return the logger; few have anything to log."""
+    """Return the logger; few programs log anything here."""
     import logging
 
     return logging.getLogger("mk9p.client")
@@ -53,7 +54,7 @@ def _warn(words: str) -> None:
 
 
 class Conversation(ABC):
-    """A link on which a dialect and an msize were agreed."""
+    """A link with an agreed dialect and msize."""
 
     kind: ClassVar[type[Call]]
     closing: ClassVar[type[Exception] | tuple[()]] = ()  # what a wait raises when the link is closed here
@@ -62,13 +63,14 @@ class Conversation(ABC):
         self.link, self.address, self.dialect, self.msize = link, address, dialect, msize
         self.iounit = msize - IOHDRSZ  # the most that one read or write carries
         self.gone: str | None = None  # why the connection ended
-        self.on_end: list[Callable[[str], None]] = []  # called once with the reason; they may neither wait nor raise
+        # called once with the reason; these functions may neither wait nor raise
+        self.on_end: list[Callable[[str], None]] = []
         self._frames = frames
         self._codecs = TABLE[dialect]
         self._calls: dict[int, Call] = {}  # by tag
         self._flushes: dict[int, Call] = {}  # the tag of a Tflush -> the call that it flushes
-        self._left: dict[int, Call] = {}  # of `_calls`, those that were abandoned and may still be at work
-        self._tags: list[int] = []  # a heap of those below `_next_tag` that are free
+        self._left: dict[int, Call] = {}  # of `_calls`, those that were abandoned and may still be running
+        self._tags: list[int] = []  # a heap of the free tags below `_next_tag`
         self._next_tag = 0
         self._fids: list[int] = []
         self._next_fid = 0
@@ -80,18 +82,18 @@ class Conversation(ABC):
         )
         self.garbage: deque[int] = deque()  # fids to clunk with the next flight, or when `tidy` is called
         self._heard = 0  # how often something was received
-        self.tell: Callable[[str], None] = _warn  # what takes a line for people
-        self._odd = False  # an odd name was told of
+        self.tell: Callable[[str], None] = _warn  # a function that takes a line for people
+        self._odd = False  # an odd name was reported
 
     # Waiting
 
     @abstractmethod
     async def checkpoint(self) -> None:
-        """Raise what cancels the caller, if it is to be."""
+        """Raise the cancellation of the caller, if there is one."""
 
     @abstractmethod
     async def within(self, seconds: float, work: Callable[[], Awaitable[T]]) -> T:
-        """Do some work and return what it does; it is given up, and ETIMEDOUT raised, after so many seconds."""
+        """Do some work and return what it returns; after so many seconds give it up and raise ETIMEDOUT."""
 
     @abstractmethod
     async def side_by_side(self, count: int, work: Callable[[], Awaitable[None]]) -> None:
@@ -99,7 +101,7 @@ class Conversation(ABC):
 
     @abstractmethod
     async def aside(self, call: Callable[..., T], *args: Any, give_up: bool = False) -> T:
-        """Call what may block on something else than the connection; cancelled, it is waited for, unless it may be left to its thread."""
+        """Call something that may block, but not on the connection. If cancelled, wait for it, unless it may be left to its thread."""
 
     @abstractmethod
     async def clunk_within(self, seconds: float, fid: int) -> None:
@@ -108,7 +110,7 @@ class Conversation(ABC):
     # Calls
 
     def call(self, message: type[m.Message], *fields: Any) -> Call:
-        """Send a request at once and return the call under way. Raises NineError: EIO when the connection is gone, EAGAIN when no tag is free."""
+        """Send a request at once and return the running call. Raises NineError: EIO when the connection is gone, EAGAIN when no tag is free."""
         if self.gone is not None:
             raise self.error()
         call = self.kind(self, message, fields)
@@ -118,7 +120,7 @@ class Conversation(ABC):
     async def rpc(self, message: type[m.Message], *fields: Any) -> Reply:
         """Send a request, wait, and return the reply's fields after the tag. Raises and is cancelled as `Call.reply`.
 
-        Read data is bytes. A request that makes a fid and raises has put its number back.
+        Read data is bytes. A request that makes a fid and raises has freed its number.
         """
         try:
             await self.checkpoint()
@@ -161,14 +163,14 @@ class Conversation(ABC):
                 self._over(call, None)
                 return
         self._left[call.tag] = call
-        if call.type != m.Tclunk.type:  # flushing a clunk would leave it open whether the fid is there
+        if call.type != m.Tclunk.type:  # a flushed clunk would leave it open whether the fid exists
             flush = Call(self, m.Tflush, (call.tag,))
-            with suppress(NineError):  # no tag is left for it: then its reply is the end of the call
+            with suppress(NineError):  # no tag is left for it: then its reply ends the call
                 self._enter(flush, codec(self.dialect, flush.type).pack, (call.tag,))
                 self._flushes[flush.tag] = call
 
     def _over(self, call: Call, result: Result | None) -> None:
-        """Put back what an abandoned call made or held, now that its fate is known; a result of None means that nothing was done."""
+        """Free what an abandoned call made or held, when its fate is known; a result of None means that nothing was done."""
         if call.made is not None:
             if isinstance(result, tuple):
                 self.clunk_nowait(call.made)
@@ -192,25 +194,25 @@ class Conversation(ABC):
         return self._next_fid - 1
 
     def free_fid(self, fid: int) -> None:
-        """Put back a number that stands for no fid (any more); `clunk` and Tremove do so by themselves."""
+        """Free a number that no longer stands for a fid; `clunk` and Tremove do so themselves."""
         heapq.heappush(self._fids, fid)
 
     async def clunk(self, fid: int) -> None:
-        """Clunk a fid and wait until it is done. Raises no NineError: clunk(5) ends the fid whatever happens. Cancelled, it is clunked still."""
+        """Clunk a fid and wait until it is done. Raises no NineError: clunk(5) ends the fid whatever happens. If cancelled, it is still clunked."""
         call = self._clunk(fid)
         if call is not None:
             with suppress(NineError):
                 await call.reply()
 
     def clunk_nowait(self, fid: int) -> None:
-        """Clunk a fid and wait for nothing. Only for the connection's own thread."""
+        """Clunk a fid and wait for nothing. Only the connection's own thread may call it."""
         call = self._clunk(fid)
         if call is not None:
             call.left = True
             self._left[call.tag] = call
 
     def clunk_later(self, fid: int) -> None:
-        """Clunk a fid soon. May be called from any thread, from `__del__`, in the middle of anything, and after all is over."""
+        """Clunk a fid soon. May be called from any thread, from `__del__`, in the middle of anything, and after everything is over."""
         self.garbage.append(fid)
 
     def tidy(self) -> None:
@@ -260,7 +262,7 @@ class Conversation(ABC):
 
     @abstractmethod
     def _queued(self) -> None:
-        """Take note that something waits to be sent."""
+        """Note that something waits to be sent."""
 
     def _drain(self) -> None:
         while self._out and self.gone is None:
@@ -302,7 +304,7 @@ class Conversation(ABC):
 
     @contextmanager
     def _judging(self) -> Iterator[None]:
-        """End the connection with what a peer's bytes come to. What it may send is judged where it enters: else it is a bug of ours there."""
+        """End the connection for whatever a peer's bytes raise. Checks are where the bytes enter: any other error is our bug there."""
         try:
             yield
         except ProtocolError as error:
@@ -321,7 +323,7 @@ class Conversation(ABC):
         call = self._calls.get(tag)
         if call is None:
             if tag == NOTAG and number == m.Rversion.type and self.link.lossy:
-                return  # the answer to a Tversion that was repeated
+                return  # the answer to a repeated Tversion
             raise ProtocolError(f"reply of type {number} to tag {tag}, which nothing was asked with")
         known = self._codecs[number]
         result: Result
@@ -345,7 +347,7 @@ class Conversation(ABC):
             self.free_fid(call.fids[0])
         flushed = self._flushes.pop(call.tag, None)
         if flushed is not None:
-            self._free_tag(call.tag)  # first: what is clunked now may find out that the line is broken, and end all
+            self._free_tag(call.tag)  # first: a clunk now may find that the line is broken, and end everything
             self._flushed(flushed, isinstance(result, tuple))
         elif call.left:
             call.answered = True
@@ -363,7 +365,7 @@ class Conversation(ABC):
             self._quiet()
 
     def _flushed(self, call: Call, done: bool) -> None:
-        """Take an Rflush: the old tag is free. A server that refuses to flush will answer the old request in its own time."""
+        """Take an Rflush: the old tag is free. A server that refuses to flush will answer the old request later."""
         if done or call.answered:
             self._free_tag(call.tag)
             del self._left[call.tag]
@@ -371,14 +373,14 @@ class Conversation(ABC):
                 self._over(call, None)
 
     def left_out(self, name: str) -> None:
-        """Take note that a directory lists a name that no file can have; the first is told of."""
+        """Note that a directory lists a name that no file can have; report the first one."""
         if not self._odd:
             self._odd = True
             self.tell(f"{self.address} lists a file that no file can be called, and is left out: {name!a:.99}")
 
     @abstractmethod
     def _quiet(self) -> None:
-        """Take note that nothing that was given up is at work any more."""
+        """Note that no call that was given up is running any more."""
 
     # The end
 
@@ -386,7 +388,7 @@ class Conversation(ABC):
         return NineError(errno.EIO, f"connection to {self.address} is gone: {self.gone}")
 
     def end(self, reason: str) -> None:
-        """Close the connection, now and without waiting; every call under way raises EIO. A second call does nothing."""
+        """Close the connection, now and without waiting; every running call raises EIO. A second call does nothing."""
         if self.gone is not None:
             return
         self.gone = reason

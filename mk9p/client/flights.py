@@ -1,13 +1,14 @@
-"""Requests that go out together: what one step needs, in one write and one round trip. 9P2000.L alone.
+"""Requests that go out together: what one step needs, in one write and one round trip. Only with 9P2000.L.
 
-* A later request names the fid that an earlier one makes. A server that answers in the order of arrival has it by then, as mk9p's own. Another one
-  (diod) says an error to the later ones, or the status of what the fid was while it was walked: its qid tells. Then what is missing is asked
-  again, one after the other, and nothing flies together on that connection any more (`Conversation.ordered`).
-* No file is opened together with its walk before a walk and its status were seen to come back in order. An open that truncates is never sent before
-  it is known which file that is: that is the caller's to see to.
-* Cancelled, all of a flight is flushed, and what it made is clunked.
+* A later request names the fid that an earlier one makes. A server that answers in the order of arrival, as mk9p's own does, has the fid by then.
+  Another one (diod) answers the later ones with an error, or with the status of what the fid was during the walk: its qid shows that. Then the
+  client asks again for what is missing, one request after the other, and never sends requests together on that connection again
+  (`Conversation.ordered`).
+* It opens no file together with its walk before it has seen a walk and its status come back in order. It never sends an open that truncates before
+  it is known which file that is: the caller must see to that.
+* If cancelled, it flushes all requests of a flight, and clunks what they made.
 
-Errors are those of requests.py; `Astray` is that of a walk that ends before the last name.
+Errors are those of requests.py; `Astray` is the error of a walk that ends before the last name.
 """
 
 import errno
@@ -26,7 +27,8 @@ from mk9p.status import Stat
 from mk9p.wire import GETATTR_BASIC, Dialect, Qid
 from mk9p.wire import messages as m
 
-_EARLY: Final = (errno.EBADF, errno.EIO, errno.EINVAL, errno.EPROTO)  # what servers say to a fid that is not there yet
+# answers of servers to a fid that does not exist yet
+_EARLY: Final = (errno.EBADF, errno.EIO, errno.EINVAL, errno.EPROTO)
 
 
 class Astray(Exception):
@@ -39,8 +41,8 @@ class Astray(Exception):
 
 @attrs.frozen
 class Opened:
-    """A file that was opened: its fid, the qids of the names that were walked, its own, the most bytes of one read or write, and what was asked for:
-    its status, and how it begins."""
+    """An opened file: its fid, the qids of the walked names, its own qid, the most bytes of one read or write, and what was requested: its status,
+    and its beginning."""
 
     fid: int
     qids: Sequence[Qid]
@@ -51,16 +53,16 @@ class Opened:
 
 
 def can(c: Conversation) -> bool:
-    """Tell whether a walk may fly together with what follows it."""
+    """Tell whether a walk may go out together with what follows it."""
     return c.dialect is Dialect.L and c.ordered is not False
 
 
 async def look(
     c: Conversation, fid: int, names: tuple[str, ...], *, keep: bool = True, patience: float = math.inf
 ) -> tuple[int, Sequence[Qid], Stat]:
-    """Walk to names and ask for the status; return the new fid, clunked already unless it is to be kept, the qids and the status.
+    """Walk to names and ask for the status; return the new fid, clunked already without `keep`, the qids and the status.
 
-    Raises Astray, and ETIMEDOUT for what is not answered within so many seconds of patience.
+    Raises Astray, and ETIMEDOUT without an answer within `patience` seconds.
     """
     new = c.new_fid()
     asked: list[tuple[Any, ...]] = [(m.Twalk, fid, new, names), (m.Tgetattr, new, GETATTR_BASIC)]
@@ -93,9 +95,9 @@ async def look(
 async def look_at_all(
     c: Conversation, fid: int, names: Sequence[str], patience: float = math.inf
 ) -> list[tuple[int, Qid, Stat] | NineError]:
-    """Do as `look` does for many names of a directory, all at once. One that was not walked to, or tells no status, has its error here.
+    """Do as `look` does for many names of a directory, all at once. A name that was not walked to, or that has no status, has its error here.
 
-    That is ETIMEDOUT for what is not answered within so many seconds of patience.
+    That is ETIMEDOUT without an answer within `patience` seconds.
     """
     made = [c.new_fid() for _ in names]
     asked: list[tuple[Any, ...]] = []
@@ -124,7 +126,8 @@ async def look_at_all(
 async def open_(
     c: Conversation, fid: int, names: tuple[str, ...], flags: int, *, stat: bool = True, count: int = 0
 ) -> Opened:
-    """Open the file of a fid, or what names lead to from it, with Linux's flags, by a fid of its own; ask for its status and first bytes, too.
+    """Open the file of a fid, or the file that names lead to from it, with Linux's flags, by a fid of its own; also ask for its status and first
+    bytes.
 
     Raises Astray.
     """
@@ -155,7 +158,7 @@ async def open_(
 
 
 async def _open(c: Conversation, fid: int, names: tuple[str, ...], flags: int, *, stat: bool) -> Opened:
-    """Open as `open_` does, each request after the answer to the one before."""
+    """Open as `open_` does, but send each request after the answer to the one before."""
     new, qids = await requests.walk(c, fid, names)
     try:
         qid, iounit = await c.rpc(m.Tlopen, new, flags)
@@ -167,7 +170,7 @@ async def _open(c: Conversation, fid: int, names: tuple[str, ...], flags: int, *
 
 
 async def _status(c: Conversation, fid: int) -> Stat:
-    """Return the status of a fid, which is clunked if there is none."""
+    """Return the status of a fid, and clunk the fid if there is none."""
     try:
         return await requests.stat(c, fid)
     except BaseException:
@@ -176,7 +179,7 @@ async def _status(c: Conversation, fid: int) -> Stat:
 
 
 def _walked(c: Conversation, new: int, walked: Result, names: int) -> Sequence[Qid]:
-    """Return the qids of a walk of some names; one that failed has made no fid."""
+    """Return the qids of a walk of some names; a walk that failed has made no fid."""
     if isinstance(walked, NineError):
         raise walked
     (qids,) = walked
@@ -187,7 +190,8 @@ def _walked(c: Conversation, new: int, walked: Result, names: int) -> Sequence[Q
 
 
 async def _told(c: Conversation, fid: int, qid: Qid, told: Result, *, keep: bool = False) -> Stat:
-    """Return the status that came with a walk, if it is of what was walked to, else ask again. A fid that tells none is clunked, unless `keep`."""
+    """Return the status that came with a walk, if it belongs to the file that was walked to, else ask again. A fid without a status is clunked,
+    unless `keep`."""
     if isinstance(told, tuple):
         if _same(told[1], qid):
             c.ordered = c.ordered is not False
@@ -208,12 +212,12 @@ def _same(one: Qid, other: Qid) -> bool:
 async def _fly(
     c: Conversation, asked: Sequence[tuple[Any, ...]], made: Sequence[int], patience: float = math.inf
 ) -> list[Result]:
-    """Send requests in one go and return what became of each. The fids of the walks that succeeded are the caller's."""
+    """Send requests in one go and return what happened to each. The caller owns the fids of the walks that succeeded."""
     calls: list[Call] = []
     results: list[Result] = [NineError(errno.ETIMEDOUT)] * len(asked)
 
     async def come() -> None:
-        for at in range(len(calls) - 1, -1, -1):  # the last comes last: all others are there then
+        for at in range(len(calls) - 1, -1, -1):  # the last comes last: then all others are there
             try:
                 results[at] = await calls[at].reply()
             except NineError as error:
@@ -228,26 +232,26 @@ async def _fly(
         finally:
             c.uncork()
         if calls[-1].type == m.Tclunk.type:
-            calls[0].made = None  # its fid is gone with the clunk, whatever becomes of it
+            calls[0].made = None  # its fid goes with the clunk, whatever happens
         calls[-1].glance()
         if patience == math.inf or all(call.result is not None for call in calls):
             await come()
         else:
             try:
                 await c.within(patience, come)
-            except NineError:  # what has not come is given up
+            except NineError:  # give up what has not come
                 for at in range(len(calls) - 1, -1, -1):
                     came = calls[at].result
                     if not calls[at].left and came is not None:
                         results[at], calls[at].left = came, True
                     calls[at].abandon()
     except BaseException:
-        for at in range(len(calls) - 1, -1, -1):  # what uses a fid before what makes it
+        for at in range(len(calls) - 1, -1, -1):  # requests that use a fid before the request that makes it
             calls[at].abandon()
             new = calls[at].made
             if new is not None and isinstance(results[at], tuple):
                 c.clunk_nowait(new)
         for new in made[sum(call.type == m.Twalk.type for call in calls) :]:
-            c.free_fid(new)  # of what was not sent
+            c.free_fid(new)  # the fid of a request that was not sent
         raise
     return results

@@ -1,7 +1,7 @@
-"""What can be done with a fid, each operation once, in whatever dialect the connection speaks.
+"""The operations on a fid, each once, in whatever dialect the connection speaks.
 
-Each function takes the connection and fids, waits for replies one after the other, and raises NineError as the server said. A fid that a function
-returns is its caller's to clunk; one that it made and did not return is clunked, also when it was cancelled.
+Each function takes the connection and fids, waits for replies one after the other, and raises NineError as the server said. The caller must clunk
+a fid that a function returns. A fid that a function made and did not return is clunked, also when it was cancelled.
 """
 
 import errno
@@ -41,30 +41,29 @@ from mk9p.wire import (
 from mk9p.wire import messages as m
 
 _WORDS: Final = 8192  # bytes of an error's words
-_AT_ONCE: Final = 1 << 16  # bytes of a listing in one message: to take them apart keeps others waiting for 3 ms or so
-_ENTRIES: Final = (
-    1 << 18
-)  # in a listing: a directory of more is none that anybody lists, or has no end, and each costs us 500 bytes
+_AT_ONCE: Final = 1 << 16  # bytes of a listing in one message: taking them apart keeps others waiting for 3 ms or so
+# entries in a listing: a longer directory is one that nobody lists, or one without an end, and each entry costs us 500 bytes
+_ENTRIES: Final = 1 << 18
 
 Entry = tuple[str, Qid, Stat | None]
-Listed = tuple[str, Qid, Stat | None, int]  # and the kind, as readdir(3) has it in d_type
+Listed = tuple[str, Qid, Stat | None, int]  # and the kind, as in d_type of readdir(3)
 
 
 async def walk(c: Conversation, fid: int, names: Sequence[str]) -> tuple[int, list[Qid]]:
     """Walk from a fid to a new one and return it, with the qids of the names. No names: a second fid of the same file.
 
-    Raises what the walk of the first name that cannot be walked raises; 9P tells that only of the first name of a message, so it is asked again.
+    Raises the error of the first name that cannot be walked. 9P gives that only for the first name of a message, so the client asks again.
     """
     at, qids, most = fid, list[Qid](), MAXWELEM
     try:
         while True:
             some = tuple(names[len(qids) : len(qids) + most])
-            new = c.new_fid()  # never the same fid again: py9p 1.0.8 counts one that is walked to itself twice
+            new = c.new_fid()  # never the same fid: py9p 1.0.8 counts a fid that is walked to itself twice
             (got,) = await c.rpc(m.Twalk, at, new, some)
             if len(got) < len(some):
                 c.clunk_nowait(
                     new
-                )  # it is no fid (walk(5)), but diod 1.0.24 makes it one: then it ends here, else nothing happens
+                )  # it is no fid (walk(5)), but diod 1.0.24 makes it one: then this ends it, else nothing happens
                 if not got:
                     raise NineError(errno.ENOENT)
                 most = len(got)
@@ -84,7 +83,7 @@ async def walk(c: Conversation, fid: int, names: Sequence[str]) -> tuple[int, li
 
 
 async def stat(c: Conversation, fid: int, name: str = "") -> Stat:
-    """Return the status of what a fid stands for; `name` is what 9P2000.L does not tell."""
+    """Return the status of the file that a fid stands for; `name` is what 9P2000.L does not tell."""
     if c.dialect is Dialect.L:
         return of_getattr(await c.rpc(m.Tgetattr, fid, GETATTR_BASIC), name)
     (wire,) = await c.rpc(m.Tstat, fid)
@@ -107,7 +106,7 @@ async def open_(
     execute: bool = False,
     flags: int = 0,
 ) -> tuple[Qid, int]:
-    """Open what a fid stands for; return its qid and the most bytes of one read or write. `flags` are more of Linux's, for 9P2000.L."""
+    """Open the file that a fid stands for; return its qid and the most bytes of one read or write. `flags` are more of Linux's, for 9P2000.L."""
     if c.dialect is Dialect.L:
         qid, iounit = await c.rpc(m.Tlopen, fid, linux_flags(read, write, truncate, append) | flags)
     else:
@@ -129,9 +128,9 @@ async def create(
     gid: int = 0,
     flags: int = 0,
 ) -> tuple[Qid, int]:
-    """Make a file in the directory that a fid stands for, and open it for writing: the fid is the open file then. Returns as `open_`.
+    """Make a file in the directory that a fid stands for, and open it for writing: then the fid is the open file. Returns as `open_`.
 
-    9P2000.L opens one that is there already, and truncates it if `truncate`, unless `exclusive`; the others raise EEXIST. `flags`: more of Linux's.
+    9P2000.L opens an existing file, and truncates it if `truncate`, unless `exclusive`; the others raise EEXIST. `flags`: more of Linux's.
     """
     if c.dialect is Dialect.L:
         flags |= linux_flags(read, True, truncate, append) | L_CREAT | (L_EXCL if exclusive else 0)
@@ -163,7 +162,7 @@ def most_of(c: Conversation, iounit: int) -> int:
 
 
 async def read(c: Conversation, fid: int, offset: int, count: int) -> bytes:
-    """Read at most `count` bytes, which may not be above the file's iounit."""
+    """Read at most `count` bytes; `count` may not be above the file's iounit."""
     (data,) = await c.rpc(m.Tread, fid, offset, count)
     return data  # type: ignore[no-any-return]
 
@@ -175,10 +174,10 @@ async def write(c: Conversation, fid: int, offset: int, data: bytes | bytearray 
 
 
 async def in_words(c: Conversation, root: int, names: Sequence[str], error: NineError) -> NineError:
-    """Return the error of a write to a file, walked to from `root`, with the words that are in the `error` beside it, if it takes commands.
+    """Return the error of a write to a file, walked to from `root`, with the words in the `error` beside it, if the file takes commands.
 
-    9P2000.L sends only an errno; the other dialects have the words in the error itself, and then nothing is asked. A ctl need not be called so
-    (net's iproute and iprouteerror); a file of somebody's disk that is called `error` has a version, and nothing to do with it.
+    9P2000.L sends only an errno; the other dialects have the words in the error itself, and then the client asks nothing. A ctl may have another
+    name (net's iproute and iprouteerror). A file of somebody's disk that is called `error` has a version, and nothing to do with it.
     """
     if c.dialect is not Dialect.L or c.gone is not None or not names:
         return error
@@ -197,7 +196,7 @@ async def in_words(c: Conversation, root: int, names: Sequence[str], error: Nine
 
 
 async def entries(c: Conversation, fid: int) -> list[Entry]:
-    """Return name, qid and, but for 9P2000.L, status of everything in the directory that a fid stands for."""
+    """Return name, qid and, except over 9P2000.L, status of everything in the directory that a fid stands for."""
     return [(name, qid, stat) for name, qid, stat, _ in await listing(c, fid)]
 
 
@@ -249,7 +248,7 @@ def _counted(count: int) -> int:
 
 
 def _is_file(c: Conversation, name: str) -> bool:
-    """Tell whether an entry of a directory is a file in it. This is the one door for names that a server tells."""
+    """Tell whether an entry of a directory is a file in it. Every name from a server comes through here."""
     if is_name(name):
         return True
     if name not in (".", ".."):
@@ -258,7 +257,7 @@ def _is_file(c: Conversation, name: str) -> bool:
 
 
 async def readlink(c: Conversation, fid: int) -> str:
-    """Return where a symbolic link points. Raises EINVAL for what is none."""
+    """Return where a symbolic link points. Raises EINVAL for another file."""
     if c.dialect is Dialect.L:
         (target,) = await c.rpc(m.Treadlink, fid)
         return str(target)
@@ -271,7 +270,7 @@ async def readlink(c: Conversation, fid: int) -> str:
 async def sync(c: Conversation, fid: int, *, data: bool = False) -> None:
     """Put what was written to an open file where it survives; in 9P2000 that is a wstat that changes nothing (stat(5)).
 
-    `data`: the contents are enough (fdatasync(2)).
+    `data`: only the contents (fdatasync(2)).
     """
     if c.dialect is Dialect.L:
         await c.rpc(m.Tfsync, fid, int(data))
