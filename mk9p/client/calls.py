@@ -76,7 +76,7 @@ class Call:
                     raise ProtocolError(f"{count} qids for a walk of {self.most} names")
                 raise NineError(EIO, f"the server answers with {count} bytes, where {self.most} were asked for")
 
-    def settle(self, result: Result) -> None:
+    def set_result(self, result: Result) -> None:
         """Give the reply to the caller that waits, or keep it for the one that will."""
         self.result = result
 

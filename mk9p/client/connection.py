@@ -63,7 +63,7 @@ class TrioCall(Call):
         self.task = None
         super().abandon()
 
-    def settle(self, result: Result) -> None:
+    def set_result(self, result: Result) -> None:
         task, self.task = self.task, None
         if task is None:
             self.result = result

@@ -360,7 +360,7 @@ class Conversation(ABC):
             if isinstance(result, NineError) and call.made is not None:
                 self.free_fid(call.made)
                 call.made = None
-            call.settle(result)
+            call.set_result(result)
         if not self._left:
             self._quiet()
 
@@ -396,7 +396,7 @@ class Conversation(ABC):
         calls, self._calls = self._calls, {}
         for call in calls.values():
             if not call.left:
-                call.settle(self.error())
+                call.set_result(self.error())
         self._left.clear()
         self._flushes.clear()
         self._out.clear()

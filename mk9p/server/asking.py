@@ -124,7 +124,7 @@ def leave(c: Connection, b: Far, number: int) -> None:
 def _ask(c: Connection, b: Far, message: type[m.Message], wanted: int, *fields: Any) -> Own:
     tag = free_tag(c)
     own = c.asked[tag] = Own(b, wanted)
-    b.settle(c.frames.buf)
+    b.end_run(c.frames.buf)
     b.out.append(codec(Dialect.L, message.type).pack(tag, *fields))
     return own
 

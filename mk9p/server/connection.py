@@ -344,7 +344,7 @@ class Connection(Party):
     def end_runs(self) -> None:
         """End the runs of frames in its buffer, which is about to change."""
         for b in self.backends.values():
-            b.settle(self.frames.buf)
+            b.end_run(self.frames.buf)
 
     # fids and the tree
 

@@ -194,9 +194,9 @@ def late(c: Connection, type_: int, tag: int, args: tuple[Any, ...]) -> bool:
         return False
     frame = bytearray(codec(c.dialect, type_).pack(*args))
     b = hop.backend
-    b.settle(c.frames.buf)
+    b.end_run(c.frames.buf)
     if not passes(c, hop, args[1], type_, tag, frame, 0, len(frame)):
         return False
-    b.settle(frame)
+    b.end_run(frame)
     send(c)
     return True

@@ -87,5 +87,5 @@ def pass_on(c: Connection, b: Far, tag: int, newfid: int, plan: Plan, old: Fid) 
         enter(c, tag, known, frame, 0)
     else:
         c.asked[tag] = known
-    b.settle(c.frames.buf)
+    b.end_run(c.frames.buf)
     b.out.append(frame)

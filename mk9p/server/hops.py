@@ -72,11 +72,11 @@ class Far(Party):
         """Pass on what is in a buffer, from one frame's start to another's end."""
         run = self.run
         if run[1] != start:
-            self.settle(buf)
+            self.end_run(buf)
             run[0] = start
         run[1] = end
 
-    def settle(self, buf: bytearray) -> None:
+    def end_run(self, buf: bytearray) -> None:
         """End the run of neighbouring frames in a buffer."""
         start, end = self.run
         if start < end:
@@ -85,7 +85,7 @@ class Far(Party):
 
     def send(self, buf: bytearray) -> None:
         """Send what is to be passed on; what the kernel does not take is copied and waits, and `blocked` says so. Raises OSError."""
-        self.settle(buf)
+        self.end_run(buf)
         out, link = self.out, self.link
         if not out or link is None:
             out.clear()

@@ -75,7 +75,7 @@ def _flush(c: Connection, b: Far, tag: int, oldtag: int, frame: bytes) -> bool:
     number, old = under(b, oldtag)
     if old is None:
         return False
-    b.settle(c.frames.buf)
+    b.end_run(c.frames.buf)
     asked = Asked(b, _TFLUSH, number, old=old)
     asked.since = c.counts.since
     request = bytearray(frame)
