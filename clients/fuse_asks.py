@@ -14,9 +14,8 @@ from mk9p.tree import Open, Stat
 from mk9p.wire import Dialect
 from mk9p.wire import messages as m
 
-AT_ONCE: Final = (
-    512  # files of a listing whose status it asks for at once: it handles some answers while others are on their way
-)
+# files of a listing whose status it asks for at once: it handles some answers while others are on their way
+AT_ONCE: Final = 512
 EAGER: Final = 0.0003  # seconds
 ONE_BY_ONE: Final = 16  # … if each is a task, and takes three round trips
 
@@ -85,7 +84,7 @@ async def open_(
         told = await handle.stat() if stat else None
         return Answer(handle, [], told.version if told else 0, told, b"")
     found = await flights.open_(connection, fid, names, flags, stat=stat, count=count)
-    handle = RemoteHandle(file.in_words, connection, found.fid, found.iounit, how.records)
+    handle = RemoteHandle(file, connection, found.fid, found.iounit, how.records)
     paths = [file.server.paths[qid.path] for qid in found.qids]
     return Answer(handle, paths, found.qid.version, found.stat, found.first)
 

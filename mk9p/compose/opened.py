@@ -17,9 +17,8 @@ from mk9p.errors import NineError
 from mk9p.tree import Change, Handle, Lock, Stat
 from mk9p.wire import Dialect
 
-CLOSING: Final = (
-    1.0  # seconds that a close waits for the other server: the closing server is shielded, and must not hang with it
-)
+# seconds that a close waits for the other server: the closing server is shielded, and must not hang with it
+CLOSING: Final = 1.0
 
 
 class Remote(Protocol):
