@@ -173,13 +173,8 @@ def back(c: Connection, b: Far) -> None:
                         again(c, tag, known, begins)
                         first = run = at = at + size
                         continue
-                    if begins > at:  # it has become shorter, at the front
-                        if at - first > NEAR:
-                            _deliver(c, b, first, at)
-                            first = begins
-                        else:
-                            buf[first + begins - at : begins] = buf[first:at]
-                            first += begins - at
+                    if begins > at:
+                        first = _shorter(c, b, first, at, begins)
                 else:
                     kind = -1
                     learned(c, b, known, type_, buf, at, at + size)
@@ -206,7 +201,8 @@ def back(c: Connection, b: Far) -> None:
                 elif count > most:
                     raise b.too_much(type_, count)
                 elif type_ == _RREADDIR:
-                    listed(b, buf, at, at + size, count)
+                    if (begins := listed(b, buf, at, at + size, count)) > at:
+                        first = _shorter(c, b, first, at, begins)
                 elif size - 11 != (count if type_ in DATA else 0):
                     raise b.garbage(type_)
             del asked[tag]
@@ -217,6 +213,16 @@ def back(c: Connection, b: Far) -> None:
             counts.returned(kind & 0xFF, n, bad, at - run, now - (kind >> WHEN))
         frames.head = at
         _deliver(c, b, first, at)
+
+
+def _shorter(c: Connection, b: Far, first: int, at: int, begins: int) -> int:
+    """Close the gap that a reply at `at` left which has become shorter, at the front. Return where what is not yet passed on begins."""
+    if at - first > NEAR:
+        _deliver(c, b, first, at)
+        return begins
+    buf = b.frames.buf
+    buf[first + begins - at : begins] = buf[first:at]
+    return first + begins - at
 
 
 def _deliver(c: Connection, b: Far, first: int, last: int) -> None:

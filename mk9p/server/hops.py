@@ -48,6 +48,7 @@ class Far(Party):
         self.run: list[int] = [0, 0]  # neighbouring frames in the client's buffer that are to be passed on
         self.blocked = False
         self.root = 0  # the qid.path of its root, there
+        self.odd = False  # it was told of that it lists what no file can be called
         self.dots: bool | None = None  # whether `..` of that is the root; None if nobody knows yet
         self.limbo: set[int] = set()  # numbers of fids that may yet be made there (owed.py)
 

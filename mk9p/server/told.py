@@ -1,5 +1,6 @@
 """What the answers of another server tell (relay.py): of fids, and where a qid is in them."""
 
+import logging
 from struct import Struct
 from typing import Final
 
@@ -11,9 +12,13 @@ from mk9p.server.tags import forget
 from mk9p.wire import messages as m
 from mk9p.wire.roles import MADE, MOVES
 
-_RWALK, _RLERROR, _TFLUSH = m.Rwalk.type, m.Rlerror.type, m.Tflush.type
+log = logging.getLogger("mk9p.server")
+
+_RWALK, _RLERROR, _RREADDIR, _TFLUSH = m.Rwalk.type, m.Rlerror.type, m.Rreaddir.type, m.Tflush.type
+_NAME_MAX: Final = 255  # bytes: Linux's include/uapi/linux/limits.h
 _u16, _u64 = Struct("<H").unpack_from, Struct("<Q").unpack_from
 _put64: Final = Struct("<Q").pack_into
+_head: Final = Struct("<IBHI").pack  # size[4] type[1] tag[2] count[4]
 
 
 def learned(c: Connection, b: Far, known: Known | None, type_: int, buf: bytearray, start: int, end: int) -> None:
@@ -114,12 +119,42 @@ def forsake(c: Connection, b: Far) -> list[tuple[int, int, int]]:
     return told
 
 
-def listed(b: Far, buf: bytearray, start: int, end: int, count: int) -> None:
-    """Map the qids of a directory's entries, in a frame of `count` bytes of data. Raises ProtocolError if it does not have as many, or the last
-    entry is not whole."""
+def listed(b: Far, buf: bytearray, start: int, end: int, count: int) -> int:
+    """Map the qids of a directory's entries, in a frame of `count` bytes of data, and leave out the names that no file can have. Return where the
+    frame begins, which is shorter then. Raises ProtocolError if it does not have as many bytes, or the last entry is not whole.
+    """
     at, paths = start + 11, b.way.paths
+    bad: list[tuple[int, int]] = []
     while at + 24 <= end:
         _put64(buf, at + 5, paths[_u64(buf, at + 5)[0]])
+        begins = at
         at += 24 + _u16(buf, at + 22)[0]
+        name = buf[begins + 24 : at]
+        if b"/" in name or 0 in name or not 0 < len(name) <= _NAME_MAX:
+            bad.append((begins, at))
     if at != end or end - start != 11 + count:
         raise b.garbage(m.Rreaddir.type)
+    return _without(b, buf, start, end, bad) if bad else start
+
+
+def _without(b: Far, buf: bytearray, start: int, end: int, bad: list[tuple[int, int]]) -> int:
+    """Take entries out of a listing, for with one of them Linux's v9fs says EIO instead of the others. Return where the frame begins now."""
+    if not b.odd:
+        b.odd = True
+        name = bytes(buf[bad[0][0] + 24 : bad[0][1]])
+        log.warning("%s lists a file that no file can be called, and is left out: %a", b.way.address, name[:99])
+    good, at = bytearray(), start + 11
+    for begins, ends in bad:
+        good += buf[at:begins]
+        at = ends
+    good += buf[at:end]
+    if (
+        not good
+    ):  # no entries would be the end of the directory: one that is in every directory, with the offset where to go on
+        begins = bad[-1][0]
+        good = buf[begins : begins + 21] + b"\4\1\0."
+    if len(good) > end - start - 11:
+        return start  # one nameless entry alone, which leaves no room for that
+    begins = end - 11 - len(good)
+    buf[begins:end] = _head(11 + len(good), _RREADDIR, _u16(buf, start + 5)[0], len(good)) + good
+    return begins

@@ -15,7 +15,7 @@ from mk9p.testing import odd
 from mk9p.testing.replies import CONTENT, Replies
 from mk9p.wire import QTDIR, Qid, pack_dirents, unpack_dirents
 from mk9p.wire import messages as m
-from tests.server.relaying import Lab, a_tree, fails, lab, opened, pack, walk
+from tests.server.relaying import Lab, a_tree, fails, lab, opened, pack, replies, walk
 
 Says = Callable[[Any, bytes], bytes]
 ODD, FID = 50, 51  # fids of the mount point, and of a file below
@@ -168,3 +168,33 @@ async def test_a_server_cannot_give_its_files_the_paths_of_others(
             assert isinstance(await talk.rpc(m.Tclunk, 1, 61), m.Rclunk)
         assert len(seen) == 5
         assert found.crossings
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../x", "x\0y", "x" * 300])
+async def test_a_listing_has_no_names_that_no_file_can_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Linux's v9fs would say EIO for them, and list nothing else of the directory."""
+    names = ("d1", name, "f\udcff", name, ".", "..", "x" * 255)
+
+    def says(names: tuple[str, ...], q: Any, _: bytes) -> bytes:
+        return frame(m.Rreaddir, q, pack_dirents([(Qid(0, 0, at), at, 8, each) for at, each in enumerate(names, 1)]))
+
+    async with behind(tmp_path, monkeypatch) as (_, talk, rule):
+        rule.cls, rule.says = m.Treaddir, partial(says, names)
+        good = [(at, each) for at, each in enumerate(names, 1) if each != name]
+        # in one go: what is before a reply that becomes shorter stays before it
+        await talk.raw(
+            pack(m.Tgetattr, 5, FID, 0x7FF)
+            + pack(m.Treaddir, 6, FID, 0, 2000)
+            + pack(m.Treaddir, 7, FID, 0, 2000)
+            + pack(m.Tgetattr, 8, FID, 0x7FF)
+        )
+        got = await replies(talk, 4)
+        assert got[5].qid == got[8].qid
+        for tag in (6, 7):
+            assert [(offset, each) for _, offset, _, each in unpack_dirents(got[tag].data)] == good
+        rule.says = partial(says, (name, name))
+        (entry,) = unpack_dirents((await talk.rpc(m.Treaddir, 1, FID, 0, 1000)).data)
+        assert entry[1:] == (2, 4, "."), "none would be the end of the directory"
+        await the_neighbour_is_there(talk)
