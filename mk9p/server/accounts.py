@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from mk9p.tree import Open
 
 BLOCK: Final = 1 << 16  # bytes granted at once
-SPARE: Final = 8  # the part of a user's bytes that is for waiting requests, so a user who has much else can still ask
+SPARE: Final = 16  # the part of a user's bytes that is for waiting requests, so a user who has much else can still ask
 FEW: Final = 256  # fids, and files, granted at once
 
 # Bytes, as measured (tests/bench/memory.py).
-FID: Final = 208  # a fid, its number and its place in a table
+FID: Final = 256  # a fid, its number, and its place in a table, which is there twice while it grows
 PLACE: Final = 208  # a name that was walked, and its path; add its letters, and what its node takes
 FILE: Final = 1024  # an open file
 LOCK: Final = 768  # a locked range: what is noted here, and what the kernel keeps

@@ -70,7 +70,7 @@ class Limits:
         1 << 16,
         at="ENOMEM; ENOLCK for locks, ENOSPC for attributes, EAGAIN for requests that would wait",
         reason="what the server keeps for a user over all connections, as counted: 100,000 fids of stored files with names of"
-        " 20 letters, and an eighth for requests that wait; it takes less in memory",
+        " 20 letters, and a sixteenth for requests that wait; it takes no more in memory",
     )
     user_fids: int = _limit(
         131_072,
