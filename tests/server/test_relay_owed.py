@@ -1,5 +1,7 @@
 """Flushes that the server behind the relay does not answer: the client has its answer, and no old answer is taken for a new one."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +9,10 @@ import pytest
 import trio
 import trio.testing
 
+from mk9p.testing import until
 from mk9p.wire import Qid
 from mk9p.wire import messages as m
-from tests.server.relaying import ON, fails, opened, pack, read, replies, walk
+from tests.server.relaying import ON, Lab, fails, opened, pack, read, replies, walk
 from tests.server.talk import Talk
 from tests.server.test_relay_ends import Frames, backend, beside, polite
 
@@ -50,12 +53,19 @@ class Mute:
         return q
 
 
-async def test_a_flush_that_is_not_answered_is_answered_by_the_relay(tmp_path: Path) -> None:
+@asynccontextmanager
+async def owing(tmp_path: Path) -> AsyncIterator[tuple[Lab, Talk, "Mute"]]:
+    """Give a client whose fid 5 is a file of a server that answers only what it is told to."""
     mute = Mute()
     async with beside(tmp_path, mute.serve) as found:
         talk = await found.client(on="k1")
         await opened(talk, 5, "f")
         await mute.ready(talk)
+        yield found, talk, mute
+
+
+async def test_a_flush_that_is_not_answered_is_answered_by_the_relay(tmp_path: Path) -> None:
+    async with owing(tmp_path) as (found, talk, mute):
         await talk.send(m.Tread, 10, 5, 0, 10)
         await talk.send(m.Tflush, 11, 10)
         await talk.send(m.Tflush, 12, 11)
@@ -90,24 +100,15 @@ async def test_a_flush_that_is_not_answered_is_answered_by_the_relay(tmp_path: P
 
 
 async def test_an_answer_to_the_flush_alone_frees_both_tags(tmp_path: Path) -> None:
-    mute = Mute()
-    async with beside(tmp_path, mute.serve) as found:
-        talk = await found.client(on="k1")
-        await opened(talk, 5, "f")
-        await mute.ready(talk)
+    async with owing(tmp_path) as (found, talk, mute):
         await talk.send(m.Tread, 10, 5, 0, 10)
         assert isinstance(await talk.rpc(m.Tflush, 11, 10), m.Rflush)
         await mute.answer(m.Rflush, 11)
-        while backend(found).asked:
-            await trio.lowlevel.checkpoint()
+        await until(lambda: not backend(found).asked)
 
 
 async def test_what_goes_by_another_tag_is_flushed_by_it(tmp_path: Path) -> None:
-    mute = Mute()
-    async with beside(tmp_path, mute.serve) as found:
-        talk = await found.client(on="k1")
-        await opened(talk, 5, "f")
-        await mute.ready(talk)
+    async with owing(tmp_path) as (found, talk, mute):
         for _ in range(3):
             await talk.send(m.Tread, 10, 5, 0, 10)
             assert isinstance(await talk.rpc(m.Tflush, 11, 10), m.Rflush)
@@ -124,16 +125,11 @@ async def test_what_goes_by_another_tag_is_flushed_by_it(tmp_path: Path) -> None
         assert isinstance(await talk.receive(), m.Rflush)
         for old in flushes:
             await mute.answer(m.Rflush, old.tag)
-        while backend(found).asked:
-            await trio.lowlevel.checkpoint()
+        await until(lambda: not backend(found).asked)
 
 
 async def test_tags_that_are_owed_by_one_server_serve_for_another(tmp_path: Path) -> None:
-    mute = Mute()
-    async with beside(tmp_path, mute.serve) as found:
-        talk = await found.client(on="k1")
-        await opened(talk, 5, "f")
-        await mute.ready(talk)
+    async with owing(tmp_path) as (_, talk, mute):
         await talk.send(m.Tread, 10, 5, 0, 10)
         assert isinstance(await talk.rpc(m.Tflush, 11, 10), m.Rflush)
         await walk(talk, 0, 2, "k0", tag=10)
@@ -146,11 +142,7 @@ async def test_tags_that_are_owed_by_one_server_serve_for_another(tmp_path: Path
 
 
 async def test_a_fid_that_comes_late_is_clunked(tmp_path: Path) -> None:
-    mute = Mute()
-    async with beside(tmp_path, mute.serve) as found:
-        talk = await found.client(on="k1")
-        await opened(talk, 5, "f")
-        await mute.ready(talk)
+    async with owing(tmp_path) as (found, talk, mute):
         await talk.send(m.Twalk, 10, ON, 7, ("x",))
         assert isinstance(await talk.rpc(m.Tflush, 11, 10), m.Rflush)
         for cls in (m.Twalk, m.Tflush):
@@ -169,11 +161,7 @@ async def test_a_fid_that_comes_late_is_clunked(tmp_path: Path) -> None:
 
 
 async def test_what_is_owed_ends_with_the_connection(tmp_path: Path) -> None:
-    mute = Mute()
-    async with beside(tmp_path, mute.serve) as found:
-        talk = await found.client(on="k1")
-        await opened(talk, 5, "f")
-        await mute.ready(talk)
+    async with owing(tmp_path) as (found, talk, mute):
         await talk.send(m.Tread, 10, 5, 0, 10)
         assert isinstance(await talk.rpc(m.Tflush, 11, 10), m.Rflush)
         await talk.send(m.Tread, 10, 5, 0, 10)

@@ -26,6 +26,7 @@ class Files:
     talk: Talk
     root: Node
     fids: int = 100
+    attached: int = 0  # the fid of the root
 
     async def ask(self, cls: type[m.Message], *fields: Any) -> Any:
         reply = await self.talk.rpc(cls, 1, *fields)
@@ -41,7 +42,7 @@ class Files:
 
     async def walk(self, path: str = "") -> int:
         fid, names = self.new(), tuple(name for name in path.split("/") if name)
-        reply = await self.ask(m.Twalk, 0, fid, names)
+        reply = await self.ask(m.Twalk, self.attached, fid, names)
         if len(reply.qids) < len(names):
             raise OSError(errno.ENOENT, path)
         return fid
@@ -105,17 +106,7 @@ async def exported(
 
 
 async def also(files: Files, uname: str) -> Files:
-    """Attach as another user on the same connection; his root is fid 0 of what is returned."""
+    """Attach as another user on the same connection."""
     reply = await files.talk.rpc(m.Tattach, 1, 50, NOFID, uname, "", 0xFFFFFFFF)
     assert isinstance(reply, m.Rattach), reply
-    return _Other(files.talk, files.root, 10000)
-
-
-@attrs.define(eq=False)
-class _Other(Files):
-    async def walk(self, path: str = "") -> int:
-        fid, names = self.new(), tuple(name for name in path.split("/") if name)
-        reply = await self.ask(m.Twalk, 50, fid, names)
-        if len(reply.qids) < len(names):
-            raise OSError(errno.ENOENT, path)
-        return fid
+    return Files(files.talk, files.root, 10000, 50)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import pytest
 
 from mk9p.server.wishes import UNTOUCHED
 from mk9p.servers.fs import tree
@@ -15,19 +16,15 @@ from mk9p.wire import messages as m
 from tests.server.talk import talking
 from tests.servers.exported import Files
 
+ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="acting as others needs root")
+P9, U = Dialect.P9, Dialect.U
+BOTH = pytest.mark.parametrize("dialect", [P9, U])
+DAEMON = 1  # uid and gid of user daemon, in all Debians
+
 
 @attrs.define(eq=False)
 class Plan9(Files):
     """One user's fids; `root` is the fid that they attached with."""
-
-    attached: int = 0
-
-    async def walk(self, path: str = "") -> int:
-        fid, names = self.new(), tuple(name for name in path.split("/") if name)
-        reply = await self.ask(m.Twalk, self.attached, fid, names)
-        if len(reply.qids) < len(names):
-            raise FileNotFoundError(path)
-        return fid
 
     async def as_user(self, uname: str) -> "Plan9":
         """Attach as another user on the same connection."""

@@ -27,14 +27,12 @@ from mk9p.wire import (
     Dialect,
 )
 from mk9p.wire import messages as m
+from tests.servers import plan9
 from tests.servers.exported import exported
-from tests.servers.plan9 import served
+from tests.servers.plan9 import BOTH, DAEMON, P9, U, served
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="acting as others needs root")
-P9, U = Dialect.P9, Dialect.U
-BOTH = pytest.mark.parametrize("dialect", [P9, U])
+pytestmark = plan9.ROOT_ONLY
 IN_USE = r"exclusive use file already open|Device or resource busy"
-DAEMON = 1  # uid and gid of user daemon, in all Debians
 
 
 def mode(path: Path) -> int:

@@ -29,13 +29,11 @@ from mk9p.wire import (
     Dialect,
     Qid,
 )
-from tests.servers.plan9 import Plan9, served
+from tests.servers import plan9
+from tests.servers.plan9 import BOTH, DAEMON, P9, Plan9, U, served
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="acting as others needs root")
-P9, U = Dialect.P9, Dialect.U
-BOTH = pytest.mark.parametrize("dialect", [P9, U])
+pytestmark = plan9.ROOT_ONLY
 TEXT = "0123456789"
-DAEMON = 1  # uid and gid of user daemon, in all Debians
 
 
 def look(path: Path) -> dict[str, Any]:
