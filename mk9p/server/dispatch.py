@@ -1,4 +1,4 @@
-"""Which op answers which message: the one of its name. Tversion and Tflush concern the conversation, and have none (engine.py, leader.py)."""
+"""Which op answers which message: the one of its name. Tversion and Tflush concern the conversation, and have none (engine.py, answers.py)."""
 
 from typing import Final
 

@@ -41,7 +41,6 @@ from mk9p.server.passing import Backend, send
 from mk9p.server.pending import go
 from mk9p.server.refusals import line, origin, refuse
 from mk9p.server.turns import TURN, Party
-from mk9p.server.workers import Worker
 from mk9p.session import Request
 from mk9p.wire import NOFID
 from mk9p.wire import messages as m
@@ -61,7 +60,7 @@ class Leader:
         self.links, self.halves, self._begin_anew = links, halves, begin_anew
         self._due = 0  # when the rest of the program has its share
 
-    async def lead(self, _: Worker) -> Request:
+    async def lead(self) -> Request:
         """Serve links until a request of theirs waits, and return that: then the leader works on that request, and leads no more."""
         links = self.links
         turns, poll, by_fd = links.turns, links.poller.poll, links.by_fd
