@@ -1,4 +1,4 @@
-"""`ReadOnly`: a tree in which nothing may be changed, whoever asks (`bind -r`, `mount -r`)."""
+"""`ReadOnly`: a tree in which nobody may change anything (`bind -r`, `mount -r`)."""
 
 import errno
 
@@ -9,7 +9,7 @@ from mk9p.tree import Change, Handle, Maybe, Node, Open, ThroughHandle, settle
 
 
 class ReadOnly(Shown):
-    """Show a node and all below it; answer EROFS to every change."""
+    """Shows a node and everything below it; answers EROFS to every change."""
 
     def __init__(self, node: Node) -> None:
         super().__init__(node.node if isinstance(node, ReadOnly) else node)
@@ -33,9 +33,9 @@ class ReadOnly(Shown):
 
 
 class _ReadOnlyHandle(ThroughHandle):
-    """An open file of such a tree: a descriptor opened for reading could still be used to change the status (fchmod(2)).
+    """An open file of such a tree: a descriptor that is open for reading could still change the status (fchmod(2)).
 
-    Locks are no change: they are those of the file, whichever way it was walked to.
+    Locks are no change: they belong to the file, whichever way it was walked to.
     """
 
     def __init__(self, handle: Handle) -> None:

@@ -1,16 +1,19 @@
-"""Another server's tree as Nodes: `Server` is the connection that comes back, `Remote` a file there. opened.py has the open ones.
+"""Another server's tree as Nodes: `Server` is the connection, which comes back when it was lost; `Remote` is a file there. opened.py has open
+files.
 
 Theory
 * A `Remote` is a file on a server, as one user: its fid, and names that find it again on a new connection (walked.py). So a path works again when
-  its kernel is back, and no mount notices; an open file cannot (nobody knows what its offset or its conversation was), so its handle answers EIO
+  its kernel is back, and no mount notices. An open file cannot (nobody knows what its offset or its conversation was), so its handle answers EIO
   from then on.
-* A server is dialled when it is first used, and again after it died. One attempt at a time, with a deadline, and a failure is the answer for all
-  who ask within the next half second: the branch of a dead kernel says EIO at once, and a listing of it does not dial once a file.
-* The user of each request is attached by his own name and number on the one connection, when he first comes. The server at the other end decides
-  whether to believe that.
-* A flushed request is a cancelled task here, and a cancelled call of the client is flushed at the far end.
-* A listing's nodes say of what kind they are (`dtype`) as the server does, for `find -type` and `ls -F` go by that and ask no file.
-* 9P2000.L carries no words of errors. Those of a refused ctl are fetched from the `error` beside it, so that who is here reads what he would there.
+* A server is dialled when somebody first uses it, and again after it died. There is one attempt at a time, with a deadline, and its failure is the
+  answer for all who ask within the next half second: the branch of a dead kernel says EIO at once, and a listing of it does not dial once for each
+  file.
+* The user of each request attaches with their own name and number on the one connection, at their first request. The server at the other end
+  decides whether to believe that.
+* A flushed request is a cancelled task here, and a cancelled call of the client is flushed at the other server.
+* A listing's nodes give the kind of each file (`dtype`) as the server does, because `find -type` and `ls -F` use that and ask no file.
+* 9P2000.L carries no words of errors. The composer reads those of a refused ctl from the `error` beside it, so its users read what they would read
+  there.
 """
 
 import errno
@@ -41,8 +44,8 @@ T = TypeVar("T")
 
 log = logging.getLogger("mk9p.compose")
 
-_SLICE: Final = 1000  # entries of a listing that are made nodes while nobody else has a turn: 3 ms
-PASSED: Final = L_NONBLOCK | L_DSYNC | L_SYNC | L_NOATIME  # what of the Linux flags concerns who holds the file
+_SLICE: Final = 1000  # entries of a listing that become nodes while nobody else has a turn: 3 ms
+PASSED: Final = L_NONBLOCK | L_DSYNC | L_SYNC | L_NOATIME  # the Linux flags that concern the server with the file
 
 
 FRESH: Final = token_bytes(32)  # the secret of a process that keeps none
@@ -52,11 +55,10 @@ FRESH: Final = token_bytes(32)  # the secret of a process that keeps none
 class Server:
     """Another 9P server: its address, and the connection to it, made when it is first needed and again when it was lost.
 
-    The tasks of its connections run in `nursery`. `name` is who it is: it is shown in errors, and the paths of its files are made from
-    it and `secret` (secret.py), so it should stay the same when the address changes. `on_change` is called with the server, whether it
-    is up, and why it went down ("" if up), each time that changes; it may not wait and may not raise. `deadline` is how many seconds
-    dialling, and attaching, may take; for `backoff` seconds after a failure it is not tried again. `dialler` dials an address that is no
-    dial string.
+    The tasks of its connections run in `nursery`. `name` identifies it: errors show it, and the paths of its files are made from it and `secret`
+    (secret.py), so it should stay the same when the address changes. `on_change` is called with the server, whether it is up, and why it went down
+    ("" if up), each time that changes; it may not wait and may not raise. `deadline` is how many seconds dialling, and attaching, may take; for
+    `backoff` seconds after a failure there is no new attempt. `dialler` dials an address that is no dial string.
     """
 
     address: str
@@ -78,13 +80,13 @@ class Server:
     _dialling: trio.Event | None = attrs.field(default=None, init=False)
     _roots: dict[tuple[str, int], tuple[int, Qid] | trio.Event] = attrs.field(
         factory=dict, init=False
-    )  # by user; an Event is on its way
+    )  # by user; an Event means that the attach is running
     _closed: bool = attrs.field(default=False, init=False)
     paths: Foreign = attrs.field(init=False, repr=False)  # of its files, as they are here
     moves: int = attrs.field(default=0, init=False)  # how often a file got another name from here
     many: bool = attrs.field(
         default=False, init=False
-    )  # it can be dialled as often as one likes: not so a serial line, or given descriptors
+    )  # it can be dialled any number of times: a serial line and given descriptors cannot
 
     def __attrs_post_init__(self) -> None:
         self.name = self.name or self.address
@@ -97,7 +99,7 @@ class Server:
         return self.connection is not None
 
     def tree(self, who: Principal | None = None) -> "Remote":
-        """Return the root of its tree. `who` asks where no user is named; else it is the user that this process runs as."""
+        """Return the root of its tree. `who` asks where no user is named; by default the user that this process runs as."""
         return Remote(self, who or Principal.of(os.geteuid()))
 
     def close(self) -> None:
@@ -108,10 +110,10 @@ class Server:
             self.connection.end(self.reason)
 
     async def connected(self) -> Connection:
-        """Return the connection, dialling if there is none. Raises NineError(EIO) if there can be none now."""
+        """Return the connection, and dial if there is none. Raises NineError(EIO) if there can be none now."""
         resting = self._dialling is None and trio.current_time() < self._failed + self.backoff
         if self.connection is None and not self._closed and not resting:
-            # A task of its own dials: the one who asked first may be flushed while others wait for the same.
+            # A task of its own dials: the first caller may be flushed while others wait for the same.
             if self._dialling is None:
                 done = trio.Event()
                 self.nursery.start_soon(self._dial, done)
@@ -134,7 +136,7 @@ class Server:
         except OSError as error:
             self._failed = trio.current_time()
             self.reason = str(error)
-        except Exception:  # our bug, and not the end of all that share the nursery
+        except Exception:  # our bug must not end everything in the nursery
             log.exception("internal error: dialling %s", self.address)
             self._failed = trio.current_time()
             self.reason = "internal error"
@@ -158,13 +160,14 @@ class Server:
             tell(self, up, reason)
 
     async def soon(self, answer: Awaitable[T]) -> T:
-        """Return an answer that waits for nothing at the far end; raises EIO if the server is silent."""
+        """Return an answer for which the other server need not wait; raises EIO if that server is silent."""
         with trio.move_on_after(self.silence):
             return await answer
         raise NineError(errno.EIO, f"{self.name} does not answer")
 
     async def root(self, who: Principal) -> tuple[Connection, int, Qid]:
-        """Return the connection, and fid (not to be clunked) and qid of the tree's root as a user sees it. Raises as `connected` and `attach`."""
+        """Return the connection, and the fid (never clunk it) and the qid of the tree's root as a user sees it. Raises as `connected` and
+        `attach`."""
         connection = await self.connected()
         roots, key = self._roots, (who.name, who.uid)
         while isinstance(found := roots.get(key), trio.Event):
@@ -184,13 +187,13 @@ class Server:
 
 
 class Remote(Walked):
-    """A file of another server, with all that can be done with it."""
+    """A file of another server, with all operations on it."""
 
     server: Server
 
     @property
     def way(self) -> Way | None:  # type: ignore[override]
-        """Return where this is, for who can dial its server."""
+        """Return where this is, for callers that can dial its server."""
         server = self.server
         return Way(server.address, server.aname, self.names, server.paths) if server.many else None
 
@@ -309,7 +312,7 @@ class Remote(Walked):
         await changes.remove(connection, fid, name, directory=directory)
 
     async def rename(self, name: str, to: Node, newname: str, who: Principal, *, replace: bool = True) -> None:
-        # 9P2000.L has no word for `replace`: whoever asks for it has looked for the name before
+        # 9P2000.L has no word for `replace`: a caller that asks for it has looked for the name before
         me, other = self.seen_by(who), self._beside(await settle(to.home(newname, who)), who)
         connection, fid, into = await me._both(other)
         await changes.rename(
@@ -317,7 +320,7 @@ class Remote(Walked):
         )
 
     def _beside(self, node: Node, who: Principal) -> "Remote":
-        """Return another file of this server as a user sees it; raises EXDEV for one that is elsewhere."""
+        """Return another file of this server as a user sees it; raises EXDEV for a file elsewhere."""
         if not isinstance(node, Remote) or node.server is not self.server:
             raise NineError(errno.EXDEV)
         return node.seen_by(who)

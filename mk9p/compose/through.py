@@ -1,8 +1,8 @@
 """`Through` and `Shown`: nodes that show other nodes.
 
-What a node can be asked is written down here once, so that no kind of showing forgets a method: each is one line over `_ask`, `_tell`, `_alter` or
-`_make`. A kind says there which node is asked, and as whom; in `_show` what a node that is found or made becomes; in `_theirs` what a second file is.
-A method of its own says what else differs.
+Every request to a node is written down here once, so no class that shows other nodes forgets a method: each is one line over `_ask`, `_tell`,
+`_alter` or `_make`. There a class says which node to ask, and as which user; in `_show` it says what a found or new node becomes; in `_theirs`
+what a second file is. A method of its own says what else differs.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
@@ -18,14 +18,14 @@ Question: TypeAlias = Callable[[Node, Principal], Maybe[T]]
 
 
 class Through(Node):
-    """Show other nodes: every request is made there."""
+    """Shows other nodes: every request is made there."""
 
     def _ask(self, who: Principal, ask: Question[T]) -> Maybe[T]:
-        """Ask what is shown. It is called for everything that the methods below have no other word for."""
+        """Ask the shown node. The methods below call it for everything that has no other word."""
         raise NotImplementedError(type(self))
 
     def _tell(self, ask: Callable[[Node], Maybe[T]]) -> Maybe[T]:
-        """Ask for what is told whoever asks."""
+        """Ask for an answer that is the same for every user."""
         return self._ask(NONE, lambda node, _: ask(node))
 
     def _alter(self, who: Principal, ask: Question[T]) -> Maybe[T]:
@@ -37,11 +37,11 @@ class Through(Node):
         return self._alter(who, ask)
 
     def _show(self, node: Node) -> Node:
-        """Return what is shown of a node that was found or made there."""
+        """Return what a node that was found or made there becomes."""
         return node
 
     def _theirs(self, node: Node) -> Node:
-        """Return what a second file of a request is there; raises EXDEV if it is none of theirs."""
+        """Return what a second file of a request is there; raises EXDEV if it is not there."""
         return node
 
     def _found(self, node: Maybe[Node]) -> Maybe[Node]:
@@ -122,7 +122,7 @@ class Through(Node):
 
 
 class Shown(Through):
-    """Show one node. It equals that node, so that exclusive use of a file is one whichever way it was walked to."""
+    """Shows one node. It equals that node, so exclusive use of a file is the same whichever way it was walked to."""
 
     def __init__(self, node: Node) -> None:
         self.node = node
@@ -140,7 +140,7 @@ class Shown(Through):
         return ask(self.node, who)
 
     def stat(self) -> Maybe[Stat]:
-        return self.node.stat()  # the one that every getattr comes to, so without a detour
+        return self.node.stat()  # every getattr comes here, so this takes no detour
 
 
 def _by(how: Open, who: Principal) -> Open:

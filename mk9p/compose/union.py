@@ -1,16 +1,16 @@
-"""`Composed`: a directory of the composed namespace, where the mount table still has a say. One element or many, it is all the same here.
+"""`Composed`: a directory of the composed namespace in which the mount table still has a say. It may have one element or many.
 
 Rules:
-* It knows its path. Each walk asks the table as it is then; so a mount or bind takes effect for all walks from a Composed directory, also one that
-  was walked to before (a shell that stands in /k sees a new kernel there). What has been walked to stays what it was when its mount point goes.
-* Where the table has nothing to say of a name or below it, the backend's own node is handed out, and nothing is between it and its client any more.
-  Such a node does not see what is mounted below it later.
+* It knows its path. Each walk asks the table as it is then; so a mount or bind takes effect for all walks from a Composed directory, also from one
+  that was walked to before (a shell in /k sees a new kernel there). What was walked to stays what it was when its mount point goes.
+* Where the table has nothing to say about a name or what is below it, a walk gives the backend's own node, and nothing is between it and its
+  client any more. Such a node does not see what is mounted below it later.
 * Listing merges the elements in order, each name once, then adds mount points that no element has a file for. It asks no mounted server below.
-* Creation goes to the first element with `-c`; removing, renaming to the first that has the name; status is that of the first that answers.
-* A file is renamed within its element. Where that would hide it behind an earlier element's file, or it would have to go to another server, the
-  answer is EXDEV: then mv(1) copies, through the same rules.
+* Creation goes to the first element with `-c`; removing and renaming go to the first that has the name; status is that of the first that answers.
+* A file is renamed within its element. If an earlier element's file would then hide it, or it would have to go to another server, the answer is
+  EXDEV: then mv(1) copies, by the same rules.
 * Attributes are those of the first element; fsync(2) is for all that may have changed.
-* qid.path is the lexical place of a mount point, since its server may be down; another directory keeps the path of the file it shows.
+* qid.path is the lexical place for a mount point, because its server may be down; another directory keeps the path of the file that it shows.
 """
 
 import errno
@@ -31,7 +31,7 @@ _FORBIDDEN = "mounted directory forbids creation"  # Plan 9's Enocreate
 
 
 class Composed(Through):
-    """What stands at `path`, for one user. Without `elements` they are found when first asked for: a listing makes such nodes, waiting for nobody."""
+    """What is at `path`, for one user. Without `elements` it finds them when first asked: a listing makes such nodes, and waits for nobody."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Composed(Through):
         self._way: Way | None = None
         self._routes: Routes | None = None
         self.elements = elements
-        self.bare = False  # one element, and no mount point below: walks may pass
+        self.bare = False  # one element, and no mount point below: walks may pass on
         if elements is not None:
             self._settle(elements)
         if elements is None or self._mounted(elements) or len(elements) > 1:
@@ -61,7 +61,7 @@ class Composed(Through):
         self.elements, self.generation = elements, table.generation
         first = elements[0].node
         self.qtype, self.descriptors = first.qtype, first.descriptors
-        self.guards = len(elements) == 1 and first.guards  # else the bits of the first are for all
+        self.guards = len(elements) == 1 and first.guards  # otherwise the bits of the first count for all
         self.marks = all(element.node.marks for element in elements)
         below = any(place in table.prefixes for element in elements for place, _ in element.places)
         self.bare = len(elements) == 1 and not below
@@ -73,7 +73,7 @@ class Composed(Through):
         return elements
 
     def _forward(self, users: list[Node]) -> None:
-        """Tell the trees that count their open files (conversations) of those below here."""
+        """Tell the trees that count their open files (conversations) about those below here."""
 
         def hold() -> None:
             for node in users:
@@ -93,7 +93,7 @@ class Composed(Through):
         return self.at in points or any(place in points for element in elements for place, _ in element.places)
 
     def now(self, who: Principal) -> list[Element] | None:
-        """Return what stands here, if that is known for this user and no mount or bind may have changed it."""
+        """Return what is here, if that is known for this user and no mount or bind may have changed it."""
         known = self.elements
         if known is None or (who is not self.who and who != self.who):
             return None
@@ -110,7 +110,7 @@ class Composed(Through):
         except OSError:
             if self.elements is None or who != self.who:
                 raise
-            return self._settle(self.elements)  # what it is bound from is gone: who is here stays here
+            return self._settle(self.elements)  # what it is bound from is gone: a client that is here stays here
         return self._settle(fresh) if who == self.who else fresh
 
     @property
@@ -127,7 +127,7 @@ class Composed(Through):
         return routes.find(names, who)
 
     def child(self, name: str, who: Principal, elements: list[Element]) -> "Composed":
-        """Return what stands at a name and is made of these elements."""
+        """Return the node for a name that consists of these elements."""
         return Composed(self.resolver, f"{self.at}/{name}", who, elements)
 
     def walk(self, name: str, who: Principal) -> Maybe[Node]:
@@ -160,7 +160,7 @@ class Composed(Through):
             try:
                 for name, node in await settle(element.node.entries(who)):
                     found.setdefault(name, node)
-            except OSError as error:  # its part is left out, as unionread does
+            except OSError as error:  # leave out its part, as unionread does
                 failed.append(error)
         if len(failed) == len(elements):
             raise failed[0]
@@ -219,7 +219,7 @@ class Composed(Through):
     # -- making and taking away
 
     async def _make(self, name: str, who: Principal, ask: Question[T]) -> T:
-        """Ask the element that a new file goes to; raises EEXIST, EROFS or EPERM."""
+        """Ask the element that gets a new file; raises EEXIST, EROFS or EPERM."""
         elements = await self._elements(who)
         if self.resolver.special(elements, self.at, name):
             raise NineError(errno.EEXIST)
@@ -250,7 +250,7 @@ class Composed(Through):
         await settle(node.rename(name, to, newname, who, replace=replace))
 
     async def home(self, name: str, who: Principal) -> Node:
-        """Return the node that a new file goes to; raises EBUSY for a mount point, EROFS, EPERM, EXDEV where it would be hidden there."""
+        """Return the node that gets a new file; raises EBUSY for a mount point, EROFS, EPERM, EXDEV where it would be hidden."""
         elements = await self._elements(who)
         self._no_point(elements, name)
         node = self._created_in(elements)
@@ -289,7 +289,7 @@ class Composed(Through):
 
 
 class Root(Composed):
-    """The top of the namespace: one node for all users, so nothing that was found for one of them is kept for another."""
+    """The top of the namespace: one node for all users, so nothing found for one of them is kept for another."""
 
     def __init__(self, resolver: Resolver) -> None:
         super().__init__(resolver, "", NONE, [Element(resolver.made, (("", False),))])

@@ -1,4 +1,4 @@
-"""`Walked`: what a `Remote` is before anything is done with it: a file of another server, its fid, and its names.
+"""`Walked`: a `Remote` before any operation: a file of another server, its fid, and its names.
 
 Rules
 * While the fid of a file lives it is the file that was walked to, whatever names it and the directories above have got since: all is done from that
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Host(Protocol):
-    """What is asked of the server that has the files: remote.py's."""
+    """What this module asks of the server with the files: remote.py has it."""
 
     paths: Foreign
     moves: int
@@ -35,9 +35,9 @@ class Host(Protocol):
 
 
 class Walked(Node):
-    """A file of another server: the name that it was found by, in which directory, and as whom it is asked for. `parent` None is the root.
+    """A file of another server: its name, in which directory, and the user who asks for it. `parent` None is the root.
 
-    `qid` is what was told of it. `listed`: it is a name in a directory yet, and becomes a file when it is first used.
+    `qid` is what the server said of it. `listed`: it is still a name in a directory, and becomes a file when somebody first uses it.
     """
 
     def __init__(
@@ -56,15 +56,15 @@ class Walked(Node):
         self.parent: Self | None = parent
         self.name = name
         self.qtype = QTDIR if qid is None else qid.type  # nothing else is mounted
-        # The root's path is told by its place: what is there has to be one file before, while and after the server is there.
+        # The root's path follows from its place: it must be one file before, while and after the server is there.
         self.path = None if qid is None else server.paths[qid.path]
         self._at = at
-        self._old: tuple[Connection, int] | None = None  # the fid before, which a request under way may still name
+        self._old: tuple[Connection, int] | None = None  # the fid before, which a running request may still name
         self._moved, self._looked = 0, server.moves
 
     def __del__(self) -> None:
-        # Nobody closes a Node: whoever walked here just lets it go, and then its fid must go too. The collector may run in any thread and in the
-        # middle of a send, so the clunk is only noted down here.
+        # Nobody closes a Node: whoever walked here just drops it, and then its fid must go too. The collector may run in any thread and in the middle
+        # of a send, so this only notes the clunk.
         for at in (getattr(self, "_at", None), getattr(self, "_old", None)):
             if at is not None and self.parent is not None:
                 at[0].clunk_later(at[1])
@@ -76,7 +76,7 @@ class Walked(Node):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Return the names from the root, as far as is known here: others may have given the directories new ones."""
+        """Return the names from the root, as far as they are known here: others may have renamed the directories."""
         return self._names(None)
 
     def _names(self, above: Self | None) -> tuple[str, ...]:
@@ -88,7 +88,8 @@ class Walked(Node):
         return tuple(reversed(names))
 
     def moved(self, parent: Self, name: str) -> None:
-        """Note that this file was given another name, and so were those below it. What a server calls below itself stays where it is."""
+        """Note that this file was renamed, and with it the files below it. Ignore a move of a directory below itself, which only a bad server
+        reports."""
         at: Self | None = parent
         while at is not None and at is not self:
             at = at.parent
@@ -98,7 +99,7 @@ class Walked(Node):
             self._moved = self.server.moves
 
     def seen_by(self, who: Principal) -> Self:
-        """Return this file as another user sees it. It is to be kept while its fid is used: `__del__` ends that."""
+        """Return this file as another user sees it. Keep it while its fid is used: `__del__` ends that."""
         if who == self.who:
             return self
         other = type(self)(self.server, who, self.parent, self.name, listed=self.listed, dtype=self.dtype)
@@ -108,8 +109,8 @@ class Walked(Node):
     async def here(self) -> tuple[Connection, int]:
         """Return the connection and this file's fid, which lives as long as this object.
 
-        Without one on this connection it is walked to, from the nearest directory that has one. Raises EIO if the server is down, ESTALE if the names
-        lead to another file now.
+        If it has none on this connection, walk to it from the nearest directory that has one. Raises EIO if the server is down, ESTALE if the
+        names lead to another file now.
         """
         at = self._at
         if at is not None and at[0].gone is None:
