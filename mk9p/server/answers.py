@@ -24,9 +24,10 @@ from mk9p.server.turns import STRIDE
 from mk9p.session import Request
 from mk9p.wire import codec
 from mk9p.wire import messages as m
-from mk9p.wire.roles import DATA, LOCAL, MAKES_ROOM, PAIRS, READS
+from mk9p.wire.roles import CREATES, DATA, LOCAL, MAKES_ROOM, OPENS, PAIRS, READS
 
 ENDING: Final = 50_000  # ns for the end of a cancelled request, in the next round of the scheduler
+_JUST_OPENS: Final = OPENS - CREATES
 HEAD: Final = Struct("<IBH").unpack_from  # size[4] type[1] tag[2]
 
 
@@ -67,6 +68,8 @@ def answer(c: Connection) -> Request | None:
                 if n:
                     runs.append((kind, n, start - first - late, now - before))
                 kind, n, late, first, before = type_, 0, 0, start, now
+                if c.walked is not None and type_ not in _JUST_OPENS:
+                    c.walked = None
             n += 1
             call = c.calls[type_]
             try:
@@ -100,6 +103,7 @@ def answer(c: Connection) -> Request | None:
                     c.more = True
                     return None
     finally:
+        c.walked = None
         if n:
             runs.append((kind, n, end - first - late, c.out_size + c.gone - before))
         c.run = kind, n, first

@@ -84,6 +84,8 @@ class Connection(Party):
         self.calls: list[Call | None] = [None] * 256
         self.out: list[bytes | memoryview] = []
         self.out_size = 0
+        # The fid that the request just before this one walked to, in the same buffer, and its status: nothing has come in between.
+        self.walked: tuple[Fid, Stat] | None = None
         self.run = 0, 0, 0  # the last answered run: the kind of message, how many, and where the first begins
         self.gone = 0  # bytes that were in `out` and are no longer
         self.counts = Counts()

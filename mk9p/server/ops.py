@@ -142,7 +142,10 @@ def _by_name(
             raise
         return _rwalk(tag, qids)  # walk(5): as far as it went, and newfid is not made
     if newfid != fid:
-        c.enter(newfid, Fid(place, who), old.account or c.account_of(who))
+        f = Fid(place, who)
+        c.enter(newfid, f, old.account or c.account_of(who))
+        if names:
+            c.walked = f, stat  # type: ignore[assignment]  # with any other the loop was left
     else:
         _move(c, fid, old, place)
     if len(qids) == 1:  # the usual one

@@ -32,9 +32,12 @@ def start(c: Connection, f: Fid, how: Open) -> Maybe[Stat]:
     """Open the file that a fid stands for; raises what prevents that. Return its status as it was before."""
     if f.how is not None:
         raise NineError(errno.EBADF, "fid is open already")
-    place = f.place
+    place, walked = f.place, c.walked
     node = place.node
-    stat = node.stat()
+    if walked is None:
+        stat = node.stat()
+    else:
+        stat, c.walked = walked[1] if walked[0] is f else node.stat(), None
     if type(stat) is not Stat or how.remove or place.holders or stat.exclusive or stat.mode & 0o170000 == S_IFDIR:
         return _start(c, f, how, stat)
     _require(f, how, stat)

@@ -3,6 +3,7 @@
 import errno
 import time
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import trio
@@ -11,7 +12,7 @@ import trio.testing
 from mk9p.errors import NineError
 from mk9p.server import Limits
 from mk9p.server.wishes import UNTOUCHED
-from mk9p.tree import Block, Conversations, Ctl, Dir, Log, Stream, Text
+from mk9p.tree import Block, Conversations, Ctl, Dir, Log, Maybe, Stat, Stream, Text
 from mk9p.wire import NOFID, Dialect, codec, unpack_dirents, unpack_stats
 from mk9p.wire import messages as m
 from tests.server.patience import SOON
@@ -610,3 +611,55 @@ async def test_replies_before_a_request_that_waits_do_not_wait_with_it() -> None
         await talk.raw(getattr_(5, 0, 1) + read(6, 1, 0, 10))
         with trio.fail_after(SOON):
             assert isinstance(await talk.receive(), m.Rgetattr)
+
+
+class Looked(Text):
+    """A file that counts how often its status is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__("text\n")
+        self.looks = 0
+
+    def stat(self) -> Maybe[Stat]:
+        self.looks += 1
+        return self._stat._replace(length=self.looks, version=self.looks)
+
+
+async def test_an_open_just_behind_its_walk_asks_for_no_second_status() -> None:
+    file = Looked()
+
+    async def looks(*frames: bytes) -> tuple[int, Any]:
+        """Send frames in one go, and return how often the file was looked at, and the reply to the last."""
+        before, reply = file.looks, None
+        await talk.raw(b"".join(frames))
+        for _ in frames:
+            reply = await talk.receive()
+        await talk.raw(clunk(2) + clunk(3))
+        for _ in range(2):
+            await talk.receive()
+        return file.looks - before, reply
+
+    def frame(cls: type[m.Message], *fields: Any) -> bytes:
+        return codec(Dialect.L, cls.type).pack(7, *fields)
+
+    def clunk(fid: int) -> bytes:
+        return frame(m.Tclunk, fid)
+
+    def walk(fid: int) -> bytes:
+        return frame(m.Twalk, 0, fid, ("file",))
+
+    def opening(fid: int) -> bytes:
+        return frame(m.Tlopen, fid, 0)
+
+    async with talking(Dir({"file": file}), Dialect.L) as talk:
+        count, reply = await looks(walk(2), opening(2))
+        assert (count, reply.qid.version) == (1, file.looks)
+        # something comes in between: what was seen at the walk may be true no more
+        assert (await looks(walk(2), frame(m.Tgetattr, 0, 0x7FF), opening(2)))[0] == 2
+        assert (await looks(walk(2), walk(3), opening(2)))[0] == 3
+        assert (await looks(walk(2), walk(3), opening(3), opening(2)))[0] == 3
+        before = file.looks
+        for request in (walk(2), opening(2)):
+            await talk.raw(request)
+            await talk.receive()
+        assert file.looks - before == 2
