@@ -72,7 +72,8 @@ class FsFile(Handle):
         self.nowait = memory is None  # whether the file system can read without waiting
         self.memory = memory is True  # whether it has nothing to wait for
         self.synchronous = bool(how.flags & os.O_DSYNC)
-        self.acting = node.export.acting(how.who, fd)
+        if how.write:
+            self.acting = node.export.acting(how.who, fd)
 
     def read(self, offset: int, count: int) -> Maybe[Buffer]:
         if not self.nowait:
