@@ -4,7 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ import trio
 from mk9p.client import Client, Connection, connect
 from mk9p.dial import TRANSPORTS, Peer, SocketLink
 from mk9p.server import Server
+from mk9p.testing import address_of, serving
 from mk9p.tree import Node
 from mk9p.wire import Dialect, FrameBuffer, Qid, decode, encode
 from mk9p.wire import messages as m
@@ -86,26 +87,9 @@ async def by_hand(
 
 
 @asynccontextmanager
-async def serving(root: Node) -> AsyncIterator[tuple[Server, Callable[[], str]]]:
-    """Serve a tree with mk9p's own server; give it, and what makes an address for one more connection."""
-    server = Server(root)
-
-    def address() -> str:
-        ours, theirs = socket.socketpair()
-        server.add(link(theirs))
-        number = ours.detach()
-        return f"fd!{number}!{number}"
-
-    async with trio.open_nursery() as nursery:
-        await nursery.start(server.run)
-        yield server, address
-        nursery.cancel_scope.cancel()
-
-
-@asynccontextmanager
 async def served(root: Node, version: str = "9P2000.L", **options: Any) -> AsyncIterator[tuple[Client, Server]]:
     """Serve a tree, and connect to it."""
-    async with serving(root) as (server, address), connect(address(), version=version, **options) as client:
+    async with serving(root) as server, connect(address_of(server), version=version, **options) as client:
         yield client, server
 
 

@@ -13,8 +13,9 @@ import mk9p
 from mk9p.client import Client, connect
 from mk9p.errors import NineError
 from mk9p.server import Server
+from mk9p.testing import address_of, serving
 from mk9p.tree import Block, Buffer, Ctl, Dir, Log, Stream, Text
-from tests.client.helpers_client import served, serving
+from tests.client.helpers_client import served
 
 VERSIONS = ["9P2000.L", "9P2000.u", "9P2000"]
 BIG = bytes(range(256)) * 8192
@@ -282,10 +283,10 @@ async def test_the_end_of_the_server_ends_the_client() -> None:
 async def test_what_the_block_raises_comes_out_as_it_is() -> None:
     cause = ValueError("why")
     own = ExceptionGroup("its own", [KeyError(1)])
-    async with serving(Dir({})) as (server, address):
+    async with serving(Dir({})) as server:
 
         async def fail(error: Exception) -> None:
-            async with connect(address()):
+            async with connect(address_of(server)):
                 raise error from cause
 
         with pytest.raises(FileNotFoundError) as caught:
@@ -295,7 +296,7 @@ async def test_what_the_block_raises_comes_out_as_it_is() -> None:
             await fail(own)
         assert group.value.exceptions == own.exceptions
         with trio.CancelScope() as scope:
-            async with connect(address()):
+            async with connect(address_of(server)):
                 scope.cancel()
                 await trio.sleep_forever()
         assert scope.cancelled_caught

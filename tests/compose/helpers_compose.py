@@ -10,6 +10,7 @@ from mk9p.compose.namespace import Namespace
 from mk9p.errors import NineError
 from mk9p.testing import Memory
 from mk9p.tree import Maybe, Node, Open, Stat, settle
+from tests.servers import trees
 
 
 class Store(Memory):
@@ -82,18 +83,11 @@ async def ls(node: Node | Namespace, path: str = "", who: Principal = ROOT) -> l
 
 
 async def read(node: Node | Namespace, path: str, who: Principal = ROOT) -> str:
-    handle = await settle((await walk(node, path, who)).open(Open(who)))
-    data = bytes(await settle(handle.read(0, 65536)))
-    await settle(handle.close())
-    return data.decode()
+    return await trees.read(await walk(node, path, who), "", who)
 
 
 async def write(node: Node | Namespace, path: str, text: str, who: Principal = ROOT) -> None:
-    handle = await settle((await walk(node, path, who)).open(Open(who, read=False, write=True)))
-    try:
-        await settle(handle.write(0, memoryview(text.encode())))
-    finally:
-        await settle(handle.close())
+    await trees.send(await walk(node, path, who), "", text, who)
 
 
 async def make(node: Node | Namespace, path: str, text: str, who: Principal = ROOT) -> None:

@@ -14,8 +14,9 @@ import trio.testing
 from mk9p.auth import ROOT
 from mk9p.errors import NineError
 from mk9p.servers.kernels import backend, console, files, life
-from mk9p.tree import Dir, Handle, Node, Open, settle
+from mk9p.tree import Dir, Handle, Open, settle
 from tests.server.patience import SOON
+from tests.servers import trees
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -98,28 +99,14 @@ class Lab:
     top: Dir
     backend: MadeUp
 
-    async def node(self, path: str) -> Node:
-        node: Node = self.top
-        for name in path.split("/"):
-            node = await settle(node.walk(name, ROOT))
-        return node
-
     async def open(self, path: str, *, records: bool = False) -> Handle:
-        return await settle((await self.node(path)).open(Open(ROOT, write=True, records=records)))
+        return await settle((await trees.walk(self.top, path)).open(Open(ROOT, write=True, records=records)))
 
     async def read(self, path: str) -> str:
-        handle, text = await self.open(path), b""
-        while piece := await settle(handle.read(len(text), 8192)):
-            text += bytes(piece)
-        await settle(handle.close())
-        return text.decode()
+        return await trees.read(self.top, path)
 
     async def write(self, path: str, text: str) -> None:
-        handle = await self.open(path)
-        try:
-            await settle(handle.write(0, memoryview(text.encode())))
-        finally:
-            await settle(handle.close())
+        await trees.send(self.top, path, text)
 
     def kernel(self, name: str = "k1") -> life.Kernel:
         return self.kernels.entries[name].kernel
@@ -211,7 +198,7 @@ async def test_grants_are_settings_one_a_path(tmp_path: Path) -> None:
         with pytest.raises(NineError, match="/k/k2 is not granted"):
             await one.write("k1/ctl", "ungrant /k/k2\n")
         for word in ("grant k/k2 ro", "grant '' rw"):
-            with pytest.raises(NineError, match="a grant is of a path of the namespace"):
+            with pytest.raises(NineError, match="a grant is for a path of the namespace"):
                 await one.write("k1/ctl", word)
         for word in ("grant /k/k2", "grant /k/k2 r", "grant /k/k2 ro rw", "ungrant"):
             with pytest.raises(NineError, match="usage: "):

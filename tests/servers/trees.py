@@ -33,7 +33,12 @@ async def read(tree: Node, path: str, who: Principal = ROOT) -> str:
 
 async def write(tree: Node, path: str, text: str, who: Principal = ROOT) -> None:
     """Write a text in one write, as `echo` does with its newline."""
-    handle, data = await opened(tree, path, write=True, who=who), f"{text}\n".encode()
+    await send(tree, path, f"{text}\n", who)
+
+
+async def send(tree: Node, path: str, text: str, who: Principal = ROOT) -> None:
+    """Write a text in one write, as it is."""
+    handle, data = await opened(tree, path, write=True, who=who), text.encode()
     try:
         assert await settle(handle.write(0, memoryview(data))) == len(data)
     finally:
