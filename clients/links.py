@@ -14,13 +14,7 @@ from mk9p.wire import QTSYMLINK
 
 MOST: Final = 40  # links on one path, as in Linux (MAXSYMLINKS)
 # what servers say of a name below a link
-_AGAIN: Final = (
-    errno.ENOENT,
-    errno.ENOTDIR,
-    errno.ELOOP,
-    errno.EINVAL,
-    errno.EIO,
-)
+_AGAIN: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.EIO)
 
 
 async def resolved(client: Client, path: str, *, last: bool = True) -> str:

@@ -177,7 +177,7 @@ class Holder:
 
 
 class Keeps(Protocol):
-    """A connection, as far as accounts look at it: what it has, and how many fids its tables may have."""
+    """The parts of a connection that accounts need: what it has, and how many fids its tables may have."""
 
     account: "Account"
     accounts: dict[Principal, "Account"]

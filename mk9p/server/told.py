@@ -30,11 +30,8 @@ def learned(c: Connection, b: Far, known: Known | None, type_: int, buf: bytearr
         old, known.old = known.old, None  # otherwise flushes of flushes would be kept, one by the other
         c.common.patience.end(known)
         here = c.asked.get(known.number)
-        # no answer comes any more
-        if old is not None and old in (
-            here,
-            here.known if isinstance(here, Alias) else None,
-        ):
+        # the flushed request gets no answer any more
+        if old is not None and old in (here, here.known if isinstance(here, Alias) else None):
             forget(c, known.number)
             if isinstance(old, Asked):
                 failed(c, old)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Command(Protocol):
-    """The command that the files are of: its pipes, and how many of each file are open."""
+    """The command that the files belong to: its pipes, and how many of each file are open."""
 
     opens: Counter[str]
     started: trio.Event

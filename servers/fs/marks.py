@@ -19,11 +19,7 @@ NAME: Final = "user.mk9p.mode"
 HINT: Final = 0o170000 | st.S_ISVTX
 HINTED: Final = st.S_IFREG | st.S_ISVTX
 # the last: a server that is not root, and may not read the file either
-_NONE: Final = (
-    errno.ENODATA,
-    errno.EOPNOTSUPP,
-    errno.EACCES,
-)
+_NONE: Final = (errno.ENODATA, errno.EOPNOTSUPP, errno.EACCES)
 
 
 def read(path: str) -> tuple[bool, bool] | None:
