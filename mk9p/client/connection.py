@@ -20,6 +20,7 @@ from mk9p.client.calls import Call, Reply, Result
 from mk9p.client.conversation import LEAVING, SILENCE, Conversation
 from mk9p.dial import Link
 from mk9p.errors import NineError
+from mk9p.tree.later import Later
 from mk9p.wire import NOTAG, Dialect, FrameBuffer
 from mk9p.wire import messages as m
 
@@ -29,12 +30,13 @@ T = TypeVar("T")
 class TrioCall(Call):
     """One request under way, which one task may wait for."""
 
-    __slots__ = ("task",)
+    __slots__ = ("later", "task")
     connection: "Connection"
 
     def __init__(self, connection: Conversation, message: type[m.Message], fields: Reply) -> None:
         super().__init__(connection, message, fields)
         self.task: trio.lowlevel.Task | None = None  # who waits
+        self.later: Later | None = None
 
     async def reply(self) -> Reply:
         if self.result is None:
@@ -55,6 +57,28 @@ class TrioCall(Call):
                 connection.take()
             rest -= perf_counter() - begun
 
+    async def kept(self) -> Reply | None:
+        """Wait as `reply` does, where no task waits but a server's engine (tree/later.py); None if it has expired."""
+        if self.result is None:
+            self.later = Later()
+            try:
+                await self.later.kept()
+            except BaseException:
+                self.abandon()
+                raise
+        if self.result is None:
+            self.abandon()
+            return None
+        try:
+            return self.taken()
+        finally:
+            self.result = None  # an error knows whose it was
+
+    def expire(self) -> None:
+        """Let whoever waits wait no more."""
+        if self.later is not None:
+            self.later.settle()
+
     def _cancelled(self, _: Any) -> trio.lowlevel.Abort:
         self.abandon()
         return trio.lowlevel.Abort.SUCCEEDED
@@ -67,6 +91,8 @@ class TrioCall(Call):
         task, self.task = self.task, None
         if task is None:
             self.result = result
+            if self.later is not None:
+                self.later.settle()
         else:
             self.left = True
             trio.lowlevel.reschedule(

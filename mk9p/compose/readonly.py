@@ -13,12 +13,6 @@ class ReadOnly(Shown):
 
     def __init__(self, node: Node) -> None:
         super().__init__(node.node if isinstance(node, ReadOnly) else node)
-        if self.node.below is not None:
-            self.below = self._below
-
-    def _below(self, name: str, who: Principal) -> Node:
-        assert self.node.below is not None
-        return ReadOnly(self.node.below(name, who))
 
     def _show(self, node: Node) -> Node:
         return ReadOnly(node)

@@ -19,10 +19,11 @@ Theory
 import errno
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterable
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from hashlib import blake2b
 from secrets import token_bytes
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import attrs
 import trio
@@ -30,15 +31,18 @@ import trio
 from mk9p.auth import Principal
 from mk9p.client import changes, requests, stored
 from mk9p.client.agreement import MSIZE, attach
-from mk9p.client.connection import Connection
+from mk9p.client.calls import Call
+from mk9p.client.connection import Connection, TrioCall
 from mk9p.client.handshake import open_connection
 from mk9p.compose.opened import RemoteHandle
 from mk9p.compose.walked import Walked
 from mk9p.dial import Link, dial, parse
 from mk9p.errors import NineError
 from mk9p.tree import Change, Node, Open, Stat, StatFs, Way, settle
+from mk9p.tree.later import HAND
 from mk9p.tree.qids import Foreign
-from mk9p.wire import L_DSYNC, L_NOATIME, L_NONBLOCK, L_SYNC, Qid
+from mk9p.wire import L_DSYNC, L_NOATIME, L_NONBLOCK, L_SYNC, MAXWELEM, Qid
+from mk9p.wire import messages as m
 
 T = TypeVar("T")
 
@@ -83,6 +87,9 @@ class Server:
     )  # by user; an Event means that the attach is running
     _closed: bool = attrs.field(default=False, init=False)
     paths: Foreign = attrs.field(init=False, repr=False)  # of its files, as they are here
+    _due: deque[tuple[float, TrioCall]] = attrs.field(
+        factory=deque, init=False, repr=False
+    )  # calls, and until when they are waited for
     moves: int = attrs.field(default=0, init=False)  # how often a file got another name from here
     many: bool = attrs.field(
         default=False, init=False
@@ -165,6 +172,60 @@ class Server:
             return await answer
         raise NineError(errno.EIO, f"{self.name} does not answer")
 
+    async def walk(self, connection: Connection, fid: int, names: tuple[str, ...]) -> tuple[int | None, Sequence[Qid]]:
+        """Walk by names in one message. Return the new fid, None if it did not go all the way, and the qids.
+
+        Raises what the server says of the first name, and EIO if it is silent.
+        """
+        at, found = fid, list[Qid]()
+        try:
+            while True:
+                some = names[len(found) : len(found) + MAXWELEM]
+                new = connection.new_fid()
+                (qids,) = await self._prompt(connection.call(m.Twalk, at, new, some))
+                if at != fid:
+                    connection.clunk_nowait(at)
+                at = new
+                found += qids
+                if len(qids) < len(some):
+                    # it is no fid (walk(5)), but diod 1.0.24 makes it one: then it ends here, else nothing happens
+                    connection.clunk_nowait(new)
+                    return None, found
+                if len(found) == len(names):
+                    return new, found
+        except NineError:
+            if not found:
+                raise
+            if at != fid:
+                connection.clunk_nowait(at)
+            return None, found
+
+    async def _prompt(self, call: Call) -> tuple[Any, ...]:
+        """Return the answer to a call that waits for nothing at the far end; raises EIO if the server is silent."""
+        if not HAND.now or not isinstance(call, TrioCall):
+            return await self.soon(call.reply())
+        due, now = self._due, trio.current_time()
+        while due and due[0][1].left:
+            due.popleft()
+        due.append((now + self.silence, call))
+        if len(due) == 1:
+            self.nursery.start_soon(self._expire)
+        reply = await call.kept()
+        if reply is None:
+            raise NineError(errno.EIO, f"{self.name} does not answer")
+        return reply
+
+    async def _expire(self) -> None:
+        """Give up calls that are not answered in time."""
+        due = self._due
+        while due:
+            until, call = due[0]
+            if not call.left:
+                await trio.sleep_until(until)
+                call.expire()
+            if due and due[0][1] is call:
+                due.popleft()
+
     async def root(self, who: Principal) -> tuple[Connection, int, Qid]:
         """Return the connection, and the fid (never clunk it) and the qid of the tree's root as a user sees it. Raises as `connected` and
         `attach`."""
@@ -211,6 +272,37 @@ class Remote(Walked):
 
     def below(self, name: str, who: Principal) -> "Remote":
         return Remote(self.server, who, self.seen_by(who), name, listed=True)
+
+    async def ahead(self, names: tuple[str, ...], who: Principal, here: bool) -> list[tuple[Node, Qid]]:
+        # `..` of the root is the root: so its own qid is asked for with those of the names.
+        me = self.seen_by(who)
+        connection, start, _ = await self.server.root(who)
+        above: tuple[str, ...] = ()
+        if me.parent is not None and not me.listed:
+            connection, start = await me.here()
+        elif me.parent is not None:
+            near = me._nearest(connection)
+            start = start if near is None or near._at is None else near._at[1]
+            above = me._names(near)
+        if here and not above:
+            if me.parent is not None:
+                raise NineError(errno.EOPNOTSUPP)
+            above = ("..",)
+        fid, qids = await self.server.walk(connection, start, (*above, *names))
+        if len(qids) < len(above):
+            raise NineError(errno.ENOENT)
+        found: list[tuple[Node, Qid]] = [(self, qids[len(above) - 1])] if here else []
+        at = me
+        for name, qid in zip(names, qids[len(above) :], strict=False):
+            at = at._child(name, who, qid)
+            found.append((at, qid))
+        if fid is not None:
+            at._at = connection, fid
+            passed, depth = at, 0
+            while (up := passed.parent) is not None and up is not me:
+                passed, depth = up, depth + 1
+                passed.passed(at, depth)
+        return found
 
     async def walk(self, name: str, who: Principal) -> "Remote":
         me = self.seen_by(who)

@@ -12,6 +12,7 @@ import attrs
 
 from mk9p.auth import NONE, Principal
 from mk9p.tree import Change, Handle, Maybe, Node, Open, Stat, StatFs, settle
+from mk9p.wire import Qid
 
 T = TypeVar("T")
 Question: TypeAlias = Callable[[Node, Principal], Maybe[T]]
@@ -129,6 +130,25 @@ class Shown(Through):
         self.qtype, self.path, self.dtype = node.qtype, node.path, node.dtype
         self.guards, self.marks, self.descriptors, self.weight = node.guards, node.marks, node.descriptors, node.weight
         self.hold, self.release = node.hold, node.release
+        self.below = None if node.below is None else self._below
+        self.ahead = None if node.ahead is None else self._ahead
+
+    def _below(self, name: str, who: Principal) -> Node:
+        def ask(node: Node, who: Principal) -> Node:
+            assert node.below is not None
+            return node.below(name, who)
+
+        found = self._ask(who, ask)
+        assert isinstance(found, Node)
+        return self._show(found)
+
+    async def _ahead(self, names: tuple[str, ...], who: Principal, here: bool) -> list[tuple[Node, Qid]]:
+        def ask(node: Node, who: Principal) -> Awaitable[list[tuple[Node, Qid]]]:
+            assert node.ahead is not None
+            return node.ahead(names, who, here)
+
+        found: list[tuple[Node, Qid]] = await settle(self._ask(who, ask))
+        return [(self._show(node), qid) for node, qid in found]
 
     def __eq__(self, other: object) -> bool:
         return self.node == (other.node if isinstance(other, Shown) else other)

@@ -24,7 +24,7 @@ from mk9p.compose.resolve import Element, Resolver
 from mk9p.compose.routes import Routes
 from mk9p.compose.through import Question, T, Through
 from mk9p.errors import NineError
-from mk9p.tree import Maybe, Node, Route, Stat, Way, qids, settle
+from mk9p.tree import Ahead, Maybe, Node, Route, Stat, Way, qids, settle
 from mk9p.wire import QTDIR
 
 _FORBIDDEN = "mounted directory forbids creation"  # Plan 9's Enocreate
@@ -117,6 +117,12 @@ class Composed(Through):
     def way(self) -> Way | None:  # type: ignore[override]
         """Return where this really is: on one server, if no mount or bind has a say here or below now."""
         return self._way if self.now(self.who) is not None else None
+
+    @property
+    def ahead(self) -> Ahead | None:  # type: ignore[override]
+        """Return how several names are walked at once, if nothing is mounted below."""
+        known = self.now(self.who)
+        return known[0].node.ahead if known is not None and self.bare else None
 
     # -- names
 

@@ -3,6 +3,8 @@
 Rules
 * While the fid of a file lives it is the file that was walked to, whatever names it and the directories above have got since: all is done from that
   fid, and what has none yet is walked to from the nearest directory that has one.
+* What was passed on the way to a file has no fid, but it is above that file, and is walked to from
+  there: by `..`, and not by names that may have been given to another.
 * Names from the root are used on a new connection alone. The qid must be the same then, else the answer is ESTALE.
 * What a listing has found is a name until it is used, for names are what directories have. What was made is a file from the start.
 * A fid is one user's. Another user's way to the same file is its names, and they must lead to the same file, too.
@@ -11,6 +13,7 @@ Rules
 import errno
 from collections.abc import Awaitable
 from typing import Protocol, Self, TypeVar
+from weakref import ReferenceType, ref
 
 from mk9p.auth import Principal
 from mk9p.client import requests
@@ -61,6 +64,8 @@ class Walked(Node):
         self._at = at
         self._old: tuple[Connection, int] | None = None  # the fid before, which a running request may still name
         self._moved, self._looked = 0, server.moves
+        # A file below with a fid, and how many names below: the way back up from it, for one that was only passed.
+        self._passed: tuple[ReferenceType[Self], int] | None = None
 
     def __del__(self) -> None:
         # Nobody closes a Node: whoever walked here just drops it, and then its fid must go too. The collector may run in any thread and in the middle
@@ -120,6 +125,8 @@ class Walked(Node):
             self.qtype = qid.type
             self._at = connection, root
             return self._at
+        if (back := await self._from_below(connection)) is not None:
+            return back
         above = self._nearest(connection)
         start = root if above is None or above._at is None else above._at[1]
         fid, qids = await self.server.soon(requests.walk(connection, start, self._names(above)))
@@ -133,6 +140,27 @@ class Walked(Node):
         self.qtype, self.path, self.listed = qids[-1].type, path, False
         self._at = connection, fid
         return self._at
+
+    async def _from_below(self, connection: Connection) -> tuple[Connection, int] | None:
+        """Return a fid of this directory, walked to from a file below it: whatever the names are by now, it is above that."""
+        if self._passed is None:
+            return None
+        below, depth = self._passed[0](), self._passed[1]
+        if below is None or below._at is None or below._at[0] is not connection:
+            return None
+        try:
+            fid, qids = await self.server.soon(requests.walk(connection, below._at[1], ("..",) * depth))
+        except NineError:
+            return None
+        if (self._at is not None and self._at[0] is connection) or self.server.paths[qids[-1].path] != self.path:
+            connection.clunk_nowait(fid)
+            return self._at if self._at is not None and self._at[0] is connection else None
+        self._at = connection, fid
+        return self._at
+
+    def passed(self, below: Self, depth: int) -> None:
+        """Note a file below with a fid, `depth` names down, which was walked to through this directory."""
+        self._passed = ref(below), depth
 
     async def _renewed(self, at: tuple[Connection, int]) -> tuple[Connection, int]:
         """Return a fid of this file by its new names, if it or a directory above was moved, and they lead to it.

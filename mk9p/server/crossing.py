@@ -27,13 +27,14 @@ from mk9p.server.going import may_search, pass_on, there_now
 from mk9p.server.hops import ROOT, Far
 from mk9p.server.jobs import LATE
 from mk9p.server.plans import Lead, Plan, packed
-from mk9p.tree import Maybe, settle
-from mk9p.tree.paths import NAME
-from mk9p.wire import MAXWELEM, Dialect
+from mk9p.tree import Maybe, Route, settle
+from mk9p.wire import MAXWELEM, Dialect, is_name
 from mk9p.wire import messages as m
 
 KEPT: Final = 256  # plans of a connection
 
+_put_head: Final = Struct("<IBHH").pack
+_put_qid: Final = Struct("<BIQ").pack
 _put_tag: Final = Struct("<H").pack_into
 _RWALK, _RLERROR = m.Rwalk.type, m.Rlerror.type
 
@@ -55,6 +56,8 @@ def cross(c: Connection, tag: int, old: Fid, newfid: int, names: tuple[str, ...]
         c.plans[key] = plan
     if newfid >= ROOT or not may_search(plan, who):
         return NotImplemented
+    if not plan.leads:
+        return _ahead(c, tag, old, newfid, plan, general)
     b = there_now(c, plan, newfid)
     if b is None:
         return _wait(c, tag, old, newfid, plan, plan.leads, general)
@@ -64,10 +67,10 @@ def cross(c: Connection, tag: int, old: Fid, newfid: int, names: tuple[str, ...]
 
 def _plan(c: Connection, start: Place, names: tuple[str, ...], who: Principal, general: General) -> Plan | None:
     """Return how a walk goes over; None if it does not."""
-    if who.readonly or c.dialect is not Dialect.L or start.depth + len(names) > c.limits.depth:
+    if start.depth + len(names) > c.limits.depth or start.node.route is None:
         return None
-    route = None if start.node.route is None else start.node.route(names, who)
-    if route is None or not route.ways or not all(_is_plain(name) for name in names):
+    route = start.node.route(names, who)
+    if route is None or not all(is_name(name) for name in names):
         return None
     place, places = start, list[Place]()
     for node, name in zip(route.nodes, names, strict=False):
@@ -76,19 +79,48 @@ def _plan(c: Connection, start: Place, names: tuple[str, ...], who: Principal, g
     if place.holders:
         return None
     known = len(places)
-    leads = tuple(
-        Lead(way, node, (way.address, way.aname, who, way.who), known, place.path, names[known:])
-        for way, node in zip(route.ways, route.leads, strict=True)
-    )
-    if any(len(lead.names) > MAXWELEM for lead in leads):
+    if who.readonly or c.dialect is not Dialect.L:
+        leads: tuple[Lead, ...] = ()
+    else:
+        leads = _leads(route, who, known, place.path, names[known:])
+    if not leads and any(node.ahead is None for node in route.leads):
         return None
-    sure = route.certain and len(leads) == 1
+    sure = route.certain and len(route.leads) == 1
     return Plan(start, names, partial(_again, general), route, tuple(places), place, leads, sure)
 
 
-def _is_plain(name: str) -> bool:
-    """Tell whether a name needs no special treatment: it is possible for a file, and neither `.` nor `..`."""
-    return 0 < len(name) <= NAME and name not in (".", "..") and "/" not in name and "\0" not in name
+def _leads(route: Route, who: Principal, known: int, path: int, rest: tuple[str, ...]) -> tuple[Lead, ...]:
+    leads = tuple(
+        Lead(way, node, (way.address, way.aname, who, way.who), known, path, rest)
+        for way, node in zip(route.ways, route.leads, strict=False)
+    )
+    return () if any(len(lead.names) > MAXWELEM for lead in leads) else leads
+
+
+async def _ahead(c: Connection, tag: int, old: Fid, newfid: int, plan: Plan, general: General) -> Reply:
+    """Walk through the nodes that the route leads to: all names at once, in the first that has the next one."""
+    known = len(plan.places)
+    rest, head = plan.names[known:], b""
+    for node in plan.route.leads:
+        assert node.ahead is not None
+        try:
+            found = await node.ahead(rest, old.who, known > 0)
+        except OSError:
+            break
+        if known:
+            mine = found.pop(0)[1]
+            head = head or _put_qid(mine.type, mine.version, plan.place.path)
+        if not found:
+            continue
+        place, more = plan.place, b""
+        for name, (child, there) in zip(rest, found, strict=False):
+            place = place.child(name, child)
+            more += _put_qid(there.type, there.version, place.path)
+        if len(found) == len(rest):
+            c.enter(newfid, Fid(place, old.who), old.account or c.account_of(old.who))
+        qids = plan.head + head + more
+        return _put_head(HEAD + len(qids), _RWALK, tag, len(qids) // QID) + qids
+    return await settle(general(c, tag, old, newfid, plan.names))
 
 
 def _again(

@@ -31,7 +31,7 @@ def forward_walk(c: Connection, tag: int, buf: bytearray, start: int, end: int) 
     if old is None or newfid == fid or newfid >= ROOT:
         return False
     plan = c.plans.get((old.place, bytes(buf[start + NAMES : end])))
-    if plan is None or not plan.route.stands() or not may_search(plan, old.who):
+    if plan is None or not plan.leads or not plan.route.stands() or not may_search(plan, old.who):
         return False
     b = there_now(c, plan, newfid)
     if b is None:

@@ -8,6 +8,7 @@ they go on in an `async` half of their own. The others are `async def`, which co
 import errno
 from collections import deque
 from collections.abc import Awaitable
+from itertools import takewhile
 from struct import Struct
 from time import monotonic_ns
 from typing import Any, Final
@@ -18,7 +19,7 @@ from mk9p.server.closing import close, close_nowait, put
 from mk9p.server.connection import JOIN, Connection, Reply
 from mk9p.server.crossing import cross
 from mk9p.server.exchange import backend_for, hand_over, stays
-from mk9p.server.fids import Fid, Place, check_name, qid
+from mk9p.server.fids import Fid, Place, check_name, qid, too_deep
 from mk9p.server.limits import SMALL
 from mk9p.server.listings import in_slices
 from mk9p.server.modes import opening
@@ -37,11 +38,13 @@ from mk9p.wire import (
     Dialect,
     Qid,
     codec,
+    is_name,
     pack_stat,
 )
 from mk9p.wire import messages as m
 
 _rread: Final = Struct("<IBHI").pack  # size[4] type[1] tag[2] count[4], in front of the data
+_DOTS: Final = (".", "..")
 HOLE: Final = 11  # bytes of that header
 _rwalk: Final = codec(Dialect.P9, m.Rwalk.type).pack  # the same in all dialects
 _rwalk_one: Final = Struct("<IBHHBIQ").pack  # size[4] type[1] tag[2] nwqid[2], and one qid
@@ -129,6 +132,8 @@ def _by_name(
         for name in names:
             if not 0 < len(name) <= NAME or "/" in name or "\0" in name:
                 check_name(name)
+            if place.node.ahead is not None and name not in _DOTS:
+                return _walk(c, tag, old, newfid, names, fid, place, qids, None)
             step = c.step(place, name, who)
             if type(step) is not Place:
                 return _walk(c, tag, old, newfid, names, fid, place, qids, step)
@@ -170,15 +175,27 @@ async def _walk(
     """Go on with a walk from where the tree began to wait: in the middle of a step, or of the `stat` after it."""
     try:
         while True:
-            place = await settle(step)
-            qids.append(qid(place, await (c.stat(place) if stat is None else settle(stat))))
-            stat = None
+            if step is not None:
+                place = await settle(step)
+                qids.append(qid(place, await (c.stat(place) if stat is None else settle(stat))))
+                stat = None
             if len(qids) == len(names):
                 break
             name = names[len(qids)]
             if name != "..":
                 check_name(name)
-            step = c.step(place, name, old.who)
+            if place.node.ahead is None or name in _DOTS:
+                step = c.step(place, name, old.who)
+                continue
+            rest = tuple(takewhile(is_name, names[len(qids) :]))
+            if place.depth + len(rest) > c.limits.depth:
+                raise too_deep(c.limits.depth)
+            step, found = None, await place.node.ahead(rest, old.who, False)
+            for name, (node, there) in zip(rest, found, strict=False):
+                place = place.child(name, node)
+                qids.append(Qid(there.type, there.version, place.path))
+            if len(found) < len(rest):
+                return _rwalk(tag, qids)
     except OSError:
         if not qids:
             raise

@@ -50,7 +50,9 @@ class Lead:
 
 @attrs.define(eq=False)
 class Plan:
-    """A walk from one place: how to do it here, its route, where the names of that lead, the last of which is `place`, and the servers behind it.
+    """A walk from one place: how it goes on where it is not answered as it was passed on, its route,
+    where the names of that lead, the last of which is `place`, and the servers behind it; none if it is walked
+    there through the nodes.
 
     `head` are the qids of the others, made when their files' status was `stats`.
     """

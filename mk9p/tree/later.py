@@ -45,10 +45,12 @@ class Later:
         """Wait until it is settled; a task does so by `sleep`, which sets `wake`."""
         if self.settled:
             return
-        if HAND.now:
+        await (self.kept() if HAND.now else sleep(self))
+
+    async def kept(self) -> None:
+        """Wait until it is settled, where that is done by hand."""
+        if not self.settled:
             await _Kept(self)
-        else:
-            await sleep(self)
 
 
 class _Kept:

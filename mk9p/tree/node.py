@@ -27,7 +27,7 @@ from mk9p.auth import Principal
 from mk9p.errors import NineError
 from mk9p.status import Buffer, Change, Lock, Stat, StatFs
 from mk9p.tree.qids import Foreign
-from mk9p.wire import L_EXCL, QTDIR, QTFILE
+from mk9p.wire import L_EXCL, QTDIR, QTFILE, Qid
 
 T = TypeVar("T")
 Maybe: TypeAlias = T | Awaitable[T]
@@ -183,6 +183,10 @@ class Node:
     """Returns where the rest of a walk by these names is, if other servers have it and the first names are known here; asks nobody."""
     below: Callable[[str, Principal], "Node"] | None = None
     """Returns what a name stands for, if it is there, without asking: of a node of another server's."""
+    ahead: "Ahead | None" = None
+    """Returns what stands at several names, one below the other, as far as they go, and the qids there;
+    asked for at once, of another server, which judges who may search what. With True, this file comes
+    first. Raises if there is not even the first."""
     descriptors: int = 0
     """How many descriptors of this process an open file of it takes, or a file that is made in it."""
     weight: int = 0
@@ -282,3 +286,6 @@ class Node:
     def statfs(self) -> Maybe[StatFs]:
         """Return the status of the file system; the default is that of synthetic files: no blocks at all."""
         return StatFs()
+
+
+Ahead: TypeAlias = Callable[[tuple[str, ...], Principal, bool], Awaitable[list[tuple[Node, Qid]]]]

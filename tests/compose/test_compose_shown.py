@@ -32,6 +32,7 @@ class Odd(Node):
     weight = 4
     route: Any = len
     below: Any = len
+    ahead: Any = len
 
     def __init__(self) -> None:
         self.used = 0
@@ -66,6 +67,7 @@ SHOWN: dict[type[Node], tuple[Any, dict[str, str]]] = {
             "way": "who went there would not be kept from changes",
             "route": "the same",
             "below": "it shows what is there",
+            "ahead": "the same",
         },
     ),
     Granted: (
@@ -73,7 +75,8 @@ SHOWN: dict[type[Node], tuple[Any, dict[str, str]]] = {
         {
             "way": "the same place, for another user",
             "route": "a walk there would be another user's",
-            "below": "the same",
+            "below": "it shows what is there",
+            "ahead": "the same",
         },
     ),
     Composed: (
