@@ -298,10 +298,7 @@ class Remote(Walked):
             found.append((at, qid))
         if fid is not None:
             at._at = connection, fid
-            passed, depth = at, 0
-            while (up := passed.parent) is not None and up is not me:
-                passed, depth = up, depth + 1
-                passed.passed(at, depth)
+            at.note_passed()
         return found
 
     async def walk(self, name: str, who: Principal) -> "Remote":

@@ -12,7 +12,7 @@ Rules
 
 import errno
 from collections.abc import Awaitable
-from typing import Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 from weakref import ReferenceType, ref
 
 from mk9p.auth import Principal
@@ -65,7 +65,7 @@ class Walked(Node):
         self._old: tuple[Connection, int] | None = None  # the fid before, which a running request may still name
         self._moved, self._looked = 0, server.moves
         # A file below with a fid, and how many names below: the way back up from it, for one that was only passed.
-        self._passed: tuple[ReferenceType[Self], int] | None = None
+        self._passed: tuple[ReferenceType[Any], int] | None = None
 
     def __del__(self) -> None:
         # Nobody closes a Node: whoever walked here just drops it, and then its fid must go too. The collector may run in any thread and in the middle
@@ -156,11 +156,15 @@ class Walked(Node):
             connection.clunk_nowait(fid)
             return self._at if self._at is not None and self._at[0] is connection else None
         self._at = connection, fid
+        self.note_passed()
         return self._at
 
-    def passed(self, below: Self, depth: int) -> None:
-        """Note a file below with a fid, `depth` names down, which was walked to through this directory."""
-        self._passed = ref(below), depth
+    def note_passed(self) -> None:
+        """Let the directories above that have no fid of their own be found from this one, which has one."""
+        up, depth = self.parent, 1
+        while up is not None and up._at is None:
+            up._passed = ref(self), depth
+            up, depth = up.parent, depth + 1
 
     async def _renewed(self, at: tuple[Connection, int]) -> tuple[Connection, int]:
         """Return a fid of this file by its new names, if it or a directory above was moved, and they lead to it.
