@@ -28,14 +28,14 @@ T = TypeVar("T")
 
 
 class TrioCall(Call):
-    """One request under way, which one task may wait for."""
+    """One running request, which one task may wait for."""
 
     __slots__ = ("later", "task")
     connection: "Connection"
 
     def __init__(self, connection: Conversation, message: type[m.Message], fields: Reply) -> None:
         super().__init__(connection, message, fields)
-        self.task: trio.lowlevel.Task | None = None  # who waits
+        self.task: trio.lowlevel.Task | None = None  # the task that waits
         self.later: Later | None = None
 
     async def reply(self) -> Reply:
@@ -58,7 +58,7 @@ class TrioCall(Call):
             rest -= perf_counter() - begun
 
     async def kept(self) -> Reply | None:
-        """Wait as `reply` does, where no task waits but a server's engine (tree/later.py); None if it has expired."""
+        """Wait as `reply` does, in a coroutine that a server's engine runs by hand (tree/later.py). Returns None if the call has expired."""
         if self.result is None:
             self.later = Later()
             try:
@@ -75,7 +75,7 @@ class TrioCall(Call):
             self.result = None  # an error knows whose it was
 
     def expire(self) -> None:
-        """Let whoever waits wait no more."""
+        """End the wait for an answer."""
         if self.later is not None:
             self.later.settle()
 

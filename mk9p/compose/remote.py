@@ -82,18 +82,15 @@ class Server:
     reason: str = attrs.field(default="it was not used yet", init=False)  # why there is none
     _failed: float = attrs.field(default=float("-inf"), init=False)
     _dialling: trio.Event | None = attrs.field(default=None, init=False)
-    _roots: dict[tuple[str, int], tuple[int, Qid] | trio.Event] = attrs.field(
-        factory=dict, init=False
-    )  # by user; an Event means that the attach is running
+    # by user; an Event means that the attach is running
+    _roots: dict[tuple[str, int], tuple[int, Qid] | trio.Event] = attrs.field(factory=dict, init=False)
     _closed: bool = attrs.field(default=False, init=False)
-    paths: Foreign = attrs.field(init=False, repr=False)  # of its files, as they are here
-    _due: deque[tuple[float, TrioCall]] = attrs.field(
-        factory=deque, init=False, repr=False
-    )  # calls, and until when they are waited for
-    moves: int = attrs.field(default=0, init=False)  # how often a file got another name from here
-    many: bool = attrs.field(
-        default=False, init=False
-    )  # it can be dialled any number of times: a serial line and given descriptors cannot
+    paths: Foreign = attrs.field(init=False, repr=False)  # of its files, as clients here see them
+    # calls, and how long they may take
+    _due: deque[tuple[float, TrioCall]] = attrs.field(factory=deque, init=False, repr=False)
+    moves: int = attrs.field(default=0, init=False)  # how often a file was renamed from here
+    # it can be dialled any number of times: a serial line and given descriptors cannot
+    many: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.name = self.name or self.address
@@ -173,7 +170,7 @@ class Server:
         raise NineError(errno.EIO, f"{self.name} does not answer")
 
     async def walk(self, connection: Connection, fid: int, names: tuple[str, ...]) -> tuple[int | None, Sequence[Qid]]:
-        """Walk by names in one message. Return the new fid, None if it did not go all the way, and the qids.
+        """Walk by names, at most MAXWELEM in a message. Return the new fid (None if the walk did not go all the way) and the qids.
 
         Raises what the server says of the first name, and EIO if it is silent.
         """
@@ -188,7 +185,7 @@ class Server:
                 at = new
                 found += qids
                 if len(qids) < len(some):
-                    # it is no fid (walk(5)), but diod 1.0.24 makes it one: then it ends here, else nothing happens
+                    # walk(5) makes no fid then, but diod 1.0.24 does: this ends it. Other servers answer with an error
                     connection.clunk_nowait(new)
                     return None, found
                 if len(found) == len(names):
@@ -216,7 +213,7 @@ class Server:
         return reply
 
     async def _expire(self) -> None:
-        """Give up calls that are not answered in time."""
+        """Give up calls that the server does not answer in time."""
         due = self._due
         while due:
             until, call = due[0]
@@ -274,7 +271,7 @@ class Remote(Walked):
         return Remote(self.server, who, self.seen_by(who), name, listed=True)
 
     async def ahead(self, names: tuple[str, ...], who: Principal, here: bool) -> list[tuple[Node, Qid]]:
-        # `..` of the root is the root: so its own qid is asked for with those of the names.
+        # `..` of the root is the root, so a walk by it returns the root's own qid together with those of the names.
         me = self.seen_by(who)
         connection, start, _ = await self.server.root(who)
         above: tuple[str, ...] = ()

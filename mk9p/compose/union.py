@@ -120,7 +120,7 @@ class Composed(Through):
 
     @property
     def ahead(self) -> Ahead | None:  # type: ignore[override]
-        """Return how several names are walked at once, if nothing is mounted below."""
+        """Return the function that walks several names at once, if nothing is mounted below."""
         known = self.now(self.who)
         return known[0].node.ahead if known is not None and self.bare else None
 

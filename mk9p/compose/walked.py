@@ -1,13 +1,13 @@
 """`Walked`: a `Remote` before any operation: a file of another server, its fid, and its names.
 
 Rules
-* While the fid of a file lives it is the file that was walked to, whatever names it and the directories above have got since: all is done from that
-  fid, and what has none yet is walked to from the nearest directory that has one.
-* What was passed on the way to a file has no fid, but it is above that file, and is walked to from
-  there: by `..`, and not by names that may have been given to another.
-* Names from the root are used on a new connection alone. The qid must be the same then, else the answer is ESTALE.
-* What a listing has found is a name until it is used, for names are what directories have. What was made is a file from the start.
-* A fid is one user's. Another user's way to the same file is its names, and they must lead to the same file, too.
+* While the fid of a file lives, it is the file that was walked to, whatever names it and the directories above have got since. All operations use
+  that fid, and a file without one is walked to from the nearest directory that has one.
+* A directory that a walk passed on its way to a file has no fid. But it is above that file, so it is walked to from there, by `..`, and not by names
+  that may belong to another file by now.
+* Names from the root are used only on a new connection. The qid must be the same then, otherwise the answer is ESTALE.
+* What a listing has found is a name until somebody uses it, because directories have names. A new file is a file from the start.
+* A fid belongs to one user. Another user's way to the same file is its names, and they must lead to the same file, too.
 """
 
 import errno
@@ -64,7 +64,7 @@ class Walked(Node):
         self._at = at
         self._old: tuple[Connection, int] | None = None  # the fid before, which a running request may still name
         self._moved, self._looked = 0, server.moves
-        # A file below with a fid, and how many names below: the way back up from it, for one that was only passed.
+        # For a directory that a walk only passed: a file below it that has a fid, and how many names below.
         self._passed: tuple[ReferenceType[Any], int] | None = None
 
     def __del__(self) -> None:
@@ -142,7 +142,7 @@ class Walked(Node):
         return self._at
 
     async def _from_below(self, connection: Connection) -> tuple[Connection, int] | None:
-        """Return a fid of this directory, walked to from a file below it: whatever the names are by now, it is above that."""
+        """Walk to this directory from a file below it, and return its fid: whatever the names are by now, it is above that file."""
         if self._passed is None:
             return None
         below, depth = self._passed[0](), self._passed[1]
@@ -160,7 +160,7 @@ class Walked(Node):
         return self._at
 
     def note_passed(self) -> None:
-        """Let the directories above that have no fid of their own be found from this one, which has one."""
+        """Note this directory, which has a fid, in those above it that have none, so that they can be found from here."""
         up, depth = self.parent, 1
         while up is not None and up._at is None:
             up._passed = ref(self), depth

@@ -98,7 +98,7 @@ def _leads(route: Route, who: Principal, known: int, path: int, rest: tuple[str,
 
 
 async def _ahead(c: Connection, tag: int, old: Fid, newfid: int, plan: Plan, general: General) -> Reply:
-    """Walk through the nodes that the route leads to: all names at once, in the first that has the next one."""
+    """Walk through the nodes to which the route leads: all names at once, in the first node that has the next name."""
     known = len(plan.places)
     rest, head = plan.names[known:], b""
     for node in plan.route.leads:

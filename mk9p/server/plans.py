@@ -50,9 +50,8 @@ class Lead:
 
 @attrs.define(eq=False)
 class Plan:
-    """A walk from one place: how it goes on where it is not answered as it was passed on, its route,
-    where the names of that lead, the last of which is `place`, and the servers behind it; none if it is walked
-    there through the nodes.
+    """A walk from one place: how it goes on if it is not answered the way it was passed on; its route; the places to which the names of the route
+    lead, of which the last is `place`; and the servers behind it, none if the walk goes through the nodes.
 
     `head` are the qids of the others, made when their files' status was `stats`.
     """

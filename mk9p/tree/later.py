@@ -1,14 +1,14 @@
-"""`Later`: what an op waits for where no task needs to wait for it.
+"""`Later`: something that an op waits for without a task.
 
 Theory
-* A request that waits commonly has a task, which trio puts to sleep and wakes: 60 us. Where the answer
-  of another server is all that it waits for, that is more than everything else together.
-* So the engine, which runs an op's coroutine by hand until it waits, keeps it when it waits for a Later,
-  and runs it on from there when that is settled. `HAND` tells the coroutine that it is run so: one that
-  a task runs waits as tasks do.
-* Given up, the coroutine is closed: it sees GeneratorExit where it waits, and may not wait any more. So
-  what it does then is done for every BaseException. And it may be in no cancel scope or nursery where
-  it waits, for these are a task's.
+* A request that waits usually has a task. Trio puts it to sleep and wakes it, which takes 60 us. If the request waits only for
+  the answer of another server, that is more than everything else together.
+* So the engine runs an op's coroutine by hand until it waits. If it waits for a Later, the engine keeps the coroutine, and runs
+  it on from there when the Later is settled. `HAND` tells the coroutine that it is run by hand. A coroutine that a task runs
+  waits as tasks do.
+* When the engine gives the coroutine up, it closes it: the coroutine gets GeneratorExit where it waits, and must not wait any
+  more. So it must clean up after every BaseException. It must not wait inside a cancel scope or a nursery, because these belong
+  to a task.
 """
 
 from collections.abc import Awaitable, Callable, Generator
@@ -48,7 +48,7 @@ class Later:
         await (self.kept() if HAND.now else sleep(self))
 
     async def kept(self) -> None:
-        """Wait until it is settled, where that is done by hand."""
+        """Wait until it is settled, in a coroutine that is run by hand."""
         if not self.settled:
             await _Kept(self)
 

@@ -184,9 +184,8 @@ class Node:
     below: Callable[[str, Principal], "Node"] | None = None
     """Returns what a name stands for, if it is there, without asking: of a node of another server's."""
     ahead: "Ahead | None" = None
-    """Returns what stands at several names, one below the other, as far as they go, and the qids there;
-    asked for at once, of another server, which judges who may search what. With True, this file comes
-    first. Raises if there is not even the first."""
+    """Returns the files at several names, each below the one before, as far as there are any, and their qids there. Asks another server for all of
+    them at once; that server decides who may search what. With True, this file comes first. Raises if there is no file at the first name."""
     descriptors: int = 0
     """How many descriptors of this process an open file of it takes, or a file that is made in it."""
     weight: int = 0
