@@ -15,6 +15,7 @@ from mk9p.server.hops import ROOT, Far, Own
 from mk9p.server.jobs import sleep
 from mk9p.server.passing import send
 from mk9p.server.tags import free_tag
+from mk9p.tree import qids
 from mk9p.tree.later import HAND
 from mk9p.wire import NOFID, NOTAG, Dialect, FrameBuffer, codec, decode
 from mk9p.wire import messages as m
@@ -25,33 +26,47 @@ log = logging.getLogger("mk9p.server")
 PATIENCE: Final = 5.0  # seconds to make a connection; the general way works meanwhile
 REST: Final = 30.0  # seconds after a failure before the next attempt
 
+MOST: Final = 65536  # servers that are known to be orderly
+_NO_WAY: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM})  # what may be said of a name
+
 _u16, _u32 = Struct("<H").unpack_from, Struct("<I").unpack_from
 
 
-async def rpc(link: Link, frames: FrameBuffer, message: type[m.Message], tag: int, *fields: Any) -> m.Message:
-    """Ask another server, when nothing else is running there, and return its answer. Raises OSError, EIO when it has closed the link."""
-    await send_all(link, codec(Dialect.L, message.type).pack(tag, *fields))
+async def _heard(link: Link, frames: FrameBuffer) -> bytes:
+    """Return the next answer of another server. Raises OSError, EIO when it has closed the link."""
     while (frame := frames.next()) is None:
         count = await receive(link, frames.space())
         if not count:
             raise NineError(errno.EIO, "it was closed by the other side")
         frames.received(count)
-    return decode(Dialect.L, bytes(frames.view[slice(*frame)]))
+    return bytes(frames.view[slice(*frame)])
 
 
-async def make(c: Connection, b: Far) -> bool:
-    """Dial, agree on the client's dialect and msize, and attach; return False, and make no link, if that is impossible."""
-    link = None
+async def make(c: Connection, b: Far, number: int, names: tuple[str, ...]) -> bool:
+    """Dial, agree on the client's dialect and msize, and attach; return False, and make no link, if that is impossible.
+
+    To a server that is known to do what it is asked in its order, all that goes out at once, with the
+    walk to the fid `number` by `names`; `b.first` is what that brought. diod 1.0.24 works at several
+    requests at once, and a Tversion beside others is its end. So who is orderly must be known before:
+    mk9p's own servers are, which are told by the qid of their root.
+    """
+    link: Link | None = None
+    orderly, server = c.common.orderly, (b.way.address, b.way.aname)
+    if server not in orderly:
+        names = ()
     try:
         with trio.fail_after(PATIENCE):
             link = await dial(b.way.address)
-            version = await rpc(link, b.frames, m.Tversion, NOTAG, c.msize, Dialect.L.version)
-            if not isinstance(version, m.Rversion) or (version.msize, version.version) != (c.msize, Dialect.L.version):
-                raise NineError(errno.EPROTO, "it speaks otherwise than the client")
-            who = b.way.who or b.who
-            attached = await rpc(link, b.frames, m.Tattach, 1, ROOT, NOFID, who.name, b.way.aname, who.uid)
-            if not isinstance(attached, m.Rattach):
-                raise NineError(errno.EACCES)
+            try:
+                root = await _agreed(c, b, link, number, names)
+            except (OSError, ProtocolError):
+                orderly.discard(server)
+                if not names:
+                    raise
+                link.close()
+                b.frames = FrameBuffer(c.msize)
+                link = await dial(b.way.address)
+                root = await _agreed(c, b, link, number, ())
     except (OSError, ProtocolError, trio.TooSlowError) as error:
         log.debug("no fast way to %s: %s", b.way.address, error)
         b.resting = trio.current_time() + REST
@@ -62,8 +77,42 @@ async def make(c: Connection, b: Far) -> bool:
         if link is not None:
             link.close()
         raise
-    b.link, b.root = link, attached.qid.path
+    b.link, b.root = link, root
+    if root == qids.ROOT and len(orderly) < MOST:
+        orderly.add(server)
     return True
+
+
+async def _agreed(c: Connection, b: Far, link: Link, number: int, names: tuple[str, ...]) -> int:
+    """Agree with another server and attach; return the qid.path of its root. Raises EPROTO, EACCES, EIO, ProtocolError."""
+    who = b.way.who or b.who
+    version = _packed(m.Tversion, NOTAG, c.msize, Dialect.L.version)
+    attach = _packed(m.Tattach, 1, ROOT, NOFID, who.name, b.way.aname, who.uid)
+    if names:
+        await send_all(link, version + attach + _packed(m.Twalk, 2, ROOT, number, names))
+    else:
+        await send_all(link, version)
+    said = decode(Dialect.L, await _heard(link, b.frames))
+    if not isinstance(said, m.Rversion) or (said.msize, said.version) != (c.msize, Dialect.L.version):
+        raise NineError(errno.EPROTO, "it speaks otherwise than the client")
+    if not names:
+        await send_all(link, attach)
+    attached = decode(Dialect.L, await _heard(link, b.frames))
+    if not isinstance(attached, m.Rattach):
+        raise NineError(errno.EACCES)
+    if names:
+        frame = bytearray(await _heard(link, b.frames))
+        if frame[4:7] != bytes((m.Rwalk.type, 2, 0)) and int.from_bytes(frame[7:11], "little") not in _NO_WAY:
+            raise NineError(errno.EPROTO, "it has not waited for the end of what came before")
+        own = Own(b, len(names))
+        own.answered(frame[4], frame, 0, len(frame))
+        b.first = number, own
+    return attached.qid.path
+
+
+def _packed(message: type[m.Message], tag: int, *fields: Any) -> bytes:
+    data: bytes = codec(Dialect.L, message.type).pack(tag, *fields)
+    return data
 
 
 async def arrive(c: Connection, b: Far, number: int, names: tuple[str, ...], path: int | None) -> bool:
@@ -86,6 +135,9 @@ async def arrive(c: Connection, b: Far, number: int, names: tuple[str, ...], pat
 
 def walk(c: Connection, b: Far, number: int, names: tuple[str, ...]) -> Own:
     """Walk to a fid there by names from the root. In a batch it is sent with the others."""
+    first, b.first = b.first, None
+    if first is not None and first[0] == number:
+        return first[1]
     own = _ask(c, b, m.Twalk, len(names), ROOT, number, names)
     if not HAND.now:
         send(c)

@@ -64,6 +64,8 @@ class Common:
     patience: Patience
     refuse: Callable[[str], None]
     hang_up: "Callable[[Connection, str], None]"
+    orderly: set[tuple[str, str]] = attrs.field(factory=set, init=False)
+    """Servers, by address and tree, that do what they are asked in its order (asking.py)."""
 
 
 class Connection(Party):

@@ -145,7 +145,7 @@ async def _wait(
     """Walk by one lead after the other, to the first that has the next name."""
     missing = 0
     for lead in leads:
-        b = await reach(c, lead.way, old.who)
+        b = await reach(c, lead.way, old.who, newfid, lead.names)
         if b is None or newfid in b.limbo or (lead.dots and b.dots is False):
             break
         walked = walk(c, b, newfid, lead.names)

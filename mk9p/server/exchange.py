@@ -22,7 +22,7 @@ from mk9p.server.passing import Backend, lost, send, send_to
 from mk9p.server.relay import passes
 from mk9p.server.tags import require_free
 from mk9p.tree import Open, Way, settle
-from mk9p.wire import QTDIR, Dialect, codec
+from mk9p.wire import NOFID, QTDIR, Dialect, codec
 from mk9p.wire import messages as m
 from mk9p.wire.roles import ENDS, LOCAL, THERE
 
@@ -40,14 +40,19 @@ async def backend_for(c: Connection, place: Place, who: Principal) -> Far | None
     return await reach(c, way, who)
 
 
-async def reach(c: Connection, way: Way, who: Principal) -> Far | None:
-    """Return this client's connection to a server, and make it if necessary; None if there can be none now. If cancelled, nothing has changed."""
+async def reach(
+    c: Connection, way: Way, who: Principal, number: int = NOFID, names: tuple[str, ...] = ()
+) -> Far | None:
+    """Return this client's connection to a server, and make it if necessary; None if there can be none now. If cancelled, nothing has changed.
+
+    The caller will walk to the fid `number` by `names`.
+    """
     key = (way.address, way.aname, who, way.who)
     b = c.backends.get(key)
     if b is None or (b.dead and b.tried.is_set() and trio.current_time() >= b.resting):
         b = c.backends[key] = Backend(c, way, who)
         try:
-            if await make(c, b):
+            if await make(c, b, number, names):
                 if c.dead or c.backends.get(key) is not b:
                     b.close()
                 else:

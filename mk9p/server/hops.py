@@ -49,6 +49,7 @@ class Far(Party):
         self.blocked = False
         self.root = 0  # the qid.path of its root, there
         self.odd = False  # it was told of that it lists what no file can be called
+        self.first: tuple[int, Own] | None = None  # the walk that went out when it was made, and was not taken yet
         self.dots: bool | None = None  # whether `..` of that is the root; None if nobody knows yet
         self.limbo: set[int] = set()  # numbers of fids that may yet be made there (owed.py)
 
