@@ -182,3 +182,17 @@ def test_without_a_cache_nothing_is_believed() -> None:
         os.unlink(made.top / "export/p/f")
         with pytest.raises(OSError, match=os.strerror(errno.ENOENT)):
             os.stat(made.dir / "p/f")
+
+
+def test_status_of_an_open_file_is_that_file_s(there: Place) -> None:
+    there.out("echo old > f")
+    known(there)
+    with open(there.dir / "f") as file:
+        known(there)
+        (there.top / "export/f").write_text("longer\n")
+        with open(there.dir / "f"):  # the kernel is told of it
+            assert os.fstat(file.fileno()).st_size == os.stat(there.dir / "f").st_size == 7
+        time.sleep(1.2)
+        os.rename(there.top / "export/f", there.top / "export/g")
+        (there.top / "export/f").write_text("")
+        assert os.fstat(file.fileno()).st_size == 7
