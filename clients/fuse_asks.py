@@ -84,7 +84,7 @@ async def open_(
         told = await handle.stat() if stat else None
         return Answer(handle, [], told.version if told else 0, told, b"")
     found = await flights.open_(connection, fid, names, flags, stat=stat, count=count)
-    handle = RemoteHandle(file.in_words, connection, found.fid, found.iounit, how.records)
+    handle = RemoteHandle(file, connection, found.fid, found.iounit, how.records)
     paths = [file.server.paths[qid.path] for qid in found.qids]
     return Answer(handle, paths, found.qid.version, found.stat, found.first)
 
