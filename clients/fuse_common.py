@@ -194,6 +194,7 @@ class Common(pyfuse3.Operations):
         now = trio.current_time()
         for until, inode in self._lately:
             if until > now and directory in self.inodes.route(inode, now)[1]:
+                inode.entry = None
                 self._forget_status(inode)
 
     def _forget_status(self, inode: Inode) -> None:

@@ -126,17 +126,21 @@ class Listings(Common):
                 listing.stats.pop(at, None)
 
     def _fresh(self, inode: Inode, now: float) -> EntryAttributes | None:
-        """Return what the mount may say of a file without asking; None if it must ask."""
+        """Return what the mount may say of a file without asking; None if it must ask. The kernel believes it for the rest of the time."""
+        entry, rest = inode.entry, inode.seen + BELIEVED - now
         if (
-            inode.entry is None
+            entry is None
+            or rest <= 0
             or not inode.stored
-            or inode.seen + BELIEVED <= now
             or inode.known <= 0
-            or not st.S_ISREG(inode.kind)
+            or not self.cache
+            or inode.kind != st.S_IFREG
         ):
             return None
-        self._believe(inode, inode.entry, now)
-        return inode.entry
+        entry.attr_timeout = rest
+        if entry.entry_timeout:  # else its name may not be believed
+            entry.entry_timeout = rest
+        return entry
 
     async def _ask(self, listing: Listing, start: int) -> None:
         """Ask for the status of the next entries."""

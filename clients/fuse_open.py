@@ -88,7 +88,7 @@ class OpenFiles(Common):
                     raise self._stale(below)
                 if recent is not None and answer.stat is None:
                     stat = recent if answer.version == recent.version else await answer.handle.stat()
-                    answer = attrs.evolve(answer, stat=stat)
+                    answer = Answer(answer.handle, answer.paths, answer.version, stat, answer.first)
             except BaseException:
                 drop(answer.handle)
                 raise

@@ -26,7 +26,7 @@ from mk9p.clients.fuse_alive import Serving, Warden, stay_alive
 from mk9p.clients.mounts import TYPE, detach, full_path, mounted_at
 from mk9p.dial import parse
 from mk9p.errors import NineError
-from mk9p.serving import one_error
+from mk9p.serving import collect_rarely, one_error
 from mk9p.stdio import complain
 from mk9p.usage import parsed
 
@@ -276,6 +276,7 @@ async def serve(
             if there is not None:
                 stay_alive(there.device)
                 read_ahead(there.device)
+            collect_rarely()
             ready()
             await trio.sleep_forever()
     finally:

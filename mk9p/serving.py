@@ -257,7 +257,7 @@ async def serve_tree(
                     print(f"mk9p: {listener.address}: {describe(listener, policy)}", file=sys.stderr, flush=True)
                 if ready is not None:
                     ready(server)
-                _collect_rarely()
+                collect_rarely()
                 if all(listener.transport.once for listener in listeners):
                     nursery.start_soon(_end_with, server, nursery.cancel_scope)
                 async for _ in signals:
@@ -269,7 +269,7 @@ async def serve_tree(
                 await listener.aclose()
 
 
-def _collect_rarely() -> None:
+def collect_rarely() -> None:
     """Let Python search for cycles more rarely, and not among the objects that the program began with."""
     # All clients wait during a search: 20 ms for the modules alone, 100 ms with thousands of requests that wait. Nothing of a request is part of a
     # cycle, and Python still searches young objects as usual.
