@@ -46,10 +46,10 @@ General = Callable[[Connection, int, Fid, int, tuple[str, ...]], Maybe[bytes | N
 class Across(Asked):
     """A walk from `old` that was passed on as planned; `lead` says where to, and `head` has the qids of its first names except the last.
 
-    `own`: the qid of the mount point, if its first name was missing.
+    `own`: the qid of the mount point, if its first name was missing. `flushed`: a flush of it was passed on, so it is not done again.
     """
 
-    __slots__ = ("head", "lead", "own", "plan", "start")
+    __slots__ = ("flushed", "head", "lead", "own", "plan", "start")
 
     def __init__(self, backend: Far, newfid: int, hop: Hop, before: Hop | None, plan: Plan, start: Fid) -> None:
         lead = plan.leads[0]
@@ -58,6 +58,7 @@ class Across(Asked):
         self.count, self.names = len(lead.names), plan.names
         self.base = self.old = self.request = None
         self.own: bytes | None = None
+        self.flushed = False
 
 
 def mended(b: Far, lead: Lead, head: bytes, own: bytes | None, buf: bytearray, start: int, end: int) -> int:
@@ -126,7 +127,13 @@ def crossed(c: Connection, b: Far, known: Across, type_: int, buf: bytearray, st
 
 
 def again(c: Connection, tag: int, known: Across, begins: int) -> None:
-    """Go on with a walk that is not answered as it was passed on: at the next server, or here, name by name."""
+    """Go on with a walk that is not answered as it was passed on: at the next server, or here, name by name.
+
+    A flushed one ends here: the answer to its flush may already be on its way, and then nothing may follow it (flush(5)).
+    """
+    if known.flushed:
+        release(c, known)
+        return
 
     def op(c: Connection, tag: int, fid: int, newfid: int, names: tuple[str, ...]) -> Maybe[bytes | None]:
         plan = known.plan

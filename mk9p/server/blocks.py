@@ -43,6 +43,7 @@ _PATH_AT[_RLERROR] = -1
 NEAR: Final = 4096  # bytes; more are cheaper to send separately than to move
 
 _request, _reply = Struct("<IBHI").unpack_from, Struct("<IBH").unpack_from
+_get16 = Struct("<H").unpack_from
 _get32, _put32 = Struct("<I").unpack_from, Struct("<I").pack_into
 _get64, _put64 = Struct("<Q").unpack_from, Struct("<Q").pack_into
 
@@ -170,7 +171,9 @@ def back(c: Connection, b: Far) -> None:
                     if (begins := crossed(c, b, known, type_, buf, at, at + size)) < 0:
                         _deliver(c, b, first, at)
                         del asked[tag]
-                        again(c, tag, known, begins)
+                        again(
+                            c, _get16(buf, at + 5)[0], known, begins
+                        )  # the client's tag, if it went over with another
                         first = run = at = at + size
                         continue
                     if begins > at:

@@ -351,8 +351,8 @@ async def remove(c: Connection, tag: int, fid: int) -> Reply:
     """remove(5): the fid is clunked, whatever happens."""
     f = c.session.fid(fid)
     del c.session.fids[fid]
-    if c.relays:
-        c.relays.pop(fid, None)
+    if fid in c.relays:
+        stays(c, fid)  # a mount point: the other server has it too
     f.gone = True
     try:
         if f.place.parent is f.place:

@@ -24,6 +24,7 @@ Rules
 
 from struct import Struct
 
+from mk9p.server.across import Across
 from mk9p.server.connection import Connection
 from mk9p.server.foreseen import of_other, of_walk
 from mk9p.server.hops import COUNT, WHEN, Asked, Far, Hop
@@ -75,6 +76,8 @@ def _flush(c: Connection, b: Far, tag: int, oldtag: int, frame: bytes) -> bool:
     number, old = under(b, oldtag)
     if old is None:
         return False
+    if isinstance(old, Across):
+        old.flushed = True
     b.end_run(c.frames.buf)
     asked = Asked(b, _TFLUSH, number, old=old)
     asked.since = c.counts.since
