@@ -56,10 +56,10 @@ def getattr_(c: Connection, tag: int, fid: int, request_mask: int) -> Reply | Aw
     f = c.session.fid(fid)
     if request_mask & GETATTR_BTIME:
         return _getattr_born(c, tag, f)
-    if f.handle is not None and (now := f.handle.stat()) is not None:
-        return _getattr(c, tag, fid, f, now)
-    stat = f.place.node.stat()
-    attr = f.attr
+    handle, attr = f.handle, f.attr
+    stat = None if handle is None else handle.stat()
+    if stat is None:
+        stat = f.place.node.stat()
     if attr is not None and attr[0] is stat:  # the same object: nothing has changed since its encoded form was kept
         return b"%b%b%b" % (_PREFIX, tag.to_bytes(2, "little"), attr[1])
     return _getattr(c, tag, fid, f, stat)

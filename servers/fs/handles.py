@@ -11,13 +11,14 @@ more memory than the file had bytes at the last look.
 
 import errno
 import os
+from os import stat as os_stat
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from mk9p.errors import NineError
 from mk9p.servers.fs import buffers, changes, kernel, locks
-from mk9p.tree import Buffer, Change, Handle, Lock, Maybe, Open
+from mk9p.tree import Buffer, Change, Handle, Lock, Maybe, Open, Stat
 from mk9p.wire import L_DSYNC, L_NOATIME, L_SYNC
 
 if TYPE_CHECKING:
@@ -74,6 +75,9 @@ class FsFile(Handle):
         self.synchronous = bool(how.flags & os.O_DSYNC)
         if how.write:
             self.acting = node.export.acting(how.who, fd)
+
+    def stat(self) -> Maybe[Stat] | None:
+        return self.node.status(os_stat(self.fd))
 
     def read(self, offset: int, count: int) -> Maybe[Buffer]:
         if not self.nowait:

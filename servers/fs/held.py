@@ -3,6 +3,7 @@
 import errno
 import os
 import stat as st
+from os import stat as os_stat
 from typing import Final, Protocol
 
 import trio
@@ -113,31 +114,34 @@ class Held(Node):
     # status
 
     def stat(self) -> Maybe[Stat]:
-        known, stat, grip = self._known, self._stat, self.grip
-        if stat is None and known is not None:
-            now = known
-        elif grip.__class__ is int:
+        grip = self.grip
+        if self._stat is None and self._known is not None:
+            return self.status(self._known)
+        if grip.__class__ is int:
             fd = self.export.fds[grip]
-            now = os.stat(fd if fd >= 0 else self.at())
-        else:
-            assert isinstance(grip, tuple)
-            directory, name = grip
-            try:
-                now = directory.listed(name)
-            except OSError as error:
-                if error.errno != errno.EXDEV or self.export.xdev:
-                    raise
-                return directory.stat_across(name)
-        if known is None:
+            return self.status(os_stat(fd if fd >= 0 else self.at()))
+        assert isinstance(grip, tuple)
+        directory, name = grip
+        try:
+            return self.status(directory.listed(name))
+        except OSError as error:
+            if error.errno != errno.EXDEV or self.export.xdev:
+                raise
+            return directory.stat_across(name)
+
+    def status(self, now: os.stat_result) -> Stat:
+        """Return what is told of the file, whose status is this now: the same object as before, if nothing has changed."""
+        stat, known = self._stat, self._known
+        if stat is not None:
+            if (
+                now == known
+                and now.st_ctime_ns == stat.ctime
+                and now.st_atime_ns == stat.atime
+                and now.st_blocks == stat.blocks
+            ):
+                return stat
+        elif known is None:
             self.export.knows(self)
-        elif (
-            stat is not None
-            and now == known
-            and now.st_ctime_ns == known.st_ctime_ns
-            and now.st_atime_ns == known.st_atime_ns
-            and now.st_blocks == known.st_blocks
-        ):
-            return stat
         self._known = now
         mode, mtime, size = now.st_mode, now.st_mtime_ns, now.st_size
         exclusive = append = False
