@@ -161,6 +161,8 @@ class Memory(Node):
         child, there = self._child(name), to.children.get(newname)
         if there is child:
             return None
+        if isinstance(child, Memory) and child.holds(to):
+            raise NineError(errno.EINVAL, "a directory is not moved into itself")
         if there is not None:
             if not replace:
                 raise NineError(errno.EEXIST)
@@ -170,6 +172,10 @@ class Memory(Node):
         del self.children[name]
         to.children[newname] = child
         return None
+
+    def holds(self, node: Node) -> bool:
+        """Tell whether this is a directory, or one above it."""
+        return node is self or any(isinstance(child, Memory) and child.holds(node) for child in self.children.values())
 
     def _child(self, name: str) -> Node:
         if name not in self.children:

@@ -57,6 +57,7 @@ async def test_names_are_made_moved_and_removed() -> None:
             (client.remove("d"), errno.ENOTEMPTY),
             (client.remove("none"), errno.ENOENT),
             (client.mkdir("d/e"), errno.EEXIST),
+            (client.rename("d", "d/e/d"), errno.EINVAL),
             (client.rename("d/g", "d/e"), errno.EISDIR),
             (client.rename("d/e", "d/g"), errno.ENOTDIR),
             (client.stat("d/g/x"), errno.ENOTDIR),
