@@ -66,7 +66,7 @@ def forward(c: Connection) -> bool:
     stop = min(at + BLOCK, tail - 10)
     b, first, last, mark, since = None, at, -1, 0, counts.since << WHEN
     kind, run, n, known, least, most = -1, at, 0, 0, 11, 0
-    ends = opens = False
+    plain = True
     while at < stop:
         size, type_, tag, fid = _request(buf, at)
         if type_ != kind:
@@ -75,14 +75,14 @@ def forward(c: Connection) -> bool:
             kind, run, n, most = type_, at, 0, 0
             if type_ not in PASSED:
                 break
-            ends, opens = type_ in ENDS, type_ in _OPENS
+            plain = type_ in PLAIN
             least = COUNTED.get(type_, 11)
             known = since | type_
         if not least <= size <= limit or size > tail - at:
             break
         if least > 11 and (count := _get32(buf, at + least - 4)[0]) != most:
             most, known = count, since | count << COUNT | type_
-        if type_ == _WALK:
+        if not plain and type_ == _WALK:
             if b is not None:
                 b.goes(buf, first, at)
                 b, last = None, -1
@@ -107,12 +107,13 @@ def forward(c: Connection) -> bool:
         if tag in asked:
             break
         asked[tag] = known
-        if ends:
-            del relays[fid]
-            last = -1
-        elif opens:
-            asked[tag] = opening = Asked(there, type_, fid, hop)
-            opening.since = counts.since
+        if not plain:
+            if type_ in ENDS:
+                del relays[fid]
+                last = -1
+            else:
+                asked[tag] = opening = Asked(there, type_, fid, hop)
+                opening.since = counts.since
         at += size
         n += 1
     if n:

@@ -45,8 +45,8 @@ C, CU, R, RU = "composed", "composed-u", "relay", "relay-u"
 
 
 def hops(gate: float) -> dict[tuple[str, str], float]:
-    """Return what one more hop is measured against, with the gate of those that are ours."""
-    return {(C, P): gate, (CU, P): gate, (R, P): 0, (RU, P): 0}
+    """Return what one more hop is measured against: the same in C, which does nothing, with a gate, and none."""
+    return {(C, R): gate, (CU, RU): gate, (C, P): 0, (CU, P): 0, (R, P): 0, (RU, P): 0}
 
 
 WALKS = {"walk": (75, 0.25), "cat": (130, 0.3)}  # us more, with one at a time; the ratio with many
@@ -69,19 +69,19 @@ def walks(name: str, test: str, window: int) -> Load:
     return Load(f"composed: {name} w={window}", ("-w", str(window), test), gates, later=more if window == 1 else {})
 
 
-LATER: dict[tuple[str, str], float] = {(C, P): 20, (CU, P): 20, (R, P): 0, (RU, P): 0}
+LATER: dict[tuple[str, str], float] = {(C, R): 8, (CU, RU): 8, (C, P): 0, (CU, P): 0, (R, P): 0, (RU, P): 0}
 
 LOADS = (
     Load("getattr w=1", ("-w", "1", "getattr"), {(P, D): 1.2, (F, D): 1.05}, later=LATER),
-    Load("getattr w=8", ("-w", "8", "getattr"), {(P, D): 3, (F, D): 2, (A, D): 1, **hops(0.6)}),
-    Load("getattr w=32", ("-w", "32", "getattr"), {(P, D): 4, (F, D): 2, (A, D): 2}),
+    Load("getattr w=8", ("-w", "8", "getattr"), {(P, D): 3, (F, D): 2, (A, D): 1, **hops(0.75)}),
+    Load("getattr w=32", ("-w", "32", "getattr"), {(P, D): 4, (F, D): 2, (A, D): 2, **hops(0.8)}),
     Load("read 64 B w=1", ("-w", "1", "sread"), {(P, D): 1, (F, D): 1}, later=LATER),
-    Load("read 64 B w=8", ("-w", "8", "sread"), {(P, D): 1, (F, D): 1, **hops(0.6)}),
+    Load("read 64 B w=8", ("-w", "8", "sread"), {(P, D): 1, (F, D): 1, **hops(0.75)}),
     Load("read 64 B w=32", ("-w", "32", "sread"), {(P, D): 5, (F, D): 4, (A, D): 2}),
     Load("walk open read clunk w=32", ("-w", "32", "cat"), {(P, D): 5, (F, D): 3}),
     Load("64 connections w=1", ("-c", "64", "-w", "1", "getattr"), {(P, D): 1.2}),
-    Load("read 64 KiB w=1", ("-w", "1", "-m", "64k", "read"), {(P, D): 1.05, (F, D): 1.05, **hops(0.65)}, bytes=True),
-    Load("read 64 KiB w=8", ("-w", "8", "-m", "64k", "read"), {(P, D): 0.95, (F, D): 0.95, **hops(0.65)}, bytes=True),
+    Load("read 64 KiB w=1", ("-w", "1", "-m", "64k", "read"), {(P, D): 1.05, (F, D): 1.05, **hops(0.9)}, bytes=True),
+    Load("read 64 KiB w=8", ("-w", "8", "-m", "64k", "read"), {(P, D): 0.95, (F, D): 0.95, **hops(0.9)}, bytes=True),
     Load("write 64 KiB w=8", ("-w", "8", "-m", "64k", "-z", "16m", "write"), {(P, D): 1.8, (F, D): 1.8}, bytes=True),
     *(
         walks(name, test, window)
