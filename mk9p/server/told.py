@@ -89,7 +89,7 @@ def failed(c: Connection, known: Asked) -> None:
 def release(c: Connection, known: Asked) -> None:
     """Let go on what waited for a walk."""
     request, known.request = known.request, None
-    if request is not None:
+    if request is not None and not request.cleared:  # else its connection is about to end
         follow(c, *c.session.finish(request))
 
 
