@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from mk9p.testing import SOON
 from tests.guard import WORD
 from tests.leftovers import Seen
-from tests.server.patience import SOON
 
 # A run that starts what outlives its starter: one in a session of its own, and its child; it says their numbers, and waits.
 RUN = """

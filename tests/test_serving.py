@@ -19,7 +19,7 @@ import trio
 from mk9p import connect
 from mk9p.dial import listen
 from mk9p.serving import OnlyRoot, Spec
-from tests.server.patience import SOON
+from mk9p.testing import SOON
 
 ME = [sys.executable, "-m", "mk9p"]
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it becomes another user")

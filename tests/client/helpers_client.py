@@ -15,11 +15,10 @@ import trio
 from mk9p.client import Client, Connection, connect
 from mk9p.dial import TRANSPORTS, Peer, SocketLink
 from mk9p.server import Server
-from mk9p.testing import address_of, serving
+from mk9p.testing import SOON, address_of, serving
 from mk9p.tree import Node
 from mk9p.wire import Dialect, FrameBuffer, Qid, decode, encode
 from mk9p.wire import messages as m
-from tests.server.patience import SOON
 
 FILE, DIR = Qid(0, 0, 7), Qid(0x80, 0, 8)
 

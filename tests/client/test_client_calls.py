@@ -10,10 +10,10 @@ import trio.testing
 
 from mk9p.client import Connection, requests
 from mk9p.errors import NineError
+from mk9p.testing import SOON
 from mk9p.wire import NOFID, NONUNAME, Dialect
 from mk9p.wire import messages as m
 from tests.client.helpers_client import DIR, FILE, by_hand
-from tests.server.patience import SOON
 
 
 async def cancelled(nursery: trio.Nursery, call: Any, *args: Any) -> trio.CancelScope:

@@ -14,8 +14,7 @@ import pytest
 
 from mk9p.clients import mount
 from mk9p.clients.mounts import mounted_at
-from mk9p.testing import hear
-from tests.server.patience import SOON
+from mk9p.testing import SOON, hear
 
 TREE = str(Path(__file__).with_name("mount_tree.py"))
 PATIENCE = SOON

@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 
 from mk9p.clients import mount
-from mk9p.testing import child, until_true
+from mk9p.testing import SOON, child, until_true
 from mk9p.testing.replies import CONTENT, FILES
 from mk9p.wire import Dialect
 from tests.clients.mounting import Place, need_fuse, place
-from tests.server.patience import SOON
 
 HERE = Path(__file__).parent
 

@@ -21,9 +21,8 @@ from mk9p.clients import copying
 from mk9p.clients.listing import when
 from mk9p.clients.tail import tail
 from mk9p.errors import NineError
-from mk9p.testing import child, mounted, serving_at
+from mk9p.testing import SOON, child, mounted, serving_at
 from mk9p.tree import Block, Dir, Log, Stream, Text
-from tests.server.patience import SOON
 
 ME = [sys.executable, "-m", "mk9p"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from mk9p.testing import SOON
 from tests.clients.stored_tree import serving_stored
-from tests.server.patience import SOON
 
 Run = Callable[..., tuple[int, str]]
 

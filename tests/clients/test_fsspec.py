@@ -18,9 +18,8 @@ from typing import Any
 
 import pytest
 
-from mk9p.testing import until_true
+from mk9p.testing import SOON, until_true
 from tests.clients.stored_tree import serving_stored
-from tests.server.patience import SOON
 
 pytest.importorskip("fsspec", reason="fsspec is not installed")
 

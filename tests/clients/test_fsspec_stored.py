@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from mk9p.testing import child
-from tests.server.patience import SOON
+from mk9p.testing import SOON, child
 
 pytest.importorskip("fsspec", reason="fsspec is not installed")
 

@@ -11,9 +11,8 @@ import trio
 
 from mk9p.auth import ROOT
 from mk9p.compose.remote import Remote, Server
-from mk9p.testing import serving_at
+from mk9p.testing import SOON, serving_at
 from mk9p.tree import Dir, Text
-from tests.server.patience import SOON
 
 if sys.platform != "linux":
     pytest.skip("Linux only", allow_module_level=True)

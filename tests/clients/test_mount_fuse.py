@@ -11,10 +11,9 @@ import pytest
 
 from mk9p.clients import mount, mounts
 from mk9p.clients.mounts import mounted_at
-from mk9p.testing import until_true
+from mk9p.testing import SOON, until_true
 from tests.clients.mount_tree import DISK, NOBODY
 from tests.clients.mounting import Place, blocked, mk9p, need_fuse, place
-from tests.server.patience import SOON
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,8 @@ from contextlib import suppress
 import pytest
 
 from mk9p.clients import mount
-from mk9p.testing import until_true
+from mk9p.testing import SOON, until_true
 from tests.clients.mounting import Place, exported, mk9p, need_fuse
-from tests.server.patience import SOON
 
 
 @pytest.fixture(params=["none", "mmap"])

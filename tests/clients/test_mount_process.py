@@ -12,10 +12,9 @@ import pytest
 
 from mk9p.clients.fuse_alive import Serving
 from mk9p.clients.mounts import mounted_at
-from mk9p.testing import until_true
+from mk9p.testing import SOON, until_true
 from tests.clients.mount_tree import NOBODY
 from tests.clients.mounting import Place, mk9p, need_fuse, place
-from tests.server.patience import SOON
 
 SQUAT = """
 import os, socket, sys

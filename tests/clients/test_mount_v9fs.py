@@ -12,9 +12,9 @@ import trio.testing
 
 from mk9p.clients.v9fs import MSIZE, Wish, answering, dialled, differences, numeric_hosts, plan, relay
 from mk9p.errors import NineError
+from mk9p.testing import SOON
 from mk9p.wire import NOTAG, Dialect, codec, decode
 from mk9p.wire import messages as m
-from tests.server.patience import SOON
 
 COMMON = (
     "version=9p2000.L",

@@ -11,7 +11,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from tests.server.patience import SOON
+from mk9p.testing import SOON
 from tests.servers.netns import Wire, program, serving, wire
 
 PAGE = "a page of the far side\n" * 1000

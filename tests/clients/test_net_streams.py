@@ -17,11 +17,10 @@ from mk9p.clients import socks
 from mk9p.clients.net import NetStream, dial, listen
 from mk9p.errors import NineError
 from mk9p.servers.net import tree
-from mk9p.testing import mounted
+from mk9p.testing import SOON, mounted
 from mk9p.tree import Dir
 from tests.leftovers import descriptors as open_now
 from tests.server.left_open import nothing_more
-from tests.server.patience import SOON
 
 
 @asynccontextmanager

@@ -18,9 +18,8 @@ import pytest
 import trio
 
 from mk9p.clients.run import ANSWER, HURRY
-from mk9p.testing import child, serving_at
+from mk9p.testing import SOON, child, serving_at
 from mk9p.tree import Dir, Stream
-from tests.server.patience import SOON
 
 ME = [sys.executable, "-m", "mk9p"]
 

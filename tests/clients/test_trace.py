@@ -23,11 +23,10 @@ from mk9p import connect
 from mk9p.clients.trace import Watch, in_words, trace
 from mk9p.errors import NineError
 from mk9p.pcap import Capture
-from mk9p.testing import serving_at, until
+from mk9p.testing import SOON, serving_at, until
 from mk9p.tree import Block, Ctl, Dir, Stream, Text
 from mk9p.wire import Dialect, encode
 from mk9p.wire import messages as m
-from tests.server.patience import SOON
 
 LINE = re.compile(r"\d\d:\d\d:\d\d\.\d{6} \d+ (->|<-|--) .+")
 LATENCY = re.compile(r"  \d+(\.\d+)? (us|ms|s)$")

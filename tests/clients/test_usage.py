@@ -11,8 +11,8 @@ from mk9p.client.client import DEFAULT
 from mk9p.clients import listing, v9fs
 from mk9p.clients.doctor import examine
 from mk9p.server import Limits
+from mk9p.testing import SOON
 from mk9p.usage import common, parsed
-from tests.server.patience import SOON
 
 
 def test_numbers_and_names_are_those_of_the_commands() -> None:

@@ -25,11 +25,10 @@ from mk9p.dial import TRANSPORTS, Peer, SocketLink, dial
 from mk9p.errors import NineError
 from mk9p.server import Server
 from mk9p.serving import Spec, kernel_tree
-from mk9p.testing import serving_at, until
+from mk9p.testing import SOON, serving_at, until
 from mk9p.tree import Ctl, Dir, Log, Node, Text
 from mk9p.wire import NOFID, Dialect
 from mk9p.wire import messages as m
-from tests.server.patience import SOON
 from tests.server.talk import Talk
 
 HIDDEN = ("", "/ctl", "/ns", "/events", "/all/x", "/srv/x", "/kernels/ctl", "/kernels/k2/ctl", "/stats")

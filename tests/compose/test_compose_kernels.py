@@ -14,9 +14,8 @@ from mk9p.client import Client, connect
 from mk9p.compose.namespace import Namespace
 from mk9p.composing import Kernels, namespace
 from mk9p.errors import NineError
-from mk9p.testing import serving_at, until
+from mk9p.testing import SOON, serving_at, until
 from mk9p.tree import Dir, Log, Stream, Text
-from tests.server.patience import SOON
 
 
 @attrs.define(eq=False)

@@ -13,10 +13,9 @@ from mk9p.compose.namespace import Namespace
 from mk9p.compose.remote import Remote
 from mk9p.composing import namespace
 from mk9p.errors import NineError
-from mk9p.testing import Host
+from mk9p.testing import SOON, Host
 from mk9p.tree import Ctl, Dir, Text
 from tests.compose.helpers_compose import Store, ls
-from tests.server.patience import SOON
 
 
 def tree(name: str) -> Dir:

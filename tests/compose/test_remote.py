@@ -19,9 +19,8 @@ from mk9p.auth import ROOT, Principal
 from mk9p.compose.remote import Remote, Server
 from mk9p.dial import Link, Listener, listen
 from mk9p.errors import NineError
-from mk9p.testing import Host, mounted
+from mk9p.testing import SOON, Host, mounted
 from mk9p.tree import Block, Ctl, Dir, Handle, Log, Maybe, Node, Open, Stat, Text, settle
-from tests.server.patience import SOON
 
 VERSIONS = ["9P2000.L", "9P2000.u", "9P2000"]
 

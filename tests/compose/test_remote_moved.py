@@ -15,10 +15,9 @@ from mk9p.client import changes, requests
 from mk9p.compose.remote import Remote, Server
 from mk9p.errors import NineError
 from mk9p.servers import fs
-from mk9p.testing import Host, mounted
+from mk9p.testing import SOON, Host, mounted
 from mk9p.tree import Conversations, Ctl, Dir, Node, Open, Text, settle
 from mk9p.wire import L_RDWR
-from tests.server.patience import SOON
 
 VERSIONS = ["9P2000.L", "9P2000.u", "9P2000"]
 OTHER = Principal("daemon", 1)

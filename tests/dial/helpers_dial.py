@@ -3,7 +3,7 @@
 import trio
 
 from mk9p.dial import Link, Listener, dial
-from tests.server.patience import SOON
+from mk9p.testing import SOON
 
 
 async def pair(listener: Listener) -> tuple[Link, Link]:

@@ -20,8 +20,8 @@ import trio.testing
 from mk9p.dial import TRANSPORTS, FdLink, Link, Peer, SocketLink, commands, dial, lines, listen
 from mk9p.dial.link import IOV_MAX
 from mk9p.errors import NineError
+from mk9p.testing import SOON
 from tests.dial.helpers_dial import ended, receive, send_all, talk
-from tests.server.patience import SOON
 
 # fd
 

@@ -16,10 +16,9 @@ from mk9p.server import Server
 from mk9p.server.shares import whose
 from mk9p.servers import srv
 from mk9p.serving import describe, policy_for
-from mk9p.testing import mounted
+from mk9p.testing import SOON, mounted
 from mk9p.tree import Dir, Handle, Maybe, Open, Text
 from tests.server.composed import composed
-from tests.server.patience import SOON
 
 CARD = Transport("card", "tests.dial.card", redial=True, exposed=True, tells_user=True, netns=True)
 

@@ -18,8 +18,8 @@ import trio.testing
 from mk9p.dial import RESERVED, SocketLink, dial, listen
 from mk9p.dial.link import IOV_MAX
 from mk9p.errors import NineError
+from mk9p.testing import SOON
 from tests.dial.helpers_dial import ended, pair, receive, send_all, talk
-from tests.server.patience import SOON
 
 NEEDS_IPV6 = pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
 

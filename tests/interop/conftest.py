@@ -18,10 +18,10 @@ import trio
 from mk9p.auth import Policy
 from mk9p.dial import listen
 from mk9p.server import Server
+from mk9p.testing import SOON
 from tests.interop import py9p_found
 from tests.interop.peers import Diod, Served
 from tests.interop.tree_interop import Everything
-from tests.server.patience import SOON
 
 
 @pytest.fixture

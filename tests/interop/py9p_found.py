@@ -17,7 +17,7 @@ from typing import Final
 
 import attrs
 
-from tests.server.patience import SOON
+from mk9p.testing import SOON
 
 PY9P: Final = "py9p==1.0.8"
 P9FS: Final = "p9fs==0.0.4"

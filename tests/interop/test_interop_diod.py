@@ -13,11 +13,11 @@ import trio
 from mk9p.client import changes, connect
 from mk9p.client import requests as r
 from mk9p.errors import NineError
+from mk9p.testing import SOON
 from mk9p.tree import Change
 from mk9p.wire import Dialect
 from tests.interop.peers import Diod, Served
 from tests.interop.tree_interop import BIG, DISK, MANY, TOP
-from tests.server.patience import SOON
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -14,11 +14,11 @@ import pytest
 
 from mk9p.client import connect
 from mk9p.errors import NineError
+from mk9p.testing import SOON
 from mk9p.wire import Dialect
 from tests.interop.peers import Served
 from tests.interop.py9p_found import Python
 from tests.interop.tree_interop import BIG, MANY, TOP
-from tests.server.patience import SOON
 
 HERE = Path(__file__).parent
 

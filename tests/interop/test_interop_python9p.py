@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from mk9p.testing import SOON
 from tests.interop.peers import Served
 from tests.interop.tree_interop import BIG, DISK, MANY, TOP
-from tests.server.patience import SOON
 
 OREAD, OWRITE, ORDWR, OTRUNC = 0, 1, 2, 16
 DMDIR = 0x80000000

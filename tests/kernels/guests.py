@@ -16,7 +16,7 @@ import pytest
 import trio
 
 from mk9p.servers.kernels import backend, qemu, uml
-from tests.server.patience import SOON
+from mk9p.testing import SOON
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator

@@ -14,8 +14,8 @@ import trio
 
 from mk9p.errors import NineError
 from mk9p.servers.kernels import keeper
+from mk9p.testing import SOON
 from tests.kernels.guests import ended, owner, processes_of, watched
-from tests.server.patience import SOON
 
 
 async def test_a_command_and_its_status(tmp_path: Path) -> None:

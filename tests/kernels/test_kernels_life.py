@@ -14,8 +14,8 @@ import trio.testing
 from mk9p.auth import ROOT
 from mk9p.errors import NineError
 from mk9p.servers.kernels import backend, console, files, life
+from mk9p.testing import SOON
 from mk9p.tree import Dir, Handle, Open, settle
-from tests.server.patience import SOON
 from tests.servers import trees
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import gc
 
 import trio
 
+from mk9p.testing import SOON
 from tests.leftovers import descriptors as open_now
-from tests.server.patience import SOON
 
 Opened = dict[int, str]
 

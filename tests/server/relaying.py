@@ -13,11 +13,10 @@ from mk9p.compose.remote import Remote
 from mk9p.composing import namespace
 from mk9p.server import Limits, Server
 from mk9p.server.connection import Connection
-from mk9p.testing import Host, Memory, until
+from mk9p.testing import SOON, Host, Memory, until
 from mk9p.tree import Node
 from mk9p.wire import Dialect, codec
 from mk9p.wire import messages as m
-from tests.server.patience import SOON
 from tests.server.talk import Talk, connect, serving
 
 ON = 1  # the fid of the mount point, in the tests

@@ -14,10 +14,10 @@ import trio.testing
 from mk9p.auth import Policy
 from mk9p.dial import SocketLink, dial, listen
 from mk9p.server import Server
+from mk9p.testing import SOON
 from mk9p.tree import Block, Dir
 from mk9p.wire import NOTAG, Dialect, codec
 from mk9p.wire import messages as m
-from tests.server.patience import SOON
 from tests.server.talk import PRIVATE, Talk, serving
 
 ROOM = 30_000

@@ -12,10 +12,10 @@ import trio.testing
 from mk9p.errors import NineError
 from mk9p.server import Limits
 from mk9p.server.wishes import UNTOUCHED
+from mk9p.testing import SOON
 from mk9p.tree import Block, Conversations, Ctl, Dir, Log, Maybe, Stat, Stream, Text
 from mk9p.wire import NOFID, Dialect, codec, unpack_dirents, unpack_stats
 from mk9p.wire import messages as m
-from tests.server.patience import SOON
 from tests.server.talk import Talk, connect, serving, talking
 
 ALL = pytest.mark.parametrize("dialect", list(Dialect))

@@ -19,14 +19,13 @@ from mk9p.errors import NineError
 from mk9p.server import Limits
 from mk9p.server.limits import RESERVE
 from mk9p.session import LINK
-from mk9p.testing import child, serving_at
+from mk9p.testing import SOON, child, serving_at
 from mk9p.tree import Ctl, Dir, Stream, Text
 from mk9p.wire import NOTAG, Dialect, codec
 from mk9p.wire import messages as m
 from tests.leftovers import descriptors as open_now
 from tests.server.left_open import nothing_more
 from tests.server.odd_tree import Deep, alone
-from tests.server.patience import SOON
 from tests.server.talk import Talk, connect, serving
 
 STRANGER = Peer(TRANSPORTS["unix"], "pid 1", uid=0)

@@ -18,10 +18,9 @@ from mk9p.compose.remote import Remote
 from mk9p.composing import namespace
 from mk9p.errors import is_errno
 from mk9p.server import Server, asking
-from mk9p.testing import Host, odd, serving_at, until
+from mk9p.testing import SOON, Host, odd, serving_at, until
 from mk9p.testing.odd import Oddity
 from mk9p.wire import Dialect
-from tests.server.patience import SOON
 from tests.server.raw import ask_for_a_while
 from tests.server.relaying import a_tree
 from tests.server.using import PATIENCE, is_well, nothing_held, use_blocking_for_a_while, use_for_a_while

@@ -16,11 +16,11 @@ from mk9p.auth import Policy
 from mk9p.dial import TRANSPORTS, Peer, SocketLink, dial, listen
 from mk9p.errors import NineError
 from mk9p.server import Limits, Server
+from mk9p.testing import SOON
 from mk9p.tree import Dir, Text
 from mk9p.wire import NOFID, NONUNAME, NOTAG, Dialect, codec
 from mk9p.wire import messages as m
 from tests.server.odd_tree import alone
-from tests.server.patience import SOON
 from tests.server.talk import Talk, connect, serving
 
 ROOT = Peer(TRANSPORTS["unix"], "pid 1", uid=0)

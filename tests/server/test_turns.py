@@ -12,11 +12,11 @@ from mk9p.auth import Principal
 from mk9p.dial import TRANSPORTS, Peer
 from mk9p.server import Server, answers, blocks, closing, connection, counts, leader, listings, pending, turns
 from mk9p.server.turns import LAST, STRIDE, TURN
+from mk9p.testing import SOON
 from mk9p.tree import Block, Dir, Handle, Node, Open, Stat, Text
 from mk9p.wire import Dialect, codec, unpack_dirents
 from mk9p.wire import messages as m
 from tests.server.odd_tree import alone
-from tests.server.patience import SOON
 from tests.server.talk import Talk, connect, serving
 
 ANN, BOB = Peer(TRANSPORTS["unix"], "pid 1", uid=1001), Peer(TRANSPORTS["unix"], "pid 2", uid=1002)

@@ -4,9 +4,9 @@ import pytest
 import trio
 
 from mk9p.server import Server
+from mk9p.testing import SOON
 from mk9p.tree import Dir, Text
 from mk9p.wire import messages as m
-from tests.server.patience import SOON
 from tests.server.talk import connect
 
 

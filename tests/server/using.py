@@ -12,10 +12,9 @@ import trio
 
 from mk9p.client import Client, attach, changes, connect, requests, stored
 from mk9p.client.blocking import open_blocking
-from mk9p.testing import until
+from mk9p.testing import SOON, until
 from mk9p.testing.replies import CONTENT, FILES
 from mk9p.tree import NOW, Change, Lock
-from tests.server.patience import SOON
 
 PATIENCE = 0.05  # seconds for one operation: a server that never answers is left by cancelling
 TASKS = 8

@@ -11,10 +11,9 @@ import trio
 
 from mk9p.client import Client, File
 from mk9p.servers.net import tree
-from mk9p.testing import mounted
+from mk9p.testing import SOON, mounted
 from tests.leftovers import descriptors as open_now
 from tests.server.left_open import nothing_more
-from tests.server.patience import SOON
 
 PAGE = b"<p>a page that is longer than one read of a shell</p>\n" * 2000
 

@@ -10,9 +10,8 @@ import trio
 from mk9p.client import Client, changes, connect, requests
 from mk9p.clients.chan import channel
 from mk9p.servers import chan
-from mk9p.testing import address_of, serving
+from mk9p.testing import SOON, address_of, serving
 from mk9p.tree import Change, Dir
-from tests.server.patience import SOON
 
 
 @asynccontextmanager

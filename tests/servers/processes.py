@@ -12,8 +12,8 @@ import pytest
 import trio
 
 from mk9p.auth import Principal
+from mk9p.testing import SOON
 from mk9p.tree import Dir, Node, settle
-from tests.server.patience import SOON
 from tests.servers.trees import plant, read, walk
 
 NOBODY = Principal("nobody", pwd.getpwnam("nobody").pw_uid)

@@ -9,11 +9,10 @@ import attrs
 import trio
 
 from mk9p.auth import ROOT, Principal
-from mk9p.testing import until
+from mk9p.testing import SOON, until
 from mk9p.tree import Handle, Node, Open, settle, split
 from tests.leftovers import descriptors as open_now
 from tests.server.left_open import nothing_more
-from tests.server.patience import SOON
 from tests.servers.trees import walk
 
 

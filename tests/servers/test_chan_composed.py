@@ -17,9 +17,9 @@ import trio
 from mk9p.client import Client, connect
 from mk9p.clients.chan import bell, channel
 from mk9p.servers import chan
+from mk9p.testing import SOON
 from mk9p.tree import Dir
 from tests.server.composed import composed
-from tests.server.patience import SOON
 
 LONG = bool(os.environ.get("MK9P_LONG"))
 COUNT = 100_000 if LONG else 10_000

@@ -10,9 +10,8 @@ from mk9p.client import connect
 from mk9p.clients.chan import bell, channel
 from mk9p.errors import NineError
 from mk9p.servers import chan
-from mk9p.testing import address_of, check_tree, serving
+from mk9p.testing import SOON, address_of, check_tree, serving
 from mk9p.tree import Dir
-from tests.server.patience import SOON
 from tests.servers.channels import chmod, clients, receive_one, refused, status, told
 
 # what is refused

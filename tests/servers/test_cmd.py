@@ -15,9 +15,8 @@ import trio.testing
 from mk9p.auth import Principal
 from mk9p.errors import NineError
 from mk9p.servers.cmd import tree
-from mk9p.testing import until
+from mk9p.testing import SOON, until
 from mk9p.tree import Dir, settle, split
-from tests.server.patience import SOON
 from tests.servers.talks import gone, nothing_left, state, talk, written
 from tests.servers.trees import ls, mode
 

@@ -12,9 +12,8 @@ import pytest
 import trio
 
 from mk9p.servers.cmd import tree
-from mk9p.testing import until
+from mk9p.testing import SOON, until
 from mk9p.tree import Dir, split
-from tests.server.patience import SOON
 from tests.servers.talks import Talk, ended, nothing_left, state, talk, written
 
 # A terminal that nobody types on is spliced from, or one that nobody reads is spliced to: for as long as this waits, it has the pipe's lock.

@@ -15,8 +15,8 @@ from mk9p.errors import NineError
 from mk9p.servers.dev import tree
 from mk9p.servers.dev.clock import parse_time
 from mk9p.servers.dev.kmsg import lost, number
+from mk9p.testing import SOON
 from mk9p.tree import Dir, Handle, Node, Open, settle
-from tests.server.patience import SOON
 from tests.servers.trees import ls, mode, plant, read, walk, write
 
 STAT = """cpu  30 0 30 300 0 0 0 0 0 0

@@ -17,8 +17,8 @@ from mk9p.auth import ROOT
 from mk9p.errors import NineError
 from mk9p.servers.dev import tree
 from mk9p.servers.dev.cons import HISTORY
+from mk9p.testing import SOON
 from mk9p.tree import Handle, Node, Open, settle
-from tests.server.patience import SOON
 from tests.servers.trees import read, walk, write
 
 

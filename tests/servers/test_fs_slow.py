@@ -10,10 +10,10 @@ import trio
 from mk9p.auth import ROOT
 from mk9p.servers.fs import slow, tree
 from mk9p.servers.fs.export import THREADS, Export
+from mk9p.testing import SOON
 from mk9p.tree import Open, settle
 from mk9p.wire import Dialect, unpack_stats
 from mk9p.wire import messages as m
-from tests.server.patience import SOON
 from tests.servers import silent
 from tests.servers.exported import also, exported
 

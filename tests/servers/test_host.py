@@ -13,8 +13,8 @@ import trio
 from mk9p.errors import NineError
 from mk9p.servers.host import tree
 from mk9p.servers.host.uevents import Uevents
+from mk9p.testing import SOON
 from mk9p.tree import Dir, Handle, Log, settle
-from tests.server.patience import SOON
 from tests.servers.trees import ls, mode, opened, plant, read, write
 
 BOOT = "2a9675cb-f05e-4cf9-bd64-17ce62e16f51"

@@ -11,10 +11,10 @@ import trio.testing
 
 from mk9p.client import requests
 from mk9p.errors import NineError
+from mk9p.testing import SOON
 from mk9p.tree import split
 from tests.leftovers import descriptors as open_now
 from tests.server.left_open import nothing_more
-from tests.server.patience import SOON
 from tests.servers.calls import PAGE, all_of, call, call_of, listening, numbers, served, web
 
 

@@ -14,11 +14,11 @@ from mk9p.clients.net import NetStream
 from mk9p.clients.net import dial as net_dial
 from mk9p.clients.net import listen as net_listen
 from mk9p.servers.net import tree
+from mk9p.testing import SOON
 from mk9p.tree import Dir
 from tests.leftovers import descriptors as open_now
 from tests.server.composed import composed
 from tests.server.left_open import nothing_more
-from tests.server.patience import SOON
 from tests.servers.calls import PAGE, all_of, call, listening, numbers, web
 
 

@@ -13,10 +13,9 @@ import trio.testing
 from mk9p.client import Client, connect
 from mk9p.errors import NineError
 from mk9p.servers.net import tree
-from mk9p.testing import joined, mounted, serving, until
+from mk9p.testing import SOON, joined, mounted, serving, until
 from tests.leftovers import descriptors as open_now
 from tests.server.left_open import descriptors, nothing_more
-from tests.server.patience import SOON
 from tests.servers.calls import call, call_of, full, listening, numbers, served
 
 

@@ -12,7 +12,7 @@ import trio
 
 from mk9p.client import Client, connect
 from mk9p.errors import NineError
-from tests.server.patience import SOON
+from mk9p.testing import SOON
 from tests.servers.calls import call
 from tests.servers.netns import Wire, program, run, serving, wire
 

@@ -10,7 +10,7 @@ import trio
 
 from mk9p.client import Client
 from mk9p.servers.net import tree
-from tests.server.patience import SOON
+from mk9p.testing import SOON
 from tests.servers.calls import served
 from tests.servers.trees import plant, read
 

@@ -8,8 +8,8 @@ import pytest
 import trio
 
 from mk9p.servers.net.udp import HEADER
+from mk9p.testing import SOON
 from tests.server.left_open import descriptors
-from tests.server.patience import SOON
 from tests.servers.calls import call, numbers, served
 
 

@@ -17,11 +17,10 @@ from mk9p.auth import ROOT
 from mk9p.errors import NineError
 from mk9p.servers.proc import tree
 from mk9p.servers.proc.control import cgroup_mount, cpu_list
-from mk9p.testing import until
+from mk9p.testing import SOON, until
 from mk9p.tree import Dir, settle, split
 from tests.leftovers import descriptors as open_now
 from tests.server.left_open import nothing_more
-from tests.server.patience import SOON
 from tests.servers.processes import (
     NOBODY,
     Start,

@@ -16,11 +16,10 @@ from mk9p.client import Client, changes, requests
 from mk9p.clients.seg import map_segment, open_segment
 from mk9p.errors import NineError
 from mk9p.servers import seg
-from mk9p.testing import check_tree, mounted, serving_at
+from mk9p.testing import SOON, check_tree, mounted, serving_at
 from mk9p.tree import Change, Dir
 from tests.leftovers import descriptors as open_now
 from tests.server.left_open import nothing_more
-from tests.server.patience import SOON
 from tests.servers.trees import plant
 
 

@@ -15,10 +15,9 @@ from mk9p.clients.srv import post
 from mk9p.composing import namespace
 from mk9p.errors import NineError
 from mk9p.servers import srv
-from mk9p.testing import check_tree, mounted, serving_at
+from mk9p.testing import SOON, check_tree, mounted, serving_at
 from mk9p.tree import Ctl, Dir, Log, Text
 from tests.server.composed import composed
-from tests.server.patience import SOON
 
 
 class Program:

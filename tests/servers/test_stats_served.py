@@ -13,8 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from mk9p import connect
 from mk9p.client import Client
+from mk9p.testing import SOON
 from mk9p.tree import split
-from tests.server.patience import SOON
 
 ME = [sys.executable, "-m", "mk9p"]
 

@@ -19,8 +19,7 @@ from mk9p.client import Client
 from mk9p.servers.tty import tree
 from mk9p.servers.tty.line import HISTORY
 from mk9p.terminals import user
-from mk9p.testing import check_tree, mounted, until
-from tests.server.patience import SOON
+from mk9p.testing import SOON, check_tree, mounted, until
 from tests.servers.trees import fails, plant
 
 

@@ -11,10 +11,9 @@ import trio.testing
 
 from mk9p.auth import Principal
 from mk9p.errors import NineError
-from mk9p.testing import Faults, FlakyStream, check_tree
+from mk9p.testing import SOON, Faults, FlakyStream, check_tree
 from mk9p.testing.check import MOST
 from mk9p.tree import Block, Buffer, Change, Conversations, Ctl, Dir, Handle, Log, Maybe, Node, Open, Stream, Text
-from tests.server.patience import SOON
 
 
 class Careless(Text):
