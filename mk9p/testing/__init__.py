@@ -17,7 +17,7 @@
     await check_page(Path("counter.md").read_text(), tree)
 
 mounted.py    a tree, served to a client of this process
-serving.py    a tree, served at an address, or to clients that are joined by hand; stopped, and started again
+serving.py    a tree, served at an address, or to clients that are joined by hand; stopped, and started again; in a thread
 memory.py     a directory tree in memory, with all that can be done to stored files
 waiting.py    wait until something is true
 processes.py  a process that always ends with its test
@@ -37,7 +37,7 @@ from mk9p.testing.odd import Oddity, odd
 from mk9p.testing.processes import child, hear
 from mk9p.testing.replies import Replies
 from mk9p.testing.rude import Frames, rude
-from mk9p.testing.serving import PRIVATE, Host, address_of, joined, serving, serving_at
+from mk9p.testing.serving import PRIVATE, Host, address_of, in_thread, joined, serving, serving_at
 from mk9p.testing.waiting import SOON, until, until_true
 
 __all__ = [
@@ -57,6 +57,7 @@ __all__ = [
     "check_tree",
     "child",
     "hear",
+    "in_thread",
     "joined",
     "mounted",
     "odd",

@@ -1,9 +1,11 @@
-"""A server while a block runs: for clients that a test adds by hand (`serving`), or at an address (`serving_at`)."""
+"""A server while a block runs: for clients that a test adds by hand (`serving`), at an address (`serving_at`), and in a thread (`in_thread`)."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from functools import partial
 from socket import AF_UNIX, SOCK_STREAM, socket, socketpair
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import trio
 
@@ -13,6 +15,7 @@ from mk9p.server import Limits, Server, Tally
 from mk9p.tree import Node
 
 PRIVATE: Final = Peer(TRANSPORTS["fd"], "in memory", loopback=True)
+T = TypeVar("T")
 
 
 @asynccontextmanager
@@ -92,3 +95,32 @@ async def serving_at(
         await host.start()
         yield host
         nursery.cancel_scope.cancel()
+
+
+@contextmanager
+def in_thread(block: AbstractAsyncContextManager[T]) -> Iterator[tuple[T, Callable[..., Any]]]:
+    """Be in an `async with` block, in a thread that runs trio: `with in_thread(serving_at(address, tree)) as (host, call)`.
+
+    `call(function, *arguments)` calls a function in that thread, and returns what it returns. Raises what entering and leaving the block raise.
+    """
+    entered: Future[tuple[T, trio.lowlevel.TrioToken, trio.Event]] = Future()
+
+    async def main() -> None:
+        over = trio.Event()
+        async with block as value:
+            entered.set_result((value, trio.lowlevel.current_trio_token(), over))
+            await over.wait()
+
+    with ThreadPoolExecutor(1) as thread:
+        ended = thread.submit(trio.run, main)
+        both: list[Future[Any]] = [entered, ended]
+        wait(both, return_when=FIRST_COMPLETED)
+        if not entered.done():
+            ended.result()
+        value, token, over = entered.result()
+        try:
+            yield value, partial(trio.from_thread.run_sync, trio_token=token)
+        finally:
+            with suppress(trio.RunFinishedError):
+                token.run_sync_soon(over.set)
+            ended.result()

@@ -8,23 +8,21 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import trio
 
 import mk9p.client
 import mk9p.sync
 from mk9p.client import blocking, requests
 from mk9p.client.blocking import open_blocking
 from mk9p.dial import blocking as dial_now
-from mk9p.dial import listen
 from mk9p.errors import NineError
 from mk9p.server import Server
-from mk9p.tree import Node
+from mk9p.testing import in_thread, serving_at
 from mk9p.wire import Dialect, codec
 from mk9p.wire import messages as m
 from tests.client.test_client_files import BIG, VERSIONS, Made
@@ -33,53 +31,21 @@ from tests.client.test_client_files import BIG, VERSIONS, Made
 class Threaded(Made):
     """A tree whose server is in another thread."""
 
-    thread: trio.lowlevel.TrioToken
+    call: Callable[..., Any]
 
     def say(self, *records: bytes) -> None:
         for record in records:
-            trio.from_thread.run_sync(self.send.send_nowait, record, trio_token=self.thread)
-
-
-@contextmanager
-def served(root: Node, path: Path) -> Iterator[tuple[str, Server, trio.lowlevel.TrioToken]]:
-    """Serve a tree in a thread of its own; give its address, and what calls into that thread."""
-    told: list[Any] = []
-    ready = threading.Event()
-
-    async def main() -> None:
-        server = Server(root)
-        listener = await listen(f"unix!{path}/s")
-        async with trio.open_nursery() as nursery:
-            await nursery.start(server.run)
-            nursery.start_soon(server.listen, listener)
-            told[:] = [server, trio.lowlevel.current_trio_token(), nursery.cancel_scope]
-            ready.set()
-            try:
-                await trio.sleep_forever()
-            finally:
-                with trio.CancelScope(shield=True):
-                    await listener.aclose()
-
-    thread = threading.Thread(target=trio.run, args=[main])
-    thread.start()
-    assert ready.wait(10)
-    server, token, scope = told
-    try:
-        yield f"unix!{path}/s", server, token
-    finally:
-        trio.from_thread.run_sync(scope.cancel, trio_token=token)
-        thread.join()
+            self.call(self.send.send_nowait, record)
 
 
 @contextmanager
 def using(version: str, path: Path, **options: Any) -> Iterator[tuple[mk9p.sync.Client, Threaded, Server]]:
     made = Threaded()
     with (
-        served(made.tree(), path) as (address, server, token),
-        mk9p.sync.connect(address, version=version, **options) as ns,
+        in_thread(serving_at(f"unix!{path}/s", made.tree())) as (host, made.call),
+        mk9p.sync.connect(host.address, version=version, **options) as ns,
     ):
-        made.thread = token
-        yield ns, made, server
+        yield ns, made, host.server
 
 
 def left(ns: mk9p.sync.Client, server: Server) -> int:
@@ -331,5 +297,5 @@ with mk9p.sync.connect(sys.argv[1]) as ns:
         file.write(b"x")
 assert not {"trio", "attr", "logging"} & set(sys.modules)
 """
-    with served(Made().tree(), tmp_path) as (address, *_):
-        subprocess.run([sys.executable, "-c", text, address], check=True)
+    with in_thread(serving_at(f"unix!{tmp_path}/s", Made().tree())) as (host, _):
+        subprocess.run([sys.executable, "-c", text, host.address], check=True)

@@ -4,21 +4,16 @@ The strangers are fixtures, and so are their skips: pytest-trio loses the reason
 """
 
 import os
-import queue
 import shutil
 import socket
 import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import trio
 
 from mk9p.auth import Policy
-from mk9p.dial import listen
-from mk9p.server import Server
-from mk9p.testing import SOON
+from mk9p.testing import in_thread, serving_at
 from tests.interop import py9p_found
 from tests.interop.peers import Diod, Served
 from tests.interop.tree_interop import Everything
@@ -27,41 +22,9 @@ from tests.interop.tree_interop import Everything
 @pytest.fixture
 def served() -> Iterator[Served]:
     """Serve the tree on a port of the loopback, from a thread that runs trio."""
-    ready: queue.Queue[tuple[int, trio.lowlevel.TrioToken, trio.Event] | BaseException] = queue.Queue()
     state = Everything()
-
-    async def serve() -> None:
-        over = trio.Event()
-        server = Server(state.tree())
-        async with trio.open_nursery() as nursery:
-            await nursery.start(server.run)
-            listener = await listen("tcp!127.0.0.1!0")
-            nursery.start_soon(server.listen, listener, Policy(trust=True))
-            ready.put((int(listener.address.rpartition("!")[2]), trio.lowlevel.current_trio_token(), over))
-            await over.wait()
-            nursery.cancel_scope.cancel()
-        with trio.CancelScope(shield=True):
-            await listener.aclose()
-
-    def run() -> None:
-        try:
-            trio.run(serve)
-        except BaseException as error:
-            ready.put(error)
-            raise
-
-    thread = threading.Thread(target=run, name="served")
-    thread.start()
-    found = ready.get(timeout=SOON)
-    if isinstance(found, BaseException):
-        raise found
-    port, token, over = found
-    try:
-        yield Served(port, state)
-    finally:
-        token.run_sync_soon(over.set)
-        thread.join(30)
-        assert not thread.is_alive()
+    with in_thread(serving_at("tcp!127.0.0.1!0", state.tree(), Policy(trust=True))) as (host, _):
+        yield Served(int(host.address.rpartition("!")[2]), state)
 
 
 def program(name: str, package: str) -> str:

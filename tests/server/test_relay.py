@@ -11,9 +11,8 @@ import trio.testing
 
 from mk9p.auth import Policy
 from mk9p.client import connect as client
-from mk9p.dial import listen
 from mk9p.server.hops import ROOT
-from mk9p.testing import Memory
+from mk9p.testing import Memory, address_of
 from mk9p.wire import NOFID, NONUNAME, Dialect, unpack_dirents
 from mk9p.wire import messages as m
 from tests.server.relaying import ON, Lab, a_tree, cat, fails, lab, only, opened, pack, read, replies, walk
@@ -530,19 +529,13 @@ async def test_a_blocked_request_of_ours_does_not_spoil_what_was_passed_on(tmp_p
 
 
 async def test_the_python_client_through_it(tmp_path: Path) -> None:
-    async with lab(tmp_path, a_tree()) as found:
-        listener = await listen(f"unix!{tmp_path}/front")
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(found.front.listen, listener, Policy())
-            async with client(listener.address) as ns:
-                assert [entry.name for entry in await ns.listdir("k0/d")] == ["f", "e"]
-                await ns.write("k0/d/f", "new")
-                assert await ns.read("k0/d/f") == "new"
-                await ns.mkdir("k0/d/n")
-                await ns.remove("k0/d/n")
-                assert found.crossings
-            nursery.cancel_scope.cancel()
-        await listener.aclose()
+    async with lab(tmp_path, a_tree()) as found, client(address_of(found.front)) as ns:
+        assert [entry.name for entry in await ns.listdir("k0/d")] == ["f", "e"]
+        await ns.write("k0/d/f", "new")
+        assert await ns.read("k0/d/f") == "new"
+        await ns.mkdir("k0/d/n")
+        await ns.remove("k0/d/n")
+        assert found.crossings
 
 
 async def test_listings_have_the_paths_that_walks_have(tmp_path: Path) -> None:

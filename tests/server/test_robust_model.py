@@ -3,8 +3,6 @@
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
-from socket import AF_UNIX, SOCK_STREAM, socketpair
-from threading import Thread
 from typing import Any
 
 import attrs
@@ -13,9 +11,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from mk9p.dial import SocketLink
 from mk9p.server import Limits, Server
-from mk9p.testing import PRIVATE
+from mk9p.testing import in_thread, joined, serving
 from mk9p.tree import Dir, Node, Stream, Text
 from mk9p.wire import NOFID, TABLE, Dialect, decode
 from mk9p.wire import messages as m
@@ -77,30 +74,9 @@ def where(path: tuple[str, ...], names: tuple[str, ...]) -> tuple[int, tuple[str
 @contextmanager
 def served() -> Iterator[tuple[Server, Any]]:
     """A server in a thread of its own, and the other end of a link to it."""
-    ours, theirs = socketpair(AF_UNIX, SOCK_STREAM)
-    theirs.setblocking(False)
-    ours.settimeout(10)
-    made: list[tuple[Server, trio.CancelScope, trio.lowlevel.TrioToken]] = []
-
-    async def main() -> None:
-        server = Server(tree(), limits=Limits(fids=MAX_FIDS))
-        async with trio.open_nursery() as nursery:
-            await nursery.start(server.run)
-            server.add(SocketLink(theirs, PRIVATE))
-            made.append((server, nursery.cancel_scope, trio.lowlevel.current_trio_token()))
-            ready.send(b"x")
-
-    ready, started = socketpair()
-    thread = Thread(target=trio.run, args=(main,))
-    thread.start()
-    started.recv(1)
-    server, scope, token = made[0]
-    try:
-        with ours, ready, started:
-            yield server, ours
-    finally:
-        token.run_sync_soon(scope.cancel)
-        thread.join()
+    with in_thread(serving(tree(), limits=Limits(fids=MAX_FIDS))) as (server, call), call(joined, server) as ours:
+        ours.settimeout(10)
+        yield server, ours
 
 
 class Conversation(RuleBasedStateMachine):

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import trio
 
+import mk9p.sync
 from mk9p.auth import Policy
 from mk9p.client import connect
 from mk9p.server import Limits
-from mk9p.testing import Memory, address_of, mounted, serving, serving_at, until
+from mk9p.testing import Memory, address_of, in_thread, mounted, serving, serving_at, until
 from mk9p.tree import Dir, Text
 
 
@@ -70,3 +71,26 @@ async def test_mounted_passes_on_how_to_connect() -> None:
     async with mounted(Dir({"f": Text("text")}), version="9P2000", msize=5000) as client:
         assert (client.connection.dialect.version, client.connection.msize) == ("9P2000", 5000)
     await trio.lowlevel.checkpoint()
+
+
+def test_a_block_in_a_thread_serves_a_test_that_blocks_and_can_be_called_into() -> None:
+    tree = Memory({"f": "text"})
+    with in_thread(serving_at("tcp!127.0.0.1!0", tree)) as (host, call):
+        with mk9p.sync.connect(host.address) as ns:
+            assert ns.read("f") == "text"
+        assert call(lambda: len(host.server.connections)) in (0, 1)
+    with pytest.raises(ConnectionRefusedError), mk9p.sync.connect(host.address):
+        pass
+
+
+def test_what_entering_and_leaving_a_block_in_a_thread_raises_is_raised() -> None:
+    with (
+        pytest.RaisesGroup(pytest.RaisesExc(OSError, match="none!x"), flatten_subgroups=True),
+        in_thread(serving_at("none!x", Dir({}))),
+    ):
+        raise AssertionError
+    with (
+        pytest.RaisesGroup(KeyError, allow_unwrapped=True, flatten_subgroups=True),
+        in_thread(serving_at("tcp!127.0.0.1!0", Dir({}))),
+    ):
+        raise KeyError

@@ -18,7 +18,7 @@ import trio
 from mk9p.errors import NineError
 from mk9p.servers.kernels import backend
 from tests.kernels.guests import BACKENDS, require
-from tests.vm.lab_vm import ALL, PATIENCE, Shown, Vm, devices, lab_up, served
+from tests.vm.lab_vm import ALL, PATIENCE, Shown, Vm, devices, lab_up, served, short_folder
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +40,21 @@ def guests() -> None:
             pytest.skip(f"kernel {kernel} is not to be had: {error}")
 
 
+@pytest.fixture
+def home() -> Iterator[Path]:
+    with short_folder() as path:
+        yield path
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Path]:
+    """Give a directory of the host that every user can come to."""
+    path = Path(tempfile.mkdtemp(prefix="mk9p-fs-", dir="/var/tmp"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
 @attrs.frozen
 class Place:
     """Where the lab lies, and what is served to its guests beside it."""
@@ -50,10 +65,8 @@ class Place:
 
 @pytest.fixture(scope="session")
 def place(guests: None) -> Iterator[Place]:
-    home = Path(tempfile.mkdtemp(prefix="mk9p-", dir="/run"))  # a short name: it holds sockets
-    with served(home, ["k1", "k3"]) as shown:
+    with short_folder() as home, served(home, ["k1", "k3"]) as shown:
         yield Place(home, shown)
-    shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -6,13 +6,13 @@ what arrived in the served tree's state.
 
 import json
 import os
-import queue
+import shutil
 import subprocess
 import sys
-import threading
+import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,9 +22,8 @@ import trio
 from mk9p.auth import Policy
 from mk9p.client import Client, connect
 from mk9p.clients.lab import Lab
-from mk9p.dial import Listener, listen
-from mk9p.server import Server
 from mk9p.servers.kernels import images
+from mk9p.testing import in_thread, serving_at
 from mk9p.tree import Ctl, Dir, Log
 from tests.interop.tree_interop import Everything
 
@@ -157,7 +156,7 @@ class Shown:
 
     everything: Everything = attrs.field(factory=Everything)
     logs: dict[str, Log] = attrs.field(factory=dict)
-    token: Any = None
+    call: Callable[..., Any] = lambda *_: None  # in the server's thread
 
     def tree(self) -> Dir:
         names = [f"{shell}-{reader}" for shell in SHELLS for reader in READERS]
@@ -169,8 +168,7 @@ class Shown:
         return f"{2 * n}\n"
 
     def emit(self, log: str, what: str) -> None:
-        """Emit an event from another thread than the server's."""
-        self.token.run_sync_soon(self.logs[log].emit, what)
+        self.call(self.logs[log].emit, what)
 
 
 def insmod(kernel: str, names: tuple[str, ...]) -> str:
@@ -206,6 +204,16 @@ def lab_file(path: Path, kernels: dict[str, dict[str, Any]]) -> Path:
 
 
 @contextmanager
+def short_folder() -> Iterator[Path]:
+    """Give a folder with a short name, since it holds sockets."""
+    path = Path(tempfile.mkdtemp(prefix="mk9p-", dir="/run"))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
 def lab_up(home: Path, kernels: dict[str, dict[str, Any]]) -> Iterator[Vm]:
     """Have a lab of these kernels up in a folder, whose name is short since it holds sockets."""
     lab = Lab(home / "lab")
@@ -222,50 +230,21 @@ def lab_up(home: Path, kernels: dict[str, dict[str, Any]]) -> Iterator[Vm]:
 def served(home: Path, guests: Sequence[str]) -> Iterator[dict[str, Shown]]:
     """Serve a tree to each guest, on sockets that its QEMU dials (`devices`); the server runs in a thread."""
     shown = {guest: Shown() for guest in guests}
-    ready: queue.SimpleQueue[trio.lowlevel.TrioToken | BaseException] = queue.SimpleQueue()
-    over = trio.Event()
 
-    async def serve() -> None:
-        async with trio.open_nursery() as nursery, _closing() as listeners:
+    @asynccontextmanager
+    async def serve() -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
             for guest, tree in shown.items():
-                tree.token = trio.lowlevel.current_trio_token()
-                server = Server(tree.tree())
-                await nursery.start(server.run)
+                root = tree.tree()
                 for tty in range(len(TREES)):
-                    listeners.append(await listen(f"unix!{socket(home, guest, tty)}"))
-                    nursery.start_soon(server.listen, listeners[-1], Policy(trust=True))
-            ready.put(trio.lowlevel.current_trio_token())
-            await over.wait()
-            nursery.cancel_scope.cancel()
+                    address = f"unix!{socket(home, guest, tty)}"
+                    await stack.enter_async_context(serving_at(address, root, Policy(trust=True)))
+            yield
 
-    def run() -> None:
-        try:
-            trio.run(serve)
-        except BaseException as error:
-            ready.put(error)
-            raise
-
-    thread = threading.Thread(target=run, name="served")
-    thread.start()
-    token = ready.get(timeout=30)
-    if isinstance(token, BaseException):
-        raise token
-    try:
+    with in_thread(serve()) as (_, call):
+        for tree in shown.values():
+            tree.call = call
         yield shown
-    finally:
-        token.run_sync_soon(over.set)
-        thread.join(30)
-
-
-@asynccontextmanager
-async def _closing() -> AsyncIterator[list[Listener]]:
-    listeners: list[Listener] = []
-    try:
-        yield listeners
-    finally:
-        with trio.CancelScope(shield=True):
-            for listener in listeners:
-                await listener.aclose()
 
 
 def socket(home: Path, guest: str, tty: int) -> Path:

@@ -7,16 +7,13 @@ the owner's own directory. The lab is one of its own.
 
 import hashlib
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 
-from tests.vm.lab_vm import ALL, PATIENCE, Pipe, Vm, lab_up
+from tests.vm.lab_vm import ALL, PATIENCE, Pipe, Vm, lab_up, short_folder
 
 N = "/mnt/n"
 WRITTEN = 64  # MiB that k1 writes through its mount
@@ -25,19 +22,15 @@ SERVE = ["host", "cmd", "fs:/srv"]
 
 @pytest.fixture(scope="module")
 def lab(guests: None) -> Iterator[Vm]:
-    home = Path(tempfile.mkdtemp(prefix="mk9p-", dir="/run"))  # a short name: it holds sockets
     kernels: dict[str, dict[str, Any]] = {
         "k1": {"backend": "qemu", "kernel": "6.1", "memory": "768M", "serve": SERVE, **ALL},
         "k2": {"backend": "uml", "kernel": "uml", "memory": "512M", "serve": SERVE, **ALL},
     }
-    try:
-        with lab_up(home, kernels) as vm:
-            for kernel in kernels:
-                vm.sh(kernel, "mkdir -p /srv/home/sub /srv/base /srv/other")
-                vm.mount(kernel, N, attributes=True)
-            yield vm
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
+    with short_folder() as home, lab_up(home, kernels) as vm:
+        for kernel in kernels:
+            vm.sh(kernel, "mkdir -p /srv/home/sub /srv/base /srv/other")
+            vm.mount(kernel, N, attributes=True)
+        yield vm
 
 
 @attrs.frozen

@@ -5,11 +5,9 @@ The lab is one of its own: its k2 is killed in the end.
 
 import os
 import select
-import shutil
 import socket
 import struct
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ import trio
 from mk9p.client import Client
 from mk9p.clients import lab as labs
 from tests.servers.tables import dos, gpt
-from tests.vm.lab_vm import ALL, PATIENCE, Vm, insmod, lab_file, until, up_or_down
+from tests.vm.lab_vm import ALL, PATIENCE, Vm, insmod, lab_up, short_folder, until
 
 MIB = 1 << 20
 DISK = 192 * MIB
@@ -96,28 +94,21 @@ class Machine:
 
 @pytest.fixture(scope="module")
 def machine(guests: None) -> Iterator[Machine]:
-    home = Path(tempfile.mkdtemp(prefix="mk9p-", dir="/run"))  # a short name: it holds sockets
-    lab = labs.Lab(home / "lab")
-    vm, machine = Vm(lab), Machine(Vm(lab), home)
-    for file, size in ((machine.disk, DISK), (machine.stick, 8 * MIB)):
-        with file.open("wb") as empty:
-            empty.truncate(size)
-    kernels: dict[str, dict[str, Any]] = {
-        "k1": {"backend": "qemu", "kernel": "6.1", "memory": "768M", "device": machine.hardware()},
-        "k2": {"backend": "uml", "kernel": "uml", "memory": "512M", **ALL},
-    }
-    file = lab_file(home / "lab.toml", kernels)
-    done = subprocess.run(up_or_down(lab, "up", "--no-mount", str(file)), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    try:
-        vm.sh("k1", insmod("6.1", MODULES))
-        vm.sh("k2", insmod("uml", ("loop",)))
-        vm.mount("k2", MOUNT)
-        until(lambda: {"vda", "sda"} <= set(machine.listed(BLOCK)), "the disks of k1")
-        yield machine
-    finally:
-        lab.end()
-        shutil.rmtree(home, ignore_errors=True)
+    with short_folder() as home:
+        machine = Machine(Vm(labs.Lab(home / "lab")), home)
+        for file, size in ((machine.disk, DISK), (machine.stick, 8 * MIB)):
+            with file.open("wb") as empty:
+                empty.truncate(size)
+        kernels: dict[str, dict[str, Any]] = {
+            "k1": {"backend": "qemu", "kernel": "6.1", "memory": "768M", "device": machine.hardware()},
+            "k2": {"backend": "uml", "kernel": "uml", "memory": "512M", **ALL},
+        }
+        with lab_up(home, kernels) as vm:
+            vm.sh("k1", insmod("6.1", MODULES))
+            vm.sh("k2", insmod("uml", ("loop",)))
+            vm.mount("k2", MOUNT)
+            until(lambda: {"vda", "sda"} <= set(machine.listed(BLOCK)), "the disks of k1")
+            yield machine
 
 
 def test_disks_tell_what_they_are(machine: Machine) -> None:

@@ -6,18 +6,13 @@ from pathlib import Path
 import pytest
 
 from tests.kernels.guests import require
-from tests.vm.test_vm_fs import exported, home, host  # noqa: F401  # fixtures
+from tests.vm.test_vm_fs import exported
 
 TOP = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(("kind", "kernel"), [("uml", "uml"), ("qemu", "6.12")])
-async def test_9p2000_u_and_9p2000_say_what_they_can(
-    host: Path,  # noqa: F811
-    home: Path,  # noqa: F811
-    kind: str,
-    kernel: str,
-) -> None:
+async def test_9p2000_u_and_9p2000_say_what_they_can(host: Path, home: Path, kind: str, kernel: str) -> None:
     """On 6.1 over tcp, on 6.12 over a virtio port and a relay."""
     require(kind)
     async with exported(host, home, kind, kernel) as mounted:

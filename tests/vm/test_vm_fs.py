@@ -6,8 +6,7 @@ What fails is in lists here, with its reason in docs/fs.md; a case that is in a 
 import os
 import shutil
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -16,9 +15,10 @@ import pytest
 import trio
 
 from mk9p.auth import Policy, Principal, Told
-from mk9p.dial import TRANSPORTS, Peer, listen
-from mk9p.server import Server
+from mk9p.dial import TRANSPORTS, Peer
+from mk9p.server import Limits
 from mk9p.servers.fs import tree
+from mk9p.testing import serving_at
 from tests.kernels.guests import Guest, booted, require
 
 TOP = Path(__file__).parents[2]
@@ -41,15 +41,6 @@ MORE = {
     ("uml", "loose"): {"lseek/data-of-sparse"},
     ("6.12", "none"): {"mmap/shared-write"},
 }  # by the kernel and the mount's cache option
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Path]:
-    """Give a directory of the host that every user can come to."""
-    path = Path(tempfile.mkdtemp(prefix="mk9p-fs-", dir="/var/tmp"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
 
 
 @attrs.define
@@ -81,30 +72,16 @@ class Believed(Policy):
 
 
 @asynccontextmanager
-async def exported(host: Path, home: Path, kind: str, kernel: str) -> AsyncIterator[Mounted]:
+async def exported(
+    host: Path, home: Path, kind: str, kernel: str, limits: Limits | None = None
+) -> AsyncIterator[Mounted]:
     """Boot a guest, and serve it a directory on the host's end of its line."""
     async with (
         booted(kind, home, seconds=PATIENCE, kernel=kernel, memory=512 << 20) as guest,
         tree(str(host)) as root,
-        trio.open_nursery() as nursery,
+        serving_at(guest.running.listen, root, Believed(), limits=limits),
     ):
-        server = Server(root)
-        await nursery.start(server.run)
-        listener = await listen(guest.running.listen)
-        try:
-            nursery.start_soon(server.listen, listener, Believed())
-            yield Mounted(guest)
-        finally:
-            nursery.cancel_scope.cancel()
-            with trio.CancelScope(shield=True):
-                await listener.aclose()
-
-
-@pytest.fixture
-def home() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="mk9p-"))  # a short name: it holds sockets
-    yield path
-    shutil.rmtree(path)
+        yield Mounted(guest)
 
 
 def judge(output: str) -> dict[str, str]:

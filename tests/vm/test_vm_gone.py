@@ -1,10 +1,8 @@
 """`mk9p up` and `mk9p down`: whatever was started is gone after down, after Ctrl-C, and after the composer was killed."""
 
 import os
-import shutil
 import signal
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +14,7 @@ from mk9p.clients.lab import Lab
 from tests.kernels.guests import processes_of
 from tests.vm.lab_vm import PATIENCE, Pipe, lab_file, until, up_or_down
 
+pytestmark = pytest.mark.usefixtures("guests")
 UML: dict[str, dict[str, object]] = {
     "g1": {"backend": "uml", "kernel": "uml", "memory": "256M", "serve": ["host", "cpu"]}
 }
@@ -48,13 +47,6 @@ def up(home: Path, kernels: dict[str, dict[str, object]], *options: str) -> Iter
         process.communicate()
         lab.end()
         home.with_suffix(".toml").unlink()
-
-
-@pytest.fixture
-def home(guests: None) -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="mk9p-", dir="/run"))
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
 
 
 def left(home: Path, composer: int) -> list[str]:

@@ -6,10 +6,8 @@ k1 (QEMU) may read k2's /srv, k2 (user-mode Linux) may use k1's processors and w
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ import attrs
 import pytest
 
 from tests.vm import guest_attempts
-from tests.vm.lab_vm import PATIENCE, Vm, lab_up
+from tests.vm.lab_vm import PATIENCE, Vm, lab_up, short_folder
 
 SERVE = ["host", "cpu", "cmd", "dev", "proc", "fs:/srv?name=data"]
 OTHER = {"k1": "k2", "k2": "k1"}
@@ -71,19 +69,16 @@ class Guests:
 
 @pytest.fixture(scope="module")
 def guests_up(guests: None) -> Iterator[Guests]:
-    home = Path(tempfile.mkdtemp(prefix="mk9p-", dir="/run"))  # a short name: it holds sockets
-    home.chmod(0o755)
-    (home / "secret").write_text(SECRET)
-    (home / "secret").chmod(0o666)
-    try:
+    with short_folder() as home:
+        home.chmod(0o755)
+        (home / "secret").write_text(SECRET)
+        (home / "secret").chmod(0o666)
         with lab_up(home, KERNELS) as vm:
             for kernel in KERNELS:
                 vm.sh(
                     kernel, f"echo from {kernel} >/srv/file; mkdir -p /srv/dir; chmod 600 /srv/file; : >/srv/{kernel}"
                 )
             yield Guests(vm, home)
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
 
 
 def by_the_line(me: str, home: Path) -> list[Attempt]:

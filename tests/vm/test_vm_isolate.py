@@ -5,21 +5,16 @@ The lab is one of its own: a kernel with four CPUs, and a disk with a queue for 
 
 import errno
 import json
-import shutil
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 
 from mk9p.client import Client
-from mk9p.clients import lab as labs
-from tests.vm.lab_vm import Vm, insmod, lab_file, until, up_or_down
+from tests.vm.lab_vm import Vm, insmod, lab_up, short_folder, until
 
 SECONDS = 10
 WINDOWS = 3  # an idle CPU has left its tick behind by then: on a busy host a 6.1 was seen that kept it for one of them
@@ -93,25 +88,23 @@ class Machine:
 @pytest.fixture(scope="module", params=["6.1", "6.12"])
 def machine(guests: None, request: pytest.FixtureRequest) -> Iterator[Machine]:
     kernel: str = request.param
-    home = Path(tempfile.mkdtemp(prefix="mk9p-", dir="/run"))  # a short name: it holds sockets
-    lab = labs.Lab(home / "lab")
-    disk = home / "disk.img"
-    disk.write_bytes(bytes(1 << 20))
-    hardware = ["-drive", f"if=none,id=d0,format=raw,file={disk}", "-device", "virtio-blk-pci,drive=d0,num-queues=4"]
-    kernels: dict[str, dict[str, Any]] = {
-        "k1": {"backend": "qemu", "kernel": kernel, "cpus": 4, "memory": "768M", "device": hardware}
-    }
-    words = up_or_down(lab, "up", "--no-mount", str(lab_file(home / "lab.toml", kernels)))
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        found = Machine(Vm(lab), kernel)
-        found.sh(insmod(kernel, ("virtio_blk",)))
-        until(lambda: "virtio2-req.3" in found.sh("cat /proc/interrupts"), "the disk's queues")
-        yield found
-    finally:
-        lab.end()
-        shutil.rmtree(home, ignore_errors=True)
+    with short_folder() as home:
+        disk = home / "disk.img"
+        disk.write_bytes(bytes(1 << 20))
+        hardware = [
+            "-drive",
+            f"if=none,id=d0,format=raw,file={disk}",
+            "-device",
+            "virtio-blk-pci,drive=d0,num-queues=4",
+        ]
+        kernels: dict[str, dict[str, Any]] = {
+            "k1": {"backend": "qemu", "kernel": kernel, "cpus": 4, "memory": "768M", "device": hardware}
+        }
+        with lab_up(home, kernels) as vm:
+            found = Machine(vm, kernel)
+            found.sh(insmod(kernel, ("virtio_blk",)))
+            until(lambda: "virtio2-req.3" in found.sh("cat /proc/interrupts"), "the disk's queues")
+            yield found
 
 
 def allowed(cpus: str) -> set[int]:

@@ -6,10 +6,8 @@ mounts next is heard all the same, and what was half said is not done. A kernel 
 
 import errno
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +18,7 @@ import pytest
 import trio
 
 from mk9p.client import Client, connect
-from tests.vm.lab_vm import PATIENCE, Vm, lab_up, until
+from tests.vm.lab_vm import PATIENCE, Vm, lab_up, short_folder, until
 
 SIZE = 32  # MiB that are written at most before the relay is killed
 ROUNDS = 8  # a relay is killed that often at most: it is nearly always in the middle of a frame
@@ -30,7 +28,6 @@ HALF = "half a frame"
 
 @pytest.fixture(scope="module")
 def lab(guests: None) -> Iterator[Vm]:
-    home = Path(tempfile.mkdtemp(prefix="mk9p-", dir="/run"))  # a short name: it holds sockets
     kernels: dict[str, dict[str, Any]] = {
         "k1": {
             "backend": "qemu",
@@ -41,11 +38,8 @@ def lab(guests: None) -> Iterator[Vm]:
         },
         "k2": {"backend": "uml", "kernel": "uml", "memory": "256M", "serve": ["host", "cmd"]},
     }
-    try:
-        with lab_up(home, kernels) as lab:
-            yield lab
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
+    with short_folder() as home, lab_up(home, kernels) as lab:
+        yield lab
 
 
 def test_a_relay_killed_in_the_middle_of_a_frame(lab: Vm) -> None:

@@ -2,16 +2,9 @@
 
 from pathlib import Path
 
-import trio
-
-from mk9p.dial import listen
-from mk9p.server import Server
 from mk9p.server.limits import Limits
-from mk9p.servers.fs import tree
-from tests.kernels.guests import booted, require
-from tests.vm.test_vm_fs import PATIENCE, Believed, Mounted, home, host
-
-__all__ = ["home", "host"]
+from tests.kernels.guests import require
+from tests.vm.test_vm_fs import exported
 
 NAMES = 4000
 
@@ -25,27 +18,13 @@ async def test_a_user_who_caches_more_names_than_they_may_gets_enomem_until_the_
     for n in range(NAMES):
         (host / f"many/{n:05}").touch()
     (host / "other/f").write_text("f\n")
-    async with (
-        booted("uml", home, seconds=PATIENCE, kernel="uml", memory=512 << 20) as guest,
-        tree(str(host)) as root,
-        trio.open_nursery() as nursery,
-    ):
-        server = Server(root, limits=Limits(user_bytes=1 << 20))
-        await nursery.start(server.run)
-        listener = await listen(guest.running.listen)
-        try:
-            nursery.start_soon(server.listen, listener, Believed())
-            mounted = Mounted(guest)
-            await mounted.mount("loose")
-            at = mounted.where
-            # find(1) looks at each for its size; what was cached stays usable, and what is new is not
-            said = await mounted.sh(f"find {at}/many -size +0 2>&1 | grep -c 'Cannot allocate memory'")
-            assert 0 < int(said) < NAMES
-            said = await mounted.sh(f"ls {at}/many/00000 2>&1; cat {at}/other/f 2>&1; :")
-            assert said == f"{at}/many/00000\ncat: {at}/other/f: Cannot allocate memory\n"
-            said = await mounted.sh(f"echo 2 > /proc/sys/vm/drop_caches; cat {at}/other/f; ls {at}/many | wc -l")
-            assert said == f"f\n{NAMES}\n"
-        finally:
-            nursery.cancel_scope.cancel()
-            with trio.CancelScope(shield=True):
-                await listener.aclose()
+    async with exported(host, home, "uml", "uml", Limits(user_bytes=1 << 20)) as mounted:
+        await mounted.mount("loose")
+        at = mounted.where
+        # find(1) looks at each for its size; what was cached stays usable, and what is new is not
+        said = await mounted.sh(f"find {at}/many -size +0 2>&1 | grep -c 'Cannot allocate memory'")
+        assert 0 < int(said) < NAMES
+        said = await mounted.sh(f"ls {at}/many/00000 2>&1; cat {at}/other/f 2>&1; :")
+        assert said == f"{at}/many/00000\ncat: {at}/other/f: Cannot allocate memory\n"
+        said = await mounted.sh(f"echo 2 > /proc/sys/vm/drop_caches; cat {at}/other/f; ls {at}/many | wc -l")
+        assert said == f"f\n{NAMES}\n"

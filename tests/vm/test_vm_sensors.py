@@ -6,7 +6,6 @@ import errno
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,8 @@ import pytest
 import trio
 
 from mk9p.client import Client
-from mk9p.clients import lab as labs
 from mk9p.servers.kernels import images
-from tests.vm.lab_vm import Vm, insmod, lab_file, until, up_or_down
+from tests.vm.lab_vm import Vm, insmod, lab_up, short_folder, until
 
 MODULES = ("ac", "battery", "fan", "i2c_dev", "acpi_cpufreq", "cpufreq_userspace", "lm75", "lm90", "lm63")
 CHIPS = {"lm75": 0x48, "lm90": 0x4C, "lm63": 0x18}
@@ -91,9 +89,7 @@ def machine(guests: None) -> Iterator[Machine]:
     image: Any = trio.run(images.get, "6.1")
     if "i2c_stub" not in image.modules:
         pytest.skip(f"an older mk9p unpacked {image.file.parent} and left the modules of sensors out: remove it")
-    home = Path(tempfile.mkdtemp(prefix="mk9p-", dir="/run"))  # a short name: it holds sockets
-    lab, vm = labs.Lab(home / "lab"), Vm(labs.Lab(home / "lab"))
-    try:
+    with short_folder() as home:
         asl, table = Path(__file__).with_name("sensors.asl"), home / "sensors"
         done = subprocess.run(["iasl", "-p", table, asl], cwd=home, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -104,20 +100,15 @@ def machine(guests: None) -> Iterator[Machine]:
         kernels: dict[str, dict[str, Any]] = {
             "k1": {"backend": "qemu", "kernel": "6.1", "memory": "768M", "device": hardware}
         }
-        words = up_or_down(lab, "up", "--no-mount", str(lab_file(home / "lab.toml", kernels)))
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        addresses = ",".join(map(str, CHIPS.values()))
-        stub = f"/run/guest/busybox insmod {image.modules['i2c_stub']} chip_addr={addresses}"
-        vm.sh("k1", f"{insmod('6.1', MODULES)}; {stub}")
-        bus = int(vm.sh("k1", "grep -l stub /sys/class/i2c-adapter/*/name").split("/i2c-")[-1].split("/")[0])
-        for chip, address in CHIPS.items():
-            vm.sh("k1", f"echo {chip} {address} > /sys/bus/i2c/devices/i2c-{bus}/new_device")
-        found = (line.split() for line in vm.cat(f"{K}/sensors/status").splitlines())
-        yield Machine(vm, bus, {words[5]: words[0] for words in found})
-    finally:
-        lab.end()
-        shutil.rmtree(home, ignore_errors=True)
+        with lab_up(home, kernels) as vm:
+            addresses = ",".join(map(str, CHIPS.values()))
+            stub = f"/run/guest/busybox insmod {image.modules['i2c_stub']} chip_addr={addresses}"
+            vm.sh("k1", f"{insmod('6.1', MODULES)}; {stub}")
+            bus = int(vm.sh("k1", "grep -l stub /sys/class/i2c-adapter/*/name").split("/i2c-")[-1].split("/")[0])
+            for chip, address in CHIPS.items():
+                vm.sh("k1", f"echo {chip} {address} > /sys/bus/i2c/devices/i2c-{bus}/new_device")
+            found = (line.split() for line in vm.cat(f"{K}/sensors/status").splitlines())
+            yield Machine(vm, bus, {words[5]: words[0] for words in found})
 
 
 def test_a_chip_tells_what_its_registers_say(machine: Machine) -> None:
