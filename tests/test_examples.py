@@ -17,6 +17,7 @@ import pytest
 
 from mk9p.client import connect
 from mk9p.testing import child
+from tests.servers.trees import names
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples/counter"
@@ -77,8 +78,8 @@ def served(installed: Path, tmp_path: Path) -> Iterator[str]:
 
 async def test_it_is_served_and_used(installed: Path, served: str, tmp_path: Path) -> None:
     async with connect(served) as client:
-        names = sorted(stat.name for stat in await client.listdir("counter"))
-        assert names == ["count", "ctl", "error", "events"]
+        listed = sorted(await names(client, "counter"))
+        assert listed == ["count", "ctl", "error", "events"]
         await client.write("counter/ctl", "add 4\nadd 3")
         assert await client.read("counter/count") == "7\n"
         with pytest.raises(OSError, match="usage: add N"):

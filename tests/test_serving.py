@@ -20,6 +20,7 @@ from mk9p import connect
 from mk9p.dial import listen
 from mk9p.serving import OnlyRoot, Spec
 from mk9p.testing import SOON
+from tests.servers.trees import names
 
 ME = [sys.executable, "-m", "mk9p"]
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it becomes another user")
@@ -154,7 +155,7 @@ async def test_a_unix_socket_is_private_and_goes_with_its_server(tmp_path: Path)
         assert socket.stat().st_mode & 0o777 == 0o600
         assert policy == "root and this user attach as anybody, others as themselves"
         async with connect(address) as c:
-            assert "null" in {entry.name for entry in await c.listdir("dev")}
+            assert "null" in set(await names(c, "dev"))
     assert not socket.exists()
 
 
@@ -179,15 +180,15 @@ def test_another_user_of_a_unix_socket_is_himself_whatever_he_says() -> None:
 async def test_only_those_asked_for_are_served() -> None:
     with serve("-l", "tcp!127.0.0.1!0", "cpu", "proc") as (address, _):
         async with connect(address) as c:
-            assert [entry.name for entry in await c.listdir()] == ["cpu", "proc", "stats"]
+            assert await names(c) == ["cpu", "proc", "stats"]
 
 
 async def test_without_names_all_are_served() -> None:
     with serve("-l", "tcp!127.0.0.1!0") as (address, _):
         async with connect(address) as c:
-            names = {entry.name for entry in await c.listdir()}
-            assert {"ctl", "status", "events", "cpu", "mem", "irq", "dev", "proc", "cmd"} <= names
-            assert "kernels" not in names
+            listed = set(await names(c))
+            assert {"ctl", "status", "events", "cpu", "mem", "irq", "dev", "proc", "cmd"} <= listed
+            assert "kernels" not in listed
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ memory.py     a directory tree in memory, with all that can be done to stored fi
 waiting.py    wait until something is true
 processes.py  a process that always ends with its test
 check.py      what every tree must do, whatever it is of
+line.py       one end of a connection by hand: any message, and bytes that are none
 faults.py     links and streams of which the nth operation fails
 manual.py     a manual page against the tree that it is of (page.py reads it)
 odd.py        a server without manners: replies that are changed, untrue, late, unasked, or more than was asked for (replies.py)
@@ -30,6 +31,7 @@ rude.py       a client without manners: tags used again, floods, mutated frames,
 
 from mk9p.testing.check import check_tree
 from mk9p.testing.faults import Faults, FlakyLink, FlakyStream
+from mk9p.testing.line import Line
 from mk9p.testing.manual import check_page
 from mk9p.testing.memory import Memory, MemoryHandle
 from mk9p.testing.mounted import mounted
@@ -48,6 +50,7 @@ __all__ = [
     "FlakyStream",
     "Frames",
     "Host",
+    "Line",
     "Memory",
     "MemoryHandle",
     "Oddity",

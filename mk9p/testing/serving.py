@@ -28,12 +28,15 @@ async def serving(tree: Node, *, limits: Limits | None = None, tally: Tally | No
         nursery.cancel_scope.cancel()
 
 
-def joined(server: Server, peer: Peer = PRIVATE, policy: Policy | None = None) -> socket:
-    """Add a client to a running server, and return its end of the line: a non-blocking socket, which the caller closes."""
+def joined(server: Server, peer: Peer = PRIVATE, policy: Policy | None = None, *, lossy: bool = False) -> socket:
+    """Add a client to a running server, and return its end of the line: a non-blocking socket, which the caller closes.
+
+    `lossy`: the server takes it for a line that may lose bytes, and does not hang up, as a terminal.
+    """
     ours, theirs = socketpair(AF_UNIX, SOCK_STREAM)
     ours.setblocking(False)
     theirs.setblocking(False)
-    server.add(SocketLink(theirs, peer), policy)
+    server.add(SocketLink(theirs, peer, lossy=lossy), policy)
     return ours
 
 

@@ -26,11 +26,13 @@ import trio
 
 from mk9p.auth import Policy
 from mk9p.dial import listen
-from mk9p.server import Server, Tally, stats_tree
+from mk9p.server import Tally, stats_tree
+from mk9p.testing import serving_at
 from mk9p.tree import Dir, Log, Node, Stream, Text
 from mk9p.tree.paths import NAME
 from mk9p.wire import NOFID, NONUNAME, NOTAG, Dialect, codec
 from mk9p.wire import messages as m
+from tests.server.odd_tree import Never
 
 MIB: Final = 1 << 20
 MOST: Final = 64 * MIB
@@ -52,13 +54,6 @@ async def serve(directory: str) -> None:
     """Serve a tree of all that can be waited for, kept or filled; says where on standard error."""
     from mk9p.servers.fs import tree as stored
 
-    async def never() -> bytes:
-        await trio.sleep_forever()
-        raise AssertionError
-
-    async def full(data: bytes) -> None:
-        await trio.sleep_forever()
-
     async def deaf() -> bytes:
         with trio.CancelScope(shield=True):
             await trio.sleep_forever()
@@ -70,19 +65,20 @@ async def serve(directory: str) -> None:
     tree: dict[str, Node] = {
         "text": Text("text\n"),
         "big": Text("x" * (1 << 16)),
-        "events": Stream(never, full, mode=0o666),
+        "events": Never(),
         "deaf": Stream(deaf, mode=0o666),
         "log": log,
         "deep": Deep(),
         "stats": stats_tree(tally),
     }
-    async with stored(directory) as files, trio.open_nursery() as nursery:
-        server = Server(Dir(tree, {"fs": files}), tally=tally)
-        await nursery.start(server.run)
-        listener = await listen("tcp!127.0.0.1!0")
-        nursery.start_soon(server.listen, listener, Policy())
-        nursery.start_soon(server.listen, await listen(f"unix!{directory}.socket"), Policy())
-        print(listener.address, file=sys.stderr, flush=True)
+    async with stored(directory) as files:
+        everything = Dir(tree, {"fs": files})
+        async with (
+            serving_at("tcp!127.0.0.1!0", everything, Policy(), tally=tally) as host,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(host.server.listen, await listen(f"unix!{directory}.socket"), Policy())
+            print(host.address, file=sys.stderr, flush=True)
 
 
 @attrs.frozen

@@ -5,13 +5,13 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import attrs
 
+from mk9p.testing import until_true
 from tests.bench.served import BIG, SMALL
 
 
@@ -40,38 +40,47 @@ def free_port() -> int:
         return port
 
 
-def _up(address: tuple[str, int], process: subprocess.Popen[bytes]) -> None:
-    for _ in range(500):
-        try:
-            socket.create_connection(address, timeout=1).close()
-            return
-        except OSError:
-            if process.poll() is not None:
-                raise RuntimeError(f"{process.args!r} ended with {process.returncode}") from None
-            time.sleep(0.02)
-    raise RuntimeError(f"{process.args!r} does not listen")
+def _there(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    if not host:
+        return Path(address).exists()
+    with suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
+        return True
+    return False
 
 
 @contextmanager
-def _process(name: str, argv: list[str], port: int, aname: str, cpu: int) -> Iterator[Rival]:
+def _process(name: str, argv: list[str], address: str, aname: str, cpu: int) -> Iterator[Rival]:
+    """Run a server that listens at an address as p9load wants it: HOST:PORT, or the path of a socket."""
     with subprocess.Popen(
         ["taskset", "-c", str(cpu), *argv], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     ) as process:
+        assert process.stderr is not None
+
+        def up() -> bool:
+            if process.poll() is not None:
+                raise RuntimeError(f"{argv!r} ended: {process.stderr and process.stderr.read()!r}")
+            return _there(address)
+
         try:
-            _up(("127.0.0.1", port), process)
-            yield Rival(name, f"127.0.0.1:{port}", aname, (process.pid,))
+            until_true(up)
+            yield Rival(name, address, aname, (process.pid,))
         finally:
             process.terminate()
-            assert process.stderr is not None
             process.stderr.read()
+            if address.startswith("/"):
+                Path(address).unlink(missing_ok=True)
+
+
+def _diod(root: Path, address: str) -> list[str]:
+    return ["diod", "-f", "-n", "-c", "/dev/null", "-L", "stderr", "-e", str(root), "-l", address]
 
 
 @contextmanager
 def diod(root: Path, cpu: int) -> Iterator[Rival]:
     """Serve a directory with diod."""
     port = free_port()
-    argv = ["diod", "-f", "-n", "-c", "/dev/null", "-L", "stderr", "-e", str(root), "-l", f"127.0.0.1:{port}"]
-    with _process("diod", argv, port, str(root), cpu) as rival:
+    with _process("diod", _diod(root, f"127.0.0.1:{port}"), f"127.0.0.1:{port}", str(root), cpu) as rival:
         yield rival
 
 
@@ -80,7 +89,7 @@ def tree(kind: str, cpu: int) -> Iterator[Rival]:
     """Serve a tree of served.py."""
     port = free_port()
     argv = [sys.executable, "-m", "tests.bench.served", kind, f"tcp!127.0.0.1!{port}"]
-    with _process(kind, argv, port, "/", cpu) as rival:
+    with _process(kind, argv, f"127.0.0.1:{port}", "/", cpu) as rival:
         yield rival
 
 
@@ -89,7 +98,7 @@ def served(what: str, aname: str, cpu: int) -> Iterator[Rival]:
     """Serve with `mk9p serve`."""
     port = free_port()
     argv = [sys.executable, "-m", "mk9p", "serve", "--trust", "-l", f"tcp!127.0.0.1!{port}", what]
-    with _process(what.partition(":")[0], argv, port, aname, cpu) as rival:
+    with _process(what.partition(":")[0], argv, f"127.0.0.1:{port}", aname, cpu) as rival:
         yield rival
 
 
@@ -102,7 +111,7 @@ def composed(name: str, behind: Rival, cpu: int) -> Iterator[Rival]:
         script.write(f"mount {f'tcp!{host}!{other}' if host else f'unix!{other}'} /k/x\n")
         script.flush()
         argv = [sys.executable, "-m", "mk9p", "compose", "--trust", "-l", f"tcp!127.0.0.1!{port}", script.name]
-        with _process(name, argv, port, "/k/x", cpu) as rival:
+        with _process(name, argv, f"127.0.0.1:{port}", "/k/x", cpu) as rival:
             yield attrs.evolve(rival, pids=(*rival.pids, *behind.pids))
 
 
@@ -117,7 +126,7 @@ def walked(behind: Rival, root: Path, cpu: int) -> Iterator[list[Rival]]:
         )
         script.flush()
         argv = [sys.executable, "-m", "mk9p", "compose", "--trust", "-l", f"unix!{path}", script.name]
-        with _on_path("walked", argv, path, "/", cpu) as rival:
+        with _process("walked", argv, str(path), "/", cpu) as rival:
             pids = (*rival.pids, *behind.pids)
             yield [
                 attrs.evolve(behind, name="direct", small="cpu/status"),
@@ -133,7 +142,7 @@ def relay(name: str, behind: Rival, cpu: int) -> Iterator[Rival]:
     """Pass on the bytes of another rival, in C (relay.c): what one more hop costs that does nothing at all."""
     port = free_port()
     argv = [str(compiled("relay")), str(port), behind.address.rpartition(":")[2]]
-    with _process(name, argv, port, "/", cpu) as rival:
+    with _process(name, argv, f"127.0.0.1:{port}", "/", cpu) as rival:
         yield attrs.evolve(rival, pids=(*rival.pids, *behind.pids))
 
 
@@ -141,44 +150,10 @@ def relay(name: str, behind: Rival, cpu: int) -> Iterator[Rival]:
 def on_socket(rival: Rival, root: Path) -> Iterator[Rival]:
     """Serve as a rival does, on a unix socket."""
     path = root.with_name(f"{root.name}.{rival.name}")
-    if rival.name == "diod":
-        argv = [
-            "diod",
-            "-f",
-            "-n",
-            "-c",
-            "/dev/null",
-            "-L",
-            "stderr",
-            "-e",
-            str(root),
-            "-l",
-            str(path),
-        ]
-    else:
-        argv = [sys.executable, "-m", "tests.bench.served", rival.name, f"unix!{path}"]
-    with _on_path(f"{rival.name}-u", argv, path, rival.aname, 0) as found:
+    ours = [sys.executable, "-m", "tests.bench.served", rival.name, f"unix!{path}"]
+    argv = _diod(root, str(path)) if rival.name == "diod" else ours
+    with _process(f"{rival.name}-u", argv, str(path), rival.aname, 0) as found:
         yield found
-
-
-@contextmanager
-def _on_path(name: str, argv: list[str], path: Path, aname: str, cpu: int) -> Iterator[Rival]:
-    with subprocess.Popen(
-        ["taskset", "-c", str(cpu), *argv], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    ) as process:
-        try:
-            for _ in range(500):
-                if path.exists():
-                    break
-                if process.poll() is not None:
-                    raise RuntimeError(f"{argv!r} ended: {process.stderr and process.stderr.read()!r}")
-                time.sleep(0.02)
-            yield Rival(name, str(path), aname, (process.pid,))
-        finally:
-            process.terminate()
-            assert process.stderr is not None
-            process.stderr.read()
-            path.unlink(missing_ok=True)
 
 
 @contextmanager

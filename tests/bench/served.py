@@ -5,8 +5,7 @@ import sys
 import trio
 
 from mk9p.auth import Policy
-from mk9p.dial import listen
-from mk9p.server import Server
+from mk9p.testing import serving_at
 from mk9p.tree import Block, Dir, Log, Text
 
 SMALL = "x" * 64
@@ -59,12 +58,10 @@ def events() -> Dir:
 
 
 async def main(kind: str, address: str) -> None:
-    server = Server({"plain": plain, "async": waiting, "events": events}[kind]())
-    async with trio.open_nursery() as nursery:
-        await nursery.start(server.run)
-        listener = await listen(address)
-        nursery.start_soon(server.listen, listener, Policy(trust=True))
-        print(f"mk9p: listening on {listener.address}", file=sys.stderr, flush=True)
+    tree = {"plain": plain, "async": waiting, "events": events}[kind]()
+    async with serving_at(address, tree, Policy(trust=True)) as host:
+        print(f"mk9p: listening on {host.address}", file=sys.stderr, flush=True)
+        await trio.sleep_forever()
 
 
 if __name__ == "__main__":

@@ -8,16 +8,15 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-import attrs
 import pytest
 import trio
 
 from mk9p.client import Client, Connection, connect
 from mk9p.dial import TRANSPORTS, Peer, SocketLink
 from mk9p.server import Server
-from mk9p.testing import SOON, address_of, serving
+from mk9p.testing import SOON, Line, address_of, serving
 from mk9p.tree import Node
-from mk9p.wire import Dialect, FrameBuffer, Qid, decode, encode
+from mk9p.wire import Dialect, FrameBuffer, Qid, encode
 from mk9p.wire import messages as m
 
 FILE, DIR = Qid(0, 0, 7), Qid(0x80, 0, 8)
@@ -28,34 +27,18 @@ def link(sock: socket.socket, *, lossy: bool = False) -> SocketLink:
     return SocketLink(sock, Peer(TRANSPORTS["fd"], "test", loopback=True), lossy=lossy)
 
 
-@attrs.define(eq=False)
-class Hand:
+class Hand(Line):
     """A server played by hand: what comes is looked at, what goes is said."""
-
-    stream: trio.SocketStream
-    dialect: Dialect = Dialect.L
-    _buffer: bytearray = attrs.field(factory=bytearray)
-
-    async def bytes(self, count: int) -> bytes:
-        with trio.fail_after(SOON):
-            while len(self._buffer) < count:
-                data = await self.stream.receive_some()
-                assert data, "the client hung up"
-                self._buffer += data
-        taken = bytes(self._buffer[:count])
-        del self._buffer[:count]
-        return taken
 
     async def next(self, cls: type[m.Message]) -> Any:
         """Return the next request, which must be of this class."""
-        head = await self.bytes(4)
-        frame = head + await self.bytes(int.from_bytes(head, "little") - 4)
-        message = decode(self.dialect, frame)
-        assert isinstance(message, cls), message
+        with trio.fail_after(SOON):
+            message = await self.receive()
+        assert isinstance(message, cls), message or "the client hung up"
         return message
 
     async def say(self, *messages: m.Message) -> None:
-        await self.stream.send_all(b"".join(encode(self.dialect, message) for message in messages))
+        await self.raw(b"".join(encode(self.dialect, message) for message in messages))
 
     async def silent(self) -> None:
         """Check that the client says nothing until it waits."""

@@ -142,11 +142,7 @@ async def test_a_silent_kernel_holds_up_nobody(tmp_path: Path, monkeypatch: pyte
 
 
 async def test_a_kernel_that_never_answered_is_in_the_first_screen(tmp_path: Path) -> None:
-    async def never() -> str:
-        await trio.sleep_forever()
-        return ""
-
-    k = Dir({"mute": Dir({"status": Text(never)}), "other": Dir({"status": Text("cpus 3\n")})})
+    k = Dir({"mute": Dir({"status": Text(trio.sleep_forever)}), "other": Dir({"status": Text("cpus 3\n")})})
     async with serving_at(f"unix!{tmp_path}/s", Dir({"k": k})):
         told = json.loads(await run(f"unix!{tmp_path}/s", "--once", "--json"))
     assert [(row["kernel"], row["state"], row["cpus"]) for row in told["kernels"]] == [
@@ -158,17 +154,13 @@ async def test_a_kernel_that_never_answered_is_in_the_first_screen(tmp_path: Pat
 async def test_a_silent_kernel_holds_up_no_listing(tmp_path: Path) -> None:
     """`ls` asks no kernel; `ls -l` and `ps` say after their patience which one is silent, and show the others."""
 
-    async def never() -> str:
-        await trio.sleep_forever()
-        return ""
-
     class Mute(Dir):
         async def stat(self) -> Stat:
             await trio.sleep_forever()
             raise AssertionError
 
     one = Dir({"1": Dir({"status": Text("init root Sleep 0 0\n")}), "2": Dir({"status": Text("\x1b[2J root Sleep\n")})})
-    two = Dir({"1": Dir({"status": Text("init root Sleep 0 0\n")}), "2": Dir({"status": Text(never)})})
+    two = Dir({"1": Dir({"status": Text("init root Sleep 0 0\n")}), "2": Dir({"status": Text(trio.sleep_forever)})})
     k = Dir({"a": Dir({"proc": one}), "b": Mute({"proc": one}), "c": Dir({"proc": two})})
     async with serving_at(f"unix!{tmp_path}/s", Dir({"k": k})):
         done = [

@@ -25,11 +25,11 @@ from mk9p.dial import TRANSPORTS, Peer, SocketLink, dial
 from mk9p.errors import NineError
 from mk9p.server import Server
 from mk9p.serving import Spec, kernel_tree
-from mk9p.testing import SOON, serving_at, until
+from mk9p.testing import SOON, Line, serving_at, until
 from mk9p.tree import Ctl, Dir, Log, Node, Text
 from mk9p.wire import NOFID, Dialect
 from mk9p.wire import messages as m
-from tests.server.talk import Talk
+from tests.servers.trees import names
 
 HIDDEN = ("", "/ctl", "/ns", "/events", "/all/x", "/srv/x", "/kernels/ctl", "/kernels/k2/ctl", "/stats")
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has the files of others to give")
@@ -106,11 +106,11 @@ async def refused(what: Any) -> int:
 
 
 @asynccontextmanager
-async def raw(address: str, dialect: Dialect = Dialect.L) -> AsyncIterator[Talk]:
+async def raw(address: str, dialect: Dialect = Dialect.L) -> AsyncIterator[Line]:
     """Give a client by hand, which has said Tversion and attached as root: its fid 0 is its root."""
     link = await dial(address)
     assert isinstance(link, SocketLink)
-    talk = Talk(trio.SocketStream(trio.socket.from_stdlib_socket(link.sock.dup())), None, dialect)  # type: ignore[arg-type]
+    talk = Line(trio.SocketStream(trio.socket.from_stdlib_socket(link.sock.dup())), dialect)
     try:
         await talk.start()
         yield talk
@@ -141,9 +141,9 @@ async def test_the_line_tells_who_comes_and_what_is_granted(tmp_path: Path) -> N
 
 async def test_without_a_grant_there_is_its_own_tree_and_whoami_alone(tmp_path: Path) -> None:
     async with guest(tmp_path) as (one, client):
-        assert [entry.name for entry in await client.listdir()] == ["auth", "k"]
-        assert [entry.name for entry in await client.listdir("k")] == ["k1"]
-        assert [entry.name for entry in await client.listdir("auth")] == ["whoami"]
+        assert await names(client) == ["auth", "k"]
+        assert await names(client, "k") == ["k1"]
+        assert await names(client, "auth") == ["whoami"]
         assert await client.read("k/k1/name") == "own\n"
         await client.write("k/k1/ctl", "do this\n")
         assert one.done == [("own", "this")]
@@ -180,7 +180,7 @@ async def test_what_is_granted_ro_is_read_whole_and_changed_in_nothing(tmp_path:
     async with guest(tmp_path, f"/{top} ro", "/k/k2/name rw") as (one, client):
         assert await client.read(f"{top}/file") == f"of {name}\n"
         assert await client.read(f"{top}/secret") == "for its owner\n"
-        assert {entry.name for entry in await client.listdir(top)} == {"file", "secret", "dir"}
+        assert set(await names(client, top)) == {"file", "secret", "dir"}
         for path in HIDDEN:
             assert path == "" or await refused(client.walk(path)) == errno.ENOENT
         assert await refused(client.walk("k/k2/ctl")) == errno.ENOENT
@@ -323,12 +323,12 @@ async def test_what_others_bind_over_a_guests_own_tree_is_not_its_own(tmp_path: 
         await one.ns.run("bind -a /k/k0/cmd /k/k1\nbind /k/k0/fs/data /k/k1/fs\n")
         assert (await one.outside.read("k/k1/fs/file")) == "of k0\n"
         assert await refused(client.walk("k/k1/fs/file")) == errno.ENOENT
-        assert {entry.name for entry in await client.listdir("k/k1")} == {"name", "ctl", "error", "fs"}
+        assert set(await names(client, "k/k1")) == {"name", "ctl", "error", "fs"}
 
 
 async def test_a_grant_is_of_a_path_and_of_what_is_bound_below_it(tmp_path: Path) -> None:
     async with guest(tmp_path, "/shared rw", script="bind -c /k/k0/fs/data/dir /shared/here\n") as (_, client):
-        assert [entry.name for entry in await client.listdir("shared")] == ["here"]
+        assert await names(client, "shared") == ["here"]
         async with await client.create("shared/here/new") as file:
             await file.write(b"new\n")
         assert (tmp_path / "k0/dir/new").read_text() == "new\n"
@@ -338,7 +338,7 @@ async def test_a_grant_is_of_a_path_and_of_what_is_bound_below_it(tmp_path: Path
 
 async def test_a_part_of_all_kernels_is_granted_by_its_own_path_alone(tmp_path: Path) -> None:
     async with guest(tmp_path, "/all/fs ro") as (one, client):
-        assert [entry.name for entry in await client.listdir("all")] == ["fs"]
+        assert await names(client, "all") == ["fs"]
         assert await client.read("all/fs/k2.data/file") == "of k2\n"
         assert await refused(client.write("all/fs/k2.data/file", "no\n")) == errno.EROFS
         assert await refused(client.walk("all/cmd")) == errno.ENOENT
@@ -355,7 +355,7 @@ async def test_the_words_of_the_namespace_work_where_they_are_granted(tmp_path: 
 
 async def test_to_whom_all_is_granted_the_whole_namespace_is_there(tmp_path: Path) -> None:
     async with guest(tmp_path, "/ rw") as (one, client):
-        assert {entry.name for entry in await client.listdir()} >= {"auth", "ctl", "k", "kernels", "all", "srv"}
+        assert set(await names(client)) >= {"auth", "ctl", "k", "kernels", "all", "srv"}
         assert "grant / rw\n" in await client.read("auth/whoami")
         assert await client.read("k/k2/name") == "k2\n"
         await client.write("k/k2/ctl", "do that\n")
@@ -370,7 +370,7 @@ async def test_a_guest_named_as_the_host_is_does_not_get_the_host(tmp_path: Path
 
 async def test_a_listing_shows_what_is_there_of_what_is_granted(tmp_path: Path) -> None:
     async with guest(tmp_path, "/k/k2/name ro", "/k/k2/absent ro", "/k/k9 rw", "/k/k2/fs rw") as (_, client):
-        assert [entry.name for entry in await client.listdir("k")] == ["k1", "k2"]
+        assert await names(client, "k") == ["k1", "k2"]
         assert {entry.name: entry.is_dir for entry in await client.listdir("k/k2")} == {"name": False, "fs": True}
 
 

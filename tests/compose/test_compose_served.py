@@ -16,6 +16,7 @@ from mk9p.errors import NineError
 from mk9p.testing import SOON, Host
 from mk9p.tree import Ctl, Dir, Text
 from tests.compose.helpers_compose import Store, ls
+from tests.servers.trees import names
 
 
 def tree(name: str) -> Dir:
@@ -49,10 +50,6 @@ async def used(tmp_path: Path, version: str = "9P2000.L") -> AsyncIterator[tuple
     async with lab(tmp_path) as (ns, k0, k1, address), connect(address, version=version) as client:
         with trio.fail_after(SOON):
             yield client, ns, k0, k1
-
-
-async def names(client: Client, path: str) -> list[str]:
-    return [entry.name for entry in await client.listdir(path)]
 
 
 @pytest.mark.parametrize("version", ["9P2000.L", "9P2000.u", "9P2000"])

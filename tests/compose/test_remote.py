@@ -20,7 +20,8 @@ from mk9p.compose.remote import Remote, Server
 from mk9p.dial import Link, Listener, listen
 from mk9p.errors import NineError
 from mk9p.testing import SOON, Host, mounted
-from mk9p.tree import Block, Ctl, Dir, Handle, Log, Maybe, Node, Open, Stat, Text, settle
+from mk9p.tree import Block, Ctl, Dir, Handle, Log, Maybe, Open, Stat, Text, settle
+from tests.servers.trees import names, read
 
 VERSIONS = ["9P2000.L", "9P2000.u", "9P2000"]
 
@@ -93,17 +94,6 @@ async def lab(path: Path, version: str = "9P2000.L") -> AsyncIterator[Lab]:
         nursery.cancel_scope.cancel()
 
 
-async def read(node: Node, *names: str, who: Principal = ROOT) -> bytes:
-    """Read a file in process."""
-    for name in names:
-        node = await settle(node.walk(name, who))
-    handle = await settle(node.open(Open(who)))
-    try:
-        return bytes(await settle(handle.read(0, 8192)))
-    finally:
-        await settle(handle.close())
-
-
 @pytest.mark.parametrize("near", VERSIONS)
 @pytest.mark.parametrize("back", VERSIONS)
 async def test_files_through_a_server(
@@ -112,7 +102,7 @@ async def test_files_through_a_server(
     async with lab(tmp_path, back) as it, mounted(Dir({"k1": it.server.tree(ROOT)}), version=near) as ns:
         far = it.far
         assert not it.server.up
-        assert sorted(s.name for s in await ns.listdir("k1")) == ["a", "ctl", "disk", "error", "events", "text", "who"]
+        assert sorted(await names(ns, "k1")) == ["a", "ctl", "disk", "error", "events", "text", "who"]
         assert it.server.up
         assert await ns.read("k1/a/b/c") == "deep\n"
         await ns.write("k1/text", "changed")
@@ -162,12 +152,12 @@ async def test_each_user_comes_as_himself(tmp_path: Path) -> None:
     async with lab(tmp_path) as it:
         nobody = Principal("nobody", 65534)
         tree = it.server.tree(ROOT)
-        assert await read(tree, "who") == b"root 0\n"
-        assert await read(tree, "who", who=nobody) == b"nobody 65534\n"
+        assert await read(tree, "who") == "root 0\n"
+        assert await read(tree, "who", nobody) == "nobody 65534\n"
         node = await tree.walk("who", ROOT)
-        assert await read(node, who=nobody) == b"nobody 65534\n", "the fid of who walked there is not the opener's"
+        assert await read(node, "", nobody) == "nobody 65534\n", "the fid of who walked there is not the opener's"
         with pytest.raises(PermissionError):
-            await read(tree, "disk", who=nobody)
+            await read(tree, "disk", nobody)
         async with trio.open_nursery() as nursery:
             for _ in range(10):
                 nursery.start_soon(lambda: read(tree, "who", who=Principal("daemon", 1)))
@@ -226,7 +216,7 @@ async def test_a_dead_server_fails_all_at_once_and_is_back_at_the_same_path(
             await far.host.start()
             await trio.sleep(it.server.backoff)
             assert (await text.stat()).mode == 0o100666
-            assert await read(text) == b"text\n"
+            assert await read(text, "") == "text\n"
             assert await ns.read("k1/text") == "text\n"
             await fails(lambda: handle.read(0, 10))
             await fails(lambda: waiting.read(0, 10))
@@ -363,7 +353,7 @@ async def test_garbage_is_clunked_and_the_root_is_not(tmp_path: Path) -> None:
         assert await it.far.left() == (11, 0)
         del nodes, tree
         assert await it.far.left() == (1, 0)
-        assert await read(it.server.tree(ROOT), "text") == b"text\n"
+        assert await read(it.server.tree(ROOT), "text") == "text\n"
 
 
 async def test_a_silent_server_is_not_waited_for_for_ever(
@@ -378,8 +368,8 @@ async def test_a_silent_server_is_not_waited_for_for_ever(
         assert isinstance(it.far.root.children[0], dict)
         it.far.root.children[0]["stuck"] = Stuck("x")
         async with mounted(Dir({"k1": it.server.tree(ROOT)})) as ns:
-            names = {entry.name for entry in await ns.listdir("k1")}
-            assert {"stuck", "text"} <= names
+            listed = set(await names(ns, "k1"))
+            assert {"stuck", "text"} <= listed
             with pytest.raises(NineError, match="Input/output error"):
                 await ns.stat("k1/stuck")
             assert await ns.read("k1/text") == "text\n"

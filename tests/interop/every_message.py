@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from mk9p.testing import Line
 from mk9p.wire import (
     AT_REMOVEDIR,
     DMDIR,
@@ -22,7 +23,6 @@ from mk9p.wire import (
     unpack_dirents,
 )
 from mk9p.wire import messages as m
-from tests.server.talk import Talk
 
 ALL16, ALL32, ALL64 = 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF
 LEAVE = WireStat(ALL16, ALL32, Qid(0xFF, ALL32, ALL64), ALL32, ALL32, ALL32, ALL64, "", "", "", "")
@@ -33,7 +33,7 @@ def never(dialect: Dialect) -> set[str]:
     return {"Rauth"} | ({"Rxattrwalk", "Rxattrcreate", "Rlock", "Rgetlock"} if dialect is Dialect.L else set())
 
 
-async def everything(talk: Talk) -> None:
+async def everything(talk: Line) -> None:
     """Send each request of a dialect at least once; what can fail and what can succeed, both. The tree is that of tree_interop.py."""
     await talk.start(msize=32768)
     more = () if talk.dialect is Dialect.P9 else (0,)
@@ -52,14 +52,14 @@ async def everything(talk: Talk) -> None:
     await talk.rpc(m.Tversion, ALL16, 8192, "9P1999")
 
 
-async def _ok(talk: Talk, cls: Any, tag: int, *fields: Any) -> Any:
+async def _ok(talk: Line, cls: Any, tag: int, *fields: Any) -> Any:
     reply = await talk.rpc(cls, tag, *fields)
     assert reply is not None
     assert reply.type == cls.type + 1, reply
     return reply
 
 
-async def _plan9(talk: Talk) -> None:
+async def _plan9(talk: Line) -> None:
     """What 9P2000 has, which .u and .L have too."""
     more = () if talk.dialect is Dialect.P9 else ("",)
     await _ok(talk, m.Topen, 5, 2, ORDWR)
@@ -95,7 +95,7 @@ async def _plan9(talk: Talk) -> None:
     await _ok(talk, m.Tremove, 9, 20)
 
 
-async def _linux(talk: Talk) -> None:
+async def _linux(talk: Line) -> None:
     """What 9P2000.L adds."""
     await _ok(talk, m.Twalk, 10, 0, 30, ("shelf",))
     await _ok(talk, m.Twalk, 10, 30, 31, ())

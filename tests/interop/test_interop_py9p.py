@@ -19,6 +19,7 @@ from mk9p.wire import Dialect
 from tests.interop.peers import Served
 from tests.interop.py9p_found import Python
 from tests.interop.tree_interop import BIG, MANY, TOP
+from tests.servers.trees import names
 
 HERE = Path(__file__).parent
 
@@ -153,8 +154,8 @@ async def test_our_client_comes_down_to_what_the_server_speaks(py9p_server: tupl
 async def test_our_client_reads_writes_lists_and_stats(py9p_server: tuple[str, Dialect]) -> None:
     address, dialect = py9p_server
     async with connect(address, version=dialect.version) as c:
-        assert [stat.name for stat in await c.listdir()] == ["hello", "secret", "full", "big", "many"]
-        assert [stat.name for stat in await c.listdir("many")] == [f"file{n:03}" for n in range(200)]
+        assert await names(c) == ["hello", "secret", "full", "big", "many"]
+        assert await names(c, "many") == [f"file{n:03}" for n in range(200)]
         assert await c.read_bytes("big") == b"".join(b"%06d\n" % n for n in range(20000))
         assert await c.read("many/file123") == "123"
         assert [qid.type for qid in await c.walk("many/file123")] == [0x80, 0]
@@ -180,12 +181,12 @@ async def test_our_client_makes_renames_and_removes(py9p_server: tuple[str, Dial
             await file.write(b"made")
         assert await c.read("dir/file") == "made"
         await c.rename("dir/file", "dir/other")
-        assert [stat.name for stat in await c.listdir("dir")] == ["other"]
+        assert await names(c, "dir") == ["other"]
         with pytest.raises(OSError, match="directory not empty"):
             await c.remove("dir")
         await c.remove("dir/other")
         await c.remove("dir")
-        assert "dir" not in [stat.name for stat in await c.listdir()]
+        assert "dir" not in await names(c)
 
 
 async def test_our_client_raises_what_the_servers_words_mean(py9p_server: tuple[str, Dialect]) -> None:

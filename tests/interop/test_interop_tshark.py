@@ -13,12 +13,14 @@ import trio
 import trio.testing
 
 from mk9p.client import Client, connect
+from mk9p.testing import Line
 from mk9p.wire import MESSAGES, Dialect, Qid, decode
 from tests.interop.dissect import Dissected, dissect
 from tests.interop.every_message import everything, never
 from tests.interop.recording import Recording, recorded
 from tests.interop.tree_interop import MANY, Everything
-from tests.server.talk import Talk, serving
+from tests.server.talk import serving
+from tests.servers.trees import names
 
 P9, U, L = Dialect
 NAMES: Final = {cls.type: cls.__name__ for cls in MESSAGES}
@@ -118,7 +120,7 @@ def gaps(dialect: Dialect, found: list[Dissected]) -> tuple[set[Any], set[Any]]:
 async def test_every_message_of_the_server_is_understood(tshark: str, tmp_path: Path, dialect: Dialect) -> None:
     async def converse(fd: int) -> None:
         async with trio.SocketStream(trio.socket.from_stdlib_socket(socket(fileno=fd))) as stream:
-            await everything(Talk(stream, None, dialect))  # type: ignore[arg-type]  # the server is not asked
+            await everything(Line(stream, dialect))
 
     capture = tmp_path / "every.pcap"
     recording = await record(dialect, capture, converse)
@@ -136,7 +138,7 @@ async def test_every_message_of_the_server_is_understood(tshark: str, tmp_path: 
 @pytest.mark.parametrize("dialect", list(Dialect), ids=lambda dialect: dialect.version)
 async def test_what_our_client_says_is_understood(tshark: str, tmp_path: Path, dialect: Dialect) -> None:
     async def work(c: Client) -> None:
-        assert [stat.name for stat in await c.listdir("many")] == MANY
+        assert await names(c, "many") == MANY
         assert (await c.stat("disk")).length == 100_000
         await c.write("ctl", "add 1\nadd 2\n")
         assert await c.read("status") == "value 3\n"

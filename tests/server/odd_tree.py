@@ -49,6 +49,16 @@ class Odd(Text):
         return Counted(self.open_now)
 
 
+class Never(Stream):
+    """A file of which no read and no write ever ends."""
+
+    def __init__(self) -> None:
+        super().__init__(trio.sleep_forever, self.full, mode=0o666)
+
+    async def full(self, data: bytes) -> None:
+        await trio.sleep_forever()
+
+
 class Deep(Dir):
     """A directory that is in itself, without an end."""
 
@@ -63,11 +73,7 @@ class Talk:
 
     def tree(self) -> Dir:
         self.alive.add(self)
-        return Dir({"ctl": Ctl({"word": lambda n: None}), "data": Stream(self.receive, self.send)})
-
-    async def receive(self) -> bytes:
-        await trio.sleep_forever()
-        raise AssertionError
+        return Dir({"ctl": Ctl({"word": lambda n: None}), "data": Stream(trio.sleep_forever, self.send)})
 
     async def send(self, data: bytes) -> None:
         await trio.lowlevel.checkpoint()
@@ -98,7 +104,7 @@ class World:
                 "ctl": Ctl({"word": self.word, "slow": self.slow_word}, lambda: "word 1\n", mode=0o666),
                 "data": Block(self.read, self.write, size=lambda: len(self.kept), mode=0o666),
                 "events": self.log,
-                "stream": Stream(Talk(set()).receive, self.send, mode=0o666),
+                "stream": Stream(trio.sleep_forever, self.send, mode=0o666),
                 "odd": Odd(self.open_now),
                 "only": Odd(self.open_now, exclusive=True),
                 "talks": self.talks,

@@ -12,8 +12,7 @@ from mk9p.auth import Policy
 from mk9p.dial import TRANSPORTS, Peer
 from mk9p.server import Limits, Server, Tally
 from mk9p.tree import Node
-from mk9p.wire import NOFID, NONUNAME, Dialect, codec, decode
-from mk9p.wire import messages as m
+from mk9p.wire import Dialect
 
 PRIVATE = Peer(TRANSPORTS["fd"], "test", loopback=True)
 
@@ -21,56 +20,10 @@ _open: dict[Server, list[trio.SocketStream]] = {}  # closed with their server
 
 
 @attrs.define(eq=False)
-class Talk:
-    """One raw client. `rpc(m.Twalk, tag, fields...)` sends and returns the next reply as a message."""
+class Talk(testing.Line):
+    """One raw client, and the server that it talks to."""
 
-    stream: trio.SocketStream
-    server: Server
-    dialect: Dialect = Dialect.L
-    _buffer: bytearray = attrs.field(factory=bytearray)
-
-    async def send(self, cls: type[m.Message], tag: int, *fields: Any) -> None:
-        await self.stream.send_all(codec(self.dialect, cls.type).pack(tag, *fields))
-
-    async def raw(self, data: bytes) -> None:
-        await self.stream.send_all(data)
-
-    async def receive(self) -> Any:
-        """Return the next reply, None when the server hung up."""
-        while len(self._buffer) < 4 or len(self._buffer) < int.from_bytes(self._buffer[:4], "little"):
-            try:
-                data = await self.stream.receive_some()
-            except trio.BrokenResourceError:
-                return None
-            if not data:
-                return None
-            self._buffer += data
-        size = int.from_bytes(self._buffer[:4], "little")
-        frame = bytes(self._buffer[:size])
-        del self._buffer[:size]
-        return decode(self.dialect, frame)
-
-    async def rpc(self, cls: type[m.Message], tag: int, *fields: Any) -> Any:
-        await self.send(cls, tag, *fields)
-        return await self.receive()
-
-    async def start(self, *, uname: str = "root", msize: int = 65536, version: str | None = None) -> None:
-        reply = await self.rpc(m.Tversion, 0xFFFF, msize, version or self.dialect.version)
-        assert isinstance(reply, m.Rversion), reply
-        await self.attach(0, uname)
-
-    async def attach(self, fid: int, uname: str = "root") -> Any:
-        more = () if self.dialect is Dialect.P9 else (NONUNAME,)
-        reply = await self.rpc(m.Tattach, 1, fid, NOFID, uname, "", *more)
-        assert isinstance(reply, m.Rattach), reply
-        return reply
-
-    async def open(self, fid: int, *names: str, mode: int = 0) -> Any:
-        """Walk from the root to a new fid and open it; returns the last reply."""
-        reply = await self.rpc(m.Twalk, 1, 0, fid, names)
-        if not isinstance(reply, m.Rwalk):
-            return reply
-        return await self.rpc(m.Tlopen if self.dialect is Dialect.L else m.Topen, 1, fid, mode)
+    server: Server = attrs.field(kw_only=True)
 
 
 @asynccontextmanager
@@ -82,11 +35,16 @@ async def serving(root: Node, limits: Limits | None = None, tally: Tally | None 
 
 
 def connect(
-    server: Server, dialect: Dialect = Dialect.L, *, policy: Policy | None = None, peer: Peer = PRIVATE
+    server: Server,
+    dialect: Dialect = Dialect.L,
+    *,
+    policy: Policy | None = None,
+    peer: Peer = PRIVATE,
+    lossy: bool = False,
 ) -> Talk:
-    stream = trio.SocketStream(trio.socket.from_stdlib_socket(testing.joined(server, peer, policy)))
+    stream = trio.SocketStream(trio.socket.from_stdlib_socket(testing.joined(server, peer, policy, lossy=lossy)))
     _open.setdefault(server, []).append(stream)
-    return Talk(stream, server, dialect)
+    return Talk(stream, dialect, server=server)
 
 
 @asynccontextmanager

@@ -20,11 +20,11 @@ from mk9p.server.stats import clients
 from mk9p.servers.fs import locks
 from mk9p.servers.fs import tree as stored
 from mk9p.servers.fs.export import KNOWN
-from mk9p.tree import Dir, Log, Node, Stream, Text
+from mk9p.tree import Dir, Log, Node, Text
 from mk9p.tree.paths import NAME
 from mk9p.wire import NOFID, NONUNAME, NOTAG, Dialect, codec
 from mk9p.wire import messages as m
-from tests.server.odd_tree import Deep, alone
+from tests.server.odd_tree import Deep, Never, alone
 from tests.server.talk import Talk, connect, serving
 
 USER = Peer(TRANSPORTS["unix"], "pid 7", uid=1007)
@@ -32,13 +32,6 @@ OTHER = Peer(TRANSPORTS["unix"], "pid 8", uid=1008)
 
 
 def tree(*more: dict[str, Node]) -> Dir:
-    async def never() -> bytes:
-        await trio.sleep_forever()
-        raise AssertionError
-
-    async def full(data: bytes) -> None:
-        await trio.sleep_forever()
-
     log = Log()
     for _ in range(100):
         log.emit("line", "x" * 100)
@@ -47,7 +40,7 @@ def tree(*more: dict[str, Node]) -> Dir:
             "text": Text("text\n"),
             "big": Text("x" * 50_000),
             "log": log,
-            "events": Stream(never, full, mode=0o666),
+            "events": Never(),
             "deep": Deep(),
             "many": Dir({f"{n:04}": Text("") for n in range(1000)}),
         },

@@ -4,8 +4,8 @@ import errno
 import struct
 
 import pytest
-import trio
 
+from mk9p.testing import until
 from mk9p.tree import Dir, Text
 from mk9p.wire import Dialect, codec
 from mk9p.wire import messages as m
@@ -30,8 +30,7 @@ async def answer(data: bytes, dialect: Dialect = Dialect.L) -> tuple[m.Message |
         if reply is not None:
             assert isinstance(await talk.rpc(m.Tgetattr, 9, 0, 0x7FF), m.Rgetattr)
         else:
-            while len(server.connections) > 1:
-                await trio.lowlevel.checkpoint()
+            await until(lambda: len(server.connections) <= 1)
         return reply, talk
 
 
@@ -97,8 +96,7 @@ async def test_half_a_frame_and_silence_is_cleaned_up_when_the_peer_goes() -> No
         await talk.start()
         await talk.raw(codec(Dialect.L, m.Tread.type).pack(1, 0, 0, 10)[:9])
         await talk.stream.aclose()
-        while server.connections:
-            await trio.lowlevel.checkpoint()
+        await until(lambda: not server.connections)
 
 
 async def test_a_write_to_what_is_not_open_for_it_is_refused() -> None:

@@ -1,6 +1,5 @@
 """Lines that do not hang up: who begins anew on one where somebody was killed in the middle of a frame is heard, and no file gets his bytes."""
 
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -13,12 +12,11 @@ import trio.testing
 
 from mk9p.auth import Policy
 from mk9p.dial import SocketLink, dial, listen
-from mk9p.server import Server
 from mk9p.testing import SOON
 from mk9p.tree import Block, Dir
 from mk9p.wire import NOTAG, Dialect, codec
 from mk9p.wire import messages as m
-from tests.server.talk import PRIVATE, Talk, serving
+from tests.server.talk import Talk, connect, serving
 
 ROOM = 30_000
 REPEAT = 0.5  # s; as the client says it again
@@ -54,19 +52,11 @@ async def line(*, lossy: bool = True) -> AsyncIterator[Line]:
 
     tree = Dir({"disk": Block(lambda count, at: disk[at : at + count], write, size=lambda: ROOM, mode=0o666)})
     with trio.fail_after(SOON):
-        async with serving(tree) as server, joined(server, lossy=lossy) as stream:
-            talk = Talk(stream, server)
+        async with serving(tree) as server:
+            talk = connect(server, lossy=lossy)
             await talk.start()
             assert isinstance(await talk.open(1, "disk", mode=2), m.Rlopen)
             yield Line(talk, disk, pieces)
-
-
-def joined(server: Server, *, lossy: bool) -> trio.SocketStream:
-    ours, theirs = socket.socketpair()
-    ours.setblocking(False)
-    theirs.setblocking(False)
-    server.add(SocketLink(theirs, PRIVATE, lossy=lossy))
-    return trio.SocketStream(trio.socket.from_stdlib_socket(ours))
 
 
 async def quiet() -> None:
@@ -155,7 +145,7 @@ async def test_a_listener_is_told_that_its_links_do_not_hang_up(
         emulator = await dial(listener.address)
         assert isinstance(emulator, SocketLink)
         async with trio.SocketStream(trio.socket.from_stdlib_socket(emulator.sock)) as stream:
-            talk = Talk(stream, server)
+            talk = Talk(stream, server=server)
             with trio.fail_after(SOON):
                 await talk.raw(b"what was left" * 10)
                 await talk.start()

@@ -12,7 +12,7 @@ import trio.testing
 from mk9p.errors import NineError
 from mk9p.server import Limits
 from mk9p.server.wishes import UNTOUCHED
-from mk9p.testing import SOON
+from mk9p.testing import SOON, until
 from mk9p.tree import Block, Conversations, Ctl, Dir, Log, Maybe, Stat, Stream, Text
 from mk9p.wire import NOFID, Dialect, codec, unpack_dirents, unpack_stats
 from mk9p.wire import messages as m
@@ -278,8 +278,7 @@ async def test_a_client_that_vanishes_leaves_nothing() -> None:
         await talk.stream.aclose()
         await closed.wait()
         assert (gate.cancelled, list(talks.talks)) == (1, [])
-        while server.connections:
-            await trio.lowlevel.checkpoint()
+        await until(lambda: not server.connections)
 
 
 async def test_a_conversation_lives_as_long_as_a_file_of_it_is_open() -> None:
@@ -533,8 +532,7 @@ async def test_a_hung_up_clone_that_is_being_made_is_not_kept() -> None:
         await talk.send(m.Tlopen, 2, 7, 2)
         await gate.waiting.wait()
         await talk.stream.aclose()
-        while server.connections:
-            await trio.lowlevel.checkpoint()
+        await until(lambda: not server.connections)
         assert talks.talks == {}
 
 
@@ -601,11 +599,7 @@ async def test_a_kernel_that_takes_no_more_for_a_moment_leaves_no_request_behind
 
 
 async def test_replies_before_a_request_that_waits_do_not_wait_with_it() -> None:
-    async def never() -> bytes:
-        await trio.sleep_forever()
-        raise AssertionError
-
-    async with talking(Dir({"f": Stream(never)})) as talk:
+    async with talking(Dir({"f": Stream(trio.sleep_forever)})) as talk:
         await talk.open(1, "f")
         getattr_, read = (codec(Dialect.L, cls.type).pack for cls in (m.Tgetattr, m.Tread))
         await talk.raw(getattr_(5, 0, 1) + read(6, 1, 0, 10))

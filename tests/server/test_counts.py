@@ -42,7 +42,7 @@ class World:
                 "text": Text("text\n", lambda text: None, mode=0o666),
                 "big": Block(lambda count, offset: BIG[offset : offset + count], mode=0o444),
                 "late": Text(self.late),
-                "events": Stream(self.receive),
+                "events": Stream(trio.sleep_forever),
                 "slow": Text(spin),
                 "ctl": Ctl({"add": lambda n: None}),
             }
@@ -51,10 +51,6 @@ class World:
     async def late(self) -> bytes:
         await self.gate.wait()
         return BIG
-
-    async def receive(self) -> bytes:
-        await trio.sleep_forever()
-        raise AssertionError
 
 
 @attrs.define(eq=False)
@@ -67,7 +63,6 @@ class Wire:
     received: Counter[str] = attrs.field(factory=Counter)
     errors: Counter[str] = attrs.field(factory=Counter)
     tags: dict[int, str] = attrs.field(factory=dict)
-    buffer: bytearray = attrs.field(factory=bytearray)
 
     def note(self, frames: list[bytes]) -> bytes:
         """Count frames that are to be sent; returns them side by side."""
@@ -86,15 +81,10 @@ class Wire:
         """Receive so many replies."""
         found: list[m.Message] = []
         while len(found) < count:
-            while len(self.buffer) < 4 or len(self.buffer) < int.from_bytes(self.buffer[:4], "little"):
-                data = await self.talk.stream.receive_some()
-                assert data
-                self.buffer += data
-            size = int.from_bytes(self.buffer[:4], "little")
-            reply = decode(self.talk.dialect, bytes(self.buffer[:size]))
-            del self.buffer[:size]
+            frame = await self.talk.frame()
+            reply = decode(self.talk.dialect, frame)
             name = self.tags.pop(reply.tag)
-            self.received[name] += size
+            self.received[name] += len(frame)
             self.errors[name] += isinstance(reply, m.Rlerror | m.Rerror)
             found.append(reply)
         return found

@@ -17,6 +17,7 @@ from mk9p.wire import NOFID, NONUNAME, Dialect, unpack_dirents
 from mk9p.wire import messages as m
 from tests.server.relaying import ON, Lab, a_tree, cat, fails, lab, only, opened, pack, read, replies, walk
 from tests.server.talk import connect
+from tests.servers.trees import names
 
 
 async def the_only(found: Lab) -> Any:
@@ -530,7 +531,7 @@ async def test_a_blocked_request_of_ours_does_not_spoil_what_was_passed_on(tmp_p
 
 async def test_the_python_client_through_it(tmp_path: Path) -> None:
     async with lab(tmp_path, a_tree()) as found, client(address_of(found.front)) as ns:
-        assert [entry.name for entry in await ns.listdir("k0/d")] == ["f", "e"]
+        assert await names(ns, "k0/d") == ["f", "e"]
         await ns.write("k0/d/f", "new")
         assert await ns.read("k0/d/f") == "new"
         await ns.mkdir("k0/d/n")

@@ -12,9 +12,9 @@ import trio
 import trio.testing
 
 from mk9p.server.hops import Far
-from mk9p.testing import Memory, until
+from mk9p.testing import Line, Memory, until
 from mk9p.tree import Dir, Log, Node, settle
-from mk9p.wire import Dialect, Qid, decode
+from mk9p.wire import Qid
 from mk9p.wire import messages as m
 from tests.server.relaying import ON, Lab, a_tree, cat, fails, lab, only, opened, pack, replies, walk
 from tests.server.talk import Talk
@@ -217,8 +217,7 @@ async def test_a_client_that_does_not_read_is_not_read_for(tmp_path: Path) -> No
         await opened(talk, 5, "x")
         await talk.raw(b"".join(pack(m.Tread, tag, 5, 0, 60000) for tag in range(400)))
         (c,) = (c for c in found.front.connections if 5 in c.relays)
-        while not c.blocked:
-            await trio.lowlevel.checkpoint()
+        await until(lambda: c.blocked)
         for _ in range(20):
             assert await cat(other, "d", "f") == b"0123456789"
         assert c.out_size < 2 << 20
@@ -235,8 +234,7 @@ async def test_a_server_that_dies_while_the_client_does_not_read_costs_nothing(t
         await opened(talk, 5, "x")
         await talk.raw(b"".join(pack(m.Tread, tag, 5, 0, 60000) for tag in range(200)))
         (c,) = found.front.connections
-        while not c.blocked:
-            await trio.lowlevel.checkpoint()
+        await until(lambda: c.blocked)
         await found.hosts[0].stop()
         await idle()  # would never come if its hang-up were told again and again
         got = await replies(talk, 200)
@@ -249,22 +247,11 @@ async def test_a_server_that_dies_while_the_client_does_not_read_costs_nothing(t
 Rogue = Callable[[trio.SocketStream], Awaitable[None]]
 
 
-class Frames:
+class Frames(Line):
     """What the other side of a rogue server sends, one message at a time."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
-        self.stream, self.buffer = stream, bytearray()
-
     async def next(self) -> Any:
-        while len(self.buffer) < 4 or len(self.buffer) < int.from_bytes(self.buffer[:4], "little"):
-            data = await self.stream.receive_some()
-            if not data:
-                await trio.sleep_forever()
-            self.buffer += data
-        size = int.from_bytes(self.buffer[:4], "little")
-        frame = bytes(self.buffer[:size])
-        del self.buffer[:size]
-        return decode(Dialect.L, frame)
+        return await self.receive() or await trio.sleep_forever()
 
 
 async def polite(
@@ -392,8 +379,7 @@ async def choking(found: Lab, talk: Talk) -> AsyncIterator[tuple[Any, list[int]]
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send)
-        while not c.choked:
-            await trio.lowlevel.checkpoint()
+        await until(lambda: c.choked)
         full = True
         yield c, tags
         nursery.cancel_scope.cancel()
@@ -443,8 +429,7 @@ async def test_a_client_that_leaves_while_its_server_does_not_read(tmp_path: Pat
         async with choking(found, talk):
             pass
         await talk.stream.aclose()
-        while found.front.connections:
-            await trio.lowlevel.checkpoint()
+        await until(lambda: not found.front.connections)
         await idle()
         ended.set()
 
@@ -502,12 +487,10 @@ async def test_nothing_is_left_registered(tmp_path: Path) -> None:
             assert len(front.links.by_fd) == 3
             await found.hosts[1].stop()
             await found.hosts[1].start()
-            while len(front.links.by_fd) != 2:
-                await trio.lowlevel.checkpoint()
+            await until(lambda: len(front.links.by_fd) == 2)
             assert await cat(talk, "f", fid=2) == b"0123456789"
             await talk.stream.aclose()
-            while front.connections:
-                await trio.lowlevel.checkpoint()
+            await until(lambda: not front.connections)
             assert not front.links.by_fd
             assert not c.relays
             assert not c.backends

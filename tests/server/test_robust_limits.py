@@ -19,30 +19,23 @@ from mk9p.errors import NineError
 from mk9p.server import Limits
 from mk9p.server.limits import RESERVE
 from mk9p.session import LINK
-from mk9p.testing import SOON, child, serving_at
-from mk9p.tree import Ctl, Dir, Stream, Text
+from mk9p.testing import SOON, child, serving_at, until
+from mk9p.tree import Ctl, Dir, Text
 from mk9p.wire import NOTAG, Dialect, codec
 from mk9p.wire import messages as m
 from tests.leftovers import descriptors as open_now
 from tests.server.left_open import nothing_more
-from tests.server.odd_tree import Deep, alone
+from tests.server.odd_tree import Deep, Never, alone
 from tests.server.talk import Talk, connect, serving
 
 STRANGER = Peer(TRANSPORTS["unix"], "pid 1", uid=0)
 
 
 def tree(said: list[str] | None = None) -> Dir:
-    async def never() -> bytes:
-        await trio.sleep_forever()
-        raise AssertionError
-
-    async def slow(data: bytes) -> None:
-        await trio.sleep_forever()
-
     words = said if said is not None else []
     return Dir(
         {
-            "events": Stream(never, slow, mode=0o666),
+            "events": Never(),
             "ctl": Ctl({"say": words.append}),
             "text": Text("text\n"),
             "deep": Deep(),
@@ -207,8 +200,7 @@ async def test_replies_that_pile_up_end_the_connection_that_does_not_take_them(
         for tag in range(200, 220):
             await talk.send(m.Tread, tag, 2, 0, 60_000)
         (c,) = server.connections
-        while not c.blocked:
-            await trio.lowlevel.checkpoint()
+        await until(lambda: c.blocked)
         gate.set()
         await alone(server)
     assert [r.message for r in caplog.records if "does not take" in r.message] != []
@@ -245,7 +237,7 @@ async def test_a_connection_too_many_is_told_in_one_line_and_closed(
 ) -> None:
     async with serving_at(f"unix!{tmp_path}/s", tree(), limits=Limits(connections=2)) as host:
         server = host.server
-        talks = [Talk(await trio.open_unix_socket(f"{tmp_path}/s"), server) for _ in range(2)]
+        talks = [Talk(await trio.open_unix_socket(f"{tmp_path}/s"), server=server) for _ in range(2)]
         for talk in talks:
             await talk.start()
         before = open_now()
@@ -255,7 +247,7 @@ async def test_a_connection_too_many_is_told_in_one_line_and_closed(
         await nothing_more(before)
         await talks.pop().stream.aclose()
         await alone(server, 1)
-        again = Talk(await trio.open_unix_socket(f"{tmp_path}/s"), server)
+        again = Talk(await trio.open_unix_socket(f"{tmp_path}/s"), server=server)
         await again.start()
         for talk in (*talks, again):
             await talk.stream.aclose()

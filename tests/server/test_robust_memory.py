@@ -10,10 +10,9 @@ import pytest
 import trio
 
 from mk9p.server import Limits
-from mk9p.testing import child
+from mk9p.testing import Line, child
 from mk9p.wire import Dialect, codec
 from mk9p.wire import messages as m
-from tests.server.talk import Talk
 
 READERS = 1000
 MIB = 1 << 20
@@ -40,7 +39,7 @@ async def test_a_client_that_does_not_read_costs_bounded_memory(
 ) -> None:
     flood = 1_000_000 if long else 100_000
     with serving(tmp_path / "s") as pid:
-        talk, other = [Talk(await trio.open_unix_socket(tmp_path / "s"), None) for _ in range(2)]  # type: ignore[arg-type]
+        talk, other = [Line(await trio.open_unix_socket(tmp_path / "s")) for _ in range(2)]
         await talk.start()
         await other.start()
         await other.open(1, "ctl", mode=1)

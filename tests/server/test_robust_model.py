@@ -43,12 +43,12 @@ class Known:
 def tree() -> Dir:
     """Return the tree that the model is of."""
 
-    async def never() -> bytes:
-        await trio.sleep_forever()
-        raise AssertionError
-
     def file(path: tuple[str, ...]) -> Node:
-        return Stream(never, mode=0o666) if path == WAITS else Text(FILES[path], lambda text: None, mode=0o666)
+        return (
+            Stream(trio.sleep_forever, mode=0o666)
+            if path == WAITS
+            else Text(FILES[path], lambda text: None, mode=0o666)
+        )
 
     def directory(path: tuple[str, ...]) -> Dir:
         files = {each[-1]: file(each) for each in FILES if each[:-1] == path}

@@ -186,7 +186,7 @@ async def test_root_is_let_in_when_there_are_no_more_descriptors(
     unix, tcp = await listen(f"unix!{tmp_path}/s"), await listen("tcp!127.0.0.1!0")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     strangers = [await dial(tcp.address) for _ in range(3)]
-    root = Talk(await trio.open_unix_socket(f"{tmp_path}/s"), server)
+    root = Talk(await trio.open_unix_socket(f"{tmp_path}/s"), server=server)
     try:
         async with trio.open_nursery() as nursery:
             await nursery.start(server.run)

@@ -6,29 +6,19 @@ import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
 
-from mk9p.auth import ROOT, Policy, Principal
+from mk9p.auth import Policy, Principal
 from mk9p.dial import TRANSPORTS, Peer
 from mk9p.server import Tally, stats_tree
 from mk9p.server.prometheus import exposition
 from mk9p.testing import check_tree, mounted
-from mk9p.tree import Dir, Node, Open, Stream, Text, settle, split
+from mk9p.tree import Dir, Node, Stream, Text, split
 from mk9p.wire import Dialect
 from mk9p.wire import messages as m
 from tests.server.odd_tree import alone
 from tests.server.talk import Talk, connect, serving
+from tests.servers.trees import read
 
 NOBODY = Principal("none", 65534)
-
-
-async def never() -> bytes:
-    await trio.sleep_forever()
-    raise AssertionError
-
-
-async def read(tree: Node, path: str, who: Principal = ROOT) -> str:
-    node = await settle(tree.walk(path, who))
-    handle = await settle(node.open(Open(who)))
-    return bytes(await settle(handle.read(0, 1 << 24))).decode()
 
 
 async def lines(tree: Node, path: str) -> list[list[str]]:
@@ -36,7 +26,7 @@ async def lines(tree: Node, path: str) -> list[list[str]]:
 
 
 def tree() -> Dir:
-    return Dir({"text": Text("text\n"), "events": Stream(never)})
+    return Dir({"text": Text("text\n"), "events": Stream(trio.sleep_forever)})
 
 
 async def ask(talk: Talk, count: int) -> None:

@@ -12,7 +12,7 @@ from mk9p.auth import Principal
 from mk9p.dial import TRANSPORTS, Peer
 from mk9p.server import Server, answers, blocks, closing, connection, counts, leader, listings, pending, turns
 from mk9p.server.turns import LAST, STRIDE, TURN
-from mk9p.testing import SOON
+from mk9p.testing import SOON, until
 from mk9p.tree import Block, Dir, Handle, Node, Open, Stat, Text
 from mk9p.wire import Dialect, codec, unpack_dirents
 from mk9p.wire import messages as m
@@ -354,8 +354,7 @@ async def test_a_listing_has_what_was_made_before_it_was_asked_for(clock: Clock)
         await directories(ann, 3)
         await ann.raw(asked(1))
         with trio.fail_after(SOON):
-            while large.given < 500:
-                await trio.lowlevel.checkpoint()
+            await until(lambda: large.given >= 500)
             large.names.append("new")
             await ann.raw(asked(3)[27 - 4 :])
             got = {}

@@ -4,24 +4,15 @@ import sys
 
 import trio
 
-from mk9p.dial import listen
-from mk9p.server import Server
+from mk9p.testing import serving_at
 from mk9p.tree import Ctl, Dir, Stream, Text
 
 
-async def never() -> bytes:
-    await trio.sleep_forever()
-    raise AssertionError
-
-
 async def main(path: str) -> None:
-    said: list[str] = []
-    server = Server(Dir({"events": Stream(never), "text": Text("x" * 4000), "ctl": Ctl({"say": said.append})}))
-    async with trio.open_nursery() as nursery:
-        await nursery.start(server.run)
-        listener = await listen(f"unix!{path}")
-        nursery.start_soon(server.listen, listener)
+    tree = Dir({"events": Stream(trio.sleep_forever), "text": Text("x" * 4000), "ctl": Ctl({"say": lambda word: None})})
+    async with serving_at(f"unix!{path}", tree):
         print("ready", flush=True)
+        await trio.sleep_forever()
 
 
 if __name__ == "__main__":

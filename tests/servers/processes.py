@@ -3,10 +3,9 @@
 import os
 import pwd
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import pytest
 import trio
@@ -23,23 +22,6 @@ Started: TypeAlias = "subprocess.Popen[bytes]"
 Start = Callable[..., Started]
 
 
-@contextmanager
-def starter(directory: Path) -> Iterator[Start]:
-    """Give a function that starts a program in a directory, with pipes for its input and output; end them all."""
-    started: list[Started] = []
-
-    def start(*argv: str, **options: Any) -> Started:
-        pipe = subprocess.PIPE
-        made: Started = subprocess.Popen(argv, stdin=pipe, stdout=pipe, cwd=directory, **options)
-        started.append(made)
-        return made
-
-    yield start
-    for made in started:
-        made.kill()
-        made.communicate()
-
-
 def heard(made: Started) -> str:
     """Return the next line that a program says: it runs then, and is no mere fork of the tests."""
     assert made.stdout is not None
@@ -50,14 +32,6 @@ def tell(made: Started, text: str = "\n") -> None:
     assert made.stdin is not None
     made.stdin.write(text.encode())
     made.stdin.flush()
-
-
-def start_cat(start: Start) -> Started:
-    """Start a process that runs as long as the test."""
-    made = start("cat", "-", env={"A": "1", "B": "it's two\nlines"})
-    tell(made)
-    assert heard(made) == "\n"
-    return made
 
 
 async def stat(tree: Node, path: str) -> tuple[int, int]:

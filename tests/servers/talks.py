@@ -120,9 +120,8 @@ def state(pid: int) -> str:
 
 async def ended(pid: int) -> None:
     """Return when a process has ended: one whose parent is gone may stay a zombie where pid 1 waits for nobody."""
-    with trio.fail_after(SOON), suppress(FileNotFoundError, ProcessLookupError):
-        while state(pid) not in "ZX":
-            await trio.lowlevel.checkpoint()
+    with suppress(FileNotFoundError, ProcessLookupError):
+        await until(lambda: state(pid) in "ZX")
 
 
 def shows(path: Path, content: str) -> bool:

@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from mk9p.testing import check_tree, mounted, until
 from mk9p.tree import Node
 from mk9p.uevents import Uevent
 from tests.servers.tables import dos, gpt
-from tests.servers.trees import fails, ls, mode, plant, read, write
+from tests.servers.trees import fails, ls, mode, names, plant, read, write
 
 MIB = 1 << 20
 SECTORS = 4096
@@ -42,8 +42,8 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@asynccontextmanager
-async def served(root: Path) -> AsyncIterator[Client]:
+@pytest.fixture
+async def client(root: Path) -> AsyncIterator[Client]:
     async with tree(root=str(root)) as node, mounted(node) as client:
         yield client
 
@@ -56,52 +56,46 @@ async def refused(client: Client, path: str, text: str) -> tuple[int, str]:
     return caught.value.errno or 0, words.rstrip("\n")
 
 
-async def names(client: Client, path: str = "") -> list[str]:
-    return sorted(entry.name for entry in await client.listdir(path))
+async def test_there_is_a_directory_for_each_disk(client: Client) -> None:
+    assert sorted(await names(client)) == ["events", "sda", "sdb", "sr0", "status"]
+    assert sorted(await names(client, "sda")) == ["ctl", "data", "error", "p1", "p12", "raw"]
+    assert sorted(await names(client, "sdb")) == ["ctl", "data", "error", "p1", "p3", "p4", "p5", "p6", "raw"]
+    assert sorted(await names(client, "sr0")) == ["ctl", "data", "error", "raw"]
+    assert (await client.read("status")).splitlines() == [
+        "sda 2097152 512 rw fixed 'ATA Old Faithful 1.0'",
+        "sdb 2097152 512 rw fixed sdb",
+        "sr0 0 512 rw removable sr0",
+    ]
+    for name in ("data", "p1", "raw"):
+        assert (await client.stat(f"sda/{name}")).mode & 0o777 == 0o600
+    assert [(await client.stat(f"sda/{name}")).length for name in ("data", "p1", "p12")] == [
+        2 * MIB,
+        524288,
+        262144,
+    ]
 
 
-async def test_there_is_a_directory_for_each_disk(root: Path) -> None:
-    async with served(root) as client:
-        assert await names(client) == ["events", "sda", "sdb", "sr0", "status"]
-        assert await names(client, "sda") == ["ctl", "data", "error", "p1", "p12", "raw"]
-        assert await names(client, "sdb") == ["ctl", "data", "error", "p1", "p3", "p4", "p5", "p6", "raw"]
-        assert await names(client, "sr0") == ["ctl", "data", "error", "raw"]
-        assert (await client.read("status")).splitlines() == [
-            "sda 2097152 512 rw fixed 'ATA Old Faithful 1.0'",
-            "sdb 2097152 512 rw fixed sdb",
-            "sr0 0 512 rw removable sr0",
-        ]
-        for name in ("data", "p1", "raw"):
-            assert (await client.stat(f"sda/{name}")).mode & 0o777 == 0o600
-        assert [(await client.stat(f"sda/{name}")).length for name in ("data", "p1", "p12")] == [
-            2 * MIB,
-            524288,
-            262144,
-        ]
-
-
-async def test_ctl_reads_as_sd_and_can_be_written_back(root: Path) -> None:
-    async with served(root) as client:
-        settings = await client.read("sda/ctl")
-        assert settings.splitlines() == [
-            "inquiry ATA Old Faithful 1.0",
-            "geometry 4096 512",
-            "part data 0 4096",
-            "part p1 2048 3072",
-            "part p12 3072 3584",
-            "readonly off",
-        ]
-        await client.write("sda/ctl", settings)
-        assert await client.read("sda/ctl") == settings
-        assert await refused(client, "sda/ctl", "geometry 4096 4096") == (
-            errno.EPERM,
-            "geometry of sda is 4096 512, and cannot be changed",
-        )
+async def test_ctl_reads_as_sd_and_can_be_written_back(client: Client) -> None:
+    settings = await client.read("sda/ctl")
+    assert settings.splitlines() == [
+        "inquiry ATA Old Faithful 1.0",
+        "geometry 4096 512",
+        "part data 0 4096",
+        "part p1 2048 3072",
+        "part p12 3072 3584",
+        "readonly off",
+    ]
+    await client.write("sda/ctl", settings)
+    assert await client.read("sda/ctl") == settings
+    assert await refused(client, "sda/ctl", "geometry 4096 4096") == (
+        errno.EPERM,
+        "geometry of sda is 4096 512, and cannot be changed",
+    )
 
 
 async def test_sectors_of_4096_bytes_are_the_unit(root: Path) -> None:
     plant(root, {"sys/block/sda/queue/logical_block_size": "4096"})
-    async with served(root) as client:
+    async with tree(root=str(root)) as node, mounted(node) as client:
         assert (await client.read("sda/ctl")).splitlines()[1:4] == [
             "geometry 512 4096",
             "part data 0 512",
@@ -109,8 +103,8 @@ async def test_sectors_of_4096_bytes_are_the_unit(root: Path) -> None:
         ]
 
 
-async def test_any_offset_and_length_is_read_and_written(root: Path) -> None:
-    async with served(root) as client, await client.open("sda/data", "r+") as data:
+async def test_any_offset_and_length_is_read_and_written(root: Path, client: Client) -> None:
+    async with await client.open("sda/data", "r+") as data:
         assert await data.pwrite(b"unaligned", 511) == 9
         assert await data.pread(20, 505) == bytes(6) + b"unaligned" + bytes(5)
         whole = os.urandom(MIB)
@@ -120,24 +114,23 @@ async def test_any_offset_and_length_is_read_and_written(root: Path) -> None:
         assert await data.pread(MIB, MIB // 2 + 1) == whole
 
 
-async def test_a_part_is_a_window_that_cannot_be_left(root: Path) -> None:
-    async with served(root) as client:
-        async with await client.open("sda/p1", "r+") as part:
-            await part.pwrite(b"first", 0)
-            with fails(errno.ENOSPC):
-                await part.pwrite(b"last and more", 1024 * 512 - 4)
-            assert await part.pread(100, 1024 * 512 - 4) == b"last"
-            assert await part.pread(100, 1024 * 512) == await part.pread(100, 1 << 40) == b""
-            with fails(errno.ENOSPC):
-                await part.pwrite(b"x", 1024 * 512)
-        content = (root / "dev/sda").read_bytes()
-        assert content[2048 * 512 :][:5] == b"first"
-        assert content[3072 * 512 - 4 :][:6] == b"last\0\0"
-        assert len(content) == 2 * MIB
+async def test_a_part_is_a_window_that_cannot_be_left(root: Path, client: Client) -> None:
+    async with await client.open("sda/p1", "r+") as part:
+        await part.pwrite(b"first", 0)
+        with fails(errno.ENOSPC):
+            await part.pwrite(b"last and more", 1024 * 512 - 4)
+        assert await part.pread(100, 1024 * 512 - 4) == b"last"
+        assert await part.pread(100, 1024 * 512) == await part.pread(100, 1 << 40) == b""
+        with fails(errno.ENOSPC):
+            await part.pwrite(b"x", 1024 * 512)
+    content = (root / "dev/sda").read_bytes()
+    assert content[2048 * 512 :][:5] == b"first"
+    assert content[3072 * 512 - 4 :][:6] == b"last\0\0"
+    assert len(content) == 2 * MIB
 
 
 async def test_the_end_of_a_disk_is_no_place_to_write(root: Path) -> None:
-    async with served(root) as client, await client.open("sda/data", "r+") as data:
+    async with tree(root=str(root)) as node, mounted(node) as client, await client.open("sda/data", "r+") as data:
         with fails(errno.ENOSPC):
             await data.pwrite(b"12345", 2 * MIB - 2)
         assert await data.pread(10, 2 * MIB - 2) == b"12"
@@ -146,37 +139,36 @@ async def test_the_end_of_a_disk_is_no_place_to_write(root: Path) -> None:
     assert (root / "dev/sda").stat().st_size == 2 * MIB
 
 
-async def test_parts_are_made_and_unmade_in_memory(root: Path) -> None:
-    async with served(root) as client:
-        await client.write("sda/ctl", "part plan9 100 200\npart plan9 100 200\n")
-        assert "plan9" in await names(client, "sda")
-        await client.write("sda/plan9", b"hello")
-        assert (root / "dev/sda").read_bytes()[100 * 512 :][:5] == b"hello"
-        assert (await client.stat("sda/plan9")).length == 100 * 512
-        for line, number, words in [
-            ("part plan9 1 2", errno.EEXIST, "there is another part plan9: delpart plan9 first"),
-            ("part x 10 10", errno.EINVAL, "a part lies between 0 and 4096, its end after its start"),
-            ("part x 10 4097", errno.EINVAL, "a part lies between 0 and 4096, its end after its start"),
-            ("part ctl 1 2", errno.EINVAL, "'ctl' cannot be a part's name"),
-            ("part a/b 1 2", errno.EINVAL, "'a/b' cannot be a part's name"),
-            ("part x", errno.EINVAL, "usage: part NAME START END"),
-            ("delpart data", errno.EPERM, "data is the disk itself"),
-            ("delpart x", errno.ENOENT, "no part x"),
-        ]:
-            assert await refused(client, "sda/ctl", line) == (number, words)
-        async with await client.open("sda/plan9"):
-            assert await refused(client, "sda/ctl", "delpart plan9") == (errno.EBUSY, "part plan9 is open")
-        await client.write("sda/ctl", "delpart plan9\ndelpart p1\n")
-        assert await names(client, "sda") == ["ctl", "data", "error", "p12", "raw"]
-        with pytest.raises(FileNotFoundError):
-            await client.stat("sda/plan9")
+async def test_parts_are_made_and_unmade_in_memory(root: Path, client: Client) -> None:
+    await client.write("sda/ctl", "part plan9 100 200\npart plan9 100 200\n")
+    assert "plan9" in await names(client, "sda")
+    await client.write("sda/plan9", b"hello")
+    assert (root / "dev/sda").read_bytes()[100 * 512 :][:5] == b"hello"
+    assert (await client.stat("sda/plan9")).length == 100 * 512
+    for line, number, words in [
+        ("part plan9 1 2", errno.EEXIST, "there is another part plan9: delpart plan9 first"),
+        ("part x 10 10", errno.EINVAL, "a part lies between 0 and 4096, its end after its start"),
+        ("part x 10 4097", errno.EINVAL, "a part lies between 0 and 4096, its end after its start"),
+        ("part ctl 1 2", errno.EINVAL, "'ctl' cannot be a part's name"),
+        ("part a/b 1 2", errno.EINVAL, "'a/b' cannot be a part's name"),
+        ("part x", errno.EINVAL, "usage: part NAME START END"),
+        ("delpart data", errno.EPERM, "data is the disk itself"),
+        ("delpart x", errno.ENOENT, "no part x"),
+    ]:
+        assert await refused(client, "sda/ctl", line) == (number, words)
+    async with await client.open("sda/plan9"):
+        assert await refused(client, "sda/ctl", "delpart plan9") == (errno.EBUSY, "part plan9 is open")
+    await client.write("sda/ctl", "delpart plan9\ndelpart p1\n")
+    assert sorted(await names(client, "sda")) == ["ctl", "data", "error", "p12", "raw"]
+    with pytest.raises(FileNotFoundError):
+        await client.stat("sda/plan9")
 
 
 async def test_a_file_is_a_disk(tmp_path: Path) -> None:
     image = tmp_path / "disk.img"
     image.write_bytes(gpt(SECTORS, {1: (64, 999), 2: (1000, 1999)}))
     async with tree(str(image)) as node, mounted(node) as client:
-        assert await names(client) == ["ctl", "data", "error", "p1", "p2", "raw"]
+        assert sorted(await names(client)) == ["ctl", "data", "error", "p1", "p2", "raw"]
         assert (await client.read("ctl")).splitlines() == [
             f"inquiry file {image}",
             "geometry 4096 512",
@@ -217,7 +209,7 @@ async def test_a_new_table_is_seen_after_rescan_and_a_bad_one_is_said(tmp_path: 
             await data.pwrite(b"broken", (SECTORS - 1) * 512)
         number, words = await refused(client, "ctl", "rescan")
         assert (number, "bad GPT" in words) == (errno.EINVAL, True)
-        assert await names(client) == ["ctl", "data", "error", "raw"]
+        assert sorted(await names(client)) == ["ctl", "data", "error", "raw"]
 
 
 async def test_wrong_files_are_refused_at_the_start(tmp_path: Path) -> None:
@@ -249,13 +241,13 @@ async def test_a_disk_that_vanishes_while_open_is_eio_at_once(root: Path) -> Non
         ):
             with fails(errno.EIO):
                 await attempt()
-        assert await names(client) == ["events", "sdb", "sr0", "status"]
+        assert sorted(await names(client)) == ["events", "sdb", "sr0", "status"]
         async with await client.open("events") as events:
             assert (await events.pread(100, 0)).split()[2:] == [b"remove", b"sda"]
 
 
-async def test_without_a_word_of_the_kernel_it_is_noticed_at_the_end(root: Path) -> None:
-    async with served(root) as client, await client.open("sda/data") as data:
+async def test_without_a_word_of_the_kernel_it_is_noticed_at_the_end(root: Path, client: Client) -> None:
+    async with await client.open("sda/data") as data:
         shutil.rmtree(root / "sys/block/sda")
         os.truncate(root / "dev/sda", 0)  # what is gone reads as empty
         with fails(errno.EIO):
@@ -290,8 +282,8 @@ async def test_hot_plug_is_seen_and_a_new_disk_of_an_old_name_is_a_new_one(root:
         assert [line.split()[2:] for line in disks.events.lines][5:] == [[b"add", b"loop0"]]
 
 
-async def test_what_is_no_scsi_disk_has_no_raw(root: Path) -> None:
-    async with served(root) as client, await client.open("sda/raw", "r+") as raw:
+async def test_what_is_no_scsi_disk_has_no_raw(client: Client) -> None:
+    async with await client.open("sda/raw", "r+") as raw:
         with fails(errno.EINVAL):
             await raw.pread(100, 0)
         with fails(errno.EINVAL):

@@ -13,6 +13,7 @@ from mk9p.servers import chan
 from mk9p.testing import SOON, address_of, check_tree, serving
 from mk9p.tree import Dir
 from tests.servers.channels import chmod, clients, receive_one, refused, status, told
+from tests.servers.trees import names
 
 # what is refused
 
@@ -233,7 +234,7 @@ async def test_a_named_channel_lives_until_it_is_removed() -> None:
             assert await mine.receive() == b""
             with pytest.raises(BrokenPipeError):
                 await mine.send(b"x")
-        assert [entry.name for entry in await a.listdir("chan")] == ["clone"]
+        assert await names(a, "chan") == ["clone"]
         with pytest.raises(FileNotFoundError):
             await a.stat("chan/c")
 

@@ -5,7 +5,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -59,8 +58,8 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@asynccontextmanager
-async def served(root: Path) -> AsyncIterator[Node]:
+@pytest.fixture
+async def node(root: Path) -> AsyncIterator[Node]:
     async with tree(root=str(root)) as node:
         yield node
 
@@ -79,88 +78,82 @@ async def refusal(node: Node, text: str, path: str = "ctl") -> tuple[int | None,
     return caught.value.errno, str(caught.value)
 
 
-async def test_whatever_has_a_setting_is_kept_off(root: Path) -> None:
-    async with served(root) as node:
-        await write(node, "ctl", "isolate 3")
-        assert settings(root) == ["0-2", "0-2", "0-1", "7", "7", "4", "0-2", "2"]
-        assert (root / GROUP / "cpuset.cpus").read_text() == "3"
-        assert (root / GROUP / "cpuset.cpus.partition").read_text() == "isolated"
-        assert [line.split()[1] for line in (await read(node, "status")).splitlines()] == ["online"] * 3 + ["isolated"]
-        assert await read(node, "ctl") == "online 0-3\nisolate 3\n"
-        assert await read(node, "3/ctl") == "online\nisolate\n"
-        events = await opened(node, "events")
-        assert bytes(await settle(events.read(0, 4096))).decode().split()[2:] == ["isolate", "3"]
+async def test_whatever_has_a_setting_is_kept_off(root: Path, node: Node) -> None:
+    await write(node, "ctl", "isolate 3")
+    assert settings(root) == ["0-2", "0-2", "0-1", "7", "7", "4", "0-2", "2"]
+    assert (root / GROUP / "cpuset.cpus").read_text() == "3"
+    assert (root / GROUP / "cpuset.cpus.partition").read_text() == "isolated"
+    assert [line.split()[1] for line in (await read(node, "status")).splitlines()] == ["online"] * 3 + ["isolated"]
+    assert await read(node, "ctl") == "online 0-3\nisolate 3\n"
+    assert await read(node, "3/ctl") == "online\nisolate\n"
+    events = await opened(node, "events")
+    assert bytes(await settle(events.read(0, 4096))).decode().split()[2:] == ["isolate", "3"]
 
 
-async def test_the_first_of_two_is_given_back_as_it_was(root: Path) -> None:
-    async with served(root) as node:
-        await write(node, "ctl", "isolate 3\nisolate 1-2")
-        assert settings(root) == ["0", "0", "0", "1", "1", "1", "0", "1"]
-        await write(node, "3/ctl", "join")
-        assert settings(root) == ["0,3", "3", "0", "9", "9", "8", "0,3", "8"]
-        assert await read(node, "ctl") == "online 0-3\nisolate 1-2\n"
-        await write(node, "1/ctl", "join")
-        assert settings(root) == ["0-1,3", "3", "0-1", "b", "b", "8", "0-1,3", "a"]
-        await write(node, "0/ctl", "join")  # it was never away
+async def test_the_first_of_two_is_given_back_as_it_was(root: Path, node: Node) -> None:
+    await write(node, "ctl", "isolate 3\nisolate 1-2")
+    assert settings(root) == ["0", "0", "0", "1", "1", "1", "0", "1"]
+    await write(node, "3/ctl", "join")
+    assert settings(root) == ["0,3", "3", "0", "9", "9", "8", "0,3", "8"]
+    assert await read(node, "ctl") == "online 0-3\nisolate 1-2\n"
+    await write(node, "1/ctl", "join")
+    assert settings(root) == ["0-1,3", "3", "0-1", "b", "b", "8", "0-1,3", "a"]
+    await write(node, "0/ctl", "join")  # it was never away
 
 
-async def test_what_ctl_reads_can_be_written_back(root: Path) -> None:
-    async with served(root) as node:
-        await write(node, "ctl", "isolate 2-3")
-        before = settings(root)
-        await write(node, "ctl", await read(node, "ctl"))
-        await write(node, "3/ctl", await read(node, "3/ctl"))
-        assert (settings(root), await read(node, "ctl")) == (before, "online 0-3\nisolate 2-3\n")
+async def test_what_ctl_reads_can_be_written_back(root: Path, node: Node) -> None:
+    await write(node, "ctl", "isolate 2-3")
+    before = settings(root)
+    await write(node, "ctl", await read(node, "ctl"))
+    await write(node, "3/ctl", await read(node, "3/ctl"))
+    assert (settings(root), await read(node, "ctl")) == (before, "online 0-3\nisolate 2-3\n")
 
 
 async def test_another_server_knows_what_was(root: Path) -> None:
-    async with served(root) as node:
+    async with tree(root=str(root)) as node:
         await write(node, "ctl", "isolate 2-3")
         since = int((await read(node, "3/noise")).split()[1])
-    async with served(root) as node:
+    async with tree(root=str(root)) as node:
         assert await read(node, "ctl") == "online 0-3\nisolate 2-3\n"
         assert int((await read(node, "3/noise")).split()[1]) > since
         await write(node, "ctl", "join 3")
         assert settings(root) == ["0-1,3", "3", "0-1", "b", "b", "8", "0-1,3", "a"]
 
 
-async def test_what_others_change_meanwhile_is_theirs(root: Path) -> None:
-    async with served(root) as node:
-        await write(node, "ctl", "isolate 2-3")
-        plant(
-            root,
-            {"proc/irq/24/smp_affinity_list": "1", f"{WORK}/cpumask": "1", **irq(30, "0-1", "0"), **irq(31, "0", "0")},
-        )
-        await write(node, "ctl", "join 3")
-        assert settings(root) == ["1", "3", "0-1", "b", "1", "8", "0-1,3", "a"]
-        # what came meanwhile goes wherever a new one may go now, but for what somebody has bound
-        assert [(root / f"proc/irq/{n}/smp_affinity_list").read_text().strip() for n in (30, 31)] == ["0-1,3", "0"]
+async def test_what_others_change_meanwhile_is_theirs(root: Path, node: Node) -> None:
+    await write(node, "ctl", "isolate 2-3")
+    plant(
+        root,
+        {"proc/irq/24/smp_affinity_list": "1", f"{WORK}/cpumask": "1", **irq(30, "0-1", "0"), **irq(31, "0", "0")},
+    )
+    await write(node, "ctl", "join 3")
+    assert settings(root) == ["1", "3", "0-1", "b", "1", "8", "0-1,3", "a"]
+    # what came meanwhile goes wherever a new one may go now, but for what somebody has bound
+    assert [(root / f"proc/irq/{n}/smp_affinity_list").read_text().strip() for n in (30, 31)] == ["0-1,3", "0"]
 
 
-async def test_a_partition_that_others_took_away_is_gone_on_from(root: Path) -> None:
-    async with served(root) as node:
-        await write(node, "ctl", "isolate 2-3")
-        before = settings(root)
-        plant(root, {f"{GROUP}/cpuset.cpus.partition": "member", f"{GROUP}/cpuset.cpus": ""})  # systemd was here
-        assert await read(node, "ctl") == "online 0-3\n"
-        await write(node, "ctl", "join 3")
-        assert settings(root) == ["0-1,3", "3", "0-1", "b", "b", "8", "0-1,3", "a"]
-        plant(root, {f"{GROUP}/cpuset.cpus.partition": "member", f"{GROUP}/cpuset.cpus": ""})
-        await write(node, "ctl", "isolate 3")
-        assert settings(root) == before
-        assert await read(node, "ctl") == "online 0-3\nisolate 2-3\n"
+async def test_a_partition_that_others_took_away_is_gone_on_from(root: Path, node: Node) -> None:
+    await write(node, "ctl", "isolate 2-3")
+    before = settings(root)
+    plant(root, {f"{GROUP}/cpuset.cpus.partition": "member", f"{GROUP}/cpuset.cpus": ""})  # systemd was here
+    assert await read(node, "ctl") == "online 0-3\n"
+    await write(node, "ctl", "join 3")
+    assert settings(root) == ["0-1,3", "3", "0-1", "b", "b", "8", "0-1,3", "a"]
+    plant(root, {f"{GROUP}/cpuset.cpus.partition": "member", f"{GROUP}/cpuset.cpus": ""})
+    await write(node, "ctl", "isolate 3")
+    assert settings(root) == before
+    assert await read(node, "ctl") == "online 0-3\nisolate 2-3\n"
 
 
-async def test_a_word_again_sweeps_what_has_come(root: Path) -> None:
-    async with served(root) as node:
-        await write(node, "ctl", "isolate 3")
-        plant(root, irq(30, "0-3", "3"))
-        assert (await status(node, 3))["irqs"] == "30:-"
-        await write(node, "ctl", "isolate 3")
-        assert (root / "proc/irq/30/smp_affinity_list").read_text() == "0-2"
-        assert (await status(node, 3))["irqs"] == "-"
-        events = await opened(node, "events")
-        assert bytes(await settle(events.read(0, 4096))).count(b"isolate") == 1
+async def test_a_word_again_sweeps_what_has_come(root: Path, node: Node) -> None:
+    await write(node, "ctl", "isolate 3")
+    plant(root, irq(30, "0-3", "3"))
+    assert (await status(node, 3))["irqs"] == "30:-"
+    await write(node, "ctl", "isolate 3")
+    assert (root / "proc/irq/30/smp_affinity_list").read_text() == "0-2"
+    assert (await status(node, 3))["irqs"] == "-"
+    events = await opened(node, "events")
+    assert bytes(await settle(events.read(0, 4096))).count(b"isolate") == 1
 
 
 async def status(node: Node, n: int) -> dict[str, str]:
@@ -176,7 +169,7 @@ async def test_what_stays_is_named(root: Path) -> None:
         "/sys/devices/system/cpu/online"
     )  # root cannot write that either
     plant(root, {"proc/irq/24/effective_affinity_list": "0"})
-    async with served(root) as node:
+    async with tree(root=str(root)) as node:
         assert {key: (await status(node, 0))[key] for key in ("cgroup", "irqs", "threads", "tasks", "tick")} == {
             "cgroup": "-", "irqs": "-", "threads": "-", "tasks": "-", "tick": "yes",
         }  # fmt: skip
@@ -194,7 +187,7 @@ async def test_what_stays_is_named(root: Path) -> None:
 
 async def test_a_refusal_leaves_everything_as_it_was(root: Path) -> None:
     before = settings(root)
-    async with served(root) as node:
+    async with tree(root=str(root)) as node:
         for words, number, said in [
             ("isolate 9", errno.ENODEV, "no CPU 9"),
             ("isolate 3 9", errno.ENODEV, "no CPU 9"),
@@ -230,7 +223,7 @@ async def test_a_kernel_without_cpusets_says_why(root: Path, files: dict[str, st
     for file in (root / GROUP).iterdir():
         file.unlink()
     before = settings(root)
-    async with served(root) as node:
+    async with tree(root=str(root)) as node:
         assert await refusal(node, "isolate 3") == (errno.EOPNOTSUPP, f"CPUs cannot be isolated: {words}")
         assert await read(node, "ctl") == "online 0-3\n"
     assert settings(root) == before
@@ -251,10 +244,10 @@ async def test_what_is_kept_may_be_long(root: Path, memory: Path) -> None:
     many = range(1000, 3000)
     for n in many:
         plant(memory, irq(n, "2-3", "2"))
-    async with served(memory) as node:
+    async with tree(root=str(memory)) as node:
         await write(node, "ctl", "isolate 2-3\njoin 2")
         assert {(memory / f"proc/irq/{n}/smp_affinity_list").read_text() for n in many} == {"2"}
-    async with served(memory) as node:
+    async with tree(root=str(memory)) as node:
         await write(node, "ctl", "isolate 2\njoin 3")
         assert {(memory / f"proc/irq/{n}/smp_affinity_list").read_text() for n in many} == {"3"}
 
@@ -274,7 +267,7 @@ async def test_noise_is_counted_for_each_cpu(root: Path) -> None:
     plant(
         root, {"proc/schedstat": "version 15\ntimestamp 1\ncpu0 0 0 0 0 0 0 5 6 70\ndomain0 7\ncpu3 0 0 0 0 0 0 5 6 80"}
     )
-    async with served(root) as node:
+    async with tree(root=str(root)) as node:
         assert "noise" in await ls(node, "3")
         plant(
             root,
@@ -317,7 +310,7 @@ async def test_the_worst_gap_is_measured_on_the_cpu() -> None:
 
 async def test_a_cpu_that_cannot_be_had_is_not_measured(tmp_path: Path) -> None:
     plant(tmp_path, {f"{CPU}/present": "0-900", f"{CPU}/online": "0-900"})
-    async with served(tmp_path) as node:
+    async with tree(root=str(tmp_path)) as node:
         assert await refusal(node, "measure 0.01", "900/ctl") == (
             errno.EINVAL,
             "CPU 900 cannot be measured: Invalid argument",

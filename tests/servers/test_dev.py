@@ -10,14 +10,13 @@ import pytest
 import trio
 import trio.testing
 
-from mk9p.auth import ROOT
 from mk9p.errors import NineError
 from mk9p.servers.dev import tree
 from mk9p.servers.dev.clock import parse_time
 from mk9p.servers.dev.kmsg import lost, number
 from mk9p.testing import SOON
-from mk9p.tree import Dir, Handle, Node, Open, settle
-from tests.servers.trees import ls, mode, plant, read, walk, write
+from mk9p.tree import Dir, Handle, settle
+from tests.servers.trees import ls, mode, opened, plant, read, walk, write
 
 STAT = """cpu  30 0 30 300 0 0 0 0 0 0
 cpu0 10 1 20 100 5 2 3 4 0 0
@@ -53,11 +52,6 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def dev(root: Path) -> Dir:
     return tree(root=str(root))
-
-
-async def opened(tree: Node, path: str, how: str = "r") -> Handle:
-    """Open a file for `r`, `w` or `rw`."""
-    return await settle((await walk(tree, path)).open(Open(ROOT, read="r" in how, write="w" in how)))
 
 
 async def next_message(handle: Handle, at: int) -> bytes:

@@ -13,13 +13,12 @@ import pytest
 import trio
 import trio.testing
 
-from mk9p.auth import ROOT
 from mk9p.errors import NineError
 from mk9p.servers.dev import tree
 from mk9p.servers.dev.cons import HISTORY
 from mk9p.testing import SOON
-from mk9p.tree import Handle, Node, Open, settle
-from tests.servers.trees import read, walk, write
+from mk9p.tree import Handle, settle
+from tests.servers.trees import opened, read, write
 
 
 @pytest.fixture
@@ -37,11 +36,6 @@ def terminal() -> Iterator[tuple[int, str]]:
     yield person, os.ttyname(other)
     os.close(person)
     os.close(other)
-
-
-async def opened(tree: Node, path: str, how: str = "r") -> Handle:
-    """Open a file for `r`, `w` or `rw`."""
-    return await settle((await walk(tree, path)).open(Open(ROOT, read="r" in how, write="w" in how)))
 
 
 async def next_message(handle: Handle, at: int) -> bytes:

@@ -23,6 +23,7 @@ from tests.leftovers import descriptors as open_now
 from tests.server.left_open import nothing_more
 from tests.server.odd_tree import alone
 from tests.servers.every_tree import BUT, SERVERS, make
+from tests.servers.trees import names
 
 ABSENT = (errno.ENODEV, errno.ENOENT, errno.EPERM, errno.ENOSYS)
 
@@ -54,7 +55,7 @@ async def made(tree: Any) -> AsyncIterator[Node]:
 
 async def script(client: Client, but: tuple[str, ...]) -> None:
     """Do a little of everything: list, look, read, wait and give up, begin a conversation, say a wrong word to a ctl."""
-    paths = [stat.name for stat in await client.listdir()]
+    paths = await names(client)
     for inside in paths[:3]:
         with suppress(NotADirectoryError):
             paths += [f"{inside}/{stat.name}" for stat in (await client.listdir(inside))[:4]]

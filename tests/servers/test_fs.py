@@ -13,6 +13,7 @@ from mk9p.testing import mounted
 from mk9p.wire import AT_REMOVEDIR, DMDIR, NOFID, ORDWR, OTRUNC, Dialect, unpack_stats
 from mk9p.wire import messages as m
 from tests.servers.exported import SIZE, also, exported
+from tests.servers.trees import names
 
 L_CREAT, L_EXCL, L_APPEND, L_TRUNC = 0o100, 0o200, 0o2000, 0o1000
 
@@ -24,7 +25,7 @@ async def test_what_is_there_is_read_and_listed(tmp_path: Path) -> None:
     async with tree(str(tmp_path)) as root, mounted(root) as client:
         assert await client.read("a") == "hello\n"
         assert await client.read_bytes("d/b") == b"x" * 100_000
-        assert sorted(stat.name for stat in await client.listdir()) == ["a", "d"]
+        assert sorted(await names(client)) == ["a", "d"]
         stat = await client.stat("d/b")
         ours = (tmp_path / "d/b").stat()
         assert (stat.length, stat.mode, stat.uid, stat.mtime) == (100_000, ours.st_mode, 0, ours.st_mtime_ns)

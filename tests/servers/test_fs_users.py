@@ -144,7 +144,7 @@ async def test_bits_groups_and_sticky_directories_count(shared: tuple[Path, node
     private, group = await settle(root.walk("private", BOB)), await settle(root.walk("group", BOB))
     with pytest.raises(PermissionError):
         await opened(private, "", who=BOB)
-    await settle((await opened(group, "", write=True, who=BOB)).close())
+    await settle((await opened(group, "", "w", who=BOB)).close())
     with pytest.raises(PermissionError):
         await opened(group, "", who=STRANGER)
     for change in (Change(mode=0o777), Change(uid=4202), Change(mtime=1), Change(length=0)):
@@ -203,7 +203,7 @@ async def test_a_user_has_no_capability_of_the_server_s(shared: tuple[Path, node
         await settle(f.change(Change(uid=0), ANN))
     await settle(f.change(Change(mode=0o6755), ANN))
     assert (path / "f").stat().st_mode & 0o7777 == 0o6755
-    handle = await opened(f, "", write=True, who=ANN)
+    handle = await opened(f, "", "w", who=ANN)
     await settle(handle.write(0, memoryview(b"x")))  # writing takes setuid away, as it would at home
     await settle(handle.close())
     assert (path / "f").stat().st_mode & 0o7777 == 0o755

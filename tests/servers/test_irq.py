@@ -8,7 +8,7 @@ import pytest
 
 from mk9p.servers.irq import Interrupts, tree
 from mk9p.tree import Node
-from tests.servers.trees import ls, mode, opened, plant, read, write
+from tests.servers.trees import ls, mode, opened, plant, read, refusal, write
 
 
 def counted(seconds: float, **counts: int) -> dict[str, str]:
@@ -50,14 +50,6 @@ def irq(root: Path) -> Node:
 
 def affinity(root: Path, n: int) -> str:
     return (root / f"proc/irq/{n}/smp_affinity_list").read_text()
-
-
-async def refusal(node: Node, path: str, text: str) -> tuple[int, str]:
-    """Write what must be refused and return errno and words; `error` beside the file must say the same."""
-    with pytest.raises(OSError) as caught:  # noqa: PT011  # the caller looks at the errno
-        await write(node, path, text)
-    assert await read(node, path.removesuffix("ctl") + "error") == f"{caught.value}\n"
-    return caught.value.errno or 0, str(caught.value)
 
 
 async def test_interrupts_come_and_go(irq: Node, root: Path) -> None:
@@ -208,7 +200,7 @@ async def test_a_kernel_without_interrupts_has_an_empty_list(tmp_path: Path) -> 
 
 
 async def test_an_interrupt_that_went_away_says_so(irq: Node, root: Path) -> None:
-    handle = await opened(irq, "24/ctl", write=True)
+    handle = await opened(irq, "24/ctl", "w")
     (root / "proc/irq/24").rename(root / "gone")
     with pytest.raises(OSError, match="no interrupt 24") as caught:
         handle.write(0, memoryview(b"affinity 0"))

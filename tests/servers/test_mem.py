@@ -8,7 +8,7 @@ import pytest
 
 from mk9p.servers.mem import tree
 from mk9p.tree import Node
-from tests.servers.trees import ls, mode, plant, read, write
+from tests.servers.trees import ls, mode, plant, read, refusal, write
 
 MEM = "sys/devices/system/memory"
 NODE = "sys/devices/system/node"
@@ -49,14 +49,6 @@ def mem(root: Path) -> Node:
 
 def state(root: Path, n: int) -> str:
     return (root / MEM / f"memory{n}/state").read_text()
-
-
-async def refusal(node: Node, path: str, text: str) -> tuple[int, str]:
-    """Write what must be refused and return errno and words; `error` beside the file must say the same."""
-    with pytest.raises(OSError) as caught:  # noqa: PT011  # the caller looks at the errno
-        await write(node, path, text)
-    assert await read(node, path.removesuffix("ctl") + "error") == f"{caught.value}\n"
-    return caught.value.errno or 0, str(caught.value)
 
 
 async def test_the_files(mem: Node, root: Path) -> None:

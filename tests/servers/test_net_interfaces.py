@@ -15,6 +15,7 @@ from mk9p.errors import NineError
 from mk9p.testing import SOON
 from tests.servers.calls import call
 from tests.servers.netns import Wire, program, run, serving, wire
+from tests.servers.trees import names
 
 pytest.importorskip("pyroute2", reason="pyroute2 is not installed")
 
@@ -49,7 +50,7 @@ async def fields(net: Client, path: str) -> dict[str, str]:
 
 
 async def test_interfaces_are_listed_by_number_and_found_by_name(net: Client, wired: Wire) -> None:
-    numbers = {entry.name for entry in await net.listdir("net/ipifc")} - {"stats"}
+    numbers = set(await names(net, "net/ipifc")) - {"stats"}
     assert numbers == {str(link["ifindex"]) for link in shown(wired, "link")}
     link = shown(wired, "link", "show", "wire")[0]
     status = await net.read("net/ipifc/wire/status")

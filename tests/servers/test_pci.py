@@ -3,7 +3,6 @@
 import errno
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from mk9p.client import Client
 from mk9p.servers.pci import SLOT, Devices, tree
 from mk9p.testing import check_tree, mounted
 from mk9p.uevents import Uevent
-from tests.servers.trees import fails, plant
+from tests.servers.trees import fails, names, plant
 
 NET, IDE = "0000:00:03.0", "0000:00:01.1"
 BUS = "sys/bus/pci"
@@ -48,34 +47,32 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@asynccontextmanager
-async def served(root: Path) -> AsyncIterator[Client]:
+@pytest.fixture
+async def client(root: Path) -> AsyncIterator[Client]:
     async with tree(root=str(root)) as node, mounted(node) as client:
         yield client
 
 
-async def test_there_is_a_directory_for_each_slot(root: Path) -> None:
-    async with served(root) as client:
-        assert sorted(e.name for e in await client.listdir("")) == [IDE, NET, "ctl", "error", "events", "status"]
-        assert sorted(e.name for e in await client.listdir(NET)) == ["config", "ctl", "error", "status"]
-        assert await client.read("status") == f"{IDE} 8086:7010 020000 -\n{NET} 8086:100e 020000 e1000\n"
-        assert (await client.stat(f"{NET}/config")).length == 256
-        assert (await client.stat(f"{NET}/config")).mode & 0o777 == 0o400
-        assert await client.read_bytes(f"{NET}/config") == b"x" * 255 + b"\n"
+async def test_there_is_a_directory_for_each_slot(client: Client) -> None:
+    assert sorted(await names(client)) == [IDE, NET, "ctl", "error", "events", "status"]
+    assert sorted(await names(client, NET)) == ["config", "ctl", "error", "status"]
+    assert await client.read("status") == f"{IDE} 8086:7010 020000 -\n{NET} 8086:100e 020000 e1000\n"
+    assert (await client.stat(f"{NET}/config")).length == 256
+    assert (await client.stat(f"{NET}/config")).mode & 0o777 == 0o400
+    assert await client.read_bytes(f"{NET}/config") == b"x" * 255 + b"\n"
 
 
-async def test_status_has_a_line_a_value_and_a_resource(root: Path) -> None:
-    async with served(root) as client:
-        assert (await client.read(f"{NET}/status")).splitlines() == [
-            f"slot {NET}", "vendor 8086", "device 100e", "subsystem 1af4:1100", "class 020000", "revision 03", "driver e1000",
-            "numa_node -1", "iommu_group 7", "irq 11", "enabled yes", "power -",
-            "resource 0 0xfebc0000 0xfebdffff mem", "resource 2 0xc000 0xc03f io",
-        ]  # fmt: skip
+async def test_status_has_a_line_a_value_and_a_resource(client: Client) -> None:
+    assert (await client.read(f"{NET}/status")).splitlines() == [
+        f"slot {NET}", "vendor 8086", "device 100e", "subsystem 1af4:1100", "class 020000", "revision 03", "driver e1000",
+        "numa_node -1", "iommu_group 7", "irq 11", "enabled yes", "power -",
+        "resource 0 0xfebc0000 0xfebdffff mem", "resource 2 0xc000 0xc03f io",
+    ]  # fmt: skip
 
 
 async def test_a_device_is_bound_to_another_driver(root: Path) -> None:
     drivers = root / BUS / "drivers"
-    async with served(root) as client:
+    async with tree(root=str(root)) as node, mounted(node) as client:
         assert await client.read(f"{NET}/ctl") == "bind e1000\n"
         await client.write(f"{NET}/ctl", "bind e1000")  # it is so already
         assert (drivers / "e1000/unbind").read_text() == "\n"
@@ -91,7 +88,7 @@ async def test_a_driver_that_refuses_leaves_the_old_one(root: Path) -> None:
     drivers = root / BUS / "drivers"
     (drivers / "vfio-pci/bind").unlink()
     (drivers / "vfio-pci/bind").mkdir()  # the nearest that a disk has to a driver that refuses
-    async with served(root) as client:
+    async with tree(root=str(root)) as node, mounted(node) as client:
         with fails(errno.EISDIR):
             await client.write(f"{NET}/ctl", "bind vfio-pci")
         assert await client.read(f"{NET}/error") == f"{NET} cannot be bound to vfio-pci: Is a directory\n"
@@ -99,23 +96,22 @@ async def test_a_driver_that_refuses_leaves_the_old_one(root: Path) -> None:
         assert (root / BUS / "devices" / NET / "driver_override").read_text() == "\n"
 
 
-async def test_words_reach_sysfs_and_refusals_are_said(root: Path) -> None:
-    async with served(root) as client:
-        await client.write(f"{NET}/ctl", "reset")
-        assert (root / BUS / "devices" / NET / "reset").read_text() == "1"
-        await client.write(f"{NET}/ctl", "remove")
-        assert (root / BUS / "devices" / NET / "remove").read_text() == "1"
-        await client.write("ctl", "rescan")
-        assert (root / BUS / "rescan").read_text() == "1"
-        for line, number, words in [
-            ("reset", errno.EOPNOTSUPP, f"{IDE} cannot be reset alone"),
-            ("bind nothing", errno.ENOENT, "no driver nothing; there are: e1000 vfio-pci"),
-            ("bind ../x", errno.ENOENT, "no driver ../x; there are: e1000 vfio-pci"),
-            ("bind", errno.EINVAL, "usage: bind DRIVER"),
-        ]:
-            with fails(number):
-                await client.write(f"{IDE}/ctl", line)
-            assert await client.read(f"{IDE}/error") == words + "\n"
+async def test_words_reach_sysfs_and_refusals_are_said(root: Path, client: Client) -> None:
+    await client.write(f"{NET}/ctl", "reset")
+    assert (root / BUS / "devices" / NET / "reset").read_text() == "1"
+    await client.write(f"{NET}/ctl", "remove")
+    assert (root / BUS / "devices" / NET / "remove").read_text() == "1"
+    await client.write("ctl", "rescan")
+    assert (root / BUS / "rescan").read_text() == "1"
+    for line, number, words in [
+        ("reset", errno.EOPNOTSUPP, f"{IDE} cannot be reset alone"),
+        ("bind nothing", errno.ENOENT, "no driver nothing; there are: e1000 vfio-pci"),
+        ("bind ../x", errno.ENOENT, "no driver ../x; there are: e1000 vfio-pci"),
+        ("bind", errno.EINVAL, "usage: bind DRIVER"),
+    ]:
+        with fails(number):
+            await client.write(f"{IDE}/ctl", line)
+        assert await client.read(f"{IDE}/error") == words + "\n"
 
 
 async def test_what_the_kernel_tells_becomes_events(root: Path) -> None:
@@ -139,9 +135,9 @@ async def test_what_the_kernel_tells_becomes_events(root: Path) -> None:
 
 
 async def test_a_kernel_without_pci_has_an_empty_bus(tmp_path: Path) -> None:
-    async with served(tmp_path) as client:
+    async with tree(root=str(tmp_path)) as node, mounted(node) as client:
         assert await client.read("status") == ""
-        assert sorted(e.name for e in await client.listdir("")) == ["ctl", "error", "events", "status"]
+        assert sorted(await names(client)) == ["ctl", "error", "events", "status"]
         with fails(errno.ENOENT):
             await client.write("ctl", "rescan")
 
@@ -161,7 +157,7 @@ async def test_the_real_bus_agrees() -> None:
     slots = real_slots()
     if not slots:
         pytest.skip("no PCI here")
-    async with served(Path("/")) as client:
+    async with tree(root="/") as node, mounted(node) as client:
         assert [line.split()[0] for line in (await client.read("status")).splitlines()] == slots
         for slot in slots:
             status = dict(line.split(" ", 1) for line in (await client.read(f"{slot}/status")).splitlines())

@@ -2,7 +2,6 @@
 
 import errno
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from mk9p.testing import check_tree, mounted
 from mk9p.uevents import Uevent
 from tests.servers import sensing
 from tests.servers.sensing import CPU, POLICY, SUPPLY, ZONE
-from tests.servers.trees import fails, plant
+from tests.servers.trees import fails, names, plant
 
 CAP = "cap/intel-rapl:0"
 
@@ -24,8 +23,8 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@asynccontextmanager
-async def served(root: Path) -> AsyncIterator[Client]:
+@pytest.fixture
+async def client(root: Path) -> AsyncIterator[Client]:
     async with tree(root=str(root)) as node, mounted(node) as client:
         yield client
 
@@ -36,40 +35,38 @@ async def refused(client: Client, place: str, line: str, number: int, words: str
     assert await client.read(f"{place}/error") == words + "\n"
 
 
-async def test_status_has_a_line_for_each(root: Path) -> None:
-    async with served(root) as client:
-        assert (await client.read("status")).splitlines() == [
-            "supply/AC mains 1 - online -",
-            "supply/BAT0 battery 87 % not-charging 'DELL 1'",
-            "cap/intel-rapl:0 cap 45000000 uW enabled package-0",
-            "cpufreq/policy0 cpufreq 1800000 kHz powersave intel_pstate",
-            "cpufreq/policy10 cpufreq - kHz powersave -",
-        ]
-        assert sorted(e.name for e in await client.listdir("cap")) == ["intel-rapl", "intel-rapl:0"]
-        assert sorted(e.name for e in await client.listdir("cpufreq")) == ["ctl", "error", "policy0", "policy10"]
-        with fails(errno.ENOENT):
-            await client.stat("cpufreq/ondemand")
+async def test_status_has_a_line_for_each(client: Client) -> None:
+    assert (await client.read("status")).splitlines() == [
+        "supply/AC mains 1 - online -",
+        "supply/BAT0 battery 87 % not-charging 'DELL 1'",
+        "cap/intel-rapl:0 cap 45000000 uW enabled package-0",
+        "cpufreq/policy0 cpufreq 1800000 kHz powersave intel_pstate",
+        "cpufreq/policy10 cpufreq - kHz powersave -",
+    ]
+    assert sorted(await names(client, "cap")) == ["intel-rapl", "intel-rapl:0"]
+    assert sorted(await names(client, "cpufreq")) == ["ctl", "error", "policy0", "policy10"]
+    with fails(errno.ENOENT):
+        await client.stat("cpufreq/ondemand")
 
 
-async def test_supplies(root: Path) -> None:
-    async with served(root) as client:
-        assert await client.read("supply/BAT0/status") == (
-            "name BAT0\ntype Battery\nstatus Not charging\ncapacity 87\nmodel_name DELL 1\nserial_number -\n"
-        )
-        ctl = "set charge_behaviour inhibit-charge\nset charge_control_end_threshold 80\n"
-        assert await client.read("supply/BAT0/ctl") == ctl
-        await client.write("supply/BAT0/ctl", "set charge_control_end_threshold 60")
-        assert (root / SUPPLY / "BAT0/charge_control_end_threshold").read_text() == "60"
-        await client.write("supply/BAT0/ctl", ctl)
-        assert (root / SUPPLY / "BAT0/charge_behaviour").read_text() == "inhibit-charge"
-        words = "BAT0 has no uevent to set; there are: charge_behaviour charge_control_end_threshold"
-        await refused(client, "supply/BAT0", "set uevent change", errno.ENOENT, words)
-        await refused(client, "supply/BAT0", "set", errno.EINVAL, "usage: set PROPERTY VALUE")
-        await refused(client, "supply/AC", "set online 0", errno.ENOENT, "AC has no online to set; there are: none")
+async def test_supplies(root: Path, client: Client) -> None:
+    assert await client.read("supply/BAT0/status") == (
+        "name BAT0\ntype Battery\nstatus Not charging\ncapacity 87\nmodel_name DELL 1\nserial_number -\n"
+    )
+    ctl = "set charge_behaviour inhibit-charge\nset charge_control_end_threshold 80\n"
+    assert await client.read("supply/BAT0/ctl") == ctl
+    await client.write("supply/BAT0/ctl", "set charge_control_end_threshold 60")
+    assert (root / SUPPLY / "BAT0/charge_control_end_threshold").read_text() == "60"
+    await client.write("supply/BAT0/ctl", ctl)
+    assert (root / SUPPLY / "BAT0/charge_behaviour").read_text() == "inhibit-charge"
+    words = "BAT0 has no uevent to set; there are: charge_behaviour charge_control_end_threshold"
+    await refused(client, "supply/BAT0", "set uevent change", errno.ENOENT, words)
+    await refused(client, "supply/BAT0", "set", errno.EINVAL, "usage: set PROPERTY VALUE")
+    await refused(client, "supply/AC", "set online 0", errno.ENOENT, "AC has no online to set; there are: none")
 
 
 async def test_caps(root: Path) -> None:
-    async with served(root) as client:
+    async with tree(root=str(root)) as node, mounted(node) as client:
         assert await client.read(f"{CAP}/status") == (
             "name intel-rapl:0\nzone package-0\nstate enabled\n"
             "limit long_term 45000000 27983872 - 65000000\nlimit 1 60000000 - - -\n"
@@ -101,19 +98,18 @@ async def test_caps(root: Path) -> None:
         assert await client.read("cap/intel-rapl/status") == "name intel-rapl\nzone -\nstate enabled\n"
 
 
-async def test_energy_is_for_root_alone(root: Path) -> None:
-    async with served(root) as client:
-        assert (await client.stat(f"{CAP}/energy")).mode & 0o777 == 0o400
-        time, used, most = (await client.read(f"{CAP}/energy")).split()
-        assert int(time) > 10**18
-        assert (used, most) == ("123456789", "262143328850")
-        assert "123456789" not in await client.read(f"{CAP}/status") + await client.read("status")
-        assert "energy" not in [entry.name for entry in await client.listdir("cap/intel-rapl")]
+async def test_energy_is_for_root_alone(client: Client) -> None:
+    assert (await client.stat(f"{CAP}/energy")).mode & 0o777 == 0o400
+    time, used, most = (await client.read(f"{CAP}/energy")).split()
+    assert int(time) > 10**18
+    assert (used, most) == ("123456789", "262143328850")
+    assert "123456789" not in await client.read(f"{CAP}/status") + await client.read("status")
+    assert "energy" not in await names(client, "cap/intel-rapl")
 
 
 async def test_frequencies(root: Path) -> None:
     place, policy = "cpufreq/policy0", root / POLICY
-    async with served(root) as client:
+    async with tree(root=str(root)) as node, mounted(node) as client:
         assert (await client.read(f"{place}/status")).splitlines() == [
             "name policy0", "cpus 0 1", "driver intel_pstate", "governor powersave", "frequency 1800000", "min 800000", "max 3600000",
             "lowest 800000", "highest 3600000", "frequencies -", "preference balance_performance",
@@ -138,7 +134,7 @@ async def test_frequencies(root: Path) -> None:
 
 async def test_boost(root: Path) -> None:
     turbo, boost = root / CPU / "intel_pstate/no_turbo", root / CPU / "cpufreq/boost"
-    async with served(root) as client:
+    async with tree(root=str(root)) as node, mounted(node) as client:
         assert await client.read("cpufreq/ctl") == "boost on\n"
         await client.write("cpufreq/ctl", "boost off")
         assert turbo.read_text() == "1"  # the other way round
@@ -175,8 +171,8 @@ async def test_what_the_kernel_tells_becomes_events(root: Path) -> None:
     ]  # fmt: skip
 
 
-async def test_what_is_gone_is_nowhere(root: Path) -> None:
-    async with served(root) as client, await client.open("supply/AC/status") as status:
+async def test_what_is_gone_is_nowhere(root: Path, client: Client) -> None:
+    async with await client.open("supply/AC/status") as status:
         assert await status.pread(4, 0) == b"name"
         for file in (root / SUPPLY / "AC").iterdir():
             file.unlink()
@@ -189,9 +185,9 @@ async def test_what_is_gone_is_nowhere(root: Path) -> None:
 
 
 async def test_a_kernel_without_any_has_none(tmp_path: Path) -> None:
-    async with served(tmp_path) as client:
+    async with tree(root=str(tmp_path)) as node, mounted(node) as client:
         assert await client.read("status") == ""
-        assert sorted(e.name for e in await client.listdir("")) == ["cap", "cpufreq", "events", "status", "supply"]
+        assert sorted(await names(client)) == ["cap", "cpufreq", "events", "status", "supply"]
         for kind in ("cap", "supply"):
             assert await client.listdir(kind) == []
 

@@ -6,7 +6,6 @@ import pwd
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,8 +27,6 @@ from tests.servers.processes import (
     heard,
     reached,
     root_only,
-    start_cat,
-    starter,
     stat,
     tell,
 )
@@ -37,22 +34,6 @@ from tests.servers.trees import ls, opened, plant, read, walk, write
 
 NAMES = ["args", "ctl", "cwd", "environ", "error", "exe", "fd", "maps", "mem", "note", "ns", "status", "wait"]
 CAT = os.path.realpath("/usr/bin/cat")
-
-
-@pytest.fixture
-def proc() -> Dir:
-    return tree()
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    with starter(tmp_path) as start:
-        yield start
-
-
-@pytest.fixture
-def cat(start: Start) -> Started:
-    return start_cat(start)
 
 
 async def test_the_files_of_a_process(proc: Dir, cat: Started, tmp_path: Path) -> None:
@@ -216,7 +197,7 @@ async def test_memory(proc: Dir, start: Start) -> None:
     with pytest.raises(NineError, match="no memory at this address"):
         await settle(mem.read((1 << 64) - 4096, 1))
     await settle(mem.close())
-    mem = await opened(proc, f"{made.pid}/mem", write=True)
+    mem = await opened(proc, f"{made.pid}/mem", "w")
     assert await settle(mem.write(at, memoryview(b"public"))) == 6
     await settle(mem.close())
     assert made.communicate(b"\n")[0] == b"public\n"
@@ -283,7 +264,7 @@ async def test_descriptors_are_given_back(proc: Dir, cat: Started) -> None:
 
 
 async def test_a_process_that_has_ended(proc: Dir, cat: Started) -> None:
-    status, ctl = await opened(proc, f"{cat.pid}/status"), await opened(proc, f"{cat.pid}/ctl", write=True)
+    status, ctl = await opened(proc, f"{cat.pid}/status"), await opened(proc, f"{cat.pid}/ctl", "w")
     process = await walk(proc, str(cat.pid))
     cat.kill()
     cat.wait()

@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,27 +19,9 @@ from tests.servers.processes import (
     plant_process,
     reached,
     root_only,
-    start_cat,
-    starter,
     stat,
 )
 from tests.servers.trees import ls, mode, opened, read, walk, write
-
-
-@pytest.fixture
-def proc() -> Dir:
-    return tree()
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    with starter(tmp_path) as start:
-        yield start
-
-
-@pytest.fixture
-def cat(start: Start) -> Started:
-    return start_cat(start)
 
 
 async def test_a_number_used_again_is_another_process(tmp_path: Path) -> None:
@@ -48,7 +29,7 @@ async def test_a_number_used_again_is_another_process(tmp_path: Path) -> None:
     proc = tree(root=str(tmp_path))
     old = await walk(proc, "50")
     assert old is await walk(proc, "50")
-    status, ctl = await opened(old, "status"), await opened(old, "ctl", write=True)
+    status, ctl = await opened(old, "status"), await opened(old, "ctl", "w")
     plant_process(tmp_path, 50, start=2000)
     with pytest.raises(ProcessLookupError, match="process exited"):
         status.read(0, 100)

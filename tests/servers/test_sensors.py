@@ -4,7 +4,6 @@ import errno
 import socket
 import struct
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from mk9p.testing import check_tree, mounted
 from mk9p.uevents import Uevent
 from tests.servers import sensing
 from tests.servers.sensing import HWMON, THERMAL
-from tests.servers.trees import fails, plant
+from tests.servers.trees import fails, names, plant
 
 
 @pytest.fixture
@@ -25,8 +24,8 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@asynccontextmanager
-async def served(root: Path) -> AsyncIterator[Client]:
+@pytest.fixture
+async def client(root: Path) -> AsyncIterator[Client]:
     async with tree(root=str(root)) as node, mounted(node) as client:
         yield client
 
@@ -35,30 +34,29 @@ def events(sensors: Sensors) -> list[str]:
     return [line.split(b" ", 2)[2].decode().strip() for line in sensors.events.lines]
 
 
-async def test_status_has_a_line_a_sensor(root: Path) -> None:
-    async with served(root) as client:
-        names = sorted(entry.name for entry in await client.listdir(""))
-        assert names == ["cooling_device0", "events", "hwmon0", "hwmon1", "status", "thermal_zone0"]
-        assert (await client.read("status")).splitlines() == [
-            "hwmon0 energy1 energy 99 uJ nct6775 -",
-            "hwmon0 fan1 fan 1200 rpm nct6775 -",
-            "hwmon0 in0 voltage 1080 mV nct6775 -",
-            "hwmon0 intrusion0 intrusion 1 - nct6775 -",
-            "hwmon0 power1 power 15000000 uW nct6775 -",
-            "hwmon0 pwm1 pwm 100 - nct6775 -",
-            "hwmon0 pwm2 pwm 255 - nct6775 -",
-            "hwmon0 temp1 temp 41500 mC nct6775 'CPU Die'",
-            "hwmon0 temp2 temp 30000 mC nct6775 -",
-            "hwmon0 temp10 temp -5000 mC nct6775 -",
-            "hwmon1 temp1 temp 20000 mC w83795g -",
-            "thermal_zone0 temp temp 45000 mC x86_pkg_temp -",
-            "cooling_device0 state cooling 2 - Fan -",
-        ]
+async def test_status_has_a_line_a_sensor(client: Client) -> None:
+    listed = sorted(await names(client))
+    assert listed == ["cooling_device0", "events", "hwmon0", "hwmon1", "status", "thermal_zone0"]
+    assert (await client.read("status")).splitlines() == [
+        "hwmon0 energy1 energy 99 uJ nct6775 -",
+        "hwmon0 fan1 fan 1200 rpm nct6775 -",
+        "hwmon0 in0 voltage 1080 mV nct6775 -",
+        "hwmon0 intrusion0 intrusion 1 - nct6775 -",
+        "hwmon0 power1 power 15000000 uW nct6775 -",
+        "hwmon0 pwm1 pwm 100 - nct6775 -",
+        "hwmon0 pwm2 pwm 255 - nct6775 -",
+        "hwmon0 temp1 temp 41500 mC nct6775 'CPU Die'",
+        "hwmon0 temp2 temp 30000 mC nct6775 -",
+        "hwmon0 temp10 temp -5000 mC nct6775 -",
+        "hwmon1 temp1 temp 20000 mC w83795g -",
+        "thermal_zone0 temp temp 45000 mC x86_pkg_temp -",
+        "cooling_device0 state cooling 2 - Fan -",
+    ]
 
 
 async def test_a_value_that_is_not_to_be_had_is_a_dash(root: Path) -> None:
     (root / HWMON / "hwmon0/fan1_input").write_text("")
-    async with served(root) as client:
+    async with tree(root=str(root)) as node, mounted(node) as client:
         assert "fan1_input -\n" in await client.read("hwmon0/status")
         assert "hwmon0 fan1 fan - rpm nct6775 -\n" in await client.read("status")
 
@@ -66,25 +64,24 @@ async def test_a_value_that_is_not_to_be_had_is_a_dash(root: Path) -> None:
 @pytest.mark.parametrize(("fault", "value"), [("0", "41500"), ("1", "-"), ("", "41500")])
 async def test_a_sensor_at_fault_measures_nothing(root: Path, fault: str, value: str) -> None:
     (root / HWMON / "hwmon0/temp1_fault").write_text(fault)
-    async with served(root) as client:
+    async with tree(root=str(root)) as node, mounted(node) as client:
         assert f"hwmon0 temp1 temp {value} mC nct6775 'CPU Die'\n" in await client.read("status")
         assert f"temp1_fault {fault or '-'}\n" in await client.read("hwmon0/status")
 
 
-async def test_status_of_a_chip_has_what_everybody_may_read(root: Path) -> None:
-    async with served(root) as client:
-        status = await client.read("hwmon0/status")
-        assert status.startswith("name hwmon0\nchip nct6775\ndevice -\ndriver -\n")
-        assert "temp1_label CPU Die\n" in status
-        assert "energy1_input 99\n" in status
-        assert "energy2" not in status + await client.read("status")  # 0400
-        assert "uevent" not in status
-        assert "temp1_input 20000\n" in await client.read("hwmon1/status")
+async def test_status_of_a_chip_has_what_everybody_may_read(client: Client) -> None:
+    status = await client.read("hwmon0/status")
+    assert status.startswith("name hwmon0\nchip nct6775\ndevice -\ndriver -\n")
+    assert "temp1_label CPU Die\n" in status
+    assert "energy1_input 99\n" in status
+    assert "energy2" not in status + await client.read("status")  # 0400
+    assert "uevent" not in status
+    assert "temp1_input 20000\n" in await client.read("hwmon1/status")
 
 
 async def test_what_is_set_reaches_the_chip(root: Path) -> None:
     chip = root / HWMON / "hwmon0"
-    async with served(root) as client:
+    async with tree(root=str(root)) as node, mounted(node) as client:
         assert await client.read("hwmon0/ctl") == (
             "set pwm1_enable 5\nset pwm2 255\nset temp1_max 80000\nset update_interval 1000\n"
         )
@@ -108,7 +105,7 @@ async def test_what_is_set_reaches_the_chip(root: Path) -> None:
 
 async def test_a_fan_is_taken_in_hand_and_given_back(root: Path) -> None:
     chip = root / HWMON / "hwmon0"
-    async with served(root) as client:
+    async with tree(root=str(root)) as node, mounted(node) as client:
         await client.write("hwmon0/ctl", "pwm 1 0")
         assert ((chip / "pwm1_enable").read_text(), (chip / "pwm1").read_text()) == ("1", "0")
         assert (await client.read("hwmon0/ctl")).startswith("set pwm1_enable 1\nset pwm1 0\n")
@@ -128,7 +125,7 @@ async def test_a_fan_is_taken_in_hand_and_given_back(root: Path) -> None:
 
 async def test_a_zone_and_what_cools_it(root: Path) -> None:
     zone = root / THERMAL / "thermal_zone0"
-    async with served(root) as client:
+    async with tree(root=str(root)) as node, mounted(node) as client:
         assert await client.read("thermal_zone0/status") == (
             "name thermal_zone0\ntype x86_pkg_temp\ntemp 45000\nmode enabled\npolicy step_wise\npolicies user_space step_wise\n"
             "trip 0 critical 100000 -\ntrip 1 passive 90000 2000\ncooling cooling_device0 1\n"
@@ -216,8 +213,8 @@ async def test_what_the_thermal_core_tells_becomes_events(root: Path) -> None:
     ]  # fmt: skip
 
 
-async def test_a_chip_that_is_gone_is_nowhere(root: Path) -> None:
-    async with served(root) as client, await client.open("hwmon0/status") as status:
+async def test_a_chip_that_is_gone_is_nowhere(root: Path, client: Client) -> None:
+    async with await client.open("hwmon0/status") as status:
         assert await status.pread(4, 0) == b"name"
         for file in (root / HWMON / "hwmon0").iterdir():
             file.unlink()
@@ -230,9 +227,9 @@ async def test_a_chip_that_is_gone_is_nowhere(root: Path) -> None:
 
 
 async def test_a_kernel_without_sensors_has_none(tmp_path: Path) -> None:
-    async with served(tmp_path) as client:
+    async with tree(root=str(tmp_path)) as node, mounted(node) as client:
         assert await client.read("status") == ""
-        assert sorted(entry.name for entry in await client.listdir("")) == ["events", "status"]
+        assert sorted(await names(client)) == ["events", "status"]
 
 
 async def test_the_made_up_tree_is_a_proper_one(root: Path) -> None:

@@ -18,6 +18,7 @@ from mk9p.servers import srv
 from mk9p.testing import SOON, check_tree, mounted, serving_at
 from mk9p.tree import Ctl, Dir, Log, Text
 from tests.server.composed import composed
+from tests.servers.trees import names
 
 
 class Program:
@@ -48,17 +49,13 @@ async def lab(tmp_path: Path, version: str = "9P2000.L") -> AsyncIterator[tuple[
             yield inside, outside, service, program
 
 
-async def names(ns: Client, path: str = "") -> list[str]:
-    return sorted(entry.name for entry in await ns.listdir(path))
-
-
 @pytest.mark.parametrize("version", ["9P2000.L", "9P2000"])
 async def test_a_posted_service_is_mounted_by_its_name(tmp_path: Path, version: str) -> None:
     async with lab(tmp_path, version) as (inside, ns, service, program), post(inside, "srv/mine", service):
         assert await ns.read("k/k1/srv/mine") == service + "\n"
         await ns.write("ctl", "mount /k/k1/srv/mine /n/mine")
         assert await ns.read("n/mine/name") == "a program\n"
-        assert await names(ns, "n/mine") == ["big", "ctl", "error", "log", "name"]
+        assert sorted(await names(ns, "n/mine")) == ["big", "ctl", "error", "log", "name"]
         await ns.write("n/mine/ctl", "say hello")
         assert program.said == ["hello"]
         assert await ns.read("n/mine/big") == program.big
@@ -84,10 +81,10 @@ async def test_it_goes_with_its_poster(tmp_path: Path) -> None:
         async with connect(inside.connection.address) as poster:
             file = await poster.create("srv/mine", 0o600)
             await file.pwrite(service.encode(), 0)
-            assert await names(inside, "srv") == ["ctl", "error", "mine"]
+            assert sorted(await names(inside, "srv")) == ["ctl", "error", "mine"]
             poster.connection.end("killed")
         await trio.testing.wait_all_tasks_blocked()
-        assert await names(inside, "srv") == ["ctl", "error"]
+        assert sorted(await names(inside, "srv")) == ["ctl", "error"]
 
 
 async def test_a_service_posted_anew_is_found_anew(tmp_path: Path) -> None:
@@ -139,7 +136,7 @@ async def test_as_a_shell_posts(tmp_path: Path) -> None:
         await ns.write("mine", "keep\n")
         async with await ns.open("other", "w") as file:
             await file.write(b"tcp!127.0.0.1!1\n")
-        assert await names(ns) == ["ctl", "error", "mine"]
+        assert sorted(await names(ns)) == ["ctl", "error", "mine"]
 
 
 async def test_each_open_is_a_connection_of_its_own(tmp_path: Path) -> None:
@@ -180,7 +177,7 @@ async def test_errors() -> None:
                 await ns.open("mine", "r+")
             with pytest.raises(OSError, match="no service none"):
                 await ns.write("ctl", "keep mine none")
-        assert await names(ns) == ["ctl", "error"]
+        assert sorted(await names(ns)) == ["ctl", "error"]
         for name, error in (("ctl", PermissionError), ("none", FileNotFoundError)):
             with pytest.raises(error):
                 await ns.remove(name)

@@ -15,6 +15,7 @@ from mk9p import connect
 from mk9p.client import Client
 from mk9p.testing import SOON
 from mk9p.tree import split
+from tests.servers.trees import names
 
 ME = [sys.executable, "-m", "mk9p"]
 
@@ -52,7 +53,7 @@ async def test_a_kernels_own(tmp_path: Path) -> None:
     address = f"unix!{tmp_path}/s"
     with daemon(address, "serve", "host"):
         async with connect(address) as client:
-            assert [entry.name for entry in await client.listdir()] == ["ctl", "status", "events", "error", "stats"]
+            assert await names(client) == ["ctl", "status", "events", "error", "stats"]
             one, two = await messages(client), await messages(client)
             for _ in range(20):
                 await client.stat("status")
@@ -89,7 +90,7 @@ async def test_a_namespaces_own_and_its_kernels(tmp_path: Path) -> None:
             (relayed,) = (line for line in latency if line[:2] == ["read", "relayed"])
             assert int(relayed[2]) >= 30
             assert sum(int(pair.split(":")[1]) for pair in relayed[4:]) == int(relayed[2])
-            assert {"me.status", "me.messages"} <= {entry.name for entry in await client.listdir("all/stats")}
+            assert {"me.status", "me.messages"} <= set(await names(client, "all/stats"))
 
 
 def test_a_refused_connection_is_one_line_of_the_log(tmp_path: Path) -> None:

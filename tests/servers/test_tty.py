@@ -9,7 +9,6 @@ import sys
 import termios
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,7 @@ from mk9p.servers.tty import tree
 from mk9p.servers.tty.line import HISTORY
 from mk9p.terminals import user
 from mk9p.testing import SOON, check_tree, mounted, until
-from tests.servers.trees import fails, plant
+from tests.servers.trees import fails, names, plant
 
 
 class Wire:
@@ -51,9 +50,9 @@ def wire(tmp_path: Path) -> Iterator[Wire]:
     wire.hang_up()
 
 
-@asynccontextmanager
-async def served(root: Path) -> AsyncIterator[Client]:
-    async with tree(root=str(root)) as node, mounted(node) as client:
+@pytest.fixture
+async def client(tmp_path: Path, wire: Wire) -> AsyncIterator[Client]:
+    async with tree(root=str(tmp_path)) as node, mounted(node) as client:
         yield client
 
 
@@ -72,47 +71,50 @@ async def field(client: Client, key: str) -> str:
     return words[words.index(key) + 1]
 
 
-async def test_there_are_four_files_a_line(tmp_path: Path, wire: Wire) -> None:
-    async with served(tmp_path) as client:
-        names = sorted(entry.name for entry in await client.listdir(""))
-        assert names == ["ttyS0", "ttyS0ctl", "ttyS0error", "ttyS0status"]
-        modes = [(await client.stat(name)).mode & 0o777 for name in names]
-        assert modes == [0o600, 0o644, 0o444, 0o444]
-        for name in ("tty1", "console", "ttyS1", "ttyS1ctl", "pts7x", "ttyS0foo", "ctl"):
-            with pytest.raises(FileNotFoundError):
-                await client.stat(name)
+async def test_there_are_four_files_a_line(client: Client) -> None:
+    listed = sorted(await names(client))
+    assert listed == ["ttyS0", "ttyS0ctl", "ttyS0error", "ttyS0status"]
+    modes = [(await client.stat(name)).mode & 0o777 for name in listed]
+    assert modes == [0o600, 0o644, 0o444, 0o444]
+    for name in ("tty1", "console", "ttyS1", "ttyS1ctl", "pts7x", "ttyS0foo", "ctl"):
+        with pytest.raises(FileNotFoundError):
+            await client.stat(name)
 
 
-async def test_several_readers_see_all_and_a_late_one_what_was_before(tmp_path: Path, wire: Wire) -> None:
-    async with served(tmp_path) as client:
-        async with await client.open("ttyS0") as one, await client.open("ttyS0") as two:
-            os.write(wire.fd, b"boot\r\nlogin: \x03\x04\x13")  # nothing is edited, echoed, or taken for a signal
-            for reader in (one, two):
-                assert await reader.pread(100, 0) == b"boot\r\nlogin: \x03\x04\x13"
-            assert await field(client, "readers") == "2"
-        os.write(wire.fd, b"more")
-        async with await client.open("ttyS0") as late:
-            got = await late.pread(100, 0)
-            while not got.endswith(b"more"):
-                got += await late.pread(100, len(got))
-            assert got == b"boot\r\nlogin: \x03\x04\x13more"
+async def test_several_readers_see_all_and_a_late_one_what_was_before(wire: Wire, client: Client) -> None:
+    async with await client.open("ttyS0") as one, await client.open("ttyS0") as two:
+        os.write(wire.fd, b"boot\r\nlogin: \x03\x04\x13")  # nothing is edited, echoed, or taken for a signal
+        for reader in (one, two):
+            assert await reader.pread(100, 0) == b"boot\r\nlogin: \x03\x04\x13"
+        assert await field(client, "readers") == "2"
+    os.write(wire.fd, b"more")
+    async with await client.open("ttyS0") as late:
+        got = await late.pread(100, 0)
+        while not got.endswith(b"more"):
+            got += await late.pread(100, len(got))
+        assert got == b"boot\r\nlogin: \x03\x04\x13more"
 
 
-async def test_what_is_written_goes_out_as_it_is(tmp_path: Path, wire: Wire) -> None:
-    async with served(tmp_path) as client, await client.open("ttyS0", "r+") as file:
+async def test_what_is_written_goes_out_as_it_is(wire: Wire, client: Client) -> None:
+    async with await client.open("ttyS0", "r+") as file:
         assert await file.write(b"ATZ\n\x11") == 5
         assert await arrived(wire.fd, 5) == b"ATZ\n\x11"
 
 
 async def test_more_than_a_line_takes_at_once_is_waited_for(tmp_path: Path, wire: Wire) -> None:
     data = os.urandom(100_000)
-    async with served(tmp_path) as client, await client.open("ttyS0", "w") as file, trio.open_nursery() as nursery:
+    async with (
+        tree(root=str(tmp_path)) as node,
+        mounted(node) as client,
+        await client.open("ttyS0", "w") as file,
+        trio.open_nursery() as nursery,
+    ):
         nursery.start_soon(file.pwrite, data, 0)
         assert await arrived(wire.fd, len(data)) == data
 
 
-async def test_a_reader_that_is_too_slow_is_told_what_he_missed(tmp_path: Path, wire: Wire) -> None:
-    async with served(tmp_path) as client, await client.open("ttyS0") as slow:
+async def test_a_reader_that_is_too_slow_is_told_what_he_missed(wire: Wire, client: Client) -> None:
+    async with await client.open("ttyS0") as slow:
         await client.write("ttyS0ctl", "q100")
         for n in range(40):
             os.write(wire.fd, b"%09d\n" % n)
@@ -126,25 +128,24 @@ async def test_a_reader_that_is_too_slow_is_told_what_he_missed(tmp_path: Path, 
         assert HISTORY == 65536
 
 
-async def test_one_writer_can_have_it_alone(tmp_path: Path, wire: Wire) -> None:
-    async with served(tmp_path) as client:
+async def test_one_writer_can_have_it_alone(client: Client) -> None:
+    async with await client.open("ttyS0", "w"):
         async with await client.open("ttyS0", "w"):
-            async with await client.open("ttyS0", "w"):
-                with fails(errno.EBUSY):
-                    await client.write("ttyS0ctl", "exclusive on")
-                assert await client.read("ttyS0error") == "it is open for writing 2 times: exclusive is for one\n"
-            await client.write("ttyS0ctl", "exclusive on")
             with fails(errno.EBUSY):
-                await client.open("ttyS0", "w")
-            async with await client.open("ttyS0"):  # reading is everybody's
-                assert "exclusive on\n" in await client.read("ttyS0ctl")
-        async with await client.open("ttyS0", "w"):  # it ended with him
-            assert "exclusive off\n" in await client.read("ttyS0ctl")
+                await client.write("ttyS0ctl", "exclusive on")
+            assert await client.read("ttyS0error") == "it is open for writing 2 times: exclusive is for one\n"
+        await client.write("ttyS0ctl", "exclusive on")
+        with fails(errno.EBUSY):
+            await client.open("ttyS0", "w")
+        async with await client.open("ttyS0"):  # reading is everybody's
+            assert "exclusive on\n" in await client.read("ttyS0ctl")
+    async with await client.open("ttyS0", "w"):  # it ended with him
+        assert "exclusive off\n" in await client.read("ttyS0ctl")
 
 
 async def test_ctl_has_the_words_of_uart(tmp_path: Path, wire: Wire) -> None:
     fd = os.open(wire.path, os.O_RDWR | os.O_NOCTTY)
-    async with served(tmp_path) as client:
+    async with tree(root=str(tmp_path)) as node, mounted(node) as client:
         await client.write("ttyS0ctl", "b115200 l8 pn s1\nx1 m1\n")
         now = termios.tcgetattr(fd)
         assert now[4] == now[5] == termios.B115200
@@ -189,17 +190,16 @@ async def test_ctl_has_the_words_of_uart(tmp_path: Path, wire: Wire) -> None:
         ("exclusive on", errno.EBUSY, "it is open for writing 0 times"),
     ],
 )
-async def test_what_a_line_has_not_is_said(tmp_path: Path, wire: Wire, line: str, number: int, words: str) -> None:
-    async with served(tmp_path) as client:
-        with fails(number):
-            await client.write("ttyS0ctl", line)
-        assert (await client.read("ttyS0error")).startswith(words)
+async def test_what_a_line_has_not_is_said(line: str, number: int, words: str, client: Client) -> None:
+    with fails(number):
+        await client.write("ttyS0ctl", line)
+    assert (await client.read("ttyS0error")).startswith(words)
 
 
 async def test_it_is_raw_while_it_is_open_and_as_before_afterwards(tmp_path: Path, wire: Wire) -> None:
     before = termios.tcgetattr(wire.fd)  # a pty has one set of modes
     assert before[3] & termios.ECHO
-    async with served(tmp_path) as client:
+    async with tree(root=str(tmp_path)) as node, mounted(node) as client:
         async with await client.open("ttyS0"):
             assert not termios.tcgetattr(wire.fd)[3] & (termios.ECHO | termios.ICANON)
             await client.write("ttyS0ctl", "b19200")
@@ -209,38 +209,36 @@ async def test_it_is_raw_while_it_is_open_and_as_before_afterwards(tmp_path: Pat
         assert after[5] == termios.B19200  # which was set, and stays
 
 
-async def test_a_line_that_hangs_up_gives_what_is_left_and_then_eio(tmp_path: Path, wire: Wire) -> None:
-    async with served(tmp_path) as client:
-        async with await client.open("ttyS0", "r+") as file:
-            os.write(wire.fd, b"bye")
-            assert await file.pread(2, 0) == b"by"
-            async with trio.open_nursery() as nursery:
+async def test_a_line_that_hangs_up_gives_what_is_left_and_then_eio(wire: Wire, client: Client) -> None:
+    async with await client.open("ttyS0", "r+") as file:
+        os.write(wire.fd, b"bye")
+        assert await file.pread(2, 0) == b"by"
+        async with trio.open_nursery() as nursery:
 
-                async def waits() -> None:
-                    with fails(errno.EIO):
-                        await file.pread(100, 3)
+            async def waits() -> None:
+                with fails(errno.EIO):
+                    await file.pread(100, 3)
 
-                assert await file.pread(1, 2) == b"e"
-                nursery.start_soon(waits)
-                wire.hang_up()
-            with fails(errno.EIO):
-                await file.pread(100, 3)
-            with fails(errno.EIO):
-                await file.write(b"x")
-        with pytest.raises(OSError):  # noqa: PT011  # what the kernel says of a slave without a master
-            await client.open("ttyS0")
+            assert await file.pread(1, 2) == b"e"
+            nursery.start_soon(waits)
+            wire.hang_up()
+        with fails(errno.EIO):
+            await file.pread(100, 3)
+        with fails(errno.EIO):
+            await file.write(b"x")
+    with pytest.raises(OSError):  # noqa: PT011  # what the kernel says of a slave without a master
+        await client.open("ttyS0")
 
 
-async def test_h_ends_all_uses_and_the_next_one_begins_anew(tmp_path: Path, wire: Wire) -> None:
-    async with served(tmp_path) as client:
-        async with await client.open("ttyS0") as old:
-            await client.write("ttyS0ctl", "h")
-            with fails(errno.EIO):
-                await old.pread(100, 0)
-            async with await client.open("ttyS0") as new:
-                os.write(wire.fd, b"again")
-                assert await new.pread(100, 0) == b"again"
-        assert await field(client, "readers") == "0"
+async def test_h_ends_all_uses_and_the_next_one_begins_anew(wire: Wire, client: Client) -> None:
+    async with await client.open("ttyS0") as old:
+        await client.write("ttyS0ctl", "h")
+        with fails(errno.EIO):
+            await old.pread(100, 0)
+        async with await client.open("ttyS0") as new:
+            os.write(wire.fd, b"again")
+            assert await new.pread(100, 0) == b"again"
+    assert await field(client, "readers") == "0"
 
 
 def program(wire: Wire) -> subprocess.Popen[bytes]:
@@ -253,7 +251,7 @@ async def test_a_line_that_a_program_uses_is_not_read_but_written_to(tmp_path: P
     try:
         assert shell.stdout is not None
         shell.stdout.readline()
-        async with served(tmp_path) as client:
+        async with tree(root=str(tmp_path)) as node, mounted(node) as client:
             with fails(errno.EBUSY):
                 await client.open("ttyS0")
             async with await client.open("ttyS0", "w") as file:
@@ -265,15 +263,14 @@ async def test_a_line_that_a_program_uses_is_not_read_but_written_to(tmp_path: P
         shell.communicate()
 
 
-async def test_a_break_is_sent_and_ends(tmp_path: Path, wire: Wire) -> None:
-    async with served(tmp_path) as client:
-        before = time.monotonic()
-        await client.write("ttyS0ctl", "k20 f")
-        assert time.monotonic() - before >= 0.02
+async def test_a_break_is_sent_and_ends(client: Client) -> None:
+    before = time.monotonic()
+    await client.write("ttyS0ctl", "k20 f")
+    assert time.monotonic() - before >= 0.02
 
 
-async def test_n_drops_what_has_no_room(tmp_path: Path, wire: Wire) -> None:
-    async with served(tmp_path) as client, await client.open("ttyS0", "w") as file:
+async def test_n_drops_what_has_no_room(wire: Wire, client: Client) -> None:
+    async with await client.open("ttyS0", "w") as file:
         await client.write("ttyS0ctl", "n")
         with trio.fail_after(SOON):
             assert await file.pwrite(bytes(1 << 20), 0) == 1 << 20
@@ -289,7 +286,7 @@ async def test_n_drops_what_has_no_room(tmp_path: Path, wire: Wire) -> None:
 async def test_pseudo_terminals_are_lines(tmp_path: Path, wire: Wire) -> None:
     (tmp_path / "dev/pts").symlink_to("/dev/pts")
     name = "pts" + wire.path.rpartition("/")[2]
-    async with served(tmp_path) as client, await client.open(name, "r+") as file:
+    async with tree(root=str(tmp_path)) as node, mounted(node) as client, await client.open(name, "r+") as file:
         os.write(wire.fd, b"hello")
         assert await file.pread(100, 0) == b"hello"
 
@@ -299,6 +296,6 @@ async def test_the_tree_is_a_proper_one(tmp_path: Path, wire: Wire) -> None:
 
 
 async def test_this_kernels_lines() -> None:
-    async with served(Path("/")) as client:
+    async with tree(root="/") as node, mounted(node) as client:
         for entry in await client.listdir(""):
             assert entry.name.removesuffix("ctl").removesuffix("status").removesuffix("error")[-1].isdecimal()

@@ -2,7 +2,6 @@
 
 import errno
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from mk9p.client import Client
 from mk9p.servers.usb import Devices, tree
 from mk9p.testing import check_tree, mounted
 from mk9p.uevents import Uevent
-from tests.servers.trees import fails, plant
+from tests.servers.trees import fails, names, plant
 
 BUS = "sys/bus/usb"
 STICK = f"{BUS}/devices/1-2"
@@ -54,30 +53,29 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@asynccontextmanager
-async def served(root: Path) -> AsyncIterator[Client]:
+@pytest.fixture
+async def client(root: Path) -> AsyncIterator[Client]:
     async with tree(root=str(root)) as node, mounted(node) as client:
         yield client
 
 
-async def test_devices_are_there_by_bus_and_port(root: Path) -> None:
-    async with served(root) as client:
-        assert sorted(e.name for e in await client.listdir("")) == ["1-2", "events", "status", "usb1"]
-        assert (await client.read("status")).splitlines() == [
-            "1-2 46f4:0001 480 'QEMU QEMU USB HARDDRIVE'",
-            "usb1 1d6b:0003 5000 'xHCI Host Controller'",
-        ]
-        assert (await client.read("1-2/status")).splitlines() == [
-            "name 1-2", "vendor 46f4", "product 0001", "manufacturer QEMU", "model QEMU USB HARDDRIVE", "serial 1-0000",
-            "version 2.00", "speed 480", "class 00", "driver usb", "bus 1", "address 2", "configuration 1", "power on",
-            "milliamps 98", "interface 1-2:1.0 08 06 50 usb-storage",
-        ]  # fmt: skip
-        assert await client.read_bytes("1-2/raw") == b"d" * 49 + b"\n"
+async def test_devices_are_there_by_bus_and_port(client: Client) -> None:
+    assert sorted(await names(client)) == ["1-2", "events", "status", "usb1"]
+    assert (await client.read("status")).splitlines() == [
+        "1-2 46f4:0001 480 'QEMU QEMU USB HARDDRIVE'",
+        "usb1 1d6b:0003 5000 'xHCI Host Controller'",
+    ]
+    assert (await client.read("1-2/status")).splitlines() == [
+        "name 1-2", "vendor 46f4", "product 0001", "manufacturer QEMU", "model QEMU USB HARDDRIVE", "serial 1-0000",
+        "version 2.00", "speed 480", "class 00", "driver usb", "bus 1", "address 2", "configuration 1", "power on",
+        "milliamps 98", "interface 1-2:1.0 08 06 50 usb-storage",
+    ]  # fmt: skip
+    assert await client.read_bytes("1-2/raw") == b"d" * 49 + b"\n"
 
 
 async def test_words_reach_sysfs(root: Path) -> None:
     drivers = root / BUS / "drivers"
-    async with served(root) as client:
+    async with tree(root=str(root)) as node, mounted(node) as client:
         assert await client.read("1-2/ctl") == "power on\nbind usb\n"
         await client.write("1-2/ctl", await client.read("1-2/ctl"))
         await client.write("1-2/ctl", "power off")
@@ -97,7 +95,7 @@ async def test_refusals_are_said(root: Path) -> None:
     drivers = root / BUS / "drivers"
     (drivers / "uas/bind").unlink()
     (drivers / "uas/bind").mkdir()  # the nearest that a disk has to a driver that refuses
-    async with served(root) as client:
+    async with tree(root=str(root)) as node, mounted(node) as client:
         for path, line, number, words in [
             ("1-2", "bind uas", errno.EISDIR, "1-2 cannot be bound to uas: Is a directory"),
             ("1-2", "bind nothing", errno.ENOENT, "no driver nothing; there are: uas usb usb-storage"),
@@ -132,7 +130,7 @@ async def test_what_the_kernel_tells_becomes_events(root: Path) -> None:
 
 
 async def test_a_kernel_without_usb_has_an_empty_bus(tmp_path: Path) -> None:
-    async with served(tmp_path) as client:
+    async with tree(root=str(tmp_path)) as node, mounted(node) as client:
         assert await client.read("status") == ""
 
 

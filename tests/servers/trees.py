@@ -1,4 +1,4 @@
-"""Use a resource server's tree in this process, without the wire: walk a path, read all, write, list."""
+"""Use a resource server's tree in this process, without the wire: walk a path, read all, write, list; and its names and refusals by a client."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mk9p.auth import ROOT, Principal
+from mk9p.client import Client
 from mk9p.tree import Handle, Node, Open, settle
 
 
@@ -16,10 +17,10 @@ async def walk(tree: Node, path: str, who: Principal = ROOT) -> Node:
     return tree
 
 
-async def opened(tree: Node, path: str, *, write: bool = False, who: Principal = ROOT) -> Handle:
-    """Open a file; the caller closes it. Streams end no record, as for clients that are not Linux."""
+async def opened(tree: Node, path: str, how: str = "r", who: Principal = ROOT) -> Handle:
+    """Open a file for `r`, `w` or `rw`; the caller closes it. Streams end no record, as for clients that are not Linux."""
     node = await walk(tree, path, who)
-    return await settle(node.open(Open(who, read=not write, write=write)))
+    return await settle(node.open(Open(who, read="r" in how, write="w" in how)))
 
 
 async def read(tree: Node, path: str, who: Principal = ROOT) -> str:
@@ -38,7 +39,7 @@ async def write(tree: Node, path: str, text: str, who: Principal = ROOT) -> None
 
 async def send(tree: Node, path: str, text: str, who: Principal = ROOT) -> None:
     """Write a text in one write, as it is."""
-    handle, data = await opened(tree, path, write=True, who=who), text.encode()
+    handle, data = await opened(tree, path, "w", who), text.encode()
     try:
         assert await settle(handle.write(0, memoryview(data))) == len(data)
     finally:
@@ -53,6 +54,19 @@ async def ls(tree: Node, path: str = "", who: Principal = ROOT) -> list[str]:
 async def mode(tree: Node, path: str, who: Principal = ROOT) -> int:
     """Return a file's permission bits."""
     return (await settle((await walk(tree, path, who)).stat())).mode & 0o777
+
+
+async def refusal(node: Node, path: str, text: str) -> tuple[int, str]:
+    """Write what must be refused and return errno and words; `error` beside the file must say the same."""
+    with pytest.raises(OSError) as caught:  # noqa: PT011  # the caller looks at the errno
+        await write(node, path, text)
+    assert await read(node, path.removesuffix("ctl") + "error") == f"{caught.value}\n"
+    return caught.value.errno or 0, str(caught.value)
+
+
+async def names(client: Client, path: str = "") -> list[str]:
+    """Return the names in a directory, as it lists them."""
+    return [entry.name for entry in await client.listdir(path)]
 
 
 def plant(root: Path, files: dict[str, str]) -> None:

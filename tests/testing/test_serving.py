@@ -9,8 +9,9 @@ import mk9p.sync
 from mk9p.auth import Policy
 from mk9p.client import connect
 from mk9p.server import Limits
-from mk9p.testing import Memory, address_of, in_thread, mounted, serving, serving_at, until
+from mk9p.testing import Line, Memory, address_of, in_thread, joined, mounted, serving, serving_at, until
 from mk9p.tree import Dir, Text
+from mk9p.wire import messages as m
 
 
 async def test_a_tree_is_served_at_an_address_while_the_block_runs(tmp_path: Path) -> None:
@@ -94,3 +95,19 @@ def test_what_entering_and_leaving_a_block_in_a_thread_raises_is_raised() -> Non
         in_thread(serving_at("tcp!127.0.0.1!0", Dir({}))),
     ):
         raise KeyError
+
+
+async def test_a_line_by_hand_sends_what_it_is_given_and_shows_what_comes() -> None:
+    async with (
+        serving(Dir({"f": Text("text")})) as server,
+        trio.SocketStream(trio.socket.from_stdlib_socket(joined(server))) as stream,
+    ):
+        line = Line(stream)
+        await line.start()
+        assert isinstance(await line.open(1, "f"), m.Rlopen)
+        assert (await line.rpc(m.Tread, 7, 1, 0, 100)).data == b"text"
+        assert isinstance(await line.open(2, "none"), m.Rlerror)
+        await line.send(m.Tclunk, 9, 1)
+        assert await line.frame() == bytes([7, 0, 0, 0, m.Rclunk.type, 9, 0])
+        await line.raw(bytes(7))
+        assert await line.receive() is None

@@ -11,6 +11,7 @@ from mk9p.client.files import File as Opened
 from mk9p.errors import NineError
 from mk9p.testing import mounted, until
 from mk9p.tree import Conversations, Ctl, Dir, File, Handle, Open
+from tests.servers.trees import names
 
 
 @attrs.define(eq=False)
@@ -55,10 +56,6 @@ class Board:
 
 async def number(ns: Client, file: Opened) -> str:
     return (await file.pread(16, 0)).decode().strip()
-
-
-async def names(ns: Client) -> list[str]:
-    return [entry.name for entry in await ns.listdir("")]
 
 
 async def test_the_open_file_is_the_new_ones_ctl() -> None:

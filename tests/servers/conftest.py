@@ -1,0 +1,42 @@
+"""Processes for the tests of `proc` and of what shows processes."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mk9p.servers.proc import tree
+from mk9p.tree import Dir
+from tests.servers.processes import Start, Started, heard, tell
+
+
+@pytest.fixture
+def proc() -> Dir:
+    return tree()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Give a function that starts a program in the test's directory, with pipes for its input and output; end them all."""
+    started: list[Started] = []
+
+    def start(*argv: str, **options: Any) -> Started:
+        pipe = subprocess.PIPE
+        started.append(subprocess.Popen(argv, stdin=pipe, stdout=pipe, cwd=tmp_path, **options))
+        return started[-1]
+
+    yield start
+    for made in started:
+        made.kill()
+        made.communicate()
+
+
+@pytest.fixture
+def cat(start: Start) -> Started:
+    """Start a process that runs as long as the test."""
+    made = start("cat", "-", env={"A": "1", "B": "it's two\nlines"})
+    tell(made)
+    assert heard(made) == "\n"
+    return made
