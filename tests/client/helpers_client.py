@@ -1,14 +1,10 @@
 """Servers for the client: one played by hand, mk9p's own over a made-up tree, and diod."""
 
-import os
-import shutil
 import socket
-import subprocess
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
-import pytest
 import trio
 
 from mk9p.client import Client, Connection, connect
@@ -73,26 +69,3 @@ async def served(root: Node, version: str = "9P2000.L", **options: Any) -> Async
     """Serve a tree, and connect to it."""
     async with serving(root) as server, connect(address_of(server), version=version, **options) as client:
         yield client, server
-
-
-@contextmanager
-def diod(root: "os.PathLike[str]") -> Iterator[str]:
-    """Run diod for one connection and give its address; it serves `root`, which is also to be the aname."""
-    program = shutil.which("diod", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if program is None:
-        pytest.skip("diod is not installed")
-    if os.geteuid() != 0:
-        pytest.skip("diod wants root")
-    ours, theirs = socket.socketpair()
-    fd = str(theirs.fileno())
-    words = [program, "-f", "-r", fd, "-w", fd, "-c", "/dev/null", "-L", "stderr", "-n", "-e", os.fspath(root)]
-    process = subprocess.Popen(words, pass_fds=[theirs.fileno()], stderr=subprocess.PIPE, text=True, cwd=root)
-    theirs.close()
-    number = ours.detach()
-    try:
-        yield f"fd!{number}!{number}"
-    finally:
-        _, said = process.communicate(timeout=SOON)
-        assert process.returncode == 0, (process.returncode, said)
-        # It tells when a fid was left: all but the root, which a closed connection takes with it, must have been clunked.
-        assert "unclunked fid " not in said, said

@@ -50,10 +50,10 @@ class Place:
     def dir(self) -> Path:
         return self.top / "mnt"
 
-    def serve(self) -> None:
+    def serve(self, program: str = TREE) -> None:
         """Start the server, and return when it can be dialled."""
         self.address = f"unix!{self.top}/s"
-        self._start(sys.executable, TREE, self.address)
+        self._start(sys.executable, program, self.address)
 
     def export(self) -> None:
         """Serve the directory `export` of this place."""

@@ -1,4 +1,4 @@
-"""A server of 9P2000.L that says what no server should, for the tests of mounts: `python odd_server.py PATH` serves a unix socket until it is ended.
+"""A server of 9P2000.L that says what no server should, for the tests of mounts: `python odd_server.py unix!PATH` serves a socket until it is ended.
 
 What a file's name says is what is odd about it; all else of it is as it should be.
 """
@@ -162,9 +162,9 @@ class Talk:
         self.send(m.Rwalk, tag, qids)
 
 
-def main(path: str) -> None:
+def main(address: str) -> None:
     listener = socket.socket(socket.AF_UNIX)
-    listener.bind(path)
+    listener.bind(address.removeprefix("unix!"))
     listener.listen()
     print("listening", file=sys.stderr, flush=True)
     while True:

@@ -1,8 +1,6 @@
 """A FUSE mount of a server that says what it may not: what is odd is shown as well as it can be or is an error of its own, and all else goes on."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,13 +33,7 @@ NUMBERS = [
 def odd(request: pytest.FixtureRequest) -> Iterator[Place]:
     need_fuse()
     with place() as made:
-        made.address = f"unix!{made.top}/s"
-        server = str(Path(__file__).with_name("odd_server.py"))
-        made.server = subprocess.Popen(
-            [sys.executable, server, f"{made.top}/s"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
-        assert made.server.stderr is not None
-        assert made.server.stderr.readline() == "listening\n"
+        made.serve(str(Path(__file__).with_name("odd_server.py")))
         made.mount("--cache", request.param)
         yield made
         mount.umount(str(made.dir))

@@ -1,36 +1,30 @@
 """Stored files, of a stranger (diod), mounted by FUSE: what made-up trees refuse, and the page cache."""
 
 import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from mk9p.clients import mount
-from mk9p.testing import until_true
+from mk9p.testing import child, until_true
 from tests.clients.mounting import Place, need_fuse, place
+from tests.interop.peers import program
 
 
 @pytest.fixture(params=["none", "loose"])
 def stored(request: pytest.FixtureRequest) -> Iterator[Place]:
     need_fuse()
-    diod = shutil.which("diod", path=f"{os.environ['PATH']}:/usr/sbin")
-    if diod is None:
-        pytest.skip("needs diod")
+    diod = program("diod", "diod")
     with place() as made:
         export = made.top / "export"
         export.mkdir()
         made.address = f"unix!{made.top}/s"
         words = ["-f", "-n", "-c", "/dev/null", "-L", str(made.top / "log"), "-e", str(export), "-l", f"{made.top}/s"]
-        with subprocess.Popen([diod, *words]) as server:
-            try:
-                until_true(lambda: (made.top / "s").exists())
-                made.mount("--aname", str(export), "--cache", request.param)
-                yield made
-                mount.umount(str(made.dir))
-            finally:
-                server.kill()
+        with child([diod, *words]):
+            until_true(lambda: (made.top / "s").exists())
+            made.mount("--aname", str(export), "--cache", request.param)
+            yield made
+            mount.umount(str(made.dir))
 
 
 def test_files_are_made_changed_and_removed(stored: Place) -> None:

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,7 +22,7 @@ from mk9p import connect
 from mk9p.clients.trace import Watch, in_words, trace
 from mk9p.errors import NineError
 from mk9p.pcap import Capture
-from mk9p.testing import SOON, serving_at, until
+from mk9p.testing import SOON, child, serving_at, until, until_true
 from mk9p.tree import Block, Ctl, Dir, Stream, Text
 from mk9p.wire import Dialect, encode
 from mk9p.wire import messages as m
@@ -240,15 +239,9 @@ def test_the_command(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert "--trust" in done.stderr
-    with subprocess.Popen(
-        [sys.executable, "-m", "mk9p", "trace", "-l", f"unix!{tmp_path}/t", "--pcap", tmp_path / "p", "unix!/x"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stderr is not None
+    command = [sys.executable, "-m", "mk9p", "trace", "-l", f"unix!{tmp_path}/t", "--pcap", f"{tmp_path}/p", "unix!/x"]
+    with child(command, "is unix!/x, traced", stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
-        assert "is unix!/x, traced" in process.stderr.readline()
         with socket(AF_UNIX, SOCK_STREAM) as client:
             client.connect(str(tmp_path / "t"))
             assert "unix!/x: " in process.stdout.readline()
@@ -263,29 +256,20 @@ def test_it_ends_when_it_is_told_though_nobody_takes_its_lines(tmp_path: Path) -
     reader, writer = os.pipe()
     me = [sys.executable, "-m", "mk9p"]
     command = [*me, "trace", f"unix!{tmp_path}/s", "-l", f"unix!{tmp_path}/t"]
-    with (
-        subprocess.Popen([*me, "serve", "-l", f"unix!{tmp_path}/s", "host"], stderr=subprocess.PIPE) as server,
-        subprocess.Popen(command, stdout=writer, stderr=subprocess.PIPE) as process,
-    ):
-        try:
-            for each, word in ((server, b"listening"), (process, b"traced")):
-                assert each.stderr is not None
-                while word not in each.stderr.readline():
-                    assert each.poll() is None
+    asking = ["sh", "-c", 'while "$@"; do :; done', "sh", *me, "-a", f"unix!{tmp_path}/t", "ls", "-l"]
+    try:
+        with (
+            child([*me, "serve", "-l", f"unix!{tmp_path}/s", "host"], "listening"),
+            child(command, "traced", stdout=writer, stderr=subprocess.PIPE) as process,
+            child(asking, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as client,
+        ):
             poll = select.poll()
             poll.register(writer, select.POLLOUT)
-            asking = ["sh", "-c", 'while "$@"; do :; done', "sh", *me, "-a", f"unix!{tmp_path}/t", "ls", "-l"]
-            with subprocess.Popen(asking, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as client:
-                fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
-                end = time.monotonic() + SOON
-                while poll.poll(0):
-                    assert time.monotonic() < end, "it never became full"
-                    time.sleep(0.01)
-                process.send_signal(signal.SIGTERM)
-                assert process.wait(SOON) == 0
-                client.wait(SOON)
-        finally:
-            process.kill()
-            server.kill()
-            os.close(reader)
-            os.close(writer)
+            fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+            until_true(lambda: not poll.poll(0))
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(SOON) == 0
+            client.wait(SOON)
+    finally:
+        os.close(reader)
+        os.close(writer)

@@ -3,9 +3,6 @@
 import errno
 import gc
 import os
-import shutil
-import socket
-import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -21,6 +18,7 @@ from mk9p.dial import Link, Listener, listen
 from mk9p.errors import NineError
 from mk9p.testing import SOON, Host, mounted
 from mk9p.tree import Block, Ctl, Dir, Handle, Log, Maybe, Open, Stat, Text, settle
+from tests.interop.peers import running_diod
 from tests.servers.trees import names, read
 
 VERSIONS = ["9P2000.L", "9P2000.u", "9P2000"]
@@ -287,62 +285,52 @@ async def test_who_dials_may_be_cancelled_and_the_others_are_served(tmp_path: Pa
 
 
 async def test_what_changes_a_real_file_system(tmp_path: Path) -> None:
-    program = shutil.which("diod", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if program is None or os.geteuid() != 0:
-        pytest.skip("wants diod, and root")
-    ours, theirs = socket.socketpair()
-    fd = str(theirs.fileno())
-    words = [program, "-f", "-r", fd, "-w", fd, "-c", "/dev/null", "-L", "stderr", "-n", "-e", str(tmp_path)]
-    process = subprocess.Popen(words, pass_fds=[theirs.fileno()], stderr=subprocess.PIPE, text=True, cwd=tmp_path)  # noqa: ASYNC220
-    theirs.close()
     (tmp_path / "file").write_text("text")
-    async with trio.open_nursery() as nursery:
-        number = ours.detach()
-        server = Server(f"fd!{number}!{number}", nursery, aname=str(tmp_path), name="disk", deadline=SOON)
-        async with mounted(Dir({"mnt": server.tree(ROOT), "other": Dir({})})) as ns:
-            await ns.mkdir("mnt/d", 0o750)
-            assert (tmp_path / "d").stat().st_mode & 0o7777 == 0o750
-            async with await ns.create("mnt/d/new", 0o640, read=True) as f:
-                await f.write(b"0123456789")
-                assert await f.pread(3, 4) == b"456"
-                await f.truncate(5)
-                await f.sync()
-            assert (tmp_path / "d/new").read_text() == "01234"
-            with pytest.raises(FileExistsError):
-                await ns.create("mnt/d/new")
-            await ns.rename("mnt/d/new", "mnt/moved")
-            assert (tmp_path / "moved").read_text() == "01234"
-            with pytest.raises(NineError) as caught:
-                await ns.rename("mnt/moved", "other/moved")
-            assert caught.value.errno in (errno.EXDEV, errno.EPERM, errno.EACCES)
-            async with await ns.open("mnt/moved", "a") as f:
-                await f.write(b"!")
-            assert await ns.read("mnt/moved") == "01234!"
-            tree = server.tree(ROOT)
-            await tree.symlink("link", "moved", ROOT)
-            link = await tree.walk("link", ROOT)
-            assert await link.readlink() == "moved"
-            assert link.qtype == 0x02
-            await tree.link("hard", await tree.walk("moved", ROOT), ROOT)
-            assert (tmp_path / "hard").stat().st_nlink == 2
-            with pytest.raises(NineError) as caught:
-                await tree.link("x", Text("elsewhere"), ROOT)
-            assert caught.value.errno == errno.EXDEV
-            await tree.mknod("fifo", 0o10600, 0, ROOT)
-            assert (tmp_path / "fifo").is_fifo()
-            assert (await tree.statfs()).bsize == os.statvfs(tmp_path).f_bsize
-            with pytest.raises(IsADirectoryError):
-                await tree.remove("d", ROOT, directory=False)
-            await tree.remove("d", ROOT, directory=True)
-            for name in ("moved", "link", "hard", "fifo", "file"):
-                await ns.remove(f"mnt/{name}")
-            assert os.listdir(tmp_path) == []
-            del tree, link
-            gc.collect()
-            await trio.testing.wait_all_tasks_blocked(0.01)
-        server.close()
-    _, said = process.communicate(timeout=SOON)
-    assert "unclunked fid " not in said, said
+    with running_diod(tmp_path) as address:
+        async with trio.open_nursery() as nursery:
+            server = Server(address, nursery, aname=str(tmp_path), name="disk", deadline=SOON)
+            async with mounted(Dir({"mnt": server.tree(ROOT), "other": Dir({})})) as ns:
+                await ns.mkdir("mnt/d", 0o750)
+                assert (tmp_path / "d").stat().st_mode & 0o7777 == 0o750
+                async with await ns.create("mnt/d/new", 0o640, read=True) as f:
+                    await f.write(b"0123456789")
+                    assert await f.pread(3, 4) == b"456"
+                    await f.truncate(5)
+                    await f.sync()
+                assert (tmp_path / "d/new").read_text() == "01234"
+                with pytest.raises(FileExistsError):
+                    await ns.create("mnt/d/new")
+                await ns.rename("mnt/d/new", "mnt/moved")
+                assert (tmp_path / "moved").read_text() == "01234"
+                with pytest.raises(NineError) as caught:
+                    await ns.rename("mnt/moved", "other/moved")
+                assert caught.value.errno in (errno.EXDEV, errno.EPERM, errno.EACCES)
+                async with await ns.open("mnt/moved", "a") as f:
+                    await f.write(b"!")
+                assert await ns.read("mnt/moved") == "01234!"
+                tree = server.tree(ROOT)
+                await tree.symlink("link", "moved", ROOT)
+                link = await tree.walk("link", ROOT)
+                assert await link.readlink() == "moved"
+                assert link.qtype == 0x02
+                await tree.link("hard", await tree.walk("moved", ROOT), ROOT)
+                assert (tmp_path / "hard").stat().st_nlink == 2
+                with pytest.raises(NineError) as caught:
+                    await tree.link("x", Text("elsewhere"), ROOT)
+                assert caught.value.errno == errno.EXDEV
+                await tree.mknod("fifo", 0o10600, 0, ROOT)
+                assert (tmp_path / "fifo").is_fifo()
+                assert (await tree.statfs()).bsize == os.statvfs(tmp_path).f_bsize
+                with pytest.raises(IsADirectoryError):
+                    await tree.remove("d", ROOT, directory=False)
+                await tree.remove("d", ROOT, directory=True)
+                for name in ("moved", "link", "hard", "fifo", "file"):
+                    await ns.remove(f"mnt/{name}")
+                assert os.listdir(tmp_path) == []
+                del tree, link
+                gc.collect()
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            server.close()
 
 
 async def test_garbage_is_clunked_and_the_root_is_not(tmp_path: Path) -> None:
