@@ -10,15 +10,17 @@ the first dot that ends the name of an existing kernel divides. The kinds of dev
 import errno
 import stat as st
 from collections.abc import Iterable
-from typing import Final
+from contextlib import suppress
+from typing import Final, NoReturn
 
 from mk9p.auth import EXEC, READ, Principal, may
 from mk9p.compose.everyone import Entry, Everyone, Kernels
 from mk9p.errors import NineError
-from mk9p.tree import Node, Stat, settle
-from mk9p.wire import QTDIR
+from mk9p.tree import Maybe, Node, Stat, settle
+from mk9p.wire import QTDIR, Qid
 
 DEVICES: Final = "dev"
+KNOWN: Final = 4096  # parts and users: a dozen parts, and the users of a machine
 
 
 async def _let(node: Node, who: Principal, want: int) -> Node:
@@ -64,7 +66,7 @@ class All(_Made):
 
     def __init__(self, kernels: Kernels) -> None:
         super().__init__(Everyone(kernels))
-        self._had: dict[str, str] = {}  # a part -> the kernel that had it at the last walk
+        self._known: set[tuple[str, Principal]] = set()  # parts that some kernel had, and users who saw that
 
     async def entries(self, who: Principal) -> Iterable[Entry]:
         async def parts(tree: Node) -> list[str]:
@@ -76,22 +78,10 @@ class All(_Made):
         names = dict.fromkeys(name for _, names in found for name in names)
         return [(name, Part(self.everyone, name)) for name in names]
 
-    async def walk(self, name: str, who: Principal) -> Node:
-        kernel = self._had.pop(name, None)
-        if kernel is not None and await self._has(kernel, name, who):
-            self._had[name] = kernel
-        else:
-            await self._search(name, who)
-        return Part(self.everyone, name)
+    def walk(self, name: str, who: Principal) -> Maybe[Node]:
+        return Part(self.everyone, name) if (name, who) in self._known else self._search(name, who)
 
-    async def _has(self, kernel: str, name: str, who: Principal) -> bool:
-        try:
-            tree = await self.everyone.kernel(kernel, who)
-            return bool(await self.everyone.one(kernel, tree, lambda tree: _is_part(tree, name, who)))
-        except OSError:
-            return False
-
-    async def _search(self, name: str, who: Principal) -> None:
+    async def _search(self, name: str, who: Principal) -> Node:
         """Ask every kernel until one has the part; raises ENOENT if none has."""
 
         async def has(tree: Node) -> bool:
@@ -99,10 +89,12 @@ class All(_Made):
                 raise NineError(errno.ENOENT)
             return True
 
-        found = await self.everyone.ask(who, has, enough=1)
-        if not found:
+        if not await self.everyone.ask(who, has, enough=1):
             raise NineError(errno.ENOENT)
-        self._had[name] = found[0][0]
+        if len(self._known) >= KNOWN:
+            self._known.clear()
+        self._known.add((name, who))
+        return Part(self.everyone, name)
 
 
 async def _is_part(tree: Node, name: str, who: Principal) -> bool:
@@ -128,12 +120,44 @@ class Part(_Made):
         return made
 
     async def walk(self, name: str, who: Principal) -> Node:
+        tree, rest = await self._kernel(name, who)
+        return await _step(await _part(tree, self.part, who), rest, who)
+
+    async def ahead(self, names: tuple[str, ...], who: Principal, here: bool) -> list[tuple[Node, Qid]]:
+        if here:
+            raise NineError(errno.EOPNOTSUPP)
+        tree, rest = await self._kernel(names[0], who)
+        if tree.ahead is not None:
+            for way in (self.part,), (DEVICES, self.part):
+                with suppress(FileNotFoundError):
+                    found = await tree.ahead((*way, rest, *names[1:]), who, False)
+                    if len(found) >= len(way):
+                        return found[len(way) :] or _nothing()
+            _nothing()
+        at: Node = self
+        made: list[tuple[Node, Qid]] = []
+        try:
+            for name in names:
+                at = await settle(at.walk(name, who))
+                stat = await settle(at.stat())
+                made.append((at, Qid(at.qtype, stat.version, at.path or 0)))
+        except OSError:
+            if not made:
+                raise
+        return made
+
+    async def _kernel(self, name: str, who: Principal) -> tuple[Node, str]:
+        """Return the tree of the kernel that a name begins with, and the rest of the name; raises ENOENT."""
         at = name.find(".")
         while at >= 0:
-            try:
-                tree = await self.everyone.kernel(name[:at], who)
-            except FileNotFoundError:
-                at = name.find(".", at + 1)
-                continue
-            return await _step(await _part(tree, self.part, who), name[at + 1 :], who)
+            with suppress(FileNotFoundError):
+                tree, rest = await self.everyone.kernel(name[:at], who), name[at + 1 :]
+                if rest in ("", ".", ".."):
+                    _nothing()
+                return tree, rest
+            at = name.find(".", at + 1)
         raise NineError(errno.ENOENT)
+
+
+def _nothing() -> NoReturn:
+    raise NineError(errno.ENOENT)

@@ -6,7 +6,6 @@
   the others, but then nobody waits a moment longer for it, until it answers: a silent kernel costs a second once.
 """
 
-import errno
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -15,7 +14,6 @@ from typing import Final, TypeAlias, TypeVar
 import trio
 
 from mk9p.auth import Principal
-from mk9p.errors import NineError
 from mk9p.tree import Node, settle
 
 T = TypeVar("T")
@@ -39,15 +37,6 @@ class Everyone:
     async def kernel(self, name: str, who: Principal) -> Node:
         """Return the tree of a kernel, without asking the kernel; raises ENOENT."""
         return await settle((await self._kernels(who)).walk(name, who))
-
-    async def one(self, name: str, tree: Node, ask: Callable[[Node], Awaitable[T]]) -> T:
-        """Ask one kernel; raises what it says, and ETIMEDOUT when it is silent. If cancelled, it cancels the question too."""
-        with trio.move_on_after(MOMENT if name in self._silent else PATIENCE):
-            answer = await ask(tree)
-            self._silent.discard(name)
-            return answer
-        self._silent.add(name)
-        raise NineError(errno.ETIMEDOUT, f"{name} does not answer")
 
     async def ask(
         self, who: Principal, ask: Callable[[Node], Awaitable[T]], enough: int | None = None

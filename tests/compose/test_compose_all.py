@@ -122,18 +122,24 @@ async def test_a_kernel_that_is_slow_among_many_is_not_left_out(autojump_clock: 
     assert trio.current_time() > PATIENCE
 
 
-async def test_a_walk_to_a_part_asks_the_kernel_that_had_it_last() -> None:
+async def test_a_part_that_was_there_stays_and_a_walk_to_it_asks_nobody() -> None:
     ns, k0, k1 = lab()
     await walk(ns, "all/proc")
     asked = k0.asked, k1.asked
-    for _ in range(10):
-        await walk(ns, "all/proc")
-    assert (k0.asked - asked[0]) + (k1.asked - asked[1]) == 10
-    with pytest.raises(FileNotFoundError):
-        await walk(ns, "all/nothing")
     k0.state = k1.state = "down"
+    assert await ls(ns, "all/proc") == []
+    assert (k0.asked, k1.asked) == asked
     with pytest.raises(FileNotFoundError):
-        await walk(ns, "all/proc")
+        await walk(ns, "all/mem")
+    with pytest.raises(FileNotFoundError):
+        await walk(ns, "all/proc", NONE)
+
+
+@pytest.mark.parametrize("name", ["k1.", "k1..", "k1..."])
+async def test_no_name_leads_up_from_a_part(name: str) -> None:
+    ns, _, _ = lab()
+    with pytest.raises(FileNotFoundError):
+        await walk(ns, f"all/proc/{name}")
 
 
 async def test_a_part_that_one_kernel_has_is_there_at_once(autojump_clock: trio.testing.MockClock) -> None:
