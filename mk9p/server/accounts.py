@@ -10,9 +10,9 @@ Theory
   if nobody vouches for the user (shares.py).
 * All holders together have a limit too, and a part of it is only for root (and the user who runs the server): so nobody else can take everything,
   and root can still look, and end it.
-* A *meter* counts one thing for one account. It is granted some in advance: so counting is an addition and a comparison, and only when the grant
-  is used up does the server add up all meters concerned. A refusal always comes from exact sums: it first takes back grants that others have not
-  used.
+* A *meter* counts one thing for one account. It is granted some in advance: so counting is an addition and a comparison. The sum of all grants is
+  kept, so that a new grant costs the same with ten connections and with 10,000. A refusal always comes from exact sums: it first takes back grants
+  that others have not used. Grants become smaller as the room does, so that this is rarely needed.
 * A fid notes what was charged for it, and the charge goes with it; charges for a connection alone go with the connection.
 """
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 BLOCK: Final = 1 << 16  # bytes granted at once
 SPARE: Final = 16  # the part of a user's bytes that is for waiting requests, so a user who has much else can still ask
 FEW: Final = 256  # fids, and files, granted at once
+PART: Final = 16  # the part of what is left that is granted at once at most
 
 # Bytes, as measured (tests/bench/memory.py).
 FID: Final = 256  # a fid, its number, and its place in a table, which is there twice while it grows
@@ -60,7 +61,7 @@ class Meter:
     def __init__(self, pool: "Pool") -> None:
         self.pool = pool
         self.used = self.granted = 0
-        pool.meters.append(self)
+        pool.meters[self] = None
 
     def take(self, n: int) -> None:
         """Use `n` more. Raises NineError, and uses nothing, if the user, or all users together, would have too much."""
@@ -75,7 +76,10 @@ class Meter:
     @property
     def full(self) -> bool:
         """Tell whether its user, or all users together, have everything that they may have, including the spare part."""
-        return self.used > self.granted and self.pool.full
+        pool = self.pool
+        if self.used > self.granted:  # it has come already, so limits do not matter
+            pool.set(self, self.used)
+        return pool.full
 
     def more(self) -> None:
         """Ask for what is used already; the caller takes it back if that is refused. Raises as `take`."""
@@ -84,13 +88,17 @@ class Meter:
 
 
 class Pool:
-    """One thing that the accounts of a user have together: `most` of it, and `spare` beyond that for what has come already and waits."""
+    """One thing that the accounts of a user have together: `most` of it, and `spare` beyond that for what has come already and waits.
 
-    __slots__ = ("meters", "most", "refusal", "spare", "whole")
+    `granted` is the sum of what its meters were granted, which is never less than what they use.
+    """
+
+    __slots__ = ("granted", "meters", "most", "refusal", "spare", "whole")
 
     def __init__(self, most: int, whole: "Whole", refusal: Callable[[int], NineError], spare: int = 0) -> None:
         self.most, self.whole, self.refusal, self.spare = most - spare, whole, refusal, spare
-        self.meters: list[Any] = []
+        self.meters: dict[Any, None] = {}
+        self.granted = 0
 
     @property
     def used(self) -> int:
@@ -100,39 +108,55 @@ class Pool:
     @property
     def full(self) -> bool:
         """Tell whether they have all of it, or all users together do, including the spare part."""
-        return self.used > self.most + self.spare or self.whole.room(self, 0) < 0
+        most = self.most + self.spare
+        if self.granted > most:
+            self.take_back()
+        return self.granted > most or self.whole.room(self) < 0
 
-    def grant(self, meter: Any) -> None:
-        """Let a meter that has used up its grant go on. Raises NineError if it may not."""
-        block = self.whole.block
-        meter.granted = 0  # what was refused now must not be granted by what follows
-        room = self._room()
-        if room < block:
-            for other in self.meters:
-                other.granted = 0
-            room = self._room()
+    def set(self, meter: Any, granted: int) -> None:
+        """Grant a meter so much in all."""
+        more = granted - meter.granted
+        meter.granted = granted
+        self.granted += more
+        self.whole.granted += more
+
+    def take_back(self, asks: Any = None) -> None:
+        """Take back what was granted and is not used, except from the meter that asks for more."""
+        was = self.granted
+        for meter in self.meters:
+            if meter is not asks:
+                meter.granted = meter.used
+        self.granted = sum(meter.granted for meter in self.meters)
+        self.whole.granted += self.granted - was
+
+    def grant(self, meter: Any, least: int = 0) -> None:
+        """Let a meter that has used up its grant go on, with `least` more if there is so much. Raises NineError if it may not."""
+        used = meter.used
+        room = self.most - self.granted + meter.granted - used
+        if room < least:
+            self.take_back(meter)
+            room = self.most - self.granted + meter.granted - used
         if room < 0:
             raise self.refusal(self.most)
-        left = self.whole.room(self, block)
+        wanted = least + used - meter.granted
+        left = self.whole.room(self, meter, wanted) + meter.granted - used
         if left < 0:
             raise self.whole.refusal(self.whole.most)
-        meter.granted = meter.used + min(block, room, left)
-
-    def _room(self) -> int:
-        granted: int = sum(max(meter.used, meter.granted) for meter in self.meters)
-        return self.most - granted
+        ahead = min(self.whole.block, room // PART, left // PART)
+        self.set(meter, used + max(ahead, min(least, room, left)))
 
 
 @attrs.define(eq=False)
 class Whole:
-    """One thing that all users have together. `kept` of it is for the users whose pools are in `roots`."""
+    """One thing that all users have together. `kept` of it is for the users whose pools are in `roots`. `granted`: the sum of all that was."""
 
     most: int
     kept: int
     block: int
     refusal: Callable[[int], NineError]
-    pools: list[Pool] = attrs.field(factory=list)
-    roots: list[Pool] = attrs.field(factory=list)
+    pools: dict[Pool, None] = attrs.field(factory=dict)
+    roots: dict[Pool, None] = attrs.field(factory=dict)
+    granted: int = 0
 
     @property
     def used(self) -> int:
@@ -143,18 +167,18 @@ class Whole:
         """Return how much there is, and how much of it is for root."""
         return self.most, self.kept
 
-    def room(self, pool: Pool, wanted: int) -> int:
-        """Return how much more the users of a pool may have; negative if they have too much already."""
+    def room(self, pool: Pool, asks: Any = None, wanted: int = 0) -> int:
+        """Return how much more than was granted the users of a pool may have; negative if they have too much already.
+
+        If that is less than what a meter wants, it is an exact number: what others do not use was taken back.
+        """
         most, kept = self.bounds()
         if pool not in self.roots:
             most -= kept
-        pools = (*self.pools, *self.roots)
-        room: int = most - sum(max(meter.used, meter.granted) for pool in pools for meter in pool.meters)
-        if room < wanted:
-            for meter in (meter for pool in pools for meter in pool.meters):
-                meter.granted = 0
-            room = most - self.used
-        return room
+        if most - self.granted < wanted:
+            for other in (*self.pools, *self.roots):
+                other.take_back(asks)
+        return most - self.granted
 
 
 class Descriptors(Whole):
@@ -173,7 +197,7 @@ class Holder:
     bytes: Pool
     fids: Pool
     files: Pool
-    accounts: list["Account"] = attrs.field(factory=list)
+    accounts: dict["Account", None] = attrs.field(factory=dict)
 
 
 class Keeps(Protocol):
@@ -206,17 +230,17 @@ class Account(Meter):
         self.connection, self.holder, self.who = connection, holder, who
         self.fids, self.files = Fids(self, holder.fids), Meter(holder.files)
         self.hows: dict[int, Open] = {}  # by the flags that they open files with
-        holder.accounts.append(self)
+        holder.accounts[self] = None
 
 
 class Fids:
     """The meter of the fids of an account: the session's table counts them, and grows as far as was granted."""
 
-    __slots__ = ("account", "pool")
+    __slots__ = ("_granted", "account", "pool")
 
     def __init__(self, account: Account, pool: "Pool") -> None:
-        self.account, self.pool = account, pool
-        pool.meters.append(self)
+        self.account, self.pool, self._granted = account, pool, 0
+        pool.meters[self] = None
 
     @property
     def used(self) -> int:
@@ -228,20 +252,19 @@ class Fids:
 
     @property
     def granted(self) -> int:
-        c = self.account.connection
-        ahead = max(c.session.max_fids - len(c.session.fids), c.max_relays - len(c.relays))
-        return self.used + (max(0, ahead) if c.account is self.account else 0)
+        return self._granted
 
     @granted.setter
     def granted(self, granted: int) -> None:
         c, ahead = self.account.connection, granted - self.used
+        self._granted = granted
         c.session.max_fids = min(c.limits.fids, len(c.session.fids) + ahead)
         c.max_relays = min(c.limits.fids, len(c.relays) + ahead)
 
     def more(self) -> None:
         """Let the tables have one more. Raises EMFILE if its user, or the connection, has as many as it may."""
         c = self.account.connection
-        self.pool.grant(self)
+        self.pool.grant(self, 1)
         if len(c.session.fids) >= c.session.max_fids or len(c.relays) >= c.max_relays:
             most = c.limits.fids
             raise _connection_fids(most) if c.open_fids >= most else self.pool.refusal(self.pool.most)
@@ -282,10 +305,11 @@ class Books:
                 Pool(limits.user_files, self.files, _files),
             )
             for whole, pool in self._pools(holder):
-                (whole.roots if root else whole.pools).append(pool)
+                (whole.roots if root else whole.pools)[pool] = None
         return holder
 
     def _pools(self, holder: Holder) -> Iterable[tuple[Whole, Pool]]:
+        """Return bytes, fids and files, as `leave` wants them."""
         return (self.bytes, holder.bytes), (self.fids, holder.fids), (self.files, holder.files)
 
     def stranger(self, c: Keeps) -> Account:
@@ -302,14 +326,16 @@ class Books:
     def leave(self, account: Account) -> None:
         """Close an account; with the last one forget its holder."""
         holder = account.holder
-        holder.accounts.remove(account)
-        holder.bytes.meters.remove(account)
-        holder.fids.meters.remove(account.fids)
-        holder.files.meters.remove(account.files)
+        del holder.accounts[account]
+        meters: tuple[Any, ...] = account, account.fids, account.files
+        for (whole, pool), meter in zip(self._pools(holder), meters, strict=True):
+            del pool.meters[meter]
+            pool.granted -= meter.granted
+            whole.granted -= meter.granted
+            if not holder.accounts:
+                del (whole.roots if pool in whole.roots else whole.pools)[pool]
         if not holder.accounts:
             del self.holders[holder.key]
-            for whole, pool in self._pools(holder):
-                (whole.roots if pool in whole.roots else whole.pools).remove(pool)
 
 
 def _bytes(most: int) -> NineError:

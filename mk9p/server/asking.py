@@ -12,11 +12,11 @@ from mk9p.dial import Link, dial, receive, send_all
 from mk9p.errors import NineError, ProtocolError
 from mk9p.server.connection import Connection
 from mk9p.server.hops import ROOT, Far, Own
-from mk9p.server.jobs import sleep
 from mk9p.server.passing import send
 from mk9p.server.tags import free_tag
 from mk9p.tree import qids
 from mk9p.tree.later import HAND
+from mk9p.tree.waiting import sleep
 from mk9p.wire import NOFID, NOTAG, Dialect, FrameBuffer, codec, decode
 from mk9p.wire import messages as m
 from mk9p.wire.roles import BETWEEN

@@ -1,14 +1,13 @@
 """Requests that wait, for their turn or in the middle: what is needed to go on with one, and how one begins."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import attrs
-import trio
 
 from mk9p.server.connection import Call, Connection, Reply
 from mk9p.session import Request
-from mk9p.tree.later import HAND, Later
+from mk9p.tree.later import HAND
 from mk9p.wire import messages as m
 
 
@@ -47,13 +46,6 @@ def begin(work: Any) -> Reply | Step:
         return reply
     finally:
         HAND.now = False
-
-
-def sleep(later: Later) -> Awaitable[None]:
-    """Wait as a task for a Later."""
-    event = trio.Event()
-    later.wake = event.set
-    return event.wait()
 
 
 def follow(c: Connection, ready: Sequence[Request], flushes: Sequence[int]) -> None:

@@ -30,6 +30,7 @@ from mk9p.server.turns import TURN
 from mk9p.server.wirestat import entry_of
 from mk9p.tree import Maybe, Node, Stat, settle
 from mk9p.tree.paths import NAME, PATH
+from mk9p.tree.waiting import Waiting
 from mk9p.wire import (
     IOHDRSZ,
     NOFID,
@@ -257,7 +258,7 @@ def _data(c: Connection, tag: int, data: Any) -> Reply:
 async def _read(c: Connection, tag: int, f: Fid, data: Awaitable[Any]) -> Reply:
     f.uses += 1
     try:
-        return _data(c, tag, await data)
+        return _data(c, tag, await (data.by_hand() if data.__class__ is Waiting else data))
     finally:
         await put(f)
 

@@ -5,9 +5,10 @@ from mk9p.tree.conversations import Conversation, Conversations, CtlOfNew
 from mk9p.tree.ctl import Ctl, settings
 from mk9p.tree.dirs import Dir, Lazy, Owned
 from mk9p.tree.files import Block, Content, File, Text, decoded
+from mk9p.tree.log import Log
 from mk9p.tree.node import Ahead, Handle, Maybe, Node, Open, Route, Way, settle
 from mk9p.tree.through import ThroughHandle
-from mk9p.tree.waiting import Log, Source, Store, Stream, StreamHandle, Waiters
+from mk9p.tree.waiting import Source, Store, Stream, StreamHandle, Waiters
 from mk9p.tree.words import fields, join, quote, split
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Files that wait: `Stream` for messages, `Log` for events. This is the only file at its level that imports trio, because trio does the waiting.
+"""Files that wait: `Stream` for messages; log.py has events. This is the only file at its level that imports trio, because trio does the waiting.
 
 A blocking file is a receive function, `async def receive() -> bytes`, cancel-safe as trio's own are: when it is cancelled, nothing is lost; b"" is
 the end. The handle of a reader keeps each message whole until the reader asks for the next one.
@@ -8,6 +8,10 @@ The call that answers the read takes the message, after all waiting is done, so 
 its Tflush cross. A client that drops such an answer says so by a read of no bytes at the same offset, before it clunks, and the store gets the
 message back. (9P has no word for this, and such a read means nothing to other servers. flush(5) makes clients use such an answer; a client that
 does so need not say anything.)
+
+A read that waits for a store needs no task, as long as nothing of the store's own is between: if `wait` returns a `Chance` of its `Waiters`, the
+engine keeps the read and goes on with it when its turn has come (later.py). So what comes wakes a thousand readers for what their answers cost. To
+everybody else such a read is a coroutine like any other.
 
 Where a message ends, when the client is Linux. v9fs does not return from read(2) at the first answer. It asks on until an empty answer or a full
 buffer, so `cat events` would hold a line that has come until the next one comes. The rule that works on 6.1, 6.12 and 7.3 needs three values for
@@ -20,17 +24,16 @@ Without "only after a short answer" a reader of single bytes, such as busybox's 
 for sessions of 9P2000.L: to Plan 9's own clients an empty read is the end of the file.
 """
 
-import time
-from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Protocol, cast
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, Protocol, cast
 
 import trio
 
 from mk9p.status import Buffer
 from mk9p.tree.files import File
+from mk9p.tree.later import Later
 from mk9p.tree.node import Handle, Maybe, Open
-from mk9p.tree.words import join
 
 _LITTLE = 1024  # bytes of a message that are not counted: an open file counts as many anyway
 
@@ -46,8 +49,11 @@ class Source(Protocol):
 class Store(Protocol):
     """The parts of one open stream where others take from the same messages, or where a message must not be cut: taking does not wait."""
 
-    async def wait(self) -> None:
-        """Wait until there may be something to take. If cancelled, it must leave the chance to the next one who waits."""
+    def wait(self) -> Awaitable[None]:
+        """Wait until there may be something to take. If cancelled, it must leave the chance to the next one who waits.
+
+        A `def` that returns what `Waiters.wait` returns costs least; it may also be an `async def`.
+        """
         ...
 
     def take(self, room: int) -> bytes | None:
@@ -62,26 +68,113 @@ class Store(Protocol):
     def close(self) -> Maybe[None]: ...
 
 
+def sleep(later: Later) -> Awaitable[None]:
+    """Wait as a task for a Later."""
+    event = trio.Event()
+    later.wake = event.set
+    return event.wait()
+
+
+def _kept(later: Later) -> Awaitable[None]:
+    """Wait for a Later without a task, if the engine runs the coroutine by hand."""
+    return later.wait(sleep)
+
+
 class Waiters:
     """Those who wait for a store. Each `wake` wakes one of them, the first who came. If that one is cancelled, the wake is not lost."""
 
+    __slots__ = ("_waiting",)
+
     def __init__(self) -> None:
-        self._lot = trio.lowlevel.ParkingLot()
+        self._waiting: OrderedDict[Later, None] = OrderedDict()
 
     def wake(self) -> None:
-        self._lot.unpark()
+        if self._waiting:
+            self._waiting.popitem(last=False)[0].settle()
 
     def wake_all(self) -> None:
-        self._lot.unpark_all()
+        waiting, self._waiting = self._waiting, OrderedDict()
+        for later in waiting:
+            later.settle()
 
-    async def wait(self) -> None:
-        """Wait to be woken. A task that is cancelled just after it was woken wakes the next one: what it was woken for is still there."""
-        await self._lot.park()
+    def wait(self) -> "Chance":
+        """Wait to be woken. One that is cancelled just after it was woken wakes the next: what it was woken for is still there."""
+        return Chance(self)
+
+    async def _wait(self, pause: Callable[[Later], Awaitable[None]]) -> None:
+        later = Later()
+        self._waiting[later] = None
         try:
-            await trio.lowlevel.checkpoint_if_cancelled()
+            await pause(later)
+            if pause is sleep:
+                await trio.lowlevel.checkpoint_if_cancelled()
         except BaseException:
-            self.wake()
+            if later.settled:
+                self.wake()
+            else:
+                del self._waiting[later]
             raise
+
+
+class Chance:
+    """A wait that has not begun, for a chance to take something. A task that awaits it waits as tasks do."""
+
+    __slots__ = ("_waiters",)
+
+    def __init__(self, waiters: Waiters) -> None:
+        self._waiters = waiters
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return self._waiters._wait(sleep).__await__()
+
+    def by(self, pause: Callable[[Later], Awaitable[None]]) -> Awaitable[None]:
+        """Wait in the way of `pause`."""
+        return self._waiters._wait(pause)
+
+
+class Turn:
+    """Whose turn it is: those who come meanwhile wait, and each leaves it to the next."""
+
+    __slots__ = ("_waiting", "taken")
+
+    def __init__(self) -> None:
+        self.taken = False
+        self._waiting: OrderedDict[Later, None] = OrderedDict()
+
+    async def wait(self, pause: Callable[[Later], Awaitable[None]]) -> None:
+        """Wait for it, and take it."""
+        later = Later()
+        self._waiting[later] = None
+        try:
+            await pause(later)
+        except BaseException:
+            if later.settled:
+                self.leave()
+            else:
+                del self._waiting[later]
+            raise
+
+    def leave(self) -> None:
+        if self._waiting:
+            self._waiting.popitem(last=False)[0].settle()
+        else:
+            self.taken = False
+
+
+class Waiting:
+    """A read that waits and has not begun. A task that awaits it waits as tasks do; the engine runs it by hand (later.py)."""
+
+    __slots__ = ("_count", "_handle", "_offset")
+
+    def __init__(self, handle: "StreamHandle", offset: int, count: int) -> None:
+        self._handle, self._offset, self._count = handle, offset, count
+
+    def __await__(self) -> Generator[Any, Any, Buffer]:
+        return self._handle._read(self._offset, self._count, sleep).__await__()
+
+    def by_hand(self) -> Awaitable[Buffer]:
+        """Return the read for an op that awaits it, with nothing of others between."""
+        return self._handle._read(self._offset, self._count, _kept)
 
 
 class Stream(File):
@@ -133,7 +226,7 @@ class StreamHandle(Handle):
         store: Store | None = None,
     ) -> None:
         self._receive, self._send, self._close, self._records, self._store = receive, send, close, records, store
-        self._turn = trio.Lock()
+        self._turn = Turn()
         self._base, self._message, self._short, self._ended = 0, b"", False, False
         self._refused = -1  # where a reader said that it has not got the answer
 
@@ -151,7 +244,7 @@ class StreamHandle(Handle):
         if self._receive is None and self._store is None:
             return b""
         self._refused = -1
-        if not self._turn.locked():  # what is there now needs no task
+        if not self._turn.taken:  # what is there now needs no task
             piece = self._kept(offset, count)
             if piece is not None:
                 return piece
@@ -159,28 +252,36 @@ class StreamHandle(Handle):
                 self._forget()
                 if (message := self._store.take(count)) is not None:
                     return self._new(message, offset, count)
-        return self._read(offset, count)
+        return Waiting(self, offset, count)
 
-    async def _read(self, offset: int, count: int) -> Buffer:
-        async with self._turn:
+    async def _read(self, offset: int, count: int, pause: Callable[[Later], Awaitable[None]]) -> Buffer:
+        turn = self._turn
+        if turn.taken:
+            await turn.wait(pause)
+        else:
+            turn.taken = True
+        try:
             piece = self._kept(offset, count)
             if piece is not None:
                 return piece
             self._forget()
-            return self._new(await self._next(count), offset, count)
+            return self._new(await self._next(count, pause), offset, count)
+        finally:
+            turn.leave()
 
-    async def _next(self, room: int) -> bytes:
+    async def _next(self, room: int, pause: Callable[[Later], Awaitable[None]]) -> bytes:
         store = self._store
         if store is None:
             assert self._receive is not None
             return await self._receive()
         while True:
-            # a read that was flushed while it waited for its turn takes nothing
-            await trio.lowlevel.checkpoint_if_cancelled()
+            if pause is sleep:  # a read that was flushed while it waited for its turn takes nothing
+                await trio.lowlevel.checkpoint_if_cancelled()
             message = store.take(room)
             if message is not None:
                 return message
-            await store.wait()
+            chance = store.wait()
+            await (chance.by(pause) if chance.__class__ is Chance else chance)
 
     def _kept(self, offset: int, count: int) -> Buffer | None:
         """Return what is known without asking for the next message: a piece of the last one, its end, or the end; None if one must ask."""
@@ -228,70 +329,3 @@ class StreamHandle(Handle):
         if self._store is not None and self._message and self._refused == self._base:
             self._store.untake(self._message)
         return self._close() if self._close else None
-
-
-class Log(File):
-    """A file of events: `SEQ TIME_NS WHAT ARGS…`, a line each, with a bounded history.
-
-    A reader starts with the oldest line that is kept, and waits for new ones. A reader that was too slow gets `SEQ TIME_NS lost COUNT` where the
-    gap is; no gap is silent. `emit(what, *args)` adds a line and wakes the readers. `history` is how many lines are kept, and so bounds the
-    memory.
-    """
-
-    def __init__(self, history: int = 1024, *, mode: int = 0o444) -> None:
-        super().__init__(mode)
-        self.lines: deque[bytes] = deque(maxlen=history)
-        self.next = 1  # SEQ of the next line
-        self._lot = trio.lowlevel.ParkingLot()
-
-    def emit(self, what: str, *args: object) -> None:
-        """Add an event; the words are quoted as in rc."""
-        self.add(f"{self.next} {time.time_ns()} {join([what, *args])}\n".encode(errors="backslashreplace"))
-
-    def add(self, line: bytes) -> None:
-        """Add a line that has a number already, as a line of the kernel's own log has."""
-        self.lines.append(line)
-        self.next += 1
-        self._lot.unpark_all()
-
-    def open(self, how: Open) -> Maybe[Handle]:
-        return StreamHandle.of(_Reader(self), how)
-
-    async def wait(self, seq: int) -> None:
-        """Return once the line `seq` has been added."""
-        while self.next <= seq:
-            await self._lot.park()
-
-
-class _Reader:
-    """One reader of a Log: where it is. It gives what has come meanwhile in one message of whole lines, so a slow reader catches up quickly."""
-
-    _AT_ONCE = 65536
-
-    def __init__(self, log: Log) -> None:
-        self.log = log
-        self.seq = log.next - len(log.lines)
-
-    async def receive(self) -> bytes:
-        log = self.log
-        await log.wait(self.seq)
-        oldest = log.next - len(log.lines)
-        parts: list[bytes] = []
-        size = 0
-        if self.seq < oldest:
-            parts.append(f"{oldest - 1} {time.time_ns()} lost {oldest - self.seq}\n".encode())
-            self.seq = oldest
-        for at in range(self.seq - oldest, len(log.lines)):
-            line = log.lines[at]
-            if parts and size + len(line) > self._AT_ONCE:
-                break
-            parts.append(line)
-            size += len(line)
-            self.seq += 1
-        return b"".join(parts)
-
-    def send(self, data: bytes) -> Maybe[int | None]:
-        return Handle().write(0, memoryview(data))
-
-    def close(self) -> None:
-        return None

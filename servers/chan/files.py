@@ -33,8 +33,8 @@ class Reader:
             self.line = Line(marked=True)
             channel.lines.append(self.line)
 
-    async def wait(self) -> None:
-        await self.line.waiters.wait()
+    def wait(self) -> Awaitable[None]:
+        return self.line.waiters.wait()
 
     def take(self, room: int) -> bytes | None:
         if self.channel.gone:
@@ -83,8 +83,8 @@ class Listener:
             self.rings = Rings()
             channel.bells.append(self.rings)
 
-    async def wait(self) -> None:
-        await self.rings.waiters.wait()
+    def wait(self) -> Awaitable[None]:
+        return self.rings.waiters.wait()
 
     def take(self, room: int) -> bytes | None:
         return b"" if self.channel.gone else self.rings.take()

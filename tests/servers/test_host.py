@@ -189,18 +189,18 @@ async def test_lost_uevents_are_counted(log: Log, uevents: Uevents) -> None:
 RENAMING = """
 import socket, sys, trio
 from mk9p.auth import ROOT
-from mk9p.tree import Open
+from mk9p.tree import Open, settle
 from mk9p.servers.host import tree
 
 async def main():
     async with tree() as host:
         events = host.walk("events", ROOT).open(Open(ROOT))
-        at = len(await events.read(0, 65536))
+        at = len(await settle(events.read(0, 65536)))
         host.walk("ctl", ROOT).open(Open(ROOT, write=True)).write(0, memoryview(b"hostname by-word"))
-        first = await events.read(at, 65536)
+        first = await settle(events.read(at, 65536))
         socket.sethostname("by-another")
         with trio.fail_after(60):
-            second = await events.read(at + len(first), 65536)
+            second = await settle(events.read(at + len(first), 65536))
         print(first.decode().split()[2:], second.decode().split()[2:])
 
 trio.run(main)
