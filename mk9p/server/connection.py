@@ -78,12 +78,13 @@ class Connection(Party):
         self.links, self.slices, self.listings = common.links, common.slices, common.listings
         self.session: Session[Fid] = Session(max_fids=0, max_requests=limits.requests)
         self.frames = FrameBuffer(min(SMALL, limits.msize), CAPACITY)
+        self.frames.put_away()  # it takes one when something comes (warm.py)
         self.beginning = Beginning(self.frames) if link.lossy else None
         self.msize = limits.msize
         self.dialect = Dialect.P9
         self.versioned = False
         self.packers = _PACKERS[Dialect.P9]
-        self.calls: list[Call | None] = [None] * 256
+        self.calls: list[Call | None]  # by the type of message; others have the same list
         self.out: list[bytes | memoryview] = []
         self.out_size = 0
         # The fid that the request just before this one walked to, in the same buffer, and its status: nothing has come in between.
@@ -235,6 +236,18 @@ class Connection(Party):
             self.frames.shrink()
             self.room = len(self.frames.buf)
             self.count()
+
+    def cool(self) -> bool:
+        """Leave the receive buffer to others, if nothing is in it; return whether it has none now (warm.py)."""
+        if self.dead:
+            return True
+        if self.frames.pending or any(b.out or b.run[1] for b in self.backends.values()):
+            return False
+        self.frames.shrink()
+        self.frames.put_away()
+        self.room = 0
+        self.count()
+        return True
 
     def make_room(self) -> bool:
         """Give back empty receive buffers of all the connections of one user; tell whether they have room now."""

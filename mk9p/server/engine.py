@@ -70,7 +70,7 @@ class Server:
         # clients that have not attached yet, and until when they may take their time
         self._strangers: dict[Connection, float] = {}
         self._knock = trio.Event()  # a stranger came where there was none
-        self._version_call: Call = (codec(Dialect.P9, m.Tversion.type).unpack, self._version)
+        self._calls: dict[Dialect | None, list[Call | None]] = {}  # None: before the first Tversion
 
     # life
 
@@ -132,7 +132,7 @@ class Server:
             self._knock.set()
         if self.deserted.is_set():
             self.deserted = trio.Event()
-        c.calls[m.Tversion.type] = self._version_call
+        c.calls = self._calls_of(None)
         if log.isEnabledFor(logging.INFO):
             log.info(line("connected", number=c.number, **origin(link.peer)))
         return c
@@ -179,6 +179,7 @@ class Server:
         c.gone += c.out_size
         c.out_size = 0
         c.ready.clear()
+        self.links.warm.forget(c)
         self._strangers.pop(c, None)
         for fd in {c.link.rfd, c.link.wfd}:
             self.links.forget(fd)
@@ -217,6 +218,14 @@ class Server:
 
     # Tversion
 
+    def _calls_of(self, dialect: Dialect | None) -> list[Call | None]:
+        """Return what answers each type of message; all connections of a dialect have the same list."""
+        table = self._calls.get(dialect)
+        if table is None:
+            table = self._calls[dialect] = [None] * 256 if dialect is None else [*calls(dialect)]
+            table[m.Tversion.type] = codec(Dialect.P9, m.Tversion.type).unpack, self._version
+        return table
+
     async def _version(self, c: Connection, tag: int, msize: int, version: str) -> bytes:
         """Start a conversation anew: earlier requests are cancelled, all fids clunked (version(5))."""
         if msize < MIN_MSIZE:
@@ -241,6 +250,5 @@ class Server:
         c.speak(dialect)
         c.msize = min(msize, self.limits.msize)
         c.part()
-        c.calls = [*calls(dialect)]
-        c.calls[m.Tversion.type] = self._version_call
+        c.calls = self._calls_of(dialect)
         return c.reply(m.Rversion, tag, c.msize, dialect.version)

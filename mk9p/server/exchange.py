@@ -56,6 +56,7 @@ async def reach(
                 if c.dead or c.backends.get(key) is not b:
                     b.close()
                 else:
+                    c.links.warm.add(b)
                     b.wait(receive=not c.blocked)
         finally:
             b.tried.set()
@@ -157,7 +158,11 @@ def turn(c: Connection, b: Far) -> None:
             if b.more:  # received when its last turn was over
                 b.more = False
             else:
+                cold = not b.frames.buf
                 space = b.frames.space()
+                if cold:
+                    c.links.warm.add(b)
+                    c.count()
                 count, full = b.link.recv_into(space), len(space)
                 if not count:
                     lost(c, b, "it was closed by the other side")

@@ -102,10 +102,18 @@ class Far(Party):
             out.append(bytes(data[count:]))
         self.blocked = bool(out)
 
+    def cool(self) -> bool:
+        """Leave the receive buffer to others, if nothing is in it; return whether it has none now (warm.py)."""
+        if not self.frames.pending:
+            self.frames.shrink()
+            self.frames.put_away()
+        return not self.frames.buf
+
     def close(self) -> None:
         """Let go of the link. A second call does nothing."""
         link, self.link = self.link, None
         if link is not None:
+            self.links.warm.forget(self)
             self.links.forget(link.rfd)
             link.close()
         self.out.clear()

@@ -256,6 +256,8 @@ class Leader:
         If its user has too much, the request that it was for is refused and skipped.
         """
         frames = c.frames
+        if not c.room:
+            self.links.warm.add(c)
         c.room = len(frames.buf)
         c.count()
         if not c.full or c.make_room() or frames.tail - frames.head < 7:

@@ -8,6 +8,7 @@ import trio
 
 from mk9p.server.courtesy import Courtesy
 from mk9p.server.turns import Party, Turns
+from mk9p.server.warm import Warm
 
 IN: Final = select.EPOLLIN
 OUT: Final = select.EPOLLOUT
@@ -21,6 +22,7 @@ class Links:
         self.poller = select.epoll()
         self.courtesy = Courtesy(self.poller)
         self.turns = Turns()
+        self.warm = Warm()
         self.by_fd: dict[int, Party] = {}
         # It wakes a waiting leader when a link has a turn without being readable.
         self.bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)

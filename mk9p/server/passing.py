@@ -28,6 +28,11 @@ class Backend(Far):
         while self.mark in marks:
             self.mark += 256
 
+    def cool(self) -> bool:
+        left = super().cool()
+        self.c.count()
+        return left
+
 
 def send(c: Connection) -> None:
     """Pass on what a batch of requests has left for other servers."""
