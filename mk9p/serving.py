@@ -24,6 +24,7 @@ from mk9p.auth import Policy
 from mk9p.dial import RESERVED, Link, Listener, Transport, listen
 from mk9p.errors import NineError
 from mk9p.server import Limits, Server, Tally, stats_tree
+from mk9p.server.shares import descriptors
 from mk9p.tree import Dir, Node
 from mk9p.usage import parsed
 from mk9p.usage.common import SERVED
@@ -241,6 +242,7 @@ async def serve_tree(
     `come_from` is the only host that may come by a network, if it is given.
     """
     server = Server(root, limits=limits, tally=tally)
+    descriptors(server.limits)
     listeners: list[Listener] = []
     try:
         async with trio.open_nursery() as nursery:

@@ -245,9 +245,15 @@ class Connection(Party):
             return False
         self.frames.shrink()
         self.frames.put_away()
-        self.room = 0
-        self.count()
+        self.takes_room(0)
         return True
+
+    def takes_room(self, room: int) -> None:
+        """Count a receive buffer that was taken or left."""
+        more = room - self.room
+        self.room = room
+        self.extra += more
+        self.account.used += more
 
     def make_room(self) -> bool:
         """Give back empty receive buffers of all the connections of one user; tell whether they have room now."""

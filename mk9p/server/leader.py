@@ -258,6 +258,8 @@ class Leader:
         frames = c.frames
         if not c.room:
             self.links.warm.add(c)
+            c.takes_room(len(frames.buf))
+            return space
         c.room = len(frames.buf)
         c.count()
         if not c.full or c.make_room() or frames.tail - frames.head < 7:

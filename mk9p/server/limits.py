@@ -97,10 +97,11 @@ class Limits:
         reason="such files of all users, or a quarter of the descriptors that the process may have, if that is less; only root gets the last quarter",
     )
     connections: int = _limit(
-        1024,
+        12_288,
         1,
         at="closed at once",
-        reason="of a whole server; each takes 44 KiB and a descriptor, and a process commonly may have 1,024 descriptors",
+        reason="of a whole server, or three quarters of the descriptors that the process may have, if that is less: 10,000, and some more; idle ones"
+        " take 12 KiB each, in all half of the `bytes` that others than root may have",
     )
     handshake: float = _limit(
         30.0,
@@ -112,7 +113,7 @@ class Limits:
         256,
         1,
         at="closed at once, EMFILE to attach",
-        reason="connections of one user, or of one host before anybody attaches: three others have room beside it",
+        reason="connections of one user, or of one host before anybody attaches: 40 users can have as many",
     )
     reserve: int = _limit(
         32,

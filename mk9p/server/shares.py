@@ -8,6 +8,7 @@ of the line, because they could end the server as well; of all connections a few
 import errno
 import ipaddress
 import os
+import resource
 from collections.abc import Iterable
 
 from mk9p.auth import Policy, Principal
@@ -43,6 +44,16 @@ def whose(peer: Peer) -> tuple[str, object]:
     return network, int(address) >> 64 if address.version == 6 else host
 
 
+def descriptors(limits: Limits) -> None:
+    """Let this process have the descriptors that its limits allow for, as far as it may (setrlimit(2)): it commonly begins with 1,024 of 524,288."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max(4 * limits.files, limits.connections * 4 // 3 + 1)
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 class Shares:
     """Who has connections, and how many."""
 
@@ -51,16 +62,24 @@ class Shares:
         self.users: dict[object, User] = {}
         self.total = 0
 
+    @property
+    def most(self) -> int:
+        """Return how many connections there may be: a quarter of the descriptors is for files (accounts.py)."""
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = self.limits.connections
+        return most if soft == resource.RLIM_INFINITY else min(most, soft * 3 // 4)
+
     def enter(self, peer: Peer) -> User:
         """Count a new connection, and return its owner. Raises EMFILE if there is no place for it."""
         limits, user = self.limits, self._user(whose(peer))
+        most = self.most
         if not owns(peer):
-            kept = min(limits.reserve, limits.connections // 4)
-            if self.total >= limits.connections - kept:
-                raise NineError(errno.EMFILE, f"all {limits.connections} connections are in use, but {kept} for root")
+            kept = min(limits.reserve, most // 4)
+            if self.total >= most - kept:
+                raise NineError(errno.EMFILE, f"all {most} connections are in use, but {kept} for root")
             self._room(user)
-        elif self.total >= limits.connections:
-            raise NineError(errno.EMFILE, f"all {limits.connections} connections are in use")
+        elif self.total >= most:
+            raise NineError(errno.EMFILE, f"all {most} connections are in use")
         self.total += 1
         self._count(user, 1)
         return user
