@@ -37,6 +37,11 @@ class Log(File):
         self.next += 1
         self.waiters.wake_all()
 
+    async def wait(self, seq: int) -> None:
+        """Return once the line `seq` has been added."""
+        while self.next <= seq:
+            await self.waiters.wait()
+
     def open(self, how: Open) -> Maybe[Handle]:
         return StreamHandle.of(_Reader(self), how)
 
