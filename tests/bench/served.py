@@ -5,6 +5,8 @@ import sys
 import trio
 
 from mk9p.auth import Policy
+from mk9p.server import Limits
+from mk9p.server.shares import descriptors
 from mk9p.testing import serving_at
 from mk9p.tree import Block, Dir, Log, Text
 
@@ -58,6 +60,7 @@ def events() -> Dir:
 
 
 async def main(kind: str, address: str) -> None:
+    descriptors(Limits())
     tree = {"plain": plain, "async": waiting, "events": events}[kind]()
     async with serving_at(address, tree, Policy(trust=True)) as host:
         print(f"mk9p: listening on {host.address}", file=sys.stderr, flush=True)
