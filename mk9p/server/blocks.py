@@ -200,6 +200,8 @@ def back(c: Connection, b: Far) -> None:
                     raise b.garbage(type_)
                 count = _get32(buf, at + 7)[0]
                 if type_ == _RLERROR:
+                    if size != 11:
+                        raise b.garbage(type_)
                     if not is_errno(count):
                         _put32(buf, at + 7, EIO)
                 elif count > most:

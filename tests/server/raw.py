@@ -56,7 +56,7 @@ class Raw:
         assert tag in self.asked, "an answer to nothing"
         type_, count = self.asked.pop(tag)
         if number == m.Rlerror.type:
-            assert len(frame) == 11
+            assert len(frame) == 11, frame
             self.errors.add(int.from_bytes(frame[7:11], "little"))
             return
         assert number == type_ + 1, f"type {number} in answer to {type_}"
