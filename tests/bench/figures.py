@@ -25,6 +25,7 @@ BENCHES: Final[dict[str, tuple[str, ...]]] = {
     "thousand": ("tests.bench.thousand",),
     "events": ("tests.bench.events",),
     "fuse": ("tests.bench.fuse",),
+    "guests": ("tests.bench.guests",),
 }
 
 
