@@ -40,7 +40,7 @@ class Inode:
     views: dict[Principal, Remote]
     known: int = 0
     stored: bool = False  # it had a qid.version at the last look
-    version: int = 0  # qid.version of the contents that the kernel may have kept
+    contents: tuple[int, int] | None = None  # which the kernel may have kept: see `contents`
     paged: bool = False  # the kernel may have, or be fetching, some of its contents
     believed: float = -math.inf  # until when the kernel may use its name without looking it up
     stat: Stat | None = None

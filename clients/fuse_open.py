@@ -1,7 +1,7 @@
 """`OpenFiles`: opening, reading and writing files by FUSE (fuse.py).
 
 * A stored file is opened, asked for its status, and, if it is short and the kernel does not have its contents yet, read, all in one round trip.
-  The kernel keeps contents while the version stays, and gets at once what was read on the way (`_give`).
+  The kernel keeps contents while version and ctime stay, and gets at once what was read on the way (`_give`).
 * A synthetic file (qid.version 0, or of length 0 and only read) is open for direct I/O: it is read until an empty read whatever its length says, a
   read(2) returns what one record brings, and each write(2) is one Twrite at once, with its errno. Without a cache all files are.
 """
@@ -23,7 +23,7 @@ from mk9p.auth import Principal
 from mk9p.client.flights import Astray
 from mk9p.clients.fuse_asks import Answer, drop, open_
 from mk9p.clients.fuse_common import BELIEVED, Common
-from mk9p.clients.fuse_files import how_of, same, text
+from mk9p.clients.fuse_files import contents, how_of, same, text
 from mk9p.clients.fuse_inodes import Inode
 from mk9p.clients.fuse_requests import Request
 from mk9p.compose.opened import RemoteHandle
@@ -74,7 +74,7 @@ class OpenFiles(Common):
             start, below = self.inodes.route(file, now)
             known = file.stat
             recent = known if known is not None and file.seen + BELIEVED > now else None
-            kept = file.paged and known is not None and known.version == file.version
+            kept = file.paged and known is not None and contents(known) == file.contents
             count = SHORT if how.read and known is not None and 0 < known.length <= SHORT and not kept else 0
             names = tuple(inode.name for inode in below)
             try:
@@ -103,14 +103,14 @@ class OpenFiles(Common):
             # A file that is written will have a length, and may be mapped.
             opened.direct = stat.version == 0 or (stat.length == 0 and reads)
             if not opened.direct:
-                keep = stat.version == inode.version
+                keep = contents(stat) == inode.contents
                 if 0 < len(answer.first) == stat.length:
                     if inode.paged or not self._give(inode, answer.first):
                         opened.first, opened.writes = answer.first, inode.writes
                     else:
                         keep = True
                 inode.paged = True
-        inode.version = stat.version if stat is not None else 0
+        inode.contents = contents(stat) if stat is not None else None
         fh = self._number()
         self.opened[fh] = opened
         return FileInfo(fh=FileHandleT(fh), direct_io=opened.direct, keep_cache=keep)

@@ -143,7 +143,7 @@ class Held(Node):
         elif known is None:
             self.export.knows(self)
         self._known = now
-        mode, mtime, size = now.st_mode, now.st_mtime_ns, now.st_size
+        mode, mtime, ctime, size = now.st_mode, now.st_mtime_ns, now.st_ctime_ns, now.st_size
         exclusive = append = False
         if mode & marks.HINT == marks.HINTED and (mark := marks.read(self._in_proc())) is not None:
             mode &= ~st.S_ISVTX
@@ -155,8 +155,9 @@ class Held(Node):
             size,
             mtime,
             now.st_atime_ns,
-            now.st_ctime_ns,
-            (mtime ^ mtime >> 32 ^ size << 7) & 0xFFFFFFFF or 1,  # never 0, which would say that it is synthetic
+            ctime,
+            # ctime, because anybody can set mtime back; and never 0, which would say that it is synthetic
+            (mtime ^ mtime >> 32 ^ (ctime ^ ctime >> 32) << 1 ^ size << 7) & 0xFFFFFFFF or 1,
             now.st_nlink,
             now.st_rdev,
             now.st_blksize,

@@ -157,6 +157,17 @@ def test_what_was_read_at_opening_is_not_shown_after_a_write(there: Place) -> No
         assert reader.read() == b"New\n"
 
 
+def test_contents_that_changed_under_the_same_times_and_length_are_read_again(there: Place) -> None:
+    file = there.top / "export/f"
+    file.write_text("old\n")
+    known(there)
+    time.sleep(1.1)  # the status is not believed any more, the contents are
+    times = file.stat()
+    file.write_text("new\n")
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))  # as `cp -p`, rsync and tar do
+    assert (there.dir / "f").read_text() == "new\n"
+
+
 def test_a_file_that_is_opened_by_its_descriptor_is_that_file(there: Place) -> None:
     there.out("echo old > f")
     known(there)

@@ -232,6 +232,10 @@ async def test_status_follows_every_change(tmp_path: Path) -> None:
         third = await files.getattr(fid)
         assert third.atime_sec == 3
         assert third.qid.version != second.qid.version
+        times = (tmp_path / "f").stat()
+        (tmp_path / "f").write_text("33")
+        os.utime(tmp_path / "f", ns=(times.st_atime_ns, times.st_mtime_ns))
+        assert (await files.getattr(fid)).qid.version != third.qid.version
         made = await files.getattr(fid, 0x800 | 0x7FF)
         if made.valid & 0x800:
             assert abs(made.btime_sec - time.time()) < 1000
