@@ -4,8 +4,8 @@ What the kernel may believe, and for how long
 * The status of stored files, and that a name leads to a stored file or directory, for `BELIEVED` seconds. Only stat(2) is content with that.
 * Every request that opens, looks up, lists or changes something walks all the names again that the kernel believes (`Inodes.route`), in the same
   round trip if possible. If they lead elsewhere by now, ESTALE makes the kernel look up each of them, and ask again: calls that go by names then
-  try once more by themselves. The second request may also not go by these names, but start from a directory that was moved meanwhile: then nothing
-  is believed.
+  try once more by themselves. The second request may also not go by these names, but start from a directory that was moved meanwhile: so the thread
+  is excused when it comes to the same file again. Other threads are not, because the kernel goes on believing the names.
 * Opening a file also asks for its status, and the kernel learns at once what has changed.
 * The kernel believes names whoever asks, so only names in directories that anybody may search. When this mount changes the permissions of a
   directory, the kernel asks again for the status of what is below it.
@@ -29,7 +29,7 @@ from mk9p.client.flights import Astray
 from mk9p.clients.fuse_asks import leads, look
 from mk9p.clients.fuse_files import attributes, kind_of
 from mk9p.clients.fuse_inodes import Inode, Inodes
-from mk9p.clients.fuse_requests import Request
+from mk9p.clients.fuse_requests import ASKER, Request
 from mk9p.clients.interrupts import Interrupts
 from mk9p.compose.remote import Remote
 from mk9p.errors import NineError
@@ -37,6 +37,7 @@ from mk9p.tree import Node, Stat
 from mk9p.wire import MAXWELEM
 
 BELIEVED: Final = 1.0  # seconds: as sshfs has it
+THREADS: Final = 1024  # that look names up again; if there are more, some get ESTALE
 SOON: Final = 0.05  # seconds after which a fid is clunked at the latest
 SLACK: Final = 0.1  # seconds that the kernel believes longer: its clock ticks, and a reply takes its time
 
@@ -56,6 +57,7 @@ class Common(pyfuse3.Operations):
         self._lately: deque[tuple[float, Inode]] = deque()  # inodes whose names are believed, and until when
         self._late: set[Connection] = set()
         self._some_late = trio.Event()
+        self._again: dict[int, float] = {}  # threads that look names up because they got ESTALE, and until when
 
     def _asks(self, ctx: RequestContext) -> Request:
         return Request(self.interrupts, ctx.pid)
@@ -103,6 +105,8 @@ class Common(pyfuse3.Operations):
         if inode.views[node.who] is not node:
             self._later(node.let_go())
         inode.known += 1
+        thread, now = ASKER.get(), trio.current_time()
+        inode.excused = (thread, 0) if self._again.get(thread, 0) > now else (0, 0)
         return self._taken(inode, stat, asked, named=True)
 
     async def _told(self, parent: int, name: str, node: Remote) -> EntryAttributes:
@@ -142,7 +146,7 @@ class Common(pyfuse3.Operations):
         Raises ESTALE if the names that the kernel believes lead to another file of that name by now. If they lead nowhere, look in the directory
         itself: mkdir(2) and similar calls do not try again when looking up the new name fails.
         """
-        start, below = self.inodes.route(parent, trio.current_time())
+        start, below = self.inodes.route(parent, trio.current_time(), ASKER.get())
         directory = parent.seen_by(who)
         known = self.inodes.by_name(parent.number, name)
         keep = known is None or who not in known.views
@@ -159,9 +163,17 @@ class Common(pyfuse3.Operations):
             raise self._stale(below)
         return node, stat
 
+    def _route(self, inode: Inode) -> tuple[Inode, list[Inode]]:
+        """Return `Inodes.route` for this thread, which is not excused any more."""
+        thread = ASKER.get()
+        start, below = self.inodes.route(inode, trio.current_time(), thread)
+        if self._again.pop(thread, None) is not None and start.excused[0] == thread:
+            start.excused = (0, 0)
+        return start, below
+
     async def _sure(self, inode: Inode, who: Principal) -> None:
         """Raise ESTALE unless the way that the kernel believes to lead to a file does so."""
-        start, below = self.inodes.route(inode, trio.current_time())
+        start, below = self._route(inode)
         if not below:
             return
         try:
@@ -175,7 +187,7 @@ class Common(pyfuse3.Operations):
 
     async def _status(self, inode: Inode, who: Principal) -> Stat | None:
         """Return the status of a file, after checking the way to it."""
-        start, below = self.inodes.route(inode, trio.current_time())
+        start, below = self._route(inode)
         above = self.inodes.by_number.get(inode.parent)
         if not below or above is None:
             return await inode.seen_by(who).stat()
@@ -202,9 +214,13 @@ class Common(pyfuse3.Operations):
             pyfuse3.invalidate_inode(InodeT(inode.number), attr_only=True)
 
     def _stale(self, below: list[Inode]) -> NineError:
-        """Return the error that makes the kernel look names up, once: a second request comes after that, or did not use them."""
-        for inode in below:
-            inode.believed = 0
+        """Return the error that makes the kernel look names up, and excuse the thread when it asks again."""
+        thread, until = ASKER.get(), trio.current_time() + BELIEVED
+        for inode in below:  # if it was looked up for this, somebody was faster, and the program gets the error
+            inode.excused = (0, 0) if inode.excused[0] == thread else (thread, until)
+        if len(self._again) >= THREADS:
+            self._again.clear()
+        self._again[thread] = until
         return NineError(errno.ESTALE)
 
 

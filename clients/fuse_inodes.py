@@ -43,6 +43,7 @@ class Inode:
     contents: tuple[int, int] | None = None  # which the kernel may have kept: see `contents`
     paged: bool = False  # the kernel may have, or be fetching, some of its contents
     believed: float = -math.inf  # until when the kernel may use its name without looking it up
+    excused: tuple[int, float] = (0, -math.inf)  # the thread that need not prove its way here, and until when
     stat: Stat | None = None
     entry: EntryAttributes | None = None  # … in the form of FUSE
     seen: float = -math.inf
@@ -92,10 +93,15 @@ class Inodes:
             inode.views[node.who] = node
         return inode
 
-    def route(self, inode: Inode, now: float) -> "tuple[Inode, list[Inode]]":
-        """Return the names by which the kernel may have come to an inode without looking them up, as inodes, and the inode where these begin."""
+    def route(self, inode: Inode, now: float, thread: int = -1) -> "tuple[Inode, list[Inode]]":
+        """Return the names by which the kernel may have come to an inode without looking them up, as inodes, and the inode where these begin.
+
+        That is also where a thread is excused.
+        """
         below: list[Inode] = []
         while inode.believed > now and (inode.parent, inode.name) in inode.names:
+            if inode.excused[0] == thread and inode.excused[1] > now:
+                break
             above = self.by_number.get(inode.parent)
             if above is None:
                 break

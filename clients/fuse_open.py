@@ -71,7 +71,7 @@ class OpenFiles(Common):
                 await self._sure(file, who)
                 return self._info(file, await open_(node, how), flags, ctx)
             now = trio.current_time()
-            start, below = self.inodes.route(file, now)
+            start, below = self._route(file)
             known = file.stat
             recent = known if known is not None and file.seen + BELIEVED > now else None
             kept = file.paged and known is not None and contents(known) == file.contents

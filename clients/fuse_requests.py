@@ -7,6 +7,7 @@
 
 import errno
 import logging
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Final
 
@@ -15,6 +16,8 @@ from pyfuse3 import FUSEError
 from mk9p.clients.interrupts import Asked, Interrupts
 
 log = logging.getLogger("mk9p.fuse")
+
+ASKER: Final = ContextVar("asker", default=0)  # the thread whose request this task does; 0: unknown
 
 _ERRNOS: Final = 512  # from here on they are the kernel's own (include/linux/errno.h): it takes no such answer
 
@@ -28,6 +31,7 @@ class Request:
         self.interrupts, self.asked = interrupts, Asked(tid, inode, opener)
 
     def __enter__(self) -> None:
+        ASKER.set(self.asked.tid)
         self.asked.scope.__enter__()
         self.interrupts.add(self.asked)
 

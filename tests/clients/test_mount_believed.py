@@ -2,8 +2,10 @@
 
 import errno
 import os
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -155,6 +157,25 @@ def test_what_was_read_at_opening_is_not_shown_after_a_write(there: Place) -> No
     with open(there.dir / "f", "rb", buffering=0) as reader, open(there.dir / "f", "r+b", buffering=0) as writer:
         writer.write(b"N")
         assert reader.read() == b"New\n"
+
+
+def test_when_nobody_replaces_a_file_any_more_everybody_gets_the_last(there: Place) -> None:
+    def replace(text: str) -> None:
+        (there.top / "export/new").write_text(text)
+        os.rename(there.top / "export/new", there.top / "export/f")
+
+    def write() -> None:
+        for n in range(300):
+            replace(f"{n:04}")
+
+    replace("first")
+    writer = threading.Thread(target=write)
+    writer.start()
+    while writer.is_alive():
+        with suppress(OSError):  # ESTALE, if it was replaced between looking up and opening, twice
+            (there.dir / "f").read_text()
+    writer.join()
+    assert (there.dir / "f").read_text() == "0299"
 
 
 def test_contents_that_changed_under_the_same_times_and_length_are_read_again(there: Place) -> None:
