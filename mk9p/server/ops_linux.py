@@ -223,7 +223,9 @@ def _with(who: Principal, gid: int) -> Principal:
 
 async def lcreate(c: Connection, tag: int, fid: int, name: str, flags: int, mode: int, gid: int) -> Reply:
     f = c.session.fid(fid)
-    how = attrs.evolve(_how(c, f, flags), who=_with(f.who, gid))
+    who, how = _with(f.who, gid), _how(c, f, flags)
+    if who is not f.who:
+        how = attrs.evolve(how, who=who)
     node, handle = await make_and_open(c, f, name, f.place.node.create, mode & 0o7777, how)
     return c.reply(m.Rlcreate, tag, await set_open(c, f, name, node, handle, how), 0)
 

@@ -130,14 +130,17 @@ def _truncate(node: File, change: Change, who: Principal, fd: int) -> None:
 def _change(node: File, change: Change, who: Principal) -> None:
     """Change everything except the length: the owner first, which only root may change, and because a new owner clears setuid bits."""
     export, at = node.export, node.at()
-    name, now = str(at), node.now()
+    name = str(at)
+    marked = change.exclusive is not None or change.append is not None
+    # It looks only if it must: after a look Linux notes the time of the next change exactly, and that costs more than the change itself.
+    now = node.now() if marked or change.mode is not None else None
     with export.acting(who, at):
         if change.uid is not None or change.gid is not None:
             uid, gid = change.uid, change.gid
             os.chown(name, -1 if uid is None else uid, -1 if gid is None else gid, dir_fd=export.proc)
-        if change.exclusive is not None or change.append is not None:
+        if now is not None and marked:
             marks.change(name, f"/proc/self/fd/{at}", export.proc, now, change)
-        elif change.mode is not None:
+        elif now is not None and change.mode is not None:
             os.chmod(name, change.mode | (st.S_ISVTX if now.exclusive or now.append else 0), dir_fd=export.proc)
         if change.atime is not None or change.mtime is not None:
             kernel.set_times(export.proc, name.encode(), change.atime, change.mtime)

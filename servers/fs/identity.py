@@ -154,7 +154,7 @@ class Identity:
         if self.alone:
             return ITSELF
         if who.uid == 0:
-            return Group(who.gid) if who.gid is not None and who.gid < NO_ID else ITSELF
+            return ITSELF if who.gid is None or who.gid >= NO_ID or who.gid == self.own.gid else Group(who.gid)
         return self.of(who, owners)
 
 
