@@ -63,7 +63,7 @@ class Common(pyfuse3.Operations):
         return Request(self.interrupts, ctx.pid)
 
     def _user(self, ctx: RequestContext) -> Principal:
-        return self.who or _principal(ctx.uid)
+        return self.who or principal(ctx.uid)
 
     def _inode(self, number: int) -> Inode:
         inode = self.inodes.by_number.get(number)
@@ -137,7 +137,7 @@ class Common(pyfuse3.Operations):
             if until > inode.believed:
                 inode.believed = until
                 self._lately.append((until, inode))
-                while self._lately[0][0] <= now:
+                while self._lately and self._lately[0][0] <= now:
                     self._lately.popleft()
 
     async def _look(self, parent: Inode, name: str, who: Principal) -> tuple[Remote, Stat]:
@@ -230,5 +230,6 @@ def _are(inodes: list[Inode], paths: list[int]) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _principal(uid: int) -> Principal:
+def principal(uid: int) -> Principal:
+    """Return the principal of a uid, each time the same object: it is a key that is looked up often."""
     return Principal.of(uid)

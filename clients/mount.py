@@ -234,10 +234,11 @@ async def serve(
     from mk9p.clients.fuse import IDLE, TASKS, Fuse
     from mk9p.clients.fuse_asks import eager
     from mk9p.clients.fuse_attributes import FuseWithAttributes
+    from mk9p.clients.fuse_common import principal
     from mk9p.compose.remote import Server
 
     root = os.geteuid() == 0
-    me = Principal.named(wish.user) if wish.user else Principal.of(os.geteuid())
+    me = Principal.named(wish.user) if wish.user else principal(os.geteuid())
     mounted, warden = False, None
     try:
         async with trio.open_nursery() as nursery:

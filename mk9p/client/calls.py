@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from errno import EIO
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from mk9p.errors import NineError, ProtocolError, from_wire
 from mk9p.wire import NOTAG
@@ -11,6 +11,17 @@ from mk9p.wire.roles import BOUND, MADE, NAMED
 
 Reply: TypeAlias = tuple[Any, ...]
 Result: TypeAlias = Reply | NineError
+
+
+def _plan(type_: int) -> tuple[slice, int | None, int | None]:
+    """Return where the fields of a request have its fids, the fid that it makes, and the number that bounds the reply."""
+    named = NAMED[type_]
+    step = named[1] - named[0] if len(named) == 2 else 1
+    where = slice(named[0], named[-1] + 1, step) if named else slice(0)
+    return where, MADE.get(type_), BOUND.get(type_)
+
+
+_PLANS: Final = {type_: _plan(type_) for type_ in NAMED}
 
 
 class Caller(Protocol):
@@ -28,11 +39,13 @@ class Call:
     def __init__(self, connection: Caller, message: type[m.Message], fields: Reply) -> None:
         self.connection = connection
         self.type = message.type
-        self.fids = [fields[i] for i in NAMED[self.type]]
-        at = MADE.get(self.type)
-        self.made: int | None = None if at is None or self.fids.count(fields[at]) > 1 else fields[at]
-        bound = fields[BOUND[self.type]] if self.type in BOUND else None
-        self.most: int | None = bound if bound is None or isinstance(bound, int) else len(bound)
+        named, at, bound = _PLANS[self.type]
+        self.fids: Reply = fields[named]
+        self.made: int | None = None if at is None else fields[at]
+        if self.fids.count(self.made) > 1:
+            self.made = None
+        most = None if bound is None else fields[bound]
+        self.most: int | None = most if most is None or isinstance(most, int) else len(most)
         self.tag = NOTAG
         self.result: Result | None = None  # what came, and nobody has taken yet
         self.left = False  # nobody wants the reply any more

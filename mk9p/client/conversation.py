@@ -241,7 +241,8 @@ class Conversation(ABC):
     def uncork(self) -> None:
         self._corked = False
         self._drain()
-        self._queued()
+        if self._out:
+            self._queued()
 
     def _transmit(self, tag: int, frame: bytes) -> None:
         sent = 0
@@ -361,6 +362,7 @@ class Conversation(ABC):
                 self.free_fid(call.made)
                 call.made = None
             call.set_result(result)
+            return
         if not self._left:
             self._quiet()
 

@@ -24,6 +24,7 @@ import trio
 
 from mk9p.client import connect
 from mk9p.clients.mounts import mounted_at
+from tests.bench.figures import note as keep
 
 FILES, SMALL, BIG = 300, 4096, 64 << 20
 GATE, LATER = 0.7, 250.0  # of sshfs's speed; us that a `cat` of a live file may take more
@@ -162,15 +163,18 @@ def main() -> None:
             live["cat"] = min(live.get("cat", cat), cat)
             live["base"] = min(live.get("base", base), base)
     release, python = platform.release(), platform.python_version()
-    print(f"{chosen.rounds} rounds, Linux {release}, {os.cpu_count()} processors, CPython {python}")
+    busy = os.getloadavg()[0]
+    print(f"{chosen.rounds} rounds, Linux {release}, {os.cpu_count()} processors, CPython {python}, load {busy:.1f}")
     for row in dict.fromkeys(row for row, _ in times):
         sshfs_s, mk9p_s, bare_s = (times[row, who] for who in turns)
         ratio = sshfs_s / mk9p_s
+        keep(f"fuse: {row}", ratio)
         print(
             f"{row:28} sshfs {sshfs_s * 1e3:7.1f} ms   mk9p {mk9p_s * 1e3:7.1f} ms   ratio {ratio:5.2f}"
             f" gate {GATE} {'ok    ' if ratio >= GATE else 'MISSED'}   bare {bare_s * 1e3:7.1f} ms"
         )
     later = (live["cat"] - live["base"]) * 1e6
+    keep("fuse: cat of a live file, more than on a connection", later, "us", lower=True)
     print(
         f"{'cat of a live file':28} connection {live['base'] * 1e6:.0f} us   mk9p {live['cat'] * 1e6:.0f} us"
         f"   {later:.0f} us more gate {LATER:.0f} {'ok' if later <= LATER else 'MISSED'}"

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -150,3 +151,14 @@ def test_a_server_that_came_back_gives_no_other_file_for_one_that_is_known(there
     assert "another" not in out
     assert err.count("Stale file handle") == 2, err
     assert there.out("cat p/q/f pp/q/f kept/f") == "another\nold\n1\n"
+
+
+def test_a_directory_that_is_read_slowly_is_whole() -> None:
+    need_fuse()
+    with exported("--cache", "loose") as there:
+        for number in range(600):
+            (there.top / "export" / f"{number:0100}").touch()
+        with os.scandir(there.dir) as found:
+            assert next(found)
+            time.sleep(1.3)  # longer than the kernel may believe what the mount asked for together
+            assert len(list(found)) == 599
