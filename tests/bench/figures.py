@@ -24,6 +24,7 @@ BENCHES: Final[dict[str, tuple[str, ...]]] = {
     "bench": ("tests.bench", "--one-core"),
     "thousand": ("tests.bench.thousand",),
     "events": ("tests.bench.events",),
+    "connections": ("tests.bench.connections",),
     "fuse": ("tests.bench.fuse",),
     "guests": ("tests.bench.guests",),
 }
