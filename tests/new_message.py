@@ -14,7 +14,7 @@ from mk9p.server.counts import name_of
 from mk9p.testing import Memory, MemoryHandle
 from mk9p.tree import Handle, Open, settle
 from mk9p.wire import messages as m
-from tests.server.relaying import lab, opened, pack
+from tests.server.relaying import opened, pack, with_client
 
 Tsum: Any = vars(m).get("Tsum")
 SUM: Any = getattr(requests, "sum_", None)
@@ -52,8 +52,7 @@ async def main() -> None:
     tree = Memory()
     slow = tree.children["f"] = SlowFile()
     with tempfile.TemporaryDirectory() as folder:
-        async with lab(Path(folder), tree) as found:
-            talk = await found.client()
+        async with with_client(Path(folder), tree) as (found, talk):
             await opened(talk, 5, "f", flags=2)
             request = pack(Tsum, 7, 5, 2, 4)
             reply = await talk.rpc(Tsum, 7, 5, 2, 4)

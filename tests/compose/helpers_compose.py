@@ -1,4 +1,4 @@
-"""Made-up trees to compose, and a few lines to use them as files: no server, no wire."""
+"""Made-up trees to compose; tests/servers/trees.py uses them as files: no server, no wire."""
 
 import errno
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from mk9p.compose.namespace import Namespace
 from mk9p.errors import NineError
 from mk9p.testing import Memory
 from mk9p.tree import Maybe, Node, Open, Stat, settle
-from tests.servers import trees
+from tests.servers.trees import walk
 
 
 class Store(Memory):
@@ -65,29 +65,6 @@ def namespace(**servers: Node) -> Namespace:
         return node
 
     return Namespace(mounter)
-
-
-def names(path: str) -> list[str]:
-    return [name for name in path.split("/") if name]
-
-
-async def walk(node: Node | Namespace, path: str, who: Principal = ROOT) -> Node:
-    node = node.root if isinstance(node, Namespace) else node
-    for name in names(path):
-        node = await settle(node.walk(name, who))
-    return node
-
-
-async def ls(node: Node | Namespace, path: str = "", who: Principal = ROOT) -> list[str]:
-    return [name for name, _ in await settle((await walk(node, path, who)).entries(who))]
-
-
-async def read(node: Node | Namespace, path: str, who: Principal = ROOT) -> str:
-    return await trees.read(await walk(node, path, who), "", who)
-
-
-async def write(node: Node | Namespace, path: str, text: str, who: Principal = ROOT) -> None:
-    await trees.send(await walk(node, path, who), "", text, who)
 
 
 async def make(node: Node | Namespace, path: str, text: str, who: Principal = ROOT) -> None:

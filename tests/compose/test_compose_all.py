@@ -7,7 +7,9 @@ from mk9p.auth import NONE, ROOT
 from mk9p.compose.everyone import AT_ONCE, MOMENT, PATIENCE
 from mk9p.compose.namespace import Namespace
 from mk9p.testing import Memory
-from tests.compose.helpers_compose import Link, Store, ls, namespace, read, walk, write
+from tests.compose.helpers_compose import Link, Store, namespace
+from tests.servers.trees import ls, read, walk
+from tests.servers.trees import send as write
 
 
 def lab() -> tuple[Namespace, Link, Link]:

@@ -10,7 +10,9 @@ import pytest
 from mk9p.auth import ROOT
 from mk9p.errors import NineError
 from mk9p.tree import Change, Open, settle
-from tests.compose.helpers_compose import k1, k2, ls, make, namespace, read, walk, write
+from tests.compose.helpers_compose import k1, k2, make, namespace
+from tests.servers.trees import ls, read, walk
+from tests.servers.trees import send as write
 
 
 async def test_creation_goes_to_the_first_with_c() -> None:

@@ -16,7 +16,8 @@ from mk9p.compose.table import Item, Table
 from mk9p.errors import NineError
 from mk9p.tree import split
 from mk9p.wire import QTDIR
-from tests.compose.helpers_compose import Store, ls, namespace, read, walk
+from tests.compose.helpers_compose import Store, namespace
+from tests.servers.trees import ls, read, walk
 
 TREES: dict[str, dict[str, Any]] = {
     "s1": {"a": {"b": "s1ab", "c": {"d": "s1acd"}}, "f": "s1f"},

@@ -10,7 +10,9 @@ from mk9p.compose.table import clean
 from mk9p.errors import NineError
 from mk9p.tree import Dir, Text
 from mk9p.wire import QTDIR
-from tests.compose.helpers_compose import Store, k1, k2, ls, namespace, read, walk, write
+from tests.compose.helpers_compose import Store, k1, k2, namespace
+from tests.servers.trees import ls, read, walk
+from tests.servers.trees import send as write
 
 
 async def test_the_top_has_the_composers_own_files() -> None:

@@ -9,7 +9,9 @@ import pytest
 from mk9p.auth import NONE, ROOT, Principal
 from mk9p.compose.union import lexical
 from mk9p.tree import Change, Maybe, Node, Stat, Text, settle
-from tests.compose.helpers_compose import Link, Store, k1, k2, ls, namespace, read, walk, write
+from tests.compose.helpers_compose import Link, Store, k1, k2, namespace
+from tests.servers.trees import ls, read, walk
+from tests.servers.trees import send as write
 
 
 async def test_events_tell_what_was_done() -> None:

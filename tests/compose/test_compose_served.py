@@ -15,8 +15,8 @@ from mk9p.composing import namespace
 from mk9p.errors import NineError
 from mk9p.testing import SOON, Host
 from mk9p.tree import Ctl, Dir, Text
-from tests.compose.helpers_compose import Store, ls
-from tests.servers.trees import names
+from tests.compose.helpers_compose import Store
+from tests.servers.trees import ls, names
 
 
 def tree(name: str) -> Dir:

@@ -21,9 +21,11 @@ from mk9p.testing import serving_at
 from mk9p.tree import Dir, Handle, Lock, Node, Open, Stat, Text, settle
 from mk9p.wire import LOCK_TYPE_UNLCK, LOCK_TYPE_WRLCK
 from mk9p.wire import messages as m
-from tests.compose.helpers_compose import Store, make, namespace, read, walk, write
+from tests.compose.helpers_compose import Store, make, namespace
 from tests.server.talk import talking
 from tests.servers.exported import Files
+from tests.servers.trees import read, walk
+from tests.servers.trees import send as write
 
 
 @asynccontextmanager

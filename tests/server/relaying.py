@@ -17,7 +17,7 @@ from mk9p.testing import SOON, Host, Memory, until
 from mk9p.tree import Node
 from mk9p.wire import Dialect, codec
 from mk9p.wire import messages as m
-from tests.server.talk import Talk, connect, serving
+from tests.server.talk import Talk, serving, talk_to
 
 ON = 1  # the fid of the mount point, in the tests
 
@@ -37,8 +37,7 @@ class Lab:
 
     async def client(self, *, on: str | None = "k0", uname: str = "root", msize: int = 65536, **more: Any) -> Talk:
         """Return a new client, whose fid 0 is the namespace's root, and ON the mount point."""
-        talk = connect(self.front, **more)
-        await talk.start(uname=uname, msize=msize)
+        talk = await talk_to(self.front, **more, uname=uname, msize=msize)
         if on is not None:
             await walk(talk, 0, ON, on)
         return talk
@@ -70,6 +69,13 @@ async def lab(
             async with serving(ns.root) as front:
                 yield Lab(hosts, ns, front)
             nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def with_client(tmp_path: Path, *trees: Node, **options: Any) -> AsyncIterator[tuple[Lab, Talk]]:
+    """Do as `lab`, and give a client too, which has the first host's mount point as ON."""
+    async with lab(tmp_path, *trees, **options) as found:
+        yield found, await found.client()
 
 
 async def only(host: Host, count: int) -> None:

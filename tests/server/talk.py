@@ -47,11 +47,18 @@ def connect(
     return Talk(stream, dialect, server=server)
 
 
+async def talk_to(
+    server: Server, dialect: Dialect = Dialect.L, *, uname: str = "root", msize: int = 65536, **how: Any
+) -> Talk:
+    """Connect, agree on a version, and attach as fid 0."""
+    talk = connect(server, dialect, **how)
+    await talk.start(uname=uname, msize=msize)
+    return talk
+
+
 @asynccontextmanager
 async def talking(
     root: Node, dialect: Dialect = Dialect.L, *, limits: Limits | None = None, **start: Any
 ) -> AsyncIterator[Talk]:
     async with serving(root, limits) as server:
-        talk = connect(server, dialect)
-        await talk.start(**start)
-        yield talk
+        yield await talk_to(server, dialect, **start)

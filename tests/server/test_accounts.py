@@ -25,7 +25,7 @@ from mk9p.tree.paths import NAME
 from mk9p.wire import NOFID, NONUNAME, NOTAG, Dialect, codec
 from mk9p.wire import messages as m
 from tests.server.odd_tree import Deep, Never, alone
-from tests.server.talk import Talk, connect, serving
+from tests.server.talk import Talk, connect, serving, talk_to
 
 USER = Peer(TRANSPORTS["unix"], "pid 7", uid=1007)
 OTHER = Peer(TRANSPORTS["unix"], "pid 8", uid=1008)
@@ -73,15 +73,12 @@ async def rpc(talk: Talk, cls: type[m.Message], *fields: Any) -> Any:
 
 async def test_a_users_fids_are_those_of_all_their_connections() -> None:
     async with serving(tree(), Limits(user_fids=5)) as server:
-        one, two = connect(server, peer=USER), connect(server, peer=USER)
-        await one.start()
-        await two.start()
+        one, two = await talk_to(server, peer=USER), await talk_to(server, peer=USER)
         for fid in (1, 2, 3):
             await rpc(one, m.Twalk, 0, fid, ())
         says(await one.rpc(m.Twalk, 1, 0, 4, ()), errno.EMFILE)
         says(await two.rpc(m.Twalk, 1, 0, 4, ()), errno.EMFILE)
-        other = connect(server, peer=OTHER)
-        await other.start()
+        other = await talk_to(server, peer=OTHER)
         await rpc(other, m.Twalk, 0, 1, ())
         await rpc(one, m.Tclunk, 3)
         await rpc(two, m.Twalk, 0, 4, ())
@@ -91,8 +88,7 @@ async def test_a_users_fids_are_those_of_all_their_connections() -> None:
 async def test_users_of_one_connection_have_each_their_share() -> None:
     """v9fs attaches each user of a mount by name, on one connection that is believed."""
     async with serving(tree(), Limits(user_fids=300)) as server:
-        talk = connect(server)
-        await talk.start()
+        talk = await talk_to(server)
         for fid, n_uname in ((1, 1001), (2, 1002)):
             await rpc(talk, m.Tattach, fid, NOFID, "", "", n_uname)
         for n in range(299):
@@ -152,9 +148,7 @@ async def test_the_last_part_of_all_is_for_root() -> None:
 async def test_a_users_open_files_are_bounded_where_they_take_descriptors(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("x")
     async with stored(str(tmp_path)) as files, serving(tree({"fs": files}), Limits(user_files=3)) as server:
-        one, two = connect(server), connect(server)
-        await one.start()
-        await two.start()
+        one, two = await talk_to(server), await talk_to(server)
         for fid in (1, 2, 3):
             assert isinstance(await one.open(fid, "fs", "f"), m.Rlopen)
         says(await one.open(4, "fs", "f"), errno.EMFILE)
@@ -295,8 +289,7 @@ async def test_what_was_kept_is_on_no_account_when_it_ends(
 async def test_a_name_costs_as_long_as_a_fid_leads_by_it() -> None:
     """Else a fid at the end of a long way would cost nothing, once those that led there are gone."""
     async with serving(tree()) as server:
-        talk = connect(server)
-        await talk.start()
+        talk = await talk_to(server)
         before = held(server)
         await rpc(talk, m.Twalk, 0, 1, ("deep",))
         one = held(server) - before
@@ -312,8 +305,7 @@ async def test_a_name_costs_as_long_as_a_fid_leads_by_it() -> None:
 
 async def test_a_listing_is_kept_while_it_is_read_and_no_longer() -> None:
     async with serving(tree()) as server:
-        talk = connect(server)
-        await talk.start()
+        talk = await talk_to(server)
         await talk.open(1, "many")
         before, offset, count = held(server), 0, 0
         while data := bytes((await rpc(talk, m.Treaddir, 1, offset, 4000)).data):
@@ -331,8 +323,7 @@ async def test_a_listing_is_kept_while_it_is_read_and_no_longer() -> None:
 
 async def test_a_listing_of_9p2000_is_charged_as_it_is_made() -> None:
     async with serving(tree(), Limits(user_bytes=200_000)) as server:
-        talk = connect(server, Dialect.P9)
-        await talk.start()
+        talk = await talk_to(server, Dialect.P9)
         await talk.open(1, "many")
         before = held(server)
         reply = await talk.rpc(m.Tread, 1, 1, 0, 8000)
@@ -352,8 +343,7 @@ async def test_a_fid_of_a_stored_file_is_charged_what_it_takes_and_a_user_may_ha
     for n in range(500):
         await (directory / f"{n:020}").touch()
     async with stored(str(tmp_path)) as files, serving(tree({"fs": files})) as server:
-        talk = connect(server, peer=USER)
-        await talk.start()
+        talk = await talk_to(server, peer=USER)
 
         async def more(fids: range) -> None:
             for fid in fids:
@@ -379,8 +369,7 @@ async def test_a_fid_of_a_stored_file_is_charged_what_it_takes_and_a_user_may_ha
 async def test_attributes_that_are_written_are_charged_as_they_are_announced(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("x")
     async with stored(str(tmp_path)) as files, serving(tree({"fs": files}), Limits(user_bytes=400_000)) as server:
-        talk = connect(server)
-        await talk.start()
+        talk = await talk_to(server)
         replies = []
         for fid in range(1, 10):
             await rpc(talk, m.Twalk, 0, fid, ("fs", "f"))
@@ -396,8 +385,7 @@ async def test_locks_are_noted_as_the_kernel_has_them(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_bytes(bytes(100))
     async with stored(str(tmp_path)) as files, serving(tree({"fs": files})) as server:
-        talk = connect(server)
-        await talk.start()
+        talk = await talk_to(server)
         await talk.open(1, "fs", "f", mode=2)
 
         async def lock(kind: int, start: int, length: int, client: str = "c") -> Any:
@@ -427,8 +415,7 @@ async def test_locks_are_noted_as_the_kernel_has_them(tmp_path: Path) -> None:
 async def test_an_open_file_has_so_many_ranges_locked_and_no_more(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("x")
     async with stored(str(tmp_path)) as files, serving(tree({"fs": files})) as server:
-        talk = connect(server)
-        await talk.start()
+        talk = await talk_to(server)
         await talk.open(1, "fs", "f", mode=2)
         for n in range(locks.MOST):
             assert (await rpc(talk, m.Tlock, 1, 1, 0, 2 * n, 1, 1, "c")).status == 0
@@ -440,8 +427,7 @@ async def test_an_open_file_has_so_many_ranges_locked_and_no_more(tmp_path: Path
 async def test_locks_are_refused_to_who_has_too_much(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("x")
     async with stored(str(tmp_path)) as files, serving(tree({"fs": files}), Limits(user_bytes=200_000)) as server:
-        talk = connect(server)
-        await talk.start()
+        talk = await talk_to(server)
         await talk.open(1, "fs", "f", mode=2)
         replies = [await talk.rpc(m.Tlock, 1, 1, 1, 0, 2 * n, 1, 1, "c") for n in range(300)]
         taken = sum(isinstance(reply, m.Rlock) for reply in replies)
@@ -504,8 +490,7 @@ async def test_requests_of_a_user_that_wait_are_bounded_over_all_connections() -
 
 async def test_who_has_used_up_all_for_fids_can_still_ask_and_wait() -> None:
     async with serving(tree(), Limits(user_bytes=400_000)) as server:
-        talk = connect(server)
-        await talk.start()
+        talk = await talk_to(server)
         await talk.open(1, "events")
         fid = 2
         while isinstance(reply := await talk.rpc(m.Twalk, 1, 0, fid, ("text",)), m.Rwalk):
@@ -518,8 +503,7 @@ async def test_who_has_used_up_all_for_fids_can_still_ask_and_wait() -> None:
 
 async def test_a_large_request_of_who_has_too_much_is_passed_over() -> None:
     async with serving(tree(), Limits(user_bytes=700_000)) as server:
-        talk = connect(server)
-        await talk.start(msize=1 << 20)
+        talk = await talk_to(server, msize=1 << 20)
         await talk.open(1, "events", mode=2)
         await talk.send(m.Twrite, 100, 1, 0, bytes(200_000))
         await rpc(talk, m.Tgetattr, 0, 1)
@@ -532,8 +516,7 @@ async def test_a_large_request_of_who_has_too_much_is_passed_over() -> None:
 
 async def test_a_name_is_no_longer_than_any_can_be() -> None:
     async with serving(tree()) as server:
-        talk = connect(server)
-        await talk.start()
+        talk = await talk_to(server)
         says(await talk.rpc(m.Twalk, 1, 0, 1, ("n" * (NAME + 1),)), errno.ENAMETOOLONG)
         says(await talk.rpc(m.Tattach, 1, 5, NOFID, "n" * (NAME + 1), "", NONUNAME), errno.ENAMETOOLONG)
         says(await talk.rpc(m.Tattach, 1, 5, NOFID, "root", "n" * 5000, NONUNAME), errno.ENAMETOOLONG)

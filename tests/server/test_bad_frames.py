@@ -9,7 +9,7 @@ from mk9p.testing import until
 from mk9p.tree import Dir, Text
 from mk9p.wire import Dialect, codec
 from mk9p.wire import messages as m
-from tests.server.talk import Talk, connect, serving, talking
+from tests.server.talk import Talk, connect, serving, talk_to, talking
 
 TREE = Dir({"f": Text("x"), "d": Dir({})})
 
@@ -21,9 +21,7 @@ def frame(type_: int, body: bytes, tag: int = 7, size: int | None = None) -> byt
 async def answer(data: bytes, dialect: Dialect = Dialect.L) -> tuple[m.Message | None, Talk]:
     """Send bytes on a connection of their own; check that another one still works; return the reply, None if the server hung up."""
     async with serving(TREE) as server:
-        other, talk = connect(server), connect(server, dialect)
-        await other.start()
-        await talk.start(msize=8192)
+        other, talk = await talk_to(server), await talk_to(server, dialect, msize=8192)
         await talk.raw(data)
         reply = await talk.receive()
         assert isinstance(await other.open(1, "f"), m.Rlopen)
@@ -92,8 +90,7 @@ async def test_nothing_comes_before_a_version() -> None:
 
 async def test_half_a_frame_and_silence_is_cleaned_up_when_the_peer_goes() -> None:
     async with serving(TREE) as server:
-        talk = connect(server)
-        await talk.start()
+        talk = await talk_to(server)
         await talk.raw(codec(Dialect.L, m.Tread.type).pack(1, 0, 0, 10)[:9])
         await talk.stream.aclose()
         await until(lambda: not server.connections)

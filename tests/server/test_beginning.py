@@ -16,7 +16,7 @@ from mk9p.testing import SOON
 from mk9p.tree import Block, Dir
 from mk9p.wire import NOTAG, Dialect, codec
 from mk9p.wire import messages as m
-from tests.server.talk import Talk, connect, serving
+from tests.server.talk import Talk, serving, talk_to
 
 ROOM = 30_000
 REPEAT = 0.5  # s; as the client says it again
@@ -53,8 +53,7 @@ async def line(*, lossy: bool = True) -> AsyncIterator[Line]:
     tree = Dir({"disk": Block(lambda count, at: disk[at : at + count], write, size=lambda: ROOM, mode=0o666)})
     with trio.fail_after(SOON):
         async with serving(tree) as server:
-            talk = connect(server, lossy=lossy)
-            await talk.start()
+            talk = await talk_to(server, lossy=lossy)
             assert isinstance(await talk.open(1, "disk", mode=2), m.Rlopen)
             yield Line(talk, disk, pieces)
 

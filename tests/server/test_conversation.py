@@ -16,7 +16,7 @@ from mk9p.testing import SOON, until
 from mk9p.tree import Block, Conversations, Ctl, Dir, Log, Maybe, Stat, Stream, Text
 from mk9p.wire import NOFID, Dialect, codec, unpack_dirents, unpack_stats
 from mk9p.wire import messages as m
-from tests.server.talk import Talk, connect, serving, talking
+from tests.server.talk import Talk, connect, serving, talk_to, talking
 
 ALL = pytest.mark.parametrize("dialect", list(Dialect))
 
@@ -268,8 +268,7 @@ async def test_a_client_that_vanishes_leaves_nothing() -> None:
 
     talks = Conversations(lambda n, who: Talks())
     async with serving(Dir({"c": talks})) as server:
-        talk = connect(server)
-        await talk.start()
+        talk = await talk_to(server)
         await talk.open(1, "c", "clone", mode=2)
         await talk.open(2, "c", "0", "wait")
         await talk.send(m.Tread, 11, 2, 0, 100)
@@ -315,9 +314,7 @@ async def test_a_conversation_lives_as_long_as_a_file_of_it_is_open() -> None:
 @ALL
 async def test_exclusive_use_ends_with_the_fid(dialect: Dialect) -> None:
     async with serving(Dir({"f": Text("x", exclusive=True)})) as server:
-        one, two = connect(server, dialect), connect(server, dialect)
-        await one.start()
-        await two.start()
+        one, two = await talk_to(server, dialect), await talk_to(server, dialect)
         await one.open(1, "f")
         assert error_of(await two.open(1, "f")) in (errno.EBUSY, "exclusive use file already open")
         await one.rpc(m.Tclunk, 1, 1)
@@ -341,16 +338,14 @@ async def test_permission_bits_are_checked_against_the_user_who_attached() -> No
         }
     )
     async with serving(tree) as server:
-        talk = connect(server)
-        await talk.start(uname="nobody")
+        talk = await talk_to(server, uname="nobody")
         assert isinstance(await talk.open(1, "status"), m.Rlopen)
         assert isinstance(await talk.open(2, "ctl"), m.Rlopen)
         assert error_of(await talk.open(3, "ctl", mode=1)) == errno.EACCES
         assert error_of(await talk.open(4, "ctl", mode=2)) == errno.EACCES
         assert error_of(await talk.open(5, "secret")) == errno.EACCES
         assert len((await talk.rpc(m.Twalk, 1, 0, 6, ("d", "x"))).qids) == 1  # not searchable
-        root = connect(server)
-        await root.start(uname="root")
+        root = await talk_to(server, uname="root")
         assert isinstance(await root.open(3, "ctl", mode=1), m.Rlopen)
         assert isinstance(await root.open(5, "secret"), m.Rlopen)
 
@@ -526,8 +521,7 @@ async def test_a_hung_up_clone_that_is_being_made_is_not_kept() -> None:
 
     talks = Conversations(new)  # type: ignore[arg-type]
     async with serving(Dir({"c": talks})) as server:
-        talk = connect(server)
-        await talk.start()
+        talk = await talk_to(server)
         await talk.rpc(m.Twalk, 1, 0, 7, ("c", "clone"))
         await talk.send(m.Tlopen, 2, 7, 2)
         await gate.waiting.wait()

@@ -18,7 +18,7 @@ from mk9p.tree import Dir, Text
 from mk9p.wire import NOFID, NONUNAME, NOTAG, Dialect
 from mk9p.wire import messages as m
 from tests.server.odd_tree import alone
-from tests.server.talk import Talk, connect, serving
+from tests.server.talk import Talk, connect, serving, talk_to
 
 STRANGER = Peer(TRANSPORTS["unix"], "pid 1", uid=0)
 TREE = Dir({"text": Text("x" * 60_000), "closed": Dir({"a": Dir({})}, mode=0o700)})
@@ -119,8 +119,7 @@ async def test_who_takes_too_long_and_who_is_too_many(
 async def test_with_more_words_comings_and_goings_are_told(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     async with serving(TREE) as server:
-        talk = connect(server, peer=STRANGER)
-        await talk.start(uname="glenda")
+        talk = await talk_to(server, peer=STRANGER, uname="glenda")
         await talk.stream.aclose()
         await alone(server)
     came, went = (fields(record) for record in caplog.records)

@@ -15,8 +15,8 @@ from mk9p.server.hops import ROOT
 from mk9p.testing import Memory, address_of
 from mk9p.wire import NOFID, NONUNAME, Dialect, unpack_dirents
 from mk9p.wire import messages as m
-from tests.server.relaying import ON, Lab, a_tree, cat, fails, lab, only, opened, pack, read, replies, walk
-from tests.server.talk import connect
+from tests.server.relaying import ON, Lab, a_tree, cat, fails, lab, only, opened, pack, read, replies, walk, with_client
+from tests.server.talk import talk_to
 from tests.servers.trees import names
 
 
@@ -26,8 +26,7 @@ async def the_only(found: Lab) -> Any:
 
 
 async def test_the_fast_way_is_taken(tmp_path: Path) -> None:
-    async with lab(tmp_path, a_tree()) as found:
-        talk = await found.client()
+    async with with_client(tmp_path, a_tree()) as (found, talk):
         await opened(talk, 5, "d", "f")
         c = await the_only(found)
         assert set(c.relays) == {ON, 5}
@@ -45,8 +44,7 @@ async def test_the_fast_way_is_taken(tmp_path: Path) -> None:
 
 
 async def test_servers_that_cannot_be_dialled_again_go_the_general_way(tmp_path: Path) -> None:
-    async with lab(tmp_path, a_tree(), fast=False) as found:
-        talk = await found.client()
+    async with with_client(tmp_path, a_tree(), fast=False) as (found, talk):
         assert await cat(talk, "d", "f") == b"0123456789"
         assert not found.crossings
 
@@ -86,8 +84,7 @@ async def test_what_is_read_only_goes_the_general_way(tmp_path: Path, readonly: 
 
 
 async def test_creation_at_a_mount_point_is_the_mount_tables_to_allow(tmp_path: Path) -> None:
-    async with lab(tmp_path, a_tree(), flags="") as found:
-        talk = await found.client()
+    async with with_client(tmp_path, a_tree(), flags="") as (found, talk):
         assert await fails(talk, m.Tmkdir, ON, "n", 0o755, 0) == errno.EPERM
         await walk(talk, ON, 5, "d")
         assert isinstance(await talk.rpc(m.Tmkdir, 1, 5, "n", 0o755, 0), m.Rmkdir)
@@ -97,8 +94,7 @@ async def test_creation_at_a_mount_point_is_the_mount_tables_to_allow(tmp_path: 
 
 
 async def test_mounts_below_a_crossing_are_seen_by_new_walks(tmp_path: Path) -> None:
-    async with lab(tmp_path, a_tree(), a_tree()) as found:
-        talk = await found.client()
+    async with with_client(tmp_path, a_tree(), a_tree()) as (found, talk):
         await walk(talk, ON, 5, "d")
         await found.ns.run(f"mount {found.hosts[1].address} /elsewhere\n")
         await walk(talk, ON, 6, "d")  # the table changed, but not here
@@ -115,8 +111,7 @@ async def test_mounts_below_a_crossing_are_seen_by_new_walks(tmp_path: Path) -> 
 
 async def test_all_of_a_file_in_one_go(tmp_path: Path) -> None:
     async with lab(tmp_path, a_tree()) as found:
-        talk = connect(found.front)
-        await talk.start()
+        talk = await talk_to(found.front)
         frames: list[Any] = [
             (m.Twalk, 0, 5, ("k0", "d", "f")),
             (m.Tlopen, 5, 0),
@@ -132,8 +127,7 @@ async def test_all_of_a_file_in_one_go(tmp_path: Path) -> None:
 
 
 async def test_failing_walks_in_one_go_leave_no_fid(tmp_path: Path) -> None:
-    async with lab(tmp_path, a_tree()) as found:
-        talk = await found.client()
+    async with with_client(tmp_path, a_tree()) as (found, talk):
         frames: list[Any] = [
             (m.Twalk, ON, 5, ("d", "none", "f")),  # goes one name far
             (m.Tlopen, 5, 0),
@@ -160,8 +154,7 @@ async def test_failing_walks_in_one_go_leave_no_fid(tmp_path: Path) -> None:
 
 
 async def test_walks_in_place(tmp_path: Path) -> None:
-    async with lab(tmp_path, a_tree()) as found:
-        talk = await found.client()
+    async with with_client(tmp_path, a_tree()) as (found, talk):
         c = await the_only(found)
         await walk(talk, ON, 5, "d")
         await walk(talk, 5, 5, "e")
@@ -188,8 +181,7 @@ async def test_walks_in_place(tmp_path: Path) -> None:
 
 
 async def test_a_crossing_walked_in_place_is_where_it_went(tmp_path: Path) -> None:
-    async with lab(tmp_path, a_tree()) as found:
-        talk = await found.client()
+    async with with_client(tmp_path, a_tree()) as (found, talk):
         await walk(talk, ON, ON, "d")
         assert await cat(talk, "f") == b"0123456789"
         await walk(talk, ON, ON, "..")
@@ -203,8 +195,7 @@ async def test_a_crossing_walked_in_place_is_where_it_went(tmp_path: Path) -> No
 
 
 async def test_clones(tmp_path: Path) -> None:
-    async with lab(tmp_path, a_tree()) as found:
-        talk = await found.client()
+    async with with_client(tmp_path, a_tree()) as (_, talk):
         await walk(talk, ON, 5)
         assert await cat(talk, "x", fid=5) == b"on top"
         await walk(talk, ON, 6, "d")
@@ -216,8 +207,7 @@ async def test_clones(tmp_path: Path) -> None:
 
 
 async def test_up_again(tmp_path: Path) -> None:
-    async with lab(tmp_path, a_tree()) as found:
-        talk = await found.client()
+    async with with_client(tmp_path, a_tree()) as (found, talk):
         c = await the_only(found)
         await walk(talk, ON, 5, "d", "e")
         for _ in range(3):  # the number is free on both sides each time
@@ -249,8 +239,7 @@ async def test_up_again(tmp_path: Path) -> None:
 
 
 async def test_fids_and_tags_in_use(tmp_path: Path) -> None:
-    async with lab(tmp_path, a_tree()) as found:
-        talk = await found.client()
+    async with with_client(tmp_path, a_tree()) as (found, talk):
         await walk(talk, ON, 5, "d")
         await walk(talk, 0, 6)
         for used in (0, ON, 5):
@@ -267,8 +256,7 @@ async def test_fids_and_tags_in_use(tmp_path: Path) -> None:
 
 
 async def test_two_fids(tmp_path: Path) -> None:
-    async with lab(tmp_path, a_tree(), a_tree()) as found:
-        talk = await found.client()
+    async with with_client(tmp_path, a_tree(), a_tree()) as (found, talk):
         await walk(talk, 0, 2, "k1", "d")
         await walk(talk, ON, 5, "d")
         await walk(talk, 5, 6, "e")
@@ -305,8 +293,7 @@ async def test_two_fids(tmp_path: Path) -> None:
 
 
 async def test_a_renamed_file_is_walked_up_from_where_it_is(tmp_path: Path) -> None:
-    async with lab(tmp_path, a_tree()) as found:
-        talk = await found.client()
+    async with with_client(tmp_path, a_tree()) as (found, talk):
         await walk(talk, ON, 5, "d", "f")
         await walk(talk, ON, 6, "d", "e", "h")
         reply = await talk.rpc(m.Trename, 1, 5, 6, "moved")
@@ -315,8 +302,7 @@ async def test_a_renamed_file_is_walked_up_from_where_it_is(tmp_path: Path) -> N
 
 
 async def test_remove_takes_the_fid_whatever_comes_of_it(tmp_path: Path) -> None:
-    async with lab(tmp_path, a_tree()) as found:
-        talk = await found.client()
+    async with with_client(tmp_path, a_tree()) as (_, talk):
         for name, error in (("d", errno.ENOTEMPTY), ("x", 0)):
             await walk(talk, ON, 5, name)
             reply = await talk.rpc(m.Tremove, 1, 5)
@@ -327,8 +313,7 @@ async def test_remove_takes_the_fid_whatever_comes_of_it(tmp_path: Path) -> None
 async def test_extended_attributes(tmp_path: Path) -> None:
     tree = a_tree()
     tree.at("d/f").attributes["user.a"] = b"value"
-    async with lab(tmp_path, tree) as found:
-        talk = await found.client()
+    async with with_client(tmp_path, tree) as (found, talk):
         await walk(talk, ON, 5, "d", "f")
         c = await the_only(found)
         assert await fails(talk, m.Txattrwalk, 5, 6, "user.none") == errno.ENODATA
@@ -348,8 +333,7 @@ async def test_permission_is_each_users_own(tmp_path: Path) -> None:
     tree.children["secret"] = Memory("his", mode=0o600, uid=1234)
     tree.children["box"] = Memory({"in": "in"}, mode=0o700, uid=1234)
     async with lab(tmp_path, tree) as found:
-        talk = connect(found.front)
-        await talk.start()
+        talk = await talk_to(found.front)
         for fid, uid in ((10, 1234), (20, 1235)):
             assert isinstance(await talk.rpc(m.Tattach, 1, fid, NOFID, "", "", uid), m.Rattach)
             await walk(talk, fid, fid + 1, "k0")
@@ -379,8 +363,7 @@ async def test_exclusive_use_is_exclusive_between_clients(tmp_path: Path) -> Non
 
 async def test_an_attach_in_another_server(tmp_path: Path) -> None:
     async with lab(tmp_path, a_tree()) as found:
-        talk = connect(found.front)
-        await talk.start()
+        talk = await talk_to(found.front)
         reply = await talk.rpc(m.Tattach, 1, 5, NOFID, "root", "k0/d", NONUNAME)
         assert isinstance(reply, m.Rattach)
         assert await cat(talk, "e", "g", fid=5) == b"g's"
@@ -390,8 +373,7 @@ async def test_an_attach_in_another_server(tmp_path: Path) -> None:
 
 
 async def test_names_that_are_not_utf8_and_names_that_no_file_has(tmp_path: Path) -> None:
-    async with lab(tmp_path, a_tree()) as found:
-        talk = await found.client()
+    async with with_client(tmp_path, a_tree()) as (_, talk):
         await walk(talk, ON, 5, "d")
         whole = bytearray(pack(m.Twalk, 1, 5, 6, ("ab",)))
         for bad in (b"\xff\xfe", b"a/", b"\0\0"):
@@ -407,8 +389,7 @@ async def test_names_that_are_not_utf8_and_names_that_no_file_has(tmp_path: Path
 
 
 async def test_requests_cut_anywhere(tmp_path: Path) -> None:
-    async with lab(tmp_path, a_tree()) as found:
-        talk = await found.client()
+    async with with_client(tmp_path, a_tree()) as (found, talk):
         whole = (
             pack(m.Twalk, 1, ON, 5, ("d", "f"))
             + pack(m.Tlopen, 2, 5, 2)
@@ -459,8 +440,7 @@ async def test_many_clients_at_once(tmp_path: Path) -> None:
 
 
 async def test_requests_to_several_servers_in_one_go(tmp_path: Path) -> None:
-    async with lab(tmp_path, a_tree(), a_tree()) as found:
-        talk = await found.client()
+    async with with_client(tmp_path, a_tree(), a_tree()) as (_, talk):
         await walk(talk, 0, 2, "k1")
         await opened(talk, 10, "d", "f")
         await opened(talk, 11, "d", "f", fid=2)
@@ -498,8 +478,7 @@ async def test_a_frame_too_large_ends_its_conversation_alone(tmp_path: Path) -> 
 
 async def test_walks_that_cross_at_once_share_one_connection(tmp_path: Path) -> None:
     async with lab(tmp_path, a_tree()) as found:
-        talk = connect(found.front)
-        await talk.start()
+        talk = await talk_to(found.front)
         for tag in range(32):
             await talk.send(m.Twalk, tag, 0, 10 + tag, ("k0", "d", "f"))
         got = await replies(talk, 32)
@@ -509,8 +488,7 @@ async def test_walks_that_cross_at_once_share_one_connection(tmp_path: Path) -> 
 
 
 async def test_a_blocked_request_of_ours_does_not_spoil_what_was_passed_on(tmp_path: Path) -> None:
-    async with lab(tmp_path, a_tree(), a_tree()) as found:
-        talk = await found.client()
+    async with with_client(tmp_path, a_tree(), a_tree()) as (_, talk):
         await walk(talk, ON, 5, "d", "f")
         await opened(talk, 6, "d", "f", flags=2)
         for fid in (7, 8, 9):
@@ -540,8 +518,7 @@ async def test_the_python_client_through_it(tmp_path: Path) -> None:
 
 
 async def test_listings_have_the_paths_that_walks_have(tmp_path: Path) -> None:
-    async with lab(tmp_path, a_tree()) as found:
-        talk = await found.client()
+    async with with_client(tmp_path, a_tree()) as (_, talk):
         await opened(talk, 5, "d")
         listed = unpack_dirents((await talk.rpc(m.Treaddir, 1, 5, 0, 4096)).data)
         entries = {name: qid.path for qid, _, _, name in listed}

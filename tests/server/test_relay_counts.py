@@ -5,7 +5,7 @@ from typing import Any
 
 from mk9p.server.counts import Row
 from mk9p.wire import messages as m
-from tests.server.relaying import ON, a_tree, lab, opened, pack, replies
+from tests.server.relaying import ON, a_tree, opened, pack, replies, with_client
 
 READ, GETATTR, WALK, LOPEN, CLUNK = (cls.type for cls in (m.Tread, m.Tgetattr, m.Twalk, m.Tlopen, m.Tclunk))
 
@@ -15,8 +15,7 @@ def relayed(row: Row) -> int:
 
 
 async def test_requests_errors_and_bytes_that_are_passed_on(tmp_path: Path) -> None:
-    async with lab(tmp_path, a_tree()) as found:
-        talk = await found.client()
+    async with with_client(tmp_path, a_tree()) as (found, talk):
         await opened(talk, 5, "d", "f")
         (c,) = found.front.connections
         before = {type_: row.count for type_, row in enumerate(c.counts.rows) if row is not None}
@@ -43,8 +42,7 @@ async def test_requests_errors_and_bytes_that_are_passed_on(tmp_path: Path) -> N
 
 
 async def test_what_a_server_that_died_left_unanswered_is_an_error(tmp_path: Path) -> None:
-    async with lab(tmp_path, a_tree()) as found:
-        talk = await found.client()
+    async with with_client(tmp_path, a_tree()) as (found, talk):
         await opened(talk, 5, "d", "f")
         (c,) = found.front.connections
         await found.hosts[0].stop()

@@ -16,7 +16,7 @@ from mk9p.testing import Line, Memory, until
 from mk9p.tree import Dir, Log, Node, settle
 from mk9p.wire import Qid
 from mk9p.wire import messages as m
-from tests.server.relaying import ON, Lab, a_tree, cat, fails, lab, only, opened, pack, replies, walk
+from tests.server.relaying import ON, Lab, a_tree, cat, fails, lab, only, opened, pack, replies, walk, with_client
 from tests.server.talk import Talk
 
 idle = trio.testing.wait_all_tasks_blocked
@@ -29,8 +29,7 @@ def backend(found: Lab, number: int = 0) -> Far:
 
 async def test_a_read_that_waits_is_flushed(tmp_path: Path) -> None:
     log = Log()
-    async with lab(tmp_path, Dir({"events": log, "d": a_tree()})) as found:
-        talk = await found.client()
+    async with with_client(tmp_path, Dir({"events": log, "d": a_tree()})) as (found, talk):
         await opened(talk, 5, "events")
         for round_ in range(3):
             await talk.send(m.Tread, 10, 5, 0, 100)
@@ -56,8 +55,7 @@ async def test_a_read_that_waits_is_flushed(tmp_path: Path) -> None:
 
 async def test_blocked_readers_and_traffic(tmp_path: Path) -> None:
     log = Log()
-    async with lab(tmp_path, Dir({"events": log, "d": a_tree()})) as found:
-        talk = await found.client()
+    async with with_client(tmp_path, Dir({"events": log, "d": a_tree()})) as (_, talk):
         for fid in range(100, 200):
             await opened(talk, fid, "events")
         for fid in range(100, 200):
@@ -72,8 +70,7 @@ async def test_blocked_readers_and_traffic(tmp_path: Path) -> None:
 async def test_what_was_asked_of_a_server_that_dies_is_answered_once(tmp_path: Path) -> None:
     log = Log()
     tree = a_tree()
-    async with lab(tmp_path, Dir({"events": log, "d": tree}), a_tree()) as found:
-        talk = await found.client()
+    async with with_client(tmp_path, Dir({"events": log, "d": tree}), a_tree()) as (found, talk):
         await walk(talk, 0, 2, "k1")
         await opened(talk, 5, "events")
         await opened(talk, 6, "d", "x")
@@ -119,8 +116,7 @@ async def test_names_that_lead_to_another_file_when_a_server_is_back_are_stale(t
     tree = a_tree()
     old = tree.children["d"]
     old.path = 71
-    async with lab(tmp_path, tree) as found:
-        talk = await found.client()
+    async with with_client(tmp_path, tree) as (found, talk):
         await walk(talk, ON, 5, "d")
         await walk(talk, ON, 6, "d", "e")
         await walk(talk, 5, 7)
@@ -141,8 +137,7 @@ async def test_names_that_lead_to_another_file_when_a_server_is_back_are_stale(t
 
 
 async def test_fids_that_were_not_open_can_be_clunked_and_removed_when_the_server_is_gone(tmp_path: Path) -> None:
-    async with lab(tmp_path, a_tree()) as found:
-        talk = await found.client()
+    async with with_client(tmp_path, a_tree()) as (found, talk):
         await walk(talk, ON, 5, "d")
         await walk(talk, ON, 6, "d")
         await opened(talk, 7, "x")
@@ -158,8 +153,7 @@ async def test_fids_that_were_not_open_can_be_clunked_and_removed_when_the_serve
 
 
 async def test_an_open_that_fails_does_not_make_a_fid_die(tmp_path: Path) -> None:
-    async with lab(tmp_path, a_tree()) as found:
-        talk = await found.client()
+    async with with_client(tmp_path, a_tree()) as (found, talk):
         await walk(talk, ON, 5, "d")
         assert await fails(talk, m.Tlopen, 5, 1) == errno.EISDIR
         assert await fails(talk, m.Tlcreate, 5, "", 0, 0o644, 0) == errno.EINVAL
@@ -229,8 +223,7 @@ async def test_a_client_that_does_not_read_is_not_read_for(tmp_path: Path) -> No
 async def test_a_server_that_dies_while_the_client_does_not_read_costs_nothing(tmp_path: Path) -> None:
     tree = a_tree()
     tree.at("x").data[:] = bytes(1 << 20)
-    async with lab(tmp_path, tree) as found:
-        talk = await found.client()
+    async with with_client(tmp_path, tree) as (found, talk):
         await opened(talk, 5, "x")
         await talk.raw(b"".join(pack(m.Tread, tag, 5, 0, 60000) for tag in range(200)))
         (c,) = found.front.connections
@@ -514,8 +507,7 @@ async def test_a_walk_that_was_passed_on_is_flushed(tmp_path: Path) -> None:
     slow.children["f"] = Memory("at last")
     top = a_tree()
     top.children["slow"] = slow
-    async with lab(tmp_path, top) as found:
-        talk = await found.client()
+    async with with_client(tmp_path, top) as (found, talk):
         await walk(talk, ON, 4, "slow")
         await talk.send(m.Twalk, 7, 4, 5, ("f",))
         await slow.asked.wait()

@@ -13,7 +13,7 @@ from mk9p.testing import Memory
 from mk9p.tree import Dir, Log, Node
 from mk9p.wire import Qid
 from mk9p.wire import messages as m
-from tests.server.relaying import ON, Lab, a_tree, cat, fails, lab, opened, pack, read, replies, walk
+from tests.server.relaying import ON, Lab, a_tree, cat, fails, lab, opened, pack, read, replies, walk, with_client
 from tests.server.talk import Talk
 from tests.server.test_relay_ends import Frames, Slow, beside, polite
 
@@ -97,8 +97,7 @@ async def test_a_tag_in_use_at_another_server_is_refused(
 
 async def test_a_tag_stays_in_use_when_no_fid_is_left_there(tmp_path: Path) -> None:
     log = Log()
-    async with lab(tmp_path, Dir({"events": log})) as found:
-        talk = await found.client()
+    async with with_client(tmp_path, Dir({"events": log})) as (found, talk):
         await opened(talk, EVENTS, "events")
         await talk.send(m.Tread, 5, EVENTS, 0, 100)
         for fid in (EVENTS, ON):
@@ -274,8 +273,7 @@ async def test_a_server_cannot_answer_what_we_ask_of_another(tmp_path: Path) -> 
 
 async def test_a_server_that_dies_takes_no_other_requests_with_it(tmp_path: Path) -> None:
     tops: list[dict[str, Node]] = [{"d": a_tree()} for _ in range(3)]
-    async with lab(tmp_path, *map(Dir, tops)) as found:
-        talk = await found.client()
+    async with with_client(tmp_path, *map(Dir, tops)) as (found, talk):
         (c,) = found.front.connections
         for round_ in range(3):  # the one that comes back is told from the others as well
             logs = [Log(), Log(), Log()]

@@ -15,7 +15,7 @@ from mk9p.tree import Node
 from mk9p.wire import Dialect
 from mk9p.wire import messages as m
 from tests.server.odd_tree import PATHS, World, alone, nothing_left, tasks
-from tests.server.talk import connect, serving
+from tests.server.talk import serving, talk_to
 
 ROUND = 2_500  # frames of one client
 
@@ -25,8 +25,7 @@ async def throw(root: Node, world: World, frames: int, caplog: pytest.LogCapture
     caplog.set_level(logging.ERROR)
     start, counts, seeds = time.monotonic(), [], iter(range(frames // ROUND))
     async with serving(root) as server:
-        good = connect(server)
-        await good.start()
+        good = await talk_to(server)
         before = tasks()
         with nothing_left(world):
 

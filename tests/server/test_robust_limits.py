@@ -26,7 +26,7 @@ from mk9p.wire import messages as m
 from tests.leftovers import descriptors as open_now
 from tests.server.left_open import nothing_more
 from tests.server.odd_tree import Deep, Never, alone
-from tests.server.talk import Talk, connect, serving
+from tests.server.talk import Talk, connect, serving, talk_to
 
 STRANGER = Peer(TRANSPORTS["unix"], "pid 1", uid=0)
 
@@ -86,9 +86,7 @@ def test_limits_are_set_by_name() -> None:
 
 async def test_a_fid_too_many_is_refused() -> None:
     async with serving(tree(), Limits(fids=3)) as server:
-        talk, other = connect(server), connect(server)
-        await talk.start()
-        await other.start()
+        talk, other = await talk_to(server), await talk_to(server)
         for fid in (1, 2):
             assert isinstance(await talk.rpc(m.Twalk, 1, 0, fid, ()), m.Rwalk)
         refused(await talk.rpc(m.Twalk, 1, 0, 3, ()), errno.EMFILE)
@@ -100,8 +98,7 @@ async def test_a_fid_too_many_is_refused() -> None:
 async def test_readers_that_wait_leave_room_for_everything_else() -> None:
     said: list[str] = []
     async with serving(tree(said), Limits(requests=20)) as server:
-        talk = connect(server)
-        await talk.start()
+        talk = await talk_to(server)
         await opened(talk, 1, "events", 2)
         await opened(talk, 2, "ctl", 1)
         await opened(talk, 3, "text")
@@ -122,8 +119,7 @@ async def test_readers_that_wait_leave_room_for_everything_else() -> None:
 
 async def test_writes_that_wait_hold_so_many_bytes_and_no_more() -> None:
     async with serving(tree(), Limits(held=50_000)) as server:
-        talk = connect(server)
-        await talk.start()
+        talk = await talk_to(server)
         await opened(talk, 1, "events", 1)
         await talk.send(m.Twrite, 100, 1, 0, bytes(10_000))
         assert isinstance(await talk.rpc(m.Tgetattr, 1, 0, 1), m.Rgetattr)  # it waits by now
@@ -143,8 +139,7 @@ async def test_writes_that_wait_hold_so_many_bytes_and_no_more() -> None:
 async def test_what_was_dropped_holds_nothing() -> None:
     """A write that waits for another is flushed, again and again: neither it nor its bytes are kept."""
     async with serving(tree()) as server:
-        talk = connect(server)
-        await talk.start()
+        talk = await talk_to(server)
         await opened(talk, 1, "events", 1)
         await talk.send(m.Twrite, 100, 1, 0, b"x")
         for _ in range(100):
@@ -157,8 +152,7 @@ async def test_what_was_dropped_holds_nothing() -> None:
 
 async def test_flushes_of_flushes_have_no_end_of_the_stack() -> None:
     async with serving(tree()) as server:
-        talk = connect(server)
-        await talk.start()
+        talk = await talk_to(server)
         await opened(talk, 1, "events")
         await talk.send(m.Tread, 1, 1, 0, 1)
         pack = codec(Dialect.L, m.Tflush.type).pack
@@ -168,8 +162,7 @@ async def test_flushes_of_flushes_have_no_end_of_the_stack() -> None:
 
 async def test_a_path_too_deep_is_refused() -> None:
     async with serving(tree(), Limits(depth=40)) as server:
-        talk = connect(server)
-        await talk.start()
+        talk = await talk_to(server)
         assert isinstance(await talk.rpc(m.Twalk, 1, 0, 1, ("deep",)), m.Rwalk)
         for _ in range(3):
             assert isinstance(await talk.rpc(m.Twalk, 1, 1, 1, ("deep",) * 13), m.Rwalk)
@@ -191,8 +184,7 @@ async def test_replies_that_pile_up_end_the_connection_that_does_not_take_them(
     async with serving(
         Dir({"f": Text(late), "text": Text("x" * 60_000)}), Limits(out=100_000, unread=2_000_000)
     ) as server:
-        talk = connect(server)
-        await talk.start(msize=65536)
+        talk = await talk_to(server, msize=65536)
         await opened(talk, 1, "f")
         await opened(talk, 2, "text")
         for tag in range(100, 200):

@@ -21,7 +21,7 @@ from mk9p.tree import Dir, Text
 from mk9p.wire import NOFID, NONUNAME, NOTAG, Dialect, codec
 from mk9p.wire import messages as m
 from tests.server.odd_tree import alone
-from tests.server.talk import Talk, connect, serving
+from tests.server.talk import Talk, connect, serving, talk_to
 
 ROOT = Peer(TRANSPORTS["unix"], "pid 1", uid=0)
 LIMITS = Limits(connections=20, share=5, reserve=4)
@@ -53,8 +53,7 @@ async def test_one_user_has_a_share_of_the_connections(caplog: pytest.LogCapture
     async with serving(tree(), LIMITS) as server:
         anns = [connect(server, peer=user(1001)) for _ in range(5)]
         assert "all 5 connections of one user are in use" in refused(server, user(1001))
-        bob = connect(server, peer=user(1002))
-        await bob.start(uname="")
+        await talk_to(server, peer=user(1002), uname="")
         for ann in anns:
             await ann.start(uname="")  # they were hers before too
         refused(server, user(1001))
@@ -116,8 +115,7 @@ async def test_what_is_counted_is_counted_down_again() -> None:
     async with serving(tree(), LIMITS) as server:
         for peer in (user(1001), host("10.0.0.1"), ROOT, Peer(TRANSPORTS["fd"], "a line")):
             for uname in ("", "daemon", "root"):
-                talk = connect(server, peer=peer)
-                await talk.start(uname=uname)
+                talk = await talk_to(server, peer=peer, uname=uname)
                 await talk.stream.aclose()
             await connect(server, peer=peer).stream.aclose()
         with trio.fail_after(SOON):
@@ -163,8 +161,7 @@ async def test_half_a_frame_is_waited_for_as_long_as_it_grows(
 
 async def test_a_half_frame_ends_no_sooner_than_is_said(mock_clock: trio.testing.MockClock) -> None:
     async with serving(tree(), Limits(partial=40)) as server:
-        talk = connect(server, peer=ROOT)
-        await talk.start()
+        talk = await talk_to(server, peer=ROOT)
         frame = codec(Dialect.L, m.Tgetattr.type).pack(7, 0, 0x7FF)
         await talk.raw(frame[:9])
         for _ in range(3):

@@ -15,7 +15,7 @@ from mk9p.tree import Dir, Node, Stream, Text, split
 from mk9p.wire import Dialect
 from mk9p.wire import messages as m
 from tests.server.odd_tree import alone
-from tests.server.talk import Talk, connect, serving
+from tests.server.talk import Talk, connect, serving, talk_to
 from tests.servers.trees import read
 
 NOBODY = Principal("none", 65534)
@@ -89,8 +89,7 @@ async def test_the_files_say_what_was_done() -> None:
 async def test_reset_is_a_word() -> None:
     tally = Tally()
     async with serving(Dir({"stats": stats_tree(tally), "text": Text("x")}), tally=tally) as server:
-        talk = connect(server)
-        await talk.start()
+        talk = await talk_to(server)
         await ask(talk, 3)
         await talk.open(1, "stats", "ctl", mode=1)
         assert isinstance(await talk.rpc(m.Twrite, 1, 1, 0, b"reset\n"), m.Rwrite)
@@ -117,8 +116,9 @@ async def test_clients_are_roots_to_see() -> None:
 
 async def test_an_independent_parser_reads_the_prometheus_text() -> None:
     async with serving(tree()) as server:
-        talk = connect(server, peer=Peer(TRANSPORTS["tcp"], '10.0.0.7!5"\\'), policy=Policy(trust=True))
-        await talk.start(uname='a"b\\c\nd')
+        talk = await talk_to(
+            server, peer=Peer(TRANSPORTS["tcp"], '10.0.0.7!5"\\'), policy=Policy(trust=True), uname='a"b\\c\nd'
+        )
         await ask(talk, 100)
         stats = stats_tree(server.tally)
         found = {family.name: family for family in text_string_to_metric_families(await read(stats, "prometheus"))}

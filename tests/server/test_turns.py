@@ -17,7 +17,7 @@ from mk9p.tree import Block, Dir, Handle, Node, Open, Stat, Text
 from mk9p.wire import Dialect, codec, unpack_dirents
 from mk9p.wire import messages as m
 from tests.server.odd_tree import alone
-from tests.server.talk import Talk, connect, serving
+from tests.server.talk import Talk, connect, serving, talk_to
 
 ANN, BOB = Peer(TRANSPORTS["unix"], "pid 1", uid=1001), Peer(TRANSPORTS["unix"], "pid 2", uid=1002)
 FIRST = STRIDE // 23 + 1  # reads before the first look at the clock
@@ -71,8 +71,7 @@ def reads(number: int, count: int = MANY) -> bytes:
 
 
 async def reader(server: Server, peer: Peer) -> Talk:
-    talk = connect(server, peer=peer)
-    await talk.start(uname="")
+    talk = await talk_to(server, peer=peer, uname="")
     assert isinstance(await talk.open(1, "dear", mode=2), m.Rlopen)
     return talk
 
@@ -249,9 +248,7 @@ class SlowHandle(Handle):
 async def test_the_end_of_many_fids_keeps_nobody_waiting(clock: Clock, end: str) -> None:
     slow = Slow(clock)
     async with serving(Dir({"slow": slow, "text": Text("text")})) as server:
-        ann, bob = connect(server, peer=ANN), connect(server, peer=BOB)
-        await ann.start(uname="")
-        await bob.start(uname="")
+        ann, bob = await talk_to(server, peer=ANN, uname=""), await talk_to(server, peer=BOB, uname="")
         for fid in range(1, MANY + 1):
             assert isinstance(await ann.open(fid, "slow"), m.Rlopen)
         if end == "leave":
@@ -331,9 +328,7 @@ def asked(count: int) -> bytes:
 async def test_a_listing_is_made_once_for_all_who_ask_meanwhile(clock: Clock) -> None:
     large = Large(clock, [f"file{number}" for number in range(1000)])
     async with serving(Dir({"large": large, "text": Text("text")})) as server:
-        ann, bob = connect(server, peer=ANN), connect(server, peer=BOB)
-        await ann.start(uname="")
-        await bob.start(uname="")
+        ann, bob = await talk_to(server, peer=ANN, uname=""), await talk_to(server, peer=BOB, uname="")
         await directories(ann, 30)
         await ann.raw(asked(30))
         with trio.fail_after(SOON):
@@ -349,8 +344,7 @@ async def test_a_listing_is_made_once_for_all_who_ask_meanwhile(clock: Clock) ->
 async def test_a_listing_has_what_was_made_before_it_was_asked_for(clock: Clock) -> None:
     large = Large(clock, [f"file{number}" for number in range(1000)])
     async with serving(Dir({"large": large})) as server:
-        ann = connect(server, peer=ANN)
-        await ann.start(uname="")
+        ann = await talk_to(server, peer=ANN, uname="")
         await directories(ann, 3)
         await ann.raw(asked(1))
         with trio.fail_after(SOON):
@@ -370,9 +364,7 @@ async def test_a_listing_has_what_was_made_before_it_was_asked_for(clock: Clock)
 async def test_plain_listings_go_in_slices_too(clock: Clock, dialect: Dialect) -> None:
     large = Large(clock, [f"file{number}" for number in range(1000)])
     async with serving(Dir({"large": large})) as server:
-        ann, bob = connect(server, dialect, peer=ANN), connect(server, peer=BOB)
-        await ann.start(uname="")
-        await bob.start(uname="")
+        ann, bob = await talk_to(server, dialect, peer=ANN, uname=""), await talk_to(server, peer=BOB, uname="")
         await ann.open(1, "large")
         await ann.send(m.Tread, 1, 1, 0, 60_000)
         with trio.fail_after(SOON):
@@ -396,8 +388,7 @@ async def test_whoever_makes_a_listing_may_be_flushed_and_the_others_have_theirs
 
     large = Gated(clock, ["a", "b"])
     async with serving(Dir({"large": large})) as server:
-        ann = connect(server, peer=ANN)
-        await ann.start(uname="")
+        ann = await talk_to(server, peer=ANN, uname="")
         await directories(ann, 5)
         await ann.raw(asked(5))
         await trio.testing.wait_all_tasks_blocked()

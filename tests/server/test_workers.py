@@ -7,7 +7,7 @@ from mk9p.server import Server
 from mk9p.testing import SOON
 from mk9p.tree import Dir, Text
 from mk9p.wire import messages as m
-from tests.server.talk import connect
+from tests.server.talk import talk_to
 
 
 async def test_a_request_that_waits_while_the_server_ends_wakes_no_worker_that_ends(
@@ -39,8 +39,7 @@ async def test_a_request_that_waits_while_the_server_ends_wakes_no_worker_that_e
                     await server.run(task_status=task_status)
 
             await outer.start(run)
-            talk = connect(server)
-            await talk.start()
+            talk = await talk_to(server)
             await talk.open(1, "waits")
             await talk.open(2, "ends")
             await talk.send(m.Tread, 1, 1, 0, 100)

@@ -1,15 +1,30 @@
-"""Processes for the tests of `proc` and of what shows processes."""
+"""What tests of servers share: the tree of a made-up machine, a client of it, and processes for the tests of `proc`."""
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mk9p.client import Client
 from mk9p.servers.proc import tree
-from mk9p.tree import Dir
+from mk9p.testing import mounted
+from mk9p.tree import Dir, Node
 from tests.servers.processes import Start, Started, heard, tell
+
+
+@pytest.fixture
+async def node(root: Path, request: pytest.FixtureRequest) -> AsyncIterator[Node]:
+    """Give the tree that the module tests, of the machine that its `root` makes up."""
+    async with request.module.tree(root=str(root)) as node:
+        yield node
+
+
+@pytest.fixture
+async def client(node: Node) -> AsyncIterator[Client]:
+    async with mounted(node) as client:
+        yield client
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import errno
 import os
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,12 +40,6 @@ def root(tmp_path: Path) -> Path:
         base = f"sys/block/sda/sda{n}"
         plant(tmp_path, {f"{base}/partition": str(n), f"{base}/start": str(start), f"{base}/size": str(size)})
     return tmp_path
-
-
-@pytest.fixture
-async def client(root: Path) -> AsyncIterator[Client]:
-    async with tree(root=str(root)) as node, mounted(node) as client:
-        yield client
 
 
 async def refused(client: Client, path: str, text: str) -> tuple[int, str]:

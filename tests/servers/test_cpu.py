@@ -2,7 +2,6 @@
 
 import errno
 import os
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -68,12 +67,6 @@ def root(tmp_path: Path) -> Path:
                 },
             )
     return tmp_path
-
-
-@pytest.fixture
-async def node(root: Path) -> AsyncIterator[Node]:
-    async with tree(root=str(root)) as node:
-        yield node
 
 
 def switch(root: Path, n: int) -> str:

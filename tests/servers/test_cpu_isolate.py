@@ -4,7 +4,7 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -56,12 +56,6 @@ def root(tmp_path: Path) -> Path:
     except OSError as error:
         pytest.skip(f"trusted extended attributes, which a cgroup has for root, cannot be had on this disk: {error}")
     return tmp_path
-
-
-@pytest.fixture
-async def node(root: Path) -> AsyncIterator[Node]:
-    async with tree(root=str(root)) as node:
-        yield node
 
 
 def settings(root: Path) -> list[str]:

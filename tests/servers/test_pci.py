@@ -2,7 +2,6 @@
 
 import errno
 import os
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -45,12 +44,6 @@ def root(tmp_path: Path) -> Path:
     (tmp_path / BUS / "devices" / NET / "driver").symlink_to("../../drivers/e1000")
     (tmp_path / BUS / "devices" / NET / "iommu_group").symlink_to("../../../../kernel/iommu_groups/7")
     return tmp_path
-
-
-@pytest.fixture
-async def client(root: Path) -> AsyncIterator[Client]:
-    async with tree(root=str(root)) as node, mounted(node) as client:
-        yield client
 
 
 async def test_there_is_a_directory_for_each_slot(client: Client) -> None:

@@ -1,7 +1,6 @@
 """power: on a made-up machine. What a real kernel says is in tests/vm/test_vm_sensors.py, but for caps, which no guest has."""
 
 import errno
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -21,12 +20,6 @@ CAP = "cap/intel-rapl:0"
 def root(tmp_path: Path) -> Path:
     sensing.power(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-async def client(root: Path) -> AsyncIterator[Client]:
-    async with tree(root=str(root)) as node, mounted(node) as client:
-        yield client
 
 
 async def refused(client: Client, place: str, line: str, number: int, words: str) -> None:

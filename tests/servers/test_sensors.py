@@ -3,7 +3,6 @@
 import errno
 import socket
 import struct
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -22,12 +21,6 @@ from tests.servers.trees import fails, names, plant
 def root(tmp_path: Path) -> Path:
     sensing.sensors(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-async def client(root: Path) -> AsyncIterator[Client]:
-    async with tree(root=str(root)) as node, mounted(node) as client:
-        yield client
 
 
 def events(sensors: Sensors) -> list[str]:

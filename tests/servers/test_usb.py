@@ -1,7 +1,6 @@
 """usb: on a made-up bus with a hub and a stick. (The real one: tests/vm.)"""
 
 import errno
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -51,12 +50,6 @@ def root(tmp_path: Path) -> Path:
     (tmp_path / STICK / "driver").symlink_to("../../drivers/usb")
     (tmp_path / STICK / "1-2:1.0/driver").symlink_to("../../../drivers/usb-storage")
     return tmp_path
-
-
-@pytest.fixture
-async def client(root: Path) -> AsyncIterator[Client]:
-    async with tree(root=str(root)) as node, mounted(node) as client:
-        yield client
 
 
 async def test_devices_are_there_by_bus_and_port(client: Client) -> None:

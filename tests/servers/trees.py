@@ -8,22 +8,24 @@ import pytest
 
 from mk9p.auth import ROOT, Principal
 from mk9p.client import Client
+from mk9p.compose.namespace import Namespace
 from mk9p.tree import Handle, Node, Open, settle
 
 
-async def walk(tree: Node, path: str, who: Principal = ROOT) -> Node:
+async def walk(tree: Node | Namespace, path: str, who: Principal = ROOT) -> Node:
+    node = tree.root if isinstance(tree, Namespace) else tree
     for name in filter(None, path.split("/")):
-        tree = await settle(tree.walk(name, who))
-    return tree
+        node = await settle(node.walk(name, who))
+    return node
 
 
-async def opened(tree: Node, path: str, how: str = "r", who: Principal = ROOT) -> Handle:
+async def opened(tree: Node | Namespace, path: str, how: str = "r", who: Principal = ROOT) -> Handle:
     """Open a file for `r`, `w` or `rw`; the caller closes it. Streams end no record, as for clients that are not Linux."""
     node = await walk(tree, path, who)
     return await settle(node.open(Open(who, read="r" in how, write="w" in how)))
 
 
-async def read(tree: Node, path: str, who: Principal = ROOT) -> str:
+async def read(tree: Node | Namespace, path: str, who: Principal = ROOT) -> str:
     """Read a text file until its end, in pieces."""
     handle, content = await opened(tree, path, who=who), b""
     while piece := bytes(await settle(handle.read(len(content), 4096))):
@@ -32,12 +34,12 @@ async def read(tree: Node, path: str, who: Principal = ROOT) -> str:
     return content.decode()
 
 
-async def write(tree: Node, path: str, text: str, who: Principal = ROOT) -> None:
+async def write(tree: Node | Namespace, path: str, text: str, who: Principal = ROOT) -> None:
     """Write a text in one write, as `echo` does with its newline."""
     await send(tree, path, f"{text}\n", who)
 
 
-async def send(tree: Node, path: str, text: str, who: Principal = ROOT) -> None:
+async def send(tree: Node | Namespace, path: str, text: str, who: Principal = ROOT) -> None:
     """Write a text in one write, as it is."""
     handle, data = await opened(tree, path, "w", who), text.encode()
     try:
@@ -46,12 +48,12 @@ async def send(tree: Node, path: str, text: str, who: Principal = ROOT) -> None:
         await settle(handle.close())
 
 
-async def ls(tree: Node, path: str = "", who: Principal = ROOT) -> list[str]:
+async def ls(tree: Node | Namespace, path: str = "", who: Principal = ROOT) -> list[str]:
     node = await walk(tree, path, who)
     return [name for name, _ in await settle(node.entries(who))]
 
 
-async def mode(tree: Node, path: str, who: Principal = ROOT) -> int:
+async def mode(tree: Node | Namespace, path: str, who: Principal = ROOT) -> int:
     """Return a file's permission bits."""
     return (await settle((await walk(tree, path, who)).stat())).mode & 0o777
 
