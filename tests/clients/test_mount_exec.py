@@ -10,12 +10,13 @@ from contextlib import contextmanager
 
 import pytest
 
+from mk9p.testing import child
 from tests.clients.mounting import PATIENCE, Place, need_fuse, place
 
 SCRIPT = r"""
 import os, sys, trio
-from mk9p.dial import dial, listen
-from mk9p.server import Server
+from mk9p.dial import dial
+from mk9p.testing import serving_at, child
 from mk9p.tree import Dir, Stream, Text
 from mk9p.servers.cmd.spawn import Spec, spawn
 
@@ -44,17 +45,12 @@ async def spawned(program):
 
 async def main():
     tree = {"prog": Text("#!/bin/sh\necho hello\n", mode=0o755), "never": Stream(per_open=lambda how: Never(), mode=0o755)}
-    server = Server(Dir(tree))
-    async with trio.open_nursery() as nursery:
-        await nursery.start(server.run)
-        listener = await listen(sys.argv[1])
-        nursery.start_soon(server.listen, listener)
+    async with serving_at(sys.argv[1], Dir(tree)):
         print("listening", flush=True)
         await trio.to_thread.run_sync(sys.stdin.readline)
         with trio.move_on_after(float(sys.argv[3])) as scope:
             await {"dialled": dialled, "spawned": spawned}[sys.argv[4]](sys.argv[2])
         print("given up" if scope.cancelled_caught else "done")
-        nursery.cancel_scope.cancel()
 
 trio.run(main)
 print("ended")
@@ -66,14 +62,9 @@ def serving(place: Place, program: str, seconds: float, how: str) -> Iterator[su
     """Start the process, and mount what it serves; it starts the program at the first line of its input."""
     place.address = f"unix!{place.top}/s"
     words = [sys.executable, "-c", SCRIPT, place.address, f"{place.dir}/{program}", str(seconds), how]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "listening\n"
-            place.mount()
-            yield process
-        finally:
-            process.kill()
+    with child(words, "listening", stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        place.mount()
+        yield process
 
 
 @pytest.fixture

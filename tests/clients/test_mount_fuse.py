@@ -27,15 +27,6 @@ def there() -> Iterator[Place]:
         mount.umount(str(made.dir))
 
 
-@pytest.fixture
-def fresh() -> Iterator[Place]:
-    """A place with a server, where nothing is mounted yet."""
-    need_fuse()
-    with place() as made:
-        made.serve()
-        yield made
-
-
 def test_ls_shows_what_is_there(there: Place) -> None:
     lines = there.out("ls -ln").splitlines()[1:]
     modes = {line.split()[-1]: (line.split()[0], *line.split()[2:5]) for line in lines}

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from mk9p.clients.fuse_alive import Serving
 from mk9p.clients.mounts import mounted_at
 from mk9p.testing import SOON, until_true
 from tests.clients.mount_tree import NOBODY
-from tests.clients.mounting import Place, mk9p, need_fuse, place
+from tests.clients.mounting import Place, mk9p
 
 SQUAT = """
 import os, socket, sys
@@ -35,14 +34,6 @@ for name in sys.argv[1:]:
 print(flush=True)
 sys.stdin.read()
 """
-
-
-@pytest.fixture
-def fresh() -> Iterator[Place]:
-    need_fuse()
-    with place() as made:
-        made.serve()
-        yield made
 
 
 def squat(stack: ExitStack, *names: str) -> None:

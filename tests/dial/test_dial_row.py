@@ -12,11 +12,10 @@ from mk9p.client import connect
 from mk9p.clients.trace import check
 from mk9p.dial import TRANSPORTS, Transport, blocking, dial, listen, parse
 from mk9p.errors import NineError
-from mk9p.server import Server
 from mk9p.server.shares import whose
 from mk9p.servers import srv
 from mk9p.serving import describe, policy_for
-from mk9p.testing import SOON, mounted
+from mk9p.testing import SOON, mounted, serving
 from mk9p.tree import Dir, Handle, Maybe, Open, Text
 from tests.server.composed import composed
 
@@ -49,9 +48,7 @@ def test_dial_strings_know_it() -> None:
 async def test_it_is_served_dialled_relayed_and_posted_and_its_users_are_who_it_tells(tmp_path: Path) -> None:
     services = srv.tree()
     with trio.fail_after(SOON):
-        async with trio.open_nursery() as nursery:
-            server = Server(Dir({"whoami": WhoAmI()}))
-            await nursery.start(server.run)
+        async with serving(Dir({"whoami": WhoAmI()})) as server, trio.open_nursery() as nursery:
             listener = await listen("card!*!0")
             policy = policy_for(listener, trust=False, readonly=False)
             assert not policy.readonly, "others can reach it, but it tells who they are"

@@ -1,9 +1,12 @@
 """Made-up machines for sensors and power: what no guest has (power caps, boost, preferences), and some of what a guest has, to be tried quickly."""
 
+import errno
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.servers.trees import plant
+from mk9p.client import Client
+from tests.servers.trees import fails, plant
 
 HWMON, THERMAL = "sys/class/hwmon", "sys/class/thermal"
 SUPPLY, CAP, CPU = "sys/class/power_supply", "sys/class/powercap", "sys/devices/system/cpu"
@@ -114,3 +117,15 @@ def power(root: Path) -> None:
     settable += ["constraint_0_power_limit_uw", "constraint_0_time_window_us", "constraint_1_power_limit_uw", "uevent"]
     settable += ["scaling_min_freq", "scaling_max_freq", "scaling_setspeed", "no_turbo"]
     fixed(root, settable, secret=["energy_uj"])
+
+
+async def gone(client: Client, there: Path, name: str) -> None:
+    """Take what the kernel shows away while its status is open, and check that it is nowhere then."""
+    async with await client.open(f"{name}/status") as status:
+        assert await status.pread(4, 0) == b"name"
+        shutil.rmtree(there)
+        with fails(errno.ENODEV):
+            await status.pread(4, 0)
+        with fails(errno.ENOENT):
+            await client.stat(name)
+        assert name not in await client.read("status")

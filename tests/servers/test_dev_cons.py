@@ -18,7 +18,7 @@ from mk9p.servers.dev import tree
 from mk9p.servers.dev.cons import HISTORY
 from mk9p.testing import SOON
 from mk9p.tree import Handle, settle
-from tests.servers.trees import opened, read, write
+from tests.servers.trees import arrived, opened, read, write
 
 
 @pytest.fixture
@@ -43,21 +43,11 @@ async def next_message(handle: Handle, at: int) -> bytes:
         return bytes(await settle(handle.read(at, 8192)))
 
 
-async def seen(person: int, count: int) -> bytes:
-    """Return the next `count` bytes that a person sees on the terminal."""
-    shown = b""
-    with trio.fail_after(SOON):
-        while len(shown) < count:
-            await trio.lowlevel.wait_readable(person)
-            shown += os.read(person, count - len(shown))
-    return shown
-
-
 async def test_output_goes_to_the_console(root: Path, terminal: tuple[int, str]) -> None:
     person, console = terminal
     dev = tree(root=str(root), console=console)
     await write(dev, "cons", "hello")
-    assert await seen(person, 7) == b"hello\r\n"
+    assert await arrived(person, 7) == b"hello\r\n"
 
 
 async def test_a_full_console_takes_what_it_can_and_then_waits(root: Path, terminal: tuple[int, str]) -> None:
@@ -77,10 +67,10 @@ async def test_a_full_console_takes_what_it_can_and_then_waits(root: Path, termi
             await trio.testing.wait_all_tasks_blocked()
             shown = os.read(person, taken)
             nursery.start_soon(settle, handle.write(0, memoryview(b"z" * 10)))
-            shown += await seen(person, taken - len(shown))
+            shown += await arrived(person, taken - len(shown))
             assert shown == b"x" * taken
     assert got == [10]
-    assert await seen(person, 20) == b"y" * 10 + b"z" * 10
+    assert await arrived(person, 20) == b"y" * 10 + b"z" * 10
     await settle(handle.close())
 
 

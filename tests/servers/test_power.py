@@ -165,16 +165,7 @@ async def test_what_the_kernel_tells_becomes_events(root: Path) -> None:
 
 
 async def test_what_is_gone_is_nowhere(root: Path, client: Client) -> None:
-    async with await client.open("supply/AC/status") as status:
-        assert await status.pread(4, 0) == b"name"
-        for file in (root / SUPPLY / "AC").iterdir():
-            file.unlink()
-        (root / SUPPLY / "AC").rmdir()
-        with fails(errno.ENODEV):
-            await status.pread(4, 0)
-        with fails(errno.ENOENT):
-            await client.stat("supply/AC")
-        assert "supply/AC" not in await client.read("status")
+    await sensing.gone(client, root / SUPPLY / "AC", "supply/AC")
 
 
 async def test_a_kernel_without_any_has_none(tmp_path: Path) -> None:

@@ -207,16 +207,7 @@ async def test_what_the_thermal_core_tells_becomes_events(root: Path) -> None:
 
 
 async def test_a_chip_that_is_gone_is_nowhere(root: Path, client: Client) -> None:
-    async with await client.open("hwmon0/status") as status:
-        assert await status.pread(4, 0) == b"name"
-        for file in (root / HWMON / "hwmon0").iterdir():
-            file.unlink()
-        (root / HWMON / "hwmon0").rmdir()
-        with fails(errno.ENODEV):
-            await status.pread(4, 0)
-        with fails(errno.ENOENT):
-            await client.stat("hwmon0")
-        assert "hwmon0" not in await client.read("status")
+    await sensing.gone(client, root / HWMON / "hwmon0", "hwmon0")
 
 
 async def test_a_kernel_without_sensors_has_none(tmp_path: Path) -> None:

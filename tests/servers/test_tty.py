@@ -19,7 +19,7 @@ from mk9p.servers.tty import tree
 from mk9p.servers.tty.line import HISTORY
 from mk9p.terminals import user
 from mk9p.testing import SOON, check_tree, mounted, until
-from tests.servers.trees import fails, names, plant
+from tests.servers.trees import arrived, fails, names, plant
 
 
 class Wire:
@@ -54,16 +54,6 @@ def wire(tmp_path: Path) -> Iterator[Wire]:
 async def client(tmp_path: Path, wire: Wire) -> AsyncIterator[Client]:
     async with tree(root=str(tmp_path)) as node, mounted(node) as client:
         yield client
-
-
-async def arrived(fd: int, count: int) -> bytes:
-    """Read so many bytes at the far end."""
-    got = b""
-    with trio.fail_after(SOON):
-        while len(got) < count:
-            await trio.lowlevel.wait_readable(fd)
-            got += os.read(fd, count - len(got))
-    return got
 
 
 async def field(client: Client, key: str) -> str:

@@ -1,14 +1,17 @@
 """Use a resource server's tree in this process, without the wire: walk a path, read all, write, list; and its names and refusals by a client."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import trio
 
 from mk9p.auth import ROOT, Principal
 from mk9p.client import Client
 from mk9p.compose.namespace import Namespace
+from mk9p.testing import SOON
 from mk9p.tree import Handle, Node, Open, settle
 
 
@@ -69,6 +72,16 @@ async def refusal(node: Node, path: str, text: str) -> tuple[int, str]:
 async def names(client: Client, path: str = "") -> list[str]:
     """Return the names in a directory, as it lists them."""
     return [entry.name for entry in await client.listdir(path)]
+
+
+async def arrived(fd: int, count: int) -> bytes:
+    """Return the next bytes that come at the far end of a terminal."""
+    got = b""
+    with trio.fail_after(SOON):
+        while len(got) < count:
+            await trio.lowlevel.wait_readable(fd)
+            got += os.read(fd, count - len(got))
+    return got
 
 
 def plant(root: Path, files: dict[str, str]) -> None:

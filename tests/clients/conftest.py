@@ -1,0 +1,16 @@
+"""Mounts by FUSE."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.clients.mounting import Place, need_fuse, place
+
+
+@pytest.fixture
+def fresh() -> Iterator[Place]:
+    """A place with a server, where nothing is mounted yet."""
+    need_fuse()
+    with place() as made:
+        made.serve()
+        yield made
