@@ -16,7 +16,7 @@ from mk9p.auth import ROOT, Principal
 from mk9p.compose.remote import Remote, Server
 from mk9p.dial import Link, Listener, listen
 from mk9p.errors import NineError
-from mk9p.testing import SOON, Host, mounted
+from mk9p.testing import SOON, Host, mounted, until
 from mk9p.tree import Block, Ctl, Dir, Handle, Log, Maybe, Open, Stat, Text, settle
 from tests.interop.peers import running_diod
 from tests.servers.trees import names, read
@@ -330,6 +330,9 @@ async def test_what_changes_a_real_file_system(tmp_path: Path) -> None:
                 del tree, link
                 gc.collect()
                 await trio.testing.wait_all_tasks_blocked(0.01)
+                connection = server.connection
+                assert connection is not None
+                await until(lambda: not connection._calls)  # the clunks have their answers
             server.close()
 
 
