@@ -334,6 +334,7 @@ async def test_what_changes_a_real_file_system(tmp_path: Path) -> None:
                 assert connection is not None
                 await until(lambda: not connection._calls)  # the clunks have their answers
             server.close()
+            nursery.cancel_scope.cancel()
 
 
 async def test_garbage_is_clunked_and_the_root_is_not(tmp_path: Path) -> None:
