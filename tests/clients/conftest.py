@@ -4,13 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.clients.mounting import Place, need_fuse, place
+from tests.clients.mounting import Place, place
 
 
 @pytest.fixture
 def fresh() -> Iterator[Place]:
     """A place with a server, where nothing is mounted yet."""
-    need_fuse()
     with place() as made:
         made.serve()
         yield made

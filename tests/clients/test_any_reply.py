@@ -13,7 +13,7 @@ from mk9p.clients import mount
 from mk9p.testing import SOON, child, until_true
 from mk9p.testing.replies import CONTENT, FILES
 from mk9p.wire import Dialect
-from tests.clients.mounting import Place, need_fuse, place
+from tests.clients.mounting import Place, place
 
 HERE = Path(__file__).parent
 
@@ -46,7 +46,6 @@ def held(place: Place) -> tuple[int, int]:
 
 @pytest.mark.parametrize("dialect", [Dialect.L, Dialect.P9])
 def test_no_reply_breaks_a_fuse_mount(dialect: Dialect, long: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    need_fuse()
     with place() as made:
         made.address = f"unix!{made.top}/s"
         with odd_server(made.address, dialect=dialect, often=0):

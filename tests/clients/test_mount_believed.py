@@ -11,13 +11,12 @@ import pytest
 
 from mk9p.clients import mount
 from tests.clients.mount_tree import NOBODY
-from tests.clients.mounting import Place, exported, mk9p, need_fuse
+from tests.clients.mounting import Place, exported, mk9p
 
 
 @pytest.fixture(scope="module")
 def there() -> Iterator[Place]:
     """One mount, as it is without any word, and a second one of the same tree."""
-    need_fuse()
     with exported() as made:
         second = made.top / "second"
         second.mkdir()
@@ -206,7 +205,6 @@ def test_a_file_that_is_opened_by_its_descriptor_is_that_file(there: Place) -> N
 
 
 def test_without_a_cache_nothing_is_believed() -> None:
-    need_fuse()
     with exported("--cache", "none") as made:
         made.out("mkdir p; echo old > p/f; ls -l p")
         (made.top / "export/p/f").write_text("longer\n")

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from mk9p.testing import child
-from tests.clients.mounting import PATIENCE, Place, need_fuse, place
+from tests.clients.mounting import PATIENCE, Place, place
 
 SCRIPT = r"""
 import os, sys, trio
@@ -69,7 +69,6 @@ def serving(place: Place, program: str, seconds: float, how: str) -> Iterator[su
 
 @pytest.fixture
 def there() -> Iterator[Place]:
-    need_fuse()
     with place() as made:
         yield made
 

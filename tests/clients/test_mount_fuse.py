@@ -13,13 +13,12 @@ from mk9p.clients import mount, mounts
 from mk9p.clients.mounts import mounted_at
 from mk9p.testing import SOON, until_true
 from tests.clients.mount_tree import DISK, NOBODY
-from tests.clients.mounting import Place, blocked, mk9p, need_fuse, place
+from tests.clients.mounting import Place, blocked, mk9p, place
 
 
 @pytest.fixture(scope="module")
 def there() -> Iterator[Place]:
     """One mount for the tests that leave it as it was."""
-    need_fuse()
     with place() as made:
         made.serve()
         made.mount()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mk9p.clients import mount
-from tests.clients.mounting import Place, need_fuse, place
+from tests.clients.mounting import Place, place
 
 NUMBERS = [
     "before",
@@ -31,7 +31,6 @@ NUMBERS = [
 
 @pytest.fixture(scope="module", params=["none", "mmap"])
 def odd(request: pytest.FixtureRequest) -> Iterator[Place]:
-    need_fuse()
     with place() as made:
         made.serve(str(Path(__file__).with_name("odd_server.py")))
         made.mount("--cache", request.param)

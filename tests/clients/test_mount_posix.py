@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.mounting import Place, exported, need_fuse
+from tests.clients.mounting import Place, exported
 
 TOP = Path(__file__).parents[2]
 HANG = 540.0  # s: ten times what it takes on a quiet machine
@@ -18,7 +18,6 @@ UNMAPPED = {"mmap/shared-read", "mmap/shared-write"}
 
 @pytest.fixture(params=["none", "mmap"])
 def there(request: pytest.FixtureRequest) -> Iterator[Place]:
-    need_fuse()
     with exported("--xattr", "--cache", request.param) as made:
         yield made
 

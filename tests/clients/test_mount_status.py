@@ -11,12 +11,11 @@ import pytest
 
 from mk9p.clients import mount
 from tests.clients.mount_tree import NOBODY
-from tests.clients.mounting import Place, exported, mk9p, need_fuse
+from tests.clients.mounting import Place, exported, mk9p
 
 
 @pytest.fixture(scope="module", params=["none", "mmap"])
 def there(request: pytest.FixtureRequest) -> Iterator[Place]:
-    need_fuse()
     with exported("--cache", request.param) as made:
         yield made
 

@@ -7,13 +7,12 @@ import pytest
 
 from mk9p.clients import mount
 from mk9p.testing import child, until_true
-from tests.clients.mounting import Place, need_fuse, place
+from tests.clients.mounting import Place, place
 from tests.interop.peers import program
 
 
 @pytest.fixture(params=["none", "loose"])
 def stored(request: pytest.FixtureRequest) -> Iterator[Place]:
-    need_fuse()
     diod = program("diod", "diod")
     with place() as made:
         export = made.top / "export"

@@ -25,7 +25,7 @@ from mk9p.tree.paths import NAME
 from mk9p.wire import NOFID, NONUNAME, NOTAG, Dialect, codec
 from mk9p.wire import messages as m
 from tests.server.odd_tree import Deep, Never, alone
-from tests.server.talk import Talk, connect, serving, talk_to
+from tests.server.talk import Talk, connect, serving, talk_to, talking
 
 USER = Peer(TRANSPORTS["unix"], "pid 7", uid=1007)
 OTHER = Peer(TRANSPORTS["unix"], "pid 8", uid=1008)
@@ -489,8 +489,7 @@ async def test_requests_of_a_user_that_wait_are_bounded_over_all_connections() -
 
 
 async def test_who_has_used_up_all_for_fids_can_still_ask_and_wait() -> None:
-    async with serving(tree(), Limits(user_bytes=400_000)) as server:
-        talk = await talk_to(server)
+    async with talking(tree(), limits=Limits(user_bytes=400_000)) as talk:
         await talk.open(1, "events")
         fid = 2
         while isinstance(reply := await talk.rpc(m.Twalk, 1, 0, fid, ("text",)), m.Rwalk):
@@ -502,8 +501,7 @@ async def test_who_has_used_up_all_for_fids_can_still_ask_and_wait() -> None:
 
 
 async def test_a_large_request_of_who_has_too_much_is_passed_over() -> None:
-    async with serving(tree(), Limits(user_bytes=700_000)) as server:
-        talk = await talk_to(server, msize=1 << 20)
+    async with talking(tree(), msize=1 << 20, limits=Limits(user_bytes=700_000)) as talk:
         await talk.open(1, "events", mode=2)
         await talk.send(m.Twrite, 100, 1, 0, bytes(200_000))
         await rpc(talk, m.Tgetattr, 0, 1)
@@ -515,8 +513,7 @@ async def test_a_large_request_of_who_has_too_much_is_passed_over() -> None:
 
 
 async def test_a_name_is_no_longer_than_any_can_be() -> None:
-    async with serving(tree()) as server:
-        talk = await talk_to(server)
+    async with talking(tree()) as talk:
         says(await talk.rpc(m.Twalk, 1, 0, 1, ("n" * (NAME + 1),)), errno.ENAMETOOLONG)
         says(await talk.rpc(m.Tattach, 1, 5, NOFID, "n" * (NAME + 1), "", NONUNAME), errno.ENAMETOOLONG)
         says(await talk.rpc(m.Tattach, 1, 5, NOFID, "root", "n" * 5000, NONUNAME), errno.ENAMETOOLONG)

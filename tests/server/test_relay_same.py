@@ -17,7 +17,7 @@ from mk9p.tree.qids import Foreign
 from mk9p.wire import L_CREAT, L_EXCL, L_TRUNC, Qid, unpack_dirents
 from mk9p.wire import messages as m
 from tests.server.relaying import ON, Lab, a_tree, lab, pack, replies, walk
-from tests.server.talk import Talk, serving, talk_to
+from tests.server.talk import Talk, talking
 
 Request = tuple[Any, ...]
 
@@ -95,8 +95,7 @@ def far_server(found: Lab) -> Remote:
 
 
 async def direct(script: list[Request], burst: int) -> list[Any]:
-    async with serving(the_tree()) as server:
-        talk = await talk_to(server)
+    async with talking(the_tree()) as talk:
         await walk(talk, 0, ON)
         return await converse(talk, script, burst)
 

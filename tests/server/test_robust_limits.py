@@ -26,7 +26,7 @@ from mk9p.wire import messages as m
 from tests.leftovers import descriptors as open_now
 from tests.server.left_open import nothing_more
 from tests.server.odd_tree import Deep, Never, alone
-from tests.server.talk import Talk, connect, serving, talk_to
+from tests.server.talk import Talk, connect, serving, talk_to, talking
 
 STRANGER = Peer(TRANSPORTS["unix"], "pid 1", uid=0)
 
@@ -97,8 +97,7 @@ async def test_a_fid_too_many_is_refused() -> None:
 
 async def test_readers_that_wait_leave_room_for_everything_else() -> None:
     said: list[str] = []
-    async with serving(tree(said), Limits(requests=20)) as server:
-        talk = await talk_to(server)
+    async with talking(tree(said), limits=Limits(requests=20)) as talk:
         await opened(talk, 1, "events", 2)
         await opened(talk, 2, "ctl", 1)
         await opened(talk, 3, "text")
@@ -151,8 +150,7 @@ async def test_what_was_dropped_holds_nothing() -> None:
 
 
 async def test_flushes_of_flushes_have_no_end_of_the_stack() -> None:
-    async with serving(tree()) as server:
-        talk = await talk_to(server)
+    async with talking(tree()) as talk:
         await opened(talk, 1, "events")
         await talk.send(m.Tread, 1, 1, 0, 1)
         pack = codec(Dialect.L, m.Tflush.type).pack
@@ -161,8 +159,7 @@ async def test_flushes_of_flushes_have_no_end_of_the_stack() -> None:
 
 
 async def test_a_path_too_deep_is_refused() -> None:
-    async with serving(tree(), Limits(depth=40)) as server:
-        talk = await talk_to(server)
+    async with talking(tree(), limits=Limits(depth=40)) as talk:
         assert isinstance(await talk.rpc(m.Twalk, 1, 0, 1, ("deep",)), m.Rwalk)
         for _ in range(3):
             assert isinstance(await talk.rpc(m.Twalk, 1, 1, 1, ("deep",) * 13), m.Rwalk)

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from mk9p.client import Client
+from mk9p.servers.cmd import tree as commands
 from mk9p.servers.proc import tree
 from mk9p.testing import mounted
 from mk9p.tree import Dir, Node
@@ -25,6 +27,12 @@ async def node(root: Path, request: pytest.FixtureRequest) -> AsyncIterator[Node
 async def client(node: Node) -> AsyncIterator[Client]:
     async with mounted(node) as client:
         yield client
+
+
+@pytest.fixture
+async def cmd(nursery: trio.Nursery) -> AsyncIterator[Dir]:
+    async with commands(grace=0.2) as made:
+        yield made
 
 
 @pytest.fixture

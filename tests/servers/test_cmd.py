@@ -5,7 +5,6 @@ import os
 import pwd
 import signal
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -14,17 +13,10 @@ import trio.testing
 
 from mk9p.auth import Principal
 from mk9p.errors import NineError
-from mk9p.servers.cmd import tree
 from mk9p.testing import SOON, until
 from mk9p.tree import Dir, settle, split
 from tests.servers.talks import gone, nothing_left, state, talk, written
 from tests.servers.trees import ls, mode
-
-
-@pytest.fixture
-async def cmd(nursery: trio.Nursery) -> AsyncIterator[Dir]:
-    async with tree(grace=0.2) as made:
-        yield made
 
 
 async def output(tree: Dir, *lines: str) -> str:

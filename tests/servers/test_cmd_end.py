@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -12,12 +11,6 @@ from mk9p.servers.cmd import tree
 from mk9p.tree import Dir, settle, split
 from tests.servers.talks import children, ended, gone, nothing_left, opened, talk, written
 from tests.servers.trees import ls, read
-
-
-@pytest.fixture
-async def cmd(nursery: trio.Nursery) -> AsyncIterator[Dir]:
-    async with tree(grace=0.2) as made:
-        yield made
 
 
 @pytest.mark.parametrize(

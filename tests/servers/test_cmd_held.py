@@ -4,14 +4,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import trio
 
-from mk9p.servers.cmd import tree
 from mk9p.testing import SOON, until
 from mk9p.tree import Dir, split
 from tests.servers.talks import Talk, ended, nothing_left, state, talk, written
@@ -36,12 +35,6 @@ os.read(0, 1)
 open(sys.argv[1], "w").write("ready")
 os.splice(0, full, 65536)
 """
-
-
-@pytest.fixture
-async def cmd(nursery: trio.Nursery) -> AsyncIterator[Dir]:
-    async with tree(grace=0.2) as made:
-        yield made
 
 
 @contextmanager

@@ -8,16 +8,12 @@ import stat as st
 import sys
 from functools import partial
 
-from tests.vm.posix_case import USER, as_user, call, case, p, put
+from tests.vm.posix_case import USER, as_user, call, case, mode, p, put
 
 PLAIN = sys.argv[2:] == ["plain"]
 MODES = (0o755,) if PLAIN else (0o755, 0o4755, 0o2755, 0o1755, 0o7777)
 
 os.umask(0)
-
-
-def mode(name: str) -> int:
-    return st.S_IMODE(os.lstat(p(name)).st_mode)
 
 
 def linked() -> tuple[bool, int, bytes]:
