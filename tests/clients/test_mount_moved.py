@@ -153,7 +153,6 @@ def test_a_server_that_came_back_gives_no_other_file_for_one_that_is_known(there
 
 
 def test_a_directory_that_is_read_slowly_is_whole() -> None:
-    need_fuse()
     with exported("--cache", "loose") as there:
         for number in range(600):
             (there.top / "export" / f"{number:0100}").touch()
