@@ -37,7 +37,7 @@ demo: setup
 
 test: setup
 	@sh .ci/packages $(STRANGERS)
-	@sh .ci/test $(BIN)/python
+	@$(BIN)/python -m pytest -q
 
 # the same tests with many more frames, kills and kinds of nonsense: an hour or more
 soak: setup
