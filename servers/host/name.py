@@ -41,6 +41,7 @@ class HostName:
     async def watch(self) -> None:
         """Look whenever the kernel says that a name has changed, until cancelled."""
         with self.changes() as changes:
+            self.look()  # a change before the file was open is not told
             while True:
                 await trio.lowlevel.wait_readable(changes.fileno())
                 changes.poll(0)
