@@ -79,6 +79,7 @@ class Server:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
+                self.links.start = nursery.start_soon
                 nursery.start_soon(self.workers.run)
                 nursery.start_soon(self._watch_strangers)
                 nursery.start_soon(self.common.patience.watch)
@@ -87,6 +88,8 @@ class Server:
                 await trio.sleep_forever()
         finally:
             self._nursery = None
+            with trio.CancelScope(shield=True):
+                await self._give_up()
             for c in list(self.connections):
                 self._unlink(c)
                 c.link.close()
@@ -197,6 +200,15 @@ class Server:
         c.close_account()
         if not self.connections:
             self.deserted.set()
+
+    async def _give_up(self) -> None:
+        """Give up the requests that wait without a task, of all clients, and wait for their end."""
+        async with trio.open_nursery() as nursery:
+            self.links.start = nursery.start_soon
+            for c in self.connections:
+                for request in list(c.session.tags.values()):
+                    if request.cancel is not None:
+                        request.cancel()
 
     async def _end_requests(self, c: Connection) -> None:
         """Cancel what runs; drop what has not run yet, the last first, so that this starts nothing. Wait for the end of all.

@@ -158,22 +158,27 @@ class Leader:
     def _run_ready(self, c: Connection) -> Request | None:
         """Run the requests that waited for others, and may run now; `more` says whether some are left."""
         turns, c.more = self.links.turns, False
+        waiting: Request | None = None
         try:
             while c.ready:
                 if go(request := c.ready.popleft()):
-                    return request
+                    waiting = request
+                    break
                 if c.dead:
                     break
                 turns.seen = monotonic_ns()
                 if turns.seen > turns.until:
                     c.more = True
                     break
-            return None
         finally:
-            if c.backends:
-                send(c)
-            if c.out and not (c.blocked or c.dead):
-                c.send()
+            try:
+                if c.backends:
+                    send(c)
+                if c.out and not (c.blocked or c.dead):
+                    c.send()
+            except OSError as error:  # the request that waits has begun, and goes to its end all the same
+                self._broken(c, error)
+        return waiting
 
     def _serve(self, c: Connection) -> Request | None:
         """Serve a client until there is nothing to do, or the turn is over, which `more` tells; or return a request that waits.

@@ -2,13 +2,16 @@
 
 import os
 import select
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from mk9p.server.courtesy import Courtesy
 from mk9p.server.turns import Party, Turns
 from mk9p.server.warm import Warm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 IN: Final = select.EPOLLIN
 OUT: Final = select.EPOLLOUT
@@ -28,6 +31,7 @@ class Links:
         self.bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.poller.register(self.bell, IN)
         self._asleep = False  # the leader waits, and only a link or the bell wakes it
+        self.start: Callable[..., None]  # starts a task of the server
 
     def close(self) -> None:
         """Close the descriptors that the leader waits on."""

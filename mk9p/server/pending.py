@@ -2,6 +2,7 @@
 
 import types
 from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from functools import partial
 from time import monotonic_ns
 from typing import Any, Final
@@ -15,7 +16,7 @@ from mk9p.server.failures import HELD, failure, held
 from mk9p.server.jobs import LATE, Job, Step, begin, follow
 from mk9p.server.refusals import refuse
 from mk9p.session import Request
-from mk9p.tree.later import Later
+from mk9p.tree.later import GivenUp, Later
 from mk9p.wire.roles import DATA
 
 TEXT: Final = 4  # the most bytes that a string of a message takes for each that it has on the wire
@@ -69,10 +70,24 @@ def _go_on(request: Request) -> None:
 
 def _give_up(request: Request) -> None:
     step = request.work.step
-    request.cancel, request.cleared, step.trap.wake = None, True, None
-    step.work.close()
-    finish(request, None)
-    request.work.c.quiet.unpark_all()
+    request.cancel, request.cleared, step.trap.wake = _nothing, True, None
+    request.work.c.links.start(_given_up, request)
+
+
+def _nothing() -> None:
+    """Do nothing to a request that has been given up already."""
+
+
+async def _given_up(request: Request) -> None:
+    """Let a request that is given up clean up, for which it may wait."""
+    try:
+        with suppress(GivenUp, StopIteration):
+            await _rest(request, _timed(request, request.work.step.work.throw, GivenUp()))
+    except FAILURE as error:
+        _failed(request, error)
+    finally:
+        finish(request, None)
+        request.work.c.quiet.unpark_all()
 
 
 def go(request: Request) -> bool:
@@ -114,7 +129,7 @@ async def see_to(request: Request) -> None:
     c = request.work.c
     reply: Any
     try:
-        reply = await _rest(request)
+        reply = await _rest(request, request.work.step.trap)
     except trio.Cancelled:
         finish(request, None)
         c.quiet.unpark_all()
@@ -126,10 +141,9 @@ async def see_to(request: Request) -> None:
 
 
 @types.coroutine
-def _rest(request: Request) -> Generator[Any, Any, Any]:
-    """Run the rest of a request's coroutine, which has begun in this task and now waits; return its value."""
-    step = request.work.step
-    work, trap = step.work, step.trap
+def _rest(request: Request, trap: Any) -> Generator[Any, Any, Any]:
+    """Run the rest of a request's coroutine, which has begun in this task and now waits for `trap`; return its value."""
+    work = request.work.step.work
     while True:
         try:
             value = yield trap

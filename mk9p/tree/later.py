@@ -6,12 +6,16 @@ Theory
 * So the engine runs an op's coroutine by hand until it waits. If it waits for a Later, the engine keeps the coroutine, and runs
   it on from there when the Later is settled. `HAND` tells the coroutine that it is run by hand. A coroutine that a task runs
   waits as tasks do.
-* When the engine gives the coroutine up, it closes it: the coroutine gets GeneratorExit where it waits, and must not wait any
-  more. So it must clean up after every BaseException. It must not wait inside a cancel scope or a nursery, because these belong
-  to a task.
+* When the engine gives the coroutine up, a task goes on with it: the coroutine gets GivenUp where it waits, and may wait again
+  while it cleans up, as after trio.Cancelled. So it must clean up after every BaseException. It must not wait for a Later inside
+  a cancel scope or a nursery, because these belong to a task.
 """
 
 from collections.abc import Awaitable, Callable, Generator
+
+
+class GivenUp(BaseException):
+    """What a coroutine gets that is run by hand, when nobody wants its answer any more."""
 
 
 class Hand:

@@ -122,7 +122,7 @@ async def test_what_an_older_mk9p_unpacked_is_fetched_again_if_it_can_be(mirror:
     (mirror.parent / "bin/apt-get").write_text(NOTHING)
     said: list[str] = []
     assert set((await images.get("linux-image-new", report=said.append)).modules) == {"9pnet"}
-    assert "is of an older mk9p, and stays so" in said[-1]
+    assert "belongs to an older mk9p, and stays: " in said[-1]
     assert {path.name for path in (mirror.parent / "cache").iterdir()} == {".linux-image-new.lock", "linux-image-new"}
 
 

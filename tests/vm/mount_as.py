@@ -19,4 +19,4 @@ def plan(*args: Any, **more: Any) -> v9fs.Plan:
 
 
 v9fs.plan = plan
-sys.exit(mount.mount_main(arguments))
+sys.exit(mount.mount_main(["mount", *arguments]))
