@@ -10,6 +10,7 @@ import fcntl
 import os
 import struct
 import termios
+import time
 from collections import Counter
 
 import attrs
@@ -193,7 +194,8 @@ class Command:
                 ends = os.pipe2(os.O_CLOEXEC)
                 ours.append(ends[mine])
                 theirs.append(ends[1 - mine])
-            self.running = Running(*await spawn(self._spec(argv, (theirs[0], theirs[1], theirs[2]))))
+            began = time.monotonic_ns()
+            self.running = Running(*await spawn(self._spec(argv, (theirs[0], theirs[1], theirs[2]))), began)
         except BaseException:
             _close(ours)
             raise
@@ -211,7 +213,8 @@ class Command:
             if os.geteuid() == 0:
                 # so its user can open the terminal's name in /dev again, as after login
                 os.fchown(slave, self.user.uid, -1)
-            self.running = Running(*await spawn(self._spec(argv, (slave, slave, slave), tty=True)))
+            began = time.monotonic_ns()
+            self.running = Running(*await spawn(self._spec(argv, (slave, slave, slave), tty=True)), began)
         except BaseException:
             os.close(master)
             raise

@@ -21,15 +21,18 @@ from mk9p.tree import quote
 
 @attrs.define(eq=False)
 class Running:
-    """One child process, by pid and pidfd. `line` is what `wait` gives when `ended` is set; `last` is a pipe to close with it."""
+    """One child process, by pid and pidfd, which was begun at `began` (monotonic, in ns).
+
+    `line` is what `wait` gives when `ended` is set; `last` is a pipe to close with it.
+    """
 
     pid: int
     pidfd: int
+    began: int
     ended: trio.Event = attrs.field(factory=trio.Event)
     line: str = ""
     doomed: bool = False
     last: Pipe | None = None
-    _started: int = attrs.field(factory=time.monotonic_ns)
 
     async def reap(self) -> None:
         """Wait for the end and take the exit status, once. If cancelled, call it again."""
@@ -41,7 +44,7 @@ class Running:
         if self.last:
             self.last.close()
         user, system = (round(seconds * 1000) for seconds in (usage.ru_utime, usage.ru_stime))
-        real = (time.monotonic_ns() - self._started) // 1_000_000
+        real = (time.monotonic_ns() - self.began) // 1_000_000
         said = ending(status)
         self.line = f"{self.pid} {user} {system} {real} {quote(said)}\n"
         self.ended.set()
