@@ -10,8 +10,7 @@ the first dot that ends the name of an existing kernel divides. The kinds of dev
 import errno
 import stat as st
 from collections.abc import Iterable
-from contextlib import suppress
-from typing import Final, NoReturn
+from typing import Final
 
 from mk9p.auth import EXEC, READ, Principal, may
 from mk9p.compose.everyone import Entry, Everyone, Kernels
@@ -129,11 +128,15 @@ class Part(_Made):
         tree, rest = await self._kernel(names[0], who)
         if tree.ahead is not None:
             for way in (self.part,), (DEVICES, self.part):
-                with suppress(FileNotFoundError):
+                try:
                     found = await tree.ahead((*way, rest, *names[1:]), who, False)
-                    if len(found) >= len(way):
-                        return found[len(way) :] or _nothing()
-            _nothing()
+                except FileNotFoundError:
+                    continue
+                if len(found) > len(way):
+                    return found[len(way) :]
+                if len(found) == len(way):
+                    break  # the part is there, and has no such file
+            raise NineError(errno.ENOENT)
         at: Node = self
         made: list[tuple[Node, Qid]] = []
         try:
@@ -150,14 +153,13 @@ class Part(_Made):
         """Return the tree of the kernel that a name begins with, and the rest of the name; raises ENOENT."""
         at = name.find(".")
         while at >= 0:
-            with suppress(FileNotFoundError):
-                tree, rest = await self.everyone.kernel(name[:at], who), name[at + 1 :]
-                if rest in ("", ".", ".."):
-                    _nothing()
-                return tree, rest
-            at = name.find(".", at + 1)
+            try:
+                tree = await self.everyone.kernel(name[:at], who)
+            except FileNotFoundError:
+                at = name.find(".", at + 1)
+                continue
+            rest = name[at + 1 :]
+            if rest in ("", ".", ".."):
+                break
+            return tree, rest
         raise NineError(errno.ENOENT)
-
-
-def _nothing() -> NoReturn:
-    raise NineError(errno.ENOENT)

@@ -3,10 +3,12 @@
 import pytest
 import trio
 
-from mk9p.auth import NONE, ROOT
+from mk9p.auth import NONE, ROOT, Principal
 from mk9p.compose.everyone import AT_ONCE, MOMENT, PATIENCE
 from mk9p.compose.namespace import Namespace
 from mk9p.testing import Memory
+from mk9p.tree import Node
+from mk9p.wire import Qid
 from tests.compose.helpers_compose import Link, Store, namespace
 from tests.servers.trees import ls, read, walk
 from tests.servers.trees import send as write
@@ -160,3 +162,33 @@ async def test_directories_that_a_user_may_not_search_are_left_out() -> None:
     with pytest.raises(PermissionError):
         await walk(ns, "all/proc/k0.1", NONE)
     assert "k0.1" in await ls(ns, "all/proc", ROOT)
+
+
+class Ahead(Link):
+    """A server that walks several names at once, as far as there are any."""
+
+    async def ahead(self, names: tuple[str, ...], who: Principal, here: bool) -> list[tuple[Node, Qid]]:
+        at: Node = self
+        found: list[tuple[Node, Qid]] = []
+        for name in names:
+            if not isinstance(at, Memory) or name not in at.children:
+                break
+            at = at.children[name]
+            found.append((at, Qid(at.qtype, 0, len(found))))
+        if not found:
+            raise FileNotFoundError(names[0])
+        return found
+
+
+async def test_the_part_at_the_top_comes_before_the_kind_of_device_in_one_message_too() -> None:
+    ns = namespace(k=Ahead({"net": {"tcp": "t"}, "dev": {"net": {"eth0": "e"}, "tty": {"ttyS0": "s"}}}))
+    ns.mount("k", "/k/k1")
+    net, tty = await walk(ns, "all/net"), await walk(ns, "all/tty")
+    assert net.ahead is not None
+    assert tty.ahead is not None
+    assert len(await net.ahead(("k1.tcp",), ROOT, False)) == 1
+    assert len(await tty.ahead(("k1.ttyS0",), ROOT, False)) == 1
+    with pytest.raises(FileNotFoundError):
+        await net.ahead(("k1.eth0",), ROOT, False)
+    with pytest.raises(FileNotFoundError):
+        await walk(ns, "all/net/k1.eth0")

@@ -129,7 +129,7 @@ async def test_one_writer_can_have_it_alone(client: Client) -> None:
             await client.open("ttyS0", "w")
         async with await client.open("ttyS0"):  # reading is everybody's
             assert "exclusive on\n" in await client.read("ttyS0ctl")
-    async with await client.open("ttyS0", "w"):  # it ended with him
+    async with await client.open("ttyS0", "w"):  # it ended with that client
         assert "exclusive off\n" in await client.read("ttyS0ctl")
 
 
