@@ -62,15 +62,39 @@ _HINT: Final = "start a namespace with `mk9p up`, or say where yours is with -a 
 
 
 async def kernel(ns: "Client", name: str) -> str:
-    """Return the path of a kernel's tree; raises ENOENT that names the existing kernels."""
+    """Return the path of a kernel's tree; raises ENOENT that names the existing kernels.
+
+    The tree of a single kernel, as `mk9p serve` serves it, is at its top: its name is the kernel's own, or `.`.
+    """
     if "/" in name:
         return name
     try:
         await ns.walk(f"k/{name}")
     except FileNotFoundError:
-        names = [entry.name for entry in await ns.listdir("k")]
+        if (own := await own_name(ns)) is None:
+            names = [entry.name for entry in await ns.listdir("k")]
+        elif name in (".", own):
+            return "."
+        else:
+            names = [own]
         raise no_kernel(name, names) from None
     return f"k/{name}"
+
+
+async def own_name(ns: "Client") -> str | None:
+    """Return the name of the kernel whose tree this is; None for a namespace of kernels. Raises ENOENT where neither is."""
+    try:
+        await ns.walk("k")
+    except FileNotFoundError as error:
+        try:
+            status = await ns.read("status")
+        except FileNotFoundError:
+            raise NineError(
+                error.errno or errno.ENOENT,
+                "no directory k, and no status: this tree is of no kernel, and no namespace of kernels",
+            ) from None
+        return dict(line.partition(" ")[::2] for line in status.split("\n")).get("name", "-")
+    return None
 
 
 def no_kernel(name: str, there: Iterable[str]) -> NineError:
@@ -87,6 +111,19 @@ async def pieces(file: "File") -> AsyncIterator[bytes]:
 async def piece(file: "File") -> bytes:
     """Return what comes next in a file, whether it is stored, synthetic, or a stream that waits: two empty reads in a row are its end, b""."""
     return await file.read(file.iounit) or await file.read(file.iounit)
+
+
+async def say_to(ns: "Client", ctl: "File", path: str, line: str) -> str:
+    """Write a line to an open ctl, the file at `path`, and return its answer. Raises what it says, in its words."""
+    from mk9p.client.client import split
+    from mk9p.client.requests import in_words
+
+    data = f"{line}\n".encode()
+    try:
+        await ctl.pwrite(data, 0)
+    except NineError as error:
+        raise await in_words(ns.connection, ns.root, split(path), error) from None
+    return (await ctl.pread(ctl.iounit, len(data))).decode()
 
 
 def out(data: bytes) -> None:

@@ -45,8 +45,21 @@ async def each(paths: Sequence[str], work: Callable[[str], Awaitable[None]]) -> 
     return status
 
 
+async def _named(ns: Client, paths: Sequence[str]) -> tuple[list[str], int]:
+    """Return the paths that paths and patterns stand for, and the exit status so far: 1 if something is wrong with one, which is said."""
+    if not any(char in path for path in paths for char in "*?["):
+        return list(paths), 0
+    from mk9p.clients.globs import expanded
+
+    found, wrong = await expanded(ns, paths)
+    for error in wrong:
+        say(f"{error.filename}: {error.strerror}")
+    return found, 1 if wrong else 0
+
+
 async def _ls(ns: Client, chosen: argparse.Namespace) -> int:
     listed: dict[str, list[Entry]] = {}
+    files: list[Entry] = []
     status = chosen.long or chosen.json
 
     async def work(path: str) -> None:
@@ -56,21 +69,26 @@ async def _ls(ns: Client, chosen: argparse.Namespace) -> int:
         if (qids[-1] if qids else ns.qid).type & QTDIR:
             listed[path] = await entries(ns, real, status=status)
         else:
-            listed[path] = [await _entry(ns, real)]
+            entry = await _entry(ns, real)
+            files.append(entry._replace(name=path))
+            if chosen.json:
+                listed[path] = [entry]
 
-    failed = await each(chosen.paths, work)
+    paths, failed = await _named(ns, chosen.paths)
+    failed |= await each(paths, work)
     if chosen.json:
         print_json({path: [as_json(entry) for entry in found] for path, found in listed.items()})
     else:
-        for path, found in listed.items():
-            if len(chosen.paths) > 1:
+        shown = {"": files} if files else {}
+        for path, found in (shown | listed).items():
+            if path and len(paths) > 1:
                 print(f"{printable(path)}:")
             for entry in found:
                 print(line(entry) if chosen.long else printable(entry.name) + ("/" if entry.is_dir else ""))
     for path, found in listed.items():
         for entry in found:
             if entry.failure is not None:
-                say(f"{path.rstrip('/')}/{entry.name}: {entry.failure}")
+                say(f"{path.rstrip('/')}/{entry.name}: {entry.failure.strerror}")
                 failed = 1
     return failed
 
@@ -81,12 +99,22 @@ async def _entry(ns: Client, path: str) -> Entry:
 
 
 async def _cat(ns: Client, chosen: argparse.Namespace) -> int:
+    if os.isatty(1):
+        from mk9p.clients.columns import show
+    else:
+        show = _copied
+
     async def work(path: str) -> None:
         async with await ns.open(await resolved(ns, path)) as file:
-            async for data in pieces(file):
-                out(data)
+            await show(file, path)
 
-    return await each(chosen.paths, work)
+    paths, failed = await _named(ns, chosen.paths)
+    return await each(paths, work) | failed
+
+
+async def _copied(file: File, path: str) -> None:
+    async for data in pieces(file):
+        out(data)
 
 
 async def _write(ns: Client, chosen: argparse.Namespace) -> int:
@@ -110,7 +138,8 @@ async def _stat(ns: Client, chosen: argparse.Namespace) -> int:
     async def work(path: str) -> None:
         found.append(await _entry(ns, await resolved(ns, path, last=False)))
 
-    status = await each(chosen.paths, work)
+    paths, status = await _named(ns, chosen.paths)
+    status |= await each(paths, work)
     if chosen.json:
         print_json([as_json(entry) for entry in found])
     else:
@@ -137,28 +166,27 @@ async def _tree(ns: Client, chosen: argparse.Namespace) -> int:
                 shown = f"{indent}{printable(entry.name)}{'/' if entry.is_dir else ''}"
                 below.append((shown, f"{path}/{entry.name}" if entry.is_dir else "", depth + 1))
         except OSError as error:
-            print(f"{indent}({printable(str(error))})")
+            print(f"{indent}({printable(error.strerror or str(error))})")
         todo += reversed(below)
     return 0
 
 
 async def _cp(ns: Client, chosen: argparse.Namespace) -> int:
-    source, destination = chosen.source, chosen.destination
-    try:
-        match source.startswith(":"), destination.startswith(":"):
-            case True, True:
-                await copying.within(ns, source[1:], destination[1:])
-            case True, False:
-                await copying.out_of(ns, source[1:], destination)
-            case False, True:
-                await copying.into(ns, source, destination[1:])
-            case _:
-                raise NineError(errno.EINVAL, "neither path is in the namespace: write it as :PATH")
-    except NineError as error:
-        if error.filename in (source[1:], destination[1:]):
-            error.filename = f":{error.filename}"
-        raise
-    return 0
+    from mk9p.clients.copying_trees import Copy, Here, There
+
+    inside = {path.startswith(":") for path in chosen.sources}
+    if len(inside) > 1:
+        raise NineError(
+            errno.EINVAL, "some sources are in the namespace and some are not: copy them one after the other"
+        )
+    source, target = There(ns) if inside == {True} else Here(), chosen.destination
+    if not target.startswith(":") and inside == {False}:
+        raise NineError(errno.EINVAL, "neither path is in the namespace: write it as :PATH")
+    paths, failed = [path[1:] if inside == {True} else path for path in chosen.sources], 0
+    if inside == {True}:
+        paths, failed = await _named(ns, paths)
+    copy = Copy(ns, source, There(ns) if target.startswith(":") else Here(), chosen.recursive)
+    return await copy.all(paths, target.removeprefix(":")) | failed
 
 
 @contextmanager

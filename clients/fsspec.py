@@ -57,13 +57,25 @@ from mk9p.dial import parse
 from mk9p.errors import NineError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
 __all__ = ["NineFileSystem"]
 
 
+def _asked(path: str | None, asked: "Sequence[str]") -> str | None:
+    """Return which of the paths that a user gave an error is about: the one that it names, or one below that, else the first."""
+    if path is not None and path not in asked:
+        names = path.strip("/")
+        asked = [each for each in asked if f"{each.strip('/')}/".startswith(f"{names}/")] or asked
+        path = None
+    return path or next(iter(asked), None)
+
+
 class NineFileSystem(AbstractFileSystem):  # type: ignore[misc]
-    """A 9P server's tree. `address` is a dial string, by default `$MK9P` or the namespace of `mk9p up`; the rest is as for `mk9p.connect`."""
+    """A 9P server's tree. `address` is a dial string, by default `$MK9P` or the namespace of `mk9p up`; the rest is as for `mk9p.connect`.
+
+    With `auto_mkdir` whatever writes a file also makes the directories above it, as fsspec's local file system does with the same option.
+    """
 
     protocol: ClassVar[tuple[str, ...]] = ("9p", "9p+unix", "p9", "p9+unix")
     root_marker = "/"
@@ -73,12 +85,14 @@ class NineFileSystem(AbstractFileSystem):  # type: ignore[misc]
         address: str | None = None,
         uname: str | None = None,
         aname: str = "",
+        cap: str | None = None,
         version: str = "9P2000.L",
+        auto_mkdir: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.address = address
-        self._attach = {"uname": uname, "aname": aname, "version": version}
+        self.address, self.auto_mkdir = address, auto_mkdir
+        self._attach = {"uname": uname, "aname": aname, "cap": cap, "version": version}
         self._portal: Portal | None = None
         self._client: Client | None = None
 
@@ -92,8 +106,8 @@ class NineFileSystem(AbstractFileSystem):  # type: ignore[misc]
             try:
                 return await work(client, *args)
             except NineError as error:
-                path = next((each for each in args if isinstance(each, str)), None)
-                raise (error if path is None else about(path, error)) from None
+                error.filename = _asked(error.filename, [each for each in args if isinstance(each, str)])
+                raise error from None
 
         return self._door().call(run)
 
@@ -211,6 +225,7 @@ class NineFileSystem(AbstractFileSystem):  # type: ignore[misc]
                 )
             with RawFile(self, path, file, mode) as made_up:
                 return io.BytesIO(made_up.readall())
+        self._make_room(path)
         raw = RawFile(self, path, self._call(opened_to_write, path, mode), mode)
         return (io.BufferedRandom if "+" in mode else io.BufferedWriter)(raw, block_size or BLOCK)
 
@@ -226,6 +241,7 @@ class NineFileSystem(AbstractFileSystem):  # type: ignore[misc]
             with self.open(path, "xb") as file:
                 file.write(value)
         else:
+            self._make_room(path)
             self._call(replaced, path, value)
 
     def get_file(
@@ -262,6 +278,11 @@ class NineFileSystem(AbstractFileSystem):  # type: ignore[misc]
             self.open(path, "wb").close()
         else:
             self._call(touched, path)
+
+    def _make_room(self, path: str) -> None:
+        """Make the directories above a file that is written, if the user of this file system asked for that."""
+        if self.auto_mkdir:
+            self.makedirs(self._parent(path), exist_ok=True)
 
     # Names
 
@@ -337,6 +358,7 @@ class NineFileSystem(AbstractFileSystem):  # type: ignore[misc]
             self._call(apart, old, new)
             self.makedirs(new, exist_ok=True)
         else:
+            self._make_room(new)
             self._call(copying.within, old, new)
 
 

@@ -172,7 +172,8 @@ async def moved(client: Client, old: str, new: str) -> None:
         target = await resolved(client, new, last=False)
         await client.rename(source, target)
     except NineError as error:
-        raise about(new, error) from None
+        error.filename, error.filename2 = new, None
+        raise
 
 
 async def apart(client: Client, old: str, new: str) -> None:

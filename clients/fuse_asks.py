@@ -6,7 +6,9 @@ import attrs
 import trio
 
 from mk9p.client import flights, requests
+from mk9p.client.calls import Lost
 from mk9p.clients.fuse_files import kind_of
+from mk9p.compose.lasting import lasting
 from mk9p.compose.opened import RemoteHandle
 from mk9p.compose.remote import PASSED, Remote, Server
 from mk9p.errors import NineError
@@ -26,6 +28,7 @@ def eager(server: Server, up: bool, reason: str) -> None:
         server.connection.eager = EAGER
 
 
+@lasting
 async def look(
     start: Remote, names: tuple[str, ...], directory: Remote, *, keep: bool = True
 ) -> tuple[Remote, list[int], Stat]:
@@ -47,6 +50,7 @@ async def look(
     return file, [server.paths[qid.path] for qid in qids], stat
 
 
+@lasting
 async def leads(start: Remote, names: tuple[str, ...]) -> list[int]:
     """Return the qid.paths of the files that names lead to, as far as they lead."""
     connection, fid = await start.here()
@@ -67,6 +71,7 @@ class Answer:
     first: bytes
 
 
+@lasting
 async def open_(
     file: Remote,
     how: Open,
@@ -84,7 +89,7 @@ async def open_(
         told = await handle.stat() if stat else None
         return Answer(handle, [], told.version if told else 0, told, b"")
     found = await flights.open_(connection, fid, names, flags, stat=stat, count=count)
-    handle = RemoteHandle(file, connection, found.fid, found.iounit, how.records)
+    handle = RemoteHandle(file, connection, found.fid, found.qid, found.iounit, how)
     paths = [file.server.paths[qid.path] for qid in found.qids]
     return Answer(handle, paths, found.qid.version, found.stat, found.first)
 
@@ -94,6 +99,7 @@ def drop(handle: RemoteHandle) -> None:
     handle.connection.clunk_nowait(handle.fid)
 
 
+@lasting
 async def look_at_some(directory: Remote, entries: list[tuple[str, Remote]]) -> list[tuple[Remote, Stat | None]]:
     """Return the status of some entries of a directory, in their order, None for one that has gone."""
     connection, fid = await directory.here()
@@ -103,6 +109,8 @@ async def look_at_some(directory: Remote, entries: list[tuple[str, Remote]]) -> 
     names = [name for name, _ in entries]
     answers = await flights.look_at_all(connection, fid, names, directory.server.silence)
     for (name, node), answer in zip(entries, answers, strict=True):
+        if isinstance(answer, Lost):
+            raise answer
         if isinstance(answer, NineError):
             found.append((node, _instead(node, answer)))
         else:

@@ -13,32 +13,35 @@ import shutil
 import sys
 from collections.abc import Sequence
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Final
 
 from mk9p.clients.common import out
 from mk9p.errors import NineError
-from mk9p.serving import available
+from mk9p.loading import available
 from mk9p.usage import parsed
 
 WIDEST: Final = 100  # columns: longer lines are hard to read
 PLACES: Final = ("manual", "../docs/files")  # beside this module: in an installed package, in a working tree
 
 
-def pages() -> dict[str, Path]:
+def pages() -> dict[str, Traversable]:
     """Return the pages by the names of their servers: `dev/block` has the page block.md."""
     servers = available()
     ours = {
         name.rpartition("/")[2]: name for name, entry in servers.items() if entry.module.startswith("mk9p.servers.")
     }
-    found: dict[str, Path] = {}
-    here = next(place for place in (Path(str(files("mk9p.clients"))) / name for name in PLACES) if place.is_dir())
-    for page in here.glob("*.md"):
-        found[ours.get(page.stem, page.stem)] = page
+    found: dict[str, Traversable] = {}
+    here = next(place for place in (files("mk9p.clients") / name for name in PLACES) if place.is_dir())
+    for page in here.iterdir():
+        stem, dot, kind = page.name.rpartition(".")
+        if dot and kind == "md":
+            found[ours.get(stem, stem)] = page
     for name, entry in servers.items():
-        page = _folder(entry.module) / f"{name.rpartition('/')[2]}.md"
-        if name not in found and page.is_file():
-            found[name] = page
+        own = _folder(entry.module) / f"{name.rpartition('/')[2]}.md"
+        if name not in found and own.is_file():
+            found[name] = own
     return dict(sorted(found.items()))
 
 

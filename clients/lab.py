@@ -8,11 +8,14 @@
     grants = ["/k/k2 rw", "/k/k0/fs/data ro"]
 
 Each kernel has a table, and each of its lines is a word of `kernels/NAME/ctl` with its arguments, except two: `kernel` is what `load` takes, and
-`grants` are the paths of the namespace that the guest may use, each with `ro` or `rw`. Without grants it has its own k/NAME and auth/whoami.
+`grants` are the paths of the namespace that the guest may use, each with `ro`, `rw` or letters of OPS. Without grants it has its own k/NAME and
+auth/whoami. What else there may be is for `mk9p apply` (servers/kernels/labfile.py), which `up` does in the end.
 
-The lab does everything through files of the namespace, as a person at a shell would. A shell script of a few lines, the warden, runs the composer
-and waits for its end, whatever it is, also `kill -9`. Then it removes what a killed process leaves: mounts, sockets, the run directory. The guests
-have keepers of their own (servers/kernels).
+The lab does everything through files of the namespace, as a person at a shell would. A shell script of a few lines, the warden, runs two processes:
+the holder, which holds the kernels (`mk9p serve kernels:`), and the composer. A composer that was killed starts again, finds its table in a file and
+the kernels where they are, and no guest notices more than a pause. With the holder the guests end, and then so does the lab, whatever the end was,
+also `kill -9`. The warden removes what a killed process leaves: mounts, sockets, the run directory. The guests have keepers of their own
+(servers/kernels).
 """
 
 import errno
@@ -20,6 +23,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -34,16 +38,25 @@ import trio
 from mk9p.client import Client, connect
 from mk9p.compose.granted import Grant, merged
 from mk9p.errors import NineError
+from mk9p.itself import itself, typed
 from mk9p.ktext import split_lines
+from mk9p.servers.kernels import labfile
+from mk9p.state import of_folder
+from mk9p.stdio import complain
 from mk9p.tree import join, split
 
 RUN: Final = Path("/run/mk9p")
 PATIENCE: Final = 180.0  # seconds for all kernels to serve: ten times what a busy machine was seen to need
 
+SILENCE: Final = 4.0  # seconds after which somebody at a terminal wonders
+
 DEFAULT: Final = """\
 # Two kernels beside yours. A guest may use nothing of the namespace but its own k/NAME and auth/whoami; a line like
 #   grants = ["/k/k2 rw", "/k/k0/fs/data ro"]
-# gives it more: each path and all below, as root there. Nothing here needs that.
+# gives it more: each path and all below, as root there. Nothing here needs that. And
+#   [namespace]
+#   policy = ["allow @ops rwcnd /**", "deny * c /k/**"]
+# are rules for everybody who comes: the first that matches decides (docs/files/auth.md).
 
 [k1]
 backend = "qemu"
@@ -57,13 +70,39 @@ kernel = "uml"
 memory = "512M"
 """
 
+BESIDE: Final = ("pool", "namespace")  # tables of a lab file that are no kernels, and
+LATER: Final = (
+    "state",
+    "extra_memory",
+    "devices",
+    "isolated",
+    "restart",
+    "watch",
+)  # keys of kernels: what `apply` does
+
+_ENDING: Final = 30.0  # seconds: halting guests has a time limit of its own, and this is above it
+
 _WARDEN: Final = """
-run=$1 ns=$2; shift 2
+run=$1 ns=$2 holder=$3 composer=$4
 trap '' INT HUP
-trap 'kill -TERM $p' TERM
-"$@" & p=$!
-echo $p >"$run/composer"
-while wait $p; kill -0 $p 2>/dev/null; do :; done
+l=
+(eval "exec $holder") & h=$!
+echo $h >"$run/holder"
+trap 'kill -TERM $l $h 2>/dev/null' TERM
+(
+	over=
+	trap 'over=1; kill -TERM $c 2>/dev/null' TERM
+	while [ -z "$over" ]; do
+		(trap - TERM; eval "exec $composer") & c=$!
+		echo $c >"$run/composer"
+		while wait $c; s=$?; kill -0 $c 2>/dev/null; do :; done
+		[ -z "$over" ] && [ $s -gt 128 ] || break
+	done
+	kill -TERM $h 2>/dev/null
+) & l=$!
+while wait $h; kill -0 $h 2>/dev/null; do :; done
+kill -TERM $l 2>/dev/null
+while wait $l; kill -0 $l 2>/dev/null; do :; done
 if [ -e "$run/mounts" ]; then while read -r m; do umount -l "$m"; done <"$run/mounts"; fi
 n=0; until rm -rf --one-file-system "$run" || [ $n = 100 ]; do n=$((n + 1)); sleep 0.1; done  # guests' keepers undo mounts in it
 rm -f "$ns"
@@ -74,13 +113,23 @@ rmdir "${run%/*}" 2>/dev/null
 
 @attrs.frozen
 class Lab:
-    """The places of a lab: everything is below `run`, except the namespace's socket, which is beside it."""
+    """The places of a lab: everything is below `run`, except the namespace's socket, which is beside it: `ns`, where everybody looks, or `lab.ns` if
+    this machine's own namespace (mk9p-compose.service) is there."""
 
     run: Path = RUN / "lab"
 
     @property
-    def socket(self) -> Path:
+    def usual(self) -> Path:
+        """Where the socket is if nobody else has that place."""
         return self.run.with_name("ns")
+
+    @property
+    def socket(self) -> Path:
+        """Where the socket of the lab that is up is, or will be."""
+        try:
+            return Path((self.run / "socket").read_text())
+        except OSError:
+            return self.run.with_name("lab.ns") if _listening(self.usual) else self.usual
 
     @property
     def address(self) -> str:
@@ -94,6 +143,10 @@ class Lab:
     def log(self) -> Path:
         return self.run / "log"
 
+    @property
+    def kernels(self) -> Path:
+        return self.run / "kernels"
+
     def warden(self) -> int:
         """Return the warden's process, 0 if there is no lab."""
         try:
@@ -101,21 +154,34 @@ class Lab:
         except (OSError, ValueError):
             return 0
 
-    def start(self) -> subprocess.Popen[bytes]:
-        """Start the warden and the composer; raises EPERM for a user who is not root, EEXIST if a lab is up."""
+    def start(self, rules: str | None = None) -> subprocess.Popen[bytes]:
+        """Start the warden, the holder and the composer, with rules if there are some; raises EPERM for a user who is not root, EEXIST if a lab is
+        up."""
         if os.geteuid() != 0:
-            raise NineError(errno.EPERM, "a lab needs root, for its network namespaces and mounts: sudo mk9p up")
+            command = shlex.join([*typed(full=True), *sys.argv[1:]])
+            raise NineError(errno.EPERM, f"a lab needs root, for its network namespaces and mounts: sudo {command}")
         try:
             self.run.mkdir(parents=True)
         except FileExistsError:
             raise NineError(errno.EEXIST, f"a lab is up, or left over, in {self.run}: mk9p down") from None
-        me = [sys.executable, "-m", "mk9p"]
+        me = itself()
+        (self.run / "socket").write_text(str(self.socket))
         script = self.run / "namespace"
         script.write_text(join(["mount", f"exec!{shlex.join([*me, 'serve', '-l', 'fd!0!1'])}", "/k/k0"]) + "\n")
-        composer = [*me, "compose", "-l", self.address, "--kernels", str(self.run / "kernels"), str(script)]
+        held = self.run / "held"
+        held.mkdir(mode=0o700)
+        kernels = f"unix!{held}/kernels"
+        options = f"state={of_folder('kernels', str(self.kernels))}&through={self.address}"
+        holder = [*me, "serve", "-l", kernels, f"kernels?run={self.kernels}&{options}"]
+        composer = [*me, "compose", "-l", self.address, "--kernels", kernels, "--state", str(held / "table")]
+        if rules is not None:
+            policy = self.run / "policy"
+            policy.write_text(rules)
+            composer += ["--policy", str(policy)]
+        composer.append(str(script))
         with self.log.open("wb") as log:
             process = subprocess.Popen(
-                ["sh", "-c", _WARDEN, "sh", str(self.run), str(self.socket), *composer],
+                ["sh", "-c", _WARDEN, "sh", str(self.run), str(self.socket), shlex.join(holder), shlex.join(composer)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -137,10 +203,14 @@ class Lab:
             return False
         if warden and _is_warden(warden, self.run):
             os.kill(warden, signal.SIGTERM)
-            deadline = time.monotonic() + 30  # halting guests has a time limit of its own, and this is above it
+            begun = told = time.monotonic()
             while self.run.exists() or _is_warden(warden, self.run):
-                if time.monotonic() > deadline:
+                now = time.monotonic()
+                if now > begun + _ENDING:
                     raise NineError(errno.ETIMEDOUT, f"process {warden} does not end; see {self.log}")
+                if now > told + SILENCE:
+                    told = now
+                    complain(f"mk9p: the kernels are ending, for {now - begun:.0f} s")
                 time.sleep(0.02)
         else:
             self._sweep()
@@ -150,12 +220,26 @@ class Lab:
         """Remove what a warden that was itself killed has left."""
         import shutil
 
-        mounts = self.run / "mounts"
+        for what in ("composer", "holder"):
+            with suppress(OSError, ValueError):
+                pid = int((self.run / what).read_text())
+                if os.fsencode(self.run) in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, signal.SIGTERM)
+        mounts, sock = self.run / "mounts", self.socket
         for where in mounts.read_text().split("\n") if mounts.exists() else []:
             if where:
                 subprocess.run(["umount", "-l", where], check=False, capture_output=True)
         shutil.rmtree(self.run)
-        self.socket.unlink(missing_ok=True)
+        if not _listening(sock):
+            sock.unlink(missing_ok=True)
+
+
+def _listening(path: Path) -> bool:
+    """Tell whether somebody listens at a unix socket."""
+    with socket.socket(socket.AF_UNIX) as sock, suppress(OSError):
+        sock.connect(str(path))
+        return True
+    return False
 
 
 def _is_warden(pid: int, run: Path) -> bool:
@@ -166,28 +250,45 @@ def _is_warden(pid: int, run: Path) -> bool:
     return words[:1] == [b"sh"] and os.fsencode(run) in words
 
 
+def read_text(path: str | None) -> str:
+    """Return the text of a lab file, or of the default lab."""
+    return DEFAULT if path is None else Path(path).read_text()
+
+
 def read_lab(path: str | None) -> dict[str, dict[str, Any]]:
     """Return the kernels of a lab file by name, or of the default lab; raises EINVAL that says what is wrong in it."""
+    return kernels_of(read_text(path), path)
+
+
+def kernels_of(text: str, path: str | None = None) -> dict[str, dict[str, Any]]:
+    """Return the kernels of a lab file's text by name; raises EINVAL that says what is wrong in it."""
     import tomllib
 
-    if path is None:
-        return tomllib.loads(DEFAULT)
     try:
-        with open(path, "rb") as file:
-            lab = tomllib.load(file)
+        lab = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise NineError(errno.EINVAL, f"{path}: {error}") from None
+    for name in BESIDE:
+        lab.pop(name, None)
     for name, words in lab.items():
         if not isinstance(words, dict):
             raise NineError(errno.EINVAL, f"{path}: {name}: want a table for each kernel: [{name}]")
         grants = words.get("grants", [])
         if not isinstance(grants, list) or not all(isinstance(grant, str) for grant in grants):
-            raise NineError(errno.EINVAL, f'{path}: {name}: want grants = ["PATH ro|rw", ...]')
+            raise NineError(errno.EINVAL, f'{path}: {name}: want grants = ["PATH ro|rw|OPS", ...]')
         try:
             merged(Grant.parse(split(grant)) for grant in grants)
         except NineError as error:
             raise NineError(errno.EINVAL, f"{path}: {name}: {error}") from None
     return lab
+
+
+def desired(path: str | None) -> None:
+    """Check all of a lab file before anything is started. Raises EINVAL that names the file, and says what is wrong with it."""
+    try:
+        labfile.parse(read_text(path))
+    except NineError as error:
+        raise NineError(error.errno or errno.EINVAL, f"{path}: {error}") from None
 
 
 def size(text: str | int) -> int:
@@ -199,7 +300,7 @@ def size(text: str | int) -> int:
 
 
 async def composer(lab: Lab, process: subprocess.Popen[bytes]) -> None:
-    """Wait until the composer can be dialled; raises EIO with its last words if it ended instead."""
+    """Wait until the composer can be dialled, and shows the kernels; raises EIO with its last words if it ended instead."""
     said = "the composer has ended"
     while True:
         with suppress(OSError):  # the warden removes the log with everything else
@@ -207,19 +308,27 @@ async def composer(lab: Lab, process: subprocess.Popen[bytes]) -> None:
                 (line for line in reversed(split_lines(lab.log.read_text(errors="replace"))) if line.strip()), said
             )
         try:
-            async with connect(lab.address):
-                return
+            # to dial takes a hundred times as long as to look
+            if lab.socket.exists():
+                async with connect(lab.address) as ns:
+                    await ns.read("kernels/status")  # the holder serves, too
+                    return
         except OSError:
-            if process.poll() is not None or not lab.run.exists():
-                raise NineError(errno.EIO, said) from None
+            pass
+        if process.poll() is not None or not lab.run.exists():
+            raise NineError(errno.EIO, said)
         await trio.sleep(0.05)
+
+
+LOADED: Final = ("initrd", "cmdline")
+"""Words of a lab file that belong to `load`."""
 
 
 async def start_kernel(ns: Client, name: str, words: Mapping[str, Any]) -> None:
     """Make, load and start one kernel through its files."""
     await ns.write("kernels/ctl", join(["create", name]) + "\n")
     for word, value in words.items():
-        if word == "kernel":
+        if word in ("kernel", *LOADED) or word in LATER:
             continue
         if word == "grants":
             for grant in value:
@@ -227,7 +336,9 @@ async def start_kernel(ns: Client, name: str, words: Mapping[str, Any]) -> None:
             continue
         values = value if isinstance(value, list) else [size(value) if word == "memory" else value]
         await ns.write(f"kernels/{name}/ctl", join([word, *values]) + "\n")
-    await ns.write(f"kernels/{name}/ctl", join(["load", *([words["kernel"]] if "kernel" in words else [])]) + "\n")
+    more = [each for word in LOADED if word in words for each in (word, words[word])]
+    kernel = [words["kernel"], *more] if "kernel" in words else []
+    await ns.write(f"kernels/{name}/ctl", join(["load", *kernel]) + "\n")
     await ns.write(f"kernels/{name}/ctl", "start\n")
 
 

@@ -38,10 +38,12 @@ class Entry(NamedTuple):
 
 
 async def entries(client: Client, path: str, *, status: bool = False) -> list[Entry]:
-    """Return the entries of a directory, by name; with `status` also the status of each, without those that vanish meanwhile."""
+    """Return the entries of a directory, by name; with `status` also the status of each, without those that vanish meanwhile. Raises ENOTDIR."""
     c = client.connection
-    fid, _ = await requests.walk(c, client.root, split(path))
+    fid, qids = await requests.walk(c, client.root, split(path))
     try:
+        if not (qids[-1] if qids else client.qid).type & QTDIR:
+            raise NineError(errno.ENOTDIR)
         found = [Entry(name, qid, stat) for name, qid, stat in await requests.entries(c, fid)]
         if status:
             found = await _asked(client, fid, found)
@@ -109,12 +111,19 @@ def when(ns: int) -> str:
 
 
 def as_json(entry: Entry) -> dict[str, Any]:
-    """Return what `--json` prints of a file; null for what is not known."""
-    told = ("mode", "length", "mtime", "uid", "gid")
+    """Return what `--json` prints of a file; null for what is not known.
+
+    What has 64 bits is a string: many programs read numbers of JSON as floating point, which is exact up to 2**53 alone.
+    """
+    stat = entry.stat
     return {
         "name": entry.name,
-        "qid": entry.qid._asdict(),
-        **{key: None if entry.stat is None else getattr(entry.stat, key) for key in told},
+        "qid": {"type": entry.qid.type, "version": entry.qid.version, "path": str(entry.qid.path)},
+        "mode": stat and stat.mode,
+        "length": stat and str(stat.length),
+        "mtime": stat and str(stat.mtime),
+        "uid": stat and stat.uid,
+        "gid": stat and stat.gid,
     }
 
 

@@ -2,37 +2,47 @@
 
 FUSE is a process of its own (clients/fuse.py), which ends when it is unmounted, by whatever command, or when it gets SIGTERM. `mk9p umount` finds
 it by a socket (clients/fuse_alive.py), whose end shows that the process has ended. If it is killed, its warden unmounts. v9fs never dials again:
-when the server was gone, unmount and mount again. FUSE does.
+when the server was gone, unmount and mount again. FUSE does, and so does the process that holds a v9fs mount with `-w` (clients/kept.py).
 """
 
 import errno
 import os
 import shutil
 import signal
-import socket
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from mk9p import ktext
 from mk9p.auth import Principal
-from mk9p.client.client import DEFAULT
+from mk9p.client.capability import VARIABLE, named, text_of, tree_name
+from mk9p.client.client import way_in
 from mk9p.clients import v9fs
 from mk9p.clients.background import in_background
 from mk9p.clients.fuse_alive import Serving, Warden, stay_alive
-from mk9p.clients.mounts import TYPE, detach, full_path, mounted_at
+from mk9p.clients.handed import handed, try_login
+from mk9p.clients.mount_options import words
+from mk9p.clients.mounts import TYPE, detach, elsewhere, full_path, mounted_at
 from mk9p.dial import parse
+from mk9p.dial.keys import tell
 from mk9p.errors import NineError
-from mk9p.serving import collect_rarely, one_error
+from mk9p.itself import BUNDLE
+from mk9p.serving import collect_rarely, keys_of, one_error
 from mk9p.stdio import complain
 from mk9p.usage import parsed
 
+if TYPE_CHECKING:
+    from mk9p.clients.fuse import Fuse
+
 PATIENCE: Final = 5.0  # seconds for the server to answer the first time, and each time after dialling again
-LEAVING: Final = 2.0  # seconds that `umount -l` waits for the process that served a mount
+LEAVING: Final = (
+    2.0  # seconds that `umount` waits for the process that served a mount, before it looks why that has not ended
+)
 INSTALL: Final = "pip install 'mk9p[fuse]'"
+INSTALL_BESIDE: Final = "install the Debian package mk9p-fuse; mk9p.pyz takes it from this Python (pip install pyfuse3)"
 LOCKS: Final = "with FUSE, locks (flock, fcntl) hold within this mount only, and the server does not know of them; v9fs passes them on"
 
 
@@ -44,12 +54,33 @@ def main(arguments: Sequence[str]) -> int:
 def mount_main(arguments: Sequence[str]) -> int:
     """Run `mk9p mount`; return when the mount's root gives its status."""
     chosen = parsed(arguments)
-    address = chosen.dial or os.environ.get("MK9P") or DEFAULT
+    if chosen.options:
+        try:
+            chosen = parsed([arguments[0], *words(",".join(chosen.options)), *arguments[1:]])
+        except ValueError as error:
+            raise NineError(errno.EINVAL, str(error)) from None
+    tell(keys_of(chosen))
+    cap = shown_capability(chosen.cap, default=chosen.dial is None)
+    address, aname, _ = way_in(chosen.dial, chosen.aname, None, None)
+    chosen.aname, of_context = named(aname)
+    cap = cap or of_context
     parse(address)
     directory = mountpoint(chosen.dir)
     by_kernel = chosen.v9fs or (not chosen.fuse and os.geteuid() == 0 and kernel_has_9p())
     cache = chosen.cache or ("none" if by_kernel else "mmap")
-    wish = v9fs.Wish(chosen.user, chosen.aname, cache, chosen.readonly, attributes=chosen.xattr, msize=chosen.msize)
+    wish = v9fs.Wish(
+        chosen.user,
+        chosen.aname,
+        cache,
+        chosen.readonly,
+        attributes=chosen.xattr,
+        noexec=chosen.noexec,
+        msize=chosen.msize,
+        cap=cap,
+        wait=chosen.wait,
+    )
+    if wish.wait and parse(address).network == "fd":
+        raise NineError(errno.EINVAL, f"{address}: it cannot be dialled again, so there is nothing to wait for (-w)")
     if not by_kernel:
         mount_fuse(address, directory, wish, foreground=chosen.foreground, verbose=chosen.verbose)
         return 0
@@ -61,6 +92,14 @@ def mount_main(arguments: Sequence[str]) -> int:
         raise NineError(errno.ENODEV, f"Linux {os.uname().release} has neither 9p nor a module for it: try --fuse")
     mount_v9fs(address, directory, wish, verbose=chosen.verbose)
     return 0
+
+
+def shown_capability(file: str | None, *, default: bool) -> str:
+    """Return the text of the capability to mount with, "" for none. It is in a file, or in $MK9P_CAP for the user's own server."""
+    if file is not None:
+        return text_of(file if "/" in file else f"./{file}")
+    cap = os.environ.get(VARIABLE, "") if default else ""
+    return text_of(cap) if cap else ""
 
 
 def mountpoint(directory: str) -> str:
@@ -92,8 +131,8 @@ def kernel_has_9p() -> bool:
 # v9fs
 
 
-def mount_v9fs(address: str, directory: str, wish: v9fs.Wish, *, verbose: bool) -> None:
-    """Mount with the kernel's client. Raises NineError with what mount(8) said."""
+def plan_for(address: str, wish: v9fs.Wish) -> v9fs.Plan:
+    """Return how this kernel mounts an address, of whose hosts it takes the first that can be dialled. Raises as `v9fs.plan` and dialling."""
     from mk9p.status import user_name
 
     hosts = v9fs.numeric_hosts(address)
@@ -103,14 +142,14 @@ def mount_v9fs(address: str, directory: str, wish: v9fs.Wish, *, verbose: bool) 
             hosts[:] = [await v9fs.answering(address, hosts, PATIENCE)]
 
         one_error(choose)
-    plan = v9fs.plan(
-        address,
-        wish,
-        me=user_name(os.geteuid()),
-        release=os.uname().release,
-        numeric=hosts[0] if hosts else None,
-    )
-    fds = _dialled(address) if plan.dialled else None
+    me, release = user_name(os.geteuid()), os.uname().release
+    return v9fs.plan(address, wish, me=me, release=release, numeric=hosts[0] if hosts else None)
+
+
+def mount_v9fs(address: str, directory: str, wish: v9fs.Wish, *, verbose: bool) -> None:
+    """Mount with the kernel's client. Raises NineError with what mount(8) said."""
+    plan = plan_for(address, wish)
+    fds = handed(address, wish) if wish.wait or plan.dialled else None
     if not plan.dialled:
         one_error(lambda: _try(address))  # the kernel's own words for a missing server tell nothing
     command = ["mount", *plan.arguments(directory, fds)]
@@ -133,33 +172,6 @@ async def _try(address: str) -> None:
     (await v9fs.dialled(address, PATIENCE)).close()
 
 
-def _dialled(address: str) -> tuple[int, int]:
-    """Dial, and return descriptors to read and write that v9fs can use and children inherit."""
-    links = []
-
-    async def run() -> None:
-        links.append(await v9fs.dialled(address, PATIENCE))
-
-    one_error(run)
-    (link,) = links
-    fds = link.rfd, link.wfd
-    if not v9fs.readable_by_kernel(link):
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-
-        def work(ready: Callable[[], None]) -> None:
-            theirs.close()
-            ready()
-            v9fs.relay(fds, ours.fileno())
-
-        in_background(work)
-        ours.close()
-        fds = (theirs.fileno(), theirs.detach())
-    for fd in fds:
-        os.set_inheritable(fd, True)
-    return fds
-
-
 def _command(command: list[str], about: str, *, pass_fds: Sequence[int] = ()) -> None:
     import subprocess
 
@@ -177,19 +189,24 @@ def _command(command: list[str], about: str, *, pass_fds: Sequence[int] = ()) ->
 # FUSE
 
 
-def mount_fuse(address: str, directory: str, wish: v9fs.Wish, *, foreground: bool, verbose: bool) -> None:
-    """Mount by FUSE, in this process if `foreground`, else in one of its own."""
-
+def need_fuse() -> None:
+    """Raise ENODEV, EACCES or ENOENT with what to do, where this user or this Python cannot serve FUSE."""
     if not os.path.exists("/dev/fuse"):
         raise NineError(errno.ENODEV, "no /dev/fuse: `modprobe fuse`, or use a kernel with FUSE or 9p")
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
         raise NineError(errno.EACCES, "/dev/fuse is closed to this user: `chmod 666 /dev/fuse`, or be root")
-    if os.geteuid() != 0 and not shutil.which("fusermount3"):
-        raise NineError(errno.EPERM, "without root, FUSE needs fusermount3 from Debian's package fuse3")
     try:
         import mk9p.clients.fuse  # noqa: F401
     except ImportError as error:
-        raise NineError(errno.ENOENT, f"FUSE needs pyfuse3 ({error}): {INSTALL}") from None
+        missing = INSTALL_BESIDE if BUNDLE else INSTALL
+        raise NineError(errno.ENOENT, f"FUSE needs pyfuse3 ({error}): {missing}") from None
+
+
+def mount_fuse(address: str, directory: str, wish: v9fs.Wish, *, foreground: bool, verbose: bool) -> None:
+    """Mount by FUSE, in this process if `foreground`, else in one of its own."""
+    need_fuse()
+    if os.geteuid() != 0 and not shutil.which("fusermount3"):
+        raise NineError(errno.EPERM, "without root, FUSE needs fusermount3 from Debian's package fuse3")
 
     def work(ready: Callable[[], None]) -> None:
         one_error(lambda: serve(address, directory, wish, ready, verbose=verbose))
@@ -222,7 +239,32 @@ def fuse_options(address: str, wish: v9fs.Wish, *, root: bool) -> set[str]:
             options.add("default_permissions")
     if wish.readonly:
         options.add("ro")
+    if wish.noexec:
+        options.add("noexec")
     return options
+
+
+async def adapted(address: str, wish: v9fs.Wish, nursery: trio.Nursery) -> "Fuse":
+    """Dial a server, and return its tree as what FUSE serves. Raises what dialling and attaching raise."""
+    from mk9p.clients.fuse import Fuse
+    from mk9p.clients.fuse_asks import eager
+    from mk9p.clients.fuse_attributes import FuseWithAttributes
+    from mk9p.clients.fuse_common import principal
+    from mk9p.compose.remote import Server
+
+    me = Principal.named(wish.user) if wish.user else principal(os.geteuid())
+    if wish.cap and parse(address).transport.redial:
+        await try_login(address, wish)
+    aname = tree_name(wish.aname, wish.cap, default=False)
+    server = Server(address, nursery, aname=aname, deadline=PATIENCE, on_change=[eager])
+    try:
+        await server.root(me)
+    except NineError as error:
+        raise NineError(error.errno, server.reason if not server.up else f"{address}: {error}") from None
+    server.waits(wish.wait)
+    made = FuseWithAttributes if wish.attributes else Fuse
+    everybody = os.geteuid() == 0 and not wish.user
+    return made(server.tree(me), who=None if everybody else me, cache=wish.cache != "none")
 
 
 async def serve(
@@ -231,24 +273,13 @@ async def serve(
     """Mount a tree and serve it until it is unmounted, or SIGTERM, SIGINT or SIGHUP; call `ready` after its root has given its status."""
     import pyfuse3
 
-    from mk9p.clients.fuse import IDLE, TASKS, Fuse
-    from mk9p.clients.fuse_asks import eager
-    from mk9p.clients.fuse_attributes import FuseWithAttributes
-    from mk9p.clients.fuse_common import principal
-    from mk9p.compose.remote import Server
+    from mk9p.clients.fuse import IDLE, TASKS
 
     root = os.geteuid() == 0
-    me = Principal.named(wish.user) if wish.user else principal(os.geteuid())
     mounted, warden = False, None
     try:
         async with trio.open_nursery() as nursery:
-            server = Server(address, nursery, aname=wish.aname, deadline=PATIENCE, on_change=[eager])
-            try:
-                await server.root(me)
-            except NineError as error:
-                raise NineError(error.errno, server.reason if not server.up else f"{address}: {error}") from None
-            made = FuseWithAttributes if wish.attributes else Fuse
-            fuse = made(server.tree(me), who=None if root and not wish.user else me, cache=wish.cache != "none")
+            fuse = await adapted(address, wish, nursery)
             options = fuse_options(address, wish, root=root)
             if verbose:
                 print(f"fuse: {','.join(sorted(options))} {directory}", file=sys.stderr)
@@ -320,8 +351,15 @@ def umount(path: str, *, lazy: bool = False) -> None:
             return
         if lazy:
             process.terminate()
-        if not process.wait(LEAVING if lazy else None):
-            complain(f"mk9p umount: {path} is detached; process {process.pid}, which served it, has not ended yet")
+        while not process.wait(LEAVING):
+            if lazy:
+                complain(f"mk9p umount: {path} is detached; process {process.pid}, which served it, has not ended yet")
+                return
+            # a copy of all mounts, made meanwhile: by unshare(1), for a guest, for a container
+            if user := elsewhere(there.device):
+                why = f"it is still mounted in the mount namespace of process {user}"
+                complain(f"mk9p umount: process {process.pid}, which serves {path}, goes on: {why}")
+                return
 
 
 def _umount(path: str, *, lazy: bool) -> None:

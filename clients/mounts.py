@@ -3,6 +3,7 @@ answer."""
 
 import errno
 import os
+from contextlib import suppress
 from typing import Final
 
 import attrs
@@ -49,6 +50,17 @@ def mounts() -> list[Mounted]:
 def mounted_at(path: str) -> Mounted | None:
     """Return what is mounted on a full path, the last if there are several."""
     return next((mount for mount in reversed(mounts()) if mount.directory == path), None)
+
+
+def elsewhere(device: str) -> int:
+    """Return a process in whose mount namespace a device is mounted; 0 if none is, or none that this user may look at."""
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            # it has ended, or is somebody else's
+            with suppress(OSError), open(f"/proc/{name}/mountinfo", "rb") as file:
+                if any(mount.device == device for mount in ktext.mounts(file.read())):
+                    return int(name)
+    return 0
 
 
 def full_path(directory: str) -> str:

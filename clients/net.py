@@ -182,7 +182,7 @@ async def translate(ns: Client, net: str, question: str) -> list[tuple[str, str]
             while piece := await file.pread(8192, len(answer)):
                 answer += piece.decode()
         except OSError as error:
-            raise NineError(error.errno or errno.EIO, f"{net}/{question}: {error}") from None
+            raise NineError(error.errno or errno.EIO, f"{net}/{question}: {error.strerror}") from None
     found = []
     for line in split_lines(answer):
         clone, _, where = line.partition(" ")
@@ -217,7 +217,7 @@ async def _begun(ns: Client, clone: str, address: str) -> AsyncIterator[File]:
         yield ctl
     except OSError as error:
         await _close(ctl)
-        raise NineError(error.errno or errno.EIO, f"{address}: {error}") from None
+        raise NineError(error.errno or errno.EIO, f"{address}: {error.strerror}") from None
     except BaseException:
         await _close(ctl)
         raise

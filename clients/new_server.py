@@ -14,7 +14,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from mk9p.errors import NineError
-from mk9p.serving import available
+from mk9p.loading import available
 from mk9p.usage import parsed
 
 
@@ -68,6 +68,6 @@ def main(arguments: Sequence[str]) -> int:
     name, folder = chosen.server, chosen.folder or f"mk9p-{chosen.server}"
     make(name, Path(folder))
     print(
-        f"{folder} is ready. Its README.md says how to go on:\n\n    cd {folder}\n    pip install -e . --group test\n    pytest"
+        f"{folder} is ready. Its README.md says how to go on:\n\n    cd {folder}\n    pip install -e '.[test]'\n    pytest"
     )
     return 0

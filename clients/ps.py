@@ -1,20 +1,32 @@
 """`mk9p ps`: the processes of all kernels, side by side. A kernel that does not answer is reported on stderr, and holds up the others for
 `PATIENCE`."""
 
+import shutil
+import sys
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import trio
 
 from mk9p.client import Client
-from mk9p.clients.common import no_kernel, say, with_namespace
+from mk9p.clients.common import no_kernel, own_name, say, with_namespace
 from mk9p.clients.listing import PATIENCE, entries, print_json, silent
-from mk9p.errors import NineError
 from mk9p.stdio import printable
 from mk9p.tree import split
 from mk9p.usage import parsed
 
-FIELDS = ("kernel", "pid", "user", "state", "name")
+FIELDS: Final = ("kernel", "pid", "user", "state", "cpu_ms", "kib", "name", "args")
 Row = tuple[str, ...]
+
+
+async def trees(ns: Client, wanted: Sequence[str]) -> dict[str, str]:
+    """Return the paths of the trees of all kernels, or of these, by name. Raises ENOENT for one that is not there."""
+    own = await own_name(ns)
+    there = [entry.name for entry in await entries(ns, "k")] if own is None else [own]
+    for name in wanted:
+        if name not in there:
+            raise no_kernel(name, there)
+    return {name: "." if own else f"k/{name}" for name in wanted or there}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -22,15 +34,8 @@ def main(arguments: Sequence[str]) -> int:
     chosen = parsed(arguments)
 
     async def work(ns: Client) -> int:
-        try:
-            there = [entry.name for entry in await entries(ns, "k")]
-        except FileNotFoundError as error:
-            raise NineError(error.errno or 0, "no directory k: this tree is no namespace of kernels") from None
-        for name in chosen.kernels:
-            if name not in there:
-                raise no_kernel(name, there)
-        kernels = chosen.kernels or there
-        found: dict[str, dict[int, Row]] = {kernel: {} for kernel in kernels}
+        places = await trees(ns, chosen.kernels)
+        found: dict[str, dict[int, Row]] = {kernel: {} for kernel in places}
         failed: list[str] = []
 
         async def one(kernel: str) -> None:
@@ -41,11 +46,11 @@ def main(arguments: Sequence[str]) -> int:
                         scope.deadline = trio.current_time() + PATIENCE
 
                     answered()
-                    await processes(ns, kernel, found[kernel], answered)
+                    await processes(ns, kernel, places[kernel], found[kernel], answered)
                 if scope.cancelled_caught:
                     raise silent()
             except OSError as error:
-                failed.append(f"{kernel}: {error}")
+                failed.append(f"{kernel}: {error.strerror}")
 
         async with trio.open_nursery() as nursery:
             for kernel in found:
@@ -54,10 +59,7 @@ def main(arguments: Sequence[str]) -> int:
         if chosen.json:
             print_json([dict(zip(FIELDS, row, strict=True)) for row in table])
         else:
-            print(f"{'KERNEL':8} {'PID':>7} {'USER':10} {'STATE':10} NAME")
-            for row in table:
-                kernel, pid, user, state, name = map(printable, row)
-                print(f"{kernel:8} {pid:>7} {user:10} {state:10} {name}")
+            show(table)
         for text in sorted(failed):
             say(text)
         return 1 if failed else 0
@@ -65,24 +67,67 @@ def main(arguments: Sequence[str]) -> int:
     return with_namespace(work)
 
 
-async def processes(ns: Client, kernel: str, found: dict[int, Row], answered: Callable[[], None]) -> None:
-    """Put (kernel, pid, user, state, name) of a kernel's processes into `found`; leave out those that end meanwhile.
+def show(table: Sequence[Row]) -> None:
+    """Print the processes; on a terminal a line is no wider than that."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    print(f"{'KERNEL':8} {'PID':>7} {'USER':10} {'STATE':10} {'TIME':>8} {'MEMORY':>8} COMMAND")
+    for row in table:
+        kernel, pid, user, state, cpu, kib, name, args = map(printable, row)
+        text = (
+            f"{kernel:8} {pid:>7} {user:10} {state:10} {spent(int(cpu)):>8} {size(int(kib)):>8} {args or f'[{name}]'}"
+        )
+        print(text[:width])
 
-    It calls `answered` for each answer. If cancelled, what has come is there.
+
+def spent(ms: int) -> str:
+    """Return a time of a processor as ps(1) does: minutes and seconds, or hours too."""
+    minutes, seconds = divmod(ms // 1000, 60)
+    return f"{minutes}:{seconds:02}" if minutes < 600 else f"{minutes // 60}h{minutes % 60:02}"
+
+
+def size(kib: int) -> str:
+    """Return a size in the largest unit that leaves a digit before the point."""
+    value, unit = float(kib), "K"
+    for larger in "MGT":
+        if value < 1000:
+            break
+        value, unit = value / 1024, larger
+    return f"{value:.0f}{unit}" if unit == "K" or value >= 100 else f"{value:.1f}{unit}"
+
+
+async def processes(ns: Client, kernel: str, tree: str, found: dict[int, Row], answered: Callable[[], None]) -> None:
+    """Put what `FIELDS` names of the processes of the kernel whose tree is at a path into `found`; leave out those that end meanwhile.
+
+    It calls `answered` for each answer. If cancelled, what has come is there. `args` is empty for kernel threads, and where they are kept from us.
     """
-    pids = [entry.name for entry in await entries(ns, f"k/{kernel}/proc") if entry.name.isdecimal()]
+    pids = [entry.name for entry in await entries(ns, f"{tree}/proc") if entry.name.isdecimal()]
     answered()
 
     async def one(pid: str) -> None:
         try:
-            words = split(await ns.read(f"k/{kernel}/proc/{pid}/status"))
+            words = split(await ns.read(f"{tree}/proc/{pid}/status"))
+            if len(words) < 3:
+                return
+            used, kib = [word if word.isdecimal() else "0" for word in words[3:5]], "".join(words[9:10])
+            try:
+                args = (await ns.read(f"{tree}/proc/{pid}/args")).strip("\n")
+            except (PermissionError, FileNotFoundError):  # it is kept from us, or the tree has none
+                args = ""
         except (FileNotFoundError, ProcessLookupError):
             return
         finally:
             answered()
-        if len(words) >= 3:
-            name, user, state = words[:3]
-            found[int(pid)] = (kernel, pid, user, state, name)
+        name, user, state = words[:3]
+        found[int(pid)] = (
+            kernel,
+            pid,
+            user,
+            state,
+            str(sum(map(int, used))),
+            kib if kib.isdecimal() else "0",
+            name,
+            args,
+        )
 
     async with trio.open_nursery() as nursery:
         for pid in pids:

@@ -12,8 +12,8 @@ import errno
 import math
 import os
 import signal
-from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, nullcontext, suppress
 from typing import Final
 
 import attrs
@@ -61,13 +61,17 @@ async def run(
     *,
     terminal: bool = False,
     no_input: bool = False,
+    line: Callable[[File, File], Awaitable[None]] | None = None,
 ) -> int:
-    """Run a command in the kernel whose tree is at a path and return its exit status as a shell gives it."""
+    """Run a command in the kernel whose tree is at a path and return its exit status as a shell gives it.
+
+    `line` gets the two directions of the command's descriptor 3, to read and to write, and is cancelled when the command has ended.
+    """
     size = local.size() if terminal else None
     try:
         clone = await ns.open(f"{tree}/cmd/clone", "r+")
     except OSError as error:
-        raise NineError(error.errno or errno.EIO, f"{tree}/cmd: {error}") from None
+        raise NineError(error.errno or errno.EIO, f"{tree}/cmd: {error.strerror}") from None
     async with clone as ctl:
         number = (await ctl.pread(32, 0)).decode().strip()
         talk = f"{tree}/cmd/{number}"
@@ -79,39 +83,37 @@ async def run(
                 raise NineError(errno.EILSEQ, f"{line}: not UTF-8, as the words of a ctl are") from None
             except OSError as error:
                 words = (await ns.read(f"{talk}/error")).strip()
-                raise NineError(error.errno or errno.EIO, words or str(error)) from None
+                raise NineError(error.errno or errno.EIO, words or error.strerror) from None
 
-        for line in settings:
-            await order(line)
+        for setting in settings:
+            await order(setting)
         if size is not None:
             await order(join(["env", f"TERM={os.environ.get('TERM', 'dumb')}"]))
             await order(f"size {size.lines} {size.columns}")
         async with (
+            AsyncExitStack() as stack,
             await ns.open(f"{talk}/data", "r") as output,
             await ns.open(f"{talk}/data", "w") as data,
             await ns.open(f"{talk}/stderr") as errors,
             await ns.open(f"{talk}/wait") as wait,
         ):
+            ends: list[File] = []
+            if line is not None:
+                ends = [await stack.enter_async_context(await ns.open(f"{talk}/line", mode)) for mode in "rw"]
             try:
                 await order(join(["exec", *command]))
             except NineError as error:
                 if not error.ename.startswith(f"{command[0]}: "):  # the program is not at fault
                     raise
-                complain(f"mk9p run: {error}")
+                complain(f"mk9p run: {error.strerror}")
                 return NOT_THERE if error.errno == errno.ENOENT else NOT_RUN
             talking = Talk(ctl, terminal)
             try:
                 with local.raw() if terminal and not no_input else nullcontext():
                     async with trio.open_nursery() as nursery:
-                        nursery.start_soon(talking.feed, data, no_input)
-                        nursery.start_soon(talking.forward, nursery.cancel_scope)
-                        async with trio.open_nursery() as outputs:
-                            outputs.start_soon(talking.unless_stuck, outputs.cancel_scope)
-                            async with trio.open_nursery() as drains:
-                                drains.start_soon(talking.drain, output, 1)
-                                drains.start_soon(talking.drain, errors, 2)
-                                drains.start_soon(talking.wait, wait)
-                            outputs.cancel_scope.cancel()
+                        if line is not None:
+                            nursery.start_soon(line, ends[0], ends[1])
+                        await talking.carry(data, output, errors, wait, no_input=no_input)
                         nursery.cancel_scope.cancel()
             finally:
                 if talking.silent:
@@ -134,6 +136,20 @@ class Talk:
     writing: dict[int, float] = attrs.field(factory=dict)  # since when, by descriptor
     unanswered: int = 0  # words that were sent, and the kernel has not answered
 
+    async def carry(self, data: File, output: File, errors: File, wait: File, *, no_input: bool) -> None:
+        """Carry input, outputs and signals until the command has ended and its output is written here."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.feed, data, no_input)
+            nursery.start_soon(self.forward, nursery.cancel_scope)
+            async with trio.open_nursery() as outputs:
+                outputs.start_soon(self.unless_stuck, outputs.cancel_scope)
+                async with trio.open_nursery() as drains:
+                    drains.start_soon(self.drain, output, 1)
+                    drains.start_soon(self.drain, errors, 2)
+                    drains.start_soon(self.wait, wait)
+                outputs.cancel_scope.cancel()
+            nursery.cancel_scope.cancel()
+
     async def wait(self, file: File) -> None:
         """Wait for the command's end, which a line of `wait` gives: `pid utime stime rtime 'status'`."""
         words = split((await file.pread(4096, 0)).decode(errors="replace"))
@@ -145,7 +161,7 @@ class Talk:
         async for data in pieces(file):
             self.writing[descriptor] = trio.current_time()
             try:
-                await local.put(descriptor, data)
+                await local.put(descriptor, self.passed(descriptor, data))
             except OSError as error:
                 if error.errno not in (errno.EPIPE, errno.EIO):
                     raise
@@ -155,6 +171,10 @@ class Talk:
             finally:
                 del self.writing[descriptor]
             self.taken += 1
+
+    def passed(self, descriptor: int, data: bytes) -> bytes:
+        """Return what is passed on of a piece."""
+        return data
 
     async def unless_stuck(self, scope: trio.CancelScope) -> None:
         """Cancel the outputs when this process was told to end, the command has ended, and nobody takes its output."""
@@ -174,7 +194,7 @@ class Talk:
             await self.ctl.pwrite(b"closein", 0)
         except OSError as error:  # the command no longer reads, which is its own business
             if not _gone(error):
-                say(f"standard input: {error}")
+                say(f"standard input: {error.strerror}")
 
     async def _input(self) -> bytes:
         try:

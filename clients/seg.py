@@ -89,7 +89,7 @@ async def _mapped(ns: Client, path: str) -> mmap.mmap:
     try:
         link = await dial(address)
     except OSError as error:
-        raise NineError(errno.EXDEV, f"{path} cannot be mapped from here: {error}") from None
+        raise NineError(errno.EXDEV, f"{path} cannot be mapped from here: {error.strerror}") from None
     assert isinstance(link, SocketLink)
     try:
         link.sock.send(f"{name}\n".encode())

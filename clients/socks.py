@@ -22,7 +22,7 @@ from typing import Final
 import trio
 
 from mk9p.client import Client
-from mk9p.clients.common import with_namespace
+from mk9p.clients.common import kernel, with_namespace
 from mk9p.clients.net import PIECE, NetStream, dial
 from mk9p.errors import NineError
 from mk9p.usage import parsed
@@ -46,14 +46,24 @@ def main(arguments: Sequence[str]) -> int:
     """Run `mk9p socks`."""
     chosen = parsed(arguments)
     host, _, port = chosen.listen.rpartition(":")
-    tree = chosen.kernel if "/" in chosen.kernel else f"k/{chosen.kernel}"
-    return with_namespace(lambda ns: serve(ns, f"{tree}/net", host.strip("[]") or "127.0.0.1", int(port)))
+
+    async def work(ns: Client) -> int:
+        return await serve(ns, f"{await kernel(ns, chosen.kernel)}/net", host.strip("[]") or "127.0.0.1", int(port))
+
+    return with_namespace(work)
 
 
 async def serve(ns: Client, net: str, host: str, port: int) -> int:
     """Serve until SIGINT or SIGTERM, or until the namespace is gone; print on stderr where, when programs can use it."""
     await ns.stat(f"{net}/tcp/clone")  # raises at once the error that each program would get
-    listeners = await trio.open_tcp_listeners(port, host=host)
+    try:
+        listeners = await trio.open_tcp_listeners(port, host=host)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise NineError(
+            error.errno, f"{host}:{port}: Address already in use: -l 127.0.0.1:0 takes a free one"
+        ) from None
     try:
         for listener in listeners:
             if not ipaddress.ip_address(listener.socket.getsockname()[0]).is_loopback:

@@ -7,8 +7,8 @@ some of them: a file, a stopped terminal, a pipe with less room than there is to
 import os
 import termios
 import tty
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 import trio
 
@@ -38,9 +38,21 @@ def size() -> os.terminal_size:
     raise NineError(failed.errno or 0, "there is no terminal here: neither standard input nor output is one")
 
 
-@contextmanager
-def raw() -> Iterator[None]:
+def raw() -> AbstractContextManager[None]:
     """Make the terminal that is the standard input raw, and at the end as it was; do nothing if it is no terminal, or has gone meanwhile."""
+    return _as(tty.setraw)
+
+
+def cbreak() -> AbstractContextManager[None]:
+    """Let the terminal that is the standard input give each key at once and show none, and at the end be as it was; do nothing if it is none.
+
+    Ctrl-C is still a signal.
+    """
+    return _as(tty.setcbreak)
+
+
+@contextmanager
+def _as(change: Callable[[int, int], object]) -> Iterator[None]:
     try:
         before = termios.tcgetattr(0)
     except termios.error:
@@ -48,7 +60,7 @@ def raw() -> Iterator[None]:
         return
     # At once, in both directions: a stopped terminal would hold up a call that waits for its output.
     with suppress(termios.error):
-        tty.setraw(0, termios.TCSANOW)
+        change(0, termios.TCSANOW)
     try:
         yield
     finally:

@@ -3,6 +3,7 @@
 * The kernel itself dials tcp with an IPv4 address and unix with a path; a port that is root's it dials from a port that is root's too
   (`privport`). Everything else is dialled here and handed over as a descriptor (trans=fd), which the kernel takes if its own threads can read it:
   sockets, terminals and pipes. A virtio port they cannot read: a process stands between it and a socket.
+* Over TLS it is the same: the descriptor is one whose TLS the kernel does (mk9p/dial/ktls.py), or, where it has none, a process does it.
 * `version=` must be in lower case. msize is the most that sockets have (MAX_SOCK_BUF of net/9p/trans_fd.c); the server may say less.
 * `cache=none`: the mounted tree changes by itself. `noxattr`: synthetic files have no attributes, and asking costs a message for each write.
 * Without a user name, `access=client`: every user of this machine attaches under their own number, and the server decides. With one, `access=any`:
@@ -13,13 +14,14 @@
 import errno
 import os
 import stat as st
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from mk9p.dial import RESERVED, Dial, FdLink, Link, dial, parse, receive, send_all
+from mk9p.client.capability import PREFIX
+from mk9p.dial import RESERVED, Dial, FdLink, Link, SocketLink, dial, parse, receive, send_all
 from mk9p.dial.eyeballs import first
 from mk9p.errors import NineError, ProtocolError
 from mk9p.ktext import split_words
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 MSIZE: Final = 1 << 20
 _FLUSHED: Final = 2.0  # s for the answer to a flush: an emulated kernel on a busy machine takes less than one
 _PIECE: Final = 1 << 17  # bytes that a relay carries at a time
+RECORD: Final = 1 << 14  # bytes of a record of TLS at most
 MODULES: Final = ("9p", "9pnet_fd", "9pnet_virtio")
 CACHES: Final = ("none", "readahead", "mmap", "loose", "fscache")
 _WORDS: Final = (6, 4)  # the first kernel that knows cache=readahead
@@ -44,7 +47,10 @@ class Wish:
     cache: str = "none"
     readonly: bool = False
     attributes: bool = False
+    noexec: bool = False
     msize: int = MSIZE
+    cap: str = attrs.field(default="", repr=False)  # the capability to log in with
+    wait: int = 0  # seconds that requests wait for a server that is gone; then the mount outlives it
 
 
 @attrs.frozen
@@ -71,6 +77,12 @@ def plan(address: str, wish: Wish, *, me: str, release: str, numeric: str | None
     """
     where = parse(address)
     first, source, dialled = _transport(where, numeric)
+    aname = wish.aname
+    if wish.cap:  # it is shown before the kernel gets the line: /proc/mounts shows everybody what the kernel says there
+        first, source, dialled = ("trans=fd",), where.address, True
+        aname = f"{PREFIX}/{aname.strip('/')}" if aname.strip("/") else PREFIX
+    if wish.wait:  # the process that holds the mount attaches to the tree, and shows the capability (kept.py)
+        first, source, dialled, aname = ("trans=fd",), where.address, True, ""
     if wish.cache not in CACHES:
         raise NineError(errno.EINVAL, f"unknown cache {wish.cache!r}: there are {' '.join(CACHES)}")
     if wish.cache == "readahead" and _number(release) < _WORDS:
@@ -86,8 +98,9 @@ def plan(address: str, wish: Wish, *, me: str, release: str, numeric: str | None
         *([] if wish.attributes else ["noxattr"]),
         f"uname={wish.user or me}",
         "access=any" if wish.user else "access=client",
-        *([f"aname={wish.aname}"] if wish.aname else []),
+        *([f"aname={aname}"] if aname else []),
         *(["ro"] if wish.readonly else []),
+        *(["noexec"] if wish.noexec else []),
         "nosuid",
         "nodev",  # a device there is not the device of that number here
     )
@@ -101,7 +114,7 @@ def _transport(where: Dial, numeric: str | None) -> tuple[tuple[str, ...], str, 
     # The kernel copies sun_path as a string: an abstract name, which begins with NUL, cannot be said. A comma is fine: the path is the source.
     if where.network == "unix" and where.rest.startswith("/") and len(os.fsencode(where.rest)) < 108:
         return ("trans=unix",), where.rest, False
-    return ("trans=fd",), "mk9p", True
+    return ("trans=fd",), where.address, True
 
 
 def _number(release: str) -> tuple[int, ...]:
@@ -220,19 +233,27 @@ def differences(asked: Sequence[str], shown: Sequence[str]) -> list[str]:
     return notes
 
 
-def relay(one: tuple[int, int], other: int) -> None:
-    """Carry bytes between two descriptors (to read, to write) and a socket, all non-blocking, until either side ends.
+def relay(one: tuple[int, int] | SocketLink, other: int) -> None:
+    """Carry bytes between two descriptors (to read, to write), or a link over a socket, and a socket, all non-blocking, until either side ends.
 
     What one side does not take is not read from the other, so nothing is lost and little is kept: a side that is full holds up only its own
     direction.
     """
     import select
 
-    ways = [_Way(one[0], other), _Way(other, one[1])]
+    if isinstance(one, SocketLink):  # with its own calls, because what it carries is not what the socket does: TLS
+        source, to = one.rfd, one.wfd
+        ways = [_Way(source, other, one.recv_into, partial(os.write, other)), _Way(other, to, _reads(other), one.send)]
+    else:
+        source, to = one
+        ways = [
+            _Way(source, other, _reads(source), partial(os.write, other)),
+            _Way(other, to, _reads(other), partial(os.write, to)),
+        ]
     poll = select.poll()
     watched: dict[int, int] = {}
     while True:
-        wanted = dict.fromkeys((*one, other), 0)
+        wanted = dict.fromkeys((source, to, other), 0)
         for way in ways:
             if way.left:
                 wanted[way.to] |= select.POLLOUT
@@ -259,11 +280,17 @@ def relay(one: tuple[int, int], other: int) -> None:
                     return
 
 
-class _Way:
-    """One direction of a relay: from where, to where, and what was read and is not yet written."""
+def _reads(fd: int) -> Callable[[memoryview], int]:
+    return lambda room: os.readv(fd, (room,))
 
-    def __init__(self, source: int, to: int) -> None:
-        self.source, self.to = source, to
+
+class _Way:
+    """One direction of a relay: from where, to where, how, and what was read and is not yet written."""
+
+    def __init__(
+        self, source: int, to: int, take: Callable[[memoryview], int], give: Callable[[memoryview], int]
+    ) -> None:
+        self.source, self.to, self._take, self._give = source, to, take, give
         self.room = memoryview(bytearray(_PIECE))
         self.left = self.room[:0]
 
@@ -272,7 +299,8 @@ class _Way:
         reads."""
         room, at = self.room, 0
         try:
-            while at < _PIECE and (count := os.readv(self.source, (room[at:],))):
+            # with less room than that, a part of a record of TLS would be left where poll(2) does not see it
+            while at <= _PIECE - RECORD and (count := self._take(room[at:])):
                 at += count
         except BlockingIOError:
             if not at:
@@ -282,4 +310,4 @@ class _Way:
 
     def write(self) -> None:
         while self.left:
-            self.left = self.left[os.write(self.to, self.left) :]
+            self.left = self.left[self._give(self.left) :]

@@ -12,8 +12,8 @@ with the permission bits of the file. The rules (intro(5), V9FS of Linux, and co
   names they send, and gets a tree that has only what that guest was granted (compose/granted.py);
 * `readonly` refuses every change, whoever asks.
 
-The row of a transport says what is true of it (mk9p/dial/address.py); this module says what follows. Tokens and policies by path come here later;
-nothing else in mk9p decides who may do what.
+The row of a transport says what is true of it (mk9p/dial/address.py); this module says what follows. What is limited to paths (capabilities, the
+rules of a policy) is decided in mk9p/authority, at the same moment; nothing else in mk9p decides who may do what.
 """
 
 import errno
@@ -23,22 +23,30 @@ from typing import Final, Protocol
 import attrs
 
 from mk9p.errors import NineError
+from mk9p.scope import Scope, granted_as
 
 __all__ = [
     "EXEC",
+    "GUEST",
+    "LOCAL",
     "NONE",
     "NO_ID",
+    "PROOFS",
     "READ",
     "ROOT",
     "WRITE",
     "GuestPolicy",
     "Policy",
     "Principal",
+    "Scope",
     "Told",
+    "counts_as",
     "falls",
+    "granted_as",
     "may",
     "owns",
     "require_change",
+    "unlimited",
 ]
 
 READ: Final = 4
@@ -54,7 +62,9 @@ it for "leave it as it is", so never pass it to them. In a Tattach it says that 
 class Principal:
     """The user of an attach: `name`, numeric `uid`, the `groups` they are in; `readonly` if their listener refuses every change.
 
-    `gid` is the group of what they make: their first one, or the one that a request names. It is no part of who they are.
+    `gid` is the group of what they make: their first one, or the one that a request names. `proof` says how they proved who they are (PROOFS), ""
+    for one of our own; `scope` limits what they may do, if a capability does. `gid` is no part of who they are: all else is, and two who differ in it
+    never get each other's answers.
     """
 
     name: str
@@ -62,6 +72,8 @@ class Principal:
     groups: frozenset[int] = frozenset()
     readonly: bool = False
     gid: int | None = attrs.field(default=None, eq=False, kw_only=True)
+    proof: str = attrs.field(default="", kw_only=True)
+    scope: Scope | None = attrs.field(default=None, kw_only=True)
 
     @property
     def group(self) -> int:
@@ -94,12 +106,30 @@ class Principal:
         return cls.of(entry.pw_uid, name, readonly=readonly)
 
 
-NONE: Final = Principal("none", NO_ID)
+PROOFS: Final = {
+    "peercred": "a unix socket tells its peer's number",
+    "private": "somebody gave the line to them",
+    "trust": "the listener believes names",
+    "cert": "a certificate",
+    "token": "a capability",
+    "guest": "the line of a kernel that this machine runs",
+    "none": "nobody knows who it is",
+}
+"""How a principal can be proved, in the words of `auth/whoami` and `auth/log`."""
+
+LOCAL: Final = frozenset({"", "peercred", "private", "trust"})
+"""Proofs of a user of this machine, or of one who counts as such."""
+
+GUEST: Final = "guest:"
+"""How the name of a guest begins."""
+
+NONE: Final = Principal("none", NO_ID, proof="none")
 ROOT: Final = Principal("root", 0, frozenset({0}))
 
 
 class Told(Protocol):
-    """What a transport tells of a peer (mk9p.dial.Peer): numbers or a name where it proves them; `private` says that somebody gave it the line."""
+    """What a transport tells of a peer (mk9p.dial.Peer): numbers or a name where it proves them; `private` says that somebody gave it the line,
+    and `place` where it is."""
 
     @property
     def uid(self) -> int | None: ...
@@ -111,6 +141,8 @@ class Told(Protocol):
     def user(self) -> str | None: ...
     @property
     def private(self) -> bool: ...
+    @property
+    def place(self) -> str: ...
 
 
 @attrs.frozen
@@ -132,6 +164,17 @@ class Policy:
 
         A user who attaches as the peer's own user is in the groups of the peer, whatever the user database says.
         """
+        return attrs.evolve(self._attach(uname, n_uname, peer), proof=self.proof(peer))
+
+    def proof(self, peer: Told) -> str:
+        """Return how a peer proves who it is (PROOFS)."""
+        if peer.user is not None:
+            return "cert"
+        if peer.uid is not None:
+            return "peercred"
+        return "private" if peer.private else "trust" if self.trust else "none"
+
+    def _attach(self, uname: str, n_uname: int, peer: Told) -> Principal:
         readonly, uid, gid = self.readonly, peer.uid, peer.gid
         if peer.user is not None:
             return Principal(peer.user, NO_ID, readonly=readonly)
@@ -159,7 +202,7 @@ class GuestPolicy(Policy):
     @property
     def guest(self) -> Principal:
         """Return the principal."""
-        return Principal(f"guest:{self.kernel}", NONE.uid, readonly=self.readonly)
+        return Principal(f"{GUEST}{self.kernel}", NONE.uid, readonly=self.readonly, proof="guest")
 
     def attach(self, uname: str, n_uname: int, peer: Told) -> Principal:
         """Return the guest, whatever the attach says and whatever the transport tells."""
@@ -177,6 +220,16 @@ def may(who: Principal, mode: int, uid: int, gid: int, want: int) -> bool:
 def owns(who: Principal, uid: int) -> bool:
     """Tell whether a user may change what a file of `uid` is: only root and the owner may."""
     return who.uid == 0 or who.uid == uid != NO_ID
+
+
+def counts_as(who: Principal) -> int | str:
+    """Return by what a user's shares are counted: a number, or the name of one who has none, or acts as root where it was granted something."""
+    return who.uid if who.uid not in (0, NO_ID) else who.name
+
+
+def unlimited(who: Principal) -> bool:
+    """Tell whether no share limits a user: root, and the user of this server, could end it as well. Who acts as one of them by a grant has one."""
+    return who.uid in (0, os.geteuid()) and who.scope is None and not who.name.startswith(GUEST)
 
 
 def falls(mode: int, old: int) -> bool:

@@ -6,51 +6,80 @@ composer is the first to learn that a kernel has ended, so it ends its connectio
 (`delete`, rmdir) loses its branch.
 
 A kernel can itself reach the namespace, from its start on: the composer listens where the kernel's status says. Whoever comes by that line is the
-guest of that name, and gets a tree of its own, which has what the kernel's `config` grants (compose/granted.py).
+guest of that name, and gets a tree of its own, which has what the kernel's `config` grants at that moment (compose/granted.py).
 """
 
 import logging
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
-import attrs
 import trio
 
-from mk9p.auth import ROOT, GuestPolicy
-from mk9p.compose.granted import Grant, View
+from mk9p import forces
+from mk9p.auth import ROOT
+from mk9p.authority.capabilities import Capabilities
+from mk9p.authority.files import Auth
+from mk9p.authority.options import authority_for
+from mk9p.client.capability import of_mount
+from mk9p.compose.aliases import Names
+from mk9p.compose.entering import Entering
+from mk9p.compose.far import Far
+from mk9p.compose.federation import Federation, far_of
+from mk9p.compose.heeded import Heeded, kept_by
+from mk9p.compose.line import FRESH
 from mk9p.compose.namespace import Namespace
+from mk9p.compose.offers import Offers
 from mk9p.compose.posted import dial_file, is_path
-from mk9p.compose.remote import FRESH
+from mk9p.compose.remembered import Remembered
 from mk9p.compose.remote import Server as Remote
+from mk9p.compose.resources import beside, find, key_of
+from mk9p.compose.revoking import Revoking
 from mk9p.compose.secret import kept
-from mk9p.dial import Link, Listener, dial, hang_up, listen, parse
+from mk9p.compose.sharing import Sharing
+from mk9p.compose.table import LONGEST, Flags
+from mk9p.compose.untrusted import Untrusted
+from mk9p.dial import Link, dial, parse
+from mk9p.dial.keys import tell
 from mk9p.errors import NineError
-from mk9p.ktext import split_lines
+from mk9p.kernels import Kernels
+from mk9p.lease.entries import RegistryTree
+from mk9p.lease.files import LeaseTree
+from mk9p.lease.gate import Gate
+from mk9p.lease.leases import Leases
+from mk9p.lease.opening import kept_in
+from mk9p.lease.shared import Shared
+from mk9p.lease.stores import Store
+from mk9p.loading import available
 from mk9p.server import Limits, Server, Tally, stats_tree
-from mk9p.serving import STATS, OnlyRoot, available, one_error, serve_tree, start_logging
-from mk9p.tree import Dir, Handle, Node, Open, settle
-from mk9p.tree import split as words_of
+from mk9p.serving import AUTH, STATS, keys_of, one_error, serve_tree, start_logging
+from mk9p.state import of_folder
+from mk9p.systemd import passed
+from mk9p.tree import Dir, Node
 from mk9p.usage import parsed
 from mk9p.usage.common import NAMESPACE
 
 log = logging.getLogger("mk9p.compose")
 
-# events of a kernel that is gone
-_ENDED: Final = frozenset({"dead", "failed", "halted", "killed", "panicked", "rebooted"})
+LEASE: Final = "lease"
+REGISTRY: Final = "registry"
 PATIENCE: Final = 5.0  # seconds for a kernel's first answer: an emulated one on a busy machine takes one or two
+STARTING: Final = 20.0  # where a command starts the server: ssh, and then a Python on a small board, take five
 
 
-def namespace(nursery: trio.Nursery, extra: dict[str, Node] | None = None, *, secret: bytes = FRESH) -> Namespace:
+def namespace(
+    nursery: trio.Nursery, extra: dict[str, Node] | None = None, *, secret: bytes = FRESH, far: Far | None = None
+) -> Namespace:
     """Return an empty namespace whose mounts are 9P servers, dialled when somebody uses them; the tasks of their connections run in `nursery`.
 
     An address is a dial string, or the path of a posted service in the namespace (compose/posted.py). `secret` makes the inode numbers
-    (compose/secret.py).
+    (compose/secret.py), `far` has the kernels of other machines.
     """
 
-    def mount(address: str, spec: str) -> Node:
+    def mount(address: str, spec: str, flags: Flags) -> Node:
         def changed(_: Remote, up: bool, reason: str) -> None:
             if up:
                 ns.up(address, spec)
@@ -60,161 +89,140 @@ def namespace(nursery: trio.Nursery, extra: dict[str, Node] | None = None, *, se
         async def through(path: str) -> Link:
             return await dial_file(lambda: ns.resolver, path, nursery)
 
-        if not is_path(address):
-            parse(address)  # refuses now, and not at the first walk, what is no dial string
+        # refuses now, and not at the first walk, what is no dial string
+        starts = not is_path(address) and parse(address).transport.starts
+        shared = not is_path(address) and not parse(address).transport.redial
+        if shared and (address, spec) in lines:  # a line that only one can dial: it takes the new flags
+            server = lines[address, spec]
+            server.waits(flags.wait)
+            return Untrusted(server.tree(ROOT)) if flags.untrusted else server.tree(ROOT)
         dialler = through if is_path(address) else dial
         server = Remote(
-            address, nursery, aname=spec, secret=secret, deadline=PATIENCE, on_change=[changed], dialler=dialler
+            address,
+            nursery,
+            aname=of_mount(spec),
+            called=lambda: ns.name(address, spec),
+            secret=secret,
+            deadline=STARTING if starts else PATIENCE,
+            wait=flags.wait,
+            on_change=[changed],
+            dialler=dialler,
         )
-        return server.tree(ROOT)
+        if shared:
+            lines[address, spec] = server
+        tree = server.tree(ROOT)
+        return Untrusted(tree) if flags.untrusted else tree
 
+    lines: dict[tuple[str, str], Remote] = {}
     posted = {"srv": available()["srv"].load()()} if "srv" in available() else {}
-    ns = Namespace(mount, {**posted, **(extra or {})})
+    ns = Namespace(mount, {**posted, **(extra or {})}, far=far)
     return ns
 
 
 @asynccontextmanager
-async def kernels_tree(run: str) -> AsyncIterator[Dir]:
-    """Make `kernels/` of the resource server of that name, with its sockets in the directory `run`."""
-    async with available()["kernels"].load()(run) as tree:
+async def kernels_tree(run: str, reach: Callable[[str], Node | None] | None = None) -> AsyncIterator[Dir]:
+    """Make `kernels/` of the resource server of that name, with its sockets in the directory `run`. What must outlive this process lies where the
+    secret for inode numbers does. `reach` gives that server the root of a kernel's tree, as soon as that is mounted."""
+    async with available()["kernels"].load()(run, state=str(of_folder("kernels", run)), reach=reach) as tree:
         yield tree
-
-
-async def read_text(tree: Node, path: str) -> str:
-    """Return the text of a file of a tree in this process, as root."""
-    node = tree
-    for name in path.split("/"):
-        node = await settle(node.walk(name, ROOT))
-    handle = await settle(node.open(Open(ROOT)))
-    try:
-        return bytes(await settle(handle.read(0, 1 << 20))).decode()
-    finally:
-        await settle(handle.close())
-
-
-@attrs.define(eq=False)
-class Kernels:
-    """What the composer does for kernels that come: it mounts them, and admits them."""
-
-    tree: Dir
-    ns: Namespace
-    server: Server
-    nursery: trio.Nursery
-    listening: dict[str, trio.CancelScope] = attrs.field(factory=dict)
-    dialled: dict[str, str] = attrs.field(factory=dict)  # by kernel: where its present life serves
-    mounted: dict[str, str] = attrs.field(factory=dict)  # by kernel: what the composer mounted for it
-
-    async def watch(self) -> None:
-        """Follow the events of `kernels/` until cancelled."""
-        events: Handle = await settle((await settle(self.tree.walk("events", ROOT))).open(Open(ROOT)))
-        offset = 0
-        while data := bytes(await settle(events.read(offset, 1 << 16))):
-            offset += len(data)
-            for line in split_lines(data.decode()):
-                _, _, what, *args = words_of(line)
-                if what in ("started", "active") and args:
-                    await self._came(what, args[0])
-                elif what in _ENDED and args and args[0] in self.dialled:
-                    hang_up(self.dialled.pop(args[0]))
-                elif what == "deleted" and args and args[0] in self.mounted:
-                    with suppress(NineError):  # somebody has unmounted it
-                        self.ns.unmount(f"/k/{args[0]}", self.mounted.pop(args[0]))
-
-    async def _came(self, what: str, name: str) -> None:
-        try:
-            text = await read_text(self.tree, f"{name}/status")
-            status = dict(line.partition(" ")[::2] for line in split_lines(text))
-            if what == "started" and status.get("listen"):
-                await self._let_in(name, status["listen"], await self._grants(name))
-        except FileNotFoundError:
-            return  # deleted meanwhile
-        if what == "active" and status.get("dial"):
-            self.dialled[name] = status["dial"]
-            if not self.ns.table.points.get(f"/k/{name}"):
-                self.ns.mount(status["dial"], f"/k/{name}")
-                self.mounted[name] = status["dial"]
-
-    async def _grants(self, name: str) -> list[Grant]:
-        """Return what a kernel's settings grant it; they cannot change while it runs."""
-        config = await read_text(self.tree, f"{name}/config")
-        return [Grant.parse(words) for what, *words in map(words_of, split_lines(config)) if what == "grant"]
-
-    def _own(self, name: str) -> Node | None:
-        """Return the root of a kernel's tree, if it is mounted where the composer mounted it."""
-        address = self.mounted.get(name)
-        items = self.ns.table.points.get(f"/k/{name}", ())
-        return next((item.node for item in items if item.kind == "mount" and item.what == address), None)
-
-    async def _let_in(self, name: str, address: str, grants: list[Grant]) -> None:
-        """Listen for one kernel on its private link: it proves which guest it is, and nothing more."""
-        old = self.listening.pop(name, None)
-        if old is not None:
-            old.cancel()
-        policy = GuestPolicy(kernel=name)
-        try:
-            view = View(self.ns, name, policy.guest, grants, partial(self._own, name))
-            listener = await listen(address)
-        except OSError as error:
-            log.warning("%s cannot reach the namespace: %s", name, error)
-            return
-        # A listener that is no network is an emulator's socket, which stays when the program in the guest that had the port open is gone. Every user
-        # of the guest can come by a network, but only its root can come from a port that is root's.
-        network = listener.transport.exposed
-        guarded: Listener = OnlyRoot(listener) if network else listener
-        scope = self.listening[name] = trio.CancelScope()
-
-        async def accept() -> None:
-            with scope:
-                try:
-                    await self.server.listen(guarded, policy, lossy=not network, root=view.tree())
-                finally:
-                    with trio.CancelScope(shield=True):
-                        await listener.aclose()
-
-        self.nursery.start_soon(accept)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run `mk9p compose`."""
     chosen = parsed(arguments)
     start_logging(chosen.verbose)
+    tell(keys_of(chosen))
 
-    async def run() -> None:
+    async def run(auth: Auth) -> None:
         script = ""
         if chosen.file:
             script = sys.stdin.read() if chosen.file == "-" else await trio.Path(chosen.file).read_text()
         async with trio.open_nursery() as nursery:
-            if chosen.kernels:
-                async with kernels_tree(chosen.kernels) as tree:
-                    await compose(nursery, script, chosen, tree)
+            mounted: list[Kernels] = []  # one, as soon as there is a namespace
+
+            async def heed() -> None:
+                with trio.move_on_after(PATIENCE):  # who holds the kernels may have ended, and they with it
+                    for kernels in mounted:
+                        await kernels.heed()
+
+            if chosen.kernels and "!" in chosen.kernels:
+                await compose(nursery, script, chosen, Heeded(kept_by(chosen.kernels, nursery), heed), auth, mounted)
+            elif chosen.kernels:
+                async with kernels_tree(chosen.kernels, lambda name: mounted[0].own(name) if mounted else None) as tree:
+                    await compose(nursery, script, chosen, tree, auth, mounted)
             else:
-                await compose(nursery, script, chosen, None)
+                await compose(nursery, script, chosen, None, auth, mounted)
             nursery.cancel_scope.cancel()
 
-    one_error(run)
+    with authority_for(chosen.policy, chosen.audit) as auth:
+        one_error(partial(run, auth))
     return 0
 
 
-async def compose(nursery: trio.Nursery, script: str, chosen: Any, kernels: Dir | None) -> None:
-    """Serve a namespace until a signal comes."""
+async def compose(
+    nursery: trio.Nursery, script: str, chosen: Any, kernels: Node | None, auth: Auth, mounted: "list[Kernels]"
+) -> None:
+    """Serve a namespace until a signal comes. `mounted` gets what mounts the kernels."""
+    async with kept_in(chosen.store) as store:
+        await compose_with(store, nursery, script, chosen, kernels, auth, mounted)
+
+
+async def compose_with(
+    store: Store,
+    nursery: trio.Nursery,
+    script: str,
+    chosen: Any,
+    kernels: Node | None,
+    auth: Auth,
+    mounted: "list[Kernels]",
+) -> None:
+    """Serve a namespace whose leases and registry are in a store, until a signal comes."""
     tally = Tally()
-    ns = namespace(nursery, {STATS: stats_tree(tally), **({"kernels": kernels} if kernels else {})}, secret=kept())
+    own: dict[str, Node] = {STATS: stats_tree(tally), AUTH: auth.tree()}
+    leases = Leases(store)
+    registry = RegistryTree(store)
+    lease = LeaseTree(leases, lambda path, who: find(ns, path, who), lambda claims, who: offers(claims, who))
+    gate = Gate(leases, key_of, lambda key: beside(ns, key))
+    tasks = await forces.begin(nursery, lambda who: auth.authority.view(who, ns.root, forces.NAME), gate)
+    own |= {LEASE: lease, REGISTRY: registry, forces.NAME: tasks}
+    secret = kept()
+    far = far_of(store, nursery, secret, lambda: ns) if isinstance(store, Shared) else None
+    ns = namespace(nursery, own | ({"kernels": kernels} if kernels else {}), secret=secret, far=far)
+    entering = Entering(ns, registry, nursery, came=lease.stir)
+    offers = Offers(ns, lambda: entering.entries)
+    if isinstance(store, Shared) and far is not None:
+        federation = Federation(store, far, ns, entering)
+        nursery.start_soon(federation.run)
+        offers.known = federation.known
+        nursery.start_soon(Sharing(ns, store).run)
+        if isinstance(verifier := auth.authority.verifier, Capabilities):
+            nursery.start_soon(Revoking(verifier.ledger, store).run)
+    nursery.start_soon(leases.run)
+    auth.authority.names = Names(ns.table, far)
+    ns.table.on_change.append(auth.authority.renamed)
     try:
-        await ns.run(script)
+        if chosen.state:
+            await Remembered(Path(chosen.state)).restore(ns, script)
+        else:
+            await ns.run(script)
     except NineError as error:
         raise NineError(error.errno, f"{chosen.file}: {error}") from None
 
     def ready(server: Server) -> None:
         if kernels is not None:
-            nursery.start_soon(Kernels(kernels, ns, server, nursery).watch)
+            waits = kept_by(chosen.kernels, nursery, wait=LONGEST) if "!" in chosen.kernels else kernels
+            mounted.append(Kernels(waits, ns, server, nursery, wait=chosen.wait))
+            nursery.start_soon(mounted[0].watch)
 
     await serve_tree(
         ns.root,
-        chosen.listen or [NAMESPACE],
+        [*(chosen.listen or []), *passed()] or [NAMESPACE],
         trust=chosen.trust,
         readonly=chosen.readonly,
         come_from=chosen.come_from,
         limits=Limits.parse(chosen.limit),
         tally=tally,
         ready=ready,
+        authority=auth.authority,
+        gate=gate,
     )

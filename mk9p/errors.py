@@ -15,7 +15,7 @@ import errno as _errno
 import os
 from typing import Any, Final
 
-__all__ = ["NineError", "ProtocolError", "translate", "wording"]
+__all__ = ["FAILURE", "INTERNAL", "NineError", "ProtocolError", "translate", "wording"]
 
 # errno, then the wording to send, then other wordings that peers send for the same errno
 TABLE: Final[tuple[tuple[int, str, tuple[str, ...]], ...]] = (
@@ -145,6 +145,8 @@ class NineError(OSError):
 
     errno: int
     ename: str
+    told: bool = False
+    """Whether the audit log has it already."""
 
     def __new__(cls, number: int, ename: str | None = None) -> "NineError":
         python = type(OSError(number, ""))

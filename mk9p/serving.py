@@ -1,160 +1,39 @@
-"""`mk9p serve`: a kernel's tree, made of resource servers, served on any number of listeners.
+"""`mk9p serve`: a kernel's tree (specs.py), served on any number of listeners. `stats`, what the server itself counts, is always in it."""
 
-A resource server is an entry point of the group `mk9p.servers`: a function that returns a `Dir`, or an async context manager of one where it has
-background work. Its tree is at its name; `host` is the top level itself. `NAME:ARG?OPTION=VALUE&...` calls it with an argument and options, and
-puts its tree at NAME/LAST. LAST is the last part of the argument's path, or the value of the option `name`: `fs:/srv/data` is `fs/data`. `stats`,
-what the server itself counts, is always there too. Without names the command serves every resource server that needs no argument and that this
-kernel has. For one that this kernel does not have it prints a line, and leaves it out.
-"""
-
-import errno
 import gc
 import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 import attrs
 import trio
 
 from mk9p.auth import Policy
-from mk9p.dial import RESERVED, Link, Listener, Transport, listen
-from mk9p.errors import NineError
+from mk9p.authority.book import Book
+from mk9p.authority.deciding import Authority
+from mk9p.authority.files import Auth
+from mk9p.authority.options import authority_for
+from mk9p.dial import RESERVED, Keys, Link, Listener, Transport, listen
+from mk9p.dial.keys import tell
+from mk9p.lease.gate import Gate
 from mk9p.server import Limits, Server, Tally, stats_tree
 from mk9p.server.shares import descriptors
-from mk9p.tree import Dir, Node
+from mk9p.specs import Spec, kernel_tree
+from mk9p.systemd import notify, passed
+from mk9p.tree import Node
 from mk9p.usage import parsed
 from mk9p.usage.common import SERVED
 
 log = logging.getLogger("mk9p.serve")
 
-GROUP: Final = "mk9p.servers"
-TOP: Final = "host"
 STATS: Final = "stats"  # where a server shows what it counts itself
+AUTH: Final = "auth"  # where it shows who may do what
 RARELY: Final = 100  # rounds of the middle generation between two of the oldest; Python has 10
-
-
-@attrs.frozen
-class Spec:
-    """One resource server as the command line names it."""
-
-    name: str
-    argument: str | None = None
-    options: Mapping[str, str] = attrs.field(factory=dict)
-
-    @classmethod
-    def parse(cls, text: str) -> "Spec":
-        """Read `NAME[:ARG][?OPTION=VALUE[&OPTION=VALUE...]]`; an option without a value is "on"."""
-        head, _, tail = text.partition("?")
-        name, colon, argument = head.partition(":")
-        pairs = [pair.partition("=") for pair in tail.split("&") if pair]
-        return cls(name, argument if colon else None, {key: value if equals else "on" for key, equals, value in pairs})
-
-    @property
-    def place(self) -> str:
-        """The path of its tree. Raises EINVAL for an option `name` that is no name."""
-        if self.argument is None:
-            return self.name
-        last = self.options.get("name") or self.argument.rstrip("/").rpartition("/")[2] or "root"
-        if "/" in last or last in (".", ".."):
-            raise NineError(errno.EINVAL, f"{last!r} is no name: say name=...")
-        return f"{self.name}/{last}"
-
-
-def available() -> dict[str, Any]:
-    """Return the entry points of all resource servers that are installed, by name."""
-    from importlib.metadata import entry_points
-
-    return {entry.name: entry for entry in entry_points(group=GROUP)}
-
-
-@asynccontextmanager
-async def kernel_tree(specs: Sequence[Spec] = (), extra: Mapping[str, Node] | None = None) -> AsyncIterator[Dir]:
-    """Make the tree of the given resource servers, or of all that this machine can have, with `extra`; raises ENOENT for an unknown one."""
-    known = available()
-    async with AsyncExitStack() as stack:
-        trees: dict[str, Node] = {}
-        for spec in specs or [Spec(name) for name in known]:
-            if spec.name not in known:
-                raise NineError(errno.ENOENT, f"no resource server {spec.name!r}; there are: {' '.join(sorted(known))}")
-            try:
-                function = known[spec.name].load()
-                if not specs and _needs_argument(function):
-                    continue
-                if spec.place in trees:
-                    raise NineError(errno.EEXIST, f"two trees at {spec.place}: say name=...")
-                trees[spec.place] = await _make(stack, function, spec)
-            except (OSError, ImportError) as error:
-                if specs:
-                    raise NineError(
-                        getattr(error, "errno", None) or errno.ENODEV, f"{spec.name}: {_words(error)}"
-                    ) from error
-                print(f"mk9p: without {spec.name}: {_words(error)}", file=sys.stderr)
-        top = trees.pop(TOP, None)
-        yield Dir(*(top.children if isinstance(top, Dir) else ()), _nested(trees), extra or {})
-
-
-def _needs_argument(function: Any) -> bool:
-    import inspect
-
-    return any(
-        p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-        for p in inspect.signature(function).parameters.values()
-    )
-
-
-async def _make(stack: AsyncExitStack, function: Any, spec: Spec) -> Node:
-    named = spec.argument is not None
-    options = {key: value for key, value in spec.options.items() if not (named and key == "name")}
-    if wrong := _misused(function, spec, options):
-        raise NineError(errno.EINVAL, wrong)
-    made = function(*((spec.argument,) if named else ()), **options)
-    tree = await stack.enter_async_context(made) if hasattr(made, "__aenter__") else made
-    assert isinstance(tree, Node)
-    return tree
-
-
-def _misused(function: Any, spec: Spec, options: Mapping[str, str]) -> str:
-    """Return what is wrong with an argument or with options that a resource server does not take, or with a missing argument."""
-    import inspect
-
-    taken = inspect.signature(function).parameters.values()
-    first = next((p.name for p in taken if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)), None)
-    if spec.argument is not None and first is None:
-        return f"it takes no argument: say {spec.name} alone"
-    if spec.argument is None and first not in options and _needs_argument(function):
-        return f"it wants an argument, {spec.name}:{(first or '').upper()}"
-    known = [p.name for p in taken if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    if spec.argument is not None:
-        known = [name for name in known if name != first]
-    unknown = next((option for option in options if option not in known), None)
-    if unknown is None or any(p.kind is p.VAR_KEYWORD for p in taken):
-        return ""
-    return f"no option {unknown!r}; there are: {' '.join(known) or 'none'}"
-
-
-def _words(error: Exception) -> str:
-    """Return an error in words, without its number."""
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename or repr('')}: {error.strerror}"
-    return str(error)
-
-
-def _nested(trees: Mapping[str, Node]) -> dict[str, Node]:
-    """Put trees at their names; a name with a slash, such as dev/block, goes into the directory that it names."""
-    top: dict[str, Node] = {name: tree for name, tree in trees.items() if "/" not in name}
-    below: dict[str, dict[str, Node]] = {}
-    for name, tree in trees.items():
-        if "/" in name:
-            first, _, rest = name.partition("/")
-            below.setdefault(first, {})[rest] = tree
-    for first, some in below.items():
-        there = top.get(first)
-        top[first] = Dir(*(there.children if isinstance(there, Dir) else ()), _nested(some))
-    return top
 
 
 @attrs.define(eq=False)
@@ -212,63 +91,125 @@ def policy_for(listener: Listener, *, trust: bool, readonly: bool) -> Policy:
     return Policy(trust=trust, readonly=readonly or open_to_all)
 
 
+def keys_of(chosen: Any) -> Keys:
+    """Return the keys for TLS that a command line names."""
+    return Keys(chosen.ca, chosen.cert, chosen.key, chosen.crl)
+
+
 def describe(listener: Listener, policy: Policy) -> str:
     """Return in one line who can do what on a listener."""
     transport = listener.transport
     if transport.private:
         who = "whoever holds the other end is believed to be who they say"
+    elif transport.exposed and transport.tells_user:
+        who = "whoever comes is cert:NAME, the name in their certificate"
     elif transport.tells_user:
         who = "root and this user attach as anybody, others as themselves"
     elif policy.trust:
         who = "every user is believed to be who they say"
     else:
         who = "everybody is `none` and gets what the permission bits give to others"
+        if transport.exposed and not listener.loopback:
+            who = "nobody is known here: " + who + " (tls! knows who comes)"
     return who + ("; nothing can be changed" if policy.readonly else "")
 
 
-async def serve_tree(
+@attrs.frozen
+class Served:
+    """A tree that is served: the engine, and its listeners, each with its policy."""
+
+    server: Server
+    listeners: tuple[Listener, ...]
+    policies: tuple[Policy, ...]
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The dial strings of the listeners, with the real port where `tcp!…!0` was asked for."""
+        return tuple(listener.address for listener in self.listeners)
+
+
+@asynccontextmanager
+async def serve(
     root: Node,
-    addresses: Sequence[str],
-    *,
+    *addresses: str,
     trust: bool = False,
     readonly: bool = False,
     come_from: str | None = None,
     limits: Limits | None = None,
     tally: Tally | None = None,
-    ready: Any = None,
-) -> None:
-    """Serve a tree on listeners until cancelled, or until SIGINT or SIGTERM. When clients can dial them, print on stderr where they are.
+    authority: Authority | None = None,
+    gate: Gate | None = None,
+) -> AsyncIterator[Served]:
+    """Serve a tree on listeners for the time of a block: `async with mk9p.serve(tree, "unix:/tmp/counter") as served`.
 
-    `come_from` is the only host that may come by a network, if it is given.
+    Clients can dial `served.addresses` when the block begins. `trust` believes the names that come over networks, `readonly` refuses every change,
+    `come_from` is the only host that may come by a network, if it is given. Raises NineError as listening does. Leaving the block, or cancelling it,
+    ends every connection; whatever the block raises comes out as it is, in no group.
     """
-    server = Server(root, limits=limits, tally=tally)
+    server = Server(root, limits=limits, tally=tally, authority=authority, gate=gate)
     descriptors(server.limits)
     listeners: list[Listener] = []
+    policies: list[Policy] = []
+    failure: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
-            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            try:
                 await nursery.start(server.run)
                 for address in addresses:
                     listener = await listen(address)
                     if come_from is not None and listener.transport.exposed:
                         listener = From(listener, come_from)
                     listeners.append(listener)
-                    policy = policy_for(listener, trust=trust, readonly=readonly)
-                    nursery.start_soon(server.listen, listener, policy)
-                    print(f"mk9p: listening on {listener.address}", file=sys.stderr, flush=True)
-                    print(f"mk9p: {listener.address}: {describe(listener, policy)}", file=sys.stderr, flush=True)
-                if ready is not None:
-                    ready(server)
-                collect_rarely()
-                if all(listener.transport.once for listener in listeners):
-                    nursery.start_soon(_end_with, server, nursery.cancel_scope)
-                async for _ in signals:
-                    break
+                    policies.append(policy_for(listener, trust=trust, readonly=readonly))
+                    nursery.start_soon(server.listen, listener, policies[-1])
+                yield Served(server, tuple(listeners), tuple(policies))
+            except Exception as error:  # raised below, outside of the nursery, which would put it into a group
+                failure = error
             nursery.cancel_scope.cancel()
     finally:
         with trio.CancelScope(shield=True):
             for listener in listeners:
                 await listener.aclose()
+    if failure is not None:
+        raise failure
+
+
+async def serve_tree(root: Node, addresses: Sequence[str], *, ready: Any = None, **options: Any) -> None:
+    """Serve a tree as `serve` does until cancelled, or until SIGINT or SIGTERM. When clients can dial, print on stderr where.
+
+    Where there are rules, SIGHUP reads their file again.
+    """
+    authority: Authority | None = options.get("authority")
+    book = None if authority is None else authority.book
+    hears = (signal.SIGINT, signal.SIGTERM, *(() if book is None else (signal.SIGHUP,)))
+    with trio.open_signal_receiver(*hears) as signals:
+        async with serve(root, *addresses, **options) as served, trio.open_nursery() as nursery:
+            for listener, policy in zip(served.listeners, served.policies, strict=True):
+                print(f"mk9p: listening on {listener.address}", file=sys.stderr, flush=True)
+                print(f"mk9p: {listener.address}: {describe(listener, policy)}", file=sys.stderr, flush=True)
+            if book is not None:
+                print(f"mk9p: {book}", file=sys.stderr, flush=True)
+            if ready is not None:
+                ready(served.server)
+            notify("READY=1")
+            collect_rarely()
+            if all(listener.transport.once for listener in served.listeners):
+                nursery.start_soon(_end_with, served.server, nursery.cancel_scope)
+            async for number in signals:
+                if number != signal.SIGHUP or book is None:
+                    break
+                await reload_rules(book)
+            nursery.cancel_scope.cancel()
+
+
+async def reload_rules(book: Book) -> None:
+    """Read the file of the rules again; log in one line what is wrong with it, and then nothing has changed."""
+    try:
+        await book.reload()
+    except OSError as error:
+        log.error("the rules stay as they are: %s", error)
+    else:
+        print(f"mk9p: {book}", file=sys.stderr, flush=True)
 
 
 def collect_rarely() -> None:
@@ -297,23 +238,27 @@ def main(arguments: Sequence[str]) -> int:
     """Run `mk9p serve`."""
     chosen = parsed(arguments)
     start_logging(chosen.verbose)
+    tell(keys_of(chosen))
     limits, tally = Limits.parse(chosen.limit), Tally()
 
-    async def run() -> None:
-        async with kernel_tree([Spec.parse(text) for text in chosen.specs], {STATS: stats_tree(tally)}) as tree:
+    async def run(auth: Auth) -> None:
+        own = {STATS: stats_tree(tally), AUTH: auth.tree()}
+        async with kernel_tree([Spec.parse(text) for text in chosen.specs], own) as tree:
             await serve_tree(
                 tree,
-                chosen.listen or [SERVED],
+                [*(chosen.listen or []), *passed()] or [SERVED],
                 trust=chosen.trust,
                 readonly=chosen.readonly,
                 come_from=chosen.come_from,
                 limits=limits,
                 tally=tally,
+                authority=auth.authority,
             )
 
     if os.geteuid() != 0:
         print("mk9p: not root: the kernel will refuse what only root may change", file=sys.stderr)
-    one_error(run)
+    with authority_for(chosen.policy, chosen.audit) as auth:
+        one_error(partial(run, auth))
     return 0
 
 

@@ -94,15 +94,14 @@ class Session(Generic[F]):
         except KeyError:
             raise NineError(errno.EBADF) from None
 
-    def new(self, number: int, value: F) -> None:
-        """Enter a new fid; raises EEXIST if the number is in use, EMFILE if there are too many, EBADF for NOFID."""
+    def check(self, number: int) -> None:
+        """Raise EEXIST if a new fid's number is in use, EMFILE if there are too many, EBADF for NOFID."""
         if number in self.fids:
             raise NineError(errno.EEXIST, "fid already in use")
         if len(self.fids) >= self.max_fids:
             raise NineError(errno.EMFILE, f"all {self.max_fids} fids of this connection are in use")
         if number == NOFID:
             raise NineError(errno.EBADF)
-        self.fids[number] = value
 
     # order
 

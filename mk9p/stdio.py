@@ -10,7 +10,7 @@ import os
 import select
 import sys
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 NAMES: Final = ("standard input", "standard output", "standard error")
 # ms that a line on stderr waits for room: a reader that takes no output does not hold up the end
@@ -24,6 +24,11 @@ def printable(text: str) -> str:
     A byte that was not UTF-8, which is a surrogate in the text (PEP 383), appears as that byte.
     """
     return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def coloured(file: TextIO) -> bool:
+    """Tell whether output there may have colours: it is a terminal that has some, and nobody set NO_COLOR (no-color.org)."""
+    return file.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def _escaped(char: str) -> str:

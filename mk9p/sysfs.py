@@ -11,16 +11,17 @@ import errno
 import os
 from collections.abc import Awaitable, Callable
 from functools import wraps
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import trio
 
 from mk9p.errors import NineError, wording
 from mk9p.ktext import split_words, trim
 
-__all__ = ["link", "names", "put", "put_hostname", "refused", "settable", "text", "threaded"]
+__all__ = ["boot", "link", "names", "put", "put_hostname", "refused", "settable", "text", "threaded"]
 
 T = TypeVar("T")
+BOOT: Final = "/proc/sys/kernel/random/boot_id"
 _HOSTNAME = 64  # __NEW_UTS_LEN; the kernel would cut a longer name off silently
 _PAGE = 4096  # the most that sysfs shows; procfs goes on, in pieces of any size, until it says nothing more
 
@@ -40,6 +41,14 @@ def text(path: str, default: str = "") -> str:
     finally:
         os.close(fd)
     return trim(said).decode("utf-8", "replace") or default
+
+
+def boot() -> int:
+    """Return a number of this life of the kernel, which is another after each start (random(4)); 0 if it does not tell."""
+    said = text(f"{BOOT}").replace("-", "")
+    return (
+        int(said[:16], 16) if len(said) == 32 and said.isalnum() and all(c in "0123456789abcdef" for c in said) else 0
+    )
 
 
 def put(path: str, value: str) -> None:

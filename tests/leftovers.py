@@ -1,7 +1,8 @@
 """What a test leaves behind, found by comparing with what was there before it, so that one that fails makes no other fail.
 
-Looked at are this process's children, its threads that are mk9p's own, what is mounted below the run's folder, and, where `open_too` asks for it, the
-descriptors: what a whole module or the process shares (a server, fsspec's connections) opens some when it needs them, in whatever test that is.
+Looked at are this process's children, its threads that are mk9p's own, who handles its signals, what is mounted below the run's folder, and, where
+`open_too` asks for it, the descriptors: what a whole module or the process shares (a server, fsspec's connections) opens some when it needs them, in
+whatever test that is.
 Fixtures of a module or of the run are made before a test is looked at, and end after it: what they hold is nobody's leftover. What a test has left
 fails that test, and is ended, closed and unmounted.
 """
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -60,6 +62,11 @@ def mounted(below: Path) -> dict[str, str]:
     }
 
 
+def handlers() -> dict[int, Any]:
+    """Return who handles each signal."""
+    return {number: signal.getsignal(number) for number in signal.valid_signals()}
+
+
 @attrs.frozen
 class Seen:
     """What there was at one moment."""
@@ -69,6 +76,7 @@ class Seen:
     children: dict[int, str] = attrs.field(factory=children)
     descriptors: dict[int, str] = attrs.field(factory=descriptors)
     threads: dict[int, str] = attrs.field(factory=threads)
+    handlers: dict[int, Any] = attrs.field(factory=handlers)
     mounts: dict[str, str] = attrs.Factory(lambda self: mounted(self.folder), takes_self=True)
 
     def left(self) -> list[str]:
@@ -94,6 +102,10 @@ class Seen:
             found += [(f"mount {target}: {now.mounts[target]}", partial(subprocess.run, ["umount", "-l", target]))]
         for number in now.threads.keys() - self.threads.keys():
             found += [(f"thread {now.threads[number]}", partial(bool))]
+        for number, handler in self.handlers.items():
+            if now.handlers[number] is not handler:
+                name = signal.Signals(number).name
+                found += [(f"handler of {name}: {now.handlers[number]}", partial(signal.signal, number, handler))]
         # a number that is something else now is no more than there was
         new = now.descriptors.keys() - self.descriptors.keys()
         if self.open_too and len(now.descriptors) > len(self.descriptors):

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -71,3 +73,13 @@ def test_a_server_uses_public_names(path: Path) -> None:
         if room(module) not in ("mk9p", SERVERS) and module.startswith("mk9p."):
             assert module in NAMED, f"{module} is private"
             assert name in NAMED[module] or module == "mk9p.wire", f"{name} of {module} is private"
+
+
+def test_an_old_python_is_told_what_is_needed_in_one_line() -> None:
+    old = "import sys; sys.version_info = (3, 9, 2)"
+    for begun, said in (("", "ImportError: this is Python 3.9"), ("; sys.argv = ['-m']", "mk9p: this is Python 3.9")):
+        words = [sys.executable, "-c", f"{old}{begun}; import mk9p"]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1].startswith(f"{said}, and mk9p needs 3.11 or newer")
+    assert len(done.stderr.splitlines()) == 1

@@ -5,6 +5,7 @@ import pwd
 import socket
 import struct
 
+import attrs
 import pytest
 
 from mk9p.auth import EXEC, NO_ID, NONE, READ, WRITE, Policy, Principal, may, owns
@@ -34,9 +35,9 @@ def test_strangers_are_none_by_any_transport_that_does_not_tell() -> None:
     policy = Policy()
     for uname, n_uname in (("root", 0), ("nobody", 65534), ("", NO_ID), ("none", NO_ID)):
         assert policy.attach(uname, n_uname, HOST) == NONE
-    assert policy.attach("none", NO_ID, process(0)) == NONE
+    assert policy.attach("none", NO_ID, process(0)) == attrs.evolve(NONE, proof="peercred")
     assert Policy(trust=True).attach("nobody-has-this-name", NO_ID, HOST).uid == NO_ID
-    assert policy.attach("", 1, HANDED) == Principal.of(1)
+    assert policy.attach("", 1, HANDED) == attrs.evolve(Principal.of(1), proof="private")
 
 
 def test_a_process_is_in_the_groups_that_it_has() -> None:

@@ -9,34 +9,55 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LEVELS = {
     "mk9p.errors": 0,
+    "mk9p.itself": 0,
     "mk9p.lazy": 0,
+    "mk9p.places": 0,
+    "mk9p.said": 0,
+    "mk9p.scope": 1,
+    "mk9p.state": 1,
     "mk9p.stdio": 1,
+    "mk9p.systemd": 1,
     "mk9p.usage": 1,
     "mk9p.wire": 1,
     "mk9p.status": 2,
+    "mk9p.recovery": 3,
+    "mk9p.restart": 3,
     "mk9p.session": 2,
     "mk9p.tree": 2,
     "mk9p.auth": 2,
     "mk9p.signals": 2,
     "mk9p.terminals": 2,
     "mk9p.ktext": 2,
+    "mk9p.contexts": 2,
     "mk9p.affinity": 3,
+    "mk9p.cgroups": 3,
+    "mk9p.authority": 3,
     "mk9p.dial": 3,
+    "mk9p.lease": 3,
+    "mk9p.etcd": 3,
+    "mk9p.certificates": 3,
     "mk9p.sysfs": 3,
     "mk9p.devices": 3,
     "mk9p.uevents": 3,
     "mk9p.pcap": 3,
+    "mk9p.page": 3,
     "mk9p.server": 4,
     "mk9p.client": 4,
     "mk9p.sync": 5,
+    "mk9p.aio": 5,
     "mk9p.compose": 5,
     "mk9p.testing": 6,
+    "mk9p.specs": 7,
     "mk9p.serving": 7,
+    "mk9p.kernels": 7,
+    "mk9p.loading": 6,
     "mk9p.composing": 7,
+    "mk9p.forces": 7,
     "mk9p.__main__": 7,
 }
 PEERS = {("mk9p.server", "mk9p.client"), ("mk9p.client", "mk9p.server"), ("mk9p.compose", "mk9p.server")}
-KNOWS_TRIO = {"mk9p/tree/waiting.py"}  # waiting is trio's, and a file that waits is a kind of file
+# waiting and threads are trio's, and a file that waits is a kind of file
+KNOWS_TRIO = {"mk9p/tree/waiting.py", "mk9p/tree/aside.py"}
 
 
 SERVERS, CLIENTS = "mk9p.servers", "mk9p.clients"
@@ -120,7 +141,12 @@ def test_servers_and_clients_are_below_mk9p() -> None:
         assert link.resolve() == ROOT / name
 
 
-DOCUMENTS = ("mk9p/testing/", "clients/help")  # they read pages of the manual, which are prose
+DOCUMENTS = (
+    "mk9p/testing/",
+    "mk9p/page.py",
+    "clients/help",
+    "clients/explain",
+)  # they read pages of the manual, which are prose
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from mk9p.serving import available
+from mk9p.loading import available
+from mk9p.page import Page
 from mk9p.testing import check_page
-from mk9p.testing.page import Page
 from tests.servers.whole_tree import BESIDE, PLACES, whole
 
 PAGES = Path(__file__).parent.parent / "docs/files"

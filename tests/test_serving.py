@@ -16,10 +16,13 @@ from pathlib import Path
 import pytest
 import trio
 
+import mk9p
 from mk9p import connect
 from mk9p.dial import listen
-from mk9p.serving import OnlyRoot, Spec
+from mk9p.serving import OnlyRoot
+from mk9p.specs import Spec
 from mk9p.testing import SOON
+from mk9p.tree import Dir, Text
 from tests.servers.trees import names
 
 ME = [sys.executable, "-m", "mk9p"]
@@ -170,7 +173,7 @@ def test_another_user_of_a_unix_socket_is_himself_whatever_he_says() -> None:
             f"  async with connect({address!r}, uname='root', n_uname=0) as c:\n"
             "    print((await c.read('status')).split()[0])\n"
             "    try: await c.write('dev/sysname', 'owned')\n"
-            "    except PermissionError as e: print(e)\n"
+            "    except PermissionError as e: print(e.strerror)\n"
             "trio.run(main)"
         )
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
@@ -180,7 +183,7 @@ def test_another_user_of_a_unix_socket_is_himself_whatever_he_says() -> None:
 async def test_only_those_asked_for_are_served() -> None:
     with serve("-l", "tcp!127.0.0.1!0", "cpu", "proc") as (address, _):
         async with connect(address) as c:
-            assert await names(c) == ["cpu", "proc", "stats"]
+            assert await names(c) == ["cpu", "proc", "stats", "auth"]
 
 
 async def test_without_names_all_are_served() -> None:
@@ -214,10 +217,10 @@ def test_what_is_wrong_is_said_in_one_line(words: list[str], said: str) -> None:
 
 def test_wrong_use_is_told_and_is_status_2() -> None:
     for words, said in (
-        ([], "usage: mk9p [-a DIAL] COMMAND"),
+        ([], "usage: mk9p [-a DIAL] [-c CONTEXT] [--cap FILE] COMMAND"),
         (["ls", "--nosuchoption"], "usage: mk9p ls "),
         (["nosuchcommand"], "mk9p: no command 'nosuchcommand'; `mk9p --help` lists them\n"),
-        (["mont"], "mk9p: no command 'mont'; similar: mount umount\n"),
+        (["mont"], "mk9p: no command 'mont'; similar: mount umount unmount\n"),
         (["-a"], "mk9p: -a wants a dial string and a command: "),
         (["-a", "ls"], "mk9p: -a wants a dial string and a command: "),
     ):
@@ -250,3 +253,24 @@ def test_the_server_of_a_descriptor_ends_with_it() -> None:
         assert process.stdin is not None
         process.stdin.close()
         assert process.wait(timeout=SOON) == 0
+
+
+async def test_a_program_serves_a_tree_of_its_own_for_the_time_of_a_block(tmp_path: Path) -> None:
+    tree = Dir({"hello": Text("hello\n")})
+    async with mk9p.serve(tree, f"unix:{tmp_path}/s", "tcp:127.0.0.1:0", readonly=True) as served:
+        assert served.addresses[0] == f"unix!{tmp_path}/s"
+        for address in served.addresses:
+            async with mk9p.connect(address) as ns:
+                assert await ns.read("hello") == "hello\n"
+    assert not (tmp_path / "s").exists()
+    with pytest.raises(KeyError, match="mine"):
+        async with mk9p.serve(tree, f"unix:{tmp_path}/s"):
+            raise KeyError("mine")
+    with pytest.raises(OSError, match="bad dial string"):
+        async with mk9p.serve(tree, "nonsense"):
+            raise AssertionError
+    with trio.move_on_after(0.1) as scope:
+        async with mk9p.serve(tree, f"unix:{tmp_path}/s"):
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+    assert not (tmp_path / "s").exists()

@@ -145,21 +145,23 @@ def test_a_flushed_waiter_never_runs_and_lets_others_go_on() -> None:
 
 def test_fids_are_known_or_refused() -> None:
     session: Session[str] = Session(max_fids=2)
-    session.new(5, "five")
+    session.check(5)
+    session.fids[5] = "five"
     assert session.fid(5) == "five"
     for number, wrong in ((6, errno.EBADF), (NOFID, errno.EBADF)):
         with pytest.raises(NineError) as caught:
             session.fid(number)
         assert caught.value.errno == wrong
     with pytest.raises(NineError) as caught:
-        session.new(5, "again")
+        session.check(5)
     assert caught.value.errno == errno.EEXIST
     with pytest.raises(NineError) as caught:
-        session.new(NOFID, "no")
+        session.check(NOFID)
     assert caught.value.errno == errno.EBADF
-    session.new(6, "six")
+    session.check(6)
+    session.fids[6] = "six"
     with pytest.raises(NineError) as caught:
-        session.new(7, "one too many")
+        session.check(7)
     assert caught.value.errno == errno.EMFILE
 
 

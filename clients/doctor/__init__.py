@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run `mk9p doctor`."""
     chosen = parsed(arguments)
     where = chosen.where or os.environ.get("MK9P") or DEFAULT
-    dialled = "!" in where and not os.path.exists(where)
+    dialled = ("!" in where or ":" in where) and not os.path.exists(where)
     found = served(where, (), chosen) if dialled else local(os.path.realpath(where), chosen)
     return 1 if found else 0
 

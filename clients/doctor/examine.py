@@ -74,7 +74,7 @@ class Examination:
                 if not path:
                     raise
                 if not self._may_not(error) and await self._listed(path):
-                    self._note(path, "list", str(error))
+                    self._note(path, "list", (error.strerror if isinstance(error, OSError) else None) or str(error))
                 continue
             self.findings += of_names(shown(path), [name for name, _ in names])
             todo = deque(each for each in names if not any(of_name("", each[0])))
@@ -103,7 +103,7 @@ class Examination:
             except OSError as error:
                 if self._may_not(error) or not await self._listed(path):
                     continue
-                self._note(path, "walk", f"it is listed, but walking to it fails: {error}")
+                self._note(path, "walk", f"it is listed, but walking to it fails: {error.strerror}")
 
     async def _file(self, path: Names, listed: Qid) -> bool:
         """Examine one file; return whether it is a directory to go on with."""
@@ -123,7 +123,7 @@ class Examination:
             try:
                 await self._soon(self.source.readlink(path))
             except OSError as error:
-                self._note(path, "link", f"a symbolic link that cannot be read: {error}")
+                self._note(path, "link", f"a symbolic link that cannot be read: {error.strerror}")
         if kind == st.S_IFREG:
             content = await self._content(path, first)
             again = await self._soon(self.source.look(path))

@@ -77,7 +77,7 @@ class Served:
             await stored.statfs(self.connection, self.client.root)
         except NineError as error:
             if error.errno != errno.ENOSYS:  # for ENOSYS the kernel makes something up
-                found.append(Finding("/", "statfs", f"{error}: df fails; ENOSYS would not"))
+                found.append(Finding("/", "statfs", f"{error.strerror}: df fails; ENOSYS would not"))
         return found
 
     async def names(self, path: Names) -> list[tuple[str, Qid]]:
@@ -115,7 +115,7 @@ class Served:
             else:
                 stat = await requests.stat(c, fid, name)
         except NineError as error:
-            return Look(qids[-1], None, str(error))
+            return Look(qids[-1], None, error.strerror or str(error))
         finally:
             c.clunk_nowait(fid)
         return Look(qids[-1] if qids else self.client.qid, stat)
@@ -162,12 +162,12 @@ class Served:
             try:  # from here on a file that allowed opening must not refuse: the messages are those of `echo x > file`
                 await c.rpc(m.Tlopen, fid, L_WRONLY | L_CREAT)
             except NineError as error:
-                return f"to open it with O_CREAT, as the shell's > does: {error}"
+                return f"to open it with O_CREAT, as the shell's > does: {error.strerror}"
             valid = SETATTR_SIZE | SETATTR_MTIME | SETATTR_CTIME
             try:
                 await c.rpc(m.Tsetattr, fid, valid, 0, 0, 0, 0, 0, 0, 0, 0)
             except NineError as error:
-                return f"size=0, which > sends: {error}"
+                return f"size=0, which > sends: {error.strerror}"
             return None
         finally:
             c.clunk_nowait(fid)

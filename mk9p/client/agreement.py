@@ -96,8 +96,10 @@ def agreeing(address: str) -> Iterator[None]:
 
 
 def received(frames: FrameBuffer, count: int, peer: str) -> None:
-    """Take received bytes; raises ECONNRESET for none, which is the end."""
+    """Take received bytes. Raises ECONNRESET for none, which is the end, and ProtocolError if that is how TLS refuses who does not speak it."""
     if not count:
+        if frames.speaks_tls:
+            raise ProtocolError("it speaks TLS: dial tls!")
         raise NineError(errno.ECONNRESET, f"{peer}: the other side closed the connection before it agreed on a version")
     frames.received(count)
 
@@ -115,3 +117,14 @@ async def attach(
     fid = connection.new_fid()
     (qid,) = await connection.rpc(m.Tattach, fid, NOFID, uname, aname, NONUNAME if n_uname is None else n_uname)
     return fid, qid
+
+
+async def refusal(
+    connection: Conversation, error: NineError, uname: str | None, n_uname: int | None, aname: str
+) -> NineError:
+    """Attach once more on a connection whose dialect has words for errors; return what it says, or `error` if it says something else now."""
+    try:
+        await attach(connection, uname, n_uname, aname)
+    except NineError as said:
+        return said if said.errno == error.errno else error
+    return error

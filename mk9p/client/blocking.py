@@ -34,6 +34,7 @@ from mk9p.client.calls import Call, Reply
 from mk9p.client.conversation import LEAVING, SILENCE, Conversation
 from mk9p.dial import Link
 from mk9p.dial.blocking import Late, dial
+from mk9p.dial.keys import Keys
 from mk9p.errors import NineError
 from mk9p.wire import NOTAG, Dialect, FrameBuffer
 from mk9p.wire import messages as m
@@ -41,6 +42,7 @@ from mk9p.wire import messages as m
 T = TypeVar("T")
 
 _LONGEST: Final = 3600.0  # seconds of one poll(2), whose number is an int
+_FLUSHED: Final = 5.0  # seconds that a server has to answer a flush: it needs nobody for that
 
 
 class Wait(NamedTuple):
@@ -60,6 +62,10 @@ Work = Coroutine[Wait, None, T]
 @coroutine
 def _pause(wait: Wait) -> Generator[Wait, None, None]:
     yield wait
+
+
+class Stopped(NineError, InterruptedError):
+    """The call was flushed before it was done, because `stop` became readable."""
 
 
 class _GivenUp(BaseException):
@@ -88,6 +94,7 @@ class Blocking(Conversation):
 
     def __init__(self, link: Link, address: str, *, dialect: Dialect, msize: int, frames: FrameBuffer) -> None:
         super().__init__(link, address, dialect=dialect, msize=msize, frames=frames)
+        self.stop: int | None = None  # a descriptor: while it can be read, no call waits
         self._since = 0.0  # when something was received, or the wait for it began
         self._asked = False  # the client asked the silent line whether it lives
         self._lock = allocate_lock()
@@ -104,17 +111,14 @@ class Blocking(Conversation):
             self._lock.release()
 
     def _through(self, steps: Work[T]) -> T:
-        failure: BaseException | None = None
-        while True:
-            try:
-                wait = steps.send(None) if failure is None else steps.throw(failure)
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]
-            failure = None
-            try:
-                self._until(wait)
-            except BaseException as error:
-                failure = error
+        async def for_the_line(wait: Wait) -> None:
+            self._until(wait)
+
+        try:
+            _driven(steps, for_the_line).send(None)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        raise AssertionError("it waited for something else")
 
     def call(self, message: type[m.Message], *fields: Any) -> Call:
         with self._whole():
@@ -126,23 +130,19 @@ class Blocking(Conversation):
         pass
 
     async def within(self, seconds: float, work: Callable[[], Awaitable[T]]) -> T:
-        steps, until = _steps(work()), monotonic() + seconds
-        failure: BaseException | None = None
-        while True:
-            try:
-                wait = steps.send(None) if failure is None else steps.throw(failure)
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]
-            except _GivenUp:
-                raise NineError(errno.ETIMEDOUT, f"no answer within {seconds:g} s") from None
-            failure = None
-            try:
-                await _pause(Wait(wait.calls, min(wait.until, until)))
-            except BaseException as error:
-                failure = error
-            else:
-                if not wait.over and monotonic() >= until:
-                    failure, until = _GivenUp(), inf
+        until = monotonic() + seconds
+
+        async def at_most(wait: Wait) -> None:
+            nonlocal until
+            await _pause(Wait(wait.calls, min(wait.until, until)))
+            if not wait.over and monotonic() >= until:
+                until = inf
+                raise _GivenUp
+
+        try:
+            return await _driven(_steps(work()), at_most)
+        except _GivenUp:
+            raise NineError(errno.ETIMEDOUT, f"no answer within {seconds:g} s") from None
 
     async def side_by_side(self, count: int, work: Callable[[], Awaitable[None]]) -> None:
         todo = [_steps(work()) for _ in range(count)]
@@ -174,20 +174,49 @@ class Blocking(Conversation):
         with suppress(TimeoutError):
             await self.within(seconds, lambda: self.clunk(fid))
 
+    async def wait_ended(self) -> None:
+        while self.gone is None:
+            await _pause(Wait(()))
+
     def _until(self, wait: Wait) -> None:
         """Receive until a wait is over."""
         self.tidy()
         self._since, self._asked = monotonic(), False
         while self.gone is None and not wait.over:
-            self._turn(wait.until)
+            if self._turn(wait.until) and not wait.over:
+                self._take_back(wait.calls)
 
-    def _turn(self, until: float) -> None:
-        """Wait for the line, at most until a time, and do what can be done then."""
+    def _take_back(self, calls: tuple[Call, ...]) -> None:
+        """Flush calls, and wait for that: each has then been answered, or raises Stopped and has not been done.
+
+        What a server sends before Rflush counts (flush(5)). A clunk is not flushed: nobody would know whether the fid exists.
+        """
+        stop, self.stop = self.stop, None
+        until = monotonic() + _FLUSHED
+        try:
+            todo = [call for call in calls if call.result is None and call.type != m.Tclunk.type]
+            for call, flush in [(call, self.call(m.Tflush, call.tag)) for call in todo]:
+                while self.gone is None and flush.result is None and monotonic() < until:
+                    self._turn(until)
+                if self.gone is None and not isinstance(flush.result, tuple):
+                    self.end("it does not answer a flush")
+                elif self.gone is None and call.result is None:
+                    self._free_tag(call.tag)
+                    self._over(call, None)
+                    call.made = None
+                    call.set_result(Stopped(errno.EINTR))
+        finally:
+            self.stop = stop
+
+    def _turn(self, until: float) -> bool:
+        """Wait for the line, at most until a time, and do what can be done then. Tell whether `stop` can be read."""
         silence = self._since + SILENCE if self.link.lossy and self._calls else inf
         poll = select.poll()
         poll.register(self.link.rfd, select.POLLIN)
         if self._out:
             poll.register(self.link.wfd, select.POLLOUT | (select.POLLIN if self.link.wfd == self.link.rfd else 0))
+        if self.stop is not None:
+            poll.register(self.stop, select.POLLIN)
         ready = poll.poll(min(max(min(until, silence) - monotonic(), 0), _LONGEST) * 1000)
         with self._whole(), self._judging():
             if ready:
@@ -197,6 +226,7 @@ class Blocking(Conversation):
                     self._replies()
             elif monotonic() >= silence:
                 self._silent()
+        return any(descriptor == self.stop for descriptor, _ in ready)
 
     def _silent(self) -> None:
         """Ask a line that was silent for a while whether it lives, or end it."""
@@ -242,6 +272,21 @@ async def _steps(work: Awaitable[T]) -> T:
     return await work
 
 
+async def _driven(steps: Work[T], wait_for: Callable[[Wait], Awaitable[None]]) -> T:
+    """Do a coroutine, and wait where it waits; what that raises is raised there. Return what it returns."""
+    failure: BaseException | None = None
+    while True:
+        try:
+            wait = steps.send(None) if failure is None else steps.throw(failure)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        failure = None
+        try:
+            await wait_for(wait)
+        except BaseException as error:
+            failure = error
+
+
 async def _given_up(steps: Work[Any]) -> None:
     """End a coroutine, and wait where it waits at its end."""
     try:
@@ -254,13 +299,26 @@ async def _given_up(steps: Work[Any]) -> None:
 
 
 def open_blocking(
-    address: str, *, msize: int = MSIZE, version: str = "9P2000.L", deadline: float = DEADLINE
+    address: str,
+    *,
+    msize: int = MSIZE,
+    version: str = "9P2000.L",
+    deadline: float = DEADLINE,
+    keys: Keys | None = None,
 ) -> Blocking:
-    """Dial an address, agree on a version, and return the connection. Raises as `open_connection` does."""
+    """Dial an address, agree on a version, and return the connection; `keys` are for TLS. Raises as `open_connection` does."""
+    link, agreed, frames = agreed_link(address, msize=msize, version=version, deadline=deadline, keys=keys)
+    return Blocking(link, address, dialect=agreed, msize=frames.limit, frames=frames)
+
+
+def agreed_link(
+    address: str, *, msize: int, version: str, deadline: float, keys: Keys | None
+) -> tuple[Link, Dialect, FrameBuffer]:
+    """Dial an address and agree on a version; return the link, the dialect, and the buffer whose limit is the msize."""
     dialect = wanted(address, version, msize)
     until = monotonic() + deadline
     try:
-        link = dial(address, until)
+        link = dial(address, until, keys)
         try:
             return _agree(link, address, dialect, msize, until)
         except BaseException:
@@ -270,7 +328,7 @@ def open_blocking(
         raise NineError(errno.ETIMEDOUT, f"{address}: no answer within {deadline:g} s") from None
 
 
-def _agree(link: Link, address: str, dialect: Dialect, msize: int, until: float) -> Blocking:
+def _agree(link: Link, address: str, dialect: Dialect, msize: int, until: float) -> tuple[Link, Dialect, FrameBuffer]:
     frames = FrameBuffer(max(msize, FIRST))
     steps = agreement(address, dialect, msize)
     with agreeing(address):
@@ -280,7 +338,7 @@ def _agree(link: Link, address: str, dialect: Dialect, msize: int, until: float)
                 asked = steps.send(_ask(link, frames, tversion(asked, msize), until))
         except StopIteration as end:
             agreed, frames.limit = end.value
-    return Blocking(link, address, dialect=agreed, msize=frames.limit, frames=frames)
+    return link, agreed, frames
 
 
 def _ask(link: Link, frames: FrameBuffer, request: bytes, until: float) -> Answer:

@@ -24,6 +24,12 @@ def _plan(type_: int) -> tuple[slice, int | None, int | None]:
 _PLANS: Final = {type_: _plan(type_) for type_ in NAMED}
 
 
+class Lost(NineError):
+    """The connection is gone. `type` is that of the request if it was sent, and then it may have been done."""
+
+    type: int | None = None
+
+
 class Caller(Protocol):
     """The conversation that a call belongs to."""
 

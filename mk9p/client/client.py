@@ -8,13 +8,15 @@ import errno
 import os
 import stat as st
 from collections import deque
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from mk9p import places
 from mk9p.client import changes, requests
 from mk9p.client.conversation import Conversation
 from mk9p.client.files import File, Lines
+from mk9p.dial.keys import Keys, told
 from mk9p.errors import NineError
 from mk9p.status import Buffer, Stat, umask
 from mk9p.wire import QTDIR, QTSYMLINK, Qid
@@ -26,11 +28,27 @@ _MODES: Final = ("r", "w", "a", "x", "r+", "w+", "a+", "x+")
 if TYPE_CHECKING:
     import trio
 
+    from mk9p.contexts import Context
+
 T = TypeVar("T")
 
 
+@contextmanager
+def about(path: str, other: str | None = None) -> Iterator[None]:
+    """Name in an error the path that it is about, as errors of local files do, unless it names one already."""
+    try:
+        yield
+    except NineError as error:
+        if error.filename is None:
+            error.filename, error.filename2 = path, other
+        raise
+
+
 class Client:
-    """A server's tree, as one user sees it. Any number of tasks may use it at once; each cancelled call is flushed at the server."""
+    """A server's tree, as one user sees it. Any number of tasks may use it at once; each cancelled call is flushed at the server.
+
+    An error about a file names it: `.filename`.
+    """
 
     def __init__(self, connection: Conversation, root: int, qid: Qid) -> None:
         self.connection, self.root, self.qid = connection, root, qid
@@ -45,7 +63,7 @@ class Client:
 
     async def wait_closed(self) -> str:
         """Wait until the connection has ended, and return why."""
-        await self.closed.wait()
+        await self.connection.wait_ended()
         return self.connection.gone or ""
 
     async def _at(self, names: tuple[str, ...], do: Callable[[int], Awaitable[T]]) -> T:
@@ -68,6 +86,10 @@ class Client:
             raise ValueError(f"mode {mode!r}: want one of {', '.join(_MODES)}")
         if "x" in mode:
             return await self.create(path, perm, read="+" in mode)
+        with about(path):
+            return await self._open(path, mode, perm)
+
+    async def _open(self, path: str, mode: str, perm: int | None) -> File:
         c, names = self.connection, split(path)
         try:
             fid, _ = await requests.walk(c, self.root, names)
@@ -96,7 +118,8 @@ class Client:
 
         Its permission bits are `perm`, by default 0666 without this process's umask.
         """
-        return await self._create(split(path), perm, read, False, exclusive=True)
+        with about(path):
+            return await self._create(split(path), perm, read, False, exclusive=True)
 
     async def _create(
         self, names: tuple[str, ...], perm: int | None, read: bool, append: bool, *, exclusive: bool
@@ -118,8 +141,9 @@ class Client:
 
     async def read_bytes(self, path: str) -> bytes:
         """Return the content of a file, or what a stream has to say first."""
-        async with await self.open(path) as file:
-            return await file.read()
+        with about(path):
+            async with await self.open(path) as file:
+                return await file.read()
 
     async def read(self, path: str) -> str:
         """Return the content of a file as text."""
@@ -132,11 +156,12 @@ class Client:
         """
         if isinstance(data, str):
             data = data.encode(errors="surrogateescape")
-        async with await self.open(path, "w") as file:
-            try:
-                await file.write(data)
-            except NineError as error:
-                raise await requests.in_words(self.connection, self.root, split(path), error) from None
+        with about(path):
+            async with await self.open(path, "w") as file:
+                try:
+                    await file.write(data)
+                except NineError as error:
+                    raise await requests.in_words(self.connection, self.root, split(path), error) from None
 
     def lines(self, path: str) -> Lines[str]:
         """Return the lines of a file as they come, for `async for line in ns.lines("events")`: str, without the newline.
@@ -149,20 +174,26 @@ class Client:
 
     async def walk(self, path: str) -> list[Qid]:
         """Return the qids of the names of a path. Raises NineError if it leads nowhere."""
-        fid, qids = await requests.walk(self.connection, self.root, split(path))
+        with about(path):
+            fid, qids = await requests.walk(self.connection, self.root, split(path))
         self.connection.clunk_nowait(fid)
         return qids
 
     async def stat(self, path: str) -> Stat:
         """Return the status of a file, with name and qid."""
         names = split(path)
-        return await self._at(names, lambda fid: requests.stat(self.connection, fid, names[-1] if names else "/"))
+        with about(path):
+            return await self._at(names, lambda fid: requests.stat(self.connection, fid, names[-1] if names else "/"))
 
     async def listdir(self, path: str = "") -> list[Stat]:
         """Return the status of everything in a directory, in its order; leave out what vanishes meanwhile.
 
         An entry whose status the server refuses has only name, qid and the kind in `mode`.
         """
+        with about(path):
+            return await self._listed(path)
+
+    async def _listed(self, path: str) -> list[Stat]:
         c = self.connection
         fid, _ = await requests.walk(c, self.root, split(path))
         try:
@@ -198,12 +229,16 @@ class Client:
         """Make a directory with permission bits `perm`, by default 0777 without this process's umask."""
         *parents, name = split(path) or ("/",)
         bits = 0o777 & ~umask() if perm is None else perm
-        await self._at(tuple(parents), lambda fid: changes.mkdir(self.connection, fid, name, bits, gid=os.getegid()))
+        with about(path):
+            await self._at(
+                tuple(parents), lambda fid: changes.mkdir(self.connection, fid, name, bits, gid=os.getegid())
+            )
 
     async def remove(self, path: str) -> None:
         """Remove a file or an empty directory."""
         *parents, name = split(path) or ("/",)
-        await self._at(tuple(parents), lambda fid: changes.remove(self.connection, fid, name))
+        with about(path):
+            await self._at(tuple(parents), lambda fid: changes.remove(self.connection, fid, name))
 
     async def rename(self, old: str, new: str) -> None:
         """Give a file another path. Raises EXDEV where 9P2000 cannot do that: out of its directory."""
@@ -213,7 +248,8 @@ class Client:
         async def move(fid: int) -> None:
             await self._at(tuple(others), lambda to: changes.rename(self.connection, fid, name, to, newname, same=same))
 
-        await self._at(tuple(parents), move)
+        with about(old, new):
+            await self._at(tuple(parents), move)
 
 
 _KINDS: Final[dict[int, Any]] = {QTDIR: st.S_IFDIR, QTSYMLINK: st.S_IFLNK}
@@ -226,7 +262,38 @@ def split(path: str) -> tuple[str, ...]:
 
 def address_of(address: str | None) -> str:
     """Return the default dial string: $MK9P, else that of the namespace of `mk9p up`."""
-    return address or os.environ.get("MK9P") or DEFAULT
+    if address or (address := os.environ.get("MK9P")):
+        return address
+    used = _used()
+    return DEFAULT if used is None else used.address
+
+
+def _used() -> "Context | None":
+    """Return the context in use. Its module is imported only where there may be one: a command starts sooner without."""
+    if not places.context_in_use():
+        return None
+    from mk9p import contexts
+
+    return contexts.used()
+
+
+def way_in(address: str | None, aname: str, context: str | None, tls: Keys | None) -> tuple[str, str, Keys | None]:
+    """Return the dial string, the tree to attach to and the keys, from what a caller says and what the named context has, or the one in use.
+
+    What is said counts more. A context's capability is for its own address. Raises as `mk9p.contexts.load`.
+    """
+    named = None
+    if context:
+        from mk9p import contexts
+
+        named = contexts.load(context)
+        tls = (tls or told()).over(Keys(named.ca, named.cert, named.key))
+        address = address or named.address
+    address = address_of(address)
+    used = named or _used()
+    if used is not None and not aname and used.address == address:
+        aname = used.aname
+    return address, aname, tls
 
 
 def _line(line: bytes) -> str:

@@ -20,7 +20,7 @@ from mk9p.client.calls import Call, Reply, Result
 from mk9p.client.conversation import LEAVING, SILENCE, Conversation
 from mk9p.dial import Link
 from mk9p.errors import NineError
-from mk9p.tree.later import Later
+from mk9p.tree.later import HAND, Later
 from mk9p.wire import NOTAG, Dialect, FrameBuffer
 from mk9p.wire import messages as m
 
@@ -109,6 +109,7 @@ class Connection(Conversation):
 
     def __init__(self, link: Link, address: str, *, dialect: Dialect, msize: int, frames: FrameBuffer) -> None:
         super().__init__(link, address, dialect=dialect, msize=msize, frames=frames)
+        self._untidy = False  # `tidy` will be called
         self.eager = 0.0  # seconds that a call may hold up all others, for its reply
         self.closed = trio.Event()
         self._stalled = trio.lowlevel.ParkingLot()
@@ -147,11 +148,28 @@ class Connection(Conversation):
         with trio.CancelScope(shield=True, deadline=trio.current_time() + seconds):
             await self.clunk(fid)
 
+    async def wait_ended(self) -> None:
+        await self.closed.wait()
+
     def clunk_later(self, fid: int) -> None:
         super().clunk_later(fid)
-        if self.gone is None:
+        # noted first, and told once: `tidy` forgets that before it looks
+        if self.gone is None and not self._untidy:
+            self._untidy = True
             with suppress(trio.RunFinishedError):
-                self._token.run_sync_soon(self.tidy, idempotent=True)
+                self._token.run_sync_soon(self.tidy)
+
+    def tidy(self) -> None:
+        self._untidy = False
+        super().tidy()
+
+    # Sending
+
+    def _holds_back(self) -> bool:
+        if HAND.now:
+            self.cork()
+            HAND.unsent.append(self.uncork)
+        return HAND.now
 
     # The tasks
 

@@ -10,22 +10,22 @@ Rules
 * It does not clunk a fid while a request that was given up and names it may still be running: a server need not order the two.
 * When the connection ends, for whatever reason, every running call and every later one raises EIO with the reason.
 
-`Connection` (connection.py) waits as trio does, `Blocking` (blocking.py) blocks its thread. The code above them, requests.py to client.py, is
-coroutines that wait only by the `async` methods here: it runs on either.
+How one waits is said in waiting.py: `Connection` (connection.py) waits as trio does, `Blocking` (blocking.py) blocks its thread.
 
 `call` sends and `Call.reply` waits, so that one task may have several requests under way. What needs what another makes waits, or goes by flights.py.
 """
 
 import errno
 import heapq
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from mk9p.client.calls import Call, Reply, Result, said
+from mk9p.client.calls import Call, Lost, Reply, Result, said
+from mk9p.client.waiting import Waiting
 from mk9p.dial import Link
 from mk9p.errors import NineError, ProtocolError
 from mk9p.wire import IOHDRSZ, NOFID, NOTAG, TABLE, Dialect, FrameBuffer, codec
@@ -39,8 +39,6 @@ LEAVING: Final = 1.0  # seconds that closing waits for the server
 # seconds, twice, before the client gives up a silent line: an emulated kernel on a busy machine was seen to say nothing for five
 SILENCE: Final = 15.0
 
-T = TypeVar("T")
-
 
 def log() -> "logging.Logger":
     """Return the logger; few programs log anything here."""
@@ -53,7 +51,7 @@ def _warn(words: str) -> None:
     log().warning("%s", words)
 
 
-class Conversation(ABC):
+class Conversation(Waiting):
     """A link with an agreed dialect and msize."""
 
     kind: ClassVar[type[Call]]
@@ -84,28 +82,6 @@ class Conversation(ABC):
         self._heard = 0  # how often something was received
         self.tell: Callable[[str], None] = _warn  # a function that takes a line for people
         self._odd = False  # an odd name was reported
-
-    # Waiting
-
-    @abstractmethod
-    async def checkpoint(self) -> None:
-        """Raise the cancellation of the caller, if there is one."""
-
-    @abstractmethod
-    async def within(self, seconds: float, work: Callable[[], Awaitable[T]]) -> T:
-        """Do some work and return what it returns; after so many seconds give it up and raise ETIMEDOUT."""
-
-    @abstractmethod
-    async def side_by_side(self, count: int, work: Callable[[], Awaitable[None]]) -> None:
-        """Do some work `count` times at once, and wait until all is done."""
-
-    @abstractmethod
-    async def aside(self, call: Callable[..., T], *args: Any, give_up: bool = False) -> T:
-        """Call something that may block, but not on the connection. If cancelled, wait for it, unless it may be left to its thread."""
-
-    @abstractmethod
-    async def clunk_within(self, seconds: float, fid: int) -> None:
-        """Clunk a fid and wait until it is done, at most for so many seconds, also when cancelled. Raises no NineError."""
 
     # Calls
 
@@ -216,8 +192,12 @@ class Conversation(ABC):
         self.garbage.append(fid)
 
     def tidy(self) -> None:
+        """Clunk what `clunk_later` has noted, all in one go."""
+        corked, self._corked = self._corked, True
         while self.garbage:
             self.clunk_nowait(self.garbage.popleft())
+        if not corked:
+            self.uncork()
 
     def _clunk(self, fid: int) -> Call | None:
         if self.gone is not None:
@@ -240,13 +220,14 @@ class Conversation(ABC):
 
     def uncork(self) -> None:
         self._corked = False
-        self._drain()
+        if self._out:
+            self._drain()
         if self._out:
             self._queued()
 
     def _transmit(self, tag: int, frame: bytes) -> None:
         sent = 0
-        if not self._out and not self._corked:
+        if not self._out and not self._corked and not self._holds_back():
             try:
                 sent = self.link.send(frame)
             except BlockingIOError:
@@ -260,6 +241,10 @@ class Conversation(ABC):
         self._out.append((tag, memoryview(frame)[sent:]))
         if not self._corked:
             self._queued()
+
+    def _holds_back(self) -> bool:
+        """Tell whether what is sent from here on is corked, and who does that sends it soon."""
+        return False
 
     @abstractmethod
     def _queued(self) -> None:
@@ -386,8 +371,11 @@ class Conversation(ABC):
 
     # The end
 
-    def error(self) -> NineError:
-        return NineError(errno.EIO, f"connection to {self.address} is gone: {self.gone}")
+    def error(self, sent: int | None = None) -> Lost:
+        """Return the error of a request, of which the type is told if it was sent."""
+        lost = Lost(errno.EIO, f"connection to {self.address} is gone: {self.gone}")
+        lost.type = sent
+        return lost
 
     def end(self, reason: str) -> None:
         """Close the connection, now and without waiting; every running call raises EIO. A second call does nothing."""
@@ -398,7 +386,7 @@ class Conversation(ABC):
         calls, self._calls = self._calls, {}
         for call in calls.values():
             if not call.left:
-                call.set_result(self.error())
+                call.set_result(self.error(call.type))
         self._left.clear()
         self._flushes.clear()
         self._out.clear()

@@ -10,7 +10,7 @@ since the empty read before. Over the other dialects the first empty read is the
 
 import errno
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from mk9p.client import changes, requests
@@ -34,13 +34,14 @@ T = TypeVar("T")
 class File:
     """An open file: `pread` and `pwrite` at offsets, `read` and `write` where the last one ended, lines by `async for`.
 
-    Use it as `async with await client.open(…) as file`, or call `aclose`. Calls may overlap. Each raises NineError as the server said, and is
-    flushed when cancelled; then nothing was read, but a write may have happened. All data is bytes.
+    Use it as `async with await client.open(…) as file`, or call `aclose`. Calls may overlap. Each raises NineError as the server said, which names
+    the file (`.filename`), and is flushed when cancelled; then nothing was read, but a write may have happened. All data is bytes.
     """
 
     def __init__(self, connection: Conversation, fid: int, name: str, qid: Qid, iounit: int) -> None:
         self.connection, self.fid, self.name, self.qid, self.iounit = connection, fid, name, qid, iounit
         self.position = 0  # of the next `read` or `write`
+        self._marked = False  # the last read gave something, so an empty one may be no more than the end of a record
         self._closed = False
 
     async def __aenter__(self) -> "File":
@@ -65,30 +66,52 @@ class File:
 
     def _check(self) -> None:
         if self._closed:
-            raise NineError(errno.EBADF, f"{self.name}: the file is closed")
+            raise self._about(NineError(errno.EBADF, "the file is closed"))
+
+    def _about(self, error: NineError) -> NineError:
+        """Return an error that names this file."""
+        if error.filename is None:
+            error.filename = self.name
+        return error
 
     async def stat(self) -> Stat:
         """Return the status of the open file."""
         self._check()
-        return await requests.stat(self.connection, self.fid, self.name)
+        try:
+            return await requests.stat(self.connection, self.fid, self.name)
+        except NineError as error:
+            raise self._about(error) from None
 
     async def truncate(self, length: int) -> None:
         """Set the length in bytes."""
         self._check()
-        await changes.change(self.connection, self.fid, Change(length=length))
+        try:
+            await changes.change(self.connection, self.fid, Change(length=length))
+        except NineError as error:
+            raise self._about(error) from None
 
     async def sync(self, *, data: bool = False) -> None:
         """Put what was written where it survives (fsync(2)); with `data` only the contents (fdatasync(2))."""
         self._check()
-        await requests.sync(self.connection, self.fid, data=data)
+        try:
+            await requests.sync(self.connection, self.fid, data=data)
+        except NineError as error:
+            raise self._about(error) from None
 
     # Reading
 
     async def pread(self, n: int, offset: int) -> bytes:
         """Return at most `n` bytes at `offset`; fewer only at the end of a stored file, or what a synthetic file has at once; empty at its end."""
         self._check()
-        if n <= self.iounit:
-            return await requests.read(self.connection, self.fid, offset, n)
+        try:
+            if n <= self.iounit:
+                return await requests.read(self.connection, self.fid, offset, n)
+            return await self._long(n, offset)
+        except NineError as error:
+            raise self._about(error) from None
+
+    async def _long(self, n: int, offset: int) -> bytes:
+        """Read more than one message has."""
         data = await requests.read(self.connection, self.fid, offset, self.iounit)
         if len(data) < self.iounit:
             return data
@@ -97,9 +120,16 @@ class File:
         return data + await self._window(offset + len(data), more) if more > 0 else data
 
     async def read(self, n: int = -1) -> bytes:
-        """Return at most `n` bytes where the last read or write ended, as `pread`; without `n`, everything up to an empty read."""
+        """Return at most `n` bytes where the last read or write ended, as `pread`; without `n`, everything up to an empty read.
+
+        With `n` it never returns the empty read that ends a record over 9P2000.L: empty is the end of the file.
+        """
         if n >= 0:
             data = await self.pread(n, self.position)
+            if not data and self._marked and n:
+                self._marked = False
+                data = await self.pread(n, self.position)
+            self._marked = bool(data) and self.connection.dialect is Dialect.L
             self.position += len(data)
             return data
         parts = []
@@ -137,6 +167,29 @@ class File:
             for _, _, call in calls:
                 call.abandon()
 
+    async def messages(self) -> AsyncIterator[bytes]:
+        """Give the messages of a file that has them whole (chan's `data`, `events`, `kmsg`), as they come, until its end.
+
+        Over 9P2000.L, which marks where a message ends, one may be longer than `iounit`; over the other dialects each read is one. A message of no
+        bytes is left out. Raises as `read`; if cancelled, what was read of a message is lost.
+        """
+        marked = self.connection.dialect is Dialect.L
+        parts = list[bytes]()
+        silent = not marked
+        while True:
+            data = await self.pread(self.iounit, self.position)
+            self.position += len(data)
+            if data and marked:
+                parts.append(data)
+            elif data:
+                yield data
+            elif parts:
+                yield b"".join(parts)
+                parts.clear()
+            elif silent:
+                return
+            silent = not data or not marked
+
     def __aiter__(self) -> "Lines[bytes]":
         """Return the lines from here on, as bytes with their newline."""
 
@@ -153,12 +206,15 @@ class File:
         done = 0
         view = memoryview(data).cast("B")
         while True:
-            taken = await requests.write(self.connection, self.fid, offset + done, view[done : done + self.iounit])
+            try:
+                taken = await requests.write(self.connection, self.fid, offset + done, view[done : done + self.iounit])
+            except NineError as error:
+                raise self._about(error) from None
             done += taken
             if done >= len(view):
                 return done
             if not taken:
-                raise NineError(errno.EIO, f"{self.name}: only {done} of {len(view)} bytes were taken")
+                raise self._about(NineError(errno.EIO, f"only {done} of {len(view)} bytes were taken"))
 
     async def write(self, data: Buffer) -> int:
         """Write all of `data` where the last read or write ended, as `pwrite`."""
@@ -175,7 +231,6 @@ class Lines(Generic[T]):
         self._file: File | None = None
         self._ready: deque[bytes] = deque()
         self._part = b""  # the beginning of a line whose end has not come
-        self._silent = False  # the last answer was empty
         self._ended = False
 
     def __aiter__(self) -> "Lines[T]":
@@ -196,14 +251,11 @@ class Lines(Generic[T]):
                 self._ready += [line + b"\n" for line in lines]
                 if len(self._part) > _LINE:
                     raise NineError(errno.EMSGSIZE, f"{self._file.name}: a line of more than {_LINE} bytes")
-                self._silent = False
-            elif self._silent or self._file.connection.dialect is not Dialect.L:
+            else:
                 self._ended = True
                 if self._part:
                     self._ready.append(self._part)
                 await self._file.aclose()
-            else:
-                self._silent = True
         return self._convert(self._ready.popleft())
 
     async def aclose(self) -> None:

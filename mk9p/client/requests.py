@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from typing import Final
 
 from mk9p.client.conversation import Conversation
-from mk9p.client.stats import born_of, of_getattr, of_wire, perm_of_mode, untouched
+from mk9p.client.stats import born_of, life_of, of_getattr, of_wire, perm_of_mode, untouched
 from mk9p.errors import NineError
 from mk9p.status import Stat, error_name
 from mk9p.wire import (
     DMSYMLINK,
     GETATTR_BASIC,
     GETATTR_BTIME,
+    GETATTR_DATA_VERSION,
     L_APPEND,
     L_CREAT,
     L_EXCL,
@@ -41,6 +42,7 @@ from mk9p.wire import (
 from mk9p.wire import messages as m
 
 _WORDS: Final = 8192  # bytes of an error's words
+WORDS_SOON: Final = 1.0  # seconds in which they must come
 _AT_ONCE: Final = 1 << 16  # bytes of a listing in one message: taking them apart keeps others waiting for 3 ms or so
 # entries in a listing: a longer directory is one that nobody lists, or one without an end, and each entry costs us 500 bytes
 _ENTRIES: Final = 1 << 18
@@ -93,6 +95,11 @@ async def stat(c: Conversation, fid: int, name: str = "") -> Stat:
 async def born(c: Conversation, fid: int) -> int | None:
     """Return when a file was made, in ns; None if the server does not tell."""
     return born_of(await c.rpc(m.Tgetattr, fid, GETATTR_BTIME)) if c.dialect is Dialect.L else None
+
+
+async def life(c: Conversation, fid: int) -> int:
+    """Return a number that is the same as long as nothing is lost that was written to a file; 0 if the server does not tell."""
+    return life_of(await c.rpc(m.Tgetattr, fid, GETATTR_DATA_VERSION)) if c.dialect is Dialect.L else 0
 
 
 async def open_(
@@ -177,19 +184,24 @@ async def in_words(c: Conversation, root: int, names: Sequence[str], error: Nine
     """Return the error of a write to a file, walked to from `root`, with the words in the `error` beside it, if the file takes commands.
 
     9P2000.L sends only an errno; the other dialects have the words in the error itself, and then the client asks nothing. A ctl may have another
-    name (net's iproute and iprouteerror). A file of somebody's disk that is called `error` has a version, and nothing to do with it.
+    name (net's iproute and iprouteerror). A file of somebody's disk that is called `error` has a version, and nothing to do with it. Words that do
+    not come soon are not waited for: what the ctl is of may have gone meanwhile.
     """
     if c.dialect is not Dialect.L or c.gone is not None or not names:
         return error
-    try:
+
+    async def ask() -> str:
         fid, qids = await walk(c, root, (*names[:-1], error_name(names[-1])))
         try:
             if qids[-1].version:
-                return error
+                return ""
             _, iounit = await open_(c, fid)
-            words = (await read(c, fid, 0, min(iounit, _WORDS))).decode(errors="replace").strip()
+            return (await read(c, fid, 0, min(iounit, _WORDS))).decode(errors="replace").strip()
         finally:
             c.clunk_nowait(fid)
+
+    try:
+        words = await c.within(WORDS_SOON, ask)
     except OSError:  # it has none
         return error
     return NineError(error.errno, words) if words else error

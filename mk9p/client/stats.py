@@ -26,6 +26,7 @@ from mk9p.wire import (
     DMSOCKET,
     DMSYMLINK,
     GETATTR_BTIME,
+    GETATTR_DATA_VERSION,
     NONUNAME,
     QTAPPEND,
     QTDIR,
@@ -80,6 +81,11 @@ def of_getattr(fields: tuple[Any, ...], name: str) -> Stat:
 def born_of(fields: tuple[Any, ...]) -> int | None:
     """Return when the file was made, as an Rgetattr says it, in ns; None if it does not."""
     return _time(fields[16], fields[17]) if fields[0] & GETATTR_BTIME else None
+
+
+def life_of(fields: tuple[Any, ...]) -> int:
+    """Return the number by which a client knows that nothing is lost, as an Rgetattr says it; 0 if it does not."""
+    return int(fields[19]) if fields[0] & GETATTR_DATA_VERSION else 0
 
 
 def of_wire(wire: WireStat, name: str) -> Stat:

@@ -4,5 +4,5 @@ remote.py     another server, and its files as Nodes (walked.py, opened.py); pos
 table.py      the mount table, pure; resolve.py and routes.py tell what a path leads to, and where walks cross over
 union.py      the directories of the namespace; namespace.py is the whole, with the words that change it
 all.py        the same part of every kernel in one directory (everyone.py asks them)
-through.py    nodes that show other nodes: readonly.py, granted.py (what a guest sees), and the directories
+readonly.py   nodes that show other nodes; so do untrusted.py, granted.py (what a guest sees; rights.py says what it may do there), and directories
 """

@@ -9,16 +9,22 @@ the first dot that ends the name of an existing kernel divides. The kinds of dev
 
 import errno
 import stat as st
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Final, TypeAlias
+
+import attrs
 
 from mk9p.auth import EXEC, READ, Principal, may
 from mk9p.compose.everyone import Entry, Everyone, Kernels
 from mk9p.errors import NineError
-from mk9p.tree import Maybe, Node, Stat, settle
+from mk9p.tree import Maybe, Node, Route, Stat, settle
 from mk9p.wire import QTDIR, Qid
 
 DEVICES: Final = "dev"
+_NONE: Final = ("", ".", "..")  # no names of files
+Routes: TypeAlias = Callable[[tuple[str, ...], Principal], Route | None]
+"""Returns the route of a walk from the root of the namespace."""
+
 KNOWN: Final = 4096  # parts and users: a dozen parts, and the users of a machine
 
 
@@ -53,8 +59,8 @@ class _Made(Node):
     qtype = QTDIR
     _stat = Stat(st.S_IFDIR | 0o555, nlink=2)
 
-    def __init__(self, everyone: Everyone) -> None:
-        self.everyone = everyone
+    def __init__(self, everyone: Everyone, routes: Routes) -> None:
+        self.everyone, self.routes = everyone, routes
 
     def stat(self) -> Stat:
         return self._stat
@@ -63,8 +69,8 @@ class _Made(Node):
 class All(_Made):
     """The directory `all`: it has a directory for each part that some kernel has."""
 
-    def __init__(self, kernels: Kernels) -> None:
-        super().__init__(Everyone(kernels))
+    def __init__(self, kernels: Kernels, routes: Routes) -> None:
+        super().__init__(Everyone(kernels), routes)
         self._known: set[tuple[str, Principal]] = set()  # parts that some kernel had, and users who saw that
 
     async def entries(self, who: Principal) -> Iterable[Entry]:
@@ -75,10 +81,20 @@ class All(_Made):
 
         found = await self.everyone.ask(who, parts)
         names = dict.fromkeys(name for _, names in found for name in names)
-        return [(name, Part(self.everyone, name)) for name in names]
+        return [(name, self._part(name)) for name in names]
+
+    def _part(self, name: str) -> "Part":
+        return Part(self.everyone, self.routes, name)
 
     def walk(self, name: str, who: Principal) -> Maybe[Node]:
-        return Part(self.everyone, name) if (name, who) in self._known else self._search(name, who)
+        return self._part(name) if (name, who) in self._known else self._search(name, who)
+
+    def route(self, names: tuple[str, ...], who: Principal) -> Route | None:
+        if len(names) < 2 or (names[0], who) not in self._known:
+            return None
+        part = self._part(names[0])
+        route = part.route(names[1:], who)
+        return None if route is None else attrs.evolve(route, nodes=(part, *route.nodes))
 
     async def _search(self, name: str, who: Principal) -> Node:
         """Ask every kernel until one has the part; raises ENOENT if none has."""
@@ -93,7 +109,7 @@ class All(_Made):
         if len(self._known) >= KNOWN:
             self._known.clear()
         self._known.add((name, who))
-        return Part(self.everyone, name)
+        return self._part(name)
 
 
 async def _is_part(tree: Node, name: str, who: Principal) -> bool:
@@ -103,9 +119,28 @@ async def _is_part(tree: Node, name: str, who: Principal) -> bool:
 class Part(_Made):
     """A directory `all/PART`: the files of every kernel in that part, with the kernel's name and a dot in front."""
 
-    def __init__(self, everyone: Everyone, part: str) -> None:
-        super().__init__(everyone)
+    def __init__(self, everyone: Everyone, routes: Routes, part: str) -> None:
+        super().__init__(everyone, routes)
         self.part = part
+
+    def route(self, names: tuple[str, ...], who: Principal) -> Route | None:
+        """Return where a walk goes over: to the server of the kernel that the first name begins with, if that is mounted and all else is on it.
+
+        A kernel whose name has a dot has none.
+        """
+        kernel, _, name = names[0].partition(".")
+        if name in _NONE:
+            return None
+        route = self.routes(("k", kernel, self.part, name, *names[1:]), who)
+        if route is None or len(route.nodes) != 2 or len(route.leads) != 1:
+            return None
+        lead, stat = route.leads[0], route.nodes[0].stat()
+        if lead.below is None or not isinstance(stat, Stat) or not may(who, stat.mode, stat.uid, stat.gid, EXEC):
+            return None
+        there = lead.below(self.part, who)
+        if there.way is None:
+            return None
+        return attrs.evolve(route, nodes=(), leads=(there,), ways=(there.way,), certain=False, alias=name)
 
     async def entries(self, who: Principal) -> Iterable[Entry]:
         async def listed(tree: Node) -> list[Entry]:
@@ -159,7 +194,7 @@ class Part(_Made):
                 at = name.find(".", at + 1)
                 continue
             rest = name[at + 1 :]
-            if rest in ("", ".", ".."):
+            if rest in _NONE:
                 break
             return tree, rest
         raise NineError(errno.ENOENT)

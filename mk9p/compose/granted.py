@@ -6,7 +6,9 @@ Theory
   places of the walk), so a guest cannot say a name that was not granted. Such a name is ENOENT, not EACCES: a guest does not learn what exists.
 * A grant is for a path, whatever is there at the time of a walk: what is bound or mounted below is granted too, what is bound elsewhere is not.
 * A grant is for everything at the path: below it the guest is root, under its own name, to the server that the path leads to. So permission bits
-  keep nothing from it there, and `ro` refuses every change. Outside of it the guest's own number owns nothing.
+  keep nothing from it there, and `ro` refuses every change. Letters of OPS are looked at by the guard that capabilities have. Outside of it the
+  guest's own number owns nothing.
+* Grants change while the guest is there, and what it does next is judged by what is granted then (rights.py).
 * The guest's own tree is there without a grant, as the kernel serves it: not what others have mounted or bound over it. A grant that covers that
   path decides instead what is there.
 """
@@ -14,42 +16,45 @@ Theory
 import errno
 import stat as st
 from collections.abc import Callable, Iterable
+from functools import reduce
+from operator import or_
 from typing import Final
 
 import attrs
 import trio
 
 from mk9p.auth import Principal
+from mk9p.authority.files import whoami
+from mk9p.authority.guard import shown
 from mk9p.compose.namespace import KERNELS, Namespace
-from mk9p.compose.readonly import ReadOnly
+from mk9p.compose.rights import AUTH, PLAIN, Changing, Granted, Holder, Right
 from mk9p.compose.table import clean, within
-from mk9p.compose.through import Question, Shown, T
 from mk9p.compose.union import Composed, lexical
 from mk9p.errors import NineError
-from mk9p.tree import Dir, Handle, Maybe, Node, Open, Stat, Text, Way, join, settle
+from mk9p.scope import ALL, mode, mode_of
+from mk9p.tree import Dir, Maybe, Node, Stat, Text, join, settle
 from mk9p.wire import QTDIR
 
-AUTH: Final = "/auth"
 PATIENCE: Final = 1.0  # seconds that a listing waits to find the kind of a granted file
 
 
 @attrs.frozen
 class Grant:
-    """One line of what a guest may use: a cleaned path of the namespace, and whether it may only read."""
+    """One line of what a guest may use: a cleaned path of the namespace, and the OPS that it has there."""
 
     path: str
-    readonly: bool
+    ops: int
 
     @classmethod
     def parse(cls, words: Iterable[str]) -> "Grant":
-        """Read `PATH ro|rw`; raises EINVAL."""
-        path, mode, *more = (*words, "", "")
-        if not path.startswith("/") or mode not in ("ro", "rw") or any(more):
-            raise NineError(errno.EINVAL, "usage: grant PATH ro|rw")
-        return cls(clean(path), mode == "ro")
+        """Read `PATH ro|rw|OPS`; raises EINVAL."""
+        path, how, *more = (*words, "", "")
+        if not path.startswith("/") or not how or any(more):
+            raise NineError(errno.EINVAL, "usage: grant PATH ro|rw|OPS")
+        return cls(clean(path), mode_of(how))
 
     def __str__(self) -> str:
-        return join([self.path or "/", "ro" if self.readonly else "rw"])
+        return join([self.path or "/", mode(self.ops)])
 
 
 def merged(grants: Iterable[Grant]) -> list[Grant]:
@@ -59,62 +64,110 @@ def merged(grants: Iterable[Grant]) -> list[Grant]:
         above = next((other for other in kept if within(grant.path, other.path)), None)
         if above is None:
             kept.append(grant)
-        elif above.readonly != grant.readonly:
+        elif above.ops != grant.ops:
             raise NineError(errno.EINVAL, f"grant {grant} lies in {above}: say only one of both")
     return kept
 
 
 @attrs.define(eq=False)
 class View:
-    """The tree of one guest. `own` finds the root of its kernel's tree, None while that is not mounted."""
+    """The tree of one guest. `own` finds the root of its kernel's tree, None while that is not mounted.
+
+    `on_less` is called with each right that has become less: what was opened by it elsewhere must end. It may not wait.
+    """
 
     ns: Namespace
     kernel: str
     guest: Principal
     grants: list[Grant] = attrs.field(converter=merged)
     own: Callable[[], Node | None]
-    _root_there: Principal = attrs.field(init=False)
+    on_less: Callable[[Right], None] = attrs.field(default=lambda right: None, kw_only=True)
+    rights: dict[str, Right] = attrs.field(factory=dict, init=False)  # by path, for each path that was ever used
     _auth: Node = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._root_there = Principal(self.guest.name, 0, frozenset({0}))
         self._auth = Dir({"whoami": Text(self.whoami)})
 
     def tree(self) -> Node:
         """Return its root."""
-        whole = self._grant("")
-        return _Leads(self, "") if whole is None else _Whole(self._granted(self.ns.root, whole), self)
+        return _Top(self)
+
+    def top(self) -> Node:
+        """Return what its root is now."""
+        if self._grant("") is None:
+            return _Leads(self, "")
+        right = self._right("")
+        return _by_name(_Whole(self.ns.root, right, self), right)
+
+    def allow(self, grant: Grant) -> None:
+        """Grant something from now on, or in another mode. Raises EINVAL if that contradicts another grant."""
+        self._change([*(other for other in self.grants if other.path != grant.path), grant])
+
+    def withdraw(self, path: str) -> None:
+        """End a grant, and what is open by it."""
+        self._change([grant for grant in self.grants if grant.path != clean(path)])
+
+    def become(self, grants: list[Grant]) -> None:
+        """Grant these and nothing else from now on. Raises EINVAL, and then all is as before."""
+        if merged(grants) != self.grants:
+            self._change(grants)
+
+    def _change(self, grants: list[Grant]) -> None:
+        self.grants = merged(grants)
+        for path, right in list(self.rights.items()):
+            ops = self._ops(path)
+            if ops and right.ops and (ops in PLAIN) != (right.ops in PLAIN):
+                # what was walked to looks at names, or does not, and stays so: it ends
+                ops = 0
+                del self.rights[path]
+            if right.become(ops):
+                self.on_less(right)
+
+    def _ops(self, path: str) -> int:
+        """Return what the guest may do at a path now."""
+        for grant in (*self.grants, self._implied()):
+            if grant is not None and within(path, grant.path):
+                return grant.ops
+        return 0
+
+    def _right(self, path: str) -> Right:
+        """Return the one right of a path."""
+        right = self.rights.get(path)
+        if right is None:
+            right = self.rights[path] = Right(path, Holder(self.guest.name, 0, frozenset({0}), by=path))
+            right.become(self._ops(path))
+        return right
 
     def whoami(self) -> str:
         """Return who comes by this line, how that is known, and what is granted, one a line."""
         grants = [grant for grant in (self._implied(), *self.grants) if grant is not None]
-        head = f"principal {self.guest.name}\nproof the line of kernel {self.kernel}\n"
-        return head + "".join(f"grant {grant}\n" for grant in grants)
+        some = reduce(or_, (grant.ops for grant in grants), 0)
+        return whoami(self.guest, some) + "".join(f"grant {grant}\n" for grant in grants)
 
     def _implied(self) -> Grant | None:
         """Return the grant of its own tree, which needs no line, unless a line covers it."""
         path = f"{KERNELS}/{self.kernel}"
-        return None if any(within(path, grant.path) for grant in self.grants) else Grant(path, readonly=False)
+        return None if any(within(path, grant.path) for grant in self.grants) else Grant(path, ALL)
 
     def _grant(self, path: str) -> Grant | None:
         return next((grant for grant in self.grants if grant.path == path), None)
 
-    def _granted(self, node: Node, grant: Grant) -> "Granted":
-        return Granted(ReadOnly(node) if grant.readonly else node, self._root_there, edge=True)
+    def _granted(self, node: Node, path: str) -> Node:
+        right = self._right(path)
+        return _by_name(Granted(node, right, edge=True), right)
 
     async def at(self, path: str) -> Node:
         """Return what a guest finds at a path that is below no grant; raises ENOENT."""
         if path == AUTH:
             return self._auth
-        grant = self._grant(path)
-        if grant is not None:
-            return self._granted(await self._walk(path), grant)
+        if self._grant(path) is not None:
+            return self._granted(await self._walk(path), path)
         own = self._implied()
         if own is not None and path == own.path:
             node = self.own()
             if node is None:
                 raise NineError(errno.ENOENT)
-            return Granted(node, self._root_there, edge=True)
+            return self._granted(node, path)
         if self.below(path):
             return _Leads(self, path)
         raise NineError(errno.ENOENT)
@@ -127,9 +180,8 @@ class View:
 
     async def entry(self, path: str) -> Node | None:
         """Return what a listing shows at a path, None for nothing. It does not ask a mounted server; other files have a second."""
-        grant = self._grant(path)
-        if grant is not None and path in self.ns.table.points:
-            return self._granted(Composed(self.ns.resolver, path, self._root_there), grant)
+        if self._grant(path) is not None and path in self.ns.table.points:
+            return self._granted(Composed(self.ns.resolver, path, self._right(path).who), path)
         with trio.move_on_after(PATIENCE):
             try:
                 return await self.at(path)
@@ -139,9 +191,15 @@ class View:
 
     async def _walk(self, path: str) -> Node:
         node: Node = self.ns.root
+        who = self._right(path).who
         for name in path.split("/")[1:]:
-            node = await settle(node.walk(name, self._root_there))
+            node = await settle(node.walk(name, who))
         return node
+
+
+def _by_name(node: Granted, right: Right) -> Node:
+    """Return a granted node, or what looks at the names below it, where that matters."""
+    return node if right.ops in PLAIN else shown(node, right.path, right.named, None)
 
 
 class _Leads(Node):
@@ -174,65 +232,11 @@ class _Leads(Node):
         return [(name, found[name]) for name in names if name in found]
 
 
-class Granted(Shown):
-    """Shows a node and everything below it to a guest: every request is made there as `root`, so it guards itself.
-
-    `edge`: it is the granted path itself. Operations on its name happen in a directory that is not granted, so only files below it may be left
-    entirely to another server.
-    """
-
-    def __init__(self, node: Node, root: Principal, *, edge: bool = False) -> None:
-        super().__init__(node)
-        self.root, self.edge, self.guards = root, edge, True
-        self._there: Way | None = None
-        self._way: Way | None = None
-
-    @property
-    def way(self) -> Way | None:  # type: ignore[override]
-        """Return where the file is; requests there are made as root."""
-        there = self.node.way
-        if there is not self._there and there != self._there:
-            self._there, self._way = there, None
-            if there is not None:
-                self._way = attrs.evolve(there, who=self.root, whole=there.whole and not self.edge)
-        return self._way
-
-    def _ask(self, who: Principal, ask: Question[T]) -> Maybe[T]:
-        """Ask as root there, with the group that new files get."""
-        return ask(self.node, self.root if who.gid is None else attrs.evolve(self.root, gid=who.gid))
-
-    def _show(self, node: Node) -> Node:
-        return Granted(node, self.root)
-
-    def _theirs(self, node: Node) -> Node:
-        """Return what a second file is; raises EXDEV for one that is not granted, such as a directory that only leads to something."""
-        if not isinstance(node, Granted):
-            raise NineError(errno.EXDEV)
-        return node.node
-
-    def open(self, how: Open) -> Maybe[Handle]:
-        if self.qtype & QTDIR and not self.node.guards:
-            return _Directory(self.node, self.root)
-        return super().open(how)
-
-
-class _Directory(Handle):
-    """An open directory whose node has no handle."""
-
-    prompt = True
-
-    def __init__(self, node: Node, root: Principal) -> None:
-        self.node, self.root = node, root
-
-    def sync(self, *, data: bool = False) -> Maybe[None]:
-        return self.node.sync(self.root, data=data)
-
-
 class _Whole(Granted):
     """The root of a guest with a grant for everything: `auth` is there too."""
 
-    def __init__(self, granted: Granted, view: View) -> None:
-        super().__init__(granted.node, granted.root, edge=True)
+    def __init__(self, node: Node, right: Right, view: View) -> None:
+        super().__init__(node, right, edge=True)
         self.view = view
 
     def walk(self, name: str, who: Principal) -> Maybe[Node]:
@@ -242,3 +246,16 @@ class _Whole(Granted):
         auth = AUTH[1:]
         rest = [(name, node) for name, node in await super().entries(who) if name != auth]
         return [*rest, (auth, await self.view.at(AUTH))]
+
+
+class _Top(Changing):
+    """The root of a guest, whatever is granted when somebody asks."""
+
+    def __init__(self, view: View) -> None:
+        self.view, self.path = view, lexical("")
+
+    def now(self) -> Node:
+        return self.view.top()
+
+    def _theirs(self, node: Node) -> Node:
+        return self.now() if node is self else node

@@ -11,26 +11,28 @@ so are all binds of a script. But on `ctl` a bind of a name that does not exist 
 """
 
 import errno
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, Protocol, TypeAlias
 
 import attrs
 import trio
 
 from mk9p.auth import ROOT, Principal
 from mk9p.compose.all import All
+from mk9p.compose.far import Far
 from mk9p.compose.resolve import Resolver
 from mk9p.compose.table import Flags, Item, Table, clean
 from mk9p.compose.union import Root
 from mk9p.errors import NineError, translate
 from mk9p.ktext import split_lines
-from mk9p.tree import Ctl, Dir, Log, Node, Text, settle, split
+from mk9p.tree import Ctl, Dir, Log, Node, Text, join, settle, split
 from mk9p.tree.paths import PATH
-from mk9p.tree.words import Word, run
+from mk9p.tree.words import Phrase, Word, run, uncomment, word
 from mk9p.wire import QTDIR
 
-Mounter: TypeAlias = Callable[[str, str], Node]
-"""Makes the root of a server's tree from an address and the name of the tree there (aname). Waits for nothing."""
+Mounter: TypeAlias = Callable[[str, str, Flags], Node]
+"""Makes the root of a server's tree from an address, the name of the tree there (aname), and the flags of the mount. Waits for nothing."""
 
 KERNELS: Final = "/k"
 
@@ -52,52 +54,59 @@ _AWAY: Final = frozenset(
 )
 
 
-@attrs.frozen
-class Command(Word):
-    """A command with flags in front, which a signature cannot express: the usage line is given, and the function gets all words and the user who
-    asks."""
+class Sharing(Protocol):
+    """Gives mount points to other composers (sharing.py)."""
 
-    text: str = ""
+    async def share(self, old: str) -> None:
+        """Give others what is at OLD."""
 
-    @property
-    def usage(self) -> str:
-        return self.text
-
-    def call(self, words: Sequence[str], who: Principal) -> Any:
-        """Call the function; raises EINVAL with the usage where it returns NotImplemented, for words that do not fit."""
-        done = self.function(list(words), who)
-        if done is NotImplemented:
-            raise self.wrong()
-        return done
+    async def unshare(self, old: str) -> None:
+        """Take it away, everywhere."""
 
 
 @attrs.define(eq=False)
 class Namespace:
     """A namespace that begins with the composer's own files and `extra` beside them (`kernels`, `lease`, ...).
 
-    `mounter` makes the tree of a mounted server. `root` is the Node to serve; `events` is the log, to which others may add.
+    `mounter` makes the tree of a mounted server. `root` is the Node to serve; `events` is the log, to which others may add. `keep` is called with
+    the commands that make the table, each time that it has changed; if it raises, nothing has changed.
     """
 
     mounter: Mounter
     extra: Mapping[str, Node] = attrs.field(factory=dict)
     events: Log = attrs.field(factory=Log)
+    keep: Callable[[list[str]], None] = attrs.field(default=lambda commands: None)
+    far: Far | None = None
+    """The kernels of other machines."""
     table: Table = attrs.field(factory=Table, init=False)
+    # by address and tree: whether it is up, since when, and why not
+    seen: dict[tuple[str, str], tuple[str, int, str]] = attrs.field(factory=dict, init=False)
+    sharing: "Sharing | None" = attrs.field(default=None, init=False)
+    own: frozenset[str] = attrs.field(init=False)
+    """The names at its top that are its own, whatever is mounted."""
     resolver: Resolver = attrs.field(init=False)
     root: Root = attrs.field(init=False)
+    forgets: Callable[[str], Awaitable[None]] | None = attrs.field(default=None, init=False)
+    """Forgets a machine of the federation."""
 
     def __attrs_post_init__(self) -> None:
         ctl = Ctl({}, self.script)
-        ctl.words = self._words(believe=False)
+        ctl.words = self._words(believe=False) | {"forget": word("forget", self.forget)}
         made: dict[str, Node] = {
             "ctl": ctl,
             "ns": Text(self.script),
             "events": self.events,
-            "k": Dir(),
-            "all": All(self._kernels),
+            "mounts": Text(self.mounts),
+            "k": self.far or Dir(),
+            "all": All(self.kernels, lambda names, who: self.root.route(names, who)),
             "srv": Dir(),
         }
-        self.resolver = Resolver(self.table, Dir({**made, **self.extra}))
+        mine = Dir({**made, **self.extra})
+        self.own = frozenset(mine.children[0])
+        self.resolver = Resolver(self.table, mine)
         self.root = Root(self.resolver)
+        if self.far is not None:
+            self.far.resolver = self.resolver
 
     # -- the words
 
@@ -108,11 +117,14 @@ class Namespace:
         if len(address) > PATH or len(spec) > PATH:
             raise NineError(errno.ENAMETOOLONG)
         known = (
-            item.node for item in self.table.items() if (item.kind, item.what, item.spec) == ("mount", address, spec)
+            item.node
+            for item in self.table.items()
+            if (item.kind, item.what, item.spec, item.wait, item.untrusted)
+            == ("mount", address, spec, flags.wait, flags.untrusted)
         )
-        node = next(known, None) or self.mounter(address, spec)
-        item = Item("mount", address, spec, flags.create, flags.readonly, node)
-        self.table.put(old, item, flags.order)
+        node = next(known, None) or self.mounter(address, spec, flags)
+        item = Item("mount", address, spec, flags.create, flags.readonly, flags.wait, flags.untrusted, node)
+        self._change(old, lambda: self.table.put(old, item, flags.order))
         self._tell(item, old, flags)
 
     async def bind(
@@ -133,14 +145,20 @@ class Namespace:
         item = attrs.evolve(item, qtype=qtype)
         if not believe and item.qtype & QTDIR == 0 and (flags.order != "replace" or not old):
             raise NineError(errno.EINVAL, "inconsistent mount")
-        self.table.put(old, item, flags.order)
+        self._change(old, lambda: self.table.put(old, item, flags.order))
         self._tell(item, old, flags)
 
     def unmount(self, old: str, new: str | None = None) -> None:
         """Remove what is at `old`: all of it, or the server of the address or the bind of the path `new`. Raises EINVAL, "not mounted"."""
         old = clean(old)
-        self.table.take(old, new)
+        self._change(old, lambda: self.table.take(old, new))
         self.events.emit("unmount", *([new] if new is not None else []), old or "/")
+
+    async def forget(self, host: str) -> None:
+        """Forget the kernels of a machine that is gone for ever. Raises EOPNOTSUPP where there is no federation, and what that says."""
+        if self.forgets is None:
+            raise NineError(errno.EOPNOTSUPP, "this composer is in no federation")
+        await self.forgets(host)
 
     def script(self) -> str:
         """Return the commands that make this namespace from a new one, one a line."""
@@ -159,12 +177,24 @@ class Namespace:
     # -- comings and goings
 
     def up(self, address: str, spec: str) -> None:
-        """Note in `events` that a mounted server answers."""
+        """Note in `events` and `mounts` that a mounted server answers."""
+        self.seen[address, spec] = "up", time.time_ns(), ""
         self.events.emit("up", self.name(address, spec))
 
     def down(self, address: str, spec: str, reason: str) -> None:
-        """Note in `events` that a mounted server is gone."""
+        """Note in `events` and `mounts` that a mounted server is gone."""
+        self.seen[address, spec] = "down", time.time_ns(), reason
         self.events.emit("down", self.name(address, spec), reason)
+
+    def mounts(self) -> str:
+        """Return a line for each mount: its path, address, state, since when, and why it is down."""
+        lines = []
+        for old, items in self.table.points.items():
+            for item in items:
+                if item.kind == "mount":
+                    state, since, reason = self.seen.get((item.what, item.spec), ("idle", item.since, ""))
+                    lines.append(join([old or "/", item.what, state, str(since), *([reason] if reason else [])]) + "\n")
+        return "".join([*lines, *(self.far.mounts() if self.far is not None else ())])
 
     def name(self, address: str, spec: str) -> str:
         """Return the name of a mounted server for people: the NAME of /k/NAME, another path where it is, else its address."""
@@ -180,6 +210,15 @@ class Namespace:
 
     # -- how it is done
 
+    def _change(self, old: str, change: Callable[[], object]) -> None:
+        before = self.table.points.get(old, ())
+        change()
+        try:
+            self.keep(self.table.script())
+        except BaseException:
+            self.table.set(old, before)
+            raise
+
     def _tell(self, item: Item, old: str, flags: Flags) -> None:
         self.events.emit(*split(item.command(old, flags.order)))
 
@@ -192,8 +231,14 @@ class Namespace:
                     raise
         return QTDIR
 
-    async def _kernels(self, who: Principal) -> Node:
+    async def kernels(self, who: Principal) -> Node:
+        """Return the directory of all kernels."""
         return await settle(self.root.walk(KERNELS[1:], who))
+
+    def _shared(self) -> "Sharing":
+        if self.sharing is None:
+            raise NineError(errno.EOPNOTSUPP, "this composer shares with nobody: it needs --store etcd!HOST:PORT")
+        return self.sharing
 
     def _words(self, *, believe: bool) -> dict[str, Word]:
         def mount(words: list[str], who: Principal) -> Any:
@@ -204,7 +249,7 @@ class Namespace:
 
         def bind(words: list[str], who: Principal) -> Any:
             flags = Flags.parse(words)
-            if flags is None or len(words) != 2:
+            if flags is None or flags.wait or flags.untrusted or len(words) != 2:
                 return NotImplemented
             return self.bind(*words, flags=flags, who=who, believe=believe)
 
@@ -213,20 +258,17 @@ class Namespace:
                 return NotImplemented
             return self.unmount(words[-1], words[0] if len(words) == 2 else None)
 
+        def share(words: list[str], who: Principal) -> Any:
+            return self._shared().share(words[0]) if len(words) == 1 else NotImplemented
+
+        def unshare(words: list[str], who: Principal) -> Any:
+            return self._shared().unshare(words[0]) if len(words) == 1 else NotImplemented
+
         functions: list[tuple[Callable[[list[str], Principal], Any], str]] = [
-            (mount, "mount [-abcr] ADDR OLD [SPEC]"),
+            (mount, "mount [-abcru] [-w SECONDS] ADDR OLD [SPEC]"),
             (bind, "bind [-abcr] NEW OLD"),
             (unmount, "unmount [NEW] OLD"),
+            (share, "share OLD"),
+            (unshare, "unshare OLD"),
         ]
-        return {f.__name__: Command(f.__name__, f, (), text=usage) for f, usage in functions}
-
-
-def uncomment(line: str) -> str:
-    """Return a line without its comment: from a `#` that begins a word and is not quoted."""
-    quoted = False
-    for at, char in enumerate(line):
-        if char == "'":
-            quoted = not quoted
-        elif char == "#" and not quoted and (at == 0 or line[at - 1] in " \t"):
-            return line[:at]
-    return line
+        return {f.__name__: Phrase(f.__name__, f, (), text=usage) for f, usage in functions}

@@ -3,9 +3,9 @@
 import errno
 
 from mk9p.auth import Principal
-from mk9p.compose.through import Question, Shown, T
 from mk9p.errors import NineError
 from mk9p.tree import Change, Handle, Maybe, Node, Open, ThroughHandle, settle
+from mk9p.tree.shown import Question, Shown, T
 
 
 class ReadOnly(Shown):

@@ -1,15 +1,8 @@
-"""Another server's tree as Nodes: `Server` is the connection, which comes back when it was lost; `Remote` is a file there. opened.py has open
-files.
+"""Another server's tree as Nodes: `Remote` is a file there. line.py has the connection, opened.py open files.
 
 Theory
 * A `Remote` is a file on a server, as one user: its fid, and names that find it again on a new connection (walked.py). So a path works again when
-  its kernel is back, and no mount notices. An open file cannot (nobody knows what its offset or its conversation was), so its handle answers EIO
-  from then on.
-* A server is dialled when somebody first uses it, and again after it died. There is one attempt at a time, with a deadline, and its failure is the
-  answer for all who ask within the next half second: the branch of a dead kernel says EIO at once, and a listing of it does not dial once for each
-  file.
-* The user of each request attaches with their own name and number on the one connection, at their first request. The server at the other end
-  decides whether to believe that.
+  its kernel is back, and no mount notices; and an open file is opened again (opened.py).
 * A flushed request is a cancelled task here, and a cancelled call of the client is flushed at the other server.
 * A listing's nodes give the kind of each file (`dtype`) as the server does, because `find -type` and `ls -F` use that and ask no file.
 * 9P2000.L carries no words of errors. The composer reads those of a refused ctl from the `error` beside it, so its users read what they would read
@@ -17,231 +10,40 @@ Theory
 """
 
 import errno
-import logging
 import os
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from hashlib import blake2b
-from secrets import token_bytes
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
 
 from mk9p.auth import Principal
 from mk9p.client import changes, requests, stored
-from mk9p.client.agreement import MSIZE, attach
-from mk9p.client.calls import Call
-from mk9p.client.connection import Connection, TrioCall
-from mk9p.client.handshake import open_connection
+from mk9p.client.connection import Connection
+from mk9p.compose.lasting import lasting
+from mk9p.compose.line import Line
 from mk9p.compose.opened import RemoteHandle
 from mk9p.compose.walked import Walked
-from mk9p.dial import Link, dial, parse
 from mk9p.errors import NineError
+from mk9p.recovery import again
 from mk9p.tree import Change, Node, Open, Stat, StatFs, Way, settle
-from mk9p.tree.later import HAND
-from mk9p.tree.qids import Foreign
-from mk9p.wire import L_DSYNC, L_NOATIME, L_NONBLOCK, L_SYNC, MAXWELEM, Qid
-from mk9p.wire import messages as m
+from mk9p.wire import L_DSYNC, L_NOATIME, L_NONBLOCK, L_SYNC, Qid
 
-T = TypeVar("T")
-
-log = logging.getLogger("mk9p.compose")
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+from contextlib import suppress
 
 _SLICE: Final = 1000  # entries of a listing that become nodes while nobody else has a turn: 3 ms
+_NOT_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE})
 PASSED: Final = L_NONBLOCK | L_DSYNC | L_SYNC | L_NOATIME  # the Linux flags that concern the server with the file
 
 
-FRESH: Final = token_bytes(32)  # the secret of a process that keeps none
-
-
 @attrs.define(eq=False)
-class Server:
-    """Another 9P server: its address, and the connection to it, made when it is first needed and again when it was lost.
-
-    The tasks of its connections run in `nursery`. `name` identifies it: errors show it, and the paths of its files are made from it and `secret`
-    (secret.py), so it should stay the same when the address changes. `on_change` is called with the server, whether it is up, and why it went down
-    ("" if up), each time that changes; it may not wait and may not raise. `deadline` is how many seconds dialling, and attaching, may take; for
-    `backoff` seconds after a failure there is no new attempt. `dialler` dials an address that is no dial string.
-    """
-
-    address: str
-    nursery: trio.Nursery
-    aname: str = attrs.field(default="", kw_only=True)
-    name: str = attrs.field(default="", kw_only=True)
-    secret: bytes = attrs.field(default=FRESH, kw_only=True, repr=False)
-    version: str = attrs.field(default="9P2000.L", kw_only=True)
-    msize: int = attrs.field(default=MSIZE, kw_only=True)
-    dialler: Callable[[str], Awaitable[Link]] = attrs.field(default=dial, kw_only=True)
-    deadline: float = attrs.field(default=1.0, kw_only=True)
-    backoff: float = attrs.field(default=0.5, kw_only=True)
-    silence: float = attrs.field(default=10.0, kw_only=True)
-    on_change: list[Callable[["Server", bool, str], None]] = attrs.field(factory=list, kw_only=True)
-
-    connection: Connection | None = attrs.field(default=None, init=False)  # while it is up
-    reason: str = attrs.field(default="it was not used yet", init=False)  # why there is none
-    _failed: float = attrs.field(default=float("-inf"), init=False)
-    _dialling: trio.Event | None = attrs.field(default=None, init=False)
-    # by user; an Event means that the attach is running
-    _roots: dict[tuple[str, int], tuple[int, Qid] | trio.Event] = attrs.field(factory=dict, init=False)
-    _closed: bool = attrs.field(default=False, init=False)
-    paths: Foreign = attrs.field(init=False, repr=False)  # of its files, as clients here see them
-    # calls, and how long they may take
-    _due: deque[tuple[float, TrioCall]] = attrs.field(factory=deque, init=False, repr=False)
-    moves: int = attrs.field(default=0, init=False)  # how often a file was renamed from here
-    # it can be dialled any number of times: a serial line and given descriptors cannot
-    many: bool = attrs.field(default=False, init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self.name = self.name or self.address
-        self.paths = Foreign(blake2b(self.name.encode(), key=self.secret).digest())
-        self.many = self.dialler is dial and parse(self.address).transport.redial
-
-    @property
-    def up(self) -> bool:
-        """Tell whether there is a connection now."""
-        return self.connection is not None
+class Server(Line):
+    """Another 9P server, and the root of its tree."""
 
     def tree(self, who: Principal | None = None) -> "Remote":
         """Return the root of its tree. `who` asks where no user is named; by default the user that this process runs as."""
         return Remote(self, who or Principal.of(os.geteuid()))
-
-    def close(self) -> None:
-        """End the connection and never make one again."""
-        self._closed = True
-        self.reason = "it was closed here"
-        if self.connection is not None:
-            self.connection.end(self.reason)
-
-    async def connected(self) -> Connection:
-        """Return the connection, and dial if there is none. Raises NineError(EIO) if there can be none now."""
-        resting = self._dialling is None and trio.current_time() < self._failed + self.backoff
-        if self.connection is None and not self._closed and not resting:
-            # A task of its own dials: the first caller may be flushed while others wait for the same.
-            if self._dialling is None:
-                done = trio.Event()
-                self.nursery.start_soon(self._dial, done)
-                self._dialling = done
-            await self._dialling.wait()
-        if self.connection is None:
-            raise NineError(errno.EIO, f"{self.name} is down: {self.reason}")
-        return self.connection
-
-    async def _dial(self, done: trio.Event) -> None:
-        try:
-            connection = await open_connection(
-                self.address,
-                self.nursery,
-                msize=self.msize,
-                version=self.version,
-                deadline=self.deadline,
-                dialler=self.dialler,
-            )
-        except OSError as error:
-            self._failed = trio.current_time()
-            self.reason = str(error)
-        except Exception:  # our bug must not end everything in the nursery
-            log.exception("internal error: dialling %s", self.address)
-            self._failed = trio.current_time()
-            self.reason = "internal error"
-        else:
-            if self._closed:
-                connection.end(self.reason)
-                return
-            self.connection, self._roots = connection, {}
-            connection.on_end.append(self._lost)
-            self._tell(True, "")
-        finally:
-            self._dialling = None
-            done.set()
-
-    def _lost(self, reason: str) -> None:
-        self.connection, self.reason = None, reason
-        self._tell(False, reason)
-
-    def _tell(self, up: bool, reason: str) -> None:
-        for tell in self.on_change:
-            tell(self, up, reason)
-
-    async def soon(self, answer: Awaitable[T]) -> T:
-        """Return an answer for which the other server need not wait; raises EIO if that server is silent."""
-        with trio.move_on_after(self.silence):
-            return await answer
-        raise NineError(errno.EIO, f"{self.name} does not answer")
-
-    async def walk(self, connection: Connection, fid: int, names: tuple[str, ...]) -> tuple[int | None, Sequence[Qid]]:
-        """Walk by names, at most MAXWELEM in a message. Return the new fid (None if the walk did not go all the way) and the qids.
-
-        Raises what the server says of the first name, and EIO if it is silent.
-        """
-        at, found = fid, list[Qid]()
-        try:
-            while True:
-                some = names[len(found) : len(found) + MAXWELEM]
-                new = connection.new_fid()
-                (qids,) = await self._prompt(connection.call(m.Twalk, at, new, some))
-                if at != fid:
-                    connection.clunk_nowait(at)
-                at = new
-                found += qids
-                if len(qids) < len(some):
-                    # walk(5) makes no fid then, but diod 1.0.24 does: this ends it. Other servers answer with an error
-                    connection.clunk_nowait(new)
-                    return None, found
-                if len(found) == len(names):
-                    return new, found
-        except NineError:
-            if not found:
-                raise
-            if at != fid:
-                connection.clunk_nowait(at)
-            return None, found
-
-    async def _prompt(self, call: Call) -> tuple[Any, ...]:
-        """Return the answer to a call that waits for nothing at the far end; raises EIO if the server is silent."""
-        if not HAND.now or not isinstance(call, TrioCall):
-            return await self.soon(call.reply())
-        due, now = self._due, trio.current_time()
-        while due and due[0][1].left:
-            due.popleft()
-        due.append((now + self.silence, call))
-        if len(due) == 1:
-            self.nursery.start_soon(self._expire)
-        reply = await call.kept()
-        if reply is None:
-            raise NineError(errno.EIO, f"{self.name} does not answer")
-        return reply
-
-    async def _expire(self) -> None:
-        """Give up calls that the server does not answer in time."""
-        due = self._due
-        while due:
-            until, call = due[0]
-            if not call.left:
-                await trio.sleep_until(until)
-                call.expire()
-            if due and due[0][1] is call:
-                due.popleft()
-
-    async def root(self, who: Principal) -> tuple[Connection, int, Qid]:
-        """Return the connection, and the fid (never clunk it) and the qid of the tree's root as a user sees it. Raises as `connected` and
-        `attach`."""
-        connection = await self.connected()
-        roots, key = self._roots, (who.name, who.uid)
-        while isinstance(found := roots.get(key), trio.Event):
-            await found.wait()
-        if found is None:
-            event = roots[key] = trio.Event()
-            try:
-                with trio.move_on_after(self.deadline):
-                    found = roots[key] = await attach(connection, who.name, who.uid, self.aname)
-            finally:
-                if found is None:
-                    del roots[key]
-                event.set()
-        if found is None:
-            raise NineError(errno.EIO, f"{self.name} does not answer")
-        return connection, *found
 
 
 class Remote(Walked):
@@ -253,7 +55,7 @@ class Remote(Walked):
     def way(self) -> Way | None:  # type: ignore[override]
         """Return where this is, for callers that can dial its server."""
         server = self.server
-        return Way(server.address, server.aname, self.names, server.paths) if server.many else None
+        return Way(server.address, server.aname, self.names, server.paths, heard=server.heard) if server.many else None
 
     def _child(
         self,
@@ -270,6 +72,7 @@ class Remote(Walked):
     def below(self, name: str, who: Principal) -> "Remote":
         return Remote(self.server, who, self.seen_by(who), name, listed=True)
 
+    @lasting
     async def ahead(self, names: tuple[str, ...], who: Principal, here: bool) -> list[tuple[Node, Qid]]:
         # `..` of the root is the root, so a walk by it returns the root's own qid together with those of the names.
         me = self.seen_by(who)
@@ -298,16 +101,19 @@ class Remote(Walked):
             at.note_passed()
         return found
 
+    @lasting
     async def walk(self, name: str, who: Principal) -> "Remote":
         me = self.seen_by(who)
         connection, fid = await me.here()
         new, qids = await self.server.soon(requests.walk(connection, fid, (name,)))
         return me._child(name, who, qids[0], (connection, new))
 
+    @lasting
     async def stat(self) -> Stat:
         connection, fid = await self.here()
         return await self.server.soon(requests.stat(connection, fid))
 
+    @lasting
     async def entries(self, who: Principal) -> "Iterable[tuple[str, Remote]]":
         me = self.seen_by(who)
         connection, fid = await me.here()
@@ -319,29 +125,39 @@ class Remote(Walked):
             found += [(name, me._child(name, who, qid, listed=True, dtype=kind)) for name, qid, _, kind in some]
         return found
 
+    @lasting
     async def open(self, how: Open) -> RemoteHandle:
         me = self.seen_by(how.who)
         connection, fid = await me.here()
-        new, _ = await requests.walk(connection, fid, ())
+        new, qid, iounit = await _opened(connection, fid, how, how.flags & PASSED, truncate=how.truncate)
+        return RemoteHandle(me, connection, new, qid, iounit, how)
+
+    async def reopened(self, how: Open) -> tuple[Connection, int, Qid, int]:
+        """Walk to the file again, and open it as it was open. Return the connection, the fid, its qid, and the most bytes of one read or write.
+
+        Raises ESTALE for another file, EIO for a conversation.
+        """
         try:
-            _, iounit = await requests.open_(
-                connection,
-                new,
-                read=how.read or how.execute,
-                write=how.write,
-                truncate=how.truncate,
-                append=how.append,
-                execute=how.execute,
-                flags=how.flags & PASSED,
-            )
-        except BaseException:
-            connection.clunk_nowait(new)
+            connection, fid = await self.here()
+        except NineError as error:
+            if error.errno in _NOT_THERE:
+                raise await self._lost() from None
             raise
-        return RemoteHandle(me, connection, new, iounit, how.records)
+        return connection, *await _opened(connection, fid, how, again.reopening(how.flags & PASSED), truncate=False)
+
+    async def _lost(self) -> NineError:
+        """Return why an open file is not there any more."""
+        for names in again.clones(self.names):
+            connection, root, _ = await self.server.root(self.who)
+            with suppress(NineError):
+                fid, _ = await self.server.soon(requests.walk(connection, root, names))
+                connection.clunk_nowait(fid)
+                return again.ended(self.server.shown)
+        return NineError(errno.ESTALE)
 
     async def in_words(self, error: NineError) -> NineError:
-        """Return an error about this file with the words that its server has for it."""
-        if self.parent is None:
+        """Return an error about this file with the words that its server has for it. For that nobody waits for one that is down."""
+        if self.parent is None or not self.server.up:
             return error
         try:
             connection, directory = await self.parent.seen_by(self.who).here()
@@ -349,6 +165,7 @@ class Remote(Walked):
             return error
         return await requests.in_words(connection, directory, (self.name,), error)
 
+    @lasting
     async def create(self, name: str, perm: int, how: Open) -> "tuple[Remote, RemoteHandle]":
         me = self.seen_by(how.who)
         connection, fid = await me.here()
@@ -370,33 +187,39 @@ class Remote(Walked):
             connection.clunk_nowait(new)
             raise
         child = me._child(name, how.who, qid)
-        return child, RemoteHandle(child, connection, new, iounit, how.records)
+        return child, RemoteHandle(child, connection, new, qid, iounit, how)
 
+    @lasting
     async def mkdir(self, name: str, perm: int, who: Principal) -> "Remote":
         me = self.seen_by(who)
         connection, fid = await me.here()
         return me._child(name, who, await changes.mkdir(connection, fid, name, perm, gid=who.group))
 
+    @lasting
     async def symlink(self, name: str, target: str, who: Principal) -> "Remote":
         me = self.seen_by(who)
         connection, fid = await me.here()
         return me._child(name, who, await changes.symlink(connection, fid, name, target, gid=who.group))
 
+    @lasting
     async def mknod(self, name: str, mode: int, rdev: int, who: Principal) -> "Remote":
         me = self.seen_by(who)
         connection, fid = await me.here()
         return me._child(name, who, await changes.mknod(connection, fid, name, mode, rdev, gid=who.group))
 
+    @lasting
     async def link(self, name: str, target: Node, who: Principal) -> None:
         me, other = self.seen_by(who), self._beside(target, who)
         connection, fid, of = await me._both(other)
         await changes.link(connection, fid, of, name)
 
+    @lasting
     async def remove(self, name: str, who: Principal, *, directory: bool | None = None) -> None:
         me = self.seen_by(who)
         connection, fid = await me.here()
         await changes.remove(connection, fid, name, directory=directory)
 
+    @lasting
     async def rename(self, name: str, to: Node, newname: str, who: Principal, *, replace: bool = True) -> None:
         # 9P2000.L has no word for `replace`: a caller that asks for it has looked for the name before
         me, other = self.seen_by(who), self._beside(await settle(to.home(newname, who)), who)
@@ -416,14 +239,16 @@ class Remote(Walked):
         connection, fid = await self.here()
         second, of = await other.here()
         if second is not connection:  # the server came back between the two
-            raise NineError(errno.EIO, f"{self.server.name} was lost")
+            raise NineError(errno.EIO, f"{self.server.shown} was lost")
         return connection, fid, of
 
+    @lasting
     async def change(self, change: Change, who: Principal) -> None:
         me = self.seen_by(who)
         connection, fid = await me.here()
         await changes.change(connection, fid, change)
 
+    @lasting
     async def sync(self, who: Principal, *, data: bool = False) -> None:
         me = self.seen_by(who)
         connection, fid = await me.here()
@@ -434,18 +259,27 @@ class Remote(Walked):
         finally:
             connection.clunk_nowait(new)
 
+    @lasting
     async def readlink(self) -> str:
         connection, fid = await self.here()
         return await requests.readlink(connection, fid)
 
+    @lasting
     async def born(self) -> int | None:
         connection, fid = await self.here()
         return await self.server.soon(requests.born(connection, fid))
 
+    @lasting
+    async def life(self) -> int:
+        connection, fid = await self.here()
+        return await self.server.soon(requests.life(connection, fid))
+
+    @lasting
     async def statfs(self) -> StatFs:
         connection, fid = await self.here()
         return await stored.statfs(connection, fid)
 
+    @lasting
     async def xattr(self, name: str, who: Principal) -> bytes:
         me = self.seen_by(who)
         connection, fid = await me.here()
@@ -455,6 +289,7 @@ class Remote(Walked):
         names = await self.xattr("", who)
         return [name.decode("utf-8", "surrogateescape") for name in names.split(b"\0") if name]
 
+    @lasting
     async def set_xattr(self, name: str, value: bytes, who: Principal, *, flags: int = 0) -> None:
         me = self.seen_by(who)
         connection, fid = await me.here()
@@ -462,3 +297,23 @@ class Remote(Walked):
 
     async def remove_xattr(self, name: str, who: Principal) -> None:
         await self.set_xattr(name, b"", who, flags=os.XATTR_REPLACE)
+
+
+async def _opened(c: Connection, fid: int, how: Open, flags: int, *, truncate: bool) -> tuple[int, Qid, int]:
+    """Open the file that a fid stands for by a new fid; return that, its qid, and the most bytes of one read or write."""
+    new, _ = await requests.walk(c, fid, ())
+    try:
+        qid, iounit = await requests.open_(
+            c,
+            new,
+            read=how.read or how.execute,
+            write=how.write,
+            truncate=truncate,
+            append=how.append,
+            execute=how.execute,
+            flags=flags,
+        )
+    except BaseException:
+        c.clunk_nowait(new)
+        raise
+    return new, qid, iounit

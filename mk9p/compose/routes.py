@@ -6,11 +6,12 @@ Theory
   in the one message that also walks the rest.
 * This happens once for each mount point, and the result is kept while the mount table stays the same. Nothing that a server has said is kept. It
   asks our own tree each time for what it said on the way (the directory `k`).
+* A directory of ours may know more (`all`, whose names are other names on the kernels' servers): the route goes on as that says.
 * Only a plain path has a route: local directories, then a mount point. A directory on another server that only leads to mount points further down
   has none, and neither has `..`: there the walk goes name by name.
 """
 
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, Protocol
 
 import attrs
@@ -81,6 +82,9 @@ class Routes:
             if elements is None or name == "..":
                 return None
             if at.bare or not at.resolver.special(elements, at.at, name):
+                own = elements[0].node
+                if len(elements) == 1 and own.below is None:
+                    return self._onward(own, nodes, names, said, who)
                 break
             found = at.resolver.presumed(elements, at.at, name, who)
             if found is None:
@@ -105,16 +109,43 @@ class Routes:
             return None
         if any(e.node.below is None for e in elements):
             return None
-        table, generation = self._table, self._table.generation
-
-        def stands() -> bool:
-            return table.generation == generation and all(_said(node, name, who) is child for node, name, child in said)
-
+        stands = self._stands(said, who)
         route = Route(tuple(nodes), tuple(e.node for e in elements), _ways(elements), certain, stands)
         self._known[names[: len(nodes)], who] = _Known(route, at)
         if len(nodes) not in self._depths:
             self._depths.append(len(nodes))
         return route
+
+    def _stands(self, said: list[tuple[Node, str, Node | None]], who: Principal) -> Callable[[], bool]:
+        table, generation = self._table, self._table.generation
+
+        def stands() -> bool:
+            return table.generation == generation and all(_said(node, name, who) is child for node, name, child in said)
+
+        return stands
+
+    def _onward(
+        self,
+        at: Node,
+        nodes: list[Node],
+        names: tuple[str, ...],
+        said: list[tuple[Node, str, Node | None]],
+        who: Principal,
+    ) -> Route | None:
+        """Return the route that goes on from a directory of ours, or from one in it, as that says. It is not kept: each name goes its own way."""
+        if at.route is None and len(names) > len(nodes):
+            name = names[len(nodes)]
+            child = _said(at, name, who)
+            if child is None or child.route is None:
+                return None
+            said.append((at, name, child))
+            nodes.append(child)
+            at = child
+        rest = None if at.route is None else at.route(names[len(nodes) :], who)
+        if rest is None or not all(_is_local(node) for node in nodes):
+            return None
+        stands = self._stands(said, who)
+        return attrs.evolve(rest, nodes=(*nodes, *rest.nodes), stands=lambda: stands() and rest.stands())
 
 
 def _ways(elements: list[Element]) -> tuple[Way, ...]:

@@ -13,12 +13,14 @@ Rules (bind(1), namespace(6), Plan 9's port/chan.c `cmount`; each difference has
 * The root keeps its own files, last by default: after somebody mounts something over `/` and it goes away, `ctl` must still be there.
 * A walk can reach every path here: it has at most as many names, and each has at most the same length. And the table has an end (`MOST`), because
   each path takes memory for each of the paths that it leads through.
+* `-u` on a mounted server: nothing that it says is believed (untrusted.py).
 * `-c` on an item lets clients create files in it; a mount point without one forbids creation in its own directory, not in those below (cmount's
   MCREATE). `bind -c OLD OLD` gives it to what lies underneath.
 """
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from time import time_ns
 from typing import Final, Literal, TypeAlias
 
 import attrs
@@ -32,6 +34,8 @@ Order: TypeAlias = Literal["replace", "before", "after"]
 
 # bytes of everything in a table, and of the paths that lead to it: tens of thousands of usual mount points
 MOST: Final = 16 << 20
+
+LONGEST: Final = 86400  # seconds that a request may wait for a server: whoever waits for longer has forgotten it
 
 _ORDERS: Final[dict[str, Order]] = {"a": "after", "b": "before"}
 
@@ -68,27 +72,39 @@ def within(path: str, top: str) -> bool:
 
 @attrs.frozen
 class Flags:
-    """The flags `-abcr`."""
+    """The flags `-abcru`, and `-w SECONDS`."""
 
     order: Order = "replace"
     create: bool = False
     readonly: bool = False
+    wait: int = 0  # seconds that requests wait for a server that is down
+    untrusted: bool = False
 
     @classmethod
     def parse(cls, words: list[str]) -> "Flags | None":
-        """Take the flags off the front of a command's words; None if they are not `-abcr`, or both `-a` and `-b`."""
+        """Take the flags off the front of a command's words; None if they are not `-abcru` and `-w SECONDS`, or both `-a` and `-b`."""
         seen: set[str] = set()
+        wait = 0
         while words and words[0].startswith("-"):
-            seen |= set(words.pop(0)[1:] or "-")
+            letters = words.pop(0)[1:] or "-"
+            seen |= set(letters)
+            if letters.endswith("w"):  # the seconds are a word of their own
+                seconds = words.pop(0) if words else ""
+                if not (seconds.isascii() and seconds.isdecimal() and 0 < len(seconds) < 8 and int(seconds) <= LONGEST):
+                    return None
+                wait = int(seconds)
+            elif "w" in letters:
+                return None
         orders = seen & _ORDERS.keys()
-        if seen - set("abcr") or len(orders) > 1:
+        if seen - set("abcruw") or len(orders) > 1:
             return None
-        return cls(_ORDERS[orders.pop()] if orders else "replace", "c" in seen, "r" in seen)
+        return cls(_ORDERS[orders.pop()] if orders else "replace", "c" in seen, "r" in seen, wait, "u" in seen)
 
     def words(self) -> list[str]:
-        """Return them as words of a command: none, or one."""
-        letters = {"replace": "", "before": "b", "after": "a"}[self.order] + "c" * self.create + "r" * self.readonly
-        return ["-" + letters] if letters else []
+        """Return them as words of a command."""
+        letters = {"replace": "", "before": "b", "after": "a"}[self.order]
+        letters += "c" * self.create + "r" * self.readonly + "u" * self.untrusted
+        return (["-" + letters] if letters else []) + (["-w", str(self.wait)] if self.wait else [])
 
 
 @attrs.frozen
@@ -96,7 +112,7 @@ class Item:
     """One of the things at a mount point.
 
     `kind` says what `what` is: the address of a mounted server (`node` is its root, `spec` the wanted tree), the path of a bound file, or nothing
-    for what lies underneath. `qtype` is its kind at the time of the bind.
+    for what lies underneath. `qtype` is its kind at the time of the bind, `since` when it was put there.
     """
 
     kind: Literal["mount", "bind", "under"]
@@ -104,8 +120,11 @@ class Item:
     spec: str = ""
     create: bool = False
     readonly: bool = False
+    wait: int = 0
+    untrusted: bool = False
     node: Node | None = attrs.field(default=None, eq=False)
     qtype: int = attrs.field(default=QTDIR, eq=False)
+    since: int = attrs.field(factory=time_ns, eq=False)
 
     def same(self, other: "Item") -> bool:
         """Tell whether both are the same thing, whatever their flags."""
@@ -113,7 +132,7 @@ class Item:
 
     def command(self, old: str, order: Order) -> str:
         """Return the command that puts it at `old`."""
-        flags = Flags(order, self.create, self.readonly).words()
+        flags = Flags(order, self.create, self.readonly, self.wait, self.untrusted).words()
         if self.kind == "mount":
             return join(["mount", *flags, self.what, old or "/", *([self.spec] if self.spec else [])])
         what = old if self.kind == "under" else self.what
@@ -132,6 +151,7 @@ class Table:
     def __init__(self) -> None:
         self.points: dict[str, tuple[Item, ...]] = {}
         self.generation = 0
+        self.on_change: list[Callable[[], None]] = []
         self.taken = 0  # bytes, about
         self.prefixes: frozenset[str] = frozenset()
         self.names: dict[str, list[str]] = {}
@@ -143,7 +163,7 @@ class Table:
             items = tuple(other for other in self.points.get(old, (UNDER,)) if not other.same(item))
         if self.taken + _takes(old, (item, *items)) - _takes(old, self.points.get(old, ())) > MOST:
             raise NineError(errno.ENOSPC, "the mount table is full")
-        self._set(old, (item, *items) if order == "before" else (*items, item))
+        self.set(old, (item, *items) if order == "before" else (*items, item))
 
     def take(self, old: str, what: str | None = None) -> list[Item]:
         """Remove what is at `old`: the address or path `what`, or all of it; return that. Raises EINVAL if it is not there."""
@@ -151,7 +171,7 @@ class Table:
         gone = [item for item in items if what is None or self._is(item, old, what)]
         if not gone:
             raise NineError(errno.EINVAL, "not mounted")
-        self._set(old, tuple(item for item in items if item not in gone))
+        self.set(old, tuple(item for item in items if item not in gone))
         return gone
 
     @staticmethod
@@ -160,7 +180,8 @@ class Table:
             return item.what == what
         return clean(what) == (old if item.kind == "under" else item.what)
 
-    def _set(self, old: str, items: tuple[Item, ...]) -> None:
+    def set(self, old: str, items: tuple[Item, ...]) -> None:
+        """Let these items be at `old`; none is what lies underneath."""
         if not old and not any(item.kind == "under" for item in items):
             items = (*items, UNDER)
         self.taken -= _takes(old, self.points.get(old, ()))
@@ -170,6 +191,8 @@ class Table:
         else:
             self.points.pop(old, None)
         self.generation += 1
+        for tell in self.on_change:
+            tell()
         below: dict[str, set[str]] = {}
         for point in self.points:
             while point:
@@ -192,6 +215,11 @@ class Table:
         """Return the commands that make this table from an empty one; servers come before what may be bound from them."""
         points = sorted(self.points.items(), key=lambda point: any(item.kind == "bind" for item in point[1]))
         return [line for old, items in points for line in _commands(old, items)]
+
+    def commands(self, old: str) -> list[str]:
+        """Return the commands that make one mount point; none for what is none."""
+        items = self.points.get(old, ())
+        return [*_commands(old, items)] if items else []
 
 
 def _takes(point: str, items: tuple[Item, ...]) -> int:

@@ -22,9 +22,9 @@ from mk9p.auth import NONE, Principal
 from mk9p.compose.readonly import ReadOnly
 from mk9p.compose.resolve import Element, Resolver
 from mk9p.compose.routes import Routes
-from mk9p.compose.through import Question, T, Through
 from mk9p.errors import NineError
 from mk9p.tree import Ahead, Maybe, Node, Route, Stat, Way, qids, settle
+from mk9p.tree.shown import Question, T, Through
 from mk9p.wire import QTDIR
 
 _FORBIDDEN = "mounted directory forbids creation"  # Plan 9's Enocreate

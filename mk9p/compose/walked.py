@@ -17,6 +17,7 @@ from weakref import ReferenceType, ref
 
 from mk9p.auth import Principal
 from mk9p.client import requests
+from mk9p.client.calls import Lost
 from mk9p.client.connection import Connection
 from mk9p.errors import NineError
 from mk9p.tree import Node
@@ -31,6 +32,9 @@ class Host(Protocol):
 
     paths: Foreign
     moves: int
+    wait: float
+
+    def outlast(self, lost: Lost, until: float | None, *, placed: bool = False) -> float: ...
 
     async def root(self, who: Principal) -> tuple[Connection, int, Qid]: ...
 

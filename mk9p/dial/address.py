@@ -7,6 +7,8 @@ Linux it is the file of a network namespace. This module looks only at the first
 A transport is a module and its row here. The row says what is different about it: no other code compares names of transports. A row names its
 module, which is imported when somebody dials or listens.
 
+For shells in which `!` needs quotes there are other ways to write the same (spellings.py); what `parse` returns has the plain one.
+
 Every failure is one line that begins with its address, as given: with ten kernels, `Connection refused` alone helps nobody.
 """
 
@@ -17,6 +19,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any, Final, NamedTuple
 
+from mk9p.dial.keys import Keys
 from mk9p.errors import NineError
 
 PORT: Final = 564  # 9P's own, `9pfs` at IANA; Plan 9's ndb calls it 9fs, and few /etc/services have either
@@ -44,6 +47,8 @@ class Transport(NamedTuple):
     """It can be in another network namespace."""
     once: bool = False
     """A listener has only one link in its life."""
+    starts: bool = False
+    """Dialling starts what answers, which then takes longer the first time."""
 
     def function(self, name: str) -> Callable[..., Any] | None:
         """Return one of its module's functions, None if it has none of that name."""
@@ -55,21 +60,26 @@ TRANSPORTS: Final = {
     row.name: row
     for row in (
         Transport("tcp", "mk9p.dial.tcp", redial=True, exposed=True, netns=True),
+        Transport("tls", "mk9p.dial.tls", redial=True, exposed=True, tells_user=True, netns=True),
         Transport("unix", "mk9p.dial.unix", redial=True, tells_user=True),
         Transport("vsock", "mk9p.dial.vsock", redial=True, exposed=True),
         Transport("fd", "mk9p.dial.fd", private=True, once=True),
         Transport("char", "mk9p.dial.char", private=True),
-        Transport("exec", "mk9p.dial.commands", private=True),
+        Transport("exec", "mk9p.dial.commands", private=True, starts=True),
     )
 }
 
 
 class Dial(NamedTuple):
-    """A parsed dial string: the file of a network namespace or None, the transport, and the transport's own part."""
+    """A parsed dial string: the file of a network namespace or None, the transport, and the transport's own part.
+
+    `keys` are not in the string: the caller has them, or None for those that keys.py finds.
+    """
 
     netns: str | None
     transport: Transport
     rest: str
+    keys: Keys | None = None
 
     @property
     def network(self) -> str:
@@ -101,8 +111,8 @@ class Dial(NamedTuple):
         if not port:
             return host, PORT
         if port.isascii() and port.isdigit():
-            if int(port) > highest:
-                raise self.refuse(errno.EINVAL, f"port {port} is above {highest}")
+            if len(port) > 20 or int(port) > highest:
+                raise self.refuse(errno.EINVAL, f"port {port:.20} is above {highest}")
             return host, int(port)
         if port in _PORT_NAMES:
             return host, _PORT_NAMES[port]
@@ -115,20 +125,21 @@ class Dial(NamedTuple):
 
 
 def parse(address: str) -> Dial:
-    """Parse a dial string.
+    """Parse a dial string, also one that is written another way (spellings.py).
 
     It looks up and opens nothing. Raises NineError (EINVAL) if the string is not `[NETNS/]NETWORK!ADDRESS` with a network of `TRANSPORTS`.
     """
+    if ":" in address:
+        from mk9p.dial.spellings import plain
+
+        address = plain(address, TRANSPORTS)
     head, mark, rest = address.partition("!")
     prefix, slash, network = head.rpartition("/")
     if not mark or not network or not rest or "\0" in address or (slash and not prefix.startswith("/")):
-        want = "want NETWORK!ADDRESS, as tcp!host!564 or unix!/run/mk9p/ns"
+        want = "want NETWORK!ADDRESS, as tcp!host!564 or unix:/run/mk9p/ns"
         raise NineError(errno.EINVAL, f"bad dial string {address!r}: {want}")
     transport = TRANSPORTS.get(network)
     if transport is None:
-        if network == "tls":
-            words = "TLS is not there yet: tunnel instead, as exec!ssh HOST mk9p serve 'fd!0!1'"
-            raise NineError(errno.EOPNOTSUPP, f"{_line(address)}: {words}")
         known = f"want one of {' '.join(TRANSPORTS)}"
         raise NineError(errno.EINVAL, f"bad dial string {address!r}: unknown network {network!r}: {known}")
     dial = Dial(prefix if slash else None, transport, rest)

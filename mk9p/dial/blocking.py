@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from mk9p.dial.address import Dial, parse
 from mk9p.dial.eyeballs import STAGGER
+from mk9p.dial.keys import Keys
 from mk9p.dial.link import FdLink, SocketLink
 
 T = TypeVar("T")
@@ -19,9 +20,9 @@ class Late(Exception):
     """The deadline has passed."""
 
 
-def dial(address: str, deadline: float) -> FdLink | SocketLink:
+def dial(address: str, deadline: float, keys: Keys | None = None) -> FdLink | SocketLink:
     """Connect to a dial string and return the link. Raises as `mk9p.dial.dial`, and Late at `deadline`, a time of time.monotonic()."""
-    where = parse(address)
+    where = parse(address)._replace(keys=keys)
     call = where.transport.function("dial_now")
     if call is None:
         raise where.refuse(errno.EOPNOTSUPP, f"{where.network} cannot be dialled without trio")

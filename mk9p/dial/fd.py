@@ -19,6 +19,7 @@ from mk9p.dial.link import FdLink, Peer, SocketLink
 
 if TYPE_CHECKING:
     from mk9p.dial.lines import LineListener
+    from mk9p.dial.sockets import SocketListener
 
 
 async def dial(where: Dial) -> FdLink | SocketLink:
@@ -29,7 +30,11 @@ def dial_now(where: Dial, deadline: float) -> FdLink | SocketLink:
     return open_fds(where)
 
 
-async def listen(where: Dial, mode: int) -> "LineListener":
+async def listen(where: Dial, mode: int) -> "LineListener | SocketListener":
+    if where.rest.isascii() and where.rest.isdigit():
+        from mk9p.dial.inherited import listening
+
+        return listening(where)
     from mk9p.dial.lines import LineListener
 
     return LineListener(open_fds(where), None, address=where.address, transport=where.transport, loopback=True)

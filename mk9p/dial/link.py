@@ -22,6 +22,10 @@ Data = bytes | bytearray | memoryview
 IOV_MAX: Final = os.sysconf("SC_IOV_MAX")
 
 
+class Refused(ConnectionError):
+    """The other end of a link is not let in, or does not let us in. `strerror` says why, on one line."""
+
+
 class Peer(NamedTuple):
     """Who is at the other end of a link, as far as the transport tells."""
 
@@ -33,6 +37,11 @@ class Peer(NamedTuple):
     pid: int | None = None  # unix and exec
     loopback: bool = False  # it cannot have come from another machine or network namespace
     user: str | None = None  # its name, where the transport proves it: a certificate
+
+    @property
+    def place(self) -> str:
+        """Where it is, as one word: `tcp!10.0.0.7!51234`, `unix!pid_4321`."""
+        return f"{self.transport.name}!{self.address}".replace(" ", "_")
 
     @property
     def private(self) -> bool:
@@ -47,6 +56,7 @@ class Link(Protocol):
     wfd: int
     peer: Peer
     lossy: bool  # bytes may be lost, or left over from an earlier conversation: a reader must find its Tversion
+    kept: int  # bytes that it keeps in this process, as long as it is open
 
     def recv_into(self, buf: memoryview, /) -> int:
         """Receive what is there; return the count, 0 at the end. Raises BlockingIOError, or OSError when the line broke."""
@@ -84,6 +94,7 @@ class Listener(Protocol):
 class SocketLink:
     """A link over one connected, non-blocking stream socket, which it owns; it calls `on_close` while it is still open."""
 
+    kept = 0
     __slots__ = ("__weakref__", "lossy", "on_close", "peer", "recv_into", "rfd", "send", "sock", "wfd")
 
     def __init__(
@@ -110,6 +121,10 @@ class SocketLink:
     async def wait_writable(self) -> None:
         await _writable(self.wfd)
 
+    def shut(self) -> None:
+        """End both directions, as if the other end had closed it; whoever waits for it sees that. Raises OSError if it has."""
+        socket.socket.shutdown(self.sock, socket.SHUT_RDWR)  # the method of a TLS socket would go on without TLS
+
     def close(self) -> None:
         if self.rfd >= 0:
             self.rfd = self.wfd = -1
@@ -122,6 +137,7 @@ class SocketLink:
 class FdLink:
     """A link over a descriptor to read and one to write, maybe the same, non-blocking, which it owns: pipes, terminals, devices."""
 
+    kept = 0
     __slots__ = ("__weakref__", "lossy", "on_close", "peer", "rfd", "wfd")
 
     def __init__(

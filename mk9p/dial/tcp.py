@@ -11,8 +11,9 @@ import contextlib
 import errno
 import os
 import socket
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 from mk9p.dial import blocking, netns
 from mk9p.dial.address import Dial
@@ -24,6 +25,7 @@ RESERVED: Final = 1024  # the ports below are root's (ip(7), PROT_SOCK)
 # of these, the ports to dial from: p9_ipport_resv_min of net/9p/trans_fd.c, and NFS's
 _OURS: Final = range(665, RESERVED)
 
+L = TypeVar("L", bound=SocketListener)
 Where: TypeAlias = tuple[int, Any]
 """A family, and the address that its sockets connect to."""
 
@@ -67,8 +69,8 @@ def _connected(dial: Dial, sock: socket.socket) -> SocketLink:
         # TCP's simultaneous open, with itself: the kernel may choose as local port the very port that this call dials.
         if sock.getsockname() == sock.getpeername():
             raise dial.refuse(errno.ECONNREFUSED)
-        _options(sock)
-        return _link(dial, sock)
+        prepare(sock)
+        return link_of(dial, sock)
     except BaseException:
         sock.close()
         raise
@@ -95,7 +97,7 @@ def _bind_reserved(dial: Dial, sock: socket.socket, where: Any) -> None:
             return
 
 
-async def listen(where: Dial, mode: int) -> SocketListener:
+async def listen(where: Dial, mode: int, *, kind: Callable[..., L] = SocketListener) -> L:  # type: ignore[assignment]
     host, port = where.host_port()
     if host == "*":
         sock, there = await _any(where, port)
@@ -107,7 +109,7 @@ async def listen(where: Dial, mode: int) -> SocketListener:
         sock = await netns.new_socket(where, family)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        _options(sock)
+        prepare(sock)
         sock.bind(there)
         sock.listen(socket.SOMAXCONN)
         bound, real, *_ = sock.getsockname()
@@ -115,8 +117,8 @@ async def listen(where: Dial, mode: int) -> SocketListener:
         sock.close()
         raise
     address = where._replace(rest=f"{host}!{real}").address
-    loopback = where.netns is None and _is_loopback(bound)
-    return SocketListener(sock, partial(_link, where), address=address, transport=where.transport, loopback=loopback)
+    loopback = where.netns is None and is_loopback(bound)
+    return kind(sock, partial(link_of, where), address=address, transport=where.transport, loopback=loopback)
 
 
 async def _any(dial: Dial, port: int) -> tuple[socket.socket, Any]:
@@ -156,7 +158,7 @@ def _look(host: str, port: int, flags: int) -> list[Where]:
     return [(family, where) for family, _, _, _, where in found]
 
 
-def _options(sock: socket.socket) -> None:
+def prepare(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     # A kernel that panicked or was switched off says no goodbye: its fids, and exclusive files, are freed after a minute.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -166,16 +168,16 @@ def _options(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 10_000)
 
 
-def _link(dial: Dial, sock: socket.socket, _: object = None) -> SocketLink:
+def link_of(dial: Dial, sock: socket.socket, _: object = None) -> SocketLink:
     host, port, *_ = sock.getpeername()
-    if _is_loopback(host):
+    if is_loopback(host):
         # On the loopback nothing is lost and nothing shared, so there is nothing to find out: bbr, where it is the default, paces itself to half of
         # what is possible.
         with contextlib.suppress(PermissionError):  # the administrator allows only others (tcp(7))
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
-    loopback = dial.netns is None and _is_loopback(host) and _is_loopback(sock.getsockname()[0])
+    loopback = dial.netns is None and is_loopback(host) and is_loopback(sock.getsockname()[0])
     return SocketLink(sock, Peer(dial.transport, f"{host.removeprefix('::ffff:')}!{port}", loopback=loopback))
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     return host == "::1" or host.removeprefix("::ffff:").startswith("127.")

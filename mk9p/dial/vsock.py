@@ -1,4 +1,7 @@
-"""vsock: vsock(7). Connects a machine and its virtual machines, by number (CID) and port; `local` is 1 and `host` 2."""
+"""vsock: vsock(7). Connects a machine and its virtual machines, by number (CID) and port; `local` is 1 and `host` 2.
+
+`mkN` is instance N of a multikernel, to which another transport of the kernel leads: its number may be that of a virtual machine, or 1, too.
+"""
 
 import errno
 import os
@@ -11,8 +14,10 @@ from mk9p.dial.blocking import connected
 from mk9p.dial.link import Peer, SocketLink
 from mk9p.dial.sockets import SocketListener, connect
 
-_CIDS: Final = {"local": 1, "host": 2}
-_ANY: Final = 0xFFFFFFFF  # VMADDR_CID_ANY and VMADDR_PORT_ANY
+CIDS: Final = {"local": 1, "host": 2}
+MULTIKERNEL: Final = "mk"  # before the number of an instance
+TRANSPORT: Final = (9, 1)  # SO_VM_SOCKETS_TRANSPORT and VSOCK_TRANSPORT_MULTIKERNEL, as kerf sets them
+ANY: Final = 0xFFFFFFFF  # VMADDR_CID_ANY and VMADDR_PORT_ANY
 
 
 async def dial(where: Dial) -> SocketLink:
@@ -21,13 +26,13 @@ async def dial(where: Dial) -> SocketLink:
         await connect(sock, there)
     except OSError as error:
         raise _failed(where, error) from None
-    return _link(where, sock, there)
+    return link_of(where, sock, there)
 
 
 def dial_now(where: Dial, deadline: float) -> SocketLink:
     sock, there = _to_connect(where)
     try:
-        return _link(where, connected(sock, there, deadline), there)
+        return link_of(where, connected(sock, there, deadline), there)
     except OSError as error:
         raise _failed(where, error) from None
 
@@ -35,33 +40,43 @@ def dial_now(where: Dial, deadline: float) -> SocketLink:
 def _to_connect(dial: Dial) -> tuple[socket.socket, tuple[int, int]]:
     """Return a socket, and the address to connect it to."""
     cid, port = _where(dial)
-    return _socket(dial), (_CIDS["local"] if cid == _ANY else cid, port)
+    sock = _socket(dial)
+    if dial.rest.startswith(MULTIKERNEL):
+        try:
+            sock.setsockopt(socket.AF_VSOCK, *TRANSPORT)
+        except OSError as error:
+            sock.close()
+            raise _failed(dial, error) from None
+    return sock, (CIDS["local"] if cid == ANY else cid, port)
 
 
 async def listen(where: Dial, mode: int) -> SocketListener:
     cid, port = _where(where)
+    if where.rest.startswith(MULTIKERNEL):
+        raise where.refuse(errno.EINVAL, "an instance of a multikernel is dialled; it listens at *")
     sock = _socket(where)
     try:
-        sock.bind((cid, port or _ANY))
+        sock.bind((cid, port or ANY))
         sock.listen(socket.SOMAXCONN)
         real = sock.getsockname()[1]
     except OSError as error:
         sock.close()
         raise _failed(where, error) from None
     address = where._replace(rest=f"{where.rest.partition('!')[0]}!{real}").address
-    loopback = cid == _CIDS["local"]
-    return SocketListener(sock, partial(_link, where), address=address, transport=where.transport, loopback=loopback)
+    loopback = cid == CIDS["local"]
+    return SocketListener(sock, partial(link_of, where), address=address, transport=where.transport, loopback=loopback)
 
 
 def _where(dial: Dial) -> tuple[int, int]:
-    name, port = dial.host_port(highest=_ANY - 1)
+    name, port = dial.host_port(highest=ANY - 1)
     if name == "*":
-        return _ANY, port
-    if name in _CIDS:
-        return _CIDS[name], port
-    if name.isascii() and name.isdigit() and int(name) < _ANY:
-        return int(name), port
-    raise dial.refuse(errno.EINVAL, f"bad CID {name!r}: want a number, local, host or *")
+        return ANY, port
+    if name in CIDS:
+        return CIDS[name], port
+    number = name.removeprefix(MULTIKERNEL)
+    if number.isascii() and number.isdigit() and int(number) < ANY:
+        return int(number), port
+    raise dial.refuse(errno.EINVAL, f"bad CID {name!r}: want a number, local, host, mkN or *")
 
 
 def _socket(dial: Dial) -> socket.socket:
@@ -82,6 +97,7 @@ def _failed(dial: Dial, error: OSError) -> OSError:
     return dial.failed(error)
 
 
-def _link(dial: Dial, sock: socket.socket, where: tuple[int, int]) -> SocketLink:
+def link_of(dial: Dial, sock: socket.socket, where: tuple[int, int]) -> SocketLink:
     cid, port = where
-    return SocketLink(sock, Peer(dial.transport, f"{cid}!{port}", loopback=cid == _CIDS["local"]))
+    loopback = cid == CIDS["local"] and not dial.rest.startswith(MULTIKERNEL)
+    return SocketLink(sock, Peer(dial.transport, f"{cid}!{port}", loopback=loopback))

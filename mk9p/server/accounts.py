@@ -40,7 +40,9 @@ FEW: Final = 256  # fids, and files, granted at once
 PART: Final = 16  # the part of what is left that is granted at once at most
 
 # Bytes, as measured (tests/bench/memory.py).
-FID: Final = 256  # a fid, its number, and its place in a table, which is there twice while it grows
+# A fid, its number, and its place in a table. A table in which fids come and go is twice as large as one that only grew, and is there twice while
+# Python makes it anew.
+FID: Final = 304
 PLACE: Final = 208  # a name that was walked, and its path; add its letters, and what its node takes
 FILE: Final = 1024  # an open file
 LOCK: Final = 768  # a locked range: what is noted here, and what the kernel keeps

@@ -85,7 +85,8 @@ def mended(b: Far, lead: Lead, head: bytes, own: bytes | None, buf: bytearray, s
             buf[here : here + QID] = own
         _put64(buf, here + _PATH, lead.path)
         if head:
-            buf[here - len(head) : here] = head
+            first = at + QID * lead.cut
+            buf[first : first + len(head)] = head
     elif count == top:
         return AGAIN  # nothing that the client asked for: only an error can say that
     if lead.cut:
@@ -111,7 +112,7 @@ def crossed(c: Connection, b: Far, known: Across, type_: int, buf: bytearray, st
         begins = MISSING
     else:
         begins = AGAIN if lead.top else start
-    hop.sure, hop.maybe = True, False
+    hop.sure, hop.named, hop.maybe = True, True, False
     if count == known.count and begins >= 0:
         hop.path = _u64(buf, end - 8)[0]
         release(c, known)

@@ -70,6 +70,8 @@ async def make(c: Connection, b: Far, number: int, names: tuple[str, ...]) -> bo
     except (OSError, ProtocolError, trio.TooSlowError) as error:
         log.debug("no fast way to %s: %s", b.way.address, error)
         b.resting = trio.current_time() + REST
+        if b.way.heard is not None:
+            b.way.heard(False, str(error))
         if link is not None:
             link.close()
         return False
@@ -78,6 +80,8 @@ async def make(c: Connection, b: Far, number: int, names: tuple[str, ...]) -> bo
             link.close()
         raise
     b.link, b.root = link, root
+    if b.way.heard is not None:
+        b.way.heard(True, "")
     if root == qids.ROOT and len(orderly) < MOST:
         orderly.add(server)
     return True

@@ -23,15 +23,18 @@ from mk9p.errors import is_errno
 from mk9p.server.across import Across, again, crossed
 from mk9p.server.asking import answered
 from mk9p.server.connection import Connection
+from mk9p.server.foreseen import flags_of, noted
 from mk9p.server.going import forward_walk
-from mk9p.server.hops import COUNT, WHEN, WHOSE, Alias, Asked, Far, Late, Own
+from mk9p.server.hops import COUNT, WHEN, WHOSE, Alias, Asked, Far, Hop, Late, Own
+from mk9p.server.leased import ALTERS
+from mk9p.server.narrow import FREE
 from mk9p.server.owed import came
 from mk9p.server.passing import deliver
 from mk9p.server.tags import returned
 from mk9p.server.told import learned, listed
 from mk9p.server.turns import BLOCK
 from mk9p.wire import messages as m
-from mk9p.wire.roles import COUNTED, CREATES, DATA, ENDS, OPENS, PATH_AT, PLAIN
+from mk9p.wire.roles import COUNTED, CREATES, DATA, ENDS, NOTED, OPENS, PATH_AT, PLAIN
 
 # As PATH_AT; -1 for replies that begin with a number to check: of bytes that were asked for, or of an error.
 _PATH_AT: Final = [*PATH_AT]
@@ -50,7 +53,9 @@ _get64, _put64 = Struct("<Q").unpack_from, Struct("<Q").pack_into
 
 _OPENS: Final = OPENS - CREATES
 _WALK: Final = m.Twalk.type
-PASSED: Final = PLAIN | ENDS | _OPENS | {_WALK}  # requests that may go over in a block
+_WRITE: Final = m.Twrite.type
+PASSED: Final = PLAIN | ENDS | _OPENS | NOTED | {_WALK}  # requests that may go over in a block
+UNALTERED: Final = PASSED - ALTERS  # those while somebody has leased something
 
 
 def forward(c: Connection) -> bool:
@@ -60,42 +65,53 @@ def forward(c: Connection) -> bool:
     """
     if c.session.tags:
         return False  # somebody waits here: check frame by frame what must wait for it
+    gate = c.common.gate
+    passed = PASSED if gate is None or not gate.active else UNALTERED
+    if c.narrow:
+        passed = FREE
     frames, relays, asked, counts = c.frames, c.relays, c.asked, c.counts
     buf, limit = frames.buf, frames.limit
     at, tail = frames.ahead()
     stop = min(at + BLOCK, tail - 10)
     b, first, last, mark, since = None, at, -1, 0, counts.since << WHEN
     kind, run, n, known, least, most = -1, at, 0, 0, 11, 0
-    plain = True
+    plain = easy = True
+    hop: Hop | None = None
     while at < stop:
         size, type_, tag, fid = _request(buf, at)
         if type_ != kind:
             if n:
                 counts.passed(kind, n, at - run)
             kind, run, n, most = type_, at, 0, 0
-            if type_ not in PASSED:
+            if type_ not in passed:
                 break
             plain = type_ in PLAIN
+            if type_ == _WRITE and fid == last and hop is not None:
+                hop.dirty = True  # it is that of the frame before
             least = COUNTED.get(type_, 11)
             known = since | type_
+            easy = least == 11 and type_ != _WALK
         if not least <= size <= limit or size > tail - at:
             break
-        if least > 11 and (count := _get32(buf, at + least - 4)[0]) != most:
-            most, known = count, since | count << COUNT | type_
-        if not plain and type_ == _WALK:
-            if b is not None:
-                b.goes(buf, first, at)
-                b, last = None, -1
-            frames.head = at
-            if tag in asked or not forward_walk(c, tag, buf, at, at + size):
-                break
-            frames.head = at = at + size
-            n += 1
-            continue
+        if not easy:
+            if type_ == _WALK:
+                if b is not None:
+                    b.goes(buf, first, at)
+                    b, last = None, -1
+                frames.head = at
+                if tag in asked or not forward_walk(c, tag, buf, at, at + size):
+                    break
+                frames.head = at = at + size
+                n += 1
+                continue
+            if (count := _get32(buf, at + least - 4)[0]) != most:
+                most, known = count, since | count << COUNT | type_
         if fid != last:
             hop = relays.get(fid)
             if hop is None or hop.crossing or hop.maybe or (there := hop.backend).link is None:
                 break
+            if type_ == _WRITE:
+                hop.dirty = True
             if there is not b:
                 if b is not None:
                     b.goes(buf, first, at)
@@ -112,8 +128,14 @@ def forward(c: Connection) -> bool:
                 del relays[fid]
                 last = -1
             else:
-                asked[tag] = opening = Asked(there, type_, fid, hop)
-                opening.since = counts.since
+                if type_ in NOTED:
+                    assert hop is not None
+                    some = noted(there, type_, fid, hop, buf, at, at + size)
+                else:
+                    some = Asked(there, type_, fid, hop)
+                    some.flags = flags_of(type_, buf, at, at + size)
+                some.since = counts.since
+                asked[tag] = some
         at += size
         n += 1
     if n:

@@ -2,7 +2,7 @@
 
 import errno
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Final
 
@@ -89,13 +89,8 @@ async def shut(fid: Fid) -> None:
     if how is None:
         return
     place = fid.place
-    if fid.exclusive:
-        in_use.discard(place.node)
-    steps = [handle.close for handle in handles if handle is not None]
-    if fid.held:
-        fid.held = False
-        steps += [node.release for node in reversed(place.holders) if node.release is not None]
-    for step in steps:
+    claims = _give_back(fid)
+    for step in [handle.close for handle in handles if handle is not None] + claims:
         try:
             await _shielded(step())
         except FAILURE:
@@ -105,6 +100,30 @@ async def shut(fid: Fid) -> None:
             await _shielded(_remove(place, fid.who))
         except OSError as error:
             log.info("remove on close of %s: %s", place.name, error)
+
+
+def _give_back(fid: Fid) -> list[Callable[[], Any]]:
+    """Let others use what a fid has alone. Return what must be called after its handle is closed."""
+    if fid.exclusive:
+        in_use.discard(fid.place.node)
+        fid.exclusive = False
+    if not fid.held:
+        return []
+    fid.held = False
+    return [node.release for node in reversed(fid.place.holders) if node.release is not None]
+
+
+async def end(fid: Fid, ended: Callable[[Handle], Awaitable[None] | None]) -> None:
+    """End the use of an open file whose client keeps its fid. `ended` returns what waits until a handle is closed; None if that is to stay open."""
+    waits = [
+        wait for handle in (fid.handle, fid.directory) if handle is not None and (wait := ended(handle)) is not None
+    ]
+    if waits:
+        fid.drop_listing()
+        for wait in waits:
+            await _shielded(wait)
+        for step in _give_back(fid):
+            await _shielded(step())
 
 
 async def _remove(place: Place, who: Principal) -> None:

@@ -4,23 +4,24 @@ Nothing here waits. Replies are queued in `out` and leave together: one send for
 replies are joined and big ones are sent from where they are.
 """
 
-import errno
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import trio
 
-from mk9p.auth import EXEC, Policy, Principal, may
+from mk9p.auth import Policy, Principal
+from mk9p.authority.deciding import Authority
 from mk9p.dial import Link
 from mk9p.errors import NineError
-from mk9p.server.accounts import CONNECTION, FID, PLANNED, RELAYED, WAITING, Account, Books
+from mk9p.lease.gate import Gate
+from mk9p.server.accounts import CONNECTION, FID, LOCK, PLANNED, RELAYED, WAITING, Account, Books
 from mk9p.server.beginning import Beginning
 from mk9p.server.counts import Counts
-from mk9p.server.fids import Fid, Place, too_deep
+from mk9p.server.fids import Fid, Place
 from mk9p.server.hops import Far, Hop, Known, Patience
 from mk9p.server.limits import SMALL, Limits
 from mk9p.server.links import IN, OUT, Links
@@ -28,8 +29,8 @@ from mk9p.server.listings import Listings
 from mk9p.server.shares import Shares, is_stranger
 from mk9p.server.turns import LAST, STRIDE, Party, Slices, User
 from mk9p.session import Request, Session
-from mk9p.tree import Maybe, Node, Stat, settle
-from mk9p.wire import IOHDRSZ, NOFID, QTDIR, Dialect, FrameBuffer, codec
+from mk9p.tree import Node, Stat
+from mk9p.wire import IOHDRSZ, NOFID, Dialect, FrameBuffer, codec
 from mk9p.wire import messages as m
 from mk9p.wire.framing import CAPACITY, MOST
 
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from mk9p.server.named import Moves
     from mk9p.server.plans import Plan
 
-_DOTS: Final = (".", "..")
 USERS: Final = 16  # names of users that a connection keeps, to show them
 JOIN: Final = 4096  # a smaller buffer is cheaper to copy than to hand to the kernel separately
 
@@ -52,7 +52,7 @@ _PACKERS: Final[dict[Dialect, list[Any]]] = {dialect: [None] * 256 for dialect i
 class Common:
     """What the connections of one server have in common.
 
-    `refuse` counts a refused connection, by the reason; `hang_up` ends one, for a reason.
+    `refuse` counts a refused connection, by the reason; `hang_up` ends one, for a reason; `draw_back` ends its links to other servers.
     """
 
     limits: Limits
@@ -63,7 +63,10 @@ class Common:
     listings: Listings
     patience: Patience
     refuse: Callable[[str], None]
+    authority: Authority
+    gate: Gate | None
     hang_up: "Callable[[Connection, str], None]"
+    draw_back: "Callable[[Connection, str], None]"
     orderly: set[tuple[str, str]] = attrs.field(factory=set, init=False)
     """Servers, by address and tree, that do what they are asked in its order (asking.py)."""
 
@@ -101,6 +104,8 @@ class Connection(Party):
         self.encoded: deque[int] = deque()  # fids whose encoded attributes are kept (ops_linux.py)
         self.attached = False  # the same, since the last Tversion
         self.users: dict[str, None] = {}  # the first few of them
+        self.capability = ""  # what was shown on it last (ops_auth.py)
+        self.carried = False  # it was shown in the conversation before this one
         self.refused = False  # and the log says so
         self.told: set[object] = set()  # what the log has said of its requests (failures.py)
         self.account: Account  # the account that the connection itself is on: that of the first who attached
@@ -108,14 +113,18 @@ class Connection(Party):
         self.most = limits.out  # bytes of replies that may be queued before they are sent
         self.max_relays = 0  # how many fids of other servers it may have, as far as was granted
         self.room = len(self.frames.buf)  # bytes of its receive buffer, as counted
+        self.narrow = False  # at some other server it may not do all (narrow.py)
         self.crowded = False  # its user had too much when that was last counted, once for each batch
+        self.kept = link.kept  # bytes that its link keeps
         self.extra = 0  # bytes that are kept for it and not for a fid, on that account
         self.number = 0  # the number of this connection among all that this server has had
         self.came = time.time_ns()
         self.moves: Moves = {}
+        self.locked = 0  # ranges that files of other servers have locked, at most (told.py)
         self.relays: dict[int, Hop] = {}  # fids of another server (relay.py)
         self.backends: dict[object, Far] = {}
         self.plans: dict[tuple[Place, bytes], Plan] = {}  # walks that have crossed
+        self.asks: dict[tuple[Place, bytes], Plan] = {}  # those that go through nodes, all names at once
         self.asked: dict[int, Known] = {}  # what was passed on, by tag (blocks.py)
         self.choked: set[Far] = set()  # those of its servers that take no more bytes: no further frame is read
         self.ready: deque[Request] = deque()  # requests that waited for others, and may run now
@@ -134,9 +143,7 @@ class Connection(Party):
         if number in fids or number == NOFID or len(fids) >= session.max_fids:
             if number not in fids:
                 account.fids.more()
-            session.new(number, f)
-        else:
-            fids[number] = f
+            session.check(number)
         f.account = account
         place = f.place
         if place.uses:
@@ -152,9 +159,10 @@ class Connection(Party):
             try:
                 account.more()
             except BaseException:
-                del self.session.fids[number]
                 f.release()
                 raise
+        # only now: a table that refused fids have been in has grown by them
+        fids[number] = f
 
     # the account for what is kept for it
 
@@ -187,6 +195,11 @@ class Connection(Party):
         if len(self.users) < USERS:
             self.users[account.who.name] = None
 
+    def carry(self) -> None:
+        """Keep a capability that was shown for the conversation that follows, and for no further one: another program may have the line then."""
+        self.capability = "" if self.carried else self.capability
+        self.carried = bool(self.capability)
+
     def part(self) -> None:
         """Forget who attached, whose fids are gone: the conversation begins anew, and what is kept for it counts for the peer."""
         self.frames.limit, self.frames.most, self.attached = min(self.msize, SMALL), CAPACITY, False
@@ -195,6 +208,7 @@ class Connection(Party):
         for account in self.accounts.values():
             self.common.books.leave(account)
         self.accounts = {}
+        self.common.authority.forget(self)
         self.count()
 
     def close_account(self) -> None:
@@ -213,16 +227,24 @@ class Connection(Party):
     def count(self) -> None:
         """Count what is kept for the connection and not for a fid, after it has changed. Limits do not matter here: it has come already."""
         session = self.session
-        extra = self.room + session.held + WAITING * len(session.tags) + (self.out_size if self.blocked else 0)
+        extra = self.room + self.kept + session.held + WAITING * len(session.tags)
+        extra += self.out_size if self.blocked else 0
         if self.backends:
-            extra += RELAYED * (len(self.relays) + len(self.asked)) + PLANNED * len(self.plans)
+            extra += LOCK * self.locked + RELAYED * (len(self.relays) + len(self.asked)) + PLANNED * len(self.plans)
             extra += sum(len(b.frames.buf) for b in self.backends.values())
+        if self.asks:
+            extra += PLANNED * len(self.asks)
         self.account.used += extra - self.extra
         self.extra = extra
         full = self.crowded = self.full
         self.most = JOIN if full else self.limits.out
         if self.attached:
             self.frames.most = CAPACITY if full else MOST
+
+    def forget_plans(self) -> None:
+        """Forget how walks to other servers went."""
+        self.plans.clear()
+        self.asks.clear()
 
     @property
     def full(self) -> bool:
@@ -364,49 +386,15 @@ class Connection(Party):
         """End the connection: cancel its requests, close its files, then its link."""
         self.common.hang_up(self, reason)
 
+    def draw_back(self, reason: str) -> None:
+        """End its connections to other servers: what it has there is walked to again when it is next used."""
+        self.common.draw_back(self, reason)
+
     def end_runs(self) -> None:
         """End the runs of frames in its buffer, which is about to change."""
         for b in self.backends.values():
             b.end_run(self.frames.buf)
 
-    # fids and the tree
-
     def limit(self, count: int) -> int:
         """Return how many bytes a Rread or Rreaddir may have at most."""
         return min(count, self.msize - IOHDRSZ)
-
-    async def stat(self, place: Place) -> Stat:
-        """Return the status of the node at a place."""
-        found = place.node.stat()
-        return found if isinstance(found, Stat) else await found
-
-    def step(self, place: Place, name: str, who: Principal) -> Maybe[Place]:
-        """Walk one name; raises ENOTDIR, EACCES, ENOENT."""
-        node = place.node
-        if node.qtype & QTDIR == 0:
-            raise NineError(errno.ENOTDIR)
-        if who.uid != 0 and not node.guards:
-            stat = node.stat()
-            if not isinstance(stat, Stat):
-                return self._step(place, name, who, stat)
-            if not may(who, stat.mode, stat.uid, stat.gid, EXEC):
-                raise NineError(errno.EACCES)
-        if name in _DOTS:
-            return place.parent if name == ".." else place
-        if place.depth >= self.limits.depth:
-            raise too_deep(self.limits.depth)
-        found = node.walk(name, who)
-        return Place(found, name, place) if isinstance(found, Node) else self._child(place, name, found)
-
-    async def _step(self, place: Place, name: str, who: Principal, later: Awaitable[Stat]) -> Place:
-        stat = await later
-        if not may(who, stat.mode, stat.uid, stat.gid, EXEC):
-            raise NineError(errno.EACCES)
-        if name in _DOTS:
-            return place.parent if name == ".." else place
-        if place.depth >= self.limits.depth:
-            raise too_deep(self.limits.depth)
-        return place.child(name, await settle(place.node.walk(name, who)))
-
-    async def _child(self, place: Place, name: str, later: Awaitable[Node]) -> Place:
-        return place.child(name, await later)

@@ -46,14 +46,17 @@ def cross(c: Connection, tag: int, old: Fid, newfid: int, names: tuple[str, ...]
     """
     place, who = old.place, old.who
     key = place, packed(names)
-    plan = c.plans.get(key)
+    plan = c.plans.get(key) or c.asks.get(key)
     if plan is None or not plan.route.stands():
         plan = _plan(c, place, names, who, general)
         if plan is None:
             return NotImplemented
-        if len(c.plans) >= KEPT:
-            c.plans.clear()
-        c.plans[key] = plan
+        c.plans.pop(key, None)
+        c.asks.pop(key, None)
+        plans = c.plans if plan.leads else c.asks
+        if len(plans) >= KEPT:
+            plans.clear()
+        plans[key] = plan
     if newfid >= ROOT or not may_search(plan, who):
         return NotImplemented
     if not plan.leads:
@@ -82,8 +85,9 @@ def _plan(c: Connection, start: Place, names: tuple[str, ...], who: Principal, g
     if who.readonly or c.dialect is not Dialect.L:
         leads: tuple[Lead, ...] = ()
     else:
-        leads = _leads(route, who, known, place.path, names[known:])
-    if not leads and any(node.ahead is None for node in route.leads):
+        rest = names[known:]
+        leads = _leads(route, who, known, place.path, (route.alias, *rest[1:]) if route.alias else rest)
+    if not leads and (route.alias or any(node.ahead is None for node in route.leads)):
         return None
     sure = route.certain and len(route.leads) == 1
     return Plan(start, names, partial(_again, general), route, tuple(places), place, leads, sure)
@@ -91,8 +95,7 @@ def _plan(c: Connection, start: Place, names: tuple[str, ...], who: Principal, g
 
 def _leads(route: Route, who: Principal, known: int, path: int, rest: tuple[str, ...]) -> tuple[Lead, ...]:
     leads = tuple(
-        Lead(way, node, (way.address, way.aname, who, way.who), known, path, rest)
-        for way, node in zip(route.ways, route.leads, strict=False)
+        Lead(way, node, (way.line, who), known, path, rest) for way, node in zip(route.ways, route.leads, strict=False)
     )
     return () if any(len(lead.names) > MAXWELEM for lead in leads) else leads
 
@@ -182,4 +185,4 @@ def _enter(c: Connection, b: Far, newfid: int, plan: Plan, lead: Lead, frame: by
     except OSError:
         leave(c, b, newfid)
         raise
-    hop.sure, hop.path = True, int.from_bytes(frame[-8:], "little")
+    hop.sure, hop.named, hop.path = True, True, int.from_bytes(frame[-8:], "little")

@@ -2,14 +2,14 @@
 
 from typing import Final
 
-from mk9p.server import ops, ops_create, ops_linux, ops_stored, ops_wstat
+from mk9p.server import ops, ops_auth, ops_create, ops_linux, ops_stored, ops_wstat
 from mk9p.server.connection import Call
 from mk9p.wire import Dialect, codec
 from mk9p.wire.messages import MESSAGES
 
 _OPS: Final = {
     name.rstrip("_"): op
-    for module in (ops, ops_create, ops_linux, ops_stored, ops_wstat)
+    for module in (ops, ops_auth, ops_create, ops_linux, ops_stored, ops_wstat)
     for name, op in vars(module).items()
     if name[0] != "_" and getattr(op, "__module__", "") == module.__name__
 }

@@ -7,32 +7,39 @@ server cancels its requests and closes its files, and then its link.
 import contextlib
 import errno
 import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from time import monotonic_ns
 from typing import Any, Final
 
 import trio
 
-from mk9p.auth import Policy
+from mk9p.auth import Policy, Principal
+from mk9p.authority.deciding import Authority
 from mk9p.dial import Link, Listener
 from mk9p.errors import NineError
+from mk9p.lease.gate import Gate, covering
+from mk9p.lease.wish import Wish
 from mk9p.server.accounts import Books
 from mk9p.server.beginning import Beginning
-from mk9p.server.closing import close_all, free
+from mk9p.server.closing import close_all, end, free
 from mk9p.server.connection import Call, Common, Connection
 from mk9p.server.dispatch import calls
 from mk9p.server.halves import Halves
 from mk9p.server.hops import Patience
 from mk9p.server.leader import Leader
+from mk9p.server.leased import writer
 from mk9p.server.limits import MIN_MSIZE, Limits
 from mk9p.server.links import IN, Links
 from mk9p.server.listings import Listings
 from mk9p.server.owed import PATIENCE
-from mk9p.server.passing import drop
+from mk9p.server.passing import draw_back, drop, lost
 from mk9p.server.refusals import line, origin, refuse, refuse_peer
 from mk9p.server.shares import Shares
 from mk9p.server.tally import Tally
-from mk9p.server.turns import Slices
+from mk9p.server.turns import SLICE, Slices
 from mk9p.server.workers import Workers
-from mk9p.tree import Node
+from mk9p.tree import Handle, Node
 from mk9p.wire import Dialect, codec
 from mk9p.wire import messages as m
 
@@ -45,8 +52,18 @@ CANCELLED: Final = 32
 class Server:
     """A served tree. `add` links by hand, or let `serve` listen; `run` does the work and ends only when it is cancelled."""
 
-    def __init__(self, root: Node, *, limits: Limits | None = None, tally: Tally | None = None) -> None:
+    def __init__(
+        self,
+        root: Node,
+        *,
+        limits: Limits | None = None,
+        tally: Tally | None = None,
+        authority: Authority | None = None,
+        gate: Gate | None = None,
+    ) -> None:
         self.root = root
+        self.authority = authority or Authority()
+        self.authority.whole = root
         self.limits = limits or Limits()
         self.tally = tally or Tally()
         self.connections = self.tally.connections
@@ -61,8 +78,13 @@ class Server:
             Listings(self.slices),
             Patience(PATIENCE),
             refuse=self.tally.refuse,
+            authority=self.authority,
+            gate=gate,
             hang_up=self.hang_up,
+            draw_back=draw_back,
         )
+        if gate is not None:
+            gate.writers = partial(self._writer, gate)
         self.halves = Halves()
         self.workers = Workers(Leader(self.links, self.halves, self._begin_anew).lead)
         self.deserted = trio.Event()  # set when the last client of all has left; a new one makes a new event
@@ -83,6 +105,7 @@ class Server:
                 nursery.start_soon(self.workers.run)
                 nursery.start_soon(self._watch_strangers)
                 nursery.start_soon(self.common.patience.watch)
+                nursery.start_soon(self.authority.watch)
                 nursery.start_soon(self.halves.watch, self.limits.partial)
                 task_status.started()
                 await trio.sleep_forever()
@@ -139,6 +162,32 @@ class Server:
         if log.isEnabledFor(logging.INFO):
             log.info(line("connected", number=c.number, **origin(link.peer)))
         return c
+
+    def withdraw(self, root: Node, who: Principal, ended: Callable[[Handle], Awaitable[None] | None]) -> None:
+        """End what the clients of the tree `root` have by a right that is less now.
+
+        Their links to other servers as `who` end at once, and then their open files here, in turn. `ended` returns what waits until an open file is
+        closed; None if it stays open.
+        """
+        for c in [c for c in self.connections if c.root is root]:
+            for b in tuple(c.backends.values()):
+                if b.way.who == who and not b.dead:
+                    lost(c, b, "it is no longer granted")
+            if self._nursery is not None:
+                self._nursery.start_soon(self._end_files, c, ended)
+
+    async def _end_files(self, c: Connection, ended: Callable[[Handle], Awaitable[None] | None]) -> None:
+        ends = monotonic_ns() + SLICE // 4
+        for f in list(c.session.fids.values()):
+            if f.how is not None:
+                await end(f, ended)
+            if monotonic_ns() > ends:
+                ends = await self.slices.next(c.user)
+
+    def _writer(self, gate: Gate, wish: Wish) -> str | None:
+        """Return who has something open for writing that a lease would cover."""
+        covers = covering(wish)
+        return next((who for c in self.connections if (who := writer(c, gate, covers)) is not None), None)
 
     async def _watch_strangers(self) -> None:
         """Hang up on clients that do not attach in time. All have the same time, so the first to come is the first to go."""
@@ -262,5 +311,6 @@ class Server:
         c.speak(dialect)
         c.msize = min(msize, self.limits.msize)
         c.part()
+        c.carry()
         c.calls = self._calls_of(dialect)
         return c.reply(m.Rversion, tag, c.msize, dialect.version)

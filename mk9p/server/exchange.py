@@ -3,7 +3,6 @@
 relay.py has the theory.
 """
 
-import errno
 import logging
 from collections.abc import Callable
 from time import monotonic_ns
@@ -12,7 +11,9 @@ from typing import Any
 import trio
 
 from mk9p.auth import Principal
-from mk9p.errors import NineError, ProtocolError
+from mk9p.errors import ProtocolError
+from mk9p.scope import ALL
+from mk9p.server.accounts import FID, FILE
 from mk9p.server.asking import arrive, leave, make
 from mk9p.server.blocks import back
 from mk9p.server.connection import Connection, Reply
@@ -20,11 +21,12 @@ from mk9p.server.fids import Fid, Place
 from mk9p.server.hops import Alias, Far, Hop, Own
 from mk9p.server.passing import Backend, lost, send, send_to
 from mk9p.server.relay import passes
+from mk9p.server.reopen import found, reopen
 from mk9p.server.tags import require_free
 from mk9p.tree import Open, Way, settle
 from mk9p.wire import NOFID, QTDIR, Dialect, codec
 from mk9p.wire import messages as m
-from mk9p.wire.roles import ENDS, LOCAL, THERE
+from mk9p.wire.roles import ENDS, LOCAL, OPENS, THERE
 
 log = logging.getLogger("mk9p.server")
 
@@ -47,10 +49,11 @@ async def reach(
 
     The caller will walk to the fid `number` by `names`.
     """
-    key = (way.address, way.aname, who, way.who)
+    key = (way.line, who)
     b = c.backends.get(key)
     if b is None or (b.dead and b.tried.is_set() and trio.current_time() >= b.resting):
         b = c.backends[key] = Backend(c, way, who)
+        c.narrow = c.narrow or way.ops != ALL
         try:
             if await make(c, b, number, names):
                 if c.dead or c.backends.get(key) is not b:
@@ -68,13 +71,7 @@ async def reach(
 async def hand_over(c: Connection, number: int, f: Fid, b: Far | None) -> None:
     """Hand a fid that has just crossed into another server over to it."""
     way = f.place.node.way
-    if (
-        b is None
-        or b.dead
-        or number in b.limbo
-        or way is None
-        or (way.address, way.aname, way.who) != (b.way.address, b.way.aname, b.way.who)
-    ):
+    if b is None or b.dead or number in b.limbo or way is None or way.line != b.way.line:
         return
     if (
         await arrive(c, b, number, way.names, f.place.path if way.whole else None)
@@ -98,53 +95,58 @@ async def run_locally(
 ) -> Reply:
     """Run a request in this server although other servers have its fids: because it can't be passed on, or their server is gone."""
     hop = c.relays[numbers[0]]
-    if type_ in ENDS and hop.backend.dead and (hop.opened or type_ == m.Tclunk.type):
+    if type_ == m.Tclunk.type and hop.backend.dead:
         del c.relays[numbers[0]]
-        if type_ != m.Tclunk.type:
-            raise NineError(errno.EIO)
         return c.reply(m.Rclunk, args[0])
     lent: dict[int, Fid] = {}
     try:
         for number in numbers:
-            if (f := await _bring(c, number)) is not None:
+            if (f := await _bring(c, number, goes_on=type_ == m.Treaddir.type and args[2] > 0)) is not None:
                 lent[number] = f
-        return await settle(op(c, *args))
+        reply: Reply = await settle(op(c, *args))
+        if type_ in OPENS and numbers[0] in lent and c.relays.get(numbers[0]) is hop:
+            _keep(c, numbers[0], lent.pop(numbers[0]), FILE)
+        elif type_ == m.Txattrcreate.type and numbers[0] in lent and c.relays.get(numbers[0]) is hop:
+            _keep(c, numbers[0], lent.pop(numbers[0]), FILE + args[3])
+        return reply
     finally:
         for number, f in lent.items():
             if number in c.relays and c.session.fids.get(number) is f:
                 del c.session.fids[number]
-        if type_ in ENDS:
-            c.relays.pop(numbers[0], None)  # remove(5): it is clunked, whatever happens
+        if type_ in ENDS and numbers[0] in c.relays:
+            stays(c, numbers[0])  # remove(5): it is clunked, whatever happens
 
 
-async def _bring(c: Connection, number: int) -> Fid | None:
-    """Make a fid ours by its names: for good if its server is gone, and raises EIO for one that was open then; otherwise for one request, and
+def _keep(c: Connection, number: int, f: Fid, kept: int) -> None:
+    """Keep a fid that was only lent: it was opened here, and keeps so many bytes."""
+    account = f.account = c.account_of(f.who)
+    account.used += FID + f.place.hold() + kept  # whatever the limits are: the file is open
+    f.kept = kept
+    stays(c, number)
+
+
+async def _bring(c: Connection, number: int, *, goes_on: bool) -> Fid | None:
+    """Make a fid ours by its names: for good if its server is gone, and then it is opened again if it was open; otherwise for one request, and
     returns what is lent.
 
-    Raises ESTALE if the names lead to another file by now.
+    Raises ESTALE if the names lead to another file by now, and what opening it again raises.
     """
     hop = c.relays.get(number)
     if hop is None or number in c.session.fids:
         return None
     if hop.opened and hop.backend.dead:
-        raise NineError(errno.EIO)
-    place, who = hop.place, hop.backend.who
-    if hop.lead is not None and hop.names:
-        place = await settle(c.step(place.shows(hop.lead), hop.names[0], who))
-        place.parent = hop.place
-    for name in hop.names[hop.lead is not None :]:
-        place = await settle(c.step(place, name, who))
-    if hop.names and hop.path is not None and place.path != hop.path:
-        raise NineError(errno.ESTALE)
+        await reopen(c, number, hop, goes_on=goes_on)
+        return None
+    place = await found(c, hop)
     if c.relays.get(number) is not hop or number in c.session.fids:
         return None  # another request was quicker
-    f = Fid(place, who)
+    f = Fid(place, hop.backend.who)
     if hop.backend.dead:
-        c.enter(number, f, c.account_of(who))
+        c.enter(number, f, c.account_of(f.who))
         del c.relays[number]
         return None
     c.session.fids[number] = f
-    f.how = Open(who) if hop.opened else None
+    f.how = Open(f.who) if hop.opened else None
     return f
 
 

@@ -8,23 +8,26 @@ of a connection, so nobody fills a log over one connection. A bug of ours, or of
     held path=/lamp/ctl user=glenda request=write ms=1500 requests=1
 
 `held`: the program did nothing else for this time. A file of this server keeps it waiting in a call (`time.sleep`, a slow device), which belongs
-in a thread (`trio.to_thread.run_sync`). If several `requests` of one kind came together, the log names the first.
+in a thread (`mk9p.tree.aside`). If several `requests` of one kind came together, the log names the first.
 """
 
 import errno
 import logging
 from typing import TYPE_CHECKING, Final
 
+from mk9p.auth import NONE
 from mk9p.errors import INTERNAL, NineError, translate
 from mk9p.server.counts import name_of
 from mk9p.server.refusals import line, place
 
 if TYPE_CHECKING:
     from mk9p.server.connection import Connection
+    from mk9p.server.fids import Fid
 
 log = logging.getLogger("mk9p.server")
 
 HELD: Final = 100_000_000  # ns: a person begins to notice this, and it is more than answering a full buffer takes
+_REFUSED: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})  # what the audit log has
 _TOLD: Final = 64  # failures that the log tells of a connection
 
 
@@ -46,9 +49,17 @@ def _said(c: "Connection", type_: int, tag: int, fid: int, error: BaseException)
         log.error(where, exc_info=error)
         return c.error(tag, NineError(errno.EIO, INTERNAL))
     said = translate(error)
+    note_refusal(c, said, c.session.fids.get(fid), name_of(type_))
     if isinstance(error, ValueError) or (said is not error and said.ename != _plain(said)):
         _tell(c, "failed", type_, fid, error=type(error).__name__, text=said.ename)
     return c.error(tag, said)
+
+
+def note_refusal(c: "Connection", error: OSError, f: "Fid | None", request: str) -> None:
+    """Write it down where somebody was refused something (auth/log), if that is not there yet."""
+    if error.errno in _REFUSED:
+        who, path = (NONE, "-") if f is None else (f.who, f.place.way)
+        c.common.authority.refused(who, c.link.peer, request, path, error)
 
 
 def _plain(said: NineError) -> str:

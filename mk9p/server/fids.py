@@ -5,7 +5,6 @@ it, and those of the places on its way that no other fid uses.
 """
 
 import errno
-from functools import lru_cache
 from typing import Any, Final, Generic, TypeVar
 
 from mk9p.auth import Principal
@@ -15,28 +14,31 @@ from mk9p.tree import Handle, Node, Open, Stat, qids
 from mk9p.tree.paths import NAME
 from mk9p.wire import QTAPPEND, QTEXCL, Qid
 
+UNKNOWN: Final = (None, b"")  # no encoded attributes are kept
 _qid: Final = tuple.__new__  # what Qid() does, without its checks: each walked name makes one
 
 
-@lru_cache(maxsize=4096)
-def _cost(weight: int, length: int) -> int:
-    """Return the charge for a name of this length, as one object for all such names: a number for each would be 32 bytes."""
-    return PLACE + weight + length
+# charges by what a name and its node take, each as one object for all places that cost as much: a number for each place would be 32 bytes
+_LEAST: Final = PLACE - "".__sizeof__()
+_MOST: Final = 2048
+_COSTS: Final = tuple(range(_LEAST, _LEAST + _MOST))
 
 
 class Place:
     """A node and the path by which it was walked. `..` is the place before, whatever the node is part of (lexical, as Plan 9's names are)."""
 
-    __slots__ = ("cost", "depth", "holders", "name", "node", "parent", "path", "uses")
+    __slots__ = ("cost", "depth", "holders", "name", "node", "parent", "path", "top", "uses")
 
     def __init__(self, node: Node, name: str, parent: "Place | None") -> None:
         self.node, self.name = node, name
+        size = name.__sizeof__() + node.weight
         # its charge while it is in use
-        self.cost = _cost(node.weight, len(name) if name.isascii() else 4 * len(name) + 32)
+        self.cost = _COSTS[size] if size < _MOST else size + _LEAST
         self.uses = 0  # fids here, and places right below that are in use
         self.holders: tuple[Node, ...]
         self.parent: Place
         self.depth: int
+        self.top: str  # of the root of an attach: its path in the whole tree, if it is not the root of that
         path = node.path
         if parent is None:
             self.parent, self.depth = self, 0
@@ -100,12 +102,21 @@ class Place:
     @property
     def way(self) -> str:
         """Return the names that were walked from the root, as a path."""
+        return self._way()[0]
+
+    @property
+    def full(self) -> str:
+        """Return the path in the whole tree, also of what was reached from the root of an attach to a part of it."""
+        path, root = self._way()
+        return getattr(root, "top", "") + path
+
+    def _way(self) -> "tuple[str, Place]":
         names: list[str] = []
         place = self
         while place.parent is not place:
             names.append(place.name)
             place = place.parent
-        return "/" + "/".join(reversed(names))
+        return "/" + "/".join(reversed(names)), place
 
     def entry_path(self, name: str, node: Node) -> int:
         """Return the qid.path of a child without walking to it."""
@@ -155,7 +166,7 @@ class Fid:
         self.files = 0  # descriptors that are charged for it
         self.handle: Handle | None = None
         self.how: Open | None = None  # set once it is open, also for a directory
-        self.attr: tuple[Stat, bytes] | None = None  # the encoded Rgetattr of a Stat, without size, type and tag
+        self.attr: tuple[Stat | None, bytes] = UNKNOWN  # the encoded Rgetattr of a Stat, without size, type and tag
         self.more: dict[str, Any] | None = None
 
     # what it costs
@@ -238,7 +249,7 @@ class Fid:
                 account.used -= place.let_go()
                 raise
             account.used -= self.place.let_go()
-        self.place, self.attr = place, None
+        self.place, self.attr = place, UNKNOWN
 
     def release(self) -> None:
         """Give back all charges for it; a second call does nothing."""
@@ -246,8 +257,11 @@ class Fid:
         if account is not None:
             self.account = None
             place = self.place
+            if place.uses > 1:
+                place.uses -= 1
+                account.used -= FID + self.kept
             # this place alone, behind places that others use too: nearly always
-            if place.uses == 1 and (parent := place.parent).uses > 1:
+            elif (parent := place.parent).uses > 1:
                 place.uses = 0
                 parent.uses -= 1
                 account.used -= FID + self.kept + place.cost

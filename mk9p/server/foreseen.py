@@ -2,15 +2,19 @@
 
 import errno
 from struct import Struct
+from typing import Final
 
 from mk9p.errors import NineError
 from mk9p.server.asking import other_fid, text_at
 from mk9p.server.connection import Connection
 from mk9p.server.fids import Place
-from mk9p.server.hops import ROOT, Asked, Far, Hop
+from mk9p.server.hops import ONCE, ROOT, Asked, Far, Hop
+from mk9p.status import Lock
 from mk9p.tree import Node
-from mk9p.wire.roles import CREATES, MADE, MOVES, OPENS, PAIRS
+from mk9p.wire import messages as m
+from mk9p.wire.roles import CREATES, MADE, MOVES, NOTED, OPENS, PAIRS, SYNCS
 
+LOCK: Final = Struct("<BIQQI")  # type[1] flags[4] start[8] length[8] proc_id[4]
 _u16, _u32 = Struct("<H").unpack_from, Struct("<I").unpack_from
 
 
@@ -35,7 +39,9 @@ def of_walk(c: Connection, hop: Hop, fid: int, type_: int, buf: bytearray, start
     if way is None:
         return None
     before = hop if newfid == fid else before_of(c, b, newfid)
-    return Asked(b, type_, newfid, make_hop(c, b, newfid, hop.place, way, hop.lead), hop, hop.names, count, before)
+    made = make_hop(c, b, newfid, hop.place, way, hop.lead)
+    made.named = hop.named and before is None
+    return Asked(b, type_, newfid, made, hop, hop.names, count, before)
 
 
 def _text(name: bytes) -> str:
@@ -45,12 +51,7 @@ def _text(name: bytes) -> str:
 def _led(hop: Hop, names: list[bytes]) -> tuple[str, ...] | None:
     """Return where a walk with `..` leads, if it stays below the root of the mounted tree; what is above, or a bind of a part, is for this server."""
     way, theirs = hop.place.node.way, hop.backend.way
-    if (
-        not hop.sure
-        or way is None
-        or way.names
-        or (way.address, way.aname, way.who) != (theirs.address, theirs.aname, theirs.who)
-    ):
+    if not hop.sure or way is None or way.names or way.line != theirs.line:
         return None
     to = list(hop.names)
     for name in names:
@@ -90,12 +91,38 @@ def make_hop(c: Connection, b: Far, fid: int, place: Place, names: tuple[str, ..
     return made
 
 
+def flags_of(type_: int, buf: bytearray, start: int, end: int) -> int:
+    """Return how a file is opened, ONCE if it is none that can be opened again."""
+    if type_ == m.Tlopen.type:
+        at = start + 11
+    elif type_ == m.Tlcreate.type and end - start > 13:
+        at = start + 13 + _u16(buf, start + 11)[0]
+    else:
+        return ONCE
+    return int(_u32(buf, at)[0]) if at + 4 <= end else ONCE
+
+
+def noted(b: Far, type_: int, fid: int, hop: Hop, buf: bytearray, start: int, end: int) -> Asked:
+    """Return what must be known of a lock, or of a sync: what was written before that survives the server, if it succeeds."""
+    asked = Asked(b, type_, fid, hop)
+    if type_ in SYNCS:
+        asked.wish, hop.dirty = hop.dirty, False
+    elif end - start > LOCK.size + 11:
+        kind, _, begin, length, process = LOCK.unpack_from(buf, start + 11)
+        asked.wish = Lock(kind, begin, length, process, text_at(buf, start + 11 + LOCK.size, end))
+    return asked
+
+
 def of_other(c: Connection, hop: Hop, fid: int, type_: int, buf: bytearray, start: int, end: int) -> int | Asked | None:
     """Return what must be known of a request that is not plain and no walk; None if it does not go over. Raises as `of_walk`, and EXDEV."""
     b, relays = hop.backend, c.relays
     if type_ in OPENS:
         names = (text_at(buf, start + 11, end),) if type_ in CREATES else ()
-        return Asked(b, type_, fid, hop, names=names)
+        opening = Asked(b, type_, fid, hop, names=names)
+        opening.flags = flags_of(type_, buf, start, end)
+        return opening
+    if type_ in NOTED:
+        return noted(b, type_, fid, hop, buf, start, end)
     if type_ in PAIRS:
         number = other_fid(type_, buf, start, end)
         if number == ROOT:

@@ -31,7 +31,7 @@ def forward_walk(c: Connection, tag: int, buf: bytearray, start: int, end: int) 
     if old is None or newfid == fid or newfid >= ROOT:
         return False
     plan = c.plans.get((old.place, bytes(buf[start + NAMES : end])))
-    if plan is None or not plan.leads or not plan.route.stands() or not may_search(plan, old.who):
+    if plan is None or not plan.route.stands() or not may_search(plan, old.who):
         return False
     b = there_now(c, plan, newfid)
     if b is None:
@@ -60,7 +60,7 @@ def may_search(plan: Plan, who: Principal) -> bool:
             stat = at.node.stat()
             if type(stat) is not Stat or not may(who, stat.mode, stat.uid, stat.gid, EXEC):
                 return False
-        if place is not plan.place:
+        if place is not plan.place or plan.route.alias:
             stat = place.node.stat()
             if type(stat) is not Stat:
                 return False
@@ -77,7 +77,7 @@ def pass_on(c: Connection, b: Far, tag: int, newfid: int, plan: Plan, old: Fid) 
     lead = plan.leads[0]
     before = before_of(c, b, newfid)
     hop = make_hop(c, b, newfid, plan.place, lead.rest, lead.node)
-    hop.maybe = not plan.sure
+    hop.maybe, hop.named = not plan.sure, before is None
     known = Across(b, newfid, hop, before, plan, old)
     known.since = c.counts.since
     packed = lead.packed

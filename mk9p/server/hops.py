@@ -19,7 +19,9 @@ from mk9p.wire import messages as m
 if TYPE_CHECKING:
     from mk9p.dial import Link
     from mk9p.session import Request
+    from mk9p.status import Lock
 
+ONCE: Final = -1  # the flags of an open file that cannot be opened again
 ROOT: Final = 0xFFFFFFFE  # this server's fid of the other server's root: the last number that a client would reach
 
 # A request whose answer matters to nobody here is a number: its type, the server that got it (`Far.mark`), how many bytes it asks for, and when it
@@ -137,10 +139,27 @@ class Far(Party):
 class Hop:
     """A fid that another server has, or the crossing to it: the place of the crossing, the names from there, and the qid.path that they led to.
 
-    `lead`: the node that the first of the names is in, if the place's own may have become another server's since.
+    `lead`: the node that the first of the names is in, if the place's own may have become another server's since. `flags` are those of an open file,
+    ONCE for one that can't be opened again. `dirty`: it was written, and not synced; `locks` are its locks.
     """
 
-    __slots__ = ("backend", "crossing", "lead", "maybe", "names", "opened", "path", "place", "sure", "void", "way")
+    __slots__ = (
+        "backend",
+        "crossing",
+        "dirty",
+        "flags",
+        "lead",
+        "locks",
+        "maybe",
+        "named",
+        "names",
+        "opening",
+        "path",
+        "place",
+        "sure",
+        "void",
+        "way",
+    )
 
     def __init__(
         self,
@@ -153,10 +172,20 @@ class Hop:
         self.backend, self.place, self.names, self.lead = backend, place, names, lead
         self.way, self.crossing = way, way is not None and not way.whole
         self.path: int | None = None
-        self.opened = False
+        self.flags: int | None = None
+        self.dirty = False
+        self.locks: list[Lock] | None = None
+        self.opening: trio.Event | None = None  # it is being opened again
         self.sure = True  # the answer that made it a fid is there
+        self.named: bool | None = (
+            True  # if it is a fid, it is that of its names; None: it may become that of a new file
+        )
         self.void = False  # the answer was that there is no fid
         self.maybe = False
+
+    @property
+    def opened(self) -> bool:
+        return self.flags is not None
 
 
 class Asked:
@@ -165,9 +194,24 @@ class Asked:
     For a walk, `hop` is what it makes of the fid `number`, which was `before`, by `count` names from `base`, when that was reached by `names`. An
     open makes `hop` an open file; one that creates, and Trename, let it stand for `names` below it, or below `base`. For a Tflush, `number` is the
     tag that it flushes, `count` its own, as they went over, and `old` the flushed request. `since`: when it came, on the monotonic clock in ns.
+    `flags`: of an open file. `wish`: the lock that it asks for; or for a sync, whether something was written before.
     """
 
-    __slots__ = ("backend", "base", "before", "count", "hop", "names", "number", "old", "request", "since", "type")
+    __slots__ = (
+        "backend",
+        "base",
+        "before",
+        "count",
+        "flags",
+        "hop",
+        "names",
+        "number",
+        "old",
+        "request",
+        "since",
+        "type",
+        "wish",
+    )
 
     def __init__(
         self,
@@ -186,6 +230,8 @@ class Asked:
         self.count, self.before = count, before
         self.request: Request | None = None
         self.since = 0
+        self.flags = ONCE
+        self.wish: Lock | bool | None = None
 
 
 @attrs.define(eq=False)

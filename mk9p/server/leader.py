@@ -28,6 +28,7 @@ from typing import Final
 
 import trio
 
+from mk9p.dial import Refused
 from mk9p.errors import NineError, ProtocolError
 from mk9p.server.answers import HEAD, answer, fid_at
 from mk9p.server.beginning import Beginning
@@ -39,9 +40,10 @@ from mk9p.server.halves import Halves
 from mk9p.server.links import GONE, Links
 from mk9p.server.passing import Backend, send
 from mk9p.server.pending import go
-from mk9p.server.refusals import line, origin, refuse
+from mk9p.server.refusals import line, origin, refuse, refuse_keys
 from mk9p.server.turns import TURN, Party
 from mk9p.session import Request
+from mk9p.tree.later import HAND
 from mk9p.wire import NOFID
 from mk9p.wire import messages as m
 
@@ -64,7 +66,7 @@ class Leader:
         """Serve links until a request of theirs waits, and return that: then the leader works on that request, and leads no more."""
         links = self.links
         turns, poll, by_fd = links.turns, links.poller.poll, links.by_fd
-        users = turns.users
+        users, unsent = turns.users, HAND.unsent
         now = turns.seen = monotonic_ns()
         while True:
             link = turns.present
@@ -101,6 +103,8 @@ class Leader:
                         waiting = self._serve(link)
                     except Exception as error:
                         self._broken(link, error)
+                if unsent:
+                    HAND.send()
                 if waiting is not None:
                     if monotonic_ns() > turns.until:
                         self._end_turn(link)
@@ -280,6 +284,9 @@ class Leader:
         """End a connection that broke, or that breaks the protocol."""
         if isinstance(error, ProtocolError):
             self._out_of_frame(c, error)
+        elif isinstance(error, Refused):
+            refuse_keys(c, error)
+            c.hang_up(error.strerror or "")
         elif isinstance(error, OSError):
             c.hang_up(str(error))
         else:

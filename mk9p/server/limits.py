@@ -69,14 +69,14 @@ class Limits:
         64 << 20,
         1 << 16,
         at="ENOMEM; ENOLCK for locks, ENOSPC for attributes, EAGAIN for requests that would wait",
-        reason="what the server keeps for a user over all connections, as counted: 100,000 fids of stored files with names of"
+        reason="what the server keeps for a user over all connections, as counted: 85,000 fids of stored files with names of"
         " 20 letters, and a sixteenth for requests that wait; it takes no more in memory",
     )
     user_fids: int = _limit(
         131_072,
         1,
         at="EMFILE",
-        reason="a `find` over 100,000 files through a v9fs mount that keeps names (cache=loose)",
+        reason="more than `user_bytes` lets anybody have of most files; made-up files take less",
     )
     user_files: int = _limit(
         4096,

@@ -21,6 +21,8 @@ from mk9p.wire import (
     DMSOCKET,
     DMSYMLINK,
     IOHDRSZ,
+    L_APPEND,
+    L_TRUNC,
     OAPPEND,
     OCEXEC,
     OEXEC,
@@ -61,6 +63,21 @@ def opening(c: Connection, who: Principal, mode: int) -> Open:
         remove=bool(mode & ORCLOSE),
         records=c.dialect is Dialect.L,
         room=c.msize - IOHDRSZ,
+    )
+
+
+def linux_opening(who: Principal, flags: int, msize: int) -> Open:
+    """Return how Tlopen or Tlcreate want to open a file."""
+    access = flags & 3
+    return Open(
+        who,
+        read=access in (0, 2),
+        write=access in (1, 2),
+        truncate=bool(flags & L_TRUNC),
+        append=bool(flags & L_APPEND),
+        records=True,
+        flags=flags,
+        room=msize - IOHDRSZ,
     )
 
 

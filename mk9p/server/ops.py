@@ -14,22 +14,26 @@ from time import monotonic_ns
 from typing import Any, Final
 
 from mk9p.errors import NineError, translate
+from mk9p.scope import CAPABILITY, unnamed
 from mk9p.server.accounts import ENTRY
 from mk9p.server.closing import close, close_nowait, put
 from mk9p.server.connection import JOIN, Connection, Reply
 from mk9p.server.crossing import cross
 from mk9p.server.exchange import backend_for, hand_over, stays
+from mk9p.server.failures import note_refusal
 from mk9p.server.fids import Fid, Place, check_name, qid, too_deep
 from mk9p.server.limits import SMALL
 from mk9p.server.listings import in_slices
 from mk9p.server.modes import opening
 from mk9p.server.named import find_named
+from mk9p.server.ops_auth import check_user, proved
 from mk9p.server.permitted import may_remove, start
 from mk9p.server.refusals import refuse
+from mk9p.server.steps import stat_at, step
 from mk9p.server.turns import TURN
 from mk9p.server.wirestat import entry_of
 from mk9p.tree import Maybe, Node, Stat, settle
-from mk9p.tree.paths import NAME, PATH
+from mk9p.tree.paths import NAME
 from mk9p.tree.waiting import Waiting
 from mk9p.wire import (
     IOHDRSZ,
@@ -48,15 +52,11 @@ _rread: Final = Struct("<IBHI").pack  # size[4] type[1] tag[2] count[4], in fron
 _DOTS: Final = (".", "..")
 HOLE: Final = 11  # bytes of that header
 _rwalk: Final = codec(Dialect.P9, m.Rwalk.type).pack  # the same in all dialects
+_rwalk_none: Final = Struct("<IBHH").pack  # size[4] type[1] tag[2] nwqid[2]
 _rwalk_one: Final = Struct("<IBHHBIQ").pack  # size[4] type[1] tag[2] nwqid[2], and one qid
 _rclunk: Final = Struct("<IBH").pack
 _RREAD, _RWALK, _RCLUNK = m.Rread.type, m.Rwalk.type, m.Rclunk.type
 _BYTES: Final = (bytes, memoryview, bytearray)
-
-
-def auth(c: Connection, tag: int, afid: int, uname: str, aname: str, n_uname: int = NONUNAME) -> Reply:
-    # attach(5): an error says that no authentication is needed
-    raise NineError(errno.ENOENT, "authentication not required")
 
 
 async def attach(
@@ -64,25 +64,33 @@ async def attach(
 ) -> Reply:
     c.frames.limit = c.msize  # what comes behind the attach may be as large as what comes after it
     try:
-        if afid != NOFID:  # Tauth makes none here, and no other fid is one
-            raise NineError(errno.EBADF, "unknown fid")
-        return await _attach(c, tag, fid, uname, aname, n_uname)
+        check_user(uname, aname)
+        tree = proved(c, afid, uname, aname, n_uname)
+        reply = await _attach(c, tag, fid, uname, tree, n_uname)
+        if afid != NOFID:
+            c.capability, c.carried = tree.removeprefix(CAPABILITY).partition("/")[0], False
+        return reply
     except OSError as error:
         if not c.attached:
             c.frames.limit = min(c.msize, SMALL)
+        if c.common.authority.retold.again(c.link.peer.place, aname, words=c.dialect is not Dialect.L):
+            error.told = True  # type: ignore[attr-defined]  # the log has it
+            raise
         if not c.greeted:
-            refuse(c, "attach", f"{aname or '/'}: {translate(error)}", user=uname or str(n_uname))
+            refuse(c, "attach", f"{unnamed(aname) or '/'}: {translate(error)}", user=uname or str(n_uname))
+        peer = c.link.peer
+        c.common.authority.refused(c.policy.attach(uname, n_uname, peer), peer, "attach", unnamed(aname), error)
         raise
 
 
 async def _attach(c: Connection, tag: int, fid: int, uname: str, aname: str, n_uname: int) -> Reply:
-    check_user(uname, aname)
-    who = c.policy.attach(uname, n_uname, c.link.peer)
-    place = Place(c.root, "/", None)
-    for name in aname.split("/"):
+    peer = c.link.peer
+    decided = await c.common.authority.attach(c, c.policy.attach(uname, n_uname, peer), peer, c.root, aname)
+    who, place = decided.who, Place(decided.root, "/", None)
+    for name in decided.path.split("/"):
         if name and name != ".":
-            place = await settle(c.step(place, name, who))
-    stat = await c.stat(place)
+            place = await settle(step(place, name, who, c.limits.depth))
+    stat = await stat_at(place)
     place = Place(place.node, "/", None) if place.parent is place else _as_root(place)
     if fid in c.relays:
         raise NineError(errno.EEXIST, "fid already in use")
@@ -93,20 +101,15 @@ async def _attach(c: Connection, tag: int, fid: int, uname: str, aname: str, n_u
     c.enter(fid, f, account)
     c.greet(account)
     await hand_over(c, fid, f, b)
+    c.common.authority.audit.note(who, peer.place, "attach", decided.path)
     return c.reply(m.Rattach, tag, qid(place, stat))
 
 
 def _as_root(place: Place) -> Place:
     """Return a place as the root of an attach: `..` stays in it, and its path is what it is in the whole tree."""
     root = Place(place.node, "/", None)
-    root.path, root.holders, root.depth = place.path, place.holders, place.depth
+    root.path, root.holders, root.depth, root.top = place.path, place.holders, place.depth, place.full
     return root
-
-
-def check_user(uname: str, aname: str) -> None:
-    """Raise ENAMETOOLONG for names of an attach that are longer than any can be."""
-    if len(uname) > NAME or len(aname) > PATH:
-        raise NineError(errno.ENAMETOOLONG)
 
 
 def walk(c: Connection, tag: int, fid: int, newfid: int, names: tuple[str, ...]) -> Reply | Awaitable[Reply]:
@@ -116,7 +119,11 @@ def walk(c: Connection, tag: int, fid: int, newfid: int, names: tuple[str, ...])
         raise NineError(errno.EEXIST, "fid already in use")
     if names and old.how is not None and newfid == fid:
         raise NineError(errno.EBADF, "walk of an open fid to itself")
-    if old.place.node.route is not None and names and newfid != fid:
+    if not names and newfid != fid:
+        c.enter(newfid, Fid(old.place, old.who), old.account or c.account_of(old.who))
+        reply: bytes = _rwalk_none(9, _RWALK, tag, 0)
+        return reply
+    if old.place.node.route is not None and newfid != fid:
         crossed = cross(c, tag, old, newfid, names, _by_name)
         if crossed is not NotImplemented:
             return crossed  # type: ignore[no-any-return]
@@ -135,13 +142,13 @@ def _by_name(
                 check_name(name)
             if place.node.ahead is not None and name not in _DOTS:
                 return _walk(c, tag, old, newfid, names, fid, place, qids, None)
-            step = c.step(place, name, who)
-            if type(step) is not Place:
-                return _walk(c, tag, old, newfid, names, fid, place, qids, step)
-            stat = step.node.stat()
+            onward = step(place, name, who, c.limits.depth)
+            if type(onward) is not Place:
+                return _walk(c, tag, old, newfid, names, fid, place, qids, onward)
+            stat = onward.node.stat()
             if type(stat) is not Stat:
-                return _walk(c, tag, old, newfid, names, fid, place, qids, step, stat)
-            place = step
+                return _walk(c, tag, old, newfid, names, fid, place, qids, onward, stat)
+            place = onward
             qids.append(qid(place, stat))
     except OSError:
         if not qids:
@@ -170,15 +177,15 @@ async def _walk(
     fid: int,
     place: Place,
     qids: list[Qid],
-    step: Any,
+    onward: Any,
     stat: Maybe[Stat] | None = None,
 ) -> Reply:
     """Go on with a walk from where the tree began to wait: in the middle of a step, or of the `stat` after it."""
     try:
         while True:
-            if step is not None:
-                place = await settle(step)
-                qids.append(qid(place, await (c.stat(place) if stat is None else settle(stat))))
+            if onward is not None:
+                place = await settle(onward)
+                qids.append(qid(place, await (stat_at(place) if stat is None else settle(stat))))
                 stat = None
             if len(qids) == len(names):
                 break
@@ -186,12 +193,12 @@ async def _walk(
             if name != "..":
                 check_name(name)
             if place.node.ahead is None or name in _DOTS:
-                step = c.step(place, name, old.who)
+                onward = step(place, name, old.who, c.limits.depth)
                 continue
             rest = tuple(takewhile(is_name, names[len(qids) :]))
             if place.depth + len(rest) > c.limits.depth:
                 raise too_deep(c.limits.depth)
-            step, found = None, await place.node.ahead(rest, old.who, False)
+            onward, found = None, await place.node.ahead(rest, old.who, False)
             for name, (node, there) in zip(rest, found, strict=False):
                 place = place.child(name, node)
                 qids.append(Qid(there.type, there.version, place.path))
@@ -361,6 +368,9 @@ async def remove(c: Connection, tag: int, fid: int) -> Reply:
         await may_remove(c, f.place, f.who)
         await find_named(c.moves, f)
         await settle(f.place.parent.node.remove(f.place.name, f.who))
+    except OSError as error:
+        note_refusal(c, error, f, "remove")  # now, because nobody knows the fid any more
+        raise
     finally:
         if not f.uses:
             await close(f)

@@ -22,6 +22,7 @@ from mk9p.server.connection import Connection, Reply
 from mk9p.server.fids import Fid
 from mk9p.server.modes import check_perm, linux_mode, opening
 from mk9p.server.permitted import make_file, set_open
+from mk9p.server.steps import stat_at
 from mk9p.tree import Change, Handle, Node, Open, settle
 from mk9p.wire import DMAPPEND, DMDEVICE, DMDIR, DMEXCL, DMLINK, DMNAMEDPIPE, DMSOCKET, DMSYMLINK, Dialect
 from mk9p.wire import messages as m
@@ -40,7 +41,7 @@ async def create(c: Connection, tag: int, fid: int, name: str, perm: int, mode: 
         raise NineError(errno.EISDIR)
     if perm & (DMEXCL | DMAPPEND) and not f.place.node.marks:
         raise NineError(errno.EPERM, "exclusive use and append-only are not kept here")
-    directory = await c.stat(f.place)
+    directory = await stat_at(f.place)
     plan9 = c.dialect is Dialect.P9
     if plan9:
         perm &= ~(0o777 if perm & DMDIR else 0o666) | directory.mode

@@ -4,7 +4,7 @@
 import errno
 import stat as st
 import struct
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import attrs
@@ -13,19 +13,20 @@ from mk9p.auth import WRITE, Principal, may, require_change
 from mk9p.errors import NineError
 from mk9p.server.closing import put
 from mk9p.server.connection import Connection, Reply
-from mk9p.server.fids import Fid, check_name, qid, too_deep
+from mk9p.server.fids import UNKNOWN, Fid, check_name, qid, too_deep
+from mk9p.server.leased import require_unleased
 from mk9p.server.listings import Listing
+from mk9p.server.modes import linux_opening
 from mk9p.server.named import find_named, note, renamed
 from mk9p.server.permitted import change_file, make_and_open, make_file, set_open, start, status
+from mk9p.server.steps import stat_at
 from mk9p.server.wirestat import NS
 from mk9p.tree import NOW, Change, Open, Stat, settle
 from mk9p.wire import (
     AT_REMOVEDIR,
     GETATTR_BASIC,
     GETATTR_BTIME,
-    IOHDRSZ,
-    L_APPEND,
-    L_TRUNC,
+    GETATTR_DATA_VERSION,
     QTDIR,
     SETATTR_ATIME,
     SETATTR_ATIME_SET,
@@ -43,25 +44,30 @@ from mk9p.wire import (
 from mk9p.wire import messages as m
 
 _rlopen: Final = codec(Dialect.L, m.Rlopen.type).pack
+_SELDOM: Final = GETATTR_BTIME | GETATTR_DATA_VERSION
 ENCODED: Final = 64  # fids of a connection whose encoded attributes are kept: those that it asks for again and again
 _CHANGES: Final = (
     SETATTR_MODE | SETATTR_UID | SETATTR_GID | SETATTR_SIZE | SETATTR_ATIME | SETATTR_MTIME | SETATTR_CTIME
 ) | (SETATTR_ATIME_SET | SETATTR_MTIME_SET)
 HOWS: Final = 32  # flags of opens that are kept for each user: programs use a few
 _HEAD: Final = 7  # size[4] type[1] tag[2]
-_PREFIX: Final = struct.pack("<IB", 160, m.Rgetattr.type)
+_SIZE: Final = 160
+_RGETATTR: Final = m.Rgetattr.type
+_kept: Final[Callable[..., bytes]] = struct.Struct(f"<IBH{_SIZE - _HEAD}s").pack
 
 
 def getattr_(c: Connection, tag: int, fid: int, request_mask: int) -> Reply | Awaitable[Reply]:
-    f = c.session.fid(fid)
-    if request_mask & GETATTR_BTIME:
-        return _getattr_born(c, tag, f)
-    handle, attr = f.handle, f.attr
-    stat = None if handle is None else handle.stat()
-    if stat is None:
-        stat = f.place.node.stat()
-    if attr is not None and attr[0] is stat:  # the same object: nothing has changed since its encoded form was kept
-        return b"%b%b%b" % (_PREFIX, tag.to_bytes(2, "little"), attr[1])
+    try:
+        f = c.session.fids[fid]
+    except KeyError:
+        f = c.session.fid(fid)
+    if request_mask & _SELDOM:
+        return _getattr_seldom(c, tag, f, request_mask)
+    handle = f.handle
+    stat = f.place.node.stat() if handle is None else handle.stat() or f.place.node.stat()
+    known, encoded = f.attr
+    if stat is known:  # the same object: nothing has changed since its encoded form was kept
+        return _kept(_SIZE, _RGETATTR, tag, encoded)
     return _getattr(c, tag, fid, f, stat)
 
 
@@ -69,7 +75,7 @@ def _getattr(c: Connection, tag: int, fid: int, f: Fid, stat: Any) -> Reply | Aw
     if not isinstance(stat, Stat):
         return _getattr_later(c, tag, fid, f, stat)
     reply = _attributes(c, tag, f, stat)
-    if f.attr is None:
+    if f.attr is UNKNOWN:
         _remember(c, fid)
     f.attr = stat, reply[_HEAD:]
     return reply
@@ -80,15 +86,15 @@ def _remember(c: Connection, fid: int) -> None:
     if len(c.encoded) >= ENCODED:
         old = c.session.fids.get(c.encoded.popleft())
         if old is not None:
-            old.attr = None
+            old.attr = UNKNOWN
     c.encoded.append(fid)
 
 
-def _attributes(c: Connection, tag: int, f: Fid, stat: Stat, born: int | None = None) -> bytes:
+def _attributes(c: Connection, tag: int, f: Fid, stat: Stat, born: int | None = None, life: int = 0) -> bytes:
     return c.reply(
         m.Rgetattr,
         tag,
-        GETATTR_BASIC if born is None else GETATTR_BASIC | GETATTR_BTIME,
+        GETATTR_BASIC | (0 if born is None else GETATTR_BTIME) | (GETATTR_DATA_VERSION if life else 0),
         qid(f.place, stat),
         stat.mode,
         stat.uid,
@@ -103,7 +109,7 @@ def _attributes(c: Connection, tag: int, f: Fid, stat: Stat, born: int | None = 
         *_time(stat.ctime),
         *_time(born or 0),
         0,
-        0,
+        life,
     )
 
 
@@ -120,9 +126,13 @@ def _ns(seconds: int, rest: int) -> int:
     return (seconds - (seconds >> 63 << 64)) * NS + rest
 
 
-async def _getattr_born(c: Connection, tag: int, f: Fid) -> Reply:
-    born = await settle(f.place.node.born())
-    return _attributes(c, tag, f, await status(c, f), born)
+async def _getattr_seldom(c: Connection, tag: int, f: Fid, request_mask: int) -> Reply:
+    """Answer with what few clients ask for."""
+    node = f.place.node
+    born = await settle(node.born()) if request_mask & GETATTR_BTIME else None
+    # no version of the data, which a server would have to count, but the number by which a client knows that none is lost (docs/protocol.md)
+    life = await settle(node.life()) if request_mask & GETATTR_DATA_VERSION else 0
+    return _attributes(c, tag, f, await status(c, f), born, life)
 
 
 async def _getattr_later(c: Connection, tag: int, fid: int, f: Fid, stat: Awaitable[Stat]) -> Reply:
@@ -182,22 +192,8 @@ def _how(c: Connection, f: Fid, flags: int) -> Open:
     if how is None:
         if len(hows) >= HOWS:
             hows.clear()
-        how = hows[flags] = _asked(f.who, flags, c.msize - IOHDRSZ)
+        how = hows[flags] = linux_opening(f.who, flags, c.msize)
     return how
-
-
-def _asked(who: Principal, flags: int, room: int) -> Open:
-    access = flags & 3
-    return Open(
-        who,
-        read=access in (0, 2),
-        write=access in (1, 2),
-        truncate=bool(flags & L_TRUNC),
-        append=bool(flags & L_APPEND),
-        records=True,
-        flags=flags,
-        room=room,
-    )
 
 
 def lopen(c: Connection, tag: int, fid: int, flags: int) -> Reply | Awaitable[Reply]:
@@ -232,7 +228,7 @@ async def lcreate(c: Connection, tag: int, fid: int, name: str, flags: int, mode
 
 async def _entry(c: Connection, f: Fid, name: str, node: Any) -> Qid:
     place = f.place.child(name, node)
-    return qid(place, await c.stat(place))
+    return qid(place, await stat_at(place))
 
 
 async def mkdir(c: Connection, tag: int, dfid: int, name: str, mode: int, gid: int) -> Reply:
@@ -286,14 +282,15 @@ async def _move(c: Connection, parent: Any, name: str, to: Fid, newname: str, as
     check_name(newname)
     if to.place.depth >= c.limits.depth:
         raise too_deep(c.limits.depth)
-    for place in (parent, to.place):
+    for place, old in ((parent, name), (to.place, newname)):
         await _may_change(c, place, asker)
+        require_unleased(c, place, asker.who, old, above=True)
     await settle(parent.node.rename(name, to.place.node, newname, asker.who))
 
 
 async def _may_change(c: Connection, directory: Any, asker: Fid) -> None:
     require_change(asker.who)
-    stat = await c.stat(directory)
+    stat = await stat_at(directory)
     if not stat.is_dir:
         raise NineError(errno.ENOTDIR)
     if not directory.node.guards and not may(asker.who, stat.mode, stat.uid, stat.gid, WRITE | 1):
@@ -304,6 +301,7 @@ async def unlinkat(c: Connection, tag: int, dirfid: int, name: str, flags: int) 
     f = c.session.fid(dirfid)
     check_name(name)
     await _may_change(c, f.place, f)
+    require_unleased(c, f.place, f.who, name, above=True)
     await settle(f.place.node.remove(name, f.who, directory=bool(flags & AT_REMOVEDIR)))
     return c.reply(m.Runlinkat, tag)
 

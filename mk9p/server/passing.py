@@ -94,6 +94,8 @@ def lost(c: Connection, b: Far, reason: str) -> None:
     """End a broken connection: requests are answered, and open files stay dead."""
     log.info("the fast way to %s is gone: %s", b.way.address, reason)
     close(c, b)
+    if b.way.heard is not None:
+        b.way.heard(False, reason)
     now = monotonic_ns()
     for tag, type_, since in forsake(c, b):
         flush = type_ == m.Tflush.type
@@ -101,6 +103,15 @@ def lost(c: Connection, b: Far, reason: str) -> None:
         c.counts.returned(type_, 1, not flush, len(reply), now - since)
         c.queue(reply)
     tell(c)
+
+
+def draw_back(c: Connection, reason: str) -> None:
+    """End all of a client's connections to other servers, as if they had broken."""
+    for b in tuple(c.backends.values()):
+        if not b.dead:
+            lost(c, b, reason)
+            b.resting = 0.0
+    c.forget_plans()
 
 
 def close(c: Connection, b: Far) -> None:
@@ -123,5 +134,5 @@ def drop(c: Connection) -> list[dict[int, Any]]:
     c.backends.clear()
     c.relays.clear()
     c.asked.clear()
-    c.plans.clear()
+    c.forget_plans()
     return old

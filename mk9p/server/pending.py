@@ -7,8 +7,6 @@ from functools import partial
 from time import monotonic_ns
 from typing import Any, Final
 
-import trio
-
 from mk9p.errors import FAILURE
 from mk9p.server.connection import Call, Connection
 from mk9p.server.exchange import late, remote_fids, run_locally
@@ -130,12 +128,13 @@ async def see_to(request: Request) -> None:
     reply: Any
     try:
         reply = await _rest(request, request.work.step.trap)
-    except trio.Cancelled:
+    except FAILURE as error:
+        reply = _failed(request, error)
+    except BaseException:
+        # trio.Cancelled, or a group of them where the request has tasks of its own
         finish(request, None)
         c.quiet.unpark_all()
         raise
-    except FAILURE as error:
-        reply = _failed(request, error)
     finish(request, None if reply is LATE else reply)
     c.quiet.unpark_all()
 

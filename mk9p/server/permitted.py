@@ -13,10 +13,13 @@ import attrs
 
 from mk9p.auth import READ, WRITE, Principal, falls, may, owns, require_change
 from mk9p.errors import NineError
+from mk9p.scope import is_ctl
 from mk9p.server.accounts import FILE
 from mk9p.server.closing import claim_exclusive, put, shut
 from mk9p.server.connection import Connection
-from mk9p.server.fids import Fid, Place, check_name, qid, too_deep
+from mk9p.server.fids import UNKNOWN, Fid, Place, check_name, qid, too_deep
+from mk9p.server.leased import as_leased, require_unleased
+from mk9p.server.steps import stat_at
 from mk9p.tree import Handle, Maybe, Node, Open, Stat, settle
 from mk9p.wire import Qid
 
@@ -25,7 +28,7 @@ async def status(c: Connection, f: Fid) -> Stat:
     """Return the status of an open file, or of the file that a fid stands for."""
     if f.handle is not None and (open_stat := f.handle.stat()) is not None:
         return await settle(open_stat)
-    return await c.stat(f.place)
+    return await stat_at(f.place)
 
 
 def start(c: Connection, f: Fid, how: Open) -> Maybe[Stat]:
@@ -40,16 +43,17 @@ def start(c: Connection, f: Fid, how: Open) -> Maybe[Stat]:
         stat, c.walked = walked[1] if walked[0] is f else node.stat(), None
     if type(stat) is not Stat or how.remove or place.holders or stat.exclusive or stat.mode & 0o170000 == S_IFDIR:
         return _start(c, f, how, stat)
-    _require(f, how, stat)
+    if not how.only_reads or stat.mode & 0o444 != 0o444:  # all may read the others
+        _require(c, f, how, stat)
     account, files = f.account, node.descriptors
     if (
         account is None
-        or account.used + FILE > account.granted
+        or (used := account.used + FILE) > account.granted
         or (files and account.files.used + files > account.files.granted)
     ):
         f.keep_file()
     else:
-        account.used += FILE
+        account.used = used
         f.kept += FILE
         if files:
             account.files.used += files
@@ -60,20 +64,29 @@ def start(c: Connection, f: Fid, how: Open) -> Maybe[Stat]:
         f.drop_file()
         raise
     if isinstance(handle, Handle):
+        if how.write and is_ctl(place.name):
+            handle = _watched(c, f, handle)
         f.handle, f.how = handle, how
         if handle.keeps:
             handle.keeper = f
         return stat
-    return _opening(f, how, stat, handle)
+    return _opening(c, f, how, stat, handle)
 
 
-def _require(f: Fid, how: Open, stat: Stat) -> None:
+def _watched(c: Connection, f: Fid, handle: Handle) -> Handle:
+    """Return an open ctl file whose commands are written down."""
+    return c.common.authority.audit.watched(handle, f.who, c.link.peer.place, f.place.way)
+
+
+def _require(c: Connection, f: Fid, how: Open, stat: Stat) -> None:
     """Raise EACCES for an open that the bits do not allow."""
     if how.write or how.truncate or how.remove:
         require_change(how.who)
     want = (READ if how.read else 0) | (WRITE if how.write or how.truncate else 0) | (1 if how.execute else 0)
     if not f.place.node.guards and not may(how.who, stat.mode, stat.uid, stat.gid, want):
         raise NineError(errno.EACCES)
+    if how.write or how.truncate or how.remove:
+        require_unleased(c, f.place, how.who)
 
 
 async def _start(c: Connection, f: Fid, how: Open, now: Maybe[Stat]) -> Stat:
@@ -96,7 +109,7 @@ async def _start(c: Connection, f: Fid, how: Open, now: Maybe[Stat]) -> Stat:
             raise
         f.how = how
         return stat
-    _require(f, how, stat)
+    _require(c, f, how, stat)
     if how.remove:
         await may_remove(c, f.place, how.who)
     f.keep_file()
@@ -108,18 +121,22 @@ async def _start(c: Connection, f: Fid, how: Open, now: Maybe[Stat]) -> Stat:
             raise
         f.exclusive = True
     f.hold()
-    return await _opening(f, how, stat, None)
+    return await _opening(c, f, how, stat, None)
 
 
-async def _opening(f: Fid, how: Open, stat: Stat, opening: Awaitable[Handle] | None) -> Stat:
+async def _opening(c: Connection, f: Fid, how: Open, stat: Stat, opening: Awaitable[Handle] | None) -> Stat:
     f.uses += 1
     f.how = how
     try:
         f.handle = await (settle(f.place.node.open(how)) if opening is None else opening)
+        if how.write:
+            f.handle = as_leased(c, f, f.handle)
     finally:
         if f.handle is None:
             await _unstart(f)
         else:
+            if how.write and is_ctl(f.place.name):
+                f.handle = _watched(c, f, f.handle)
             if f.handle.keeps:
                 f.handle.keeper = f
             if f.gone:
@@ -144,9 +161,10 @@ async def _unstart(f: Fid) -> None:
 async def may_remove(c: Connection, place: Place, who: Principal) -> None:
     """Raise EACCES unless `who` may write the directory that a place is in."""
     require_change(who)
+    require_unleased(c, place, who, above=True)
     if place.parent.node.guards:
         return
-    stat = await c.stat(place.parent)
+    stat = await stat_at(place.parent)
     if not may(who, stat.mode, stat.uid, stat.gid, WRITE):
         raise NineError(errno.EACCES)
 
@@ -155,7 +173,7 @@ async def make_file(c: Connection, f: Fid, name: str, make: Any, *args: Any) -> 
     """Make a file in the directory that a fid stands for; raises EEXIST, EACCES, ENOTDIR, or what the directory says."""
     check_name(name)
     require_change(f.who)
-    stat = await c.stat(f.place)
+    stat = await stat_at(f.place)
     if not stat.is_dir:
         raise NineError(errno.ENOTDIR)
     if f.how is not None and make == f.place.node.create:
@@ -166,6 +184,7 @@ async def make_file(c: Connection, f: Fid, name: str, make: Any, *args: Any) -> 
         raise too_deep(c.limits.depth)
     if not f.place.node.guards and not may(f.who, stat.mode, stat.uid, stat.gid, WRITE | 1):
         raise NineError(errno.EACCES)
+    require_unleased(c, f.place, f.who, name)
     return await settle(make(name, *args))
 
 
@@ -186,7 +205,7 @@ async def set_open(c: Connection, f: Fid, name: str, node: Node, handle: Handle 
     open; then the handle is closed.
     """
     place = f.place.child(name, node)
-    stat = await c.stat(place)
+    stat = await stat_at(place)
     if stat.exclusive and handle is not None:
         try:
             claim_exclusive(node)
@@ -197,6 +216,8 @@ async def set_open(c: Connection, f: Fid, name: str, node: Node, handle: Handle 
         f.exclusive = True
     f.move(place, force=True)
     f.hold()
+    if handle is not None and how.write:
+        handle = as_leased(c, f, handle)
     f.handle, f.how = handle, how
     if handle is not None and handle.keeps:
         handle.keeper = f
@@ -209,7 +230,8 @@ async def change_file(c: Connection, f: Fid, change: Any) -> None:
     Writing also clears setuid and setgid: Linux's clients ask for that before they write, in the name of a user who may.
     """
     require_change(f.who)
-    f.attr = None
+    require_unleased(c, f.place, f.who)
+    f.attr = UNKNOWN
     handle = f.handle
     if change.length is not None and handle is not None and handle.truncates and f.how is not None and f.how.write:
         await settle(handle.change(change))
@@ -217,7 +239,7 @@ async def change_file(c: Connection, f: Fid, change: Any) -> None:
     if f.place.node.guards:
         await settle(f.place.node.change(change, f.who))
         return
-    stat = await c.stat(f.place)
+    stat = await stat_at(f.place)
     if not owns(f.who, stat.uid):
         only_contents = (
             change.uid is None and change.gid is None and (change.mode is None or falls(change.mode, stat.mode))

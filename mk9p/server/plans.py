@@ -53,7 +53,7 @@ class Plan:
     """A walk from one place: how it goes on if it is not answered the way it was passed on; its route; the places to which the names of the route
     lead, of which the last is `place`; and the servers behind it, none if the walk goes through the nodes.
 
-    `head` are the qids of the others, made when their files' status was `stats`.
+    `head` are the qids of the others, and of the last too if that is this server's; made when their files' status was `stats`.
     """
 
     start: Place

@@ -3,14 +3,15 @@
     refused why=handshake from=tcp!10.0.0.7!51234 user=- text="it did not attach within 30 s"
 
 A value with blanks, quotes or anything unprintable stands between double quotes, with Python's escapes in it, so a line is a line whatever a peer
-calls itself. `why` is one of these words: `connections`, `handshake`, `protocol`, `version`, `attach`, `unread`, `partial`. A client that had
+calls itself. `why` is one of these words: `connections`, `handshake`, `tls`, `protocol`, `version`, `attach`, `unread`, `partial`. A client that had
 attached before is not refused any more, but `ended`. The log says each thing of a connection only once, so nobody fills a log over one connection.
 """
 
 import logging
 from typing import TYPE_CHECKING
 
-from mk9p.dial import Peer
+from mk9p.auth import NO_ID
+from mk9p.dial import Peer, Refused
 from mk9p.server.tally import Tally
 
 if TYPE_CHECKING:
@@ -32,12 +33,17 @@ def _quoted(text: str) -> str:
 
 def place(peer: Peer) -> str:
     """Return where a peer is, as one word: `tcp!10.0.0.7!51234`, `unix!pid_4321`."""
-    return f"{peer.transport.name}!{peer.address}".replace(" ", "_")
+    return peer.place
 
 
 def origin(peer: Peer) -> dict[str, object]:
     """Return the fields that say where a peer is, and who, as far as the transport knows."""
-    return {"from_": place(peer)} | ({} if peer.uid is None else {"uid": peer.uid})
+    found: dict[str, object] = {"from_": place(peer)}
+    if peer.uid is not None:
+        found["uid"] = peer.uid
+    if peer.user is not None:
+        found["proved"] = peer.user
+    return found
 
 
 def refuse_peer(tally: Tally, peer: Peer, why: str, text: str) -> None:
@@ -55,3 +61,13 @@ def refuse(c: "Connection", why: str, text: str, *, user: str = "") -> None:
     c.common.refuse(why)
     word = "ended" if c.greeted else "refused"
     log.warning(line(word, why=why, **origin(c.link.peer), user=user or ",".join(c.users) or "-", text=text))
+
+
+def refuse_keys(c: "Connection", error: Refused) -> None:
+    """Count and log that TLS refused a peer, or was refused by it, also for who reads auth/log: no attach will tell them."""
+    if c.refused:
+        return
+    text = error.strerror or ""
+    refuse(c, "tls", text)
+    peer = c.link.peer
+    c.common.authority.refused(c.policy.attach("", NO_ID, peer), peer, f"tls:{text}", "-", error)

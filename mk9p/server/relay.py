@@ -19,6 +19,7 @@ Rules
 * The server with the files keeps order, permissions, exclusive use, flush, and the end of a client's files: it knows this client as itself.
 * When the connection breaks, unanswered requests get EIO, open files stay dead, and every other fid is made ours again by its names when it is
   next used: then the general way dials anew. A clunk always succeeds.
+* Whoever may do only some things there (`Way.ops`) has a connection for that alone, and each request that takes OPS is looked at here (narrow.py).
 * If a client does not read, nothing is read for it: while our replies to it wait, its servers' are not received; and the other way round.
 """
 
@@ -28,12 +29,14 @@ from mk9p.server.across import Across
 from mk9p.server.connection import Connection
 from mk9p.server.foreseen import of_other, of_walk
 from mk9p.server.hops import COUNT, WHEN, Asked, Far, Hop
+from mk9p.server.leased import ALTERS, must_stay
+from mk9p.server.narrow import goes_unseen
 from mk9p.server.owed import unanswered
 from mk9p.server.tags import enter, require_free, under
 from mk9p.wire import messages as m
 from mk9p.wire.roles import COUNTED, ENDS, PLAIN
 
-_WALK, _CLUNK, _TFLUSH = m.Twalk.type, m.Tclunk.type, m.Tflush.type
+_WALK, _WRITE, _CLUNK, _TFLUSH = m.Twalk.type, m.Twrite.type, m.Tclunk.type, m.Tflush.type
 _u32 = Struct("<I").unpack_from
 
 
@@ -41,9 +44,16 @@ def passes(c: Connection, hop: Hop, fid: int, type_: int, tag: int, buf: bytearr
     """Pass a request on; return False if it must be answered here. Raises EINVAL for a tag in use, EEXIST for a fid in use, EXDEV."""
     require_free(c.asked.get(tag))
     since, b = c.counts.since, hop.backend
+    gate = c.common.gate
+    if gate is not None and type_ in ALTERS and gate.active and must_stay(gate, hop, type_, buf, start, end):
+        return False
+    if c.narrow and not goes_unseen(hop, type_, buf, start, end):
+        return False
     known: int | Asked = since << WHEN | b.mark | type_
     if end - start >= (counted := COUNTED.get(type_, end - start + 1)):
         known |= _u32(buf, start + counted - 4)[0] << COUNT
+    if type_ == _WRITE:
+        hop.dirty = True
     if hop.crossing and type_ != _WALK:
         if type_ != _CLUNK:
             return False

@@ -5,16 +5,21 @@ from struct import Struct
 from typing import Final
 
 from mk9p.errors import ProtocolError
+from mk9p.recovery.again import locks_after
 from mk9p.server.connection import Connection
-from mk9p.server.hops import WHEN, Alias, Asked, Far, Known, Late
+from mk9p.server.hops import ONCE, WHEN, Alias, Asked, Far, Hop, Known, Late
 from mk9p.server.jobs import follow
 from mk9p.server.tags import forget
+from mk9p.status import Lock
+from mk9p.wire import LOCK_SUCCESS
 from mk9p.wire import messages as m
-from mk9p.wire.roles import MADE, MOVES
+from mk9p.wire.roles import CREATES, MADE, MOVES, NOTED, SYNCS
 
 log = logging.getLogger("mk9p.server")
 
 _RWALK, _RLERROR, _RREADDIR, _TFLUSH = m.Rwalk.type, m.Rlerror.type, m.Rreaddir.type, m.Tflush.type
+LOCKS: Final = 4096  # ranges of a connection that are set again; a file with more cannot be opened again
+HEAD: Final = 7  # size[4] type[1] tag[2]
 _NAME_MAX: Final = 255  # bytes: Linux's include/uapi/linux/limits.h
 _u16, _u64 = Struct("<H").unpack_from, Struct("<Q").unpack_from
 _put64: Final = Struct("<Q").pack_into
@@ -43,12 +48,17 @@ def learned(c: Connection, b: Far, known: Known | None, type_: int, buf: bytearr
             _put64(buf, at, path := b.way.paths[_u64(buf, at)[0]])
     if hop is not None:
         hop.sure = True
+        if hop.named is not None or known.type in CREATES:
+            hop.named = True
     if type_ == _RLERROR or count < known.count:
         failed(c, known)
     elif hop is None:
         pass
     elif base is None:
-        hop.opened = True
+        if known.type in NOTED:
+            noted(c, hop, known, buf, start, end)
+            return
+        hop.flags = known.flags
         if known.names and end - start >= 20:  # otherwise it is refused for its length
             hop.names, hop.path = hop.names + known.names, b.way.paths[_u64(buf, start + 12)[0]]
     elif known.type in MOVES:
@@ -56,9 +66,24 @@ def learned(c: Connection, b: Far, known: Known | None, type_: int, buf: bytearr
     else:
         hop.path = path if count else base.path
         if known.before is base:
-            hop.opened = hop.opened or base.opened
+            hop.flags = base.flags if hop.flags is None else hop.flags
         if base.names is not known.names:  # the start of the walk was not where it seemed to be
             hop.names = base.names + hop.names[len(known.names) :]
+
+
+def noted(c: Connection, hop: Hop, known: Asked, buf: bytearray, start: int, end: int) -> None:
+    """Note what is known of an open file after a lock of it was set, or after it was synced."""
+    wish = known.wish
+    if isinstance(wish, Lock) and end - start > HEAD and buf[start + HEAD] == LOCK_SUCCESS:
+        before = hop.locks or []
+        after = locks_after(before, wish)
+        c.locked += len(after) - len(before)
+        if c.locked > LOCKS:  # some went with their fids
+            c.locked = sum(len(other.locks) for other in c.relays.values() if other.locks) + len(after) - len(before)
+        if c.locked > LOCKS:
+            c.locked -= len(after)
+            after, hop.flags = [], ONCE
+        hop.locks = after or None
 
 
 def counted(b: Far, known: Asked, buf: bytearray, start: int, end: int) -> int:
@@ -75,11 +100,13 @@ def failed(c: Connection, known: Asked) -> None:
     """Undo what a request would have made of a fid. Its number may be another fid's by now."""
     hop, before = known.hop, known.before
     release(c, known)
+    if known.type in SYNCS and hop is not None:
+        hop.dirty = hop.dirty or bool(known.wish)
     if known.type not in MADE or hop is None:
         return
     if before is not None and not before.void:
         hop.place, hop.names, hop.path, hop.lead = before.place, before.names, before.path, before.lead
-        hop.opened = hop.opened or before.opened
+        hop.flags = before.flags if hop.flags is None else hop.flags
         return
     hop.void = True
     if c.relays.get(known.number) is hop:

@@ -47,10 +47,11 @@ class FlakyLink:
     wfd: int = attrs.field(init=False)
     peer: Peer = attrs.field(init=False)
     lossy: bool = attrs.field(init=False)
+    kept: int = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         link = self.link
-        self.rfd, self.wfd, self.peer, self.lossy = link.rfd, link.wfd, link.peer, link.lossy
+        self.rfd, self.wfd, self.peer, self.lossy, self.kept = link.rfd, link.wfd, link.peer, link.lossy, link.kept
 
     def recv_into(self, buf: memoryview, /) -> int:
         return self._do(self.link.recv_into, buf, buf[:1])

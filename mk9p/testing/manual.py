@@ -25,7 +25,7 @@ from typing import Final
 import attrs
 
 from mk9p.client import Client
-from mk9p.testing.page import Page, Path, Shown, Told, stands_for, usage, word_of
+from mk9p.page import Page, Path, Shown, Told, stands_for, usage, word_of
 from mk9p.tree import Stat
 
 MOST: Final = 4  # files of each kind to look at: of all processes, a few

@@ -125,6 +125,8 @@ class Memory(Node):
     def create(self, name: str, perm: int, how: Open) -> Maybe[tuple[Node, Handle]]:
         found = self.children.get(name)
         if isinstance(found, Memory) and how.reuses:
+            if found.qtype & QTDIR:
+                raise NineError(errno.EISDIR)
             return found, found._opened(how)
         made = self._put(name, Memory(b"", mode=st.S_IFREG | perm, uid=how.who.uid))
         return made, made._opened(how)

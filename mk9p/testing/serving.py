@@ -10,7 +10,9 @@ from typing import Any, Final, TypeVar
 import trio
 
 from mk9p.auth import Policy
-from mk9p.dial import TRANSPORTS, Peer, SocketLink, listen
+from mk9p.authority.deciding import Authority
+from mk9p.dial import TRANSPORTS, Keys, Peer, SocketLink, listen
+from mk9p.lease.gate import Gate
 from mk9p.server import Limits, Server, Tally
 from mk9p.tree import Node
 
@@ -19,9 +21,16 @@ T = TypeVar("T")
 
 
 @asynccontextmanager
-async def serving(tree: Node, *, limits: Limits | None = None, tally: Tally | None = None) -> AsyncIterator[Server]:
+async def serving(
+    tree: Node,
+    *,
+    limits: Limits | None = None,
+    tally: Tally | None = None,
+    authority: Authority | None = None,
+    gate: Gate | None = None,
+) -> AsyncIterator[Server]:
     """Run a server of a tree. Clients are `joined`, or come to an `address_of` it. Leaving the block closes everything that they had open."""
-    server = Server(tree, limits=limits, tally=tally)
+    server = Server(tree, limits=limits, tally=tally, authority=authority, gate=gate)
     async with trio.open_nursery() as nursery:
         await nursery.start(server.run)
         yield server
@@ -58,6 +67,7 @@ class Host:
         self, nursery: trio.Nursery, address: str, tree: Node, policy: Policy | None = None, **options: Any
     ) -> None:
         self.address, self.tree, self.policy, self.options = address, tree, policy, options
+        self.keys: Keys | None = None
         self._nursery = nursery
         self._scope, self._ended = trio.CancelScope(), trio.Event()
 
@@ -72,7 +82,7 @@ class Host:
 
     async def _run(self, *, task_status: trio.TaskStatus[None]) -> None:
         self._scope, self._ended = trio.CancelScope(), trio.Event()
-        listener = await listen(self.address)
+        listener = await listen(self.address, keys=self.keys)
         self.address = listener.address
         try:
             with self._scope:
@@ -87,14 +97,15 @@ class Host:
 
 @asynccontextmanager
 async def serving_at(
-    address: str, tree: Node, policy: Policy | None = None, *, limits: Limits | None = None, tally: Tally | None = None
+    address: str, tree: Node, policy: Policy | None = None, *, keys: Keys | None = None, **options: Any
 ) -> AsyncIterator[Host]:
     """Serve a tree at an address while the block runs: `async with serving_at("tcp!127.0.0.1!0", tree) as host`; clients dial `host.address`.
 
-    Without a `policy`, users are those that auth.py says. Raises as `mk9p.dial.listen`.
+    Without a `policy`, users are those that auth.py says. `keys` are for `tls!`. `options` are those of `serving`. Raises as `mk9p.dial.listen`.
     """
     async with trio.open_nursery() as nursery:
-        host = Host(nursery, address, tree, policy, limits=limits, tally=tally)
+        host = Host(nursery, address, tree, policy, **options)
+        host.keys = keys
         await host.start()
         yield host
         nursery.cancel_scope.cancel()

@@ -10,10 +10,11 @@ A conversation may also begin when another file is opened: `listen` (ip(3)) wait
 
 import errno
 import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Protocol
+from collections import Counter
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
+from typing import Final, Protocol
 
-from mk9p.auth import NO_ID, Principal
+from mk9p.auth import NO_ID, Principal, counts_as, unlimited
 from mk9p.errors import NineError
 from mk9p.status import Buffer, Change
 from mk9p.tree.ctl import Ctl
@@ -25,11 +26,13 @@ from mk9p.tree.through import ThroughHandle
 from mk9p.tree.words import word
 
 # conversations of one directory at once: each may hold a process or a socket, and a table must have an end
-MAX = 4096
+MAX: Final = 4096
+# the part of them that one user has at most, so that others can have some too; root has no such limit
+SHARE: Final = 4
 
 
 class Conversation(Protocol):
-    """What an author provides: the files of one conversation, and how it ends."""
+    """What an author provides: the files of one conversation, and how it ends. With `may_be_kept = False` its ctl has no word `keep`."""
 
     def tree(self) -> Dir:
         """Return its directory, which has a `ctl`. Called once."""
@@ -47,11 +50,11 @@ class _Numbered(Dir):
         tree = talk.tree()
         super().__init__(*tree.children)
         self.owned(who.uid, who.group)
-        self.owner, self.number, self.talk = owner, number, talk
+        self.owner, self.number, self.talk, self.who = owner, number, talk, who
         self.path = int.from_bytes(os.urandom(8)) | PLACE  # the same number is another conversation then
         self.users, self.kept, self.ended = 0, False, False
         self.ctl = self.walk("ctl", who)
-        if isinstance(self.ctl, Ctl):
+        if isinstance(self.ctl, Ctl) and getattr(talk, "may_be_kept", True):
             self.ctl.words.setdefault("keep", word("keep", self.keep))
             self.ctl.words.setdefault("unkeep", word("unkeep", self.unkeep))
 
@@ -76,7 +79,7 @@ class _Numbered(Dir):
         if self.ended:
             return None
         self.ended = True
-        self.owner.talks.pop(self.number, None)
+        self.owner.left(self.number, self.who)
         return self.talk.close()
 
 
@@ -93,6 +96,7 @@ class Conversations(Dir):
     ) -> None:
         self.new, self.limit = new, limit
         self.talks: dict[int, _Numbered | None] = {}  # None: somebody is making its conversation
+        self.users: Counter[Hashable] = Counter()  # how many each has
         super().__init__({"clone": _Clone(self, mode), **(more or {})})
 
     def walk(self, name: str, who: Principal) -> Maybe[Node]:
@@ -105,39 +109,74 @@ class Conversations(Dir):
         assert not isinstance(fixed, Awaitable)
         return [*fixed, *((str(n), talk) for n, talk in sorted(self.talks.items()) if talk)]
 
-    def free(self) -> int:
-        """Return the lowest number that no conversation has; raises EMFILE when all are in use."""
+    def free(self, who: Principal) -> int:
+        """Return the lowest number that no conversation has. Raises EMFILE when all are in use, or this user has their share of them."""
         number = next(n for n in range(len(self.talks) + 1) if n not in self.talks)
         if number >= self.limit:
             raise NineError(errno.EMFILE, f"all {self.limit} conversations are in use")
+        share = max(self.limit // SHARE, 1)
+        if not unlimited(who) and self.users[counts_as(who)] >= share:
+            raise NineError(errno.EMFILE, f"{who.name} has {share} conversations here already, a share of {self.limit}")
         return number
+
+    def _enter(self, number: int, talk: _Numbered | None, who: Principal) -> None:
+        self.talks[number] = talk
+        self.users[counts_as(who)] += 1
+
+    def left(self, number: int, who: Principal) -> None:
+        """Forget a conversation."""
+        self.talks.pop(number, None)
+        self.users[counts_as(who)] -= 1
+        if not self.users[counts_as(who)]:
+            del self.users[counts_as(who)]
 
     def start(self, new: Callable[[int, Principal], Maybe[Conversation]], how: Open) -> Maybe[Handle]:
         """Begin a conversation that `new(number, who)` makes, as opening clone does. Return its open ctl, which tells the number when it is read."""
         if how.who.uid == NO_ID:
             raise NineError(errno.EACCES, f"{how.who.name} has no uid here, and can own no conversation")
-        number = self.free()
+        number = self.free(how.who)
         talk = new(number, how.who)
         if isinstance(talk, Awaitable):
             return self._start(number, talk, how)
         return self._started(number, talk, how)
 
     async def _start(self, number: int, talk: Awaitable[Conversation], how: Open) -> Handle:
-        self.talks[number] = None
+        self._enter(number, None, how.who)
         try:
             made = await talk
         finally:
-            del self.talks[number]
+            self.left(number, how.who)
         return self._started(number, made, how)
 
     def _started(self, number: int, talk: Conversation, how: Open) -> "CtlOfNew":
         numbered = _Numbered(self, number, talk, how.who)
-        self.talks[number] = numbered
+        self._enter(number, numbered, how.who)
         assert isinstance(numbered.ctl, Node)
         ctl = numbered.ctl.open(how)
         assert isinstance(ctl, Handle)
         numbered.hold()
         return CtlOfNew(ctl, str(numbered.number), numbered.release)
+
+    def begin(self, number: int, talk: Conversation, who: Principal) -> None:
+        """Begin a conversation that nobody has opened yet, and that is kept: one that outlived its server, say."""
+        numbered = _Numbered(self, number, talk, who)
+        self._enter(number, numbered, who)
+        numbered.keep()
+
+    def keep(self, number: int) -> bool:
+        """Let a conversation last although no file of it is open; tell whether there is one of that number."""
+        numbered = self.talks.get(number)
+        if numbered is not None:
+            numbered.kept = True
+        return numbered is not None
+
+    async def dismiss(self, number: int) -> None:
+        """Let a conversation end with its last open file, and now if none is open."""
+        numbered = self.talks.get(number)
+        if numbered is not None:
+            numbered.kept = False
+            if not numbered.users:
+                await settle(numbered.end())
 
     async def accept(
         self, new: Callable[[int, Principal], Maybe[Conversation]], how: Open, *, through: Conversation

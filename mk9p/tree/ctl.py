@@ -8,7 +8,8 @@ reads on from there): a command's text, if it returned one, else the error's wor
 """
 
 import errno
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from mk9p.auth import Principal
@@ -18,6 +19,7 @@ from mk9p.tree.files import Content, File, Text, decoded
 from mk9p.tree.node import Handle, Maybe, Open
 from mk9p.tree.words import Word, lines, run, table
 
+_WORDS = 1024  # characters of an error that are kept: what was wrong may be as long as a write
 _USERS = 256  # last errors that a file keeps: one for each user, so this bounds what strangers can make us keep
 
 
@@ -47,9 +49,19 @@ class Ctl(File):
         """Keep this user's last error in words; the empty string after a success."""
         self.errors.pop(who.name, None)
         if error:
-            self.errors[who.name] = error
+            self.errors[who.name] = error[:_WORDS]
             while len(self.errors) > _USERS:
                 del self.errors[next(iter(self.errors))]
+
+    @contextmanager
+    def remembering(self, who: Principal) -> Iterator[None]:
+        """Keep what the block raises as this user's last error."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            self.remember(who, translate(error).ename)
+            raise
+        self.remember(who, "")
 
     def error_file(self) -> "LastError":
         """Return the file that shows a user's last error on this one."""
@@ -115,7 +127,7 @@ class _CtlHandle(Handle):
     def _failed(self, error: BaseException, offset: int) -> None:
         """Keep the words of an error, and pass it on to the server, which answers with the words of a ValueError or OSError, and takes any other
         for our bug."""
-        words = translate(error).ename if isinstance(error, OSError | ValueError) else INTERNAL
+        words = translate(error).ename[:_WORDS] if isinstance(error, OSError | ValueError) else INTERNAL
         self.ctl.remember(self.who, words)
         self.answer, self.base = words.encode() + b"\n", offset
 

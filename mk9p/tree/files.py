@@ -82,9 +82,13 @@ class _TextHandle(Handle):
             if self.file.render is None:
                 raise NineError(errno.EACCES)
             fresh = self.file.render()
-            if isinstance(fresh, Awaitable):
+            # in the order of how often they come: to ask for an Awaitable costs more than all else here
+            if isinstance(fresh, str):
+                content = fresh.encode()
+            elif isinstance(fresh, bytes):
+                content = fresh
+            else:
                 return self._read(fresh, offset, count)
-            content = fresh if isinstance(fresh, bytes) else fresh.encode()
             if len(content) > self._untold:
                 self._keep(content)
             self.content = content

@@ -1,8 +1,8 @@
 """What a parameter of a command takes: the kind that its annotation says, how a word becomes a value of it, and how usage shows it.
 
-It understands `str`, `int`, `float`, `bool`, `Literal`, an `Enum`, any of these `| None` (then a client may leave the word out), and a class or
-function that takes one word and raises ValueError for a wrong one. It refuses everything else when the command is described, because no word could
-be checked against it: `list("abc")` takes any text and means nothing.
+It understands `str`, `int`, `float`, `bool`, `Literal`, an `Enum`, any of these `| None` (then a client may leave the word out), a number with units
+(`Annotated[int, SIZE]`, units.py), and a class or function that takes one word and raises ValueError for a wrong one. It refuses everything else when
+the command is described, because no word could be checked against it: `list("abc")` takes any text and means nothing.
 """
 
 import enum
@@ -12,9 +12,11 @@ import numbers
 import re
 import types
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 import attrs
+
+from mk9p.tree.units import Units
 
 _INT: Final = re.compile(r"[+-]?[0-9]+")
 _FLOAT: Final = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -28,11 +30,12 @@ _KNOWN: Final = (
 @attrs.frozen
 class Kind:
     """How a word becomes a value: `convert` raises ValueError for a wrong word. `shown` is for usage; if it is empty, the parameter's name is
-    shown."""
+    shown, and then `unit`."""
 
     convert: Callable[[str], Any]
     shown: str = ""
     optional: bool = False
+    unit: str = ""
 
 
 def kind(annotation: Any) -> Kind:
@@ -42,6 +45,14 @@ def kind(annotation: Any) -> Kind:
         if len(rest) != 1:
             raise TypeError(f"{annotation} says several kinds, and a word could be any of them; want {_KNOWN}")
         return attrs.evolve(kind(rest[0]), optional=True)
+    if get_origin(annotation) is Annotated:
+        number, *notes = get_args(annotation)
+        units = next((note for note in notes if isinstance(note, Units)), None)
+        if units is None:
+            return kind(number)
+        if number not in (int, float):
+            raise TypeError(f"{annotation} has units, and is no int or float")
+        return Kind(units.convert(number), unit=units.shown)
     if annotation in (inspect.Parameter.empty, str):
         return Kind(str)
     if annotation is bool:

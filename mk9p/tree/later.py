@@ -9,8 +9,11 @@ Theory
 * When the engine gives the coroutine up, a task goes on with it: the coroutine gets GivenUp where it waits, and may wait again
   while it cleans up, as after trio.Cancelled. So it must clean up after every BaseException. It must not wait for a Later inside
   a cancel scope or a nursery, because these belong to a task.
+* What many coroutines ask another server in one turn goes out in one call: who sends for a coroutine that is run by hand holds it back, and notes in
+  `unsent` how it is sent. The engine does that at the end of the turn, before it waits for anything.
 """
 
+import threading
 from collections.abc import Awaitable, Callable, Generator
 
 
@@ -18,13 +21,18 @@ class GivenUp(BaseException):
     """What a coroutine gets that is run by hand, when nobody wants its answer any more."""
 
 
-class Hand:
-    """Tells whether the coroutine that runs now is run by hand."""
-
-    __slots__ = ("now",)
+class Hand(threading.local):
+    """Tells whether the coroutine that runs now is run by hand; each thread has its own engine."""
 
     def __init__(self) -> None:
         self.now = False
+        self.unsent: list[Callable[[], None]] = []
+
+    def send(self) -> None:
+        """Send what was held back; the functions raise nothing."""
+        unsent = self.unsent
+        while unsent:
+            unsent.pop()()
 
 
 HAND = Hand()

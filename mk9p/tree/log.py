@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from mk9p.tree.files import File
@@ -10,6 +10,7 @@ from mk9p.tree.node import Handle, Maybe, Open
 from mk9p.tree.waiting import StreamHandle, Waiters
 from mk9p.tree.words import join
 
+MOST: Final = 1 << 20  # bytes of lines that a log keeps: who causes events may make long ones
 AT_ONCE: Final = 65536  # bytes of lines in one message
 
 
@@ -17,23 +18,31 @@ class Log(File):
     """A file of events: `SEQ TIME_NS WHAT ARGS…`, a line each, with a bounded history.
 
     A reader starts with the oldest line that is kept, and waits for new ones. A reader that was too slow gets `SEQ TIME_NS lost COUNT` where the
-    gap is; no gap is silent. `emit(what, *args)` adds a line and wakes the readers. `history` is how many lines are kept, and so bounds the
-    memory.
+    gap is; no gap is silent. `emit(what, *args)` adds a line and wakes the readers. `history` is how many lines are kept, and MOST how many
+    bytes, which bounds the memory. Functions in `heard` are called with each event first, before whoever causes it goes on; they may not wait.
+    What they raise, `emit` raises, and then nothing is added.
     """
 
     def __init__(self, history: int = 1024, *, mode: int = 0o444) -> None:
         super().__init__(mode)
         self.lines: deque[bytes] = deque(maxlen=history)
+        self.size = 0  # bytes of these lines
         self.next = 1  # SEQ of the next line
         self.waiters = Waiters()
+        self.heard: list[Callable[[str, tuple[object, ...]], None]] = []
 
     def emit(self, what: str, *args: object) -> None:
         """Add an event; the words are quoted as in rc."""
+        for hear in self.heard:
+            hear(what, args)
         self.add(f"{self.next} {time.time_ns()} {join([what, *args])}\n".encode(errors="backslashreplace"))
 
     def add(self, line: bytes) -> None:
         """Add a line that has a number already, as a line of the kernel's own log has."""
+        self.size += len(line) - (len(self.lines[0]) if len(self.lines) == self.lines.maxlen and self.lines else 0)
         self.lines.append(line)
+        while self.size > MOST and len(self.lines) > 1:
+            self.size -= len(self.lines.popleft())
         self.next += 1
         self.waiters.wake_all()
 

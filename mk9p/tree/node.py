@@ -25,6 +25,7 @@ import attrs
 
 from mk9p.auth import Principal
 from mk9p.errors import NineError
+from mk9p.scope import ALL
 from mk9p.status import Buffer, Change, Lock, Stat, StatFs
 from mk9p.tree.qids import Foreign
 from mk9p.wire import L_EXCL, QTDIR, QTFILE, Qid
@@ -45,7 +46,8 @@ class Open:
     """How a file is opened, and by whom.
 
     `records`: the session is 9P2000.L, whose client (Linux v9fs) reads on until an empty read, so a file of messages must end each record with one
-    (tree/waiting.py). `flags` are the Linux open flags as they came, 0 from other dialects. `room` is how many bytes a write of the session can
+    (tree/waiting.py). `again`: it was open before its server came back, and must be as it was; `unsure`: then, something was written and not
+    synced. `flags` are the Linux open flags as they came, 0 from other dialects. `room` is how many bytes a write of the session can
     carry, 0 if that is unknown: a full write may be a part of a longer one.
     """
 
@@ -59,6 +61,14 @@ class Open:
     records: bool = False
     flags: int = 0
     room: int = 0
+    again: bool = False
+    unsure: bool = False
+    # asked at every open, so it is made once: it neither changes the file, nor runs it
+    only_reads: bool = attrs.field(init=False, repr=False)
+
+    @only_reads.default
+    def _reads(self) -> bool:
+        return not (self.write or self.truncate or self.execute or self.remove)
 
     @property
     def reuses(self) -> bool:
@@ -72,7 +82,8 @@ class Way:
 
     A server of the node may then talk to that server itself, and dial it any number of times. `paths` maps the qid.paths of its files
     (tree/qids.py). `whole`: all of the node is there; otherwise it is a mount point, and only what clients walk to from it is there. `who` is the
-    user who asks there, if it is not the one who asks here.
+    user who asks there, if it is not the one who asks here. What takes the OPS `ops` may go there unseen, for everything below; whatever takes others
+    is asked here. `heard` learns whether that server was reached, and why not.
     """
 
     address: str
@@ -81,6 +92,13 @@ class Way:
     paths: Foreign = attrs.field(eq=False, repr=False)
     whole: bool = True
     who: Principal | None = None
+    heard: Callable[[bool, str], None] | None = attrs.field(default=None, eq=False, repr=False)
+    ops: int = ALL
+
+    @property
+    def line(self) -> tuple[object, ...]:
+        """What two ways have in common whose requests may go over one connection of a client."""
+        return (self.address, self.aname, self.who, self.ops)
 
 
 @attrs.frozen(eq=False)
@@ -90,7 +108,8 @@ class Route:
     `nodes` stand at the first names, and only the last of them may be another server's. The next
     name, and all behind it, is in the first of `leads` that has it; `ways` say where those are, and
     are empty where they can only be asked through their nodes. Without `certain` it may also be
-    found elsewhere, by walking name by name. `stands` tells whether all that is still so.
+    found elsewhere, by walking name by name. `stands` tells whether all that is still so. `alias` is what
+    `leads` call the next name, if they call it otherwise: then all `nodes` are this server's.
     """
 
     nodes: tuple["Node", ...]
@@ -98,6 +117,7 @@ class Route:
     ways: tuple[Way, ...]
     certain: bool
     stands: Callable[[], bool]
+    alias: str = ""
 
 
 class Keeper(Protocol):
@@ -265,6 +285,10 @@ class Node:
     def born(self) -> Maybe[int | None]:
         """Return when the file was made, in ns; None if nobody knows."""
         return None
+
+    def life(self) -> Maybe[int]:
+        """Return a number that is the same as long as nothing is lost that was written to the file; 0 if nobody knows."""
+        return 0
 
     # Extended attributes (xattr(7)). v9fs and ls take EOPNOTSUPP for "has none"; ENODATA says that one is missing.
 

@@ -70,6 +70,17 @@ def lines(text: str) -> list[str]:
     return [*whole, "\n".join(part)] if part else whole
 
 
+def uncomment(line: str) -> str:
+    """Return a line without its comment: from a `#` that begins a word and is not quoted."""
+    quoted = False
+    for at, char in enumerate(line):
+        if char == "'":
+            quoted = not quoted
+        elif char == "#" and not quoted and (at == 0 or line[at - 1] in " \t"):
+            return line[:at]
+    return line
+
+
 def quote(word: str) -> str:
     """Return a word as `split` would read it back."""
     if word and not any(char in word for char in " \t\r\n'"):
@@ -96,7 +107,7 @@ class _Parameter:
     none: bool = False  # it has no default: None stands for a word that was left out
 
     def usage(self) -> str:
-        text = (self.kind and self.kind.shown) or self.name.rstrip("_").upper()
+        text = (self.kind and self.kind.shown) or self.name.rstrip("_").upper() + (self.kind.unit if self.kind else "")
         if self.many:
             return f"[{text}...]" if self.optional else f"{text}..."
         return f"[{text}]" if self.optional else text
@@ -139,6 +150,24 @@ class Word:
 
     def wrong(self) -> NineError:
         return NineError(errno.EINVAL, f"usage: {self.usage}")
+
+
+@attrs.frozen
+class Phrase(Word):
+    """A command whose words a signature cannot express: the usage line is given as `text`, and the function gets all words, and the user who asks."""
+
+    text: str = ""
+
+    @property
+    def usage(self) -> str:
+        return self.text
+
+    def call(self, words: Sequence[str], who: Principal) -> Any:
+        """Call the function; raises EINVAL with the usage where it returns NotImplemented, for words that do not fit."""
+        done = self.function(list(words), who)
+        if done is NotImplemented:
+            raise self.wrong()
+        return done
 
 
 def word(name: str, function: Callable[..., Any]) -> Word:
@@ -192,4 +221,4 @@ def run(commands: Mapping[str, Word], line: str, who: Principal) -> Any:
     return command.call(words[1:], who)
 
 
-__all__ = ["Word", "fields", "join", "quote", "run", "split", "table", "word"]
+__all__ = ["Phrase", "Word", "fields", "join", "lines", "quote", "run", "split", "table", "uncomment", "word"]

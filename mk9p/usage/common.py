@@ -2,8 +2,10 @@
 
 import argparse
 from collections.abc import Callable
-from typing import Final
+from functools import wraps
+from typing import Final, TypeVar
 
+T = TypeVar("T")
 Parser = argparse.ArgumentParser
 Parsers = dict[str, Callable[[str], Parser]]
 """By the name of a command."""
@@ -28,6 +30,58 @@ LIMITS: Final = (
 )
 
 
+KEYS: Final = {
+    "ca": "the authorities that are believed",
+    "cert": "this end's certificate",
+    "key": "its key, if it is not in the same file",
+    "crl": "what the authorities revoked; by default the file beside --ca that ends with .crl",
+}
+
+
+def take_keys(parser: Parser) -> None:
+    """Let a parser take the files of keys for TLS (mk9p/dial/keys.py)."""
+    group = parser.add_argument_group("TLS", "files in PEM; else $MK9P_CA, $MK9P_CERT, $MK9P_KEY, $MK9P_CRL")
+    for name, what in KEYS.items():
+        group.add_argument(f"--{name}", metavar="FILE", default="", help=what)
+
+
 def parser_of(name: str, about: str | None = None, **options: str) -> Parser:
     """Return a parser without arguments yet."""
     return Parser(prog=f"mk9p {name}", description=about, **options)  # type: ignore[arg-type]
+
+
+def reads(what: str) -> Callable[[Callable[[str], T]], Callable[[str], T]]:
+    """Let a function that reads an argument say what it wants: its ValueError, which is wrong use, becomes these words."""
+
+    def reading(function: Callable[[str], T]) -> Callable[[str], T]:
+        @wraps(function)
+        def read(text: str) -> T:
+            try:
+                return function(text)
+            except ValueError:
+                raise argparse.ArgumentTypeError(f"want {what}, not {text!r}") from None
+
+        return read
+
+    return reading
+
+
+number = reads("a whole number")(int)
+
+
+@reads("seconds, 0.01 to 86400")
+def seconds(text: str) -> float:
+    """Read a delay; refuses one that would never end or never rest."""
+    value = float(text)
+    if not 0.01 <= value <= 86400:
+        raise ValueError(text)
+    return value
+
+
+@reads("a number, 0 or more")
+def count(text: str) -> int:
+    """Read how many."""
+    value = int(text)
+    if value < 0:
+        raise ValueError(text)
+    return value

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from mk9p.usage.common import Checks, Parser, Parsers, parser_of
+from mk9p.usage.common import Checks, Parser, Parsers, count, number, parser_of
 
 _FILES: Final = {
     "ls": "List directories, the top one if none is named; a directory's name ends with /.",
@@ -10,7 +10,9 @@ _FILES: Final = {
     "write": "Write a line, or the standard input, into a file.",
     "stat": "Show what files are: as `ls -l`, then the qid's type, version and path.",
     "tree": "List a whole tree, the namespace's if no PATH is named.",
-    "cp": "Copy a file.",
+    "cp": "Copy files to another name, or into a directory.",
+    "find": "List the paths below directories, as find(1): PATH may be a pattern.",
+    "edit": "Change a file with $VISUAL, else $EDITOR, else vi. It is written only if nobody else has changed it meanwhile.",
     "tail": "Show the last lines of a file that waits, such as events, and then what comes.",
 }
 
@@ -50,14 +52,17 @@ def _stat(name: str) -> Parser:
 
 def _tree(name: str) -> Parser:
     parser = _of_files(name)
-    parser.add_argument("-d", "--depth", type=int, default=3, help="how deep to go (3)")
+    parser.add_argument("-d", "--depth", type=number, default=3, help="how deep to go (3)")
     parser.add_argument("path", metavar="PATH", nargs="?", default="/")
     return parser
 
 
 def _cp(name: str) -> Parser:
     parser = _of_files(name)
-    parser.add_argument("source", metavar="SOURCE")
+    parser.add_argument(
+        "-r", "--recursive", action="store_true", help="copy directories too, with their modes and links"
+    )
+    parser.add_argument("sources", metavar="SOURCE", nargs="+")
     parser.add_argument(
         "destination", metavar="DESTINATION", help=":PATH is in the namespace, other paths are files of this machine"
     )
@@ -67,18 +72,29 @@ def _cp(name: str) -> Parser:
 def _tail(name: str) -> Parser:
     parser = _of_files(name)
     parser.add_argument(
-        "-n", type=_count, default=10, metavar="LINES", help="how many of the kept lines to show first (10); 0: all"
+        "-n", type=count, default=10, metavar="LINES", help="how many of the kept lines to show first (10); 0: all"
     )
     parser.add_argument("path", metavar="PATH")
     return parser
 
 
-def _count(text: str) -> int:
-    """Read a number of lines; raises ValueError, which is wrong use, for anything else."""
-    value = int(text)
-    if value < 0:
-        raise ValueError(text)
-    return value
+def _find(name: str) -> Parser:
+    parser = _of_files(name)
+    parser.add_argument("-name", metavar="PATTERN", help="only files with such names; quote it: 'v*'")
+    parser.add_argument("-type", choices=("d", "f", "l"), help="only directories, files, or links")
+    parser.add_argument("-maxdepth", dest="depth", type=count, metavar="N", help="how deep to go; else to the end")
+    parser.add_argument(
+        "-print0", dest="zero", action="store_true", help="end each path with a zero byte: for xargs -0"
+    )
+    parser.add_argument("--json", action="store_true", help="each path and its kind as a line of JSON: for scripts")
+    parser.add_argument("paths", metavar="PATH", nargs="*", default=["/"])
+    return parser
+
+
+def _edit(name: str) -> Parser:
+    parser = _of_files(name)
+    parser.add_argument("path", metavar="PATH")
+    return parser
 
 
 PARSERS: Final[Parsers] = {
@@ -89,5 +105,7 @@ PARSERS: Final[Parsers] = {
     "tree": _tree,
     "cp": _cp,
     "tail": _tail,
+    "find": _find,
+    "edit": _edit,
 }
 CHECKS: Final[Checks] = {}

@@ -3,7 +3,7 @@
 import argparse
 from typing import Final
 
-from mk9p.usage.common import PATIENCE, PROXY, Checks, Parser, Parsers, parser_of
+from mk9p.usage.common import PATIENCE, PROXY, Checks, Parser, Parsers, number, parser_of, seconds
 
 
 def _run(name: str) -> Parser:
@@ -43,24 +43,16 @@ def _ps(name: str) -> Parser:
 def _top(name: str) -> Parser:
     parser = parser_of(name)
     parser.add_argument(
-        "-d", "--delay", type=_seconds, default=2.0, metavar="SECONDS", help="time between two screens (2)"
+        "-d", "--delay", type=seconds, default=2.0, metavar="SECONDS", help="time between two screens (2)"
     )
-    parser.add_argument("-n", type=int, default=0, metavar="COUNT", help="end after COUNT screens; 0: never (0)")
+    parser.add_argument("-n", type=number, default=0, metavar="COUNT", help="end after COUNT screens; 0: never (0)")
     parser.add_argument("--once", dest="n", action="store_const", const=1, help="as -n 1: for scripts")
     parser.add_argument(
-        "-p", "--processes", type=int, default=10, metavar="COUNT", help="how many of the busiest to show (10)"
+        "-p", "--processes", type=number, default=10, metavar="COUNT", help="how many of the busiest to show (10)"
     )
     parser.add_argument("--json", action="store_true", help="a line of JSON instead of each screen")
     parser.add_argument("kernels", metavar="KERNEL", nargs="*")
     return parser
-
-
-def _seconds(text: str) -> float:
-    """Read a delay; raises ValueError, which is wrong use, for one that would never end or never rest."""
-    value = float(text)
-    if not 0.01 <= value <= 86400:
-        raise ValueError(text)
-    return value
 
 
 def _console(name: str) -> Parser:
@@ -93,7 +85,8 @@ _LAB: Final = """FILE has a table for each kernel. Its lines are words of kernel
   memory = "768M"
   grants = ["/k/k2 rw", "/k/k0/fs/data ro"]
 
-`grants` says what the guest may use of the namespace, as root there. Without it the guest has only its own k/NAME and auth/whoami.
+`grants` says what the guest may use of the namespace, as root there: ro, rw, or letters of rwcnd. Without it the guest has only its own k/NAME and
+auth/whoami.
 `mk9p up --print` prints the lab that starts without FILE.
 """
 
@@ -125,11 +118,46 @@ def _down(name: str) -> Parser:
 
 def _demo(name: str) -> Parser:
     parser = parser_of(name, "Start two kernels, show a short session with them, end them.")
+    parser.add_argument(
+        "which",
+        metavar="driver",
+        nargs="?",
+        choices=("driver",),
+        help="another session: a kernel that has only a USB stick and a network card panics, and its user goes on",
+    )
     parser.add_argument("--keep", action="store_true", help="leave the lab up, as `mk9p up` does")
     return parser
 
 
+def _apply(name: str) -> Parser:
+    parser = parser_of(
+        name,
+        "Write the words that make of the kernels, the pool and the mounts what a lab file says, and show them. "
+        "The namespace then puts right what drifts from it.",
+    )
+    parser.add_argument("-n", "--dry-run", action="store_true", help="only show the words")
+    parser.add_argument(
+        "--restart",
+        action="store_true",
+        help="halt and start kernels for settings that they do not take while they run",
+    )
+    parser.add_argument("--once", action="store_true", help="do not keep the file in kernels/desired")
+    parser.add_argument("file", metavar="FILE", help="a lab file; - is the standard input")
+    return parser
+
+
+def _diff(name: str) -> Parser:
+    parser = parser_of(
+        name,
+        "Show what differs from a lab file, as words that would change it. The exit status is 1 if something does.",
+    )
+    parser.add_argument("file", metavar="FILE", help="a lab file; - is the standard input")
+    return parser
+
+
 PARSERS: Final[Parsers] = {
+    "apply": _apply,
+    "diff": _diff,
     "run": _run,
     "ps": _ps,
     "top": _top,

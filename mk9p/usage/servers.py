@@ -17,8 +17,13 @@ from mk9p.usage.common import (
     Checks,
     Parser,
     Parsers,
+    number,
     parser_of,
+    take_keys,
 )
+from mk9p.usage.config import Configured
+
+LONGEST: Final = 86400  # seconds that a request may wait for a server: as in the namespace (compose/table.py)
 
 
 def _mount(name: str) -> Parser:
@@ -31,23 +36,51 @@ def _mount(name: str) -> Parser:
     )
     parser.add_argument("--aname", default="", help="the tree to attach to")
     parser.add_argument(
+        "--cap",
+        metavar="FILE",
+        help="a file with a capability (mk9p grant), which no other user can read; else $MK9P_CAP, without DIAL",
+    )
+    parser.add_argument(
+        "-o",
+        metavar="OPTIONS",
+        dest="options",
+        action="append",
+        help="the same as mount(8) says it: cap=FILE,ro,cache=loose",
+    )
+    parser.add_argument(
         "--cache",
         metavar="MODE",
         help=" ".join(CACHES) + " (v9fs: none); FUSE: none keeps nothing, all others, and no word, what is stored",
     )
+    parser.add_argument(
+        "-w",
+        "--wait",
+        type=number,
+        metavar="SECONDS",
+        default=0,
+        help="outlive the server: requests wait so long for it, and files that were open are open again when it is back",
+    )
     parser.add_argument("--readonly", action="store_true", help="refuse every change")
+    parser.add_argument("--noexec", action="store_true", help="run no program that is there")
     parser.add_argument("--xattr", action="store_true", help="ask for extended attributes, which stored files have")
     parser.add_argument(
-        "--msize", type=int, metavar="BYTES", default=MSIZE, help="v9fs: the largest message (%(default)s)"
+        "--msize", type=number, metavar="BYTES", default=MSIZE, help="v9fs: the largest message (%(default)s)"
     )
     parser.add_argument("--foreground", action="store_true", help="FUSE: do not return before it is unmounted")
     parser.add_argument("-v", "--verbose", action="store_true", help="show the mount command")
+    take_keys(parser)
     parser.add_argument("dial", metavar="DIAL", nargs="?", help=f"what to mount; else $MK9P, else {NAMESPACE}")
     parser.add_argument("dir", metavar="DIR")
     return parser
 
 
-def _no_cache(chosen: argparse.Namespace) -> str:
+def _no_wait(seconds: int, option: str) -> str:
+    return "" if 0 <= seconds <= LONGEST else f"{option} {seconds}: want 0 to {LONGEST} seconds"
+
+
+def _no_mount(chosen: argparse.Namespace) -> str:
+    if said := _no_wait(chosen.wait, "-w"):
+        return said
     return "" if chosen.cache in (None, *CACHES) else f"unknown cache {chosen.cache!r}: there are {' '.join(CACHES)}"
 
 
@@ -60,7 +93,8 @@ def _umount(name: str) -> Parser:
 
 def _daemon(name: str, default: str) -> Parser:
     """Return the parser of the options that `serve` and `compose` have in common."""
-    parser = parser_of(name)
+    parser = Configured(prog=f"mk9p {name}")
+    parser.add_argument("--config", metavar="FILE", help="a file of these options, in TOML (docs/installing.md)")
     parser.add_argument(
         "-l", metavar="DIAL", action="append", dest="listen", help=f"where to listen (again for more); else {default}"
     )
@@ -71,6 +105,14 @@ def _daemon(name: str, default: str) -> Parser:
         "--from", metavar="HOST", dest="come_from", help="admit only this host over tcp and vsock, for example 10.0.2.2"
     )
     parser.add_argument("--readonly", action="store_true", help="refuse every change")
+    parser.add_argument("--policy", metavar="FILE", help="rules by path: who may do what (docs/security.md)")
+    parser.add_argument(
+        "--audit",
+        metavar="FILE|journal",
+        action="append",
+        default=[],
+        help="write auth/log there too, to a file that is rotated or to systemd's journal (again for more)",
+    )
     parser.add_argument(
         "--limit",
         metavar="NAME=VALUE",
@@ -79,6 +121,7 @@ def _daemon(name: str, default: str) -> Parser:
         help=f"what one client, or all, may use (again for more): {LIMITS}",
     )
     parser.add_argument("-v", "--verbose", action="count", default=0, help="log connections; twice: more")
+    take_keys(parser)
     return parser
 
 
@@ -96,7 +139,28 @@ def _serve(name: str) -> Parser:
 def _compose(name: str) -> Parser:
     parser = _daemon(name, NAMESPACE)
     parser.add_argument(
-        "--kernels", metavar="DIR", help="serve kernels/ too, with its sockets in DIR (made now, removed at the end)"
+        "--kernels",
+        metavar="DIR|DIAL",
+        help="serve kernels/ too, with its sockets in DIR (made now, removed at the end); or that of `mk9p serve 'kernels?run=DIR'` at DIAL, whose"
+        " kernels outlive the composer",
+    )
+    parser.add_argument(
+        "--wait",
+        type=number,
+        metavar="SECONDS",
+        default=0,
+        help="requests to the kernels of kernels/ wait so long for one that is down; `mount -w` says it for others",
+    )
+    parser.add_argument(
+        "--state",
+        metavar="FILE",
+        help="keep the mount table there, and start again from it; then FILE counts only the first time",
+    )
+    parser.add_argument(
+        "--store",
+        metavar="FILE|DIAL",
+        help="where leases and the registry are kept: a file, else in the state directory; or etcd!HOST:PORT[,HOST:PORT...][?OPTION=VALUE&...], for"
+        " composers of several machines (mk9p help lease)",
     )
     parser.add_argument(
         "file", metavar="FILE", nargs="?", help="what to mount, in the words of namespace(6); - is the standard input"
@@ -123,7 +187,7 @@ def _doctor(name: str) -> Parser:
         ("files", "how many files to look at (%(default)s)"),
         ("bytes", "how many bytes of a file to read; of a longer file only the end"),
     ):
-        parser.add_argument(f"--{option}", type=int, default=BOUNDS[option], help=what)
+        parser.add_argument(f"--{option}", type=number, default=BOUNDS[option], help=what)
     parser.add_argument(
         "--skip",
         metavar="NAME",
@@ -173,4 +237,4 @@ PARSERS: Final[Parsers] = {
     "help": _help,
     "new-server": _new_server,
 }
-CHECKS: Final[Checks] = {"mount": _no_cache}
+CHECKS: Final[Checks] = {"compose": lambda chosen: _no_wait(chosen.wait, "--wait"), "mount": _no_mount}

@@ -23,6 +23,8 @@ CAPACITY = 2 * _ROOM  # at first; a stream that keeps it full gets more
 MOST = 64 * _ROOM  # the most for a stream of large frames: it receives a window of 8 at 64 KiB at once
 _LITTLE = 4096  # bytes that cost nothing to move
 _LONGEST_VERSION = 32
+# how TLS begins (RFC 8446, 5.1): a client's hello, and the answer to who does not say one
+_TLS_HELLO, _TLS_ALERT, _TLS_MINOR = 0x0316, 0x0315, (1, 2, 3)
 # buffers kept for the next stream that receives: more are in use only while more streams are in the middle of a frame
 _SPARES = 16
 _spare: list[tuple[bytearray, memoryview]] = []
@@ -50,7 +52,7 @@ class FrameBuffer:
         self._move(0)
 
     def space(self) -> memoryview:
-        """Return where to receive: at least the rest of the present frame, and half of the buffer. Earlier frames become invalid."""
+        """Return where to receive: at least the rest of the present frame, and 16 KiB. Earlier frames become invalid."""
         have = self.tail - self.head
         if have == 0:
             self.head = self.tail = 0
@@ -62,7 +64,7 @@ class FrameBuffer:
             if have > _LITTLE and len(self.buf) < self.most:
                 # Large frames come one after the other: a larger buffer moves their beginnings less often.
                 self._wanted = 2 * len(self.buf)
-            if len(self.buf) - have < max(rest, 1) or len(self.buf) < self._wanted:
+            if len(self.buf) - have < max(rest, _ROOM) or len(self.buf) < self._wanted:
                 self._move(rest)
             elif self.head:
                 self.view[:have] = self.view[self.head : self.tail]
@@ -100,8 +102,15 @@ class FrameBuffer:
         """Whether anything was received that is not handed out, also a part of a frame."""
         return self.head < self.tail
 
+    @property
+    def speaks_tls(self) -> bool:
+        """Whether what was received, and not handed out, is how TLS refuses somebody who does not speak it."""
+        return self.tail - self.head >= 4 and _SIZE(self.buf, self.head)[0] & 0xFFFF == _TLS_ALERT
+
     def impossible(self, size: int) -> ProtocolError:
         """Return the error for a frame with an impossible size."""
+        if size & 0xFFFF == _TLS_HELLO and size >> 16 & 0xFF in _TLS_MINOR:
+            return ProtocolError("it speaks TLS, and this end does not")
         return ProtocolError(f"a frame of {size} bytes, where {_SMALLEST} to {self.limit} are allowed")
 
     def ahead(self) -> tuple[int, int]:

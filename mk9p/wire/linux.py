@@ -60,6 +60,7 @@ class Tlcreate(Message):
     """size[4] Tlcreate tag[2] fid[4] name[s] flags[4] mode[4] gid[4]"""
 
     type = 14
+    repeatable = False
     tag: t.u16
     fid: t.creates
     name: t.string
@@ -164,6 +165,7 @@ class Txattrcreate(Message):
     """size[4] Txattrcreate tag[2] fid[4] name[s] attr_size[8] flags[4]"""
 
     type = 32
+    repeatable = False
     tag: t.u16
     fid: t.opens
     name: t.string
@@ -201,7 +203,7 @@ class Tfsync(Message):
 
     type = 50
     tag: t.u16
-    fid: t.sees
+    fid: t.syncs
     datasync: Annotated[t.u32, t.late] = 0
 
 
@@ -217,7 +219,7 @@ class Tlock(Message):
 
     type = 52
     tag: t.u16
-    fid: t.uses
+    fid: t.locks
     type_: t.u8
     flags: t.u32
     start: t.u64

@@ -8,6 +8,7 @@ class Tsymlink(Message):
     """size[4] Tsymlink tag[2] fid[4] name[s] symtgt[s] gid[4]"""
 
     type = 16
+    repeatable = False
     tag: t.u16
     fid: t.uses
     name: t.string
@@ -27,6 +28,7 @@ class Tmknod(Message):
     """size[4] Tmknod tag[2] dfid[4] name[s] mode[4] major[4] minor[4] gid[4]"""
 
     type = 18
+    repeatable = False
     tag: t.u16
     dfid: t.uses
     name: t.string
@@ -48,6 +50,7 @@ class Trename(Message):
     """size[4] Trename tag[2] fid[4] dfid[4] name[s]"""
 
     type = 20
+    repeatable = False
     tag: t.u16
     fid: t.moves
     dfid: t.uses
@@ -81,6 +84,7 @@ class Tlink(Message):
     """size[4] Tlink tag[2] dfid[4] fid[4] name[s]"""
 
     type = 70
+    repeatable = False
     tag: t.u16
     dfid: t.uses
     fid: t.uses
@@ -98,6 +102,7 @@ class Tmkdir(Message):
     """size[4] Tmkdir tag[2] dfid[4] name[s] mode[4] gid[4]"""
 
     type = 72
+    repeatable = False
     tag: t.u16
     dfid: t.uses
     name: t.string
@@ -117,6 +122,7 @@ class Trenameat(Message):
     """size[4] Trenameat tag[2] olddirfid[4] oldname[s] newdirfid[4] newname[s]"""
 
     type = 74
+    repeatable = False
     tag: t.u16
     olddirfid: t.uses
     oldname: t.string
@@ -135,6 +141,7 @@ class Tunlinkat(Message):
     """size[4] Tunlinkat tag[2] dirfd[4] name[s] flags[4]"""
 
     type = 76
+    repeatable = False
     tag: t.u16
     dirfd: t.uses
     name: t.string

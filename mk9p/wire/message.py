@@ -24,6 +24,8 @@ class Message:
     fields: ClassVar[tuple[Field, ...]]
     # The server does it whatever limit its client has reached: afterwards the client has less.
     makes_room: ClassVar[bool] = False
+    # A server that may have done it may be asked again: doing it twice is doing it once. Of a write that holds only for bytes at a place in a file.
+    repeatable: ClassVar[bool] = True
     tag: t.u16
 
     def __init_subclass__(cls) -> None:

@@ -136,6 +136,7 @@ class Tcreate(Message):
     """size[4] Tcreate tag[2] fid[4] name[s] perm[4] mode[1] extension[s]"""
 
     type = 114
+    repeatable = False
     tag: t.u16
     fid: t.creates
     name: t.string
@@ -209,6 +210,7 @@ class Tremove(Message):
     """size[4] Tremove tag[2] fid[4]"""
 
     type = 122
+    repeatable = False
     tag: t.u16
     fid: t.ends
 
@@ -240,6 +242,7 @@ class Twstat(Message):
     """size[4] Twstat tag[2] fid[4] stat[n]"""
 
     type = 126
+    repeatable = False
     tag: t.u16
     fid: t.claims
     stat: t.wstat

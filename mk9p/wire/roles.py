@@ -1,13 +1,15 @@
 """What follows from the roles of a message: who waits for whom, what the relay passes on unchanged, what a client has made when its call succeeds.
 
-A message is described once, where its bytes are (types.Role, `bounds` and `makes_room` are the marks). This module reads its tables from that at
-import. An index counts the fields after the tag, so it is the same in the request and in the values that the server gets.
+A message is described once, where its bytes are (types.Role, `bounds`, `makes_room` and `repeatable` are the marks). This module reads its tables
+from that at import. An index counts the fields after the tag, so it is the same in the request and in the values that the server gets.
 
 Theory
 * A request *uses* some fids and *claims* others. It waits for every earlier unfinished request that claims a fid that it names; requests that only
   use a fid go side by side (session.py).
 * Writes stay in order among themselves, and reads wait for earlier writes: so a request uses and claims an open file's *write side* like a fid of
   its own.
+* A request may be said again (`REPEATABLE`) to a server that has come back, if doing it twice is doing it once. A write is so only at a place in a
+  file: recovery knows which files have places.
 * A request is *plain* when it names one fid, which does not change, and nothing in the answer matters except where a qid is: then it can go to
   another server, and its answer can come back, without being taken apart (blocks.py).
 """
@@ -21,6 +23,7 @@ from mk9p.wire.types import Field, Role
 _ALL: Final = frozenset(Role)
 _CLAIM: Final = frozenset({Role.CLAIMS, Role.OPENS, Role.CREATES, Role.MOVES, Role.ENDS})
 _STAYS: Final = frozenset({Role.USES, Role.SEES, Role.READS, Role.WRITES, Role.CLAIMS})
+_NOTED: Final = frozenset({Role.SYNCS, Role.LOCKS})
 _SIZES: Final = {"u8": 1, "u16": 2, "u32": 4, "u64": 8, "qid": 13}
 _FIRST: Final = 7  # where the first field begins: after size[4] type[1] tag[2]
 _QID_PATH: Final = 5  # in a qid: type[1] version[4] path[8]
@@ -63,6 +66,12 @@ CREATES: Final = _having(Role.CREATES)
 MOVES: Final = _having(Role.MOVES)
 ENDS: Final = _having(Role.ENDS)
 READS: Final = _having(Role.READS)
+WRITES: Final = _having(Role.WRITES)
+SYNCS: Final = _having(Role.SYNCS)
+LOCKS: Final = _having(Role.LOCKS)
+NOTED: Final = SYNCS | LOCKS  # what they do to an open file must be known when its server comes back
+# A server that comes back may be asked again, although it may have done it (recovery)
+REPEATABLE: Final = frozenset(cls.type for cls in MESSAGES if cls.__name__[0] == "T" and cls.repeatable)
 
 # Order
 
@@ -72,9 +81,9 @@ Row = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 def _row(type_: int) -> Row:
     return (
-        _of(type_, _STAYS - {Role.CLAIMS}),
+        _of(type_, (_STAYS | _NOTED) - {Role.CLAIMS}),
         _of(type_, {*_CLAIM, Role.MAKES}),
-        _of(type_, {*_CLAIM, Role.SEES, Role.READS}),
+        _of(type_, {*_CLAIM, Role.SEES, Role.READS, Role.SYNCS}),
         _of(type_, {Role.WRITES}),
     )
 

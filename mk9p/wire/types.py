@@ -103,6 +103,10 @@ class Role(enum.Enum):
     READS = "reads"
     # It uses the write side of the open file: in order with other writes.
     WRITES = "writes"
+    # Like SEES, and then what was written before survives the server.
+    SYNCS = "syncs"
+    # Like USES, and the open file may have a lock then, or one less.
+    LOCKS = "locks"
     # It changes what the fid stands for, or what all others see of it: it goes alone.
     CLAIMS = "claims"
     # Like CLAIMS, and then the fid stands for an open file.
@@ -132,6 +136,8 @@ uses = Annotated[u32, Role.USES]
 sees = Annotated[u32, Role.SEES]
 reads = Annotated[u32, Role.READS]
 writes = Annotated[u32, Role.WRITES]
+syncs = Annotated[u32, Role.SYNCS]
+locks = Annotated[u32, Role.LOCKS]
 claims = Annotated[u32, Role.CLAIMS]
 opens = Annotated[u32, Role.OPENS]
 creates = Annotated[u32, Role.CREATES]

@@ -18,6 +18,7 @@ import trio
 from mk9p.errors import NineError
 from mk9p.servers.block.disk import Disk
 from mk9p.servers.block.tables import Part
+from mk9p.sysfs import boot
 from mk9p.tree import Buffer, File, Handle, Maybe, Open, Stat
 
 _GONE: Final = frozenset({errno.ENXIO, errno.ENODEV})
@@ -36,6 +37,9 @@ class Extent(File):
         """Return the present length in bytes."""
         length = self.disk.look()
         return length if self.part is None else max(0, min(self.part.end * self.disk.sector, length) - self.start)
+
+    def life(self) -> Maybe[int]:
+        return boot()  # what was written is in the kernel's memory
 
     def stat(self) -> Stat:
         if (length := self.size()) != self._stat.length:

@@ -8,6 +8,7 @@ is one thing for both directions, and hangs up with the conversation.
 import errno
 import fcntl
 import os
+import socket
 import struct
 import termios
 import time
@@ -17,13 +18,16 @@ import attrs
 import trio
 
 from mk9p import signals
-from mk9p.auth import Principal
+from mk9p.auth import LOCAL, Principal
 from mk9p.errors import NineError
-from mk9p.servers.cmd.files import CountedCtl, Data, Errors, Wait
+from mk9p.itself import itself
+from mk9p.servers.cmd.files import CountedCtl, Data, Errors, Line, Wait
 from mk9p.servers.cmd.pipes import Pipe, Stderr, Terminal
 from mk9p.servers.cmd.running import Commands, Running
 from mk9p.servers.cmd.spawn import PATH, Spec, User, spawn
 from mk9p.tree import Dir, Stream, Text, join, quote, settings
+
+LINES = 256  # of a namespace's script, which become words of a command: more than anybody types
 
 
 @attrs.define(eq=False)
@@ -47,11 +51,13 @@ class Command:
     stdin: Pipe | Terminal | None = None
     stdout: Pipe | Terminal | None = None
     stderr: Stderr | None = None
+    line: Terminal | None = None
+    namespace: list[str] = attrs.field(factory=list)  # lines of a script that makes its own
 
     @classmethod
     def of(cls, commands: Commands, number: int, who: Principal) -> "Command":
         """Begin a conversation: root's commands run as this server does, and everybody else's as that user."""
-        return cls(commands, number, who, User.of(who.uid or os.geteuid()))
+        return cls(commands, number, who, User.who(who) if who.uid else User.of(os.geteuid()))
 
     def tree(self) -> Dir:
         return Dir(
@@ -64,6 +70,7 @@ class Command:
                         "nice": self.nice,
                         "size": self.size,
                         "killonclose": self.set_killonclose,
+                        "ns": self.ns,
                         "exec": self.exec,
                         "closein": self.closein,
                         "kill": self.kill,
@@ -73,6 +80,7 @@ class Command:
                     self.closed,
                 ),
                 "data": Stream(per_open=lambda how: Data(self, how), mode=0o600),
+                "line": Stream(per_open=lambda _: Line(self), mode=0o600),
                 "stderr": Stream(per_open=lambda _: Errors(self), mode=0o400),
                 "status": Text(self.status),
                 "wait": Stream(per_open=lambda _: Wait(self), mode=0o444),
@@ -101,6 +109,7 @@ class Command:
             lines += join(["env", *(f"{key}={value}" for key, value in self.environment.items())]) + "\n"
         if self.window:
             lines += f"size {self.window[0]} {self.window[1]}\n"
+        lines += "".join(f"ns {line}\n" for line in self.namespace)
         return lines + ("killonclose\n" if self.killonclose else "")
 
     def _before_exec(self) -> None:
@@ -129,6 +138,8 @@ class Command:
         """Run the command as another user; only root may say this."""
         self._before_exec()
         user = User.of(u)
+        if user.uid == self.who.uid:
+            user = User.who(self.who)
         if self.who.uid not in (0, user.uid):
             raise NineError(errno.EPERM, f"only root may run commands as {u}")
         self.user = user
@@ -154,6 +165,13 @@ class Command:
                 _resize(self.terminal.fd, rows, cols)
         self.window = rows, cols
 
+    def ns(self, *line: str) -> None:
+        """Give the command a namespace of its own, and add a line to the script that makes it: `mount`, `bind`, `unmount` (namespace(6))."""
+        self._before_exec()
+        if len(self.namespace) >= LINES:
+            raise NineError(errno.E2BIG, f"a script has {LINES} lines at most")
+        self.namespace.append(join(line))
+
     def set_killonclose(self) -> None:
         """End the command when the last `ctl` is closed, even if other files are open."""
         self.killonclose = True
@@ -176,17 +194,38 @@ class Command:
         self._before_exec()
         self.starting = True
         argv = (cmd, *(word for word in args if word is not None))
+        if self.namespace:
+            argv = (
+                *itself(),
+                "newns",
+                "-p",
+                "-d",
+                self.directory,
+                *(word for line in self.namespace for word in ("-s", line)),
+                "--",
+                *argv,
+            )
+        ours: socket.socket | None = None
+        theirs: socket.socket | None = None
         try:
+            if self.opens["line"]:
+                ours, theirs = socket.socketpair()
+            fd = None if theirs is None else theirs.fileno()
             if self.window is None:
-                await self._exec(argv)
+                await self._exec(argv, fd)
             else:
-                await self._exec_on_terminal(argv, self.window)
+                await self._exec_on_terminal(argv, self.window, fd)
+            if ours is not None and self.opens["line"]:  # it may have been closed meanwhile
+                self.line = Terminal(ours.detach())
         finally:
             self.starting = False
+            for end in (ours, theirs):
+                if end is not None:
+                    end.close()
         self.name = cmd
         self.started.set()
 
-    async def _exec(self, argv: tuple[str, ...]) -> None:
+    async def _exec(self, argv: tuple[str, ...], line: int | None) -> None:
         ours: list[int] = []
         theirs: list[int] = []
         try:
@@ -195,7 +234,7 @@ class Command:
                 ours.append(ends[mine])
                 theirs.append(ends[1 - mine])
             began = time.monotonic_ns()
-            self.running = Running(*await spawn(self._spec(argv, (theirs[0], theirs[1], theirs[2]))), began)
+            self.running = Running(*await spawn(self._spec(argv, (theirs[0], theirs[1], theirs[2]), line)), began)
         except BaseException:
             _close(ours)
             raise
@@ -206,7 +245,7 @@ class Command:
         if not self.opens["stderr"]:
             self.stderr.ignore(self.commands.nursery)
 
-    async def _exec_on_terminal(self, argv: tuple[str, ...], window: tuple[int, int]) -> None:
+    async def _exec_on_terminal(self, argv: tuple[str, ...], window: tuple[int, int], line: int | None) -> None:
         master, slave = os.openpty()
         try:
             _resize(master, *window)
@@ -214,7 +253,7 @@ class Command:
                 # so its user can open the terminal's name in /dev again, as after login
                 os.fchown(slave, self.user.uid, -1)
             began = time.monotonic_ns()
-            self.running = Running(*await spawn(self._spec(argv, (slave, slave, slave), tty=True)), began)
+            self.running = Running(*await spawn(self._spec(argv, (slave, slave, slave), line, tty=True)), began)
         except BaseException:
             os.close(master)
             raise
@@ -223,11 +262,23 @@ class Command:
         self.commands.watch(self.running)
         self.stdin = self.stdout = Terminal(master)
 
-    def _spec(self, argv: tuple[str, ...], stdio: tuple[int, int, int], *, tty: bool = False) -> Spec:
+    def _spec(self, argv: tuple[str, ...], stdio: tuple[int, int, int], line: int | None, *, tty: bool = False) -> Spec:
         user = self.user
         env = {"PATH": PATH, "HOME": user.home, "USER": user.name, "LOGNAME": user.name, **self.environment}
         other = user if user.uid != os.geteuid() else None
-        return Spec(argv, env, self.directory, stdio, user=other, nice=self.niceness, tty=tty)
+        # who came from elsewhere has not logged in here: sudo and the like are not for them
+        bounded = self.who.proof not in LOCAL and user.uid != 0
+        return Spec(
+            argv,
+            env,
+            "/" if self.namespace else self.directory,
+            stdio,
+            user=other,
+            nice=self.niceness,
+            tty=tty,
+            bounded=bounded,
+            line=line,
+        )
 
     def closed(self, name: str) -> None:
         """Note that the last open of this kind was closed."""
@@ -237,12 +288,14 @@ class Command:
             self.stdin.close()
         elif name == "stdout" and self.stdout and self.terminal is None:
             self.stdout.close()
+        elif name == "line" and self.line:
+            self.line.close()
         elif name == "stderr" and self.stderr:
             self.stderr.ignore(self.commands.nursery)
 
     def close(self) -> None:
         """End the command and close its pipes, that of its errors last: otherwise a shell that cleans up dies when it says `Hangup`."""
-        for pipe in (self.stdin, self.stdout):
+        for pipe in (self.stdin, self.stdout, self.line):
             if pipe:
                 pipe.close()
         if self.stderr:

@@ -7,7 +7,7 @@ end.
 import errno
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import attrs
 import trio
@@ -37,6 +37,9 @@ class Command(Protocol):
 
     @property
     def terminal(self) -> "Terminal | None": ...
+
+    @property
+    def line(self) -> "Terminal | None": ...
 
     @property
     def running(self) -> "Running | None": ...
@@ -71,6 +74,29 @@ class Data:
         for name in self.counted:
             if not opens[name]:
                 self.command.closed(name)
+
+
+class Line:
+    """One open `line`: the other end of the command's descriptor 3. It waits for the command to start."""
+
+    def __init__(self, command: Command) -> None:
+        self.command = command
+        command.opens["line"] += 1
+
+    async def receive(self) -> bytes:
+        return await (await self._begun()).receive()
+
+    async def send(self, data: bytes) -> int:
+        return await (await self._begun()).send(data)
+
+    async def _begun(self) -> "Terminal":
+        await self.command.started.wait()
+        return cast("Terminal", _begun(self.command.line))
+
+    def close(self) -> None:
+        self.command.opens["line"] -= 1
+        if not self.command.opens["line"]:
+            self.command.closed("line")
 
 
 class Errors:

@@ -28,7 +28,7 @@ PATIENCE: Final = 1.0  # seconds that a cancelled write waits for what it has ta
 
 
 class Terminal:
-    """The master side of a terminal, owned."""
+    """The master side of a terminal, or one end of a pair of sockets, owned."""
 
     def __init__(self, fd: int) -> None:
         os.set_blocking(fd, False)
@@ -44,7 +44,10 @@ class Terminal:
                 except BlockingIOError:
                     await _unless_closed(trio.lowlevel.wait_readable, self.fd)
                 except OSError as error:
-                    if error.errno == errno.EIO:  # this is the end: nobody has the other side any more
+                    if error.errno in (
+                        errno.EIO,
+                        errno.ECONNRESET,
+                    ):  # this is the end: nobody has the other side any more
                         return b""
                     raise
             return b""
@@ -149,10 +152,12 @@ class Stderr(Pipe):
         self._emptying = trio.CancelScope()
 
     async def receive(self) -> bytes:
-        if self.kept:
-            kept, self.kept = self.kept, b""
-            return kept
-        return await super().receive()
+        if not self.kept:
+            piece = await super().receive()
+            # The server may have been about to keep what came before, when somebody began to read.
+            self.kept += piece
+        kept, self.kept = self.kept, b""
+        return kept
 
     def ignore(self, nursery: trio.Nursery) -> None:
         """Empty the pipe from now on and keep its beginning, because nobody reads."""

@@ -14,17 +14,20 @@ import os
 import signal
 import termios
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Final, NoReturn
 
 import attrs
 import trio
 
-from mk9p.auth import NO_ID
+from mk9p.auth import NO_ID, Principal
 from mk9p.errors import NineError, wording
 from mk9p.ktext import split_words
 
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+LINE: Final = 3  # the descriptor of a command that has a line
+MOMENT: Final = 1.0  # seconds: a child that was killed ends in milliseconds
 
 
 @attrs.frozen
@@ -48,15 +51,35 @@ class User:
             # setresuid(2) takes NO_ID for "leave it as it is", and the server is root
             if not str(word).isdecimal() or int(word) >= NO_ID:
                 raise NineError(errno.EINVAL, f"no user {word}") from None
-            return cls(str(word), int(word), int(word), ())
+            return cls(str(word), int(word), nobodys_group(), ())
         groups = tuple(os.getgrouplist(entry.pw_name, entry.pw_gid))
         return cls(entry.pw_name, entry.pw_uid, entry.pw_gid, groups, entry.pw_dir or "/")
+
+    @classmethod
+    def who(cls, who: Principal) -> "User":
+        """Return the user that a principal is: in the groups that they have, and in no other that the user database has for them."""
+        user = cls.of(who.uid)
+        if who.uid == 0 or (not who.groups and who.gid is None):  # nothing but a number is known of them
+            return user
+        if not who.groups:
+            return attrs.evolve(user, gid=nobodys_group(), groups=())
+        return attrs.evolve(user, gid=who.gid if who.gid in who.groups else min(who.groups), groups=tuple(who.groups))
+
+
+@lru_cache(maxsize=1)
+def nobodys_group() -> int:
+    """Return a group that is nobody's, for a user who is in none: the highest number that this user namespace has for it."""
+    with open("/proc/self/gid_map") as lines:
+        ranges = [(int(first), int(count)) for first, _, count in map(split_words, lines)]
+    last = max(first + count - 1 for first, count in ranges)
+    return last - 1 if last in (NO_ID - 1, 65534) else last
 
 
 @attrs.frozen
 class Spec:
     """What to start. `stdio` are three descriptors of the server. `tty` says that they are a terminal, which becomes the command's own. `user`
-    None means the server's user."""
+    None means the server's user. `bounded`: no program that it runs gets more rights than it has, by setuid bits or otherwise. `line` is a fourth
+    descriptor, which becomes 3."""
 
     argv: tuple[str, ...]
     env: dict[str, str]
@@ -65,6 +88,8 @@ class Spec:
     user: User | None = None
     nice: int | None = None
     tty: bool = False
+    bounded: bool = False
+    line: int | None = None
 
     def programs(self) -> list[str]:
         """Return the paths where the program may be, in the order of PATH."""
@@ -84,6 +109,9 @@ async def spawn(spec: Spec) -> tuple[int, int]:
     report, tell = os.pipe2(os.O_CLOEXEC)
     pid = pidfd = -1
     try:
+        if tell == LINE:
+            tell = fcntl.fcntl(tell, fcntl.F_DUPFD_CLOEXEC, LINE + 1)
+            os.close(LINE)
         pid = _fork(spec, programs, tell)
         os.close(tell)
         tell = -1
@@ -111,10 +139,17 @@ async def spawn(spec: Spec) -> tuple[int, int]:
 
 
 async def _reap(pid: int, pidfd: int) -> None:
-    """Wait for the end of a child that was killed in its exec. If its program lies in a mount whose server does not answer, that may be never."""
+    """Wait for the end of a child that was killed in its exec. If its program lies in a mount whose server does not answer, that may be never.
+
+    If cancelled, because this server ends, it waits for a moment only.
+    """
     try:
-        await trio.lowlevel.wait_readable(pidfd)
-        os.waitpid(pid, 0)  # noqa: ASYNC222  # it has ended
+        try:
+            await trio.lowlevel.wait_readable(pidfd)
+        finally:
+            with trio.move_on_after(MOMENT, shield=True):
+                await trio.lowlevel.wait_readable(pidfd)
+                os.waitpid(pid, 0)  # noqa: ASYNC222  # it has ended
     finally:
         os.close(pidfd)
 
@@ -125,7 +160,20 @@ def _blamed(spec: Spec, what: str) -> str:
     return {"dir": f"dir {spec.cwd}", "exec": spec.argv[0]}.get(what, what)
 
 
+@lru_cache(maxsize=1)
+def _rights() -> tuple[Callable[[], int], Callable[[], int]]:
+    """Return two functions that call the kernel and nothing else: one gives up all capabilities, one those of programs that are run later."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this thread
+    none = (ctypes.c_uint32 * 6)()
+    arguments = [ctypes.c_ulong(value) for value in (38, 1, 0, 0, 0)]  # PR_SET_NO_NEW_PRIVS
+    return lambda: libc.capset(header, none), lambda: libc.prctl(*arguments)
+
+
 def _fork(spec: Spec, programs: list[str], tell: int) -> int:
+    _rights()
     caught = [n for n in signal.valid_signals() if signal.getsignal(n) not in (signal.SIG_DFL, None)]
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
@@ -156,6 +204,11 @@ def _child(spec: Spec, programs: list[str], tell: int, caught: Sequence[int]) ->
             os.setgroups(spec.user.groups)
             os.setresgid(spec.user.gid, spec.user.gid, spec.user.gid)
             os.setresuid(spec.user.uid, spec.user.uid, spec.user.uid)
+            # setresuid(2) leaves the inheritable ones
+            if spec.user.uid != 0 and _rights()[0]():
+                raise PermissionError(errno.EPERM, "")
+        if spec.bounded and _rights()[1]():
+            raise PermissionError(errno.EPERM, "")
         what = "dir"
         os.chdir("/")
         os.chdir(spec.cwd)
@@ -186,5 +239,7 @@ def _descriptors(spec: Spec, tell: int) -> None:
     """Make the three descriptors 0, 1, 2, and close all others except `tell`, also those that this server was started with."""
     for fd, source in enumerate(spec.stdio):
         os.dup2(source, fd)
-    os.closerange(3, tell)
+    if spec.line is not None:
+        os.dup2(spec.line, LINE)
+    os.closerange(LINE if spec.line is None else LINE + 1, tell)
     os.closerange(tell + 1, max(os.sysconf("SC_OPEN_MAX"), 65536))

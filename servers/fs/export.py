@@ -1,7 +1,7 @@
 """What all files of one exported directory share: its options, /proc/self/fd, and the bookkeeping of descriptors.
 
 A descriptor that was opened only for its path (O_PATH) holds every file that a client has a fid of: it stays that file, whatever is renamed
-meanwhile, and the server never builds a path string. Linux's v9fs keeps a fid for each cached name, so a `find` over 100,000 files needs as many.
+meanwhile, and the server never builds a path string. Linux's v9fs keeps a fid for each cached name, so a `find` over 80,000 files needs as many.
 So the server raises the limit of descriptors to the hard one, and three quarters of it may be held so. Beyond that, the file that was walked to
 first gives its descriptor back and keeps a file handle instead (name_to_handle_at(2), what NFS servers use), which opens it again when it is used.
 A file without a handle (on unusual file systems, or with a server that is not root) keeps its descriptor, and at the end of them all there is

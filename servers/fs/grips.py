@@ -1,6 +1,6 @@
 """The descriptors that hold the files of one export. A file has a number here, and by that its descriptor, or the handle instead of it.
 
-A table of numbers, without references to the files: so it takes twelve bytes for each held file, of which there may be 100,000 for each user.
+A table of numbers, without references to the files: so it takes twelve bytes for each held file, of which there may be 85,000 for each user.
 """
 
 import os

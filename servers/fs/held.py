@@ -13,10 +13,11 @@ from mk9p.errors import NineError
 from mk9p.servers.fs import changes, kernel, marks
 from mk9p.servers.fs.export import Export
 from mk9p.servers.fs.names import from_host, to_host
+from mk9p.sysfs import boot
 from mk9p.tree import Change, Maybe, Node, Stat, StatFs
 from mk9p.wire import QTDIR, QTFILE, QTSYMLINK
 
-WEIGHT: Final = 144  # bytes that it takes, without its status: itself, its numbers, and what the export notes of it
+WEIGHT: Final = 208  # bytes that it takes, without its status: itself, its numbers, and its handle (grips.py)
 _SPECIAL: Final = "devices, pipes and sockets are used where they are, and not opened through here"
 
 
@@ -114,13 +115,24 @@ class Held(Node):
     # status
 
     def stat(self) -> Maybe[Stat]:
-        grip = self.grip
-        if self._stat is None and self._known is not None:
-            return self.status(self._known)
-        if grip.__class__ is int:
+        grip, stat = self.grip, self._stat
+        if stat is None:
+            if self._known is not None:
+                return self.status(self._known)
+        elif grip.__class__ is int:
             fd = self.export.fds[grip]
-            return self.status(os_stat(fd if fd >= 0 else self.at()))
-        assert isinstance(grip, tuple)
+            now = os_stat(fd) if fd >= 0 else os_stat(self.at())
+            # as `status` finds out, without calling it: most files are asked again and again
+            if (
+                now == self._known
+                and now.st_ctime_ns == stat.ctime
+                and now.st_atime_ns == stat.atime
+                and now.st_blocks == stat.blocks
+            ):
+                return stat
+            return self.status(now)
+        if isinstance(grip, int):
+            return self.status(os_stat(self.at()))
         directory, name = grip
         try:
             return self.status(directory.listed(name))
@@ -173,6 +185,9 @@ class Held(Node):
 
     def born(self) -> Maybe[int | None]:
         return kernel.born(self.at())
+
+    def life(self) -> Maybe[int]:
+        return boot()  # what was written is in the kernel's memory
 
     def statfs(self) -> Maybe[StatFs]:
         s = os.statvfs(self.at())

@@ -44,19 +44,29 @@ class Channel:
 
     async def receive(self) -> bytes:
         """Return what came, b"" at the end. If cancelled, it loses nothing."""
-        try:
-            return await self.ours.recv(65536)
-        except ConnectionResetError:  # the other end went with unread input
-            return b""
+        return await received(self.ours)
 
     async def send(self, data: bytes) -> None:
         """Send all of it. Raises NineError (EIO) when the other end is gone. If cancelled, it may have sent a part."""
-        view = memoryview(data)
-        try:
-            while view:
-                view = view[await self.ours.send(view) :]
-        except OSError:
-            raise NineError(errno.EIO, "the kernel is not running") from None
+        await send_all(self.ours, data)
+
+
+async def received(ours: trio.socket.SocketType) -> bytes:
+    """Return what came from a kernel's socket, b"" at the end. If cancelled, it loses nothing."""
+    try:
+        return await ours.recv(65536)
+    except ConnectionResetError:  # the other end went with unread input
+        return b""
+
+
+async def send_all(ours: trio.socket.SocketType, data: bytes) -> None:
+    """Send all of some bytes to a kernel's socket. Raises NineError (EIO) when the other end is gone. If cancelled, it may have sent a part."""
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[await ours.send(view) :]
+    except OSError:
+        raise NineError(errno.EIO, "the kernel is not running") from None
 
 
 @attrs.define(eq=False)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 import attrs
 import trio
 
+SERVE_ENDED: Final = b"mk9p: serve ended with status"  # guest/boot.sh
+LONGEST_LINE: Final = 4096  # bytes of an unfinished line in which words are still looked for
 KEPT: Final = 256 << 10  # bytes: several boots with all their messages
 PIECE: Final = 64 << 10  # bytes of one read
 
@@ -51,6 +53,22 @@ class History:
     def reader(self) -> Reader:
         """Return a new reader, at the oldest byte that is kept."""
         return Reader(self, self.start)
+
+
+@attrs.define
+class Boots:
+    """What a console says of a boot. `ready` are the words that say that the kernel can be used."""
+
+    ready: bytes
+    _line: bytes = b""
+
+    def take(self, data: bytes) -> Literal["", "ready", "ended"]:
+        """Take what came, and return whether the kernel is ready, or its serving has ended."""
+        *lines, line = (self._line + data).split(b"\n")
+        self._line = line[-LONGEST_LINE:]
+        if any(self.ready in each for each in (*lines, line)):
+            return "ready"
+        return "ended" if any(SERVE_ENDED in each for each in lines) else ""
 
 
 @attrs.define(eq=False)

@@ -1,24 +1,36 @@
-"""The files of `kernels/`: names, words and lines for `life.Kernel`."""
+"""The files of `kernels/`: names, words and lines for `holding.Kernel`."""
 
 from __future__ import annotations
 
 import errno
-import os
-import posixpath
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import attrs
 
 from mk9p.auth import Principal  # noqa: TC001 - the words' signatures are read
 from mk9p.errors import NineError
-from mk9p.ktext import split_words
-from mk9p.tree import Ctl, CtlOfNew, Dir, Handle, Lazy, Log, Node, Open, Stream, Text, fields, join, settings
+from mk9p.tree import Block, Ctl, CtlOfNew, Dir, Handle, Lazy, Log, Node, Open, Stream, Text, join
 
-from . import backend, life, qemu, uml
+from . import (
+    attach,
+    backend,
+    holding,
+    inside,
+    journal,
+    keeping,
+    moves,
+    multikernel,
+    pool,
+    poolfiles,
+    qemu,
+    tx,
+    uml,
+    world,
+)
+from .words import Words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from pathlib import Path
 
     import trio
 
@@ -26,14 +38,20 @@ if TYPE_CHECKING:
 
     from .console import Reader
 
-BACKENDS: Final = {"qemu": qemu.Qemu(), "uml": uml.Uml()}
+TAKEN: Final = ("clone", "ctl", "status", "events", "error", "pool", "tx", "desired", "diff")  # beside names of kernels
+BACKENDS: Final = {
+    "qemu": qemu.Qemu(),
+    "uml": uml.Uml(),
+    "multikernel": multikernel.Multikernel(),
+    "attach": attach.Attach(),
+}
 
 
 @attrs.define(eq=False)
 class Entry:
     """A kernel's directory, its files, and who holds it."""
 
-    kernel: life.Kernel
+    kernel: holding.Kernel
     events: Log
     dir: KernelDir = attrs.field(init=False)
 
@@ -45,17 +63,41 @@ class Kernels:
     home: Path
     nursery: trio.Nursery
     serve: tuple[str, ...] = attrs.field(default=(), kw_only=True)
+    reach: inside.Reach = attrs.field(factory=inside.Reach, kw_only=True)
+    journal: journal.Journal = attrs.field(kw_only=True)
+    lasting: bool = attrs.field(default=False, kw_only=True)
     backends: dict[str, backend.Backend] = attrs.field(factory=lambda: dict(BACKENDS), kw_only=True)
     events: Log = attrs.field(factory=Log, init=False)
     entries: dict[str, Entry] = attrs.field(factory=dict, init=False)
+    moves: moves.Moves = attrs.field(init=False)
+    keeping: keeping.Keeping = attrs.field(init=False)
+    _root: Dir = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        ground = next((one.ground for one in self.backends.values() if one.ground is not None), None)
+        there = world.World(self.kernel, pool.Pool(), self.reach, ground)
+        self.moves = moves.Moves(there, tx.Transactions(there, self.journal, self.nursery, self.told))
+        place = self.journal.path.with_suffix(".desired") if self.lasting else None
+        self.keeping = keeping.Keeping(lambda: self._root, self.reach, self.kernel, self.told, place)
+        self._root = self._tree()
+        self.keeping.load()
+        self.nursery.start_soon(self.keeping.run)
+        self.nursery.start_soon(self._resume)
 
     def tree(self) -> Dir:
         """Return the directory."""
+        return self._root
+
+    def _tree(self) -> Dir:
         files: dict[str, Node] = {
             "clone": _Clone(self),
-            "ctl": Ctl({"create": self.create, "delete": self.delete}),
+            "ctl": Ctl({"create": self.create, "delete": self.delete, "move": self.move}),
             "status": Text(self.status),
             "events": self.events,
+            "pool": poolfiles.PoolFiles(self.moves).tree(),
+            "desired": keeping.DesiredFile(self.keeping),
+            "diff": Text(self.keeping.diff),
+            "tx": poolfiles.txs_dir(self.moves.txs),
         }
         return _Kernels(
             self, files, Lazy(lambda: list(self.entries), lambda name: self.entries[name].dir, key=self.entries.get)
@@ -67,6 +109,46 @@ class Kernels:
         entry = self.entries.get(name)
         if entry is not None:
             entry.events.emit(what, *args)
+            self.keeping.look()
+            if what == "lost":
+                self.nursery.start_soon(self._take_back, entry.kernel, str(args[0]))
+            if what == "active":
+                self.nursery.start_soon(self._settle, entry.kernel)
+
+    def told(self, what: str, *args: object) -> None:
+        """Report an event that belongs to no one kernel."""
+        self.events.emit(what, *args)
+
+    def kernel(self, name: str) -> holding.Kernel:
+        """Return a kernel. Raises ENOENT."""
+        entry = self.entries.get(name)
+        if entry is None:
+            raise NineError(errno.ENOENT, f"no kernel {name}")
+        return entry.kernel
+
+    async def _settle(self, kernel: holding.Kernel) -> None:
+        """Give a kernel that serves again what it had, and undo what was interrupted and now concerns only kernels that serve."""
+        try:
+            await self.moves.settle(kernel)
+        except OSError as error:
+            self.report(kernel.name, "unsettled", str(error))
+
+    async def _resume(self) -> None:
+        """Undo what was interrupted in the machine itself, which has not ended with an earlier server."""
+        try:
+            await self.moves.txs.resume(self.moves.world.real)
+        except OSError as error:
+            self.told("unsettled", "", str(error))
+
+    async def _take_back(self, kernel: holding.Kernel, device: str) -> None:
+        try:
+            await self.moves.take_back(kernel, device)
+        except OSError as error:
+            self.report(kernel.name, "unsettled", str(error))
+
+    async def move(self, kind: Literal["cpu", "mem", "dev"], what: str, from_: str, to: str) -> None:
+        """Move something between kernels, or the pool."""
+        await self.moves.move(kind, what, from_, to)
 
     def create(self, name: str) -> None:
         """Make a kernel that lives until it is deleted. Raises EEXIST, and EINVAL for an impossible name."""
@@ -74,24 +156,29 @@ class Kernels:
 
     def add(self, name: str, *, kept: bool = True) -> Entry:
         """Make a kernel. One that is not kept goes when none of its files is open any more."""
-        if name in self.entries or name in ("clone", "ctl", "status", "events", "error"):
+        if name in self.entries or name in TAKEN:
             raise NineError(errno.EEXIST)
         try:
             spec = backend.Spec(name=name, kernel="", serve=self.serve)
         except ValueError as error:
             raise NineError(errno.EINVAL, str(error)) from None
-        kernel = life.Kernel(spec, self.backends, self.home / name, self.nursery, self.report)
+        kernel = holding.Kernel(
+            spec, self.backends, self.home / name, self.nursery, self.report, probe=self.reach.answers
+        )
         entry = self.entries[name] = Entry(kernel, Log())
         entry.dir = KernelDir(self, kernel, entry.events, kept=kept)
         self.report(name, "created")
         return entry
 
-    def delete(self, name: str) -> None:
-        """Forget a kernel that is not running. Raises ENOENT, EBUSY."""
-        entry = self.entries.get(name)
-        if entry is None:
-            raise NineError(errno.ENOENT, f"no kernel {name}")
-        entry.kernel.forget()
+    async def delete(self, name: str) -> None:
+        """Forget a kernel that is not running; what it had from the pool goes back there. Raises ENOENT, EBUSY."""
+        kernel = self.kernel(name)
+        kernel.idle()
+        if kernel.held:
+            await kernel.give_back()
+        elif kernel.extra_cpus > 0 or kernel.extra_memory or kernel.devices:
+            await self.moves.give_back(name)
+        kernel.forget()
         self.report(name, "deleted")
         del self.entries[name]
 
@@ -114,21 +201,22 @@ class _Kernels(Dir):
     def mkdir(self, name: str, perm: int, who: Principal) -> Node:
         return self.kernels.add(name).dir
 
-    def remove(self, name: str, who: Principal, *, directory: bool | None = None) -> None:
+    def remove(self, name: str, who: Principal, *, directory: bool | None = None) -> Maybe[None]:
         if name not in self.kernels.entries:
             raise NineError(errno.EPERM)
         if directory is False:
             raise NineError(errno.EISDIR)
-        self.kernels.delete(name)
+        return self.kernels.delete(name)
 
 
 class KernelDir(Dir):
     """NAME/: counts what is open below it, for a kernel that came from clone."""
 
-    def __init__(self, kernels: Kernels, kernel: life.Kernel, events: Log, *, kept: bool) -> None:
+    def __init__(self, kernels: Kernels, kernel: holding.Kernel, events: Log, *, kept: bool) -> None:
         self.kernels, self.kernel, self.kept, self.users = kernels, kernel, kept, 0
         words = Words(kernel)
-        self.ctl = Ctl(words.table() | {"delete": self._delete, "keep": self._keep}, read=words.config)
+        moving = poolfiles.KernelWords(kernels.moves, kernel.name).table()
+        self.ctl = Ctl(words.table() | moving | {"delete": self._delete, "keep": self._keep}, read=words.config)
         super().__init__(
             {
                 "ctl": self.ctl,
@@ -137,12 +225,13 @@ class KernelDir(Dir):
                 "console": Stream(per_open=lambda how: Console(kernel, kernel.console.reader()), mode=0o600),
                 "log": Text(lambda: kernel.console.read(kernel.console.start), mode=0o400),
                 "events": events,
+                "dump": Block(kernel.dumped.read, size=lambda: kernel.dumped.size, mode=0o400),
                 "wait": Stream(per_open=lambda how: End.of(kernel), mode=0o444),
             }
         )
 
-    def _delete(self) -> None:
-        self.kernels.delete(self.kernel.name)
+    async def _delete(self) -> None:
+        await self.kernels.delete(self.kernel.name)
 
     def _keep(self) -> None:
         self.kept = True
@@ -158,118 +247,14 @@ class KernelDir(Dir):
         if self.kernel.running is not None:
             await self.kernel.kill()
         if self.kernel.name in self.kernels.entries:
-            self._delete()
-
-
-@attrs.frozen
-class Words:
-    """The words of NAME/ctl: their signatures are their usage."""
-
-    kernel: life.Kernel
-
-    def table(self) -> dict[str, Callable[..., Any]]:
-        """Return the words."""
-        kernel = self.kernel
-        named = {
-            name: getattr(self, name)
-            for name in ("backend", "cpus", "memory", "serve", "device", "load", "restart", "show", "grant", "ungrant")
-        }
-        return named | {"start": kernel.start, "halt": kernel.halt, "kill": kernel.kill}
-
-    def backend(self, name: Literal["qemu", "uml"]) -> None:
-        self.kernel.use(name)
-
-    def cpus(self, n: int) -> None:
-        self.kernel.set(cpus=n)
-
-    def memory(self, bytes_: int) -> None:
-        self.kernel.set(memory=bytes_)
-
-    def serve(self, *args: str | None) -> None:
-        self.kernel.set(serve=args)
-
-    def device(self, *args: str) -> None:
-        """Add raw arguments of the emulator."""
-        self.kernel.set(devices=(*self.kernel.spec.devices, *args))
-
-    def restart(self, when: Literal["never", "always", "on-failure"]) -> None:
-        self.kernel.restart = when
-
-    def show(self, *paths: str) -> None:
-        """Let the guest see more of this machine, read-only at the same paths."""
-        missing = next((path for path in paths if not path.startswith("/") or not os.path.exists(path)), None)
-        if missing is not None:
-            raise NineError(errno.ENOENT, f"{missing}: want absolute paths of this machine")
-        self.kernel.set(shown=(*self.kernel.spec.shown, *map(Path, paths)))
-
-    def grant(self, path: str, mode: Literal["ro", "rw"]) -> None:
-        """Let the kernel use what is at a path of the namespace, and everything below."""
-        path = _place(path)
-        others = [other for other in self.kernel.spec.grants if other[0] != path]
-        self.kernel.set(grants=(*others, (path, mode)))
-
-    def ungrant(self, path: str) -> None:
-        path = _place(path)
-        left = tuple(other for other in self.kernel.spec.grants if other[0] != path)
-        if left == self.kernel.spec.grants:
-            raise NineError(errno.ENOENT, f"{path} is not granted")
-        self.kernel.set(grants=left)
-
-    async def load(self, kernel: str = "", *more: str | None) -> None:
-        """`load [KERNEL] [initrd I] [cmdline C]`."""
-        words = [word for word in more if word is not None]  # None only says, in the signature, that there may be none
-        chosen = dict(zip(words[::2], words[1::2], strict=False))
-        if len(words) != 2 * len(chosen) or not chosen.keys() <= {"initrd", "cmdline"}:
-            raise NineError(errno.EINVAL, "usage: load [KERNEL] [initrd I] [cmdline C]")
-        initrd = Path(chosen["initrd"]) if "initrd" in chosen else None
-        await self.kernel.load(kernel, initrd=initrd, cmdline=chosen.get("cmdline", ""))
-
-    def config(self) -> str:
-        """Return the settings as lines that a client can write back."""
-        kernel, spec = self.kernel, self.kernel.spec
-        lines = settings(
-            {"backend": kernel.backend, "cpus": spec.cpus, "memory": spec.memory, "restart": kernel.restart}
-        )
-        for word, args in (("serve", spec.serve or ()), ("device", spec.devices), ("show", spec.shown)):
-            lines += join([word, *args]) + "\n" if args else ""
-        lines += "".join(join(["grant", *grant]) + "\n" for grant in spec.grants)
-        if spec.kernel:
-            initrd = ["initrd", spec.initrd] if spec.initrd else []
-            lines += join(["load", spec.kernel, *initrd, *(["cmdline", spec.cmdline] if spec.cmdline else [])]) + "\n"
-        return lines
-
-    def status(self) -> str:
-        """Return key value lines; values that belong to a running kernel are empty without one."""
-        kernel, spec, running = self.kernel, self.kernel.spec, self.kernel.running
-        values: dict[str, object] = {
-            "state": kernel.state,
-            "backend": kernel.backend,
-            "cpus": spec.cpus,
-            "memory": spec.memory,
-            "kernel": spec.kernel,
-            "pid": running.pid if running else 0,
-            "dial": running.dial if running else "",
-            "listen": running.listen if running else "",
-            "guest_dial": running.guest_dial if running else "",
-            "started": kernel.started,
-            "ends": kernel.ends,
-            "reason": " ".join(split_words(kernel.reason)),
-        }
-        return fields(values)
-
-
-def _place(path: str) -> str:
-    """Return a path of the namespace without needless dots and slashes; raises EINVAL for a text that is no path."""
-    if not path.startswith("/") or "\n" in path or "\0" in path:
-        raise NineError(errno.EINVAL, f"a grant is for a path of the namespace, such as /k/k2: {path!r}")
-    return "/" + posixpath.normpath(path).lstrip("/")
+            await self._delete()
 
 
 @attrs.define(eq=False)
 class Console:
     """One open console."""
 
-    kernel: life.Kernel
+    kernel: holding.Kernel
     reader: Reader
 
     async def receive(self) -> bytes:
@@ -286,12 +271,12 @@ class Console:
 class End:
     """One open `wait`: one line, then the end of the file."""
 
-    kernel: life.Kernel
+    kernel: holding.Kernel
     after: int
     told: bool = False
 
     @classmethod
-    def of(cls, kernel: life.Kernel) -> Source:
+    def of(cls, kernel: holding.Kernel) -> Source:
         """Wait for the end of the present life. For a kernel that has ended already, give its last end."""
         return cls(kernel, kernel.ends if kernel.running else max(0, kernel.ends - 1))
 

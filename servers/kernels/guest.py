@@ -27,7 +27,7 @@ class Guest:
     """A kernel in a keeper, with a console, and what its backend knows of it.
 
     `go_down` asks it for an orderly end. `follow` reads what tells of the end until there is no more. `judge` says why it ended, from what
-    `follow` read and the status; "" leaves that to the status and the process's last words.
+    `follow` read and the status; "" leaves that to the status and the process's last words. `machine` is what it runs on.
     """
 
     keeper: keeper.Keeper
@@ -38,7 +38,9 @@ class Guest:
     guest_dial: str = attrs.field(kw_only=True)
     go_down: Callable[[], Awaitable[None]] = attrs.field(kw_only=True)
     judge: Callable[[int], str] = attrs.field(kw_only=True)
+    machine: backend.Machine = attrs.field(kw_only=True)
     channels: channel.Channels = attrs.field(kw_only=True)
+    heard: Callable[[bool], None] = attrs.field(kw_only=True, default=backend.unheard)
     follow: Callable[[], Awaitable[None]] = attrs.field(kw_only=True, default=nothing)
     _words: bytes = attrs.field(init=False, default=b"")
 
@@ -83,6 +85,10 @@ class Guest:
     async def kill(self) -> None:
         """Kill the guest, and wait until everything is undone."""
         await self.keeper.end()
+
+    async def leave(self) -> None:
+        """Kill it: it was started here."""
+        await self.kill()
 
     async def close(self) -> None:
         """Close this side's ends of its channels."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -21,12 +22,14 @@ from . import images, packages, tools
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-GUEST: Final = Path(__file__).with_name("guest")
+GUEST: Final = files(__package__) / "guest"
 SCRIPTS: Final = ("root", "boot", "agent", "load")
-# Loaded at boot, where the kernel has them as modules. pvpanic: the host learns of a panic at once. vsock and fuse: for programs in the guest.
+# Loaded at boot, where the kernel has them as modules. pvpanic: the host learns of a panic at once. vsock and fuse: for programs in the guest. The
+# last line: for memory and devices that come later (hardware.py).
 LOAD: Final = (
     *("virtio_pci", "virtio_console", "9pnet_virtio", "9pnet_fd", "9p", "overlay"),
     *("pvpanic_pci", "vsock_loopback", "fuse"),
+    *("virtio_mem", "virtio_blk", "virtio_net", "xhci_pci", "usb_storage", "sd_mod"),
 )
 FOLDERS: Final = ("bin", "dev", "proc", "sys", "run", "tmp", "mnt", "root", "etc", "n", "guest", "guest/modules")
 

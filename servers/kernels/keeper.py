@@ -15,7 +15,6 @@ import errno
 import os
 import shlex
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -23,12 +22,14 @@ import trio
 
 from mk9p.errors import NineError
 
-from . import tools
+from . import limits, tools
+from .brought import brought
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
-SCRIPT: Final = Path(__file__).with_name("keeper.sh")
+SCRIPT: Final = "keeper.sh"
 
 
 @attrs.define(eq=False)
@@ -98,6 +99,7 @@ async def keep(
     command: Sequence[str] = (),
     *,
     crowd: bool = False,
+    group: limits.Group | None = None,
     before: Iterable[Sequence[str]] = (),
     after: Iterable[Sequence[str]] = (),
     descriptors: Sequence[int] = (),
@@ -106,8 +108,9 @@ async def keep(
 
     `before` commands run first, in the keeper, so that nothing is made which nobody would undo; when one fails, the command does not start.
     `after` commands run at the end, whatever came before. `crowd` runs the command in a PID namespace, for a guest of many processes (root only).
-    The command inherits `descriptors` under their own numbers. Without a command the keeper waits for this server's end. When this returns, the
-    directory and everything that `before` made are there, and the command runs. Raises NineError (EIO, in the words of the command that failed).
+    `group` holds all of it. The command inherits `descriptors` under their own numbers. Without a command the keeper waits for this server's end.
+    When this returns, the directory and everything that `before` made are there, and the command runs. Raises NineError (EIO, in the words of the
+    command that failed).
     If cancelled, nothing stays.
     """
     tools.need("setpriv")
@@ -120,7 +123,9 @@ async def keep(
             "sh",
             *command,
         ]
-    run = ["/bin/sh", str(SCRIPT), str(directory), "1" if crowd else ""]
+    if group is not None:
+        command, before, after = group.holding(command), [*before, *group.before], [*after, *group.after]
+    run = ["/bin/sh", str(brought(SCRIPT)), str(directory), "1" if crowd else ""]
     undo = _script(after, "; ")
     process = await trio.lowlevel.open_process(
         [*run, _script(before, " && "), undo, *command],

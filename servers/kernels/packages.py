@@ -33,8 +33,15 @@ LISTS: Final = Path("/var/lib/apt/lists")
 # The image and the modules that guests can use: a tenth of the package.
 KEEP: Final = re.compile(
     r"^\./(boot/vmlinuz|usr/bin/linux\.uml|(usr/)?lib/.*/kernel/(fs|block|crypto|lib|arch/x86/crypto|"
-    r"net/(9p|vmw_vsock|core|802|llc|ipv4|ipv6|bridge|sched)|drivers/(virtio|block|char|acpi|input|misc|nvdimm|dax|vhost|uio|i2c|hwmon|cpufreq|"
+    r"net/(9p|tls|vmw_vsock|core|802|llc|ipv4|ipv6|bridge|sched)|drivers/(virtio|block|char|acpi|input|misc|nvdimm|dax|vhost|uio|i2c|hwmon|cpufreq|"
     r"net/[a-z_]+\.ko|usb/(host|storage|common|core|serial|class)|scsi/(sd_mod|scsi_mod|scsi_common|virtio_scsi))))"
+)
+# A retry of apt's own takes half a minute before anybody hears of it, and helps nobody who has no network.
+ONCE: Final = ("-o", "Acquire::Retries=0", "-o", "Acquire::http::Timeout=10", "-o", "Acquire::https::Timeout=10")
+# what apt says where it reaches no mirror
+_AWAY: Final = re.compile(
+    r"Temporary failure resolving '[^']*'|Could not (?:resolve|connect to) [^ ]*|Unable to connect to [^ ]*|"
+    r"Network is unreachable|Connection (?:timed out|failed|refused)|connection timed out"
 )
 KEPT: Final = ".kept"  # in an entry: the KEEP that unpacked it
 
@@ -67,8 +74,8 @@ async def fetch(
     """Unpack a Debian package into `place`, unless it is there.
 
     A thread runs `finish(folder, package)` on the unpacked folder, before the folder takes its name. `report` gets lines for people. Raises
-    NineError that says what to do: a tool is missing, lists were never fetched, there is no such package. If cancelled or killed, it leaves no
-    half entry.
+    NineError that says what to do: a tool is missing, lists were never fetched, there is no network, there is no such package. If cancelled or
+    killed, it leaves no half entry.
     """
     if _there(place):
         return
@@ -116,15 +123,16 @@ async def _download(package: str, folder: Path, report: Callable[[str], None]) -
             if os.geteuid() != 0:
                 raise NineError(errno.ENOENT, f"apt knows no package {package}: run apt-get update as root")
             report("apt-get update")
-            await _run("apt-get", "update", "-qq")
+            _reached((await _run("apt-get", *ONCE, "update", "-qq")).stderr, package)
         depends = (await _run("apt-cache", "depends", package)).stdout.decode()
         real = re.search(r"Depends: (linux-image-\S+)", depends)
         name = real[1] if real else package
         report(f"downloading {name}")
-        got = await _run("apt-get", "download", "-qq", name, folder=folder)
+        got = await _run("apt-get", *ONCE, "download", "-qq", name, folder=folder)
         deb = _deb(folder)
         if got.returncode == 0 and deb is not None:
             return deb, name
+        _reached(got.stderr, name)
         if update or os.geteuid() != 0:
             break
         update = True  # the lists name a version that the mirror has replaced
@@ -136,6 +144,15 @@ async def _download(package: str, folder: Path, report: Callable[[str], None]) -
         errno.ENOENT,
         f"apt-get download {name}: {why} (a name as in apt-cache search linux-image; apt-get update when lists are old)",
     )
+
+
+def _reached(said: bytes, package: str) -> None:
+    """Raise ENETUNREACH, and what to do, if apt said that it reaches no mirror."""
+    if (away := _AWAY.search(said.decode(errors="replace"))) is not None:
+        raise NineError(
+            errno.ENETUNREACH,
+            f'no network to fetch {package} with ({away[0]}): connect this machine once, or name a kernel that is here, kernel = "/boot/vmlinuz-..."',
+        )
 
 
 def _older(place: Path) -> bool:

@@ -19,7 +19,7 @@ import attrs
 
 from mk9p.errors import NineError
 
-from . import agent, backend, channel, emulator, guest, images, initramfs, keeper, tools
+from . import agent, backend, channel, emulator, guest, hardware, images, initramfs, keeper, limits, qmp, tools
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,9 +32,15 @@ SERVE: Final = f"/dev/vport0p{SERVE_PORT}"
 NAMESPACE_PORT: Final = 2
 NAMESPACE: Final = f"/dev/vport0p{NAMESPACE_PORT}"
 MAX_CPUS: Final = 255
+OWN_MEMORY: Final = 1536 << 20  # of QEMU beside what is the guest's: 1 GiB of translated code, and its devices
+THREADS: Final = 512  # one computes, and at most 64 for each disk wait for it
+SPARE_CPUS: Final = (
+    8  # CPUs that it may have in all when nobody says how many: those that are never online cost nothing
+)
 REASONS: Final = {
     "guest-shutdown": "halted",
     "guest-reset": "rebooted",
+    "host-qmp-system-reset": "rebooted",
     "guest-panic": "panicked",
     "host-qmp-quit": "killed",
     "host-signal": "killed",
@@ -43,34 +49,30 @@ REASONS: Final = {
 
 @attrs.define(eq=False)
 class Monitor:
-    """The QMP conversation with one QEMU (docs/interop/qmp-spec.rst)."""
+    """What QEMU tells of its end, and how it is asked for one."""
 
-    channel: channel.Channel
+    qmp: qmp.Qmp
+    machine: hardware.Hardware
     reason: str = ""
 
-    async def command(self, word: str, **arguments: Any) -> None:
-        """Give an order; nobody needs its answer. Raises NineError (EIO) when QEMU is gone."""
-        import json
+    @classmethod
+    def of(cls, line: channel.Channel, most: int) -> Monitor:
+        talk = qmp.Qmp(line)
+        monitor = cls(talk, hardware.Hardware(talk, most))
+        monitor.qmp.happens = monitor.happens
+        return monitor
 
-        await self.channel.send(json.dumps({"execute": word, "arguments": arguments}).encode() + b"\n")
-
-    async def follow(self) -> None:
-        """Read the events until QEMU is gone, for the reason of its end."""
-        import json
-
-        lines = b""
-        while data := await self.channel.receive():
-            *whole, lines = (lines + data).split(b"\n")
-            for line in whole:
-                message = json.loads(line)
-                if message.get("event") == "GUEST_PANICKED":
-                    self.reason = "panicked"
-                elif message.get("event") == "SHUTDOWN" and not self.reason:
-                    self.reason = REASONS.get(message["data"].get("reason", ""), "")
+    def happens(self, name: str, data: dict[str, Any]) -> None:
+        """Take an event."""
+        if name == "GUEST_PANICKED":
+            self.reason = "panicked"
+        elif name == "SHUTDOWN" and not self.reason:
+            self.reason = REASONS.get(str(data.get("reason")), "")
+        self.machine.happens(name, data)
 
     async def go_down(self) -> None:
         """Press the three keys, which the guest's PID 1 takes for an orderly end (guest/boot.sh)."""
-        await self.command("send-key", keys=[{"type": "qcode", "data": key} for key in ("ctrl", "alt", "delete")])
+        await self.qmp.order("send-key", keys=[{"type": "qcode", "data": key} for key in ("ctrl", "alt", "delete")])
 
 
 @attrs.frozen
@@ -78,6 +80,9 @@ class Qemu:
     """QEMU with its TCG (backend.Backend)."""
 
     kernel: str = "6.1"
+    ground: None = None
+    there: bool = False
+    grows: bool = True
 
     async def prepare(self, spec: backend.Spec, *, report: Callable[[str], None]) -> None:
         """Find QEMU, fetch the kernel, build its initramfs."""
@@ -95,15 +100,16 @@ class Qemu:
     async def start(self, spec: backend.Spec, directory: Path) -> guest.Guest:
         """Start QEMU in a keeper."""
         image, initrd = await self._prepare(spec, images.silent)
+        most = max(spec.cpus, spec.most_cpus or SPARE_CPUS)
         own, serve, namespace = directory / "own", "run/serve", "line/namespace"
         placed = os.geteuid() == 0  # else the guest sees what the user who started it sees
-        user = emulator.user(spec.name) if placed and not spec.devices else None
+        user = emulator.user(spec.name) if placed else None
         seen = emulator.OWN if user is not None else str(own)  # its own place as QEMU sees it
         with channel.Channels() as pairs:
-            console, monitor = pairs.open(), Monitor(pairs.open())
+            console, line = pairs.open(), pairs.open()
             talk = pairs.open() if spec.agent else None
             words = [
-                CMDLINE,
+                f"{CMDLINE} maxcpus={spec.cpus}",
                 "mk9p.root=9p" if spec.hostroot else "",
                 "mk9p.agent=virtio" if talk else "",
                 spec.parameters(emulator.OWN if placed else str(own)),
@@ -122,9 +128,9 @@ class Qemu:
                 ),
                 *(
                     "-m",
-                    f"{spec.memory >> 20}",
+                    f"size={spec.memory >> 20}M,slots=1,maxmem={(spec.memory + hardware.room()) >> 20}M",
                     "-smp",
-                    f"{spec.cpus}",
+                    f"{most}",
                     "-nodefaults",
                     "-no-user-config",
                     "-sandbox",
@@ -144,7 +150,7 @@ class Qemu:
                     "pvpanic-pci",
                 ),
                 *("-chardev", f"socket,id=console,fd={console.number}", "-serial", "chardev:console"),
-                *("-chardev", f"socket,id=qmp,fd={monitor.channel.number}", "-mon", "chardev=qmp,mode=control"),
+                *("-chardev", f"socket,id=qmp,fd={line.number}", "-mon", "chardev=qmp,mode=control"),
                 *("-device", "virtio-serial-pci"),
                 *(
                     "-chardev",
@@ -168,25 +174,40 @@ class Qemu:
                     "virtserialport,chardev=agent,name=agent",
                 ]
             if spec.hostroot:
-                root = emulator.SEEN if user is not None else f"{directory}/root" if placed else "/"
+                root = emulator.SEEN if placed else "/"
                 argv += [
                     "-virtfs",
                     f"local,path={root},mount_tag=hostroot,security_model=none,multidevs=remap,readonly=on",
                 ]
-            argv += spec.devices
-            if placed:
+            before, after = emulator.prepared(own, user), list[list[str]]()
+            room: limits.Group | None = None
+            if user is None:
+                argv += spec.devices
+            else:
+                devices = emulator.Devices.of(spec.devices, f"{seen}/run")
+                links, unlinks = emulator.linked(devices.made, own)
+                before, after = [*before, *links], [*unlinks, *emulator.undone(own)]
+                room = limits.Group.of(spec.name, memory=spec.memory + hardware.room() + OWN_MEMORY, processes=THREADS)
                 argv = emulator.placed(
-                    own, emulator.shown(image.file, initrd, *spec.shown), argv, number=user, needs="sockets"
+                    own,
+                    emulator.shown(image.file, initrd, *spec.shown),
+                    [*argv, *devices.words],
+                    number=user,
+                    needs=["sockets", *(["locked"] if devices.vfio else ()), *(["whole"] if spec.whole else ())],
+                    given=devices.given,
+                    network=devices.network,
                 )
             held = await keeper.keep(
                 directory,
                 argv,
                 crowd=user is not None,
-                after=emulator.undone(own) if user is not None else (),
-                before=[*emulator.prepared(own, user), *spec.lay(own, f"char!{SERVE}")],
+                group=room,
+                after=after,
+                before=[*before, *spec.lay(own, f"char!{SERVE}")],
                 descriptors=pairs.numbers,
             )
-        await monitor.channel.send(b'{"execute": "qmp_capabilities"}\n')
+        monitor = Monitor.of(line, most)
+        await monitor.qmp.begin()
         return guest.Guest(
             held,
             console,
@@ -196,6 +217,7 @@ class Qemu:
             guest_dial=f"char!{NAMESPACE}",
             go_down=monitor.go_down,
             judge=lambda status: monitor.reason,
-            follow=monitor.follow,
+            follow=monitor.qmp.follow,
+            machine=monitor.machine,
             channels=pairs,
         )

@@ -14,6 +14,7 @@ PACKAGES: Final = {
     "busybox": "busybox-static",
     "zstd": "zstd",
     "gcc": "gcc libc6-dev",
+    "mke2fs": "e2fsprogs",
     "apt-get": "apt (this way to get kernels needs Debian)",
     "apt-cache": "apt (this way to get kernels needs Debian)",
     "dpkg": "dpkg (this way to get kernels needs Debian)",

@@ -19,7 +19,6 @@ import os
 import re
 import socket
 import struct
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -28,18 +27,24 @@ import trio
 from mk9p.errors import NineError
 from mk9p.ktext import split_words
 
-from . import agent, backend, channel, emulator, guest, images, initramfs, keeper, packages, tools
+from . import agent, backend, bare, channel, emulator, guest, images, initramfs, keeper, limits, packages, tools
+from .brought import brought
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 CMDLINE: Final = "quiet panic=-1 cryptomgr.notests con=null con0=fd:{console},fd:{console} ssl=null"
 GUEST: Final = "10.0.2.15"
 HOST: Final = "10.0.2.2"
 PORT: Final = 564
-SHIM: Final = Path(__file__).with_name("umlfp.c")
+SHIM: Final = "umlfp.c"
 MCONSOLE_MAGIC: Final = 0xCAFEBABE  # arch/um/drivers/mconsole.h: struct mconsole_request { u32 magic; u32 version; u32 len; char data[512]; }
 MCONSOLE_VERSION: Final = 2
+OWN_MEMORY: Final = (
+    512 << 20
+)  # of the processes beside what is the guest's: page tables of a thousand, and files that they read
+PROCESSES: Final = 8192  # each of the guest's is one of this machine
 
 
 @attrs.frozen
@@ -47,6 +52,9 @@ class Uml:
     """User-mode Linux (backend.Backend)."""
 
     kernel: str = "uml"
+    ground: None = None
+    there: bool = False
+    grows: bool = False
 
     async def prepare(self, spec: backend.Spec, *, report: Callable[[str], None]) -> None:
         """Fetch the kernel, build its initramfs, compile the shim."""
@@ -70,6 +78,7 @@ class Uml:
         """Start a user-mode Linux in a keeper, with its namespaces."""
         image, initrd, preload = await self._prepare(spec, images.silent)
         netns, user, own = f"mk9p-{os.getpid()}-{spec.name}", emulator.user(spec.name), directory / "own"
+        group = f"mk9p-frozen-{os.getpid()}-{spec.name}"
         ip, net = tools.need("ip"), [tools.need("ip"), "-n", netns]
         before = [
             [ip, "netns", "add", netns],
@@ -98,15 +107,17 @@ class Uml:
                 *("vec0:transport=tap,ifname=tap0,depth=128,gro=1", *words),
             ]
             shown = emulator.shown(image.file, initrd, preload, *spec.shown)
+            room = limits.Group.of(spec.name, memory=spec.memory + OWN_MEMORY, processes=PROCESSES)
             held = await keeper.keep(
                 directory,
                 [
                     *(tools.need("nsenter"), f"--net=/run/netns/{netns}", "--"),
-                    *emulator.placed(own, shown, linux, number=user, needs="tun"),
+                    *emulator.placed(own, shown, linux, number=user, needs=["tun", *(["whole"] if spec.whole else ())]),
                 ],
                 crowd=True,
+                group=room,
                 before=before,
-                after=[*emulator.undone(own), [ip, "netns", "del", netns]],
+                after=[*emulator.undone(own), [ip, "netns", "del", netns], *bare.undone(group)],
                 descriptors=pairs.numbers,
             )
 
@@ -122,6 +133,7 @@ class Uml:
             guest_dial=f"tcp!{HOST}!{PORT}",
             go_down=go_down,
             judge=judge,
+            machine=bare.Crowd("a uml kernel", eldest=lambda: held.pid, group=group),
             channels=pairs,
         )
 
@@ -155,13 +167,13 @@ def ask(mconsole: Path, command: str) -> None:
 
 async def shim(report: Callable[[str], None]) -> Path:
     """Return the shim that linux.uml needs on some CPUs, and first compile it into the cache if it is missing."""
-    source = SHIM.read_bytes()
+    source = brought(SHIM).read_bytes()
     path = packages.cache() / f"umlfp-{hashlib.sha256(source).hexdigest()[:16]}.so"
     if not path.exists():
         report("compiling umlfp.c")
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(f".{os.getpid()}")
-        gcc = [tools.need("gcc"), "-O2", "-Wall", "-shared", "-fPIC", "-o", str(part), str(SHIM)]
+        gcc = [tools.need("gcc"), "-O2", "-Wall", "-shared", "-fPIC", "-o", str(part), str(brought(SHIM))]
         made = await trio.run_process(gcc, capture_stderr=True, check=False)
         if made.returncode != 0:
             words = re.search(r"error: .*", made.stderr.decode(errors="replace"))

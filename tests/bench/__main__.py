@@ -60,6 +60,7 @@ def walks(name: str, test: str, window: int) -> Load:
         ("bound", "mounted"): 0.67,
         ("union", "mounted"): 0.67,
         ("general", "direct"): 0.15,
+        ("untrusted", "mounted"): 0,
     }
     more: dict[tuple[str, str], float] = {
         ("mounted", "direct"): later,
@@ -88,7 +89,25 @@ LOADS = (
         for name, test in (("walk clunk", "walk"), ("walk open read clunk", "cat"))
         for window in (1, 8, 32)
     ),
-    *(Load(f"walked getattr w={w}", ("-w", str(w), "getattr"), {("mounted", "direct"): 0}) for w in (1, 8, 32)),
+    *(
+        Load(
+            f"walked {name} w={w}",
+            ("-w", str(w), test),
+            {("mounted", "direct"): 0, **{("untrusted", beside): 0 for beside in ("mounted", "general")}},
+        )
+        for name, test in (("getattr", "getattr"), ("read 64 B", "sread"))
+        for w in (1, 8, 32)
+    ),
+    *(
+        Load(f"limited: {name} w=32", ("-w", "32", test), {("ruled", P): 0.97, ("capable", P): 0.97})
+        for name, test in (("getattr", "getattr"), ("read 64 B", "sread"), ("walk open read clunk", "cat"))
+    ),
+    Load("limited: composed: read 64 B w=32", ("-w", "32", "sread"), {("partial", "mounted"): 0.8}),
+    Load(
+        "limited: composed: walk open read clunk w=32",
+        ("-w", "32", "cat"),
+        {("partial", "mounted"): 0.3, ("partial", "general"): 4},
+    ),
     Load("unix, msize 1 MiB, read w=8", ("-w", "8", "-m", "1m", "read"), {("plain-u", "diod-u"): 1.25}, bytes=True),
 )
 CLIENT: dict[

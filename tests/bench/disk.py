@@ -40,6 +40,7 @@ def kernels(kernel: str, mib: int) -> Iterator[Vm]:
     """Boot the three, with the disk and the mounts."""
     home = Path(tempfile.mkdtemp(prefix="mk9p-", dir="/run"))  # a short name: it holds sockets
     share = Path(tempfile.mkdtemp(prefix="mk9p-disk-", dir="/var/tmp"))
+    share.chmod(0o755)  # an emulator is a user of its own
     lab = Lab(home / "lab")
     vm, disk = Vm(lab), share / "disk"
     try:
@@ -50,7 +51,7 @@ def kernels(kernel: str, mib: int) -> Iterator[Vm]:
         block = ["-blockdev", f"driver=raw,node-name=disk,read-only=on,file.driver=file,file.filename={disk}"]
         virtfs = f"local,path={share},mount_tag=share,security_model=none,readonly=on"
         words = {
-            "k1": {**qemu, "serve": SERVE, "device": [*block, "-device", "virtio-blk-pci,drive=disk"]},
+            "k1": {**qemu, "trust": "on", "serve": SERVE, "device": [*block, "-device", "virtio-blk-pci,drive=disk"]},
             "k2": {**qemu, **ALL, "serve": ["host", "cmd"], "device": ["-virtfs", virtfs]},
         }
         done = subprocess.run(up_or_down(lab, "up", "--no-mount", str(lab_file(home / "lab.toml", words))), check=False)
@@ -79,6 +80,8 @@ async def user_mode(ns: Client, name: str, disk: Path) -> None:
     words = [
         "backend uml",
         f"memory {512 << 20}",
+        "trust on",
+        f"show {disk.parent}",
         f"serve {' '.join(SERVE)}",
         f"load uml cmdline ubd0r={disk}",
         "start",

@@ -26,7 +26,10 @@ BENCHES: Final[dict[str, tuple[str, ...]]] = {
     "events": ("tests.bench.events",),
     "connections": ("tests.bench.connections",),
     "fuse": ("tests.bench.fuse",),
+    "tls": ("tests.bench.tls",),
     "guests": ("tests.bench.guests",),
+    "wasm": ("tests.bench.wasm",),
+    "wasm beside": ("tests.bench.wasm_beside",),
 }
 
 

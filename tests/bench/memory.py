@@ -271,6 +271,18 @@ def stored_names(at: At, count: int) -> list[Client]:
     return [c]
 
 
+@flood("the same, and then one more is walked and clunked, as often")
+def churned(at: At, count: int) -> list[Client]:
+    """A table in which things come and go is larger than one that only grew."""
+    [c] = stored_names(at, min(count, 200_000))
+    c.frame(m.Tclunk, 1, 1)
+    for _ in range(count):
+        c.walk(NOFID - 1, "text")
+        c.frame(m.Tclunk, 1, NOFID - 1)
+    c.settle()
+    return [c]
+
+
 @flood("fids at the end of 16 long names")
 def long_names(at: At, count: int) -> list[Client]:
     return on_fids(at, count, lambda n: ("deep",) + ("n" * 255,) * 15)

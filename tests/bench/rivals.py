@@ -89,7 +89,7 @@ def tree(kind: str, cpu: int) -> Iterator[Rival]:
     """Serve a tree of served.py."""
     port = free_port()
     argv = [sys.executable, "-m", "tests.bench.served", kind, f"tcp!127.0.0.1!{port}"]
-    with _process(kind, argv, f"127.0.0.1:{port}", "/", cpu) as rival:
+    with _process(kind, argv, f"127.0.0.1:{port}", "cap!x" if kind == "capable" else "/", cpu) as rival:
         yield rival
 
 
@@ -117,12 +117,14 @@ def composed(name: str, behind: Rival, cpu: int) -> Iterator[Rival]:
 
 @contextmanager
 def walked(behind: Rival, root: Path, cpu: int) -> Iterator[list[Rival]]:
-    """Serve a namespace on a unix socket in which a rival is mounted, bound, a part of a union, and mounted to be read only; each is a rival."""
+    """Serve a namespace on a unix socket in which a rival is mounted, bound, a part of a union, mounted to be read only, and without trust; each is a
+    rival."""
     path = root.with_name(f"{root.name}.namespace")
     with tempfile.NamedTemporaryFile("w") as script:
         script.write(
             f"mount unix!{behind.address} /k/k1\nbind /k/k1/cpu /n/b1/cpu\nbind /k/k1/cpu /n/u1/cpu\n"
             f"bind -a /k/k1 /n/u1/cpu\nmount -r unix!{behind.address} /g/k1\n"
+            f"mount -u unix!{behind.address} /u/k1\n"
         )
         script.flush()
         argv = [sys.executable, "-m", "mk9p", "compose", "--trust", "-l", f"unix!{path}", script.name]
@@ -132,9 +134,40 @@ def walked(behind: Rival, root: Path, cpu: int) -> Iterator[list[Rival]]:
                 attrs.evolve(behind, name="direct", small="cpu/status"),
                 *(
                     attrs.evolve(rival, name=name, pids=pids, small=f"{place}/cpu/status")
-                    for name, place in {"mounted": "k/k1", "bound": "n/b1", "union": "n/u1", "general": "g/k1"}.items()
+                    for name, place in {
+                        "mounted": "k/k1",
+                        "bound": "n/b1",
+                        "union": "n/u1",
+                        "general": "g/k1",
+                        "untrusted": "u/k1",
+                    }.items()
                 ),
             ]
+
+
+@contextmanager
+def partial(behind: Rival, root: Path, cpu: int) -> Iterator[Rival]:
+    """Serve a namespace on a unix socket in which a rival is mounted, and rules that let nobody change anything there."""
+    path = root.with_name(f"{root.name}.partial")
+    with tempfile.NamedTemporaryFile("w") as script, tempfile.NamedTemporaryFile("w") as policy:
+        script.write(f"mount unix!{behind.address} /k/k1\n")
+        policy.write("deny * wcnd /k/**\n")
+        for file in (script, policy):
+            file.flush()
+        argv = [
+            sys.executable,
+            "-m",
+            "mk9p",
+            "compose",
+            "--trust",
+            "-l",
+            f"unix!{path}",
+            "--policy",
+            policy.name,
+            script.name,
+        ]
+        with _process("partial", argv, str(path), "/", cpu) as rival:
+            yield attrs.evolve(rival, pids=(*rival.pids, *behind.pids), small="k/k1/cpu/status")
 
 
 @contextmanager
@@ -175,5 +208,7 @@ def all_of_them(cpu: int) -> Iterator[dict[str, Rival]]:
             rivals.append(stack.enter_context(composed(f"composed{end}", behind, cpu)))
             rivals.append(stack.enter_context(relay(f"relay{end}", behind, cpu)))
         rivals += stack.enter_context(walked(rivals[4], root, cpu))
+        rivals.append(stack.enter_context(partial(rivals[4], root, cpu)))
+        rivals += [stack.enter_context(tree(kind, cpu)) for kind in ("ruled", "capable")]
         rivals.append(stack.enter_context(served(f"fs:{root}", f"/fs/{root.name}", cpu)))
         yield {rival.name: rival for rival in rivals}

@@ -4,7 +4,10 @@ import sys
 
 import trio
 
-from mk9p.auth import Policy
+from mk9p.auth import NONE, Policy, Principal, Scope, Told
+from mk9p.authority.book import Book
+from mk9p.authority.deciding import Authority
+from mk9p.authority.policy import Rules
 from mk9p.server import Limits
 from mk9p.server.shares import descriptors
 from mk9p.testing import serving_at
@@ -59,10 +62,24 @@ def events() -> Dir:
     return Dir({"events": log, "emit": Text(None, lambda text: log.emit("written"), mode=0o222)})
 
 
+class Given:
+    """Takes every capability for one that root has granted, for everything."""
+
+    def verify(self, text: str, known: Principal, peer: Told) -> Principal:
+        return Principal("ops", NONE.uid, proof="token", scope=Scope(as_root=True))
+
+
+def ruled() -> Authority:
+    """Return what decides by a policy as people write it, whose last rule allows what is measured."""
+    lines = [f"deny guest:k{number} rwcnd /k/k{number}/**\nallow @root rwcnd /*/k{number}/**" for number in range(8)]
+    return Authority(Given(), Book(Rules.parse("\n".join([*lines, "allow * rwcnd /**"]), lambda name: 0)))
+
+
 async def main(kind: str, address: str) -> None:
     descriptors(Limits())
-    tree = {"plain": plain, "async": waiting, "events": events}[kind]()
-    async with serving_at(address, tree, Policy(trust=True)) as host:
+    tree = {"plain": plain, "async": waiting, "events": events, "ruled": plain, "capable": plain}[kind]()
+    authority = ruled() if kind == "ruled" else Authority(Given() if kind == "capable" else None)
+    async with serving_at(address, tree, Policy(trust=True), authority=authority) as host:
         print(f"mk9p: listening on {host.address}", file=sys.stderr, flush=True)
         await trio.sleep_forever()
 

@@ -83,7 +83,7 @@ async def test_read_write_and_errors(version: str) -> None:
         assert made.text == "new"
         await ns.write("ctl", b"add 1\nadd 2\n")
         assert made.added == [1, 2]
-        with pytest.raises(NineError, match=r"^usage: add N$"):
+        with pytest.raises(NineError, match=r"^usage: add N: '.*'$"):
             await ns.write("ctl", "add x")
         with pytest.raises(FileNotFoundError):
             await ns.read("a/none")
@@ -170,7 +170,7 @@ async def test_what_takes_commands_need_not_be_called_ctl(version: str) -> None:
     of_a_disk._stat = of_a_disk._stat._replace(version=7)
     files = {"route": Ctl({"add": lambda n: None}), "log": Text("", refuse), "logerror": of_a_disk}
     async with served(Dir(files), version) as (ns, server):
-        with pytest.raises(NineError, match=r"^unknown word drop; usage: add N$"):
+        with pytest.raises(NineError, match=r"^unknown word drop; usage: add N: '.*'$"):
             await ns.write("route", "drop 1")
         for _ in range(2):
             with pytest.raises(OSError, match="No space left on device") as caught:
@@ -187,7 +187,7 @@ async def test_words_are_of_this_write_and_not_of_one_before(version: str) -> No
         with pytest.raises(NineError, match="usage: add N"):
             await ns.write("ctl", "add")
         ctl._stat = ctl._stat._replace(mode=0o100600)
-        with pytest.raises(NineError, match=r"(?i)^permission denied$"):
+        with pytest.raises(NineError, match=r"(?i)^permission denied: '.*'$"):
             await ns.write("ctl", "add 1")
 
 

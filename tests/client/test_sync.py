@@ -246,8 +246,8 @@ def test_a_silent_line_is_asked_and_given_up(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(blocking, "REPEAT", 0.05)
     dialled = dial_now.dial
 
-    def lossy(address: str, deadline: float) -> Any:
-        link = dialled(address, deadline)
+    def lossy(address: str, deadline: float, keys: Any = None) -> Any:
+        link = dialled(address, deadline, keys)
         link.lossy = True
         return link
 
@@ -299,3 +299,45 @@ assert not {"trio", "attr", "logging"} & set(sys.modules)
 """
     with in_thread(serving_at(f"unix!{tmp_path}/s", Made().tree())) as (host, _):
         subprocess.run([sys.executable, "-c", text, host.address], check=True)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_call_that_is_stopped_has_been_done_or_not_at_all(version: str, tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    try:
+        with using(version, tmp_path) as (ns, made, server):
+            ns.stop_by(reader)
+            with ns.open("stream") as stream:
+                threading.Timer(0.05, os.write, (writer, b"x")).start()
+                with pytest.raises(mk9p.sync.Stopped) as stopped:
+                    stream.pread(100, 0)
+                assert stopped.value.errno == errno.EINTR
+                ns.stop_by(None)
+                made.say(b"not lost")
+                assert stream.pread(100, 0) == b"not lost"
+            assert left(ns, server) == 1
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_a_call_that_is_stopped_when_the_server_has_answered_gives_the_answer(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    try:
+        with using("9P2000.L", tmp_path) as (ns, _, server):
+            os.write(writer, b"x")
+            ns.stop_by(reader)
+            given = stopped = 0
+            for _ in range(200):  # the flush meets the answer on its way, or comes before
+                try:
+                    ns.walk("a/b")
+                    given += 1
+                except mk9p.sync.Stopped:
+                    stopped += 1
+            ns.stop_by(None)
+            assert given + stopped == 200
+            assert given, "the server answers a walk at once"
+            assert left(ns, server) == 1
+    finally:
+        os.close(reader)
+        os.close(writer)

@@ -84,15 +84,16 @@ class Talk:
         self.link.sendall(codec(Dialect.L, cls.type).pack(tag, *fields))
 
     def run(self) -> None:
-        while len(head := self.file.read(4)) == 4:
-            frame = head + self.file.read(int.from_bytes(head, "little") - 4)
-            number = frame[4]
-            tag, *fields = codec(Dialect.L, number).unpack(frame, 5, len(frame))
-            try:
-                self.answer(number, tag, *fields)
-            except OSError as error:
-                self.send(m.Rlerror, tag, error.errno)
-        self.link.close()
+        # a line that stays open when nobody answers on it any more is a silent server, and not the odd one that is tried
+        with self.link, self.file:
+            while len(head := self.file.read(4)) == 4:
+                frame = head + self.file.read(int.from_bytes(head, "little") - 4)
+                number = frame[4]
+                tag, *fields = codec(Dialect.L, number).unpack(frame, 5, len(frame))
+                try:
+                    self.answer(number, tag, *fields)
+                except OSError as error:
+                    self.send(m.Rlerror, tag, error.errno)
 
     def answer(self, number: int, tag: int, *fields: Any) -> None:
         if number == m.Tversion.type:
@@ -149,6 +150,8 @@ class Talk:
             raise OSError(errno.EOPNOTSUPP, "no")
 
     def walk(self, tag: int, fid: int, newfid: int, names: tuple[str, ...]) -> None:
+        if fid not in self.fids:
+            raise OSError(errno.EBADF, "no")
         at, qids = self.fids[fid], []
         for name in names:
             if (name not in DIRS.get(at, ()) and name not in DIRS) or name == "gone":

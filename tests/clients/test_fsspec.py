@@ -7,7 +7,6 @@ import csv
 import errno
 import os
 import pickle
-import re
 import subprocess
 import sys
 import threading
@@ -101,16 +100,6 @@ def test_pandas_reads_and_writes(fs: Any, address: str) -> None:
     assert pandas.read_csv(where).equals(table)
     options = {"address": address}
     assert pandas.read_csv("p9:///top/files/table.csv", storage_options=options).equals(table)
-
-
-def test_the_example_of_the_readme(address: str, capsys: pytest.CaptureFixture[str]) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    shown = re.search(r"```python\n(import fsspec\n.*?)```", readme, re.DOTALL)
-    assert shown is not None
-    here = address.removeprefix("unix!")
-    exec(shown[1].replace("%2Frun%2Fmk9p%2Fns", here.replace("/", "%2F")).replace("/run/mk9p/ns", here))
-    assert capsys.readouterr().out == "0 on\n\n['/k/k1/cpu/1/status']\n"
-    assert NineFileSystem(address).cat_file("/k/k1/cpu/ctl") == b"1\n"
 
 
 def test_blocks_of_a_stored_file(fs: Any) -> None:

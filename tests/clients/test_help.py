@@ -12,7 +12,7 @@ import pytest
 
 from mk9p.clients.help import main, page, pages, subjects
 from mk9p.clients.help_text import rendered
-from mk9p.serving import available
+from mk9p.loading import available
 
 PAGES = Path(__file__).parent.parent.parent / "docs/files"
 

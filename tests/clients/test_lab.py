@@ -1,13 +1,17 @@
 """Lab files: what they may say of a guest's grants, and the lab that is started without one, which is such a file."""
 
 import errno
+import re
+import socket
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from mk9p.clients.lab import DEFAULT, read_lab
-from mk9p.clients.up import main
+from mk9p.clients import lab as labs
+from mk9p.clients.demo_steps import Step, show
+from mk9p.clients.lab import DEFAULT, Lab, read_lab
+from mk9p.clients.up import main, print_hints
 from mk9p.errors import NineError
 
 
@@ -33,7 +37,7 @@ def test_grants_are_read_as_they_stand(tmp_path: Path) -> None:
         ("[1]", "want grants = "),
         ('["/k/k2"]', r"usage: grant PATH ro\|rw"),
         ('["k/k2 rw"]', r"usage: grant PATH ro\|rw"),
-        ('["/k/k2 write"]', r"usage: grant PATH ro\|rw"),
+        ('["/k/k2 write"]', "OPS are letters of rwcnd"),
         ('["/k/k2 ro", "/k/k2/fs rw"]', "/k/k2/fs rw lies in /k/k2 ro"),
     ],
 )
@@ -44,3 +48,72 @@ def test_a_wrong_grant_is_told_before_anything_is_started(tmp_path: Path, grants
         read_lab(str(file))
     assert caught.value.errno == errno.EINVAL
     assert "k1: " in str(caught.value)
+
+
+def test_a_lab_takes_nobody_elses_place(tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "lab")
+    assert (lab.socket, lab.address) == (tmp_path / "ns", f"unix!{tmp_path}/ns")
+    with socket.socket(socket.AF_UNIX) as machine:
+        machine.bind(str(tmp_path / "ns"))
+        machine.listen()
+        assert lab.socket == tmp_path / "lab.ns"
+        # a lab whose warden was killed, and the place that it had is another's now
+        lab.run.mkdir()
+        (lab.run / "socket").write_text(str(tmp_path / "ns"))
+        assert lab.socket == tmp_path / "ns"
+        assert lab.end()
+        assert (tmp_path / "ns").is_socket()
+    assert lab.socket == tmp_path / "ns", "nobody listens there any more"
+    lab.run.mkdir()
+    assert lab.end()
+    assert not (tmp_path / "ns").exists()
+
+
+def test_what_to_type_next_names_the_namespace_that_is_not_at_the_usual_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab = Lab(tmp_path / "lab")
+    print_hints(lab, ["k7"], mounted=False)
+    assert " -a " not in capsys.readouterr().out
+    with socket.socket(socket.AF_UNIX) as machine:
+        machine.bind(str(tmp_path / "ns"))
+        machine.listen()
+        print_hints(lab, ["k7"], mounted=False)
+    said = capsys.readouterr().out
+    assert f" -a unix:{tmp_path}/lab.ns run k7 -- uname -a\n" in said
+    assert re.search(r"(?m)mk9p down ", said)
+
+
+def test_a_step_of_the_demo_that_takes_long_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(labs, "SILENCE", 0.2)
+    lab = Lab(tmp_path / "lab")
+    lab.mount.mkdir(parents=True)
+    assert show(lab, Step("", "sleep 0.5; echo done", "done"))
+    said = capsys.readouterr()
+    assert said.out.endswith("done\n")
+    assert said.err.startswith("mk9p: no answer for 0 s yet")
+    assert not show(lab, Step("", "echo other", "done"))
+
+
+def test_a_lab_file_with_an_unknown_key_is_told_before_anything_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "lab.toml"
+    file.write_text('[k1]\nbackend = "uml"\nmemroy = "1G"\n')
+    monkeypatch.setattr(Lab, "start", lambda _: pytest.fail("it was started"))
+    with pytest.raises(NineError) as wrong:
+        main(["up", str(file)])
+    assert str(wrong.value).startswith(f"{file}: k1: unknown key 'memroy'; similar: memory")
+    assert "\n" not in str(wrong.value)
+
+
+def test_who_is_not_root_is_told_what_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setattr("sys.argv", ["mk9p", "up", "my lab.toml"])
+    monkeypatch.setattr(labs, "typed", lambda *, full: ["/opt/venv/bin/mk9p"] if full else ["mk9p"])
+    with pytest.raises(NineError, match=r": sudo /opt/venv/bin/mk9p up 'my lab.toml'$") as refused:
+        Lab(tmp_path / "lab").start()
+    assert refused.value.errno == errno.EPERM
+    assert not (tmp_path / "lab").exists()

@@ -154,12 +154,13 @@ def test_each_direction_ends_by_itself(proxy: Proxy) -> None:
     ("listen", "kernel", "status", "words"),
     [
         ("0.0.0.0:0", "/", 1, "only on loopback"),
-        ("127.0.0.1:0", "no-such-kernel", 1, "No such file"),
+        ("127.0.0.1:0", "no-such-kernel", 1, "this tree is of no kernel"),
+        ("127.0.0.1:PORT", "/", 1, "Address already in use: -l 127.0.0.1:0 takes a free one"),
         ("127.0.0.1", "/", 2, "want HOST:PORT"),
     ],
 )
 def test_what_it_refuses_to_be(proxy: Proxy, listen: str, kernel: str, status: int, words: str) -> None:
-    with socks(proxy.address, listen, kernel) as process:
+    with socks(proxy.address, listen.replace("PORT", str(proxy.port)), kernel) as process:
         said = process.communicate(timeout=SOON)[1].decode()
     assert (process.returncode, words in said) == (status, True), said
     assert len(said.splitlines()) <= 2

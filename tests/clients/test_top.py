@@ -14,11 +14,11 @@ import pytest
 import trio
 
 from mk9p.client import Client, connect
-from mk9p.clients import top
-from mk9p.clients.top import Look, Process
+from mk9p.clients import top_board, top_table
+from mk9p.clients.top_board import Look, Process
 from mk9p.composing import namespace
 from mk9p.server import Tally, stats_tree
-from mk9p.serving import Spec, kernel_tree
+from mk9p.specs import Spec, kernel_tree
 from mk9p.testing import serving_at
 from mk9p.tree import Dir, Stat, Text
 
@@ -74,9 +74,9 @@ async def test_a_namespace_and_a_process_that_works(tmp_path: Path) -> None:
 
         text = await run(address, "-n", "2", "-p", "3")
         screens = [screen.splitlines() for screen in text.split("\n\n")]
-        assert [screen[0].split() for screen in screens[::2]] == [[name.upper() for name in top.KERNEL]] * 2
+        assert [screen[0].split() for screen in screens[::2]] == [[name.upper() for name in top_board.KERNEL]] * 2
         assert [line.split()[:2] for line in screens[0][1:]] == [["gone", "away"], ["me", "up"], ["sleeper", "ready"]]
-        assert screens[1][0].split() == [name.upper() for name in top.PROCESS]
+        assert screens[1][0].split() == [name.upper() for name in top_board.PROCESS]
         assert len(screens[1]) <= 4
         assert "\x1b" not in text
         only = json.loads(await run(address, "--once", "--json", "me"))
@@ -92,8 +92,8 @@ def test_wrong_use(words: tuple[str, ...]) -> None:
 
 
 @asynccontextmanager
-async def board(client: Client, delay: float = 0.05) -> AsyncIterator[top.Board]:
-    made = top.Board(client, [], delay)
+async def board(client: Client, delay: float = 0.05) -> AsyncIterator[top_board.Board]:
+    made = top_board.Board(client, [], delay)
     async with trio.open_nursery() as nursery:
         made.nursery = nursery
         await made.find()
@@ -113,8 +113,8 @@ async def test_a_tree_that_is_one_kernels_own(tmp_path: Path) -> None:
 
 async def test_a_silent_kernel_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is shown as it was when it answered last, with the age of that."""
-    monkeypatch.setattr(top, "PATIENCE", 0.2)
-    monkeypatch.setattr(top, "OLD", 0.0)
+    monkeypatch.setattr(top_board, "PATIENCE", 0.2)
+    monkeypatch.setattr(top_board, "OLD", 0.0)
     mute, looked = False, trio.Event()
 
     async def maybe() -> str:
@@ -176,9 +176,9 @@ async def test_a_silent_kernel_holds_up_no_listing(tmp_path: Path) -> None:
     assert said[1].splitlines()[1].startswith("d?????????")
     assert told[1].stderr == b"mk9p: k/b: no answer within 2 s\n"
     assert [line.split() for line in said[2].splitlines()[1:]] == [
-        ["a", "1", "root", "Sleep", "init"],
-        ["a", "2", "root", "Sleep", "\\x1b[2J"],
-        ["c", "1", "root", "Sleep", "init"],
+        ["a", "1", "root", "Sleep", "0:00", "0K", "[init]"],
+        ["a", "2", "root", "Sleep", "0:00", "0K", "[\\x1b[2J]"],
+        ["c", "1", "root", "Sleep", "0:00", "0K", "[init]"],
     ]
     assert told[2].stderr == b"mk9p: b: no answer within 2 s\nmk9p: c: no answer within 2 s\n"
 
@@ -197,27 +197,27 @@ def test_figures_are_differences_by_the_time_between() -> None:
         stats=stats(ops=300, errors=1, in_bytes=4000, out_bytes=6),
         processes={1: attrs.evolve(sh, time=200), 2: attrs.evolve(cc, time=3000), 3: sh},
     )
-    row = top._row(before, now)
+    row = top_board._row(before, now)
     assert [row[key] for key in ("ops/s", "err/s", "in/s", "out/s")] == [100, 0, 2000, 0]
-    busy = top.processes({"k": before}, {"k": now})
+    busy = top_board.processes({"k": before}, {"k": now})
     assert [(p["pid"], p["cpu%"], p["size"]) for p in busy] == [(2, 100.0, 2 << 20), (1, 5.0, 4096)]
     reset = attrs.evolve(now, stats=stats(ops=3) | {"since": "2"}, processes={1: attrs.evolve(sh, time=1)})
-    assert top._row(now, reset)["ops/s"] is None
-    assert top.processes({"k": now}, {"k": reset}) == []  # another process by this number
-    assert top._row(None, now)["ops/s"] is None
+    assert top_board._row(now, reset)["ops/s"] is None
+    assert top_board.processes({"k": now}, {"k": reset}) == []  # another process by this number
+    assert top_board._row(None, now)["ops/s"] is None
 
 
 def test_what_is_shown_is_aligned() -> None:
     rows: list[dict[str, Any]] = [
-        dict.fromkeys(top.KERNEL) | {"kernel": "k1", "state": "up", "up": 273_900, "mem": 3 << 30, "ops/s": 12},
-        dict.fromkeys(top.KERNEL) | {"kernel": "longname", "state": "silent", "age": 61, "up": 750, "in/s": 999},
+        dict.fromkeys(top_board.KERNEL) | {"kernel": "k1", "state": "up", "up": 273_900, "mem": 3 << 30, "ops/s": 12},
+        dict.fromkeys(top_board.KERNEL) | {"kernel": "longname", "state": "silent", "age": 61, "up": 750, "in/s": 999},
     ]
-    assert top.columns(top.KERNEL, rows) == [
+    assert top_table.columns(top_board.KERNEL, rows) == [
         "KERNEL   STATE    AGE     UP LOAD CPUS CPU%  MEM USED% OPS/S ERR/S IN/S OUT/S",
         "k1       up         -  3d04h    -    -    - 3.0G     -    12     -    -     -",
         "longname silent 1m01s 12m30s    -    -    -    -     -     -     -  999     -",
     ]
-    assert [top.size(n) for n in (0, 999, 1000, 10_000, 1 << 20, 25 << 30, 1 << 50)] == [
+    assert [top_table.size(n) for n in (0, 999, 1000, 10_000, 1 << 20, 25 << 30, 1 << 50)] == [
         *("0", "999", "1.0K", "9.8K", "1.0M", "25G", "1024.0T"),
     ]
-    assert [top.duration(s) for s in (0, 750, 7500, 273_900)] == ["0m00s", "12m30s", "2h05m", "3d04h"]
+    assert [top_table.duration(s) for s in (0, 750, 7500, 273_900)] == ["0m00s", "12m30s", "2h05m", "3d04h"]

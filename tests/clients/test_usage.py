@@ -1,5 +1,6 @@
 """What commands take is told without them, and says of them what is true."""
 
+import argparse
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ from mk9p.clients import listing, v9fs
 from mk9p.clients.doctor import examine
 from mk9p.server import Limits
 from mk9p.testing import SOON
-from mk9p.usage import common, parsed
+from mk9p.usage import common, everything, parsed
 
 
 def test_numbers_and_names_are_those_of_the_commands() -> None:
@@ -56,7 +57,7 @@ assert not {HEAVY} & set(sys.modules), {HEAVY} & set(sys.modules)
         ),
         ("socks -l here k1", "mk9p socks: error: -l here: want HOST:PORT"),
         ("run k1 --", "mk9p run: error: no command: give one after --"),
-        ("tail -n -1 events", "mk9p tail: error: argument -n: invalid _count value: '-1'"),
+        ("tail -n -1 events", "mk9p tail: error: argument -n: want a number, 0 or more, not '-1'"),
         ("help one two", "usage: mk9p help [NAME]"),
     ],
 )
@@ -65,3 +66,18 @@ def test_wrong_use(words: str, said: str, capsys: pytest.CaptureFixture[str]) ->
         parsed(words.split(" "))
     assert caught.value.code == 2
     assert capsys.readouterr().err.endswith(said + "\n")
+
+
+def test_no_argument_is_refused_by_the_name_of_a_function() -> None:
+    """Each argument that is read by a function says what it wants; "invalid _path value" tells nobody anything."""
+    tried = 0
+    todo = list(everything().values())
+    for parser in todo:
+        for action in parser._actions:
+            if isinstance(action.choices, dict):
+                todo += action.choices.values()
+            elif action.type is not None:
+                with pytest.raises(argparse.ArgumentTypeError, match=r"^want "):
+                    action.type("\0")  # type: ignore[operator]
+                tried += 1
+    assert tried > 20

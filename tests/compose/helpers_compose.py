@@ -7,6 +7,7 @@ import trio
 
 from mk9p.auth import ROOT, Principal
 from mk9p.compose.namespace import Namespace
+from mk9p.compose.table import Flags
 from mk9p.errors import NineError
 from mk9p.testing import Memory
 from mk9p.tree import Maybe, Node, Open, Stat, settle
@@ -54,7 +55,7 @@ class Link(Store):
 def namespace(**servers: Node) -> Namespace:
     """Return a namespace in which the address `NAME` is the server given; the spec is a path in it."""
 
-    def mounter(address: str, spec: str) -> Node:
+    def mounter(address: str, spec: str, flags: Flags) -> Node:
         if address not in servers:
             raise NineError(errno.EINVAL, f"bad dial string {address!r}")
         node = servers[address]

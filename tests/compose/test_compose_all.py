@@ -4,9 +4,11 @@ import pytest
 import trio
 
 from mk9p.auth import NONE, ROOT, Principal
+from mk9p.client import connect
 from mk9p.compose.everyone import AT_ONCE, MOMENT, PATIENCE
 from mk9p.compose.namespace import Namespace
-from mk9p.testing import Memory
+from mk9p.testing import SOON, Memory, serving, until
+from mk9p.testing.serving import address_of
 from mk9p.tree import Node
 from mk9p.wire import Qid
 from tests.compose.helpers_compose import Link, Store, namespace
@@ -110,6 +112,20 @@ async def test_silent_kernels_cost_a_second_once(autojump_clock: trio.testing.Mo
     began = trio.current_time()
     await node.entries(ROOT)  # type: ignore[misc]
     assert trio.current_time() - began >= PATIENCE
+
+
+async def test_a_listing_that_is_cancelled_while_several_are_silent_leaves_the_line_as_it_was() -> None:
+    ns, _, k1 = lab()
+    ns.mount("k1", "/k/k2")
+    with trio.fail_after(SOON):
+        async with serving(ns.root) as server, connect(address_of(server)) as client:
+            assert len(await client.listdir("all/cpu")) == 4
+            k1.state = "silent"
+            with trio.move_on_after(2 * MOMENT):
+                await client.listdir("all/cpu")
+            await until(lambda: not any(c.session.tags for c in server.connections))
+            k1.state = "up"
+            assert len(await client.listdir("all/cpu")) == 4
 
 
 async def test_a_kernel_that_is_slow_among_many_is_not_left_out(autojump_clock: trio.testing.MockClock) -> None:

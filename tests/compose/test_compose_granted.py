@@ -14,19 +14,25 @@ from typing import Any
 import attrs
 import pytest
 import trio
+import trio.testing
 
 from mk9p.auth import ROOT, GuestPolicy
+from mk9p.authority.book import Book
+from mk9p.authority.policy import Rules
 from mk9p.client import Client, connect
 from mk9p.compose.granted import Grant, merged
 from mk9p.compose.namespace import Namespace
 from mk9p.compose.remote import Remote
-from mk9p.composing import Kernels, namespace
+from mk9p.compose.rights import Granted, Holder, Right
+from mk9p.composing import namespace
 from mk9p.dial import TRANSPORTS, Peer, SocketLink, dial
 from mk9p.errors import NineError
+from mk9p.kernels import Kernels
+from mk9p.scope import ALL, R
 from mk9p.server import Server
-from mk9p.serving import Spec, kernel_tree
+from mk9p.specs import Spec, kernel_tree
 from mk9p.testing import SOON, Line, serving_at, until
-from mk9p.tree import Ctl, Dir, Log, Node, Text
+from mk9p.tree import Ctl, Dir, Handle, Log, Node, Open, Text
 from mk9p.wire import NOFID, Dialect
 from mk9p.wire import messages as m
 from tests.servers.trees import names
@@ -44,6 +50,11 @@ class Machine:
     outside: Client
     server: Server
     done: list[tuple[str, str]]  # what was written to ctl files: whose, and what
+    events: Log  # of `kernels`
+
+    def say(self, what: str, *args: str) -> None:
+        """Change what k1 is granted, as the word of its ctl does."""
+        self.events.emit(what, "k1", *args)
 
 
 def kernel(done: list[tuple[str, str]], name: str) -> dict[str, Node]:
@@ -67,7 +78,15 @@ async def machine(tmp_path: Path, *grants: str, called: str = "k1", script: str 
     where = {name: f"unix!{tmp_path}/s/{name}" for name in ("k0", "own", "k2", "line", "ns")}
     status = f"state active\ndial {where['own']}\nlisten {where['line']}\n"
     events = Log()
-    kernels = Dir({"events": events, "ctl": Ctl({}), called: Dir({"status": Text(status), "config": Text(config)})})
+    alone = Text("alone", exclusive=True)
+    kernels = Dir(
+        {
+            "events": events,
+            "ctl": Ctl({}),
+            "alone": alone,
+            called: Dir({"status": Text(status), "config": Text(config)}),
+        }
+    )
     with trio.fail_after(SOON):
         async with (
             trio.open_nursery() as nursery,
@@ -75,7 +94,7 @@ async def machine(tmp_path: Path, *grants: str, called: str = "k1", script: str 
             kernel_tree([Spec("fs", str(tmp_path / "k2"), {"name": "data"})]) as fs2,
             serving_at(where["own"], Dir(kernel(done, "own"), {"fs": Dir()})),
             serving_at(where["k0"], Dir({"cmd": Dir({"ctl": Ctl({})})}, *fs0.children)),
-            serving_at(where["k2"], Dir(kernel(done, "k2"), *fs2.children)),
+            serving_at(where["k2"], Dir(kernel(done, "k2") | {"log": Log()}, *fs2.children)),
         ):
             ns = namespace(nursery, {"kernels": kernels})
             for name in ("k0", "k2"):
@@ -89,7 +108,7 @@ async def machine(tmp_path: Path, *grants: str, called: str = "k1", script: str 
                 events.emit("started", called, 1)
                 events.emit("active", called, where["own"])
                 await until(lambda: (tmp_path / "s/line").exists() and ns.table.points.get(f"/k/{called}"))
-                yield Machine(ns, where["line"], outside, host.server, done)
+                yield Machine(ns, where["line"], outside, host.server, done, events)
             nursery.cancel_scope.cancel()
 
 
@@ -134,7 +153,7 @@ async def test_the_line_tells_who_comes_and_what_is_granted(tmp_path: Path) -> N
         for uname, number in (("root", 0), ("root", None), ("k0", None), ("guest:k2", 7), ("", 0)):
             async with connect(one.line, uname=uname, n_uname=number) as client:
                 assert await client.read("auth/whoami") == (
-                    "principal guest:k1\nproof the line of kernel k1\n"
+                    "principal guest:k1\nproof guest\nsubtree /\nops rwcnd\n"
                     "grant /k/k1 rw\ngrant /k/k2 rw\ngrant /k/k0/fs/data ro\n"
                 )
 
@@ -318,6 +337,151 @@ async def test_nothing_goes_from_one_grant_to_another_that_may_only_be_read(tmp_
         assert [each.name for each in (tmp_path / "k2/dir").iterdir()] == ["mine"]
 
 
+async def test_a_session_sees_at_once_what_is_granted_now_and_nothing_that_no_longer_is(tmp_path: Path) -> None:
+    async with guest(tmp_path) as (one, client):
+        for path, mode in (("/k/k2/fs/data", "ro"), ("/k/k0", "rw"), ("/", "rw")):
+            assert path == "/" or await refused(client.walk(path)) == errno.ENOENT
+            one.say("granted", path, mode)
+            await client.walk(path)
+            assert f"grant {path} {mode}\n" in await client.read("auth/whoami")
+            one.say("ungranted", path)
+            assert path == "/" or await refused(client.walk(path)) == errno.ENOENT
+            assert await names(client) == ["auth", "k"]
+            assert await names(client, "k") == ["k1"]
+
+
+@pytest.mark.parametrize("name", ["k0", "k2"])
+async def test_files_that_are_open_end_with_their_grant_and_others_stay(tmp_path: Path, name: str) -> None:
+    top = f"k/{name}/fs/data"
+    async with guest(tmp_path, f"/{top}/secret rw", f"/{top}/dir rw", f"/{top}/file ro") as (one, client):
+        await (await client.create(f"{top}/dir/kept")).aclose()
+        kept, file = await client.open(f"{top}/dir/kept", "r+"), await client.open(f"{top}/file")
+        taken = await client.open(f"{top}/secret", "r+")
+        assert await taken.pread(3, 0) == b"for"
+        one.say("ungranted", f"/{top}/secret")
+        assert await refused(taken.pread(3, 0)) in (errno.EACCES, errno.EIO)
+        assert await refused(taken.pwrite(b"no", 0)) in (errno.EACCES, errno.EIO)
+        assert await refused(client.walk(f"{top}/secret")) == errno.ENOENT
+        await kept.pwrite(b"kept", 0)
+        assert await file.pread(2, 0) == b"of"
+        one.say("granted", f"/{top}/file", "rw")
+        await client.write(f"{top}/file", "changed\n")
+        for each in (kept, file, taken):
+            await each.aclose()
+    assert (tmp_path / name / "secret").read_text() == "for its owner\n"
+    assert (tmp_path / name / "dir/kept").read_text() == "kept"
+
+
+@pytest.mark.parametrize("name", ["k0", "k2"])
+async def test_who_may_only_read_from_now_on_writes_to_no_open_file(tmp_path: Path, name: str) -> None:
+    top = f"k/{name}/fs/data"
+    async with guest(tmp_path, f"/{top} rw") as (one, client), raw(one.line) as talk:
+        written = await client.open(f"{top}/file", "r+")
+        await talk.rpc(m.Twalk, 1, 0, 5, tuple(top.split("/")))
+        one.say("granted", f"/{top}", "ro")
+        assert await refused(written.pwrite(b"no", 0)) in (errno.EROFS, errno.EIO)
+        assert await refused(client.write(f"{top}/file", "no\n")) == errno.EROFS
+        assert await client.read(f"{top}/file") == f"of {name}\n"
+        # a directory that was walked to before is still there, and is judged by what is granted now
+        assert isinstance(await talk.rpc(m.Twalk, 1, 5, 6, ("file",)), m.Rwalk)
+        reply = await talk.rpc(m.Tmkdir, 1, 5, "new", 0o777, 0)
+        assert isinstance(reply, m.Rlerror)
+        assert reply.ecode == errno.EROFS
+        one.say("ungranted", f"/{top}")
+        for message in (
+            (m.Tgetattr, 5, 0x7FF),
+            (m.Twalk, 5, 7, ("file",)),
+            (m.Tgetattr, 6, 0x7FF),
+            (m.Twalk, 6, 7, ()),
+        ):
+            said = await talk.rpc(message[0], 1, *message[1:])
+            assert isinstance(said, m.Rlerror) or message[0] is m.Twalk, message
+        assert isinstance(await talk.rpc(m.Tlopen, 1, 6, os.O_RDONLY), m.Rlerror)
+        await written.aclose()
+    assert {each.name for each in (tmp_path / name).iterdir()} == {"file", "secret", "dir"}
+    assert (tmp_path / name / "file").read_text() == f"of {name}\n"
+
+
+@pytest.mark.parametrize("path", ["/events", "/k/k2/log"])
+async def test_who_waits_in_a_file_that_is_granted_no_more_waits_no_more(tmp_path: Path, path: str) -> None:
+    async with guest(tmp_path, f"{path} rw") as (one, client):
+        ended: list[int] = []
+        file = await client.open(path)
+
+        async def read_on() -> None:
+            while True:
+                await file.read(4096)
+
+        async def wait() -> None:
+            ended.append(await refused(read_on()))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await until(lambda: any(c.in_flight for c in one.server.connections))
+            one.say("ungranted", path)
+        assert ended[0] in (errno.EACCES, errno.EIO)
+        await file.aclose()
+
+
+async def test_what_was_being_opened_when_its_grant_ended_is_closed_and_not_open() -> None:
+    opens, closed = trio.Event(), list[Handle]()
+
+    class Kept(Handle):
+        def close(self) -> None:
+            closed.append(self)
+
+    class Slow(Text):
+        async def open(self, how: Open) -> Handle:
+            await opens.wait()
+            return Kept()
+
+    right = Right("/slow", Holder("guest:k1", 0, by="/slow"), ALL)
+    refusals: list[int] = []
+
+    async def opening() -> None:
+        refusals.append(await refused(Granted(Slow(""), right).open(Open(ROOT))))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(opening)
+        await trio.testing.wait_all_tasks_blocked()
+        assert right.become(0)
+        opens.set()
+    assert refusals == [errno.EACCES]
+    assert len(closed) == 1
+    assert not right.opened
+
+
+async def test_what_a_guest_alone_had_open_is_free_when_its_grant_ends(tmp_path: Path) -> None:
+    async with guest(tmp_path, "/kernels/alone rw") as (one, client):
+        held = await client.open("kernels/alone")
+        assert await refused(one.outside.open("kernels/alone")) == errno.EBUSY
+        one.say("ungranted", "/kernels/alone")
+        async with await one.outside.open("kernels/alone") as file:
+            assert await file.read(10) == b"alone"
+        assert await refused(held.read(10)) == errno.EACCES
+        await held.aclose()
+
+
+async def test_a_grant_that_cannot_be_is_refused_and_nothing_has_happened(tmp_path: Path) -> None:
+    async with guest(tmp_path, "/k/k2 rw") as (one, client):
+        lines = len(one.events.lines)
+        for path, mode in (("/k/k2/fs", "ro"), ("/x" * 5000, "ro")):
+            with pytest.raises(NineError):
+                one.say("granted", path, mode)
+        assert len(one.events.lines) == lines
+        assert "grant /k/k2 rw\n" in await client.read("auth/whoami")
+
+
+async def test_a_life_of_a_kernel_that_is_over_has_no_session_left(tmp_path: Path) -> None:
+    """Nor do its open files: another guest may come by the same line."""
+    async with guest(tmp_path, "/k/k2 rw") as (one, client):
+        file = await client.open("k/k2/name")
+        one.events.emit("dead", "k1", "killed")
+        await until(lambda: client.connection.gone is not None)
+        assert await refused(file.read(10)) == errno.EIO
+        assert await one.outside.read("k/k2/name") == "k2\n"
+
+
 async def test_what_others_bind_over_a_guests_own_tree_is_not_its_own(tmp_path: Path) -> None:
     async with guest(tmp_path) as (one, client):
         await one.ns.run("bind -a /k/k0/cmd /k/k1\nbind /k/k0/fs/data /k/k1/fs\n")
@@ -388,18 +552,82 @@ def test_a_grant_that_lies_in_another_is_one_with_it(grants: list[str], kept: li
     assert [str(grant) for grant in merged(Grant.parse(line.split()) for line in grants)] == kept
 
 
-@pytest.mark.parametrize("line", ["k/k2 ro", "/k/k2", "/k/k2 r", "/k/k2 ro rw", "", "/k w"])
+@pytest.mark.parametrize("line", ["k/k2 ro", "/k/k2", "/k/k2 ro rw", "", "/k x", "/k rr", "/k rO"])
 def test_a_grant_that_says_something_else_is_refused(line: str) -> None:
-    with pytest.raises(NineError, match=r"usage: grant PATH ro\|rw"):
+    with pytest.raises(NineError, match=r"usage: grant PATH ro\|rw\|OPS|OPS are letters of rwcnd"):
         Grant.parse(line.split())
+
+
+async def test_letters_of_a_grant_allow_what_they_say_and_nothing_else(tmp_path: Path) -> None:
+    async with guest(tmp_path, "/k/k2 rc", "/k/k0/fs/data rwn") as (one, client):
+        lines = list[str]()
+        one.server.authority.audit.sinks.append(lines.append)
+        assert (await client.read("auth/whoami")).endswith(
+            "ops rwcnd\ngrant /k/k1 rw\ngrant /k/k2 rc\ngrant /k/k0/fs/data rwn\n"
+        )
+        assert await client.read("k/k2/fs/data/secret") == "for its owner\n"
+        await client.write("k/k2/ctl", "do this")
+        assert one.done == [("k2", "this")]
+        for change in (
+            client.write("k/k2/fs/data/file", "no"),
+            client.create("k/k2/fs/data/new", 0o666),
+            client.remove("k/k2/fs/data/file"),
+            client.rename("k/k2/fs/data/file", "k/k2/fs/data/other"),
+            client.rename("k/k2/fs/data/file", "k/k0/fs/data/other"),
+            client.remove("k/k0/fs/data/file"),
+            client.write("k/k0/fs/data/my.ctl", "no"),
+        ):
+            assert await refused(change) in (errno.EACCES, errno.EXDEV, errno.ENOENT)
+        await client.write("k/k0/fs/data/file", "changed")
+        await (await client.create("k/k0/fs/data/new", 0o666)).aclose()
+        assert (tmp_path / "k0/file").read_text() == "changed"
+        assert (tmp_path / "k2/file").read_text() == "of k2\n"
+        assert any("k2/fs/data/file EACCES" in line for line in lines)
+
+
+@pytest.mark.parametrize("before", ["rw", "rwcnd", "rwc"])
+async def test_letters_that_are_taken_away_end_what_was_open_by_them(tmp_path: Path, before: str) -> None:
+    async with guest(tmp_path, f"/k/k2 {before}") as (one, client):
+        command = await client.open("k/k2/ctl", "w")
+        one.say("granted", "/k/k2", "rwd")
+        assert await refused(command.pwrite(b"do that", 0)) in (errno.EACCES, errno.EIO, errno.EROFS)
+        assert await refused(client.write("k/k2/ctl", "do that")) == errno.EACCES
+        assert one.done == []
+        await client.write("k/k2/fs/data/file", "changed")
+        assert (tmp_path / "k2/file").read_text() == "changed"
+        one.say("granted", "/k/k2", "ro")
+        assert await refused(client.write("k/k2/fs/data/file", "no")) == errno.EROFS
+        assert await client.read("k/k2/fs/data/file") == "changed"
 
 
 def test_grants_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(NineError, match="/k/k2/fs rw lies in /k/k2 ro"):
-        merged([Grant("/k/k2", readonly=True), Grant("/k/k2/fs", readonly=False)])
+        merged([Grant("/k/k2", R), Grant("/k/k2/fs", ALL)])
 
 
 async def test_the_host_itself_sees_all_as_before(tmp_path: Path) -> None:
     async with machine(tmp_path) as one:
         assert await one.outside.read("k/k2/name") == "k2\n"
         assert (await one.ns.resolver.elements("/k/k1", ROOT))[0].node is not None
+
+
+async def test_rules_take_from_a_guest_what_it_was_granted_and_give_it_nothing(tmp_path: Path) -> None:
+    rules = (
+        "deny guest:k1 w /k/k2/fs/data/file\ndeny guest:k1 rwcnd /k/k0/**\nallow guest:k1 rwcnd /**\ndeny guest:* r /"
+    )
+    with pytest.raises(NineError, match="line 4: WHO is a name"):
+        Rules.parse(rules, lambda name: 0)
+    async with machine(tmp_path, "/k/k2/fs/data rw", "/k/k0/fs/data ro") as one:
+        one.server.authority.book = Book(Rules.parse(rules.rpartition("\n")[0], lambda name: 0))
+        async with connect(one.line, uname="root", n_uname=0) as client:
+            assert await client.read("k/k2/fs/data/file") == "of k2\n"
+            assert await refused(client.write("k/k2/fs/data/file", "no")) == errno.EACCES
+            await client.write("k/k2/fs/data/secret", "changed\n")
+            assert await names(client, "k") == ["k1", "k2"]
+            assert await refused(client.read("k/k0/fs/data/file")) == errno.EACCES
+            for path in HIDDEN[1:]:
+                assert await refused(client.walk(path)) == errno.ENOENT
+            assert await client.read("k/k1/name") == "own\n"
+            assert (await client.read("auth/whoami")).startswith("principal guest:k1\n")
+        assert await one.outside.read("k/k0/fs/data/file") == "of k0\n"
+    assert (tmp_path / "k2/secret").read_text() == "changed\n"

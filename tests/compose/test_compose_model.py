@@ -24,7 +24,7 @@ TREES: dict[str, dict[str, Any]] = {
     "s2": {"a": {"c": {"e": "s2ace"}, "g": "s2ag"}, "b": {"a": {"b": "s2bab"}}},
     "s3": {"b": "s3b", "x": {}},
 }
-MADE: dict[str, Any] = {"ctl": "", "ns": "", "events": "", "k": {}, "all": {}, "srv": {}, "error": ""}
+MADE: dict[str, Any] = {"ctl": "", "ns": "", "events": "", "mounts": "", "k": {}, "all": {}, "srv": {}, "error": ""}
 
 Tree = dict[str, Any] | str
 View = list[tuple[Tree, list[str]]]
@@ -193,7 +193,7 @@ def expected(model: Model, path: str) -> object:
     return first if isinstance(first, str) else model.listing(path)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(LINES, max_size=10))
 @example(["mount s1 /a/a", "bind / /a/a/a", "bind / /a", "bind /a /"])
 @example(["bind / /a", "mount s1 /a/b", "bind /a /"])
@@ -221,7 +221,7 @@ def test_random_scripts_do_what_the_rules_say(script: list[str]) -> None:
     trio.run(main)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(LINES, max_size=6), st.lists(LINES, min_size=1, max_size=4))
 def test_from_a_directory_that_is_still_there_the_new_table_is_seen(script: list[str], later: list[str]) -> None:
     """Whoever stands in a made-up directory or mount point that stays sees the same as who comes anew."""

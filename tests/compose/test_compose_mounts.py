@@ -17,7 +17,7 @@ from tests.servers.trees import send as write
 
 async def test_the_top_has_the_composers_own_files() -> None:
     ns = namespace()
-    assert await ls(ns) == ["ctl", "ns", "events", "k", "all", "srv", "error"]
+    assert await ls(ns) == ["ctl", "ns", "events", "mounts", "k", "all", "srv", "error"]
     assert await ls(ns, "k") == []
     assert await read(ns, "ns") == ""
 
@@ -25,7 +25,7 @@ async def test_the_top_has_the_composers_own_files() -> None:
 async def test_extra_children_stand_beside() -> None:
     from mk9p.compose.namespace import Namespace
 
-    ns = Namespace(lambda address, spec: Dir(), {"kernels": Dir({"status": Text("none\n")})})
+    ns = Namespace(lambda address, spec, flags: Dir(), {"kernels": Dir({"status": Text("none\n")})})
     assert "kernels" in await ls(ns)
     assert await read(ns, "kernels/status") == "none\n"
 
@@ -186,11 +186,16 @@ async def test_the_errors_of_the_words() -> None:
     ns = namespace(k1=k1())
     await write(ns, "ctl", "mount k1 /k/k1")
     usages = {
-        "mount": "usage: mount [-abcr] ADDR OLD [SPEC]",
-        "mount k1": "usage: mount [-abcr] ADDR OLD [SPEC]",
-        "mount -x k1 /k": "usage: mount [-abcr] ADDR OLD [SPEC]",
-        "mount -ab k1 /k": "usage: mount [-abcr] ADDR OLD [SPEC]",
-        "mount -a -b k1 /k": "usage: mount [-abcr] ADDR OLD [SPEC]",
+        "mount": "usage: mount [-abcru] [-w SECONDS] ADDR OLD [SPEC]",
+        "mount k1": "usage: mount [-abcru] [-w SECONDS] ADDR OLD [SPEC]",
+        "mount -x k1 /k": "usage: mount [-abcru] [-w SECONDS] ADDR OLD [SPEC]",
+        "mount -ab k1 /k": "usage: mount [-abcru] [-w SECONDS] ADDR OLD [SPEC]",
+        "mount -w k1 /k": "usage: mount [-abcru] [-w SECONDS] ADDR OLD [SPEC]",
+        "mount -w": "usage: mount [-abcru] [-w SECONDS] ADDR OLD [SPEC]",
+        "mount -w 86401 k1 /k": "usage: mount [-abcru] [-w SECONDS] ADDR OLD [SPEC]",
+        "mount -wr 60 k1 /k": "usage: mount [-abcru] [-w SECONDS] ADDR OLD [SPEC]",
+        "bind -w 60 /k /n": "usage: bind [-abcr] NEW OLD",
+        "mount -a -b k1 /k": "usage: mount [-abcru] [-w SECONDS] ADDR OLD [SPEC]",
         "bind - /k /n": "usage: bind [-abcr] NEW OLD",
         "bind /k /n /m": "usage: bind [-abcr] NEW OLD",
         "unmount": "usage: unmount [NEW] OLD",
@@ -206,6 +211,9 @@ async def test_the_errors_of_the_words() -> None:
     with pytest.raises(NineError, match="bad dial string"):
         await write(ns, "ctl", "mount nowhere /n")
     assert await read(ns, "ns") == "mount k1 /k/k1\n"
+    await write(ns, "ctl", "mount -rw 60 k1 /w")
+    await write(ns, "ctl", "mount -w 5 -b k1 /k/k1")
+    assert await read(ns, "ns") == "mount -w 5 k1 /k/k1\nmount -r -w 60 k1 /w\n"
 
 
 def test_clean() -> None:
@@ -219,7 +227,9 @@ async def test_a_script_has_comments_quotes_and_line_numbers() -> None:
     await ns.run("# all of it\n\nmount k1 '/a b' # here\nbind '/a b/it''s' /x#y\n  bind '/a b/#' '/#'\n")
     assert (await read(ns, "x#y"), await read(ns, "#")) == ("x", "y")
     assert await read(ns, "ns") == "mount k1 '/a b'\nbind '/a b/it''s' /x#y\nbind '/a b/#' /#\n"
-    with pytest.raises(NineError, match=r"^line 2: usage: mount \[-abcr\] ADDR OLD \[SPEC\]$") as caught:
+    with pytest.raises(
+        NineError, match=r"^line 2: usage: mount \[-abcru\] \[-w SECONDS\] ADDR OLD \[SPEC\]$"
+    ) as caught:
         await ns.run("mount k1 /n\nmount k1\nmount k1 /m")
     assert caught.value.errno == errno.EINVAL
     assert "n" in await ls(ns)
@@ -244,7 +254,7 @@ async def test_writing_ns_back_to_ctl_changes_nothing() -> None:
 
 
 async def test_a_path_of_the_table_is_none_that_no_walk_could_reach() -> None:
-    ns = Namespace(lambda address, spec: Dir({}))
+    ns = Namespace(lambda address, spec, flags: Dir({}))
     for new, old in (("/k", "/a" * 400_000), ("/a" * 400_000, "/x"), ("/k", "/" + "n" * 256), ("/k", "/nn" * 2000)):
         with pytest.raises(NineError) as refused:
             await ns.bind(new, old, believe=True)
@@ -256,7 +266,7 @@ async def test_a_path_of_the_table_is_none_that_no_walk_could_reach() -> None:
 
 
 async def test_the_mount_table_has_an_end() -> None:
-    ns = Namespace(lambda address, spec: Dir({}))
+    ns = Namespace(lambda address, spec, flags: Dir({}))
     for n in range(3):
         await ns.bind("/k", f"/{n:03}" + "/a" * 2000, believe=True)
     with pytest.raises(NineError) as refused:
@@ -269,7 +279,7 @@ async def test_the_mount_table_has_an_end() -> None:
 
 
 async def test_binds_of_binds_have_an_end() -> None:
-    ns = Namespace(lambda address, spec: Dir({}))
+    ns = Namespace(lambda address, spec, flags: Dir({}))
     for n in range(300):
         await ns.bind(f"/b{n + 1}", f"/b{n}", believe=True)
     await ns.bind("/k", "/b300", believe=True)

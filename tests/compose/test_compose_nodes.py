@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from mk9p.auth import NONE, ROOT, Principal
+from mk9p.compose.table import Flags
 from mk9p.compose.union import lexical
 from mk9p.tree import Change, Maybe, Node, Stat, Text, settle
 from tests.compose.helpers_compose import Link, Store, k1, k2, namespace
@@ -174,7 +175,7 @@ async def test_one_server_mounted_twice_is_one() -> None:
     made: list[str] = []
     from mk9p.compose.namespace import Namespace
 
-    def mounter(address: str, spec: str) -> Node:
+    def mounter(address: str, spec: str, flags: Flags) -> Node:
         made.append(address)
         return k1()
 
@@ -184,6 +185,9 @@ async def test_one_server_mounted_twice_is_one() -> None:
     ns.mount("a", "/n", flags=None)
     ns.mount("a", "/m", "spec")
     assert made == ["a", "a"]
+    ns.mount("a", "/w", flags=Flags(wait=60))
+    ns.mount("a", "/w2", flags=Flags(wait=60))
+    assert made == ["a", "a", "a"], "it waits, and the others do not"
 
 
 async def test_what_was_found_for_one_user_is_not_shown_to_another() -> None:

@@ -7,6 +7,7 @@ from threading import Thread
 
 import pytest
 
+from mk9p import state
 from mk9p.compose import secret
 from mk9p.compose.remote import Remote, Server
 from mk9p.tree import qids
@@ -28,10 +29,10 @@ def test_the_secret_outlives_its_maker_and_is_closed_to_others(
 def test_where_it_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", "relative")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert secret.directory() == Path("/var/lib/mk9p")
+    assert state.directory() == Path("/var/lib/mk9p")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert secret.directory() == tmp_path / ".local/state/mk9p"
+    assert state.directory() == tmp_path / ".local/state/mk9p"
 
 
 @pytest.mark.parametrize("wrong", ["open", "short", "long", "link", "fifo", "theirs"])

@@ -1,6 +1,8 @@
 """The namespace as it is used: kernels' trees served on sockets, composed, and the whole served to a client."""
 
 import errno
+import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,9 +14,10 @@ from mk9p.client import Client, connect
 from mk9p.compose.namespace import Namespace
 from mk9p.compose.remote import Remote
 from mk9p.composing import namespace
+from mk9p.dial import TRANSPORTS, Peer, SocketLink
 from mk9p.errors import NineError
-from mk9p.testing import SOON, Host
-from mk9p.tree import Ctl, Dir, Text
+from mk9p.testing import SOON, Host, mounted, serving
+from mk9p.tree import Ctl, Dir, Text, split
 from tests.compose.helpers_compose import Store
 from tests.servers.trees import ls, names
 
@@ -50,6 +53,50 @@ async def used(tmp_path: Path, version: str = "9P2000.L") -> AsyncIterator[tuple
     async with lab(tmp_path) as (ns, k0, k1, address), connect(address, version=version) as client:
         with trio.fail_after(SOON):
             yield client, ns, k0, k1
+
+
+async def test_mounts_tells_who_is_up_since_when_and_why_not(tmp_path: Path) -> None:
+    async with used(tmp_path) as (client, _, k0, k1):
+
+        async def states() -> list[list[str]]:
+            return [split(line) for line in (await client.read("mounts")).splitlines()]
+
+        begun = time.time_ns()
+        assert [line[:3] for line in await states()] == [
+            ["/k/k0", k0.address, "idle"],
+            ["/k/k1", k1.address, "idle"],
+        ]
+        await client.read("k/k1/status")
+        await k0.stop()
+        with pytest.raises(NineError):
+            await client.read("k/k0/status")
+        await client.read("k/k1/status")
+        idle, up = await states()
+        assert idle[2] == "idle", "it was never up"
+        assert up[2:3] == ["up"]
+        assert begun < int(up[3]) < time.time_ns()
+        await k1.stop()
+        with pytest.raises(NineError):
+            await client.read("k/k1/status")
+        assert (await states())[1][2:] == ["down", (await states())[1][3], "it was closed by the other side"]
+
+
+async def test_a_line_that_only_one_can_dial_stays_one_when_it_is_mounted_to_wait(tmp_path: Path) -> None:
+    async with trio.open_nursery() as nursery:
+        ours, theirs = socket.socketpair()
+        async with serving(tree("k1")) as server:
+            theirs.setblocking(False)
+            server.add(SocketLink(theirs, Peer(TRANSPORTS["fd"], "a guest", loopback=True)))
+            ns = namespace(nursery)
+            address = f"fd!{ours.fileno()}!{ours.detach()}"
+            await ns.run(f"mount {address} /k/k1\n")
+            async with mounted(ns.root) as client:
+                assert await client.read("k/k1/status") == "k1\n"
+                await ns.run(f"mount -w 60 {address} /k/k1\n")
+                with trio.fail_after(SOON):
+                    assert await client.read("k/k1/status") == "k1\n"
+                assert ns.script() == f"mount -w 60 {address} /k/k1\n"
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("version", ["9P2000.L", "9P2000.u", "9P2000"])

@@ -6,16 +6,18 @@ from typing import Any
 
 import pytest
 
-from mk9p.auth import ROOT, Principal
-from mk9p.compose.granted import Granted
+from mk9p.auth import Principal
 from mk9p.compose.readonly import ReadOnly, _ReadOnlyHandle
 from mk9p.compose.resolve import Element, Resolver
+from mk9p.compose.rights import Granted, Holder, Right
 from mk9p.compose.table import Table
-from mk9p.compose.through import Shown, Through
 from mk9p.compose.union import Composed
+from mk9p.compose.untrusted import Untrusted
 from mk9p.errors import NineError
+from mk9p.scope import ALL
 from mk9p.tree import Change, Dir, Handle, Node, Open, ThroughHandle, Way, settle
 from mk9p.tree.qids import Foreign
+from mk9p.tree.shown import Shown, Through
 from mk9p.wire import QTDIR, QTSYMLINK
 
 
@@ -60,6 +62,9 @@ def composed(node: Node) -> Composed:
     return Composed(Resolver(Table(), Dir()), "/here", elements=[Element(node, (("/here", False),))])
 
 
+RIGHT = Right("/granted", Holder("guest:k1", 0, frozenset({0}), by="/granted"), ALL)
+
+
 SHOWN: dict[type[Node], tuple[Any, dict[str, str]]] = {
     ReadOnly: (
         ReadOnly,
@@ -70,8 +75,18 @@ SHOWN: dict[type[Node], tuple[Any, dict[str, str]]] = {
             "ahead": "the same",
         },
     ),
+    Untrusted: (
+        Untrusted,
+        {
+            "way": "what goes there would not be read here",
+            "route": "the same",
+            "below": "it shows what is there",
+            "ahead": "the same",
+            "dtype": "it is not another kind than qtype says",
+        },
+    ),
     Granted: (
-        lambda node: Granted(node, ROOT),
+        lambda node: Granted(node, RIGHT),
         {
             "way": "the same place, for another user",
             "route": "a walk there would be another user's",
@@ -172,7 +187,7 @@ async def test_a_method_passed_on_has_all_its_arguments_and_what_it_returns(meth
 async def test_read_only_passes_on_what_changes_nothing_and_refuses_the_rest(method: str) -> None:
     node = Asked()
     given = {name: ARGUMENTS[name] for name in inspect.signature(getattr(Node, method)).parameters if name != "self"}
-    passed = {"stat", "walk", "entries", "open", "sync", "readlink", "born", "statfs", "xattr", "xattrs"}
+    passed = {"stat", "walk", "entries", "open", "sync", "readlink", "born", "life", "statfs", "xattr", "xattrs"}
     if method in passed:
         await settle(getattr(ReadOnly(node), method)(**given))
         assert node.asked == (method, given)
@@ -189,10 +204,10 @@ async def test_what_is_granted_is_asked_as_root_there_with_the_group_of_who_asks
     node = Asked()
     given = {name: ARGUMENTS[name] for name in inspect.signature(getattr(Node, method)).parameters if name != "self"}
     given |= {"who": Principal("guest", 1000, gid=5)}
-    given |= {name: Granted(ANOTHER, ROOT) for name in ("to", "target") if isinstance(given.get(name), Node)}
-    await settle(getattr(Granted(node, ROOT), method)(**given))
+    given |= {name: Granted(ANOTHER, RIGHT) for name in ("to", "target") if isinstance(given.get(name), Node)}
+    await settle(getattr(Granted(node, RIGHT), method)(**given))
     who = node.asked[1]["who"]
-    assert (who, who.group) == (ROOT, 5)
+    assert (who, who.group) == (RIGHT.who, 5)
 
 
 @pytest.mark.parametrize("cls", SHOWN)

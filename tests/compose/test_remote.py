@@ -13,10 +13,11 @@ import trio
 import trio.testing
 
 from mk9p.auth import ROOT, Principal
+from mk9p.client import connect
 from mk9p.compose.remote import Remote, Server
 from mk9p.dial import Link, Listener, listen
 from mk9p.errors import NineError
-from mk9p.testing import SOON, Host, mounted, until
+from mk9p.testing import SOON, Host, mounted, serving_at, until
 from mk9p.tree import Block, Ctl, Dir, Handle, Log, Maybe, Open, Stat, Text, settle
 from tests.interop.peers import running_diod
 from tests.servers.trees import names, read
@@ -107,7 +108,7 @@ async def test_files_through_a_server(
         assert far.text == "changed"
         await ns.write("k1/ctl", "add 3")
         assert far.added == [3]
-        with pytest.raises(NineError, match=r"^usage: add N$"):
+        with pytest.raises(NineError, match=r"^usage: add N: 'k1/ctl'$"):
             await ns.write("k1/ctl", "add x")
         with pytest.raises(FileNotFoundError):
             await ns.read("k1/a/none")
@@ -216,8 +217,8 @@ async def test_a_dead_server_fails_all_at_once_and_is_back_at_the_same_path(
             assert (await text.stat()).mode == 0o100666
             assert await read(text, "") == "text\n"
             assert await ns.read("k1/text") == "text\n"
-            await fails(lambda: handle.read(0, 10))
-            await fails(lambda: waiting.read(0, 10))
+            assert bytes(await handle.read(0, 10)) == b"text\n"
+            assert bytes(await waiting.read(0, 99)).split()[2] == b"restarted"
             await handle.close()
             await waiting.close()
             assert [up for up, _ in it.told] == [True, False, True]
@@ -332,6 +333,8 @@ async def test_what_changes_a_real_file_system(tmp_path: Path) -> None:
                 await trio.testing.wait_all_tasks_blocked(0.01)
                 connection = server.connection
                 assert connection is not None
+                # diod 1.0.24 dies now and then when its connection ends with a fid left
+                connection.clunk_nowait((await server.root(ROOT))[1])
                 await until(lambda: not connection._calls)  # the clunks have their answers
             server.close()
             nursery.cancel_scope.cancel()
@@ -365,3 +368,24 @@ async def test_a_silent_server_is_not_waited_for_for_ever(
             with pytest.raises(NineError, match="Input/output error"):
                 await ns.stat("k1/stuck")
             assert await ns.read("k1/text") == "text\n"
+
+
+async def test_a_server_that_is_closed_leaves_no_task(tmp_path: Path) -> None:
+    """Not even one that waits for how long a call may take that was answered long ago."""
+    async with trio.open_nursery() as nursery:
+        far = Far(tmp_path, nursery)
+        await far.host.start()
+        async with trio.open_nursery() as tasks:
+            server = Server(far.host.address, tasks, silence=1000.0)
+            # otherwise the relay asks
+            server.many = False
+            async with serving_at(f"unix!{tmp_path}/front", server.tree()) as front, connect(front.address) as client:
+                assert await client.read("a/b/c") == "deep\n"
+                running = len(tasks.child_tasks)
+                for _ in range(10):
+                    assert await client.read("a/b/c") == "deep\n"
+                assert len(tasks.child_tasks) == running
+            server.close()
+            with trio.fail_after(SOON):
+                await until(lambda: not tasks.child_tasks)
+        nursery.cancel_scope.cancel()

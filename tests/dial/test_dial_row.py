@@ -39,9 +39,9 @@ class WhoAmI(Text):
 
 def test_dial_strings_know_it() -> None:
     assert parse("/run/netns/k1/card!h!1").address == "/run/netns/k1/card!h!1"
-    with pytest.raises(NineError, match="want one of tcp unix vsock fd char exec card"):
+    with pytest.raises(NineError, match="want one of tcp tls unix vsock fd char exec card"):
         parse("il!h!1")
-    with pytest.raises(NineError, match="only tcp and card can be in another network namespace, not unix"):
+    with pytest.raises(NineError, match="only tcp and tls and card can be in another network namespace, not unix"):
         parse("/run/netns/k1/unix!/a")
 
 
@@ -52,7 +52,7 @@ async def test_it_is_served_dialled_relayed_and_posted_and_its_users_are_who_it_
             listener = await listen("card!*!0")
             policy = policy_for(listener, trust=False, readonly=False)
             assert not policy.readonly, "others can reach it, but it tells who they are"
-            assert "others as themselves" in describe(listener, policy)
+            assert "whoever comes is cert:NAME" in describe(listener, policy)
             nursery.start_soon(server.listen, listener, policy)
             address = listener.address.replace("*", "127.0.0.1")
 

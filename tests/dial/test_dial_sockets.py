@@ -96,7 +96,10 @@ trio.run(main)
 
 async def test_tcp_refusals() -> None:
     listener = await listen("tcp!127.0.0.1!0")
-    with pytest.raises(NineError, match="^" + listener.address + ": Address already in use$") as caught:
+    with pytest.raises(
+        NineError,
+        match="^" + listener.address + ": Address already in use: another program listens there: `ss -lp` shows which$",
+    ) as caught:
         await listen(listener.address)
     assert caught.value.errno == errno.EADDRINUSE
     await listener.aclose()
@@ -299,3 +302,12 @@ async def test_root_dials_a_port_of_root_s_from_one_and_others_from_others() -> 
 
     assert await dialled_from(0) >= RESERVED
     assert 665 <= await dialled_from(free_below(RESERVED)) < RESERVED
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/vsock"), reason="no /dev/vsock here")
+async def test_an_instance_of_a_multikernel_is_not_dialled_where_there_is_none() -> None:
+    """Its number is also one of vsock's own: 1 is this machine."""
+    with pytest.raises(NineError, match="vsock!mk1!564"):
+        await dial("vsock!mk1!564")
+    with pytest.raises(NineError, match="it listens at"):
+        await listen("vsock!mk1!564")

@@ -25,6 +25,25 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+def test_who_may_not_make_a_socket_is_told_to_name_a_place_of_theirs(folder: Path) -> None:
+    ours, theirs = os.pipe()
+    if (child := os.fork()) == 0:
+        os.setuid(NOBODY)
+        try:
+            trio.run(listen, f"unix!{folder}/s")
+        except NineError as error:
+            os.write(theirs, f"{error.errno} {error}".encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    said = os.read(ours, 1000).decode()
+    os.close(ours)
+    os.close(theirs)
+    assert (
+        said == f"{errno.EACCES} unix!{folder}/s: Permission denied: name a place of yours: unix:$XDG_RUNTIME_DIR/NAME"
+    )
+
+
 async def test_unix(tmp_path: Path) -> None:
     path = tmp_path / "run" / "mk9p" / "ns"
     listener = await listen(f"unix!{path}")

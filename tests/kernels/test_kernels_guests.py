@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 import trio
 
+from mk9p import cgroups
 from mk9p.auth import ROOT
 from mk9p.dial import Listener, dial, listen
 from mk9p.servers.kernels import backend, tree
+from mk9p.servers.kernels.bare import family
 from mk9p.servers.kernels.files import KernelDir
 from mk9p.tree import Open, settle
 from tests.kernels.guests import BACKENDS, BOOT, booted, ended, owner, processes_of, require, watched
@@ -48,6 +50,29 @@ async def test_boots_runs_talks_and_halts(kind: str, home: Path) -> None:
     assert b"t1 is going down" in guest.said
     assert not Path(f"/proc/{pid}").exists()
     assert not (home / "t1").exists()
+
+
+@KINDS
+async def test_an_emulator_is_in_a_group_that_limits_it_and_goes_with_it(kind: str, home: Path) -> None:
+    require(kind)
+    folders = set[Path]()
+    async with booted(kind, home) as guest:
+        await guest.run("true")
+        for what, parent, version in cgroups.places(cgroups.MOUNTS.read_text(), cgroups.GROUPS.read_text()):
+            folder = parent / f"mk9p-{os.getpid()}-t1"
+            folders.add(folder)
+            most = {
+                "memory": ("memory.limit_in_bytes", "memory.max"),
+                "cpu": ("cpu.cfs_quota_us", "cpu.max"),
+                "pids": ("pids.max", "pids.max"),
+            }[what]
+            assert 0 < int((folder / most[version - 1]).read_text().split()[0]) < 1 << 40
+            there = set(map(int, (folder / "cgroup.procs").read_text().split()))
+            assert set(family(guest.running.pid)) <= there
+        assert folders, "this machine has no control group of ours to try that"
+        await guest.running.halt()
+        await guest.over.wait()
+    assert not any(folder.exists() for folder in folders)
 
 
 @KINDS

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from mk9p.errors import NineError
-from mk9p.servers.kernels import keeper
+from mk9p.servers.kernels import backend, bare, channel, guest, keeper
 from mk9p.testing import SOON
 from tests.kernels.guests import ended, owner, processes_of, watched
 
@@ -49,6 +49,39 @@ async def test_what_cannot_be_made_is_told_and_undone(tmp_path: Path) -> None:
         )
     assert after.exists()
     assert not (tmp_path / "d").exists()
+
+
+async def test_a_guest_that_never_answers_halt_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "HALT_SECONDS", 0.3)
+    asked: list[bool] = []
+
+    async def ask() -> None:
+        asked.append(True)
+
+    with channel.Channels() as pairs:
+        console = pairs.open()
+        held = await keeper.keep(tmp_path / "d", ["sleep", "1000"], descriptors=pairs.numbers)
+    one = guest.Guest(
+        held,
+        console,
+        None,
+        dial="",
+        listen="",
+        guest_dial="",
+        go_down=ask,
+        judge=lambda status: "",
+        machine=bare.Bare("a sleeper"),
+        channels=pairs,
+    )
+    pid = one.pid
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.halt)
+        with trio.fail_after(SOON):
+            assert await one.wait() == "killed"
+    assert asked == [True]
+    assert not Path(f"/proc/{pid}").exists()
+    assert not (tmp_path / "d").exists()
+    await one.close()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a PID namespace needs root")
@@ -93,7 +126,7 @@ async def test_a_killed_keeper_takes_its_guest_along_and_we_undo(tmp_path: Path)
 OWNER = """
     import sys, trio
     from pathlib import Path
-    from mk9p.servers.kernels import keeper
+    from mk9p.servers.kernels import backend, bare, channel, guest, keeper
 
     async def main():
         held = await keeper.keep(Path(sys.argv[1]))

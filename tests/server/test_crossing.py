@@ -115,29 +115,33 @@ async def _said(talk: Talk, fid: int, names: tuple[str, ...]) -> Any:
     return reply.qids, getattr(stat, "qid", stat)
 
 
+async def says_as_name_by_name(talk: Talk, names: tuple[str, ...]) -> None:
+    """Assert that a walk says the same as it crosses, as it crosses again, and as its names are walked one by one, each from a fid of its own."""
+    said = await _said(talk, 0, names)
+    assert await _said(talk, 0, names) == said, names
+    step, told = 0, list[Qid]()
+    for name in names:
+        reply = await talk.rpc(m.Twalk, 1, step, 20 + len(told), (name,))
+        if isinstance(reply, m.Rlerror):
+            break
+        step = 20 + len(told)
+        told += reply.qids
+    if len(told) == len(names):
+        assert said[0] == tuple(told), names
+    else:
+        assert said == (tuple(told) if told else reply.ecode), names
+    for fid in range(20, 20 + len(told)):
+        await talk.rpc(m.Tclunk, 1, fid)
+
+
 @pytest.mark.parametrize("seed", range(4))
 async def test_what_a_walk_says_is_what_walking_name_by_name_says(tmp_path: Path, seed: int) -> None:
-    """The same names, each fresh: as they cross, as they cross again, and one by one."""
     random = Random(seed)
     async with two(tmp_path) as found:
         talk = await found.client(on=None)
         for _ in range(150):
             names = tuple(random.choice(NAMES) for _ in range(random.randint(1, 6)))
-            said = await _said(talk, 0, names)
-            assert await _said(talk, 0, names) == said, names
-            step, told = 0, list[Qid]()
-            for name in names:  # each from a fid of its own
-                reply = await talk.rpc(m.Twalk, 1, step, 20 + len(told), (name,))
-                if isinstance(reply, m.Rlerror):
-                    break
-                step = 20 + len(told)
-                told += reply.qids
-            if len(told) == len(names):
-                assert said[0] == tuple(told), names
-            else:
-                assert said == (tuple(told) if told else reply.ecode), names
-            for fid in range(20, 20 + len(told)):
-                await talk.rpc(m.Tclunk, 1, fid)
+            await says_as_name_by_name(talk, names)
 
 
 @pytest.mark.parametrize(

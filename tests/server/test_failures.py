@@ -134,8 +134,9 @@ async def test_a_bug_stays_internal_and_is_logged_with_request_path_and_origin(
             assert (reply.ename, reply.errno) == ("internal error", errno.EIO)
         assert await last_error(talk) == b"internal error\n"
         assert isinstance(await talk.rpc(m.Tstat, 1, 1), m.Rstat)
-    said = [record.getMessage() for record in caplog.records]
-    assert [line.split(" from=")[0] for line in said] == [
+    # a busy machine may hold up a request, which the log says too
+    records = [record for record in caplog.records if not record.getMessage().startswith("held ")]
+    assert [record.getMessage().split(" from=")[0] for record in records] == [
         f"internal error path={path} user=root request={request}"
         for path, request in (
             ("/lamp/ctl", "write"),
@@ -146,7 +147,7 @@ async def test_a_bug_stays_internal_and_is_logged_with_request_path_and_origin(
             ("/bytes", "write"),
         )
     ]
-    assert all(record.exc_info and record.exc_info[1] is bug for record in caplog.records)
+    assert all(record.exc_info and record.exc_info[1] is bug for record in records)
 
 
 @pytest.mark.parametrize("error", [Speechless(), NineError(1 << 40, "no number of the wire's")])

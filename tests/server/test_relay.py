@@ -345,7 +345,7 @@ async def test_permission_is_each_users_own(tmp_path: Path) -> None:
         assert len(reply.qids) == 1
         assert await fails(talk, m.Tgetattr, 30, 0x7FF) == errno.EBADF
         c = await the_only(found)
-        assert {key[2].uid for key in c.backends} == {1234, 1235}
+        assert {b.who.uid for b in c.backends.values()} == {1234, 1235}
         assert {11, 12, 21, 22} <= set(c.relays)
 
 

@@ -122,7 +122,7 @@ def said(reply: Any, request: Request, paths: bool = False) -> Any:
 
 
 @given(st.lists(requests, min_size=4, max_size=40), st.integers(1, 7))
-@settings(max_examples=int(os.environ.get("RELAY_EXAMPLES", "60")), deadline=None)
+@settings(max_examples=int(os.environ.get("RELAY_EXAMPLES", "60")))
 def test_all_ways_answer_the_same(script: list[Request], burst: int) -> None:
     whole = BEGIN + script
 

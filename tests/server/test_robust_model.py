@@ -251,7 +251,6 @@ def test_a_conversation_is_as_the_manual_says(long: bool) -> None:
     Conversation.TestCase.settings = settings(
         max_examples=2000 if long else 60,
         stateful_step_count=50,
-        deadline=None,
         suppress_health_check=list(HealthCheck),
     )
     Conversation.TestCase("runTest").runTest()

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
@@ -48,38 +48,46 @@ def tell(capsys: pytest.CaptureFixture[str], who: str, server: Oddity, start: fl
         )
 
 
+async def _use(address: str, enough: Callable[[], bool]) -> None:
+    await use_for_a_while(address, Random(1), enough)
+
+
+async def _check(address: str, dialect: Dialect) -> None:
+    async with connect(address) as client:
+        assert client.connection.dialect is dialect
+        await is_well(client)
+
+
+async def _use_blocking(address: str, enough: Callable[[], bool]) -> None:
+    await trio.to_thread.run_sync(use_blocking_for_a_while, address, Random(1), enough)
+
+
+async def _check_blocking(address: str, dialect: Dialect) -> None:
+    def check() -> None:
+        with mk9p.sync.connect(address) as client:
+            assert client.inner.connection.dialect is dialect
+            client.run(is_well(client.inner))
+
+    await trio.to_thread.run_sync(check)
+
+
 @pytest.mark.parametrize("dialect", Dialect)
+@pytest.mark.parametrize(("use", "check"), [(_use, _check), (_use_blocking, _check_blocking)], ids=["waits", "blocks"])
 async def test_no_reply_breaks_a_client(
-    dialect: Dialect, tmp_path: Path, most: Share, capsys: pytest.CaptureFixture[str]
+    use: Callable[[str, Callable[[], bool]], Awaitable[None]],
+    check: Callable[[str, Dialect], Awaitable[None]],
+    dialect: Dialect,
+    tmp_path: Path,
+    most: Share,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     start = time.monotonic()
     async with nothing_held(), odd(f"unix!{tmp_path}/odd", 1, dialect=dialect, often=50) as server:
         wanted = most(4_000, 150_000)
-        await use_for_a_while(server.address, Random(1), lambda: server.replies >= wanted)
+        await use(server.address, lambda: server.replies >= wanted)
         server.often = 0
-        async with connect(server.address) as client:
-            assert client.connection.dialect is dialect
-            await is_well(client)
-    tell(capsys, f"client, {dialect.version}", server, start)
-
-
-@pytest.mark.parametrize("dialect", Dialect)
-async def test_no_reply_breaks_a_client_that_blocks(
-    dialect: Dialect, tmp_path: Path, most: Share, capsys: pytest.CaptureFixture[str]
-) -> None:
-    start = time.monotonic()
-    async with nothing_held(), odd(f"unix!{tmp_path}/odd", 1, dialect=dialect, often=50) as server:
-        wanted = most(4_000, 150_000)
-
-        def check() -> None:
-            with mk9p.sync.connect(server.address) as client:
-                client.run(is_well(client.inner))
-
-        enough = lambda: server.replies >= wanted  # noqa: E731
-        await trio.to_thread.run_sync(use_blocking_for_a_while, server.address, Random(1), enough)
-        server.often = 0
-        await trio.to_thread.run_sync(check)
-    tell(capsys, f"blocking client, {dialect.version}", server, start)
+        await check(server.address, dialect)
+    tell(capsys, f"client that {'waits' if use is _use else 'blocks'}, {dialect.version}", server, start)
 
 
 @attrs.define(eq=False)

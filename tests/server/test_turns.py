@@ -1,5 +1,6 @@
 """Who is served when: users take turns, by time, and nobody's requests keep others waiting; what takes long goes in slices."""
 
+from collections import Counter
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -112,7 +113,7 @@ async def test_more_connections_give_a_user_no_more_turns(clock: Clock) -> None:
 
 
 async def test_the_rest_of_the_program_runs_between_turns(clock: Clock) -> None:
-    dear, rounds, seen = Dear(clock), 0, set[int]()
+    dear, rounds, seen = Dear(clock), 0, Counter[int]()
 
     async def others() -> None:
         nonlocal rounds
@@ -123,7 +124,7 @@ async def test_the_rest_of_the_program_runs_between_turns(clock: Clock) -> None:
     read = dear.read
 
     def noted(count: int, offset: int) -> bytes:
-        seen.add(rounds)
+        seen[rounds] += 1
         return read(count, offset)
 
     dear.read = noted  # type: ignore[method-assign]
@@ -134,7 +135,9 @@ async def test_the_rest_of_the_program_runs_between_turns(clock: Clock) -> None:
         with trio.fail_after(SOON):
             await replies(ann)
         nursery.cancel_scope.cancel()
-    assert len(seen) > MANY - 2 * FIRST
+    # trio does what can run at one moment in any order: so there may be two turns between two rounds, of one read each after the first
+    assert max(seen.values()) <= FIRST + 1
+    assert len(seen) >= 1 + (MANY - FIRST) // 2
 
 
 async def test_requests_that_wait_take_turns_too(clock: Clock) -> None:

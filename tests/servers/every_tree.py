@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mk9p.serving import available
+from mk9p.loading import available
+from mk9p.tree import Dir
 from tests.servers import sensing
 
 # Not to be opened: terminals that are somebody's, what is never the same, and what waits for a process of this machine to end.
@@ -28,4 +29,6 @@ def make(name: str, folder: Path) -> Callable[[], Any]:
         return lambda: function(root=str(folder))
     if name == "kernels":
         return lambda: function(str(folder / f"run{next(numbers)}"))
+    if name == "tf":
+        return lambda: function(lambda who: Dir({"k": Dir()}))
     return function

@@ -1,6 +1,7 @@
 """cmd: real commands on the kernel that the tests run on. How they end is in test_cmd_end.py."""
 
 import errno
+import grp
 import os
 import pwd
 import signal
@@ -11,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from mk9p.auth import Principal
+from mk9p.auth import NO_ID, Principal
 from mk9p.errors import NineError
 from mk9p.testing import SOON, until
 from mk9p.tree import Dir, settle, split
@@ -27,7 +28,7 @@ async def output(tree: Dir, *lines: str) -> str:
 async def test_a_command_from_clone_to_wait(cmd: Dir) -> None:
     async with talk(cmd, "exec echo 'it''s one word' two") as t:
         assert t.number == "0"
-        assert await ls(cmd, "0") == ["ctl", "data", "stderr", "status", "wait", "error"]
+        assert await ls(cmd, "0") == ["ctl", "data", "line", "stderr", "status", "wait", "error"]
         assert await t.read("data") == "it's one word two\n"
         pid, user, system, real, status = split(await t.read("wait"))
         assert status == ""
@@ -247,7 +248,7 @@ async def test_stderr_is_its_own_and_never_stops_a_command(cmd: Dir) -> None:
         assert await t.read("stderr") == "err\n"
     async with talk(cmd, "exec sh -c 'head -c 1000000 /dev/zero >&2; echo done'") as t:
         assert await t.read("data") == "done\n"
-        assert 0 < len(await t.read("stderr")) <= 65536
+        assert 0 < len(await t.read("stderr")) <= 2 * 65536  # what was kept, and what the pipe held when it was read
     async with talk(cmd) as t:
         errors = await t.open("stderr")
         await t.ctl.write("exec sh -c 'head -c 1000000 /dev/zero >&2; echo done'")
@@ -342,7 +343,76 @@ async def test_users(cmd: Dir, tmp_path: Path) -> None:
         assert (await data.all()).decode().split() == ["x", str(nobody.pw_uid)]
 
 
+RIGHTS = "exec grep -E '^(Cap(Inh|Prm|Eff|Amb)|NoNewPrivs|Groups|Gid)' /proc/self/status"
+
+
+async def rights(cmd: Dir, who: Principal) -> dict[str, str]:
+    """Return what a command of a user has, as /proc/PID/status tells it."""
+    async with talk(cmd, RIGHTS, who=who) as t:
+        return {
+            key: value.strip()
+            for key, _, value in (line.partition(":") for line in (await t.read("data")).splitlines())
+        }
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
+async def test_a_command_is_in_the_groups_of_who_asks_and_in_no_other(cmd: Dir) -> None:
+    """The user database may have more for its user: a process that dropped them does not get them back here."""
+    daemon = pwd.getpwnam("daemon")
+    got = await rights(cmd, Principal("daemon", daemon.pw_uid, frozenset({4301, 4302}), gid=4302))
+    assert (set(got["Groups"].split()), set(got["Gid"].split())) == ({"4301", "4302"}, {"4302"})
+    async with talk(cmd, "user daemon", RIGHTS, who=Principal("daemon", daemon.pw_uid, frozenset({4301}))) as t:
+        assert "Groups:\t4301 \n" in await t.read("data")
+    for who in (Principal("4711", 50), Principal("4711", 50, gid=NO_ID)):
+        got = await rights(cmd, who)
+        (group,) = set(got["Gid"].split())
+        assert got["Groups"] == ""
+        with pytest.raises(KeyError):
+            grp.getgrgid(int(group))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
+async def test_a_command_of_a_user_has_no_rights_of_the_server_s(cmd: Dir) -> None:
+    none = "0" * 16
+    for proof, bounded in (("peercred", "0"), ("private", "0"), ("cert", "1"), ("token", "1"), ("none", "1")):
+        got = await rights(cmd, Principal("daemon", 1, frozenset({1}), proof=proof))
+        assert [got[f"Cap{which}"] for which in ("Inh", "Prm", "Eff", "Amb")] == [none] * 4
+        assert got["NoNewPrivs"] == bounded, proof
+    assert (await rights(cmd, Principal("root", 0, proof="cert")))["NoNewPrivs"] == "0"
+
+
 async def test_signals_are_those_of_this_machine(cmd: Dir) -> None:
     async with talk(cmd, "exec sleep 1000") as t:
         await t.ctl.write(f"kill {signal.SIGRTMIN + 2}")
         assert await t.ending() == "signal SIGRTMIN+2"
+
+
+async def test_who_has_line_open_has_the_other_end_of_descriptor_3(cmd: Dir) -> None:
+    async with talk(cmd) as t:
+        line = await t.open("line", "rw")
+        await t.ctl.write("exec sh -c 'head -c 5 <&3 | tr a-z A-Z >&3; echo done; cat <&3'")
+        assert await line.write("hello") == 5
+        assert await line.read(100) == b"HELLO"
+        await line.close()
+        t.files.remove(line)
+        assert await t.read("data") == "done\n"  # the command's end of the line has ended
+        assert await t.ending() == ""
+
+
+async def test_without_line_there_is_no_descriptor_3(cmd: Dir) -> None:
+    async with talk(cmd, "exec sh -c '(echo x >&3) 2>/dev/null || echo closed'") as t:
+        assert await t.read("data") == "closed\n"
+        with pytest.raises(NineError, match="no command has been started"):
+            await t.read("line")
+
+
+async def test_a_command_with_a_namespace_has_what_its_lines_say(cmd: Dir, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new/a").write_text("here\n")
+    line = f"ns bind {tmp_path}/new '{tmp_path}/a point'"
+    async with talk(cmd, line, f"dir '{tmp_path}/a point'", "exec cat a") as t:
+        assert f"{line}\n" in await t.read("ctl")
+        assert await t.read("data") == "here\n"
+        assert await t.ending() == ""

@@ -11,7 +11,7 @@ import trio
 from mk9p.compose import remote
 from mk9p.errors import NineError
 from mk9p.servers.fs import tree
-from mk9p.serving import Spec, kernel_tree
+from mk9p.specs import Spec, kernel_tree
 from mk9p.testing import address_of, mounted, serving_at
 from mk9p.wire import LOCK_BLOCKED, LOCK_SUCCESS, LOCK_TYPE_UNLCK, LOCK_TYPE_WRLCK
 from mk9p.wire import messages as m

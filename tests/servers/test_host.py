@@ -155,7 +155,7 @@ async def test_devices_of_this_kernel_come_and_go_in_events(say_uevent: Callable
         while not mine:
             got, at = await lines(events, at)
             mine = [line for line in got if line[1:2] == ["mem"]]
-        assert mine == [["add", "mem", "/devices/virtual/mem/null", "null"]]
+        assert mine[0] == ["add", "mem", "/devices/virtual/mem/null", "null"]  # somebody else may ask for it too
 
 
 @pytest.fixture

@@ -152,7 +152,7 @@ async def test_each_open_is_a_connection_of_its_own(tmp_path: Path) -> None:
     ("line", "number", "said"),
     [
         ("rubbish", errno.EINVAL, "bad dial string"),
-        ("exec!sh", errno.EINVAL, "want a dial string that can be dialled again: tcp unix vsock"),
+        ("exec!sh", errno.EINVAL, "want a dial string that can be dialled again: tcp tls unix vsock"),
         ("fd!0!1", errno.EINVAL, "want a dial string that can be dialled again"),
         ("unix!/run/x\nunix!/run/y", errno.EBUSY, "unix!/run/x is posted as mine"),
     ],

@@ -53,7 +53,7 @@ async def test_a_kernels_own(tmp_path: Path) -> None:
     address = f"unix!{tmp_path}/s"
     with daemon(address, "serve", "host"):
         async with connect(address) as client:
-            assert await names(client) == ["ctl", "status", "events", "error", "stats"]
+            assert await names(client) == ["ctl", "status", "events", "error", "stats", "auth"]
             one, two = await messages(client), await messages(client)
             for _ in range(20):
                 await client.stat("status")

@@ -9,7 +9,7 @@ import pytest
 
 from mk9p.auth import NONE, ROOT, may
 from mk9p.errors import NineError
-from mk9p.serving import Spec, kernel_tree
+from mk9p.specs import Spec, kernel_tree
 from mk9p.tree import Handle, Node, Open, settle
 from mk9p.wire import QTDIR
 

@@ -8,11 +8,23 @@ from typing import Any
 
 import trio
 
-from mk9p.auth import ROOT
+from mk9p.auth import ROOT, Principal
+from mk9p.authority.book import Book
+from mk9p.authority.capabilities import Capabilities
+from mk9p.authority.deciding import Authority
+from mk9p.authority.files import Auth
+from mk9p.authority.ledger import Ledger
+from mk9p.authority.policy import Rules
 from mk9p.client import Client
 from mk9p.composing import namespace
+from mk9p.lease.entries import RegistryTree
+from mk9p.lease.files import LeaseTree
+from mk9p.lease.leases import Leases
+from mk9p.lease.store import Memory as Store
+from mk9p.lease.stores import Local
+from mk9p.lease.wish import Resource
+from mk9p.loading import available
 from mk9p.server import Tally, stats_tree
-from mk9p.serving import available
 from mk9p.testing import mounted, serving_at
 from mk9p.tree import Dir, Node, Text, settle
 from tests.servers.every_tree import make
@@ -27,6 +39,7 @@ PLACES = {
     "seg": {"NAME": "made"},
     "kernels": {"NAME": "k0|made"},
     "compose": {"NAME": "k0"},
+    "registry": {"NAME": "web"},
 }
 
 
@@ -66,6 +79,8 @@ async def users(name: str, client: Client, stack: AsyncExitStack) -> None:
     """Do what users do before there are files: make directories, post services."""
     if name in ("chan", "seg", "kernels"):
         await client.mkdir("made")
+    if name == "kernels":
+        await client.write("pool/ctl", "cpu add 4\n")  # a transaction
     if name == "srv":
         file = await stack.enter_async_context(await client.create("mine"))
         await file.write(b"unix!/nowhere\n")
@@ -95,7 +110,8 @@ async def whole(name: str, folder: Path) -> AsyncIterator[Client]:
 async def composed(folder: Path) -> AsyncIterator[Client]:
     """Give a client of a composed namespace with one kernel that has one part."""
     async with trio.open_nursery() as nursery:
-        ns = namespace(nursery, {"kernels": Dir({"status": Text("")})})
+        some = Dir({"status": Text("")})
+        ns = namespace(nursery, {"kernels": some, "lease": some, "registry": some, "tf": some})
         async with serving_at(f"unix!{folder}/k0", Dir({"cpu": Dir({"0": Dir({"status": Text("")})})})) as host:
             ns.mount(host.address, "/k/k0")
             async with mounted(ns.root) as client:
@@ -103,8 +119,29 @@ async def composed(folder: Path) -> AsyncIterator[Client]:
         nursery.cancel_scope.cancel()
 
 
+def authority(folder: Path) -> Node:
+    """Return `auth` of a server that takes capabilities and has rules."""
+    auth = Auth(Authority(book=Book(Rules())))
+    Capabilities(auth.authority, Ledger(folder / "grants")).add_to(auth)
+    return auth.tree()
+
+
+async def _found(path: str, who: Principal) -> Resource:
+    return Resource(path, (path,))
+
+
+def registry() -> Node:
+    """Return a registry with an entry."""
+    store = Store()
+    store.enter("web", "ann", "web addr x")
+    return RegistryTree(Local(store))
+
+
 # what has a page and is no resource server, by the name of the page
 BESIDE: dict[str, Callable[[Path], AbstractAsyncContextManager[Client]]] = {
+    "auth": lambda folder: mounted(authority(folder)),
     "compose": composed,
+    "lease": lambda folder: mounted(LeaseTree(Leases(Local(Store())), _found)),
+    "registry": lambda folder: mounted(registry()),
     "stats": lambda folder: mounted(stats_tree(Tally())),
 }

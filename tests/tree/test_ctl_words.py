@@ -13,7 +13,7 @@ import pytest
 
 from mk9p.auth import ROOT, Principal
 from mk9p.errors import NineError
-from mk9p.tree import Ctl
+from mk9p.tree import Ctl, Handle, Open
 from mk9p.tree.words import run, table
 
 Given = list[Any]
@@ -226,3 +226,13 @@ def test_a_signature_that_words_cannot_fill_is_refused_when_the_ctl_is_made() ->
     for f in (keyword, keywords, late):
         with pytest.raises(TypeError, match="ctl word 'word', parameter"):
             Ctl({"word": f})
+
+
+def test_of_a_long_wrong_word_little_is_kept() -> None:
+    ctl, who = Ctl({"go": lambda: None}), Principal("ann", 1000)
+    handle = ctl.open(Open(who, write=True))
+    assert isinstance(handle, Handle)
+    with pytest.raises(NineError):
+        handle.write(0, memoryview(b"A" * 1_000_000))
+    assert len(ctl.errors["ann"]) <= 1024
+    assert len(bytes(handle.read(0, 1 << 20))) <= 2048  # type: ignore[arg-type]

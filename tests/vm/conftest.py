@@ -27,17 +27,21 @@ def guests() -> None:
     if os.geteuid() != 0:
         pytest.skip("a lab needs root, for its network namespaces and mounts")
     require("qemu", "uml")
+    require_kernel("qemu", "6.1")
+    require_kernel("uml", "uml")
 
-    async def fetch(kind: str, kernel: str) -> None:
-        chosen = BACKENDS[kind]
+
+def require_kernel(kind: str, kernel: str) -> None:
+    """Skip where a kernel cannot be had."""
+
+    async def fetch() -> None:
         with trio.fail_after(4 * PATIENCE):  # the first time, it is downloaded
-            await chosen.prepare(backend.Spec(name="k", kernel=kernel), report=print)
+            await BACKENDS[kind].prepare(backend.Spec(name="k", kernel=kernel), report=print)
 
-    for kind, kernel in (("qemu", "6.1"), ("uml", "uml")):
-        try:
-            trio.run(fetch, kind, kernel)
-        except NineError as error:
-            pytest.skip(f"kernel {kernel} is not to be had: {error}")
+    try:
+        trio.run(fetch)
+    except NineError as error:
+        pytest.skip(f"kernel {kernel} is not to be had: {error}")
 
 
 @pytest.fixture

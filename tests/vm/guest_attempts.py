@@ -8,11 +8,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
+import attrs
 import trio
 
 from mk9p.client import Client, connect, requests
+from mk9p.wire import messages as m
 
 SECONDS = 20  # for one attempt
 
@@ -85,7 +88,33 @@ def tcp(host: str, port: int, local: int, uname: str) -> str:
     return f"got in as {uname}"
 
 
-ON_ITS_OWN: dict[str, Any] = {"names": names_said, "aname": tree_asked_for}
+async def fid(ns: Client, number: int, name: str) -> str:
+    """Use a fid that nobody has given out, as the start of a walk, without a name or with one."""
+    (qids,) = await ns.connection.rpc(m.Twalk, number, 900 + number % 50, (name,) if name else ())
+    return f"got {qids} from fid {number}"
+
+
+async def in_dialect(address: str, version: str, path: str) -> str:
+    async with connect(address, uname="root", n_uname=0, version=version) as ns:
+        await requests.walk(ns.connection, ns.root, path.split("/"))
+    return f"got {path} in {version}"
+
+
+def unix(path: str) -> str:
+    name = "\0" + path[1:] if path.startswith("@") else path
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(SECONDS)
+        sock.connect(name)
+    return f"got {path}"
+
+
+def reach(host: str, port: int) -> str:
+    with socket.create_connection((host, port), timeout=2):
+        return f"got {host}!{port}"
+
+
+ON_ITS_OWN: dict[str, Any] = {"names": names_said, "aname": tree_asked_for, "dialect": in_dialect}
+BESIDES: dict[str, Any] = {"sh": command, "tcp": tcp, "unix": unix, "reach": reach}
 IN_THE_TREE: dict[str, Any] = {
     "walk": walk,
     "dots": dots,
@@ -94,27 +123,46 @@ IN_THE_TREE: dict[str, Any] = {
     "write": write,
     "create": create,
     "change": change,
+    "fid": fid,
 }
 
 
-async def one(address: str, what: str, arguments: Sequence[Any]) -> str:
-    try:
-        with trio.fail_after(SECONDS):
-            if what == "sh":
-                return command(*arguments)
-            if what == "tcp":
-                return tcp(*arguments)
+@attrs.define
+class Guest:
+    """Who tries, with one connection as long as it lasts."""
+
+    address: str
+    stack: AsyncExitStack
+    ns: Client | None = None
+
+    async def one(self, what: str, arguments: Sequence[Any]) -> str:
+        try:
             if what in ON_ITS_OWN:
-                return str(await ON_ITS_OWN[what](address, *arguments))
-            async with connect(address, uname="root", n_uname=0) as ns:
-                return str(await IN_THE_TREE[what](ns, *arguments))
-    except (OSError, trio.TooSlowError, subprocess.TimeoutExpired) as error:
-        return f"held {type(error).__name__}: {error}"
+                await self.leave()  # a line has room for one conversation
+            elif what in IN_THE_TREE and (self.ns is None or self.ns.connection.gone is not None):
+                await self.leave()
+                self.ns = await self.stack.enter_async_context(connect(self.address, uname="root", n_uname=0))
+            with trio.fail_after(SECONDS):
+                if what in BESIDES:
+                    return str(BESIDES[what](*arguments))
+                if what in ON_ITS_OWN:
+                    return str(await ON_ITS_OWN[what](self.address, *arguments))
+                return str(await IN_THE_TREE[what](self.ns, *arguments))
+        except (OSError, trio.TooSlowError, subprocess.TimeoutExpired) as error:
+            return f"held {type(error).__name__}: {error}"
+
+    async def leave(self) -> None:
+        """Hang up."""
+        self.ns = None
+        await self.stack.aclose()
 
 
 async def main(address: str) -> None:
     table = json.load(sys.stdin)
-    print(json.dumps([await one(address, what, arguments) for what, *arguments in table]))
+    async with AsyncExitStack() as stack:
+        guest = Guest(address, stack)
+        outcomes = [await guest.one(what, arguments) for what, *arguments in table]
+    print(json.dumps(outcomes))
 
 
 if __name__ == "__main__":

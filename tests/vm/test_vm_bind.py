@@ -23,8 +23,8 @@ SERVE = ["host", "cmd", "fs:/srv"]
 @pytest.fixture(scope="module")
 def lab(guests: None) -> Iterator[Vm]:
     kernels: dict[str, dict[str, Any]] = {
-        "k1": {"backend": "qemu", "kernel": "6.1", "memory": "768M", "serve": SERVE, **ALL},
-        "k2": {"backend": "uml", "kernel": "uml", "memory": "512M", "serve": SERVE, **ALL},
+        "k1": {"backend": "qemu", "kernel": "6.1", "memory": "768M", "trust": "on", "serve": SERVE, **ALL},
+        "k2": {"backend": "uml", "kernel": "uml", "memory": "512M", "trust": "on", "serve": SERVE, **ALL},
     }
     with short_folder() as home, lab_up(home, kernels) as vm:
         for kernel in kernels:
@@ -62,7 +62,7 @@ class Pair:
             self.vm.write("ctl", command)
 
 
-@pytest.fixture(params=["k1", "k2"])
+@pytest.fixture(params=["k1", pytest.param("k2", marks=pytest.mark.minutes)])
 def pair(lab: Vm, request: pytest.FixtureRequest) -> Iterator[Pair]:
     pair = Pair(lab, request.param, "k2" if request.param == "k1" else "k1")
     before = lab.cat("ns")
@@ -222,6 +222,7 @@ def test_attributes_through_binds_and_unions(pair: Pair) -> None:
     assert pair.own("python3 -c \"import os; print(os.listxattr('file'))\"") == "[]\n"
 
 
+@pytest.mark.minutes
 def test_much_is_written_from_the_emulated_kernel_and_read_again(lab: Vm) -> None:
     """Over a line that drops what its other end does not take at once, this would stand still, or come out wrong."""
     lab.sh("k2", "mkdir -p /srv/other")

@@ -11,7 +11,7 @@ from tests.vm.test_vm_fs import exported
 TOP = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize(("kind", "kernel"), [("uml", "uml"), ("qemu", "6.12")])
+@pytest.mark.parametrize(("kind", "kernel"), [("uml", "uml"), pytest.param("qemu", "6.12", marks=pytest.mark.minutes)])
 async def test_9p2000_u_and_9p2000_say_what_they_can(host: Path, home: Path, kind: str, kernel: str) -> None:
     """On 6.1 over tcp, on 6.12 over a virtio port and a relay."""
     require(kind)

@@ -14,12 +14,11 @@ import attrs
 import pytest
 import trio
 
-from mk9p.auth import Policy, Principal, Told
-from mk9p.dial import TRANSPORTS, Peer
 from mk9p.server import Limits
 from mk9p.servers.fs import tree
 from mk9p.testing import serving_at
 from tests.kernels.guests import Guest, booted, require
+from tests.vm.lab_vm import Believed
 
 TOP = Path(__file__).parents[2]
 PATIENCE = 600
@@ -64,13 +63,6 @@ class Mounted:
         )
 
 
-class Believed(Policy):
-    """Believe the names that come by a guest's line, though its socket's peer is the emulator, a user of its own."""
-
-    def attach(self, uname: str, n_uname: int, peer: Told) -> Principal:
-        return super().attach(uname, n_uname, Peer(TRANSPORTS["fd"], ""))
-
-
 @asynccontextmanager
 async def exported(
     host: Path, home: Path, kind: str, kernel: str, limits: Limits | None = None
@@ -94,24 +86,25 @@ def judge(output: str) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize(("kind", "kernel"), [("uml", "uml"), ("qemu", "6.12")])
+@pytest.mark.parametrize(("kind", "kernel"), [("uml", "uml"), pytest.param("qemu", "6.12", marks=pytest.mark.minutes)])
 async def test_posix_fsx_and_dbench_on_a_mount(host: Path, home: Path, kind: str, kernel: str, long: bool) -> None:
-    """On 6.1 over tcp, on 6.12 over a virtio port and a relay; that one is emulated, and tries all caches only if there is time."""
+    """On 6.1 over tcp, on 6.12 over a virtio port and a relay; that one is emulated. Without much time: one cache, and little of fsx and dbench."""
     require(kind)
+    seeds, steps, seconds = (3, 400, 5) if long else (1, 100, 1)
     async with exported(host, home, kind, kernel) as mounted:
-        for cache in CACHES if long or kind == "uml" else CACHES[:1]:
+        for cache in CACHES if long else CACHES[:1]:
             await mounted.mount(cache)
             output = await mounted.sh(
                 f"mkdir {mounted.where}/p; cd {TOP}; python3 -B -m tests.vm.posix_cases {mounted.where}/p 2>&1; rm -rf {mounted.where}/p"
             )
             failed = judge(output)
             print(cache, failed)
-            for seed in range(3):
-                said = await mounted.sh(f"python3 {TOP}/tests/vm/exerciser.py {mounted.where}/fsx {seed} 400")
+            for seed in range(seeds):
+                said = await mounted.sh(f"python3 {TOP}/tests/vm/exerciser.py {mounted.where}/fsx {seed} {steps}")
                 assert said == "ok\n"
             if shutil.which("dbench"):
                 said = await mounted.sh(
-                    f"mkdir -p {mounted.where}/db; dbench -D {mounted.where}/db -c /usr/share/dbench/client.txt -t 5 2 2>&1 | tail -3"
+                    f"mkdir -p {mounted.where}/db; dbench -D {mounted.where}/db -c /usr/share/dbench/client.txt -t {seconds} 2 2>&1 | tail -3"
                 )
                 assert "Throughput" in said, said
                 print(said)

@@ -1,4 +1,4 @@
-"""`mk9p up` and `mk9p down`: whatever was started is gone after down, after Ctrl-C, and after the composer was killed."""
+"""`mk9p up` and `mk9p down`: whatever was started is gone after down, after Ctrl-C, and after the process that holds the kernels was killed."""
 
 import os
 import signal
@@ -31,8 +31,8 @@ class Up:
     process: subprocess.Popen[bytes]
     said: Pipe
 
-    def composer(self) -> int:
-        return int((self.lab.run / "composer").read_text())
+    def holder(self) -> int:
+        return int((self.lab.run / "holder").read_text())
 
 
 @contextmanager
@@ -49,10 +49,10 @@ def up(home: Path, kernels: dict[str, dict[str, object]], *options: str) -> Iter
         home.with_suffix(".toml").unlink()
 
 
-def left(home: Path, composer: int) -> list[str]:
+def left(home: Path, holder: int) -> list[str]:
     """Return what is left of a lab: processes, network namespaces, mounts, sockets, files."""
     found = [f"process {line}" for line in processes_of(home / "lab")]
-    names = f"mk9p-{composer}-"
+    names = f"mk9p-{holder}-"
     netns = subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True).stdout
     found += [f"netns {line}" for line in netns.splitlines() if line.startswith(names)]
     for table in ("/proc/mounts", "/proc/net/unix"):
@@ -63,23 +63,23 @@ def left(home: Path, composer: int) -> list[str]:
     return found
 
 
-def nothing_is_left(home: Path, composer: int) -> bool:
-    return until(lambda: not left(home, composer), f"an end of {left(home, composer)}", 30)
+def nothing_is_left(home: Path, holder: int) -> bool:
+    return until(lambda: not left(home, holder), f"an end of {left(home, holder)}", 30)
 
 
 def is_up(up: Up) -> int:
-    """Wait until the lab is up, see that there is much to be undone, and return the composer's process."""
+    """Wait until the lab is up, see that there is much to be undone, and return the holder's process."""
     up.said.expect(b"the namespace is ")
-    composer = up.composer()
-    things = "\n".join(left(up.lab.run.parent, composer))
+    holder = up.holder()
+    things = "\n".join(left(up.lab.run.parent, holder))
     for kind in ("process", "netns", "/proc/mounts", "/proc/net/unix", "file"):
         assert kind in things, things
-    return composer
+    return holder
 
 
 def test_down_leaves_nothing(home: Path) -> None:
     with up(home, UML) as lab:
-        composer = is_up(lab)
+        holder = is_up(lab)
         assert lab.process.wait(PATIENCE) == 0
         again = subprocess.run(up_or_down(lab.lab, "up"), capture_output=True, text=True, timeout=PATIENCE, check=False)
         assert (again.returncode, again.stderr.count("\n")) == (1, 1)
@@ -88,7 +88,7 @@ def test_down_leaves_nothing(home: Path) -> None:
             up_or_down(lab.lab, "down"), capture_output=True, text=True, timeout=PATIENCE, check=False
         )
         assert (down.returncode, down.stderr) == (0, "")
-        assert left(home, composer) == []  # when it says so, it is so
+        assert left(home, holder) == []  # when it says so, it is so
         down = subprocess.run(
             up_or_down(lab.lab, "down"), capture_output=True, text=True, timeout=PATIENCE, check=False
         )
@@ -99,28 +99,28 @@ def test_down_leaves_nothing(home: Path) -> None:
 def test_ctrl_c_in_mid_boot_leaves_nothing(home: Path, kernels: dict[str, dict[str, object]]) -> None:
     with up(home, kernels) as lab:
         lab.said.expect(b"g1: started")
-        composer = lab.composer()
-        assert left(home, composer)
+        holder = lab.holder()
+        assert left(home, holder)
         lab.process.send_signal(signal.SIGINT)
         assert lab.process.wait(PATIENCE) == 130
-        assert left(home, composer) == []
+        nothing_is_left(home, holder)
 
 
 def test_ctrl_c_in_the_foreground_leaves_nothing(home: Path) -> None:
     with up(home, UML, "-f") as lab:
-        composer = is_up(lab)
+        holder = is_up(lab)
         lab.said.expect(b"mk9p down")
         lab.process.send_signal(signal.SIGINT)
         assert lab.process.wait(PATIENCE) == 130
-        assert left(home, composer) == []
+        nothing_is_left(home, holder)
 
 
 @pytest.mark.parametrize("kernels", [QEMU, UML], ids=["qemu", "uml"])
-def test_a_killed_composer_leaves_nothing(home: Path, kernels: dict[str, dict[str, object]]) -> None:
+def test_a_killed_holder_leaves_nothing(home: Path, kernels: dict[str, dict[str, object]]) -> None:
     with up(home, kernels) as lab:
         lab.said.expect(b"the namespace is ")
-        composer = lab.composer()
-        assert left(home, composer)
-        os.kill(composer, signal.SIGKILL)
-        nothing_is_left(home, composer)
+        holder = lab.holder()
+        assert left(home, holder)
+        os.kill(holder, signal.SIGKILL)
+        nothing_is_left(home, holder)
         assert not lab.lab.end()

@@ -85,7 +85,7 @@ class Machine:
         return {cpu: self.noise(cpu) for cpu in cpus}
 
 
-@pytest.fixture(scope="module", params=["6.1", "6.12"])
+@pytest.fixture(scope="module", params=["6.1", pytest.param("6.12", marks=pytest.mark.minutes)])
 def machine(guests: None, request: pytest.FixtureRequest) -> Iterator[Machine]:
     kernel: str = request.param
     with short_folder() as home:
@@ -98,7 +98,14 @@ def machine(guests: None, request: pytest.FixtureRequest) -> Iterator[Machine]:
             "virtio-blk-pci,drive=d0,num-queues=4",
         ]
         kernels: dict[str, dict[str, Any]] = {
-            "k1": {"backend": "qemu", "kernel": kernel, "cpus": 4, "memory": "768M", "device": hardware}
+            "k1": {
+                "backend": "qemu",
+                "kernel": kernel,
+                "cpus": 4,
+                "memory": "768M",
+                "device": hardware,
+                "cmdline": "nr_cpus=4",
+            }  # no places for more, so masks are of these
         }
         with lab_up(home, kernels) as vm:
             found = Machine(vm, kernel)

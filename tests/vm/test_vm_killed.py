@@ -42,6 +42,7 @@ def lab(guests: None) -> Iterator[Vm]:
         yield lab
 
 
+@pytest.mark.minutes
 def test_a_relay_killed_in_the_middle_of_a_frame(lab: Vm) -> None:
     mk9p = f"cd /; {sys.executable} -m mk9p"
     half, note = "k/k0/seg/half", "k/k0/seg/note"

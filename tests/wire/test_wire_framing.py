@@ -150,6 +150,25 @@ def test_an_impossible_size_ends_the_conversation(size: int) -> None:
         frames.next()
 
 
+def test_whoever_speaks_tls_is_told_apart() -> None:
+    frames = FrameBuffer(8 * KIB)
+    feed(frames, b"\x16\x03\x01\x02\x00\x01")
+    with pytest.raises(ProtocolError, match="it speaks TLS, and this end does not"):
+        frames.next()
+    frames = FrameBuffer(1024 * KIB)
+    assert not frames.speaks_tls
+    feed(frames, b"\x15\x03\x03\x00\x02\x02\x46")
+    assert frames.next() is None
+    assert frames.speaks_tls
+
+
+def test_there_is_always_room_for_16_kib() -> None:
+    frames = FrameBuffer(1024 * KIB, most=32 * KIB)
+    size = 25 * KIB
+    feed(frames, size.to_bytes(4, "little") + bytes(20 * KIB - 4))
+    assert len(frames.space()) >= 16 * KIB
+
+
 def test_the_limit_can_be_moved() -> None:
     frames = FrameBuffer(8 * KIB)
     frames.limit = 16 * KIB

@@ -1,0 +1,158 @@
+"""What a kernel's files say now, as the page shows it. A kernel that does not have a file lacks that part, and nothing else."""
+
+from typing import Any, Final
+
+import trio
+
+from mk9p.client import Client
+from mk9p.ktext import split_lines
+from mk9p.tree import split
+
+BUSES: Final = ("block", "tty", "pci", "usb")
+_COUNTS: Final = ("ops", "errors", "in_bytes", "out_bytes")
+# seconds for one file: one that an operator must allow first (`ask` in a policy) holds up no other
+_EACH: Final = 2.0
+_DEVICES: Final = 256  # of a bus: more are not seen on a screen
+
+
+async def values(ns: Client, path: str) -> dict[str, str]:
+    """Return the `key value` lines of a file; none if it does not exist, or may not be read."""
+    lines = await _lines(ns, path)
+    return {key: value for key, _, value in (line.partition(" ") for line in lines)}
+
+
+async def table(ns: Client, path: str) -> list[list[str]]:
+    """Return the words of the lines of a file; none if it does not exist."""
+    return [split(line) for line in await _lines(ns, path)]
+
+
+async def _lines(ns: Client, path: str) -> list[str]:
+    with trio.move_on_after(_EACH):
+        try:
+            return split_lines(await ns.read(path))
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            pass
+    return []
+
+
+async def names(ns: Client, path: str) -> list[str]:
+    """Return the names in a directory; none if it does not exist."""
+    with trio.move_on_after(_EACH):
+        try:
+            return [entry.name for entry in await ns.listdir(path)]
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            pass
+    return []
+
+
+async def kernel(ns: Client, at: str) -> dict[str, Any]:
+    """Return what a kernel whose tree is at a path says of itself. Raises OSError if it does not answer."""
+    parts = {entry.name for entry in await ns.listdir(at or "/")}
+    status = await values(ns, f"{at}status")
+    memory = await values(ns, f"{at}mem/status") if "mem" in parts else {}
+    stats = await values(ns, f"{at}stats/status") if "stats" in parts else {}
+    return {
+        "release": status.get("release", ""),
+        "arch": status.get("arch", ""),
+        "up": _number(status.get("uptime")),
+        "load": status.get("load", "").partition(" ")[0],
+        "cpus": [
+            {"n": words[0], "state": words[1], "node": words[2], "load": _number(words[6])}
+            for words in await table(ns, f"{at}cpu/status")
+            if len(words) >= 7
+        ],
+        "memory": {
+            "total": _number(memory.get("MemTotal")),
+            "available": _number(memory.get("MemAvailable")),
+        },
+        "counts": {"since": stats.get("since", ""), **{key: _number(stats.get(key)) for key in _COUNTS}},
+    }
+
+
+async def devices(ns: Client, at: str) -> list[dict[str, str]]:
+    """Return a kernel's devices: their bus, name, and path."""
+    there = set(await names(ns, f"{at}dev"))
+    found = []
+    for bus in BUSES:
+        if bus in there:
+            some = [name for name in await names(ns, f"{at}dev/{bus}") if not _about(name)]
+            found += [{"bus": bus, "name": name, "path": f"/{at}dev/{bus}/{name}"} for name in some[:_DEVICES]]
+    return found
+
+
+def _about(name: str) -> bool:
+    """Tell whether a name beside devices is no device: a file about all of them, or about one (dev(5)'s `ttyS0ctl`)."""
+    return name in ("ctl", "error", "status", "events") or name.endswith(("ctl", "status"))
+
+
+async def machines(ns: Client) -> dict[str, dict[str, str]]:
+    """Return the lives of kernels: their states and what they are made of."""
+    found = {}
+    for words in await table(ns, "kernels/status"):
+        if len(words) >= 6:
+            found[words[0]] = dict(zip(("state", "backend", "cpus", "memory", "kernel"), words[1:6], strict=True))
+    return found
+
+
+async def life(ns: Client, name: str) -> dict[str, Any]:
+    """Return why a kernel is as it is, how often it ended, and what it was given: devices, grants."""
+    status = await values(ns, f"kernels/{name}/status")
+    config = await _lines(ns, f"kernels/{name}/config")
+    given = [line for line in config if line.partition(" ")[0] in ("device", "grant")]
+    given += [f"device {each} from the pool" for each in split(status.get("devices", ""))]
+    return {"reason": status.get("reason", ""), "ends": _number(status.get("ends")), "given": given}
+
+
+async def pool(ns: Client) -> dict[str, str]:
+    """Return what kernels can still be given."""
+    return await values(ns, "kernels/pool/status")
+
+
+async def leases(ns: Client) -> list[dict[str, str]]:
+    """Return the leases that are held or waited for."""
+    names = ("n", "state", "path", "mode", "holder", "token", "until")
+    return [dict(zip(names, words, strict=False)) for words in await table(ns, "lease/status") if len(words) >= 7]
+
+
+async def mounts(ns: Client) -> list[dict[str, str]]:
+    """Return the mount table: each line's word, flags, what is there, and where."""
+    found = []
+    for words in await table(ns, "ns"):
+        kind, *rest = words
+        flags = ""
+        while rest and rest[0].startswith("-"):
+            flag = rest.pop(0)
+            flags += flag[1:]
+            if flag.endswith("w") and rest:
+                flags += " " + rest.pop(0)
+        if kind in ("mount", "bind") and len(rest) >= 2:
+            found.append({"kind": kind, "flags": flags, "what": rest[0], "at": rest[1]})
+    return found
+
+
+async def traffic(ns: Client) -> dict[str, Any]:
+    """Return what the server of the tree counts of its own requests."""
+    status = await values(ns, "stats/status")
+    rows = [
+        {"name": words[0], "count": _number(words[1]), "errors": _number(words[2]), "p50": words[5], "p99": words[6]}
+        for words in await table(ns, "stats/messages")
+        if len(words) >= 8
+    ]
+    rows.sort(key=lambda row: -(row["count"] or 0))  # type: ignore[operator]
+    counts = {key: _number(status.get(key)) for key in ("connections", "refused", "fids", *_COUNTS)}
+    return {"counts": counts | {"since": status.get("since", "")}, "messages": rows[:12]}
+
+
+def rates(before: dict[str, Any] | None, now: dict[str, Any], seconds: float) -> dict[str, int | None]:
+    """Return how much counts grew in a second; None where that is not known, or a count began again at 0."""
+    if before is None or seconds <= 0 or before.get("since") != now.get("since"):
+        return dict.fromkeys(_COUNTS)
+    pairs = {key: (before.get(key), now.get(key)) for key in _COUNTS}
+    return {
+        key: None if one is None or two is None or two < one else round((two - one) / seconds)
+        for key, (one, two) in pairs.items()
+    }
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isascii() and text.isdecimal() else None

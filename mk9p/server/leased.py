@@ -1,0 +1,96 @@
+"""Where the server asks the gate of leases (mk9p/lease/gate.py), if it has one: before it opens for writing, makes, changes, renames, removes."""
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from mk9p.lease.gate import Fenced, Gate
+from mk9p.lease.wish import Key
+from mk9p.server.fids import Fid, Place
+from mk9p.server.foreseen import flags_of
+from mk9p.server.hops import Asked, Hop
+from mk9p.tree import Handle
+from mk9p.wire import messages as m
+from mk9p.wire.roles import CREATES, OPENS
+
+if TYPE_CHECKING:
+    from mk9p.auth import Principal
+    from mk9p.server.connection import Connection
+
+ALTERS: Final = (OPENS | CREATES) | {
+    one.type
+    for one in (
+        m.Tsetattr,
+        m.Twstat,
+        m.Tmkdir,
+        m.Tmknod,
+        m.Tsymlink,
+        m.Tunlinkat,
+        m.Tremove,
+        m.Trename,
+        m.Trenameat,
+        m.Tlink,
+    )
+}
+"""Requests that open, make, change or remove a file."""
+
+
+def key_at(gate: Gate, place: Place, name: str = "") -> Key:
+    """Return the key of what is at a place, or of a name there."""
+    key = gate.key_of(place.node, place.full)
+    return (*key, name) if name else key
+
+
+def require_unleased(c: "Connection", place: Place, who: "Principal", name: str = "", *, above: bool = False) -> None:
+    """Raise EBUSY if somebody else has leased what is at a place, or at a name there; `above`: or something below that."""
+    gate = c.common.gate
+    if gate is not None and gate.active:
+        gate.require(key_at(gate, place, name), who.name, above=above)
+
+
+def as_leased(c: "Connection", f: Fid, handle: Handle) -> Handle:
+    """Return a file that was opened for writing as its fid has it."""
+    gate = c.common.gate
+    return handle if gate is None or not gate.active else gate.opened(key_at(gate, f.place), handle)
+
+
+# the fast way
+
+
+def key_there(hop: Hop) -> Key | None:
+    """Return the key of a fid of another server; None if nobody knows where it is."""
+    way = (hop.lead or hop.place.node).way
+    return None if way is None else ("9p", way.address, way.aname, *way.names, *hop.names)
+
+
+def must_stay(gate: Gate, hop: Hop, type_: int, buf: bytearray, start: int, end: int) -> bool:
+    """Tell whether a request that alters something must not be passed on, because the gate must see it."""
+    if type_ in OPENS - CREATES:
+        flags = flags_of(type_, buf, start, end)
+        if type_ == m.Tlopen.type and flags & os.O_ACCMODE == os.O_RDONLY and not flags & os.O_TRUNC:
+            return False
+    return gate.lease_of((key_there(hop) or ())[:3], above=True) is not None
+
+
+def writer(c: "Connection", gate: Gate, covers: Callable[[Key], bool]) -> str | None:
+    """Return who has something open for writing on a connection that a wish covers; None for nobody."""
+    for f in c.session.fids.values():
+        how = f.how
+        if how is None or not how.write or f.handle is None or isinstance(f.handle, Fenced):
+            continue  # what is fenced writes no longer than its own lease lasts
+        if covers(key_at(gate, f.place)):
+            return f.who.name
+    for hop in c.relays.values():
+        if hop.flags is not None and hop.flags & os.O_ACCMODE and _covered(covers, hop):
+            return hop.backend.who.name
+    for known in c.asked.values():
+        if not isinstance(known, Asked) or known.type not in OPENS or not known.flags & os.O_ACCMODE:
+            continue
+        if known.hop is not None and _covered(covers, known.hop):
+            return known.backend.who.name
+    return None
+
+
+def _covered(covers: Callable[[Key], bool], hop: Hop) -> bool:
+    key = key_there(hop)
+    return key is None or covers(key)

@@ -1,0 +1,152 @@
+"""All tests by two processes side by side: what is said of them in the end, and how they end."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from mk9p.testing import SOON
+from tests.sides import GUESTS, HAULS, sides
+
+PASSES, FAILS, SKIPS = (
+    "def test_passes():\n    pass\n",
+    "def test_fails():\n    assert 0\n",
+    "import pytest\ndef test_skips():\n    pytest.skip('here')\n",
+)
+BREAKS = "import pytest\n@pytest.fixture\ndef broken():\n    assert 0\ndef test_breaks(broken):\n    pass\n"
+DIES = "import os\ndef test_dies():\n    os._exit(3)\n"
+WAITS = "import pathlib, time\ndef test_waits(tmp_path):\n    pathlib.Path({!r}).touch()\n    time.sleep(1000)\n"
+
+
+def begin(folder: Path, one: Sequence[str], other: Sequence[str], *options: str) -> "subprocess.Popen[str]":
+    """Run a file for each text, of two sides."""
+    sides: dict[str, list[str]] = {}
+    for name, texts in (("one", one), ("other", other)):
+        sides[name] = []
+        for n, text in enumerate(texts):
+            file = folder / f"test_{name}_{n}.py"
+            file.write_text(text)
+            sides[name].append(str(file))
+    script = f"import sys\nfrom tests.sides import run\nsys.exit(run({sides!r}, sys.argv[1:]))"
+    return subprocess.Popen(
+        [sys.executable, "-c", script, f"--rootdir={folder}", *options],
+        cwd=Path(__file__).parent.parent,
+        # what is killed leaves its files
+        env={**os.environ, "TMPDIR": str(folder)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def both(folder: Path, one: Sequence[str], other: Sequence[str], *options: str) -> tuple[int, list[str]]:
+    process = begin(folder, one, other, *options)
+    said = process.communicate(timeout=SOON)[0]
+    return process.returncode, said.splitlines()
+
+
+def test_the_last_lines_are_the_counts_of_both_sides_and_their_sum(tmp_path: Path) -> None:
+    code, said = both(tmp_path, [PASSES, SKIPS, PASSES], [PASSES])
+    assert (code, said[-1]) == (0, "3 passed, 0 failed, 1 skipped")
+    assert said[-3].startswith("2 passed, 1 skipped in ")
+    assert said[-2].startswith("1 passed in ")
+
+
+@pytest.mark.parametrize(("wrong", "sum_"), [(FAILS, "1 passed, 1 failed"), (BREAKS, "1 passed, 1 failed")])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_failure_on_either_side_is_the_end_of_it(tmp_path: Path, wrong: str, sum_: str, first: bool) -> None:
+    code, said = both(tmp_path, *(([wrong], [PASSES]) if first else ([PASSES], [wrong])))
+    assert (code, said[-1]) == (1, sum_)
+
+
+def test_a_side_that_dies_is_a_failure(tmp_path: Path) -> None:
+    code, said = both(tmp_path, [PASSES], [PASSES, DIES])
+    assert (code, said[-1]) == (3, "1 passed, 1 failed")
+    assert said[-2] == "1 failed: ended with 3, and no counts  (other)"
+
+
+def test_a_side_of_which_nothing_was_selected_is_none(tmp_path: Path) -> None:
+    code, said = both(tmp_path, [PASSES], [SKIPS], "-k", "passes")
+    assert (code, said[-1]) == (0, "1 passed, 0 failed")
+    code, said = both(tmp_path, [PASSES], [SKIPS], "-k", "nothing")
+    assert (code, said[-1]) == (5, "0 passed, 0 failed")
+
+
+def test_both_sides_are_in_one_report(tmp_path: Path) -> None:
+    report = tmp_path / "report.xml"
+    both(tmp_path, [PASSES], [FAILS], f"--junit-xml={report}")
+    suites = ElementTree.parse(report).getroot().findall("testsuite")
+    assert [(suite.get("tests"), suite.get("failures")) for suite in suites] == [("1", "0"), ("1", "1")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_ends_both_sides(tmp_path: Path, number: signal.Signals) -> None:
+    signs = [tmp_path / "1", tmp_path / "2"]
+    process = begin(tmp_path, [WAITS.format(str(signs[0]))], [WAITS.format(str(signs[1]))])
+    assert process.stdout is not None
+    try:
+        while not all(sign.exists() for sign in signs):
+            assert process.poll() is None
+        process.send_signal(number)
+        process.communicate(timeout=SOON)
+        assert process.returncode == {signal.SIGINT: 2, signal.SIGTERM: 143, signal.SIGKILL: -9}[number]
+    finally:
+        process.kill()
+    until = time.monotonic() + SOON
+    while any(runs(pid, str(tmp_path)) for pid in os.listdir("/proc") if pid.isdigit()):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def runs(pid: str, word: str) -> bool:
+    try:
+        return word.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def test_what_takes_an_hour_has_a_side_of_its_own_and_is_nowhere_else() -> None:
+    assert [file for file in HAULS if not Path(__file__).parent.parent.joinpath(file).is_file()] == []
+    short, long = sides(long=False), sides(long=True)
+    assert long == {**short, "in guests": long["in guests"], "long hauls": HAULS}
+    assert set(long["in guests"]) == {*short["in guests"], *(f"--ignore={file}" for file in HAULS)}
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_each_file_is_on_one_side(long: bool) -> None:
+    root, found = Path(__file__).parent.parent, Counter[str]()
+    every = {str(file.relative_to(root)) for file in root.glob("tests/**/test_*.py")}
+    for arguments in sides(long=long).values():
+        ignored = {word.removeprefix("--ignore=") for word in arguments if word.startswith("--ignore=")}
+        given = tuple(word for word in arguments if not word.startswith("--"))
+        assert all(word == GUESTS or word in every for word in ignored)
+        found.update(file for file in every if file.startswith(given) and not file.startswith(tuple(ignored) or " "))
+    assert [file for file in every if found[file] != 1] == []
+
+
+NURSERY = """
+import signal, trio
+def test_one():
+    {}
+def test_two():
+    pass
+"""
+INSIDE = "async def main():\n        async with trio.open_nursery():\n            signal.raise_signal(signal.SIGINT)\n    trio.run(main)"
+
+
+@pytest.mark.parametrize("body", ["signal.raise_signal(signal.SIGINT)", INSIDE], ids=["outside", "in a nursery"])
+def test_ctrl_c_ends_a_run_wherever_it_comes(tmp_path: Path, body: str) -> None:
+    file = tmp_path / "test_it.py"
+    file.write_text(NURSERY.format(body))
+    command = [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "-p", "no:cacheprovider", "-p", "tests.conftest"]
+    done = subprocess.run(
+        [*command, file], cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == pytest.ExitCode.INTERRUPTED, done.stdout
+    assert "no tests ran" in done.stdout
