@@ -31,8 +31,9 @@ COUNTING = (
 
 async def counts(guest: Guest) -> None:
     """See that a program in the guest goes on."""
-    _, first = await guest.run(f"until {COUNT} 2>/dev/null; do :; done")
-    _, second = await guest.run(f"until [ $({COUNT}) -gt {int(first or 0)} ]; do :; done; {COUNT}")
+    # the file is empty for a moment, whenever a number is written
+    _, first = await guest.run(f'until n=$({COUNT} 2>/dev/null); [ "$n" ]; do :; done; echo $n')
+    _, second = await guest.run(f'until n=$({COUNT}); [ "${{n:-0}}" -gt {int(first)} ]; do :; done; echo $n')
     assert int(second) > int(first)
 
 
