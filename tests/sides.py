@@ -4,9 +4,13 @@ With MK9P_LONG=1 there is a third for those that then take an hour: a hundred re
 Each process has its own session, its own cache, and, if root runs it, its own copy of the mounts: otherwise a guest of one side would keep what a
 test of the other has unmounted. What the shorter side says comes as it says it, and then what the other says. The last lines are the counts of each
 side, as pytest says them, and their sum. The options are pytest's, for both; both go into the one file of `--junit-xml`.
+
+At most five failures of a side run once more, alone, when all sides have ended: two CPUs that emulate eight may have been late. What then passes is
+unsteady: it is named, and counted as that. It is still a fault, of the test or of mk9p. With MK9P_LONG=1 nothing has a second chance.
 """
 
 import argparse
+import json
 import os
 import re
 import signal
@@ -32,7 +36,9 @@ HAULS: Final = (
 )
 NOTHING: Final = 5  # pytest's status if it has selected no test
 _COUNTS: Final = re.compile(r"^=* ?((?:\d+ [a-z]+(?:, )?)+|no tests ran) in [\d.:]+s.*$", re.MULTILINE)
-_SHOWN: Final = ("passed", "failed", "skipped", "xfailed", "xpassed")
+_SHOWN: Final = ("passed", "failed", "unsteady", "skipped", "xfailed", "xpassed")
+FAILED: Final = 1  # pytest's status if tests failed, and nothing else was wrong
+AGAIN: Final = 5  # failures of a side that may run once more: more of them are no accident
 
 
 def sides(*, long: bool) -> Mapping[str, Sequence[str]]:
@@ -49,12 +55,14 @@ def sides(*, long: bool) -> Mapping[str, Sequence[str]]:
 
 @attrs.frozen
 class Side:
-    """One pytest process. `said`: the file that it writes to."""
+    """One pytest process. `said`: the file that it writes to; `cache`: where pytest keeps what has failed."""
 
     name: str
+    arguments: Sequence[str]
     process: "subprocess.Popen[bytes]"
     said: IO[bytes]
     junit: Path
+    cache: Path
 
     def show(self) -> None:
         """Print what it says until it has ended."""
@@ -73,8 +81,13 @@ class Side:
         found = list(_COUNTS.finditer(self.said.read().decode(errors="replace")))
         return found[-1][0].strip("= ") if found else f"1 failed: ended with {self.process.returncode}, and no counts"
 
+    def failed(self) -> Sequence[str]:
+        """Return the names of the tests that have failed, if that is all that went wrong."""
+        kept = self.cache / "v/cache/lastfailed"
+        return sorted(json.loads(kept.read_text())) if self.process.returncode == FAILED and kept.exists() else ()
 
-def start(name: str, arguments: Sequence[str], home: Path) -> Side:
+
+def start(name: str, arguments: Sequence[str], home: Path, cache: Path) -> Side:
     """Start one side, which ends if this process does."""
     file = home / name.replace(" ", "-")
     junit = file.with_suffix(".xml")
@@ -82,7 +95,7 @@ def start(name: str, arguments: Sequence[str], home: Path) -> Side:
     alone = ["unshare", "--mount", "--propagation", "private", "--"]
     if os.geteuid() == 0 and subprocess.run([*alone, "true"], capture_output=True, check=False).returncode == 0:
         apart += alone
-    command = [*apart, sys.executable, "-m", "pytest", "-q", "-o", f"cache_dir=.pytest_cache/{file.name}"]
+    command = [*apart, sys.executable, "-m", "pytest", "-q", "-o", f"cache_dir={cache}"]
     with file.open("wb") as said:
         process = subprocess.Popen(
             [*command, f"--junit-xml={junit}", *arguments],
@@ -91,17 +104,25 @@ def start(name: str, arguments: Sequence[str], home: Path) -> Side:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    return Side(name, process, file.open("rb"), junit)
+    return Side(name, arguments, process, file.open("rb"), junit, cache)
 
 
-def run(sides: Mapping[str, Sequence[str]], arguments: Sequence[str]) -> int:
-    """Run all sides, with more arguments for each; print what they say, one after the other. Return the exit status."""
+def run(sides: Mapping[str, Sequence[str]], arguments: Sequence[str], *, again: bool) -> int:
+    """Run all sides, with more arguments for each; print what they say, one after the other. Return the exit status.
+
+    `again`: whether what has failed runs once more, alone.
+    """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--junit-xml", "--junitxml", type=Path)
     chosen, more = parser.parse_known_args(arguments)
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mk9p-sides-")))
         started: list[Side] = []
+
+        def begin(name: str, arguments: Sequence[str], cache: Path) -> Side:
+            started.append(start(name, arguments, home, cache))
+            stack.enter_context(started[-1].said)
+            return started[-1]
 
         def end(number: int, _: object) -> None:
             for side in started:
@@ -110,30 +131,63 @@ def run(sides: Mapping[str, Sequence[str]], arguments: Sequence[str]) -> int:
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             stack.callback(signal.signal, number, signal.signal(number, end))
-        for name, mine in sides.items():
-            started.append(start(name, [*mine, *more], home))
-            stack.enter_context(started[-1].said)
-        for side in started:
+        first = [begin(name, [*mine, *more], home / f"cache{n}") for n, (name, mine) in enumerate(sides.items())]
+        for side in first:
             print(f"tests {side.name}:", flush=True)
             side.show()
+        ends = []
+        for side in first:
+            names, alone = side.failed(), None
+            if again and 0 < len(names) <= AGAIN:
+                print(f"\ntests that failed {side.name}, once more, alone:", flush=True)
+                alone = begin(f"{side.name}, alone", ["--last-failed", *side.arguments], side.cache)
+                alone.show()
+            ends.append(End.of(side, names, alone))
         if chosen.junit_xml is not None:
             _join([side.junit for side in started], chosen.junit_xml)
-        return _close(started)
+        return _close(ends)
 
 
-def _close(sides: Sequence[Side]) -> int:
-    """Print the counts of each side, and their sum; return the exit status."""
+@attrs.frozen
+class End:
+    """How a side has ended: its lines, its counts and its exit status; with what was run once more."""
+
+    lines: Sequence[str]
+    counts: Counter[str]
+    code: int
+
+    @classmethod
+    def of(cls, side: Side, names: Sequence[str], alone: Side | None) -> "End":
+        """Judge a side, whose tests of these names have failed, by what it said, and what it said alone."""
+        line = side.closing()
+        lines, counts = [f"{line}  ({side.name})"], _counts(line)
+        if alone is None or alone.process.returncode not in (0, FAILED):
+            return cls(lines, counts, side.process.returncode)
+        still = alone.failed()
+        unsteady = [name for name in names if name not in still]
+        counts["failed"], counts["unsteady"] = len(still), len(unsteady)
+        lines += [f"{alone.closing()}  ({alone.name})", *(f"unsteady: {name}" for name in unsteady)]
+        return cls(lines, counts, alone.process.returncode)
+
+
+def _counts(line: str) -> Counter[str]:
+    """Return the numbers of a line of counts; an error is a failure."""
+    counts: Counter[str] = Counter()
+    for number, word in re.findall(r"(\d+) ([a-z]+)", line.partition(" in ")[0]):
+        counts["failed" if word.startswith("error") else word] += int(number)
+    return counts
+
+
+def _close(ends: Sequence[End]) -> int:
+    """Print how each side ended, and the sum; return the exit status."""
     total: Counter[str] = Counter()
     print()
-    for side in sides:
-        line = side.closing()
-        print(f"{line}  ({side.name})")
-        for number, word in re.findall(r"(\d+) ([a-z]+)", line.partition(" in ")[0]):
-            total["failed" if word.startswith("error") else word] += int(number)
+    for end in ends:
+        print(*end.lines, sep="\n")
+        total += end.counts
     print(", ".join(f"{total[word]} {word}" for word in _SHOWN if total[word] or word in _SHOWN[:2]), flush=True)
-    codes = [side.process.returncode for side in sides]
-    wrong = [code if code > 0 else 128 - code for code in codes if code not in (0, NOTHING)]
-    return wrong[0] if wrong else min(codes)
+    wrong = [end.code if end.code > 0 else 128 - end.code for end in ends if end.code not in (0, NOTHING)]
+    return wrong[0] if wrong else min(end.code for end in ends)
 
 
 def _join(files: Sequence[Path], to: Path) -> None:
@@ -146,4 +200,5 @@ def _join(files: Sequence[Path], to: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(sides(long=bool(os.environ.get("MK9P_LONG"))), sys.argv[1:]))
+    _long = bool(os.environ.get("MK9P_LONG"))
+    sys.exit(run(sides(long=_long), sys.argv[1:], again=not _long))

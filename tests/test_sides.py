@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 from mk9p.testing import SOON
-from tests.sides import GUESTS, HAULS, sides
+from tests.sides import AGAIN, GUESTS, HAULS, sides
 
 PASSES, FAILS, SKIPS = (
     "def test_passes():\n    pass\n",
@@ -22,10 +22,13 @@ PASSES, FAILS, SKIPS = (
 )
 BREAKS = "import pytest\n@pytest.fixture\ndef broken():\n    assert 0\ndef test_breaks(broken):\n    pass\n"
 DIES = "import os\ndef test_dies():\n    os._exit(3)\n"
+ONCE = "import pathlib\ndef test_once():\n    sign = pathlib.Path({!r})\n    assert sign.exists() or sign.touch()\n"
 WAITS = "import pathlib, time\ndef test_waits(tmp_path):\n    pathlib.Path({!r}).touch()\n    time.sleep(1000)\n"
 
 
-def begin(folder: Path, one: Sequence[str], other: Sequence[str], *options: str) -> "subprocess.Popen[str]":
+def begin(
+    folder: Path, one: Sequence[str], other: Sequence[str], *options: str, again: bool = False
+) -> "subprocess.Popen[str]":
     """Run a file for each text, of two sides."""
     sides: dict[str, list[str]] = {}
     for name, texts in (("one", one), ("other", other)):
@@ -34,7 +37,7 @@ def begin(folder: Path, one: Sequence[str], other: Sequence[str], *options: str)
             file = folder / f"test_{name}_{n}.py"
             file.write_text(text)
             sides[name].append(str(file))
-    script = f"import sys\nfrom tests.sides import run\nsys.exit(run({sides!r}, sys.argv[1:]))"
+    script = f"import sys\nfrom tests.sides import run\nsys.exit(run({sides!r}, sys.argv[1:], again={again}))"
     return subprocess.Popen(
         [sys.executable, "-c", script, f"--rootdir={folder}", *options],
         cwd=Path(__file__).parent.parent,
@@ -45,8 +48,10 @@ def begin(folder: Path, one: Sequence[str], other: Sequence[str], *options: str)
     )
 
 
-def both(folder: Path, one: Sequence[str], other: Sequence[str], *options: str) -> tuple[int, list[str]]:
-    process = begin(folder, one, other, *options)
+def both(
+    folder: Path, one: Sequence[str], other: Sequence[str], *options: str, again: bool = False
+) -> tuple[int, list[str]]:
+    process = begin(folder, one, other, *options, again=again)
     said = process.communicate(timeout=SOON)[0]
     return process.returncode, said.splitlines()
 
@@ -63,6 +68,28 @@ def test_the_last_lines_are_the_counts_of_both_sides_and_their_sum(tmp_path: Pat
 def test_a_failure_on_either_side_is_the_end_of_it(tmp_path: Path, wrong: str, sum_: str, first: bool) -> None:
     code, said = both(tmp_path, *(([wrong], [PASSES]) if first else ([PASSES], [wrong])))
     assert (code, said[-1]) == (1, sum_)
+
+
+def test_what_fails_beside_others_and_passes_alone_is_unsteady(tmp_path: Path) -> None:
+    once = ONCE.format(str(tmp_path / "sign"))
+    code, said = both(tmp_path, [PASSES, once], [PASSES], again=True)
+    assert (code, said[-1]) == (0, "2 passed, 0 failed, 1 unsteady")
+    assert said[-5].startswith("1 failed, 1 passed in ")
+    assert said[-4].startswith("1 passed in ")
+    assert said[-3] == "unsteady: test_one_1.py::test_once"
+
+
+def test_what_fails_also_alone_has_failed(tmp_path: Path) -> None:
+    once = ONCE.format(str(tmp_path / "sign"))
+    code, said = both(tmp_path, [FAILS, once, PASSES], [BREAKS], again=True)
+    assert (code, said[-1]) == (1, "1 passed, 2 failed, 1 unsteady")
+    assert "unsteady: test_one_1.py::test_once" in said
+
+
+def test_too_many_failures_have_no_second_chance(tmp_path: Path) -> None:
+    once = [ONCE.format(str(tmp_path / f"sign{n}")) for n in range(AGAIN + 1)]
+    code, said = both(tmp_path, once, [PASSES], again=True)
+    assert (code, said[-1]) == (1, f"1 passed, {AGAIN + 1} failed")
 
 
 def test_a_side_that_dies_is_a_failure(tmp_path: Path) -> None:
