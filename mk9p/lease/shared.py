@@ -12,8 +12,8 @@ Theory
 
 import errno
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from secrets import token_hex
 from typing import Final
 
@@ -21,11 +21,8 @@ import attrs
 import trio
 
 from mk9p.errors import NineError
-from mk9p.etcd.address import Where
-from mk9p.etcd.client import Client, opened
-from mk9p.etcd.mirror import Mirror
 from mk9p.etcd.records import Record, delete, get, newest, put, same, unchanged, untouched
-from mk9p.etcd.session import HOMES, Session, identity
+from mk9p.etcd.session import HOMES
 from mk9p.lease.book import Book, Lease
 from mk9p.lease.leases import Clock, Steady
 from mk9p.lease.places import MOMENT, Places
@@ -51,7 +48,6 @@ from mk9p.lease.written import (
 
 log = logging.getLogger("mk9p.lease")
 
-VERSION: Final = 1
 SLACK: Final = 500
 """One part in so many: two clocks that ntpd slews differ by no more than 1 in 1000."""
 LOOK: Final = 0.2  # seconds between two looks for leases that nobody ends
@@ -364,43 +360,3 @@ class Shared(Places):
         async with trio.open_nursery() as nursery:
             for task in (self.mirror.run, self.session.run, self._tidy, self._reap):
                 nursery.start_soon(task)
-
-
-@asynccontextmanager
-async def shared(where: Where, clock: Clock | None = None) -> AsyncIterator[Shared]:
-    """Have the store on etcd as long as the block runs.
-
-    Raises ECONNREFUSED if there is no etcd, EACCES for a certificate or a user who is not believed, EAGAIN without a quorum, EBUSY if another
-    composer has its name, EINVAL if what is there is of a newer version.
-    """
-    with identity(where.name) as who:
-        async with opened(where) as client:
-            try:
-                await _require_version(client)
-            except BlockingIOError as error:
-                if client.answered:
-                    raise
-                raise NineError(errno.ECONNREFUSED, f"no etcd answers: {error}") from None
-            session = Session(client, where.name, who, where.ttl)
-            await session.begin()
-            try:
-                mirror = Mirror(client, where.prefix)
-                store = Shared(client, mirror, session, clock or Steady())
-                await mirror.load()
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(store.run)
-                    yield store
-                    nursery.cancel_scope.cancel()
-            finally:
-                await session.end()
-
-
-async def _require_version(client: Client) -> None:
-    key = f"{client.where.prefix}version"
-    outcome = await client.txn([same(key, 0)], [put(key, str(VERSION))], [get(key)])
-    found = b"%d" % VERSION if outcome.done or not outcome.found[0] else outcome.found[0][0].value
-    if not found.isdigit() or len(found) > 9 or int(found) > VERSION:
-        raise NineError(
-            errno.EINVAL,
-            f"{key} is of version {found[:20].decode(errors='replace')}, and this mk9p knows {VERSION}: use a newer one",
-        )

@@ -236,9 +236,7 @@ class Program:
         elif reaches:
             require_local(self.who)
         spec = {
-            "args": settings.args,
-            "env": [f"{key}={value}" for key, value in settings.env.items()],
-            "grants": settings.listed(),
+            **settings.carried(),
             "namespace": namespace,
             "limits": {what: n for what, n in limits.items() if what != "time"},
             "cache": self.programs.cache(self.who),
@@ -290,13 +288,7 @@ class Program:
         """Return what it has used over all its runs, and what is left of its limits, with this run in it."""
         user, system, real = run.process.times()
         used = {name: self.used[name] + ms for name, ms in (("user", user), ("system", system), ("real", real))}
-        left = dict(self.settings.limits)
-        for what, spent in (("time", real), ("cpu", user + system)):
-            if what in left:
-                left[what] = max(1, left[what] - spent)
-        if fuel is not None and "fuel" in left:
-            left["fuel"] = max(1, fuel)
-        return used, left
+        return used, self.settings.left(real, user + system, fuel)
 
     def head(self, run: Run, fuel: int | None) -> dict[str, object]:
         """Return the head of a state of a program that runs."""
@@ -307,11 +299,8 @@ class Program:
         return os.pread(self.ready, MODULE, 0)
 
     def _head(self, used: dict[str, int], limits: dict[str, int]) -> dict[str, object]:
-        settings = self.settings
         return {
-            "args": settings.args,
-            "env": [f"{key}={value}" for key, value in settings.env.items()],
-            "grants": settings.listed(),
+            **self.settings.carried(),
             "limits": limits,
             "used": used,
             "module": self.digest,

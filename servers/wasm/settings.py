@@ -132,6 +132,20 @@ class Settings:
             lines += join(["checkpoint", "every", f"{self.checkpoint[0]:g}", "to", self.checkpoint[1]]) + "\n"
         return lines
 
-    def listed(self) -> list[tuple[str, str, bool]]:
-        """Return the grants as a program's process takes them."""
-        return [(path, at, readonly) for at, (path, readonly) in self.grants.items()]
+    def carried(self) -> dict[str, object]:
+        """Return what goes with a program into its process, and into its state: `args`, `env`, `grants`."""
+        return {
+            "args": self.args,
+            "env": [f"{key}={value}" for key, value in self.env.items()],
+            "grants": [(path, at, readonly) for at, (path, readonly) in self.grants.items()],
+        }
+
+    def left(self, real: int, cpu: int, fuel: int | None) -> dict[str, int]:
+        """Return what is left of the limits after a run of so many ms; `fuel`: what the engine counted, if it did."""
+        left = dict(self.limits)
+        for what, spent in (("time", real), ("cpu", cpu)):
+            if what in left:
+                left[what] = max(1, left[what] - spent)
+        if fuel is not None and "fuel" in left:
+            left["fuel"] = max(1, fuel)
+        return left

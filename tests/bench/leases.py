@@ -20,7 +20,7 @@ from mk9p.etcd.records import put
 from mk9p.lease.files import LeaseTree
 from mk9p.lease.gate import Gate
 from mk9p.lease.leases import Leases
-from mk9p.lease.shared import shared
+from mk9p.lease.opening import shared
 from mk9p.lease.store import Memory as Nowhere
 from mk9p.lease.store import SqliteStore
 from mk9p.lease.stores import Local, Store

@@ -21,7 +21,7 @@ import trio
 from mk9p.etcd.address import parse
 from mk9p.etcd.records import put
 from mk9p.lease.leases import Leases
-from mk9p.lease.shared import shared
+from mk9p.lease.opening import shared
 from mk9p.lease.store import SqliteStore
 from mk9p.lease.stores import Local, Store
 from mk9p.lease.wish import SECOND, Wish

@@ -14,7 +14,8 @@ from mk9p.etcd.address import parse
 from mk9p.lease.book import Lease
 from mk9p.lease.entries import RegistryTree
 from mk9p.lease.leases import Clock, Leases, Steady
-from mk9p.lease.shared import Shared, shared
+from mk9p.lease.opening import shared
+from mk9p.lease.shared import Shared
 from mk9p.lease.wish import SECOND, Mode, Wish
 from mk9p.testing import SOON
 from tests.etcd.cluster import Cluster

@@ -22,7 +22,8 @@ from mk9p.lease.entries import RegistryTree
 from mk9p.lease.files import LeaseTree
 from mk9p.lease.gate import Gate
 from mk9p.lease.leases import Leases
-from mk9p.lease.shared import Shared, shared
+from mk9p.lease.opening import shared
+from mk9p.lease.shared import Shared
 from mk9p.server import Server
 from mk9p.testing import serving, serving_at, until
 from mk9p.testing.serving import Host, address_of

@@ -14,8 +14,8 @@ import trio
 from mk9p.errors import NineError
 from mk9p.etcd.address import parse
 from mk9p.etcd.records import coded, end_of
+from mk9p.lease.opening import shared
 from mk9p.lease.registry import Entry
-from mk9p.lease.shared import shared
 from mk9p.testing import SOON, until
 from tests.dial.keyring import Keyring
 from tests.etcd.cluster import Cluster, running

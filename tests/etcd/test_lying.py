@@ -20,7 +20,7 @@ from mk9p.etcd.address import parse
 from mk9p.etcd.client import Client, opened
 from mk9p.etcd.mirror import Mirror
 from mk9p.etcd.records import Record, get, put
-from mk9p.lease.shared import shared
+from mk9p.lease.opening import shared
 from mk9p.lease.written import Written, read_entry
 from mk9p.said import from_json
 from mk9p.testing import SOON, until

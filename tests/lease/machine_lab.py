@@ -16,7 +16,8 @@ from mk9p.errors import NineError
 from mk9p.etcd.address import parse
 from mk9p.lease.book import Lease
 from mk9p.lease.leases import Leases
-from mk9p.lease.shared import Shared, shared
+from mk9p.lease.opening import shared
+from mk9p.lease.shared import Shared
 from mk9p.lease.store import SqliteStore
 from mk9p.lease.stores import Local, Store
 from mk9p.lease.wish import SECOND, Mode, Wish

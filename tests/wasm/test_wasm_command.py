@@ -151,6 +151,26 @@ def test_what_is_typed_goes_to_where_it_is(lab: Lab) -> None:
     assert (output, errors, process.returncode) == (b"1 TWO\n2 END\n", b"", 0)
 
 
+@pytest.mark.parametrize(("name", "words"), [("filter", ()), ("copy", (SLOWLY,))], ids=["it waits", "it works"])
+def test_a_program_ends_with_the_capability_of_who_started_it(lab: Lab, name: str, words: tuple[str, ...]) -> None:
+    cap = lab.mk9p("grant", "/", "rwcn", "--for", "1h").stdout.decode().strip()
+    (number,) = [line.split()[0] for line in lab.mk9p("cat", "auth/grants").stdout.decode().splitlines()]
+    run = lab.words("wasm", "run", "-g", "/k/k0/fs/data:/d:rw", "k1", lab.file(name), *words)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(run, stdin=pipe, stdout=pipe, stderr=pipe, env={**os.environ, "MK9P_CAP": cap}) as process:
+        lab.until("k1", "running")
+        assert lab.mk9p("revoke", number).returncode == 0
+        assert process.wait(SOON) == 1
+        assert process.stderr is not None
+        assert process.stderr.read().decode().splitlines()[1:] == []
+    end = time.monotonic() + SOON
+    while lab.programs():
+        assert time.monotonic() < end
+    again = lab.mk9p(*run[len(lab.words()) :], env={**os.environ, "MK9P_CAP": cap})
+    assert again.returncode == 1
+    assert b"revoked" in again.stderr, again.stderr
+
+
 def test_a_move_that_fails_leaves_it_running_where_it_was(lab: Lab) -> None:
     words = lab.words("wasm", "run", "-n", "k0", lab.file("greedy"), "spin")
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
