@@ -37,6 +37,7 @@ MOVE_SECONDS: Final = 30.0  # for memory and devices to go: 3.4 s were seen, bes
 DUMP_SECONDS: Final = 600.0
 FREE_SECONDS: Final = 5.0  # until what is behind a device that has gone is free
 STEP: Final = 0.02  # s between two looks
+LOCKED: Final = 'Failed to get "write" lock'  # QEMU's words for a file that somebody else may write to
 USB_BUS: Final = "usb-bus"
 MEMORY: Final = "more-memory"
 _PATH: Final = f"/machine/peripheral/{MEMORY}"
@@ -145,7 +146,7 @@ class Hardware:
         return frozenset(name for name in names if isinstance(name, str) and name not in (USB_BUS, MEMORY, "type"))
 
     async def plug(self, device: Device) -> None:
-        """Plug a device in. Raises the OSError of its file, EIO in QEMU's words; then nothing of it is there."""
+        """Plug a device in. Raises the OSError of its file, EBUSY if another machine has that, EIO in QEMU's words; then nothing of it is there."""
         properties: dict[str, Any] = {"driver": _DRIVERS[device.kind], "id": device.name}
         if device.kind == "usb":
             await self._need_bus()
@@ -158,9 +159,11 @@ class Hardware:
                 await self.qmp.order("netdev_add", type="user", id=device.name, restrict=device.args == ("closed",))
                 properties |= {"netdev": device.name, "mac": mac(device.name)}
             await self.qmp.order("device_add", **properties)
-        except BaseException:
+        except BaseException as error:
             with trio.CancelScope(shield=True), suppress(NineError):  # the first error is the one to tell
                 await self._take_behind(device)
+            if isinstance(error, NineError) and LOCKED in error.ename:
+                raise NineError(errno.EBUSY, f"{device.file} is in use: {error.ename}") from None
             raise
 
     async def unplug(self, device: Device) -> None:

@@ -131,8 +131,11 @@ async def test_memory_and_devices_come_and_go_while_it_runs(home: Path, tmp_path
             await guest.run(f"until [ -e {place}/{name} ]; do :; done")
             if kind != "net":
                 assert (await guest.run(f"head -c 19 /dev/{name}"))[1] == "what is on the disk"
-                with pytest.raises(NineError, match="lock"):  # what it has, nobody else gets
+                with pytest.raises(
+                    NineError, match=f"{disk} is in use: .* lock"
+                ) as refused:  # what it has, nobody else gets
                     await machine.plug(Device("d1", kind, (str(disk),)))
+                assert refused.value.errno == errno.EBUSY
                 assert await machine.plugged() == {"d0"}
             await machine.unplug(device)
             assert await machine.plugged() == frozenset()
