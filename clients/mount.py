@@ -191,10 +191,15 @@ def _command(command: list[str], about: str, *, pass_fds: Sequence[int] = ()) ->
 
 def need_fuse() -> None:
     """Raise ENODEV, EACCES or ENOENT with what to do, where this user or this Python cannot serve FUSE."""
-    if not os.path.exists("/dev/fuse"):
-        raise NineError(errno.ENODEV, "no /dev/fuse: `modprobe fuse`, or use a kernel with FUSE or 9p")
-    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        raise NineError(errno.EACCES, "/dev/fuse is closed to this user: `chmod 666 /dev/fuse`, or be root")
+    try:
+        os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
+    except FileNotFoundError:
+        raise NineError(errno.ENODEV, "no /dev/fuse: `modprobe fuse`, or use a kernel with FUSE or 9p") from None
+    except PermissionError:
+        way = "`chmod 666 /dev/fuse`, or be root" if os.geteuid() else "a container needs `--device /dev/fuse`"
+        raise NineError(errno.EACCES, f"/dev/fuse is closed to this user: {way}") from None
+    except OSError as error:
+        raise NineError(errno.ENODEV, f"/dev/fuse is no way to FUSE here: {error.strerror}") from None
     try:
         import mk9p.clients.fuse  # noqa: F401
     except ImportError as error:
