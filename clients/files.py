@@ -6,7 +6,7 @@ import os
 import stat as st
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 from mk9p.client import Client, File
 from mk9p.client.client import split
@@ -152,22 +152,31 @@ async def _stat(ns: Client, chosen: argparse.Namespace) -> int:
 async def _tree(ns: Client, chosen: argparse.Namespace) -> int:
     top = await resolved(ns, chosen.path)
     await ns.walk(top)
-    todo = [("", top, 0)]  # what to print, and the directory to list then, with its depth
+    found: list[dict[str, Any]] = []
+    todo = [
+        ("", top, 0, found)
+    ]  # what to print, the directory to list then, with its depth, and where to put what is in it
     while todo:
-        text, path, depth = todo.pop()
-        if text:
+        text, path, depth, into = todo.pop()
+        if text and not chosen.json:
             print(text)
         if not path or depth >= chosen.depth:
             continue
-        below: list[tuple[str, str, int]] = []
+        below: list[tuple[str, str, int, list[dict[str, Any]]]] = []
         indent = "   " * depth
         try:
             for entry in await ns.connection.within(PATIENCE, lambda: entries(ns, path)):  # noqa: B023  # it is over then
                 shown = f"{indent}{printable(entry.name)}{'/' if entry.is_dir else ''}"
-                below.append((shown, f"{path}/{entry.name}" if entry.is_dir else "", depth + 1))
+                inside: list[dict[str, Any]] = []
+                into.append({"name": entry.name} | ({"contents": inside} if entry.is_dir else {}))
+                below.append((shown, f"{path}/{entry.name}" if entry.is_dir else "", depth + 1, inside))
         except OSError as error:
-            print(f"{indent}({printable(error.strerror or str(error))})")
+            into.append({"error": error.strerror or str(error)})
+            if not chosen.json:
+                print(f"{indent}({printable(error.strerror or str(error))})")
         todo += reversed(below)
+    if chosen.json:
+        print_json(found)
     return 0
 
 

@@ -53,6 +53,7 @@ def _stat(name: str) -> Parser:
 def _tree(name: str) -> Parser:
     parser = _of_files(name)
     parser.add_argument("-d", "--depth", type=number, default=3, help="how deep to go (3)")
+    parser.add_argument("--json", action="store_true", help="as JSON: for scripts")
     parser.add_argument("path", metavar="PATH", nargs="?", default="/")
     return parser
 

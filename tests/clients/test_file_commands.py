@@ -376,6 +376,15 @@ def test_directories_are_copied_whole_into_within_and_out_of_a_tree(exported: Ru
     assert (tree / "there" / "run").read_text() == "#!/bin/sh\n"
 
 
+def test_a_tree_is_json_too(exported: Run, tree: Path) -> None:
+    (tree / "d" / "e" / "f").mkdir(parents=True)
+    (tree / "d" / "text\x1b").touch()
+    status, said = exported("tree", "--json", "-d", "2", "fs/tree")
+    assert status == 0
+    inside = [{"name": "e", "contents": []}, {"name": "text\x1b"}]
+    assert json.loads(said) == [{"name": "d", "contents": inside}]
+
+
 def test_json_has_numbers_of_64_bits_as_strings(exported: Run, tree: Path) -> None:
     (tree / "f").write_text("12345")
     (entry,) = json.loads(exported("stat", "--json", "fs/tree/f")[1])
