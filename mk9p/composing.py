@@ -95,7 +95,7 @@ def namespace(
         if shared and (address, spec) in lines:  # a line that only one can dial: it takes the new flags
             server = lines[address, spec]
             server.waits(flags.wait)
-            return Untrusted(server.tree(ROOT)) if flags.untrusted else server.tree(ROOT)
+            return Untrusted(server.tree(ROOT), flags.wait) if flags.untrusted else server.tree(ROOT)
         dialler = through if is_path(address) else dial
         server = Remote(
             address,
@@ -111,7 +111,7 @@ def namespace(
         if shared:
             lines[address, spec] = server
         tree = server.tree(ROOT)
-        return Untrusted(tree) if flags.untrusted else tree
+        return Untrusted(tree, flags.wait) if flags.untrusted else tree
 
     lines: dict[tuple[str, str], Remote] = {}
     posted = {"srv": available()["srv"].load()()} if "srv" in available() else {}

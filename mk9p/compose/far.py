@@ -198,7 +198,7 @@ class Far(Dir):
             if kernel.machine.out:
                 kernel.server.leave(gone(kernel.machine))
             root = kernel.server.tree(ROOT)
-            kernel.tree = Untrusted(root) if kernel.said.untrusted else root
+            kernel.tree = Untrusted(root, kernel.server.wait) if kernel.said.untrusted else root
         return kernel.tree
 
     # the directory

@@ -37,7 +37,8 @@ def lab(guests: None) -> Iterator[Vm]:
                 "memory": "512M",
                 "serve": ["host", "cmd", "dev/block"],
                 "device": words,
-                "restart": "always",
+                # more often than a crash loop allows
+                "restart": "always max 1000 in 60",
             },
             "k2": {
                 "backend": "uml",
