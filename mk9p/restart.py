@@ -20,6 +20,7 @@ When = Literal["never", "always", "on-failure"]
 
 MOST: Final = 5  # restarts in WITHIN seconds: with the waits between them it takes a minute to give up a kernel that panics at once
 WITHIN: Final = 300.0
+OFTEN: Final = 999  # restarts that a policy may allow: each is remembered
 LONGEST_WAIT: Final = 60.0  # s between an end and the next start
 LONGEST: Final = 86400.0  # s: what is counted over a longer time is no crash loop
 
@@ -41,13 +42,10 @@ class Restart:
             most, within = int(said.get("max", MOST)), float(said.get("in", WITHIN))
         except ValueError:
             most, within = 0, 0.0
-        if (
-            when not in get_args(When)
-            or len(words) != 2 * len(said)
-            or not said.keys() <= {"max", "in"}
-            or not (0 < most < 1000 and 0 < within <= LONGEST)
-        ):
+        if when not in get_args(When) or len(words) != 2 * len(said) or not said.keys() <= {"max", "in"}:
             raise NineError(errno.EINVAL, "usage: restart never|always|on-failure [max N] [in SECONDS]")
+        if not (0 < most <= OFTEN and 0 < within <= LONGEST):
+            raise NineError(errno.EINVAL, f"restart: max is 1 to {OFTEN}, and in is above 0 and up to {LONGEST:.0f} s")
         return cls(when, most, within)
 
     @classmethod

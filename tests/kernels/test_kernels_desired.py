@@ -181,7 +181,7 @@ async def test_what_differs_is_told_as_words_which_make_it_so(
         ("cpus = 2", "cpus = 0", "k1: cpus: want how many"),
         ('memory = "768M"', 'memory = "much"', "k1: memory: not a size: much"),
         ('"on-failure max 3"', '"sometimes"', "k1: "),
-        ('"on-failure max 3"', '"on-failure max 0"', "k1: usage: restart"),
+        ('"on-failure max 3"', '"on-failure max 0"', "k1: restart: max is 1 to 999"),
         ('"10 restart"', '"10 pray"', "k1: watch: want SECONDS"),
         ('"10 restart"', '"soon kill"', "k1: "),
         ('["/k/k2 rw"]', '["/k/k2"]', "k1: grants: want"),
