@@ -226,8 +226,8 @@ class Transactions:
         other = await self._begin(f"undo {tx.number}", [Step(step.undo, step.do) for step in reversed(tx.steps)])
         if other.state != "applied":
             raise NineError(other.errno, other.error)
+        tx.done = 0  # before its end, after which the journal may be written anew
         await self._end(tx, "undone")
-        tx.done = 0
 
     async def _back(self, tx: Tx, state: State) -> NineError | None:
         """Undo the steps that have begun, the last one first, and end in this state; or be stuck, and return why."""

@@ -248,6 +248,27 @@ def test_a_history_with_kills_and_failures_keeps_its_books(
     trio.run(history)
 
 
+@pytest.mark.parametrize("longest", range(20))
+async def test_whenever_the_journal_is_written_anew_what_was_undone_stays_undone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, longest: int
+) -> None:
+    monkeypatch.setattr(tx, "LONGEST", longest)
+    tokens = Tokens({"k1": 3, "k2": 3}, Fate())
+
+    async def plan() -> list[tx.Step]:
+        return steps([("pool", -2), ("k1", 2)])
+
+    async with opened(tmp_path / "journal", tokens) as txs:
+        before = tokens.all()
+        for number in (1, 3):
+            await txs.run("moves", plan)
+            await txs.undo(number)
+        assert tokens.all() == before
+    later = Tokens(tokens.there, Fate())
+    async with opened(tmp_path / "journal", later) as txs:
+        assert later.all() == before
+
+
 async def test_what_cannot_be_undone_is_stuck_and_can_be_tried_again(tmp_path: Path) -> None:
     class Broken(Tokens):
         async def restore(self, words: tx.Words, note: str) -> None:
