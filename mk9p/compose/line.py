@@ -50,7 +50,8 @@ class Line:
     The tasks of its connections run in `nursery`. `name` identifies it: the paths of its files are made from it and `secret` (secret.py), so it
     should stay the same when the address changes. Errors show it, or what `called` gives. `on_change` is called with the server, whether it is up,
     and why it went down ("" if up), each time that changes; it may not wait and may not raise. `deadline` is how many seconds dialling, and
-    attaching, may take; for `backoff` seconds after a failure there is no new attempt. Requests wait `wait` seconds for a server that is down.
+    attaching, may take; for `backoff` seconds after a failure there is no new attempt. Requests wait `wait` seconds for a server that is down, or
+    that does not let them attach.
     `dialler` dials an address that is no dial string.
     """
 
@@ -283,7 +284,8 @@ class Line:
         if found is None:
             event = roots[key] = trio.Event()
             try:
-                with trio.move_on_after(self.deadline):
+                # who waits for a server that is down waits for one that has just come up, too: an emulated one takes seconds
+                with trio.move_on_after(max(self.deadline, self.wait)):
                     found = roots[key] = await attach(connection, who.name, who.uid, self.aname)
             finally:
                 if found is None:

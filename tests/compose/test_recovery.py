@@ -7,7 +7,7 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import attrs
 import pytest
@@ -17,6 +17,8 @@ import trio.testing
 from mk9p import sysfs
 from mk9p.auth import ROOT
 from mk9p.client import Client
+from mk9p.client.agreement import attach
+from mk9p.compose import line
 from mk9p.compose.remote import Server
 from mk9p.errors import NineError
 from mk9p.servers import fs
@@ -108,6 +110,27 @@ async def test_an_open_stored_file_goes_on_where_it_was(tmp_path: Path, autojump
         assert await f.pread(4, 2) == b"ab45"
         await f.pwrite(b"z", 9)
         assert (it.home / "f").read_bytes() == b"01ab45678z"
+
+
+@pytest.mark.parametrize("wait", [0.0, LONG])
+async def test_who_waits_for_a_server_waits_for_its_first_answer_too(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch, wait: float
+) -> None:
+    """A kernel that has just come up lets itself be dialled, and needs longer than a deadline to let anybody attach."""
+
+    async def slow(*words: Any) -> Any:
+        await trio.sleep(1.2 * SOON)
+        return await attach(*words)
+
+    async with lab(tmp_path, wait=wait) as it, await it.ns.open("k1/fs/f") as f:
+        await it.restart()
+        monkeypatch.setattr(line, "attach", slow)
+        if wait:
+            assert await f.pread(4, 2) == b"2345"
+        else:
+            with pytest.raises(NineError) as caught:
+                await f.pread(4, 2)
+            assert caught.value.errno == errno.EIO
 
 
 async def test_nothing_is_truncated_or_made_again(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
