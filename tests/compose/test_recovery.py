@@ -119,11 +119,12 @@ async def test_who_waits_for_a_server_waits_for_its_first_answer_too(
     """A kernel that has just come up lets itself be dialled, and needs longer than a deadline to let anybody attach."""
 
     async def slow(*words: Any) -> Any:
-        await trio.sleep(1.2 * SOON)
+        await trio.sleep(10)
         return await attach(*words)
 
     async with lab(tmp_path, wait=wait) as it, await it.ns.open("k1/fs/f") as f:
         await it.restart()
+        it.server.deadline = 5
         monkeypatch.setattr(line, "attach", slow)
         if wait:
             assert await f.pread(4, 2) == b"2345"
