@@ -63,7 +63,7 @@ class Kernel:
 
     def state(self) -> tuple[str, int, str]:
         """Return `up`, `down` or `idle`, since when, and why not."""
-        if self.server is not None and self.server.up:
+        if self.server is not None and self.server.seen:
             return "up", self.since, ""
         if self.machine.out or not self.machine.there:
             return (

@@ -115,6 +115,11 @@ class Line:
         """Tell whether there is a connection now."""
         return self.connection is not None
 
+    @property
+    def seen(self) -> bool:
+        """Tell whether it was there when it was last heard of, by its connection or by another (`heard`)."""
+        return bool(self._told)
+
     def close(self) -> None:
         """End the connection and never make one again."""
         self._closed = True
