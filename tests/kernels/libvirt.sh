@@ -4,6 +4,12 @@ home=$1
 mount --make-rprivate / && ip link set lo up && mkdir -p /run/libvirt /var/lib/libvirt /var/log/libvirt || exit
 for d in /run/libvirt /var/lib/libvirt /var/log/libvirt; do mount -t tmpfs libvirt $d || exit; done
 cp -a /etc/libvirt "$home/etc" && mount --bind "$home/etc" /etc/libvirt || exit
+# the user that libvirtd looks for before it reads who is to run QEMU: another Debian package makes it
+for f in passwd group; do
+	cp /etc/$f "$home/$f" && mount --bind "$home/$f" /etc/$f || exit
+done
+grep -q ^libvirt-qemu: /etc/passwd || echo libvirt-qemu:x:64055:64055::/:/usr/sbin/nologin >>/etc/passwd
+grep -q ^libvirt-qemu: /etc/group || echo libvirt-qemu:x:64055: >>/etc/group
 cat >>/etc/libvirt/qemu.conf <<'END'
 security_driver = "none"
 user = "root"
@@ -22,7 +28,8 @@ cat >"$home/k9.xml" <<END
 </domain>
 END
 libvirtd >"$home/libvirtd.log" 2>&1 & l=$!
-until [ -S /run/libvirt/libvirt-sock ]; do kill -0 $l || exit; sleep 0.1; done
+# its socket is there before it answers
+until virsh -c qemu:///system version >/dev/null 2>&1; do kill -0 $l || exit; sleep 0.1; done
 virsh -c qemu:///system create "$home/k9.xml" || exit
 echo ready
 while read -r words; do virsh -c qemu:///system $words 2>&1; echo "done $?"; done
