@@ -51,7 +51,7 @@ test: setup
 	@sh .ci/packages $(STRANGERS) $(BROWSER)
 	@$(BIN)/python -m tests.sides --maxfail=20 --durations=10 -o faulthandler_timeout=300
 
-# the same tests with many more frames, kills and kinds of nonsense: an hour or more
+# the same tests with many more frames, kills and kinds of nonsense: two hours, and nothing else beside it
 soak: setup
 	@sh .ci/packages $(STRANGERS) $(BROWSER)
 	@MK9P_LONG=1 $(BIN)/python -m tests.sides

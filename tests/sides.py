@@ -1,5 +1,5 @@
 """`python -m tests.sides [OPTION...]`: all tests, by two pytest processes side by side: those in guests wait for these most of the time.
-With MK9P_LONG=1 there is a third for those that then take an hour: a hundred restarts of real kernels, a thousand moves, ten minutes of leases.
+With MK9P_LONG=1 there are two more, for those that then take an hour and mostly wait: a hundred restarts of real kernels, a thousand moves; leases.
 
 Each process has its own session, its own cache, and, if root runs it, its own copy of the mounts: otherwise a guest of one side would keep what a
 test of the other has unmounted. What the shorter side says comes as it says it, and then what the other says. The last lines are the counts of each
@@ -34,6 +34,7 @@ HAULS: Final = (
     "tests/vm/test_vm_recovery.py",
     "tests/vm/test_vm_composer.py",
 )
+LEASES: Final = ("tests/etcd", "tests/lease")
 NOTHING: Final = 5  # pytest's status if it has selected no test
 _COUNTS: Final = re.compile(r"^=* ?((?:\d+ [a-z]+(?:, )?)+|no tests ran) in [\d.:]+s.*$", re.MULTILINE)
 _SHOWN: Final = ("passed", "failed", "unsteady", "skipped", "xfailed", "xpassed")
@@ -48,8 +49,9 @@ def sides(*, long: bool) -> Mapping[str, Sequence[str]]:
         "in guests": (GUESTS,),
     }
     if long:
-        found["in guests"] = (*found["in guests"], *(f"--ignore={file}" for file in HAULS))
-        found["long hauls"] = HAULS
+        for side, name, those in (("in guests", "long hauls", HAULS), ("beside guests", "leases", LEASES)):
+            found[side] = (*found[side], *(f"--ignore={each}" for each in those))
+            found[name] = those
     return found
 
 

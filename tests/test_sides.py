@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 from mk9p.testing import SOON
-from tests.sides import AGAIN, GUESTS, HAULS, sides
+from tests.sides import AGAIN, GUESTS, HAULS, LEASES, sides
 
 PASSES, FAILS, SKIPS = (
     "def test_passes():\n    pass\n",
@@ -139,10 +139,12 @@ def runs(pid: str, word: str) -> bool:
 
 
 def test_what_takes_an_hour_has_a_side_of_its_own_and_is_nowhere_else() -> None:
-    assert [file for file in HAULS if not Path(__file__).parent.parent.joinpath(file).is_file()] == []
+    assert [each for each in (*HAULS, *LEASES) if not Path(__file__).parent.parent.joinpath(each).exists()] == []
     short, long = sides(long=False), sides(long=True)
-    assert long == {**short, "in guests": long["in guests"], "long hauls": HAULS}
-    assert set(long["in guests"]) == {*short["in guests"], *(f"--ignore={file}" for file in HAULS)}
+    assert {*long} == {*short, "long hauls", "leases"}
+    for side, name, those in (("in guests", "long hauls", HAULS), ("beside guests", "leases", LEASES)):
+        assert set(long[side]) == {*short[side], *(f"--ignore={each}" for each in those)}
+        assert long[name] == those
 
 
 @pytest.mark.parametrize("long", [False, True])
@@ -152,7 +154,7 @@ def test_each_file_is_on_one_side(long: bool) -> None:
     for arguments in sides(long=long).values():
         ignored = {word.removeprefix("--ignore=") for word in arguments if word.startswith("--ignore=")}
         given = tuple(word for word in arguments if not word.startswith("--"))
-        assert all(word == GUESTS or word in every for word in ignored)
+        assert all(word in (GUESTS, *LEASES) or word in every for word in ignored)
         found.update(file for file in every if file.startswith(given) and not file.startswith(tuple(ignored) or " "))
     assert [file for file in every if found[file] != 1] == []
 
