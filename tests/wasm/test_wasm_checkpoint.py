@@ -45,7 +45,7 @@ async def test_a_program_goes_on_from_its_last_checkpoint_byte_for_byte(
         async with kernel.program(*words, "arg copy", "start", module=program("copy")) as p:
             expected, ending = await p.read("stdout"), await p.ending()
         (given / "out").unlink()
-        async with kernel.program(*words, "arg copy 300000", OFTEN, "start", module=program("copy")) as p:
+        async with kernel.program(*words, "arg copy 1500000", OFTEN, "start", module=program("copy")) as p:
             assert f"{OFTEN}\n" in await p.read("ctl")
             async with await kernel.ns.open(f"{p.path}/stdout") as stdout:
                 told = await checkpoints(p, 2)
