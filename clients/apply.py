@@ -75,13 +75,7 @@ async def apply(ns: Client, wanted: labfile.Desired, text: str, chosen: argparse
         return 0
     if words:
         await ns.write("kernels/desired", "\n")  # nobody puts right meanwhile what this changes
-    for _ in range(PASSES):
-        for word in words:
-            tell(word)
-            await write(ns, *word)
-        if not words:
-            break
-        words = await _words(ns, wanted, restart=chosen.restart)
+    words = await _written(ns, wanted, words, restart=chosen.restart)
     for word in words:
         say(f"still differs: {word[0]}: {word[1]}")
     for line in desired.waiting(wanted, await desired.present(wanted, ns.read)):
@@ -93,20 +87,27 @@ async def apply(ns: Client, wanted: labfile.Desired, text: str, chosen: argparse
 
 async def settle(ns: Client, wanted: labfile.Desired) -> None:
     """Write and show the words until nothing differs. Raises the error of a word, and EIO if something still differs."""
-    words = await _words(ns, wanted, restart=False)
-    for _ in range(PASSES):
-        for word in words:
-            tell(word)
-            await write(ns, *word)
-        if not words:
-            return
-        words = await _words(ns, wanted, restart=False)
+    words = await _written(ns, wanted, await _words(ns, wanted, restart=False), restart=False)
     if words:
         raise NineError(errno.EIO, f"still differs: {words[0][0]}: {words[0][1]}")
 
 
 async def _words(ns: Client, wanted: labfile.Desired, *, restart: bool) -> list[desired.Word]:
     return desired.words(wanted, await desired.present(wanted, ns.read), restart=restart)
+
+
+async def _written(
+    ns: Client, wanted: labfile.Desired, words: list[desired.Word], *, restart: bool
+) -> list[desired.Word]:
+    """Write words and show them, and those that are to be written then; return what still differs."""
+    for _ in range(PASSES):
+        if not words:
+            break
+        for word in words:
+            tell(word)
+            await write(ns, *word)
+        words = await _words(ns, wanted, restart=restart)
+    return words
 
 
 async def write(ns: Client, file: str, line: str) -> None:

@@ -42,13 +42,12 @@ def _flags(chosen: Any, keys: Any, use: str) -> str:
 
 def list_(where: Path, chosen: Any) -> int:
     """List what was issued."""
-    issued = Authority(where).issued()
+    issued = [_plain(each) for each in Authority(where).issued()]
     if chosen.json:
-        print(json.dumps([_plain(each) for each in issued]))
+        print(json.dumps(issued))
         return 0
     for each in issued:
-        until = each.until.strftime("%Y-%m-%dT%H:%M:%SZ")
-        print(each.number, each.name, until, each.state, ",".join(each.hosts) or "-")
+        print(each["number"], each["name"], each["until"], each["state"], ",".join(each["hosts"]) or "-")
     return 0
 
 

@@ -32,18 +32,6 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture(scope="module")
-def reading(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with page(tmp_path_factory.mktemp("web")) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def writing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with page(tmp_path_factory.mktemp("web"), "--write") as made:
-        yield made
-
-
 @contextmanager
 def tab(chromium: Any, served: Page, **options: Any) -> Iterator[Any]:
     """Open the page in a browser of its own; nothing may go wrong in its scripts."""

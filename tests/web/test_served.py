@@ -17,18 +17,6 @@ from mk9p.testing import SOON, child
 from tests.web.page import ME, Browser, Page, page
 
 
-@pytest.fixture(scope="module")
-def reading(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with page(tmp_path_factory.mktemp("web")) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def writing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with page(tmp_path_factory.mktemp("web"), "--write") as made:
-        yield made
-
-
 @pytest.fixture
 def browser(reading: Page) -> Iterator[Browser]:
     made = Browser(reading)
