@@ -1,5 +1,5 @@
 """`python -m tests.sides [OPTION...]`: all tests, by two pytest processes side by side: those in guests wait for these most of the time.
-With MK9P_LONG=1 there are two more, for those that then take an hour and mostly wait: a hundred restarts of real kernels, a thousand moves; leases.
+With MK9P_LONG=1 there are more, for those that then take an hour and mostly wait: a hundred restarts of real kernels, a thousand moves; leases; etcd.
 
 Each process has its own session, its own cache, and, if root runs it, its own copy of the mounts: otherwise a guest of one side would keep what a
 test of the other has unmounted. What the shorter side says comes as it says it, and then what the other says. The last lines are the counts of each
@@ -28,13 +28,13 @@ from xml.etree import ElementTree
 import attrs
 
 GUESTS: Final = "tests/vm"
+# name, the side that it is of otherwise, and what it runs
 HAULS: Final = (
-    "tests/vm/test_vm_leases.py",
-    "tests/vm/test_vm_moves.py",
-    "tests/vm/test_vm_recovery.py",
-    "tests/vm/test_vm_composer.py",
+    ("restarts", "in guests", ("tests/vm/test_vm_recovery.py", "tests/vm/test_vm_leases.py")),
+    ("moves and kills", "in guests", ("tests/vm/test_vm_moves.py", "tests/vm/test_vm_composer.py")),
+    ("leases", "beside guests", ("tests/lease",)),
+    ("etcd", "beside guests", ("tests/etcd",)),
 )
-LEASES: Final = ("tests/etcd", "tests/lease")
 NOTHING: Final = 5  # pytest's status if it has selected no test
 _COUNTS: Final = re.compile(r"^=* ?((?:\d+ [a-z]+(?:, )?)+|no tests ran) in [\d.:]+s.*$", re.MULTILINE)
 _SHOWN: Final = ("passed", "failed", "unsteady", "skipped", "xfailed", "xpassed")
@@ -49,7 +49,7 @@ def sides(*, long: bool) -> Mapping[str, Sequence[str]]:
         "in guests": (GUESTS,),
     }
     if long:
-        for side, name, those in (("in guests", "long hauls", HAULS), ("beside guests", "leases", LEASES)):
+        for name, side, those in HAULS:
             found[side] = (*found[side], *(f"--ignore={each}" for each in those))
             found[name] = those
     return found
