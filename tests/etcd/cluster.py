@@ -65,7 +65,9 @@ class Member:
         self.pid = 0
 
     def pause(self) -> None:
+        """Stop it; return when none of its threads runs any more, which on a busy machine is later."""
         os.kill(self.pid, signal.SIGSTOP)
+        until_true(lambda: all(_state(each) in "TX" for each in Path(f"/proc/{self.pid}/task").iterdir()))
 
     def resume(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
@@ -73,11 +75,15 @@ class Member:
     @property
     def runs(self) -> bool:
         """Whether it has a process that has not ended."""
-        try:
-            state = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2]
-        except FileNotFoundError:
-            return False
-        return self.pid != 0 and state[1] not in "ZX"
+        return self.pid != 0 and _state(Path(f"/proc/{self.pid}")) not in "ZX"
+
+
+def _state(process: Path) -> str:
+    """Return the letter of the state of a process, or of a thread: X if it is gone."""
+    try:
+        return process.joinpath("stat").read_text().rpartition(")")[2][1]
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"
 
 
 @attrs.define(eq=False)
