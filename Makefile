@@ -51,10 +51,10 @@ test: setup
 	@sh .ci/packages $(STRANGERS) $(BROWSER)
 	@$(BIN)/python -m tests.sides --maxfail=20 --durations=10 -o faulthandler_timeout=300
 
-# the same tests with many more frames, kills and kinds of nonsense: two hours, and nothing else beside it
+# the same tests with many more frames, kills and kinds of nonsense: four hours on two CPUs, and nothing else beside it; SIDE=leases: a part of it
 soak: setup
 	@sh .ci/packages $(STRANGERS) $(BROWSER)
-	@MK9P_LONG=1 $(BIN)/python -m tests.sides
+	@MK9P_LONG=1 $(BIN)/python -m tests.sides $(if $(SIDE),--side "$(SIDE)")
 
 check: setup lint types coverage test
 

@@ -1,5 +1,6 @@
 """`python -m tests.sides [OPTION...]`: all tests, by two pytest processes side by side: those in guests wait for these most of the time.
 With MK9P_LONG=1 there are more, for those that then take an hour and mostly wait: a hundred restarts of real kernels, a thousand moves; leases; etcd.
+At most three run at once on two CPUs. `--side NAME` runs only that one, and may stand more than once.
 
 Each process has its own session, its own cache, and, if root runs it, its own copy of the mounts: otherwise a guest of one side would keep what a
 test of the other has unmounted. What the shorter side says comes as it says it, and then what the other says. The last lines are the counts of each
@@ -18,8 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Final
@@ -39,6 +40,9 @@ NOTHING: Final = 5  # pytest's status if it has selected no test
 _COUNTS: Final = re.compile(r"^=* ?((?:\d+ [a-z]+(?:, )?)+|no tests ran) in [\d.:]+s.*$", re.MULTILINE)
 _SHOWN: Final = ("passed", "failed", "unsteady", "skipped", "xfailed", "xpassed")
 FAILED: Final = 1  # pytest's status if tests failed, and nothing else was wrong
+TOGETHER: Final = max(
+    2, len(os.sched_getaffinity(0)) + 1
+)  # sides at once: each waits for guests, or for time, now and then
 AGAIN: Final = 5  # failures of a side that may run once more: more of them are no accident
 
 
@@ -66,10 +70,11 @@ class Side:
     junit: Path
     cache: Path
 
-    def show(self) -> None:
-        """Print what it says until it has ended."""
+    def show(self, meanwhile: Callable[[], None]) -> None:
+        """Print what it says until it has ended, and do `meanwhile` again and again."""
         while True:
             ended = self.process.poll() is not None
+            meanwhile()
             while data := self.said.read(1 << 16):
                 sys.stdout.buffer.write(data)
             sys.stdout.flush()
@@ -116,7 +121,9 @@ def run(sides: Mapping[str, Sequence[str]], arguments: Sequence[str], *, again: 
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--junit-xml", "--junitxml", type=Path)
+    parser.add_argument("--side", action="append", choices=list(sides))
     chosen, more = parser.parse_known_args(arguments)
+    waiting = deque((name, mine) for name, mine in sides.items() if name in (chosen.side or sides))
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mk9p-sides-")))
         started: list[Side] = []
@@ -126,24 +133,31 @@ def run(sides: Mapping[str, Sequence[str]], arguments: Sequence[str], *, again: 
             stack.enter_context(started[-1].said)
             return started[-1]
 
+        def begin_more() -> None:
+            while waiting and sum(side.process.poll() is None for side in started) < TOGETHER:
+                name, mine = waiting.popleft()
+                begin(name, [*mine, *more], home / f"cache{len(started)}")
+
         def end(number: int, _: object) -> None:
+            waiting.clear()
             for side in started:
                 if side.process.poll() is None:
                     side.process.send_signal(number)
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             stack.callback(signal.signal, number, signal.signal(number, end))
-        first = [begin(name, [*mine, *more], home / f"cache{n}") for n, (name, mine) in enumerate(sides.items())]
-        for side in first:
+        begin_more()
+        # each that is shown to its end lets the next begin
+        for side in started:
             print(f"tests {side.name}:", flush=True)
-            side.show()
+            side.show(begin_more)
         ends = []
-        for side in first:
+        for side in tuple(started):
             names, alone = side.failed(), None
             if again and 0 < len(names) <= AGAIN:
                 print(f"\ntests that failed {side.name}, once more, alone:", flush=True)
                 alone = begin(f"{side.name}, alone", ["--last-failed", *side.arguments], side.cache)
-                alone.show()
+                alone.show(begin_more)
             ends.append(End.of(side, names, alone))
         if chosen.junit_xml is not None:
             _join([side.junit for side in started], chosen.junit_xml)

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 from mk9p.testing import SOON
-from tests.sides import AGAIN, GUESTS, HAULS, sides
+from tests.sides import AGAIN, GUESTS, HAULS, TOGETHER, sides
 
 PASSES, FAILS, SKIPS = (
     "def test_passes():\n    pass\n",
@@ -23,13 +23,17 @@ PASSES, FAILS, SKIPS = (
 BREAKS = "import pytest\n@pytest.fixture\ndef broken():\n    assert 0\ndef test_breaks(broken):\n    pass\n"
 DIES = "import os\ndef test_dies():\n    os._exit(3)\n"
 ONCE = "import pathlib\ndef test_once():\n    sign = pathlib.Path({!r})\n    assert sign.exists() or sign.touch()\n"
+ALONE = (
+    "import pathlib, time\nLOCK = pathlib.Path({!r})\ndef test_alone():\n"
+    "    LOCK.touch(exist_ok=False)\n    time.sleep(0.5)\n    LOCK.unlink()\n"
+)
 WAITS = "import pathlib, time\ndef test_waits(tmp_path):\n    pathlib.Path({!r}).touch()\n    time.sleep(1000)\n"
 
 
 def begin(
-    folder: Path, one: Sequence[str], other: Sequence[str], *options: str, again: bool = False
+    folder: Path, one: Sequence[str], other: Sequence[str], *options: str, again: bool = False, together: int = TOGETHER
 ) -> "subprocess.Popen[str]":
-    """Run a file for each text, of two sides."""
+    """Run a file for each text, of two sides; so many sides at once."""
     sides: dict[str, list[str]] = {}
     for name, texts in (("one", one), ("other", other)):
         sides[name] = []
@@ -37,7 +41,8 @@ def begin(
             file = folder / f"test_{name}_{n}.py"
             file.write_text(text)
             sides[name].append(str(file))
-    script = f"import sys\nfrom tests.sides import run\nsys.exit(run({sides!r}, sys.argv[1:], again={again}))"
+    script = f"import sys\nfrom tests import sides\nsides.TOGETHER = {together}\n"
+    script += f"sys.exit(sides.run({sides!r}, sys.argv[1:], again={again}))"
     return subprocess.Popen(
         [sys.executable, "-c", script, f"--rootdir={folder}", *options],
         cwd=Path(__file__).parent.parent,
@@ -49,9 +54,9 @@ def begin(
 
 
 def both(
-    folder: Path, one: Sequence[str], other: Sequence[str], *options: str, again: bool = False
+    folder: Path, one: Sequence[str], other: Sequence[str], *options: str, again: bool = False, together: int = TOGETHER
 ) -> tuple[int, list[str]]:
-    process = begin(folder, one, other, *options, again=again)
+    process = begin(folder, one, other, *options, again=again, together=together)
     said = process.communicate(timeout=SOON)[0]
     return process.returncode, said.splitlines()
 
@@ -136,6 +141,18 @@ def runs(pid: str, word: str) -> bool:
         return word.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
+
+
+def test_no_more_sides_run_at_once_than_may(tmp_path: Path) -> None:
+    text = ALONE.format(str(tmp_path / "lock"))
+    code, said = both(tmp_path, [text], [text], together=1)
+    assert (code, said[-1]) == (0, "2 passed, 0 failed")
+
+
+def test_a_side_can_run_without_the_other(tmp_path: Path) -> None:
+    code, said = both(tmp_path, [PASSES, PASSES], [FAILS], "--side", "one")
+    assert (code, said[-1]) == (0, "2 passed, 0 failed")
+    assert both(tmp_path, [PASSES], [FAILS], "--side", "third")[0] == 2
 
 
 def test_what_takes_an_hour_has_a_side_of_its_own_and_is_nowhere_else() -> None:
