@@ -102,6 +102,13 @@ LOADS = (
         Load(f"limited: {name} w=32", ("-w", "32", test), {("ruled", P): 0.97, ("capable", P): 0.97})
         for name, test in (("getattr", "getattr"), ("read 64 B", "sread"), ("walk open read clunk", "cat"))
     ),
+    # what the journal of a composer costs those who do not change the table
+    *(
+        Load(f"kept: {name} w={window}", ("-w", str(window), test), {("kept", C): 0.97})
+        for name, test in (("getattr", "getattr"), ("read 64 B", "sread"), ("walk open read clunk", "cat"))
+        for window in (1, 32)
+    ),
+    Load("kept: read 64 KiB w=8", ("-w", "8", "-m", "64k", "read"), {("kept", C): 0.97}, bytes=True),
     Load("limited: composed: read 64 B w=32", ("-w", "32", "sread"), {("partial", "mounted"): 0.8}),
     Load(
         "limited: composed: walk open read clunk w=32",

@@ -103,14 +103,15 @@ def served(what: str, aname: str, cpu: int) -> Iterator[Rival]:
 
 
 @contextmanager
-def composed(name: str, behind: Rival, cpu: int) -> Iterator[Rival]:
-    """Serve a namespace in which another rival is mounted."""
+def composed(name: str, behind: Rival, cpu: int, *options: str) -> Iterator[Rival]:
+    """Serve a namespace in which another rival is mounted, with options of `mk9p compose`."""
     port = free_port()
     host, _, other = behind.address.rpartition(":")
     with tempfile.NamedTemporaryFile("w") as script:
         script.write(f"mount {f'tcp!{host}!{other}' if host else f'unix!{other}'} /k/x\n")
         script.flush()
-        argv = [sys.executable, "-m", "mk9p", "compose", "--trust", "-l", f"tcp!127.0.0.1!{port}", script.name]
+        ours = [sys.executable, "-m", "mk9p", "compose", "--trust", "-l", f"tcp!127.0.0.1!{port}"]
+        argv = [*ours, *options, script.name]
         with _process(name, argv, f"127.0.0.1:{port}", "/k/x", cpu) as rival:
             yield attrs.evolve(rival, pids=(*rival.pids, *behind.pids))
 
@@ -207,6 +208,8 @@ def all_of_them(cpu: int) -> Iterator[dict[str, Rival]]:
         for end, behind in (("", rivals[1]), ("-u", rivals[-1])):
             rivals.append(stack.enter_context(composed(f"composed{end}", behind, cpu)))
             rivals.append(stack.enter_context(relay(f"relay{end}", behind, cpu)))
+        kept = Path(stack.enter_context(tempfile.TemporaryDirectory()), "state")
+        rivals.append(stack.enter_context(composed("kept", rivals[1], cpu, "--state", str(kept))))
         rivals += stack.enter_context(walked(rivals[4], root, cpu))
         rivals.append(stack.enter_context(partial(rivals[4], root, cpu)))
         rivals += [stack.enter_context(tree(kind, cpu)) for kind in ("ruled", "capable")]
