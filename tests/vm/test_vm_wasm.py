@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from mk9p.client import Client
 from mk9p.testing import child
 from tests.vm.conftest import require_kernel
 from tests.vm.lab_vm import Vm, lab_up, short_folder, until
+from tests.wasm import foreign
 
 SERVE = {"serve": ["host", "cmd", "wasm"], "hostroot": "on"}
 KERNELS: dict[str, dict[str, Any]] = {
@@ -47,12 +49,19 @@ class Moving:
             subprocess.run([*words, "-o", str(made), str(SOURCES / f"{name}.c")], check=True, timeout=2 * STEP)
         return str(made)
 
-    def undisturbed(self, words: list[str]) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(words, capture_output=True, timeout=2 * STEP, check=False)
+    def undisturbed(self, words: list[str], given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(words, input=given, capture_output=True, timeout=2 * STEP, check=False)
 
-    def moved(self, words: list[str], between: Callable[[], None] = lambda: None) -> subprocess.CompletedProcess[bytes]:
-        """Run a program and move it from kernel to kernel; do something before each move and after the last."""
-        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    def moved(
+        self, words: list[str], between: Callable[[], None] = lambda: None, given: bytes = b""
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run a program with an input and move it from kernel to kernel; do something before each move and after the last."""
+        with (
+            tempfile.TemporaryFile() as file,
+            subprocess.Popen(words, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process,
+        ):
+            file.write(given)
+            file.seek(0)
             until(lambda: b"running" in self.vm.mk9p("wasm", "ps").stdout, "the program", STEP)
             at, number, went = "k0", "0", ["k0"]
             for to in ROAD:
@@ -94,6 +103,21 @@ def test_a_program_that_computes_goes_through_real_kernels(moving: Moving, words
     done = moving.moved(command)
     assert (done.stdout, done.stderr, done.returncode) == (expected.stdout, b"", expected.returncode)
     assert expected.stdout
+
+
+@pytest.mark.parametrize("name", ["lua", "graphviz"])
+def test_a_program_of_other_people_goes_through_real_kernels(moving: Moving, long: bool, name: str) -> None:
+    if not long:
+        pytest.skip("emulated processors compile them for minutes: MK9P_LONG=1")
+    made = moving.home / f"{name}.wasm"
+    made.write_bytes(foreign.module(name, moving.home))
+    arguments, given = ([foreign.script(200_000)], b"") if name == "lua" else ([], foreign.graph(200))
+    command = moving.vm.words("wasm", "run", "--follow", "k0", str(made), *arguments)
+    expected = moving.undisturbed(command, given)
+    assert expected.returncode == 0, expected.stderr
+    done = moving.moved(command, given=given)
+    assert (done.stdout, done.stderr, done.returncode) == (expected.stdout, b"", 0)
+    assert expected.stdout.count(b"\n") > 10
 
 
 def test_a_program_goes_through_real_kernels_and_writes_each_byte_once(moving: Moving) -> None:

@@ -179,6 +179,31 @@ def lua(folder: Path) -> list[str]:
     return [*thrown, f"-I{folder}", f"-I{source}", str(SOURCES / "lua.c"), *files]
 
 
+def script(count: int) -> str:
+    """Return a program in Lua: strings, tables and numbers, in so many turns."""
+    return f"""
+local seen, total = {{}}, 0
+for n = 2, {count} do
+  local word, hash = string.rep(tostring(n), 3), 7
+  for i = 1, #word do hash = (hash * 31 + word:byte(i)) % 1000003 end
+  seen[hash] = (seen[hash] or "") .. word:sub(-4)
+  if n % {count // 20} == 0 then
+    local keys = {{}}
+    for key in pairs(seen) do keys[#keys + 1] = key end
+    table.sort(keys, function(a, b) return a * 7 % 9973 < b * 7 % 9973 or a * 7 % 9973 == b * 7 % 9973 and a < b end)
+    for i = 1, #keys, 97 do total = total + keys[i] * i % 1009 end
+    print(n, #keys, total, math.sin(total), seen[keys[#keys]])
+  end
+end
+"""
+
+
+def graph(nodes: int) -> bytes:
+    """Return a graph in Graphviz's words."""
+    edges = "".join(f"  n{n} -> n{n * 7919 % nodes};\n  n{n} -> n{n // 2};\n" for n in range(1, nodes))
+    return f"digraph {{\n{edges}}}\n".encode()
+
+
 SOURCES_OF: Final = {"sqlite": sqlite, "lua": lua}
 
 

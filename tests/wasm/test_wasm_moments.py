@@ -22,23 +22,6 @@ MOMENTS, FEW = 125, 4  # for each of eight programs, where there is time: 1,000;
 OF_ONE_RUN = 25
 RUNS = 4  # for each moment, before it is called too short to be frozen
 
-SCRIPT = """
-local seen, total = {}, 0
-for n = 2, 4000 do
-  local word, hash = string.rep(tostring(n), 3), 7
-  for i = 1, #word do hash = (hash * 31 + word:byte(i)) % 1000003 end
-  seen[hash] = (seen[hash] or "") .. word:sub(-4)
-  if n % 200 == 0 then
-    local keys = {}
-    for key in pairs(seen) do keys[#keys + 1] = key end
-    table.sort(keys, function(a, b) return a * 7 % 9973 < b * 7 % 9973 or a * 7 % 9973 == b * 7 % 9973 and a < b end)
-    for i = 1, #keys, 97 do total = total + keys[i] * i % 1009 end
-    print(n, #keys, total, math.sin(total), seen[keys[#keys]])
-  end
-end
-"""
-GRAPH = "digraph {\n" + "".join(f"  n{n} -> n{n * 7919 % 90};\n  n{n} -> n{n // 2};\n" for n in range(1, 90)) + "}\n"
-
 
 @attrs.define
 class Work:
@@ -119,10 +102,10 @@ async def test_a_program_that_computes(kernel: Kernel, program: Compiled, words:
 @pytest.mark.minutes
 @pytest.mark.parametrize("name", ["sqlite", "lua", "graphviz"])
 async def test_a_program_of_other_people(kernel: Kernel, tmp_path: Path, name: str, moments: int) -> None:
-    words = {"sqlite": ["sqlite", "20000"], "lua": ["lua", SCRIPT], "graphviz": ["graphviz"]}[name]
+    words = {"sqlite": ["sqlite", "20000"], "lua": ["lua", foreign.script(4000)], "graphviz": ["graphviz"]}[name]
     work = Work(kernel, [join(["arg", *words])], foreign.module(name, tmp_path))
     kernel.seconds = 1200
-    work.input = GRAPH.encode() if name == "graphviz" else b""
+    work.input = foreign.graph(90) if name == "graphviz" else b""
     await work.all(moments)
 
 
