@@ -1,10 +1,12 @@
 """What the commands share: running against the namespace, and reading whatever a file gives."""
 
 import errno
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from typing import TYPE_CHECKING, Final
 
+from mk9p import places
 from mk9p.errors import NineError
 from mk9p.stdio import complain, put
 
@@ -21,11 +23,11 @@ def in_namespace(work: Work) -> int:
 
     if parse(address_of(None)).transport.function("dial_now") is None:
         return with_namespace(work)
-    with _hinting():
+    with _hinting(None):
         ns = connect()
     ns.inner.connection.tell = say
     with ns:
-        return ns.run(work(ns.inner))
+        return ns.run(_helped(ns.inner, work))
 
 
 def with_namespace(work: Work, address: str | None = None) -> int:
@@ -41,23 +43,37 @@ def with_namespace(work: Work, address: str | None = None) -> int:
     async def run() -> None:
         nonlocal status
         async with AsyncExitStack() as stack:
-            with _hinting():
+            with _hinting(address):
                 ns = await stack.enter_async_context(connect(address))
-            status = await work(ns)
+            status = await _helped(ns, work)
 
     one_error(run)
     return status
 
 
+async def _helped(ns: "Client", work: Work) -> int:
+    """Do the work; an error that it raises says what to do, where the tree knows it."""
+    try:
+        return await work(ns)
+    except NineError as error:
+        from mk9p.clients.hints import hinted
+
+        raise await hinted(ns, error) from None
+
+
 @contextmanager
-def _hinting() -> Iterator[None]:
-    """Say what to do where there is no namespace."""
+def _hinting(address: str | None) -> Iterator[None]:
+    """Say what to do where there is no namespace. Who said where it is needs no hint how to say it."""
     try:
         yield
     except (ConnectionRefusedError, FileNotFoundError) as error:
-        raise NineError(error.errno or errno.EIO, f"{error}; {_HINT}") from None
+        said = address or os.environ.get("MK9P") or places.context_in_use()
+        hint = _RUNNING if said else _HINT
+        words = str(error) if _RUNNING in str(error) and said else f"{error}; {hint}"
+        raise NineError(error.errno or errno.EIO, words) from None
 
 
+_RUNNING: Final = "is its server running?"
 _HINT: Final = "start a namespace with `mk9p up`, or say where yours is with -a DIAL or $MK9P"
 
 
@@ -77,6 +93,8 @@ async def kernel(ns: "Client", name: str) -> str:
             return "."
         else:
             names = [own]
+        from mk9p.clients.hints import no_kernel
+
         raise no_kernel(name, names) from None
     return f"k/{name}"
 
@@ -95,11 +113,6 @@ async def own_name(ns: "Client") -> str | None:
             ) from None
         return dict(line.partition(" ")[::2] for line in status.split("\n")).get("name", "-")
     return None
-
-
-def no_kernel(name: str, there: Iterable[str]) -> NineError:
-    """Return the ENOENT that names the existing kernels."""
-    return NineError(errno.ENOENT, f"no kernel {name}; there are: {' '.join(sorted(there)) or 'none'}")
 
 
 async def pieces(file: "File") -> AsyncIterator[bytes]:

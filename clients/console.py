@@ -12,6 +12,7 @@ import trio
 from mk9p.client import Client, File
 from mk9p.clients import terminal as local
 from mk9p.clients.common import pieces, with_namespace
+from mk9p.clients.hints import NO_KERNELS
 from mk9p.errors import NineError
 from mk9p.usage import parsed
 
@@ -60,9 +61,7 @@ async def _none(ns: Client, path: str) -> str:
     try:
         names = [entry.name for entry in await ns.listdir("kernels") if entry.is_dir]
     except FileNotFoundError:
-        return (
-            f"no console {path}, and this namespace has no kernels/, as `mk9p up` and `mk9p compose --kernels` make it"
-        )
+        return f"no console {path}, and {NO_KERNELS}"
     return f"no console {path}; there are: {' '.join(sorted(names)) or 'none'}"
 
 

@@ -19,6 +19,7 @@ from mk9p.client import Client, changes, requests
 from mk9p.client.client import split
 from mk9p.clients import copying
 from mk9p.clients.common import say
+from mk9p.clients.hints import words
 from mk9p.clients.links import resolved
 from mk9p.clients.listing import entries
 from mk9p.errors import NineError
@@ -168,7 +169,8 @@ class Copy:
                     error.filename = (self.source if error.filename == old else self.target).mark + error.filename
             if self.only:
                 raise
-            say(f"{error.filename}: {error.strerror}")
+            said = await words(self.client, error) if isinstance(error, NineError) else error.strerror
+            say(f"{error.filename}: {said}")
             self.failed = 1
 
     async def _one(self, old: str, new: str) -> None:

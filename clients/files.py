@@ -33,16 +33,24 @@ def main(arguments: Sequence[str]) -> int:
 Command = Callable[[Client, argparse.Namespace], Awaitable[int]]
 
 
-async def each(paths: Sequence[str], work: Callable[[str], Awaitable[None]]) -> int:
+async def each(ns: Client, paths: Sequence[str], work: Callable[[str], Awaitable[None]]) -> int:
     """Do the work for each path. If the tree refuses one, say so and go on with the others. Raises what this kernel refuses."""
     status = 0
     for path in paths:
         try:
             await work(path)
         except NineError as error:
-            say(f"{error.filename or path}: {error.strerror}")
+            await _say(ns, error, path)
             status = 1
     return status
+
+
+async def _say(ns: Client, error: NineError, path: str = "") -> None:
+    """Say what is wrong with a path."""
+    from mk9p.clients.hints import words
+
+    path = error.filename or path
+    say(f"{path}: {await words(ns, error, path)}")
 
 
 async def _named(ns: Client, paths: Sequence[str]) -> tuple[list[str], int]:
@@ -53,7 +61,7 @@ async def _named(ns: Client, paths: Sequence[str]) -> tuple[list[str], int]:
 
     found, wrong = await expanded(ns, paths)
     for error in wrong:
-        say(f"{error.filename}: {error.strerror}")
+        await _say(ns, error)
     return found, 1 if wrong else 0
 
 
@@ -75,7 +83,7 @@ async def _ls(ns: Client, chosen: argparse.Namespace) -> int:
                 listed[path] = [entry]
 
     paths, failed = await _named(ns, chosen.paths)
-    failed |= await each(paths, work)
+    failed |= await each(ns, paths, work)
     if chosen.json:
         print_json({path: [as_json(entry) for entry in found] for path, found in listed.items()})
     else:
@@ -109,7 +117,7 @@ async def _cat(ns: Client, chosen: argparse.Namespace) -> int:
             await show(file, path)
 
     paths, failed = await _named(ns, chosen.paths)
-    return await each(paths, work) | failed
+    return await each(ns, paths, work) | failed
 
 
 async def _copied(file: File, path: str) -> None:
@@ -129,7 +137,7 @@ async def _write(ns: Client, chosen: argparse.Namespace) -> int:
             while data := await ns.connection.aside(take, 0, PIECE, give_up=True):
                 await _put(ns, path, file, data)
 
-    return await each([chosen.path], work)
+    return await each(ns, [chosen.path], work)
 
 
 async def _stat(ns: Client, chosen: argparse.Namespace) -> int:
@@ -139,7 +147,7 @@ async def _stat(ns: Client, chosen: argparse.Namespace) -> int:
         found.append(await _entry(ns, await resolved(ns, path, last=False)))
 
     paths, status = await _named(ns, chosen.paths)
-    status |= await each(paths, work)
+    status |= await each(ns, paths, work)
     if chosen.json:
         print_json([as_json(entry) for entry in found])
     else:

@@ -15,6 +15,7 @@ from typing import Final
 from mk9p.client import Client
 from mk9p.clients.common import in_namespace, say
 from mk9p.clients.globs import expanded
+from mk9p.clients.hints import words
 from mk9p.clients.links import resolved
 from mk9p.clients.listing import PATIENCE, Entry, entries
 from mk9p.errors import NineError
@@ -35,7 +36,7 @@ async def find(ns: Client, chosen: argparse.Namespace) -> int:
     """Print what is found; return the exit status, which is 1 if something could not be listed."""
     tops, wrong = await expanded(ns, chosen.paths)
     for error in wrong:
-        say(f"{error.filename}: {error.strerror}")
+        say(f"{error.filename}: {await words(ns, error)}")
     status = 1 if wrong else 0
     fits = re.compile(translate(chosen.name)).match if chosen.name else None
 
@@ -58,7 +59,7 @@ async def find(ns: Client, chosen: argparse.Namespace) -> int:
         try:
             qids = await ns.walk(await resolved(ns, top))
         except NineError as error:
-            say(f"{top}: {error.strerror}")
+            say(f"{top}: {await words(ns, error, top)}")
             status = 1
             continue
         kind = (qids[-1] if qids else ns.qid).type
@@ -74,7 +75,7 @@ async def find(ns: Client, chosen: argparse.Namespace) -> int:
             except FileNotFoundError:
                 continue  # gone meanwhile
             except NineError as error:
-                say(f"{path}: {error.strerror}")
+                say(f"{path}: {await words(ns, error, path)}")
                 status = 1
             deeper = []
             for entry in below:

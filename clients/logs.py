@@ -20,6 +20,7 @@ import trio
 
 from mk9p.client import Client, File
 from mk9p.clients.common import say, with_namespace
+from mk9p.clients.hints import words
 from mk9p.clients.listing import PATIENCE, entries, silent
 from mk9p.errors import NineError
 from mk9p.ktext import split_lines
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
     find = _logs if arguments[0] == "logs" else _events
 
     async def work(ns: Client) -> int:
-        board = _Board(chosen, await find(ns, chosen))
+        board = _Board(ns, chosen, await find(ns, chosen))
         return await board.run()
 
     return with_namespace(work)
@@ -78,8 +79,8 @@ async def _kernel(ns: Client, name: str, has_machine: bool) -> AsyncIterator[Lin
 
 
 async def _each(lines: Iterable[str], name: str) -> AsyncIterator[Line]:
-    for words in lines:
-        yield Line(None, name, words.rstrip("\r"))
+    for line in lines:
+        yield Line(None, name, line.rstrip("\r"))
 
 
 async def _kmsg(ns: Client, top: str, name: str) -> AsyncIterator[Line]:
@@ -139,8 +140,8 @@ async def _exists(ns: Client, path: str) -> bool:
 class _Board:
     """Reads all sources at once, and prints their lines."""
 
-    def __init__(self, chosen: argparse.Namespace, sources: dict[str, Source]) -> None:
-        self.chosen, self.sources = chosen, sources
+    def __init__(self, ns: Client, chosen: argparse.Namespace, sources: dict[str, Source]) -> None:
+        self.ns, self.chosen, self.sources = ns, chosen, sources
         self.kept: list[Line] = []
         self.failed = 0
         self.width = max((len(name) for name in sources), default=0)
@@ -175,7 +176,8 @@ class _Board:
                     continue
                 return
         except NineError as error:
-            say(f"{name}: {error.strerror}" if name else str(error.strerror))
+            said = await words(self.ns, error)
+            say(f"{name}: {said}" if name else said)
             self.failed = 1
 
     def show(self, line: Line) -> None:

@@ -9,8 +9,10 @@ from typing import Final
 import trio
 
 from mk9p.client import Client
-from mk9p.clients.common import no_kernel, own_name, say, with_namespace
+from mk9p.clients.common import own_name, say, with_namespace
+from mk9p.clients.hints import no_kernel, words
 from mk9p.clients.listing import PATIENCE, entries, print_json, silent
+from mk9p.errors import NineError
 from mk9p.stdio import printable
 from mk9p.tree import split
 from mk9p.usage import parsed
@@ -49,8 +51,8 @@ def main(arguments: Sequence[str]) -> int:
                     await processes(ns, kernel, places[kernel], found[kernel], answered)
                 if scope.cancelled_caught:
                     raise silent()
-            except OSError as error:
-                failed.append(f"{kernel}: {error.strerror}")
+            except NineError as error:
+                failed.append(f"{kernel}: {await words(ns, error, places[kernel])}")
 
         async with trio.open_nursery() as nursery:
             for kernel in found:
@@ -105,10 +107,10 @@ async def processes(ns: Client, kernel: str, tree: str, found: dict[int, Row], a
 
     async def one(pid: str) -> None:
         try:
-            words = split(await ns.read(f"{tree}/proc/{pid}/status"))
-            if len(words) < 3:
+            told = split(await ns.read(f"{tree}/proc/{pid}/status"))
+            if len(told) < 3:
                 return
-            used, kib = [word if word.isdecimal() else "0" for word in words[3:5]], "".join(words[9:10])
+            used, kib = [word if word.isdecimal() else "0" for word in told[3:5]], "".join(told[9:10])
             try:
                 args = (await ns.read(f"{tree}/proc/{pid}/args")).strip("\n")
             except (PermissionError, FileNotFoundError):  # it is kept from us, or the tree has none
@@ -117,7 +119,7 @@ async def processes(ns: Client, kernel: str, tree: str, found: dict[int, Row], a
             return
         finally:
             answered()
-        name, user, state = words[:3]
+        name, user, state = told[:3]
         found[int(pid)] = (
             kernel,
             pid,

@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from mk9p.client import Client
-from mk9p.clients.common import no_kernel
+from mk9p.clients.hints import no_kernel
 from mk9p.clients.listing import entries
 from mk9p.ktext import split_lines
 from mk9p.tree import split

@@ -12,7 +12,8 @@ from typing import Final
 import trio
 
 from mk9p.client import Client
-from mk9p.clients.common import no_kernel, say, with_namespace
+from mk9p.clients.common import say, with_namespace
+from mk9p.clients.hints import NO_KERNELS, no_kernel
 from mk9p.clients.listing import entries
 from mk9p.errors import NineError
 from mk9p.ktext import split_lines, split_words
@@ -61,7 +62,10 @@ async def _state(ns: Client, name: str, words: set[str]) -> int:
     try:
         events = await ns.open(f"{base}/events")
     except FileNotFoundError:
-        there = [entry.name for entry in await entries(ns, "kernels") if entry.is_dir]
+        try:
+            there = [entry.name for entry in await entries(ns, "kernels") if entry.is_dir]
+        except FileNotFoundError as error:
+            raise NineError(error.errno or errno.ENOENT, NO_KERNELS) from None
         raise no_kernel(name, there) from None
     async with events:
         while True:

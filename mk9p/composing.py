@@ -106,6 +106,7 @@ def namespace(
             deadline=STARTING if starts else PATIENCE,
             wait=flags.wait,
             on_change=[changed],
+            on_failure=[lambda reason: ns.failed(address, spec, reason)],
             dialler=dialler,
         )
         if shared:

@@ -9,6 +9,7 @@ import trio
 
 from mk9p.client import Client
 from mk9p.clients.common import say, with_namespace
+from mk9p.clients.hints import words
 from mk9p.clients.listing import PATIENCE, print_json, silent, when
 from mk9p.clients.ps import trees
 from mk9p.errors import NineError
@@ -38,8 +39,8 @@ def ps(chosen: Any) -> int:
                     raise silent()
             except FileNotFoundError:
                 return  # a kernel without programs
-            except OSError as error:
-                failed.append(f"{kernel}: {error.strerror}")
+            except NineError as error:
+                failed.append(f"{kernel}: {await words(ns, error)}")
 
         async with trio.open_nursery() as nursery:
             for kernel in places:

@@ -49,9 +49,9 @@ class Line:
 
     The tasks of its connections run in `nursery`. `name` identifies it: the paths of its files are made from it and `secret` (secret.py), so it
     should stay the same when the address changes. Errors show it, or what `called` gives. `on_change` is called with the server, whether it is up,
-    and why it went down ("" if up), each time that changes; it may not wait and may not raise. `deadline` is how many seconds dialling, and
-    attaching, may take; for `backoff` seconds after a failure there is no new attempt. Requests wait `wait` seconds for a server that is down, or
-    that does not let them attach.
+    and why it went down ("" if up), each time that changes, and `on_failure` with why there is no connection, each time that it cannot be reached;
+    they may not wait and may not raise. `deadline` is how many seconds dialling, and attaching, may take; for `backoff` seconds after a failure there
+    is no new attempt. Requests wait `wait` seconds for a server that is down, or that does not let them attach.
     `dialler` dials an address that is no dial string.
     """
 
@@ -69,6 +69,7 @@ class Line:
     silence: float = attrs.field(default=10.0, kw_only=True)
     wait: float = attrs.field(default=0.0, kw_only=True)
     on_change: list[Callable[[Any, bool, str], None]] = attrs.field(factory=list, kw_only=True)
+    on_failure: list[Callable[[str], None]] = attrs.field(factory=list, kw_only=True)
 
     connection: Connection | None = attrs.field(default=None, init=False)  # while it is up
     reason: str = attrs.field(default="it was not used yet", init=False)  # why there is none
@@ -184,11 +185,11 @@ class Line:
             )
         except OSError as error:
             self._failed = trio.current_time()
-            self.reason = str(error)
+            self._failing(str(error))
         except Exception:  # our bug must not end everything in the nursery
             log.exception("internal error: dialling %s", self.address)
             self._failed = trio.current_time()
-            self.reason = "internal error"
+            self._failing("internal error")
         else:
             if self._closed:
                 connection.end(self.reason)
@@ -206,8 +207,14 @@ class Line:
 
     def _heard(self, up: bool, reason: str) -> None:
         if self.connection is None:
-            self.reason = self.reason if up else reason
             self._tell(up, reason)
+            if not up:
+                self._failing(reason)
+
+    def _failing(self, reason: str) -> None:
+        self.reason = reason
+        for tell in self.on_failure:
+            tell(reason)
 
     def _tell(self, up: bool, reason: str) -> None:
         if up is self._told or (not up and self._told is None):

@@ -186,6 +186,11 @@ class Namespace:
         self.seen[address, spec] = "down", time.time_ns(), reason
         self.events.emit("down", self.name(address, spec), reason)
 
+    def failed(self, address: str, spec: str, reason: str) -> None:
+        """Note in `mounts` why a mounted server cannot be reached: a later attempt may know better, and one that was never up is down too."""
+        state, since, _ = self.seen.get((address, spec), ("idle", 0, ""))
+        self.seen[address, spec] = "down", since if state == "down" else time.time_ns(), reason
+
     def mounts(self) -> str:
         """Return a line for each mount: its path, address, state, since when, and why it is down."""
         lines = []

@@ -68,10 +68,11 @@ async def make(c: Connection, b: Far, number: int, names: tuple[str, ...]) -> bo
                 link = await dial(b.way.address)
                 root = await _agreed(c, b, link, number, ())
     except (OSError, ProtocolError, trio.TooSlowError) as error:
-        log.debug("no fast way to %s: %s", b.way.address, error)
+        why = f"no answer within {PATIENCE:g} s" if isinstance(error, trio.TooSlowError) else str(error)
+        log.debug("no fast way to %s: %s", b.way.address, why)
         b.resting = trio.current_time() + REST
         if b.way.heard is not None:
-            b.way.heard(False, str(error))
+            b.way.heard(False, why)
         if link is not None:
             link.close()
         return False
