@@ -1,7 +1,8 @@
 """`mk9p apply FILE` and `mk9p diff FILE`: make of a namespace what a lab file says, and show what differs.
 
 The words that do it are printed as they are written: each is a file and a line for it, so a person could have typed it. The whole lab file is looked
-at before the first word, and so is what there is. In the end it is kept in kernels/desired, where the server puts right what drifts from it.
+at before the first word, and so is what there is. In the end it is kept in kernels/desired, where the server puts right what drifts from it; if a
+word fails, that has what it had.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +29,7 @@ PATIENCE: Final = (
     180.0  # seconds for a kernel to serve, and for a mount: ten times what a busy machine was seen to need
 )
 PASSES: Final = 3  # some words show what else is to be done: a kernel that came has CPUs that can be isolated
+SOON: Final = 5.0  # seconds to put back what was desired before
 EACH: Final = 0.25  # seconds between two looks
 
 
@@ -74,8 +77,14 @@ async def apply(ns: Client, wanted: labfile.Desired, text: str, chosen: argparse
             tell(word)
         return 0
     if words:
+        before = await ns.read("kernels/desired")
         await ns.write("kernels/desired", "\n")  # nobody puts right meanwhile what this changes
-    words = await _written(ns, wanted, words, restart=chosen.restart)
+        try:
+            words = await _written(ns, wanted, words, restart=chosen.restart)
+        except BaseException:
+            with trio.CancelScope(shield=True), trio.move_on_after(SOON), suppress(OSError):  # the first error counts
+                await ns.write("kernels/desired", before or "\n")
+            raise
     for word in words:
         say(f"still differs: {word[0]}: {word[1]}")
     for line in desired.waiting(wanted, await desired.present(wanted, ns.read)):

@@ -337,7 +337,7 @@ async def start_kernel(ns: Client, name: str, words: Mapping[str, Any]) -> None:
         values = value if isinstance(value, list) else [size(value) if word == "memory" else value]
         await ns.write(f"kernels/{name}/ctl", join([word, *values]) + "\n")
     more = [each for word in LOADED if word in words for each in (word, words[word])]
-    kernel = [words["kernel"], *more] if "kernel" in words else []
+    kernel = [words.get("kernel", ""), *more] if "kernel" in words or more else []
     await ns.write(f"kernels/{name}/ctl", join(["load", *kernel]) + "\n")
     await ns.write(f"kernels/{name}/ctl", "start\n")
 

@@ -23,6 +23,7 @@ from mk9p.server import Server
 from mk9p.serving import OnlyRoot
 from mk9p.tree import Handle, Log, Node, Open, settle
 from mk9p.tree import split as words_of
+from mk9p.tree.words import lines as whole_lines
 from mk9p.wire import QTDIR
 
 log = logging.getLogger("mk9p.compose")
@@ -143,7 +144,9 @@ class Kernels:
     async def _grants(self, name: str) -> list[Grant]:
         """Return what a kernel's settings grant it now."""
         config = await read_text(self.tree, f"{name}/config")
-        return [Grant.parse(words) for what, *words in map(words_of, split_lines(config)) if what == "grant"]
+        # a script of `boot` may have several lines, and none of them grants anything
+        found = [words_of(line) for line in whole_lines(config)]
+        return [Grant.parse(words[1:]) for words in found if words[:1] == ["grant"]]
 
     def own(self, name: str) -> Node | None:
         """Return the root of a kernel's tree, if it is mounted where the composer mounted it; that of the namespace for no name."""

@@ -7,6 +7,7 @@ import trio
 from mk9p.client import Client
 from mk9p.ktext import split_lines
 from mk9p.tree import split
+from mk9p.tree.words import lines as whole_lines
 
 BUSES: Final = ("block", "tty", "pci", "usb")
 _COUNTS: Final = ("ops", "errors", "in_bytes", "out_bytes")
@@ -97,7 +98,7 @@ async def machines(ns: Client) -> dict[str, dict[str, str]]:
 async def life(ns: Client, name: str) -> dict[str, Any]:
     """Return why a kernel is as it is, how often it ended, and what it was given: devices, grants."""
     status = await values(ns, f"kernels/{name}/status")
-    config = await _lines(ns, f"kernels/{name}/config")
+    config = whole_lines("\n".join(await _lines(ns, f"kernels/{name}/config")))
     given = [line for line in config if line.partition(" ")[0] in ("device", "grant")]
     given += [f"device {each} from the pool" for each in split(status.get("devices", ""))]
     return {"reason": status.get("reason", ""), "ends": _number(status.get("ends")), "given": given}

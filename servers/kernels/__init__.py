@@ -8,8 +8,8 @@
     pool/multikernel what is in no instance of this machine's multikernel: ctl (baseline …, cpu|mem|dev add|del …) status
     tx/N/            changes of several steps: status error; rmdir undoes one
     NAME/ctl         backend qemu|uml|multikernel|attach · dial ADDR · qmp SOCKET
-                     · cpus N · memory BYTES · serve [ARGS…] · device ARGS… · show PATH… · hostroot on|off · trust on|off
-                     · modules NAME… · boot [SCRIPT] · wait SECONDS
+                     · cpus N · memory BYTES · serve [ARGS…] · device [ARGS…] · show [PATH…] · hostroot on|off · trust on|off
+                     · modules [NAME…] · boot [SCRIPT] · wait SECONDS
                      · load [KERNEL] [initrd I] [cmdline C] · unload · start · halt · kill · freeze · thaw · reset · dump
                      · restart never|always|on-failure [max N] [in SECONDS]
                      · watch SECONDS tell|restart|kill · cpu|mem|dev add|del WHAT · grant PATH ro|rw|OPS · ungrant PATH · delete · keep

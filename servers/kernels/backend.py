@@ -31,6 +31,8 @@ SERVES: Final = "mk9p: listening on "
 BOOTED: Final = "has booted"
 BEGUN: Final = "/run/guest/begun"  # there when the guest has begun its `boot`: its serving may end and begin again
 
+Kind = Literal["qemu", "uml", "multikernel", "attach"]
+
 # Why a kernel ended. Anything else is words that say what was wrong.
 Reason = Literal["halted", "rebooted", "panicked", "killed"]
 

@@ -15,7 +15,9 @@ from mk9p.affinity import listed, numbers
 from mk9p.errors import NineError
 from mk9p.ktext import split_lines
 from mk9p.tree import join, split
+from mk9p.tree.words import lines as whole_lines
 
+from .inside import cpu_states
 from .labfile import canonical
 from .pool import Pool
 
@@ -27,6 +29,21 @@ if TYPE_CHECKING:
 RUNS: Final = ("active", "silent", "frozen", "booting")
 
 RULES: Final = "auth/policy"
+
+UNSAID: Final = {
+    "serve": "serve",
+    "device": "device",
+    "show": "show",
+    "modules": "modules",
+    "boot": "boot",
+    "wait": "wait 0",
+    "hostroot": "hostroot off",
+    "trust": "trust off",
+}
+"""What a kernel's config does not say, because it is so without a word."""
+
+GROWS: Final = ("device", "show", "modules")
+"""Words that add to what was said before; alone, they forget it."""
 
 Word = tuple[str, str]
 """A file of the namespace, and a line to write there."""
@@ -193,19 +210,27 @@ def _more_cpus(wanted: Wanted, now: Now, free: list[int]) -> Iterator[Word]:
 
 def _settings(wanted: Wanted, now: Now) -> list[str]:
     """Return the lines that only a kernel that does not run takes, as far as they differ; `load` comes last."""
-    lines = [
-        line
-        for key, line in wanted.settings.items()
-        if key not in ("restart", "watch") and line != now.settings.get(key)
-    ]
+    lines: list[str] = []
+    for key, line in wanted.settings.items():
+        there = now.settings.get(key, UNSAID.get(key))
+        if key in ("restart", "watch") or line == there:
+            continue
+        if key in GROWS and there != key and line != key:
+            lines.append(key)
+        lines.append(line)
     if wanted.cpus is not None and now.state not in RUNS and wanted.cpus != now.cpus:
         lines.append(f"cpus {wanted.cpus}")
     if now.real and now.state not in ("empty", "ready"):  # it has its parts
         lines = [line for line in lines if split(line)[0] not in ("cpus", "memory")]
     loaded = now.settings.get("load", "")
-    if not loaded or (wanted.load != "load" and wanted.load != loaded):
+    if not loaded or not _is_loaded(split(wanted.load)[1:], split(loaded)[1:]):
         lines.append(wanted.load)
     return lines
+
+
+def _is_loaded(wanted: list[str], loaded: list[str]) -> bool:
+    """Say whether what is loaded will do; where no kernel is named, the backend's own was."""
+    return not wanted or wanted == loaded or (not wanted[0] and wanted[1:] == loaded[1:])
 
 
 def _grants(wanted: Wanted, now: Now) -> Iterator[Word]:
@@ -245,7 +270,8 @@ async def present(desired: Desired, read: Callable[[str], Awaitable[str]]) -> Pr
 
 async def _now(name: str, wanted: Wanted | None, read: Callable[[str], Awaitable[str]]) -> Now:
     status = _values(await read(f"kernels/{name}/status"))
-    config = [line for line in split_lines(await read(f"kernels/{name}/config")) if line]
+    # a quoted word may have several lines, such as a script
+    config = [line for line in whole_lines(await read(f"kernels/{name}/config")) if line]
     runs = status.get("pid", "0") != "0" or status.get("dial")  # a kernel that is no process of this machine has a dial
     state = "booting" if status["state"] == "loaded" and runs else status["state"]
     now = Now(
@@ -264,7 +290,7 @@ async def _now(name: str, wanted: Wanted | None, read: Callable[[str], Awaitable
         cpus = [line.split(" ") for line in split_lines(await read(f"k/{name}/cpu/status"))]
     except OSError:  # it serves no cpu/, or has just gone: nothing is known of its CPUs
         return now
-    by = {int(line[0]): line[1] for line in cpus if len(line) > 1 and line[0].isdecimal()}
+    by = {int(number): how for number, how in cpu_states(cpus).items()}
     return attrs.evolve(
         now,
         online=frozenset(n for n, how in by.items() if how != "offline"),

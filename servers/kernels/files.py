@@ -18,6 +18,7 @@ from . import (
     inside,
     journal,
     keeping,
+    labfile,
     moves,
     multikernel,
     pool,
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
     from .console import Reader
 
-TAKEN: Final = ("clone", "ctl", "status", "events", "error", "pool", "tx", "desired", "diff")  # beside names of kernels
 BACKENDS: Final = {
     "qemu": qemu.Qemu(),
     "uml": uml.Uml(),
@@ -156,7 +156,7 @@ class Kernels:
 
     def add(self, name: str, *, kept: bool = True) -> Entry:
         """Make a kernel. One that is not kept goes when none of its files is open any more."""
-        if name in self.entries or name in TAKEN:
+        if name in self.entries or name in labfile.TAKEN:
             raise NineError(errno.EEXIST)
         try:
             spec = backend.Spec(name=name, kernel="", serve=self.serve)
@@ -178,6 +178,8 @@ class Kernels:
             await kernel.give_back()
         elif kernel.extra_cpus > 0 or kernel.extra_memory or kernel.devices:
             await self.moves.give_back(name)
+        if self.kernel(name) is not kernel:  # somebody else has deleted it meanwhile, and there is another of its name
+            raise NineError(errno.ENOENT)
         kernel.forget()
         self.report(name, "deleted")
         del self.entries[name]

@@ -6,6 +6,7 @@ Its words are passed on, after its name. It is not believed more than it must be
 from __future__ import annotations
 
 import errno
+import re
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
@@ -26,11 +27,17 @@ ASK_SECONDS: Final = 30.0  # for one file: an emulated kernel that is busy takes
 MOUNT_SECONDS: Final = 10.0  # until a kernel that serves is mounted
 LARGEST: Final = 4 << 20  # bytes of a text
 STEP: Final = 0.05  # s between two looks
+_CPU: Final = re.compile(r"0|[1-9][0-9]{0,3}")  # what a list of CPUs can name (moves.cpus)
 
 
 def no_way(name: str) -> Node | None:
     """Reach nobody."""
     return None
+
+
+def cpu_states(lines: list[list[str]]) -> dict[str, str]:
+    """Return the state of each CPU by its number, as the lines of a kernel's cpu/status say; what is no number of a CPU is left out."""
+    return {line[0]: line[1] for line in lines if len(line) > 1 and _CPU.fullmatch(line[0])}
 
 
 @attrs.define

@@ -88,6 +88,10 @@ class Journal:
         os.close(self._file)
         self._file, self._size = file, len(data)
 
+    def copy(self) -> Path:
+        """Keep the file as it is under a free name beside it, and return that."""
+        return _beside(self.path, self._file)
+
     def remove(self) -> None:
         """Remove the file: a later start begins with nothing."""
         self.path.unlink(missing_ok=True)
@@ -106,6 +110,20 @@ def put(path: Path, text: str) -> None:
         os.fsync(file.fileno())
     part.rename(path)
     _sync_folder(path)
+
+
+def put_aside(path: Path) -> Path:
+    """Give a file a free name beside its own, and return that."""
+    number = 1
+    while (aside := _damaged(path, number)).exists():
+        number += 1
+    path.rename(aside)
+    _sync_folder(aside)
+    return aside
+
+
+def _damaged(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.name}.damaged-{number}")
 
 
 def _line(words: Sequence[object]) -> bytes:
@@ -151,7 +169,7 @@ def _beside(path: Path, file: int) -> Path:
     """Keep the contents of a file under a free name beside it, and return that."""
     number = 1
     while True:
-        kept = path.with_name(f"{path.name}.damaged-{number}")
+        kept = _damaged(path, number)
         try:
             copy = os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             break

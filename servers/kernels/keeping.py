@@ -19,7 +19,7 @@ from mk9p.errors import NineError
 from mk9p.tree import Handle, Open, Text, ThroughHandle, join, settle
 
 from . import desired, labfile
-from .journal import put
+from .journal import put, put_aside
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -50,23 +50,29 @@ class Keeping:
     failed: dict[desired.Word, tuple[float, float]] = attrs.Factory(
         dict
     )  # by word: when it may be tried again, and the wait after that
+    _said: set[desired.Word] = attrs.Factory(set)  # words that the last look has written
     _changed: trio.Event = attrs.Factory(trio.Event)
 
     def load(self) -> None:
         """Take up what an earlier server kept, if that was killed."""
         if self.place is not None and self.place.exists():
             try:
-                self.set(self.place.read_text())
+                text = self.place.read_text()
+                self._desire(text, _read(text))
             except (OSError, ValueError) as error:
-                self.told("damaged", f"{self.place}: {error}")
+                self.told("damaged", f"{self.place}: {error}; it is now {put_aside(self.place)}")
 
     def set(self, text: str) -> None:
         """Desire what a lab file says; an empty one desires nothing. Raises EINVAL, and then all is as before."""
-        wanted = labfile.parse(text) if text.strip() else None
+        wanted = _read(text)
         if self.place is not None:
             _keep(self.place, text if wanted else "")
+        self._desire(text, wanted)
+
+    def _desire(self, text: str, wanted: labfile.Desired | None) -> None:
         self.text, self.wanted = (text, wanted) if wanted else ("", None)
         self.failed.clear()
+        self._said.clear()
         self.told("desired", len(wanted.kernels) if wanted else 0)
         self.look()
 
@@ -106,12 +112,17 @@ class Keeping:
         try:
             words = await self.words()
         except OSError as error:
-            words = []
             self._fails(("", ""), error)
+            return
+        self.failed = {word: when for word, when in self.failed.items() if word in words}
+        before, self._said = self._said, set()
         for word in words:
             if wanted is not self.wanted:
                 return
             if not self._now(word):
+                continue
+            if word in before:  # it would be written for ever, for each look tells of the next
+                self._fails(word, NineError(errno.EIO, "it was written, and differs all the same"))
                 continue
             file, line = word
             try:
@@ -119,7 +130,7 @@ class Keeping:
             except OSError as error:
                 self._fails(word, error)
             else:
-                self.failed.pop(word, None)
+                self._said.add(word)
                 self.told("righted", file, line)
 
     def _fails(self, word: desired.Word, error: OSError) -> None:
@@ -198,6 +209,11 @@ class _OnePiece(ThroughHandle):
         if offset:
             raise NineError(errno.EFBIG, "a lab file is written in one piece, and this one is longer than a message")
         return self.handle.write(offset, data)
+
+
+def _read(text: str) -> labfile.Desired | None:
+    """Return what a lab file says, None for an empty one. Raises EINVAL."""
+    return labfile.parse(text) if text.strip() else None
 
 
 def _keep(place: Path, text: str) -> None:

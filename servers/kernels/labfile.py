@@ -26,27 +26,45 @@ import errno
 import re
 import tomllib
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
 
 import attrs
 
-from mk9p.auth import granted_as
+from mk9p.dial import parse as parse_dial
 from mk9p.errors import NineError
 from mk9p.restart import Restart
 from mk9p.tree import join, split
 
+from .backend import Kind, Spec
 from .device import Device
+from .hardware import GRANULE
 from .moves import cpus as cpu_list
 from .policy import Watch
+from .words import LONGEST_WAIT, MOST_CPUS, Grant, granted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+TAKEN: Final = (
+    "clone",
+    "ctl",
+    "status",
+    "events",
+    "error",
+    "pool",
+    "tx",
+    "desired",
+    "diff",
+)  # in kernels/, beside kernels
 
 LONGEST: Final = 1 << 20  # characters of a lab file
 POOL, NAMESPACE = "pool", "namespace"
 _UNITS: Final = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _PLAIN: Final = ("backend", "dial", "qmp", "hostroot", "trust", "boot", "wait")  # one word
 _LISTS: Final = ("serve", "device", "show", "modules")  # several words
+_FLAGS: Final = {"mount": "abcru", "bind": "abcr"}
+_USAGE: Final = {"mount": "mount [-abcru] [-w SECONDS] ADDR OLD [SPEC]", "bind": "bind [-abcr] NEW OLD"}
 
 
 @attrs.frozen
@@ -113,7 +131,7 @@ def _pool(table: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError("devices: two have one name")
     return {
         "pool_cpus": frozenset(cpu_list(_text(table, "cpus"))) if "cpus" in table else frozenset(),
-        "pool_memory": _size(table, "memory"),
+        "pool_memory": _pieces(table, "memory"),
         "devices": {device.name: device for device in devices},
     }
 
@@ -122,8 +140,7 @@ def _namespace(table: Mapping[str, Any]) -> dict[str, Any]:
     _known(table, "lines", "policy")
     lines = _texts(table, "lines")
     for line in lines:
-        if split(line)[:1] not in (["mount"], ["bind"]):
-            raise ValueError(f"lines: a line begins with mount or bind: {line}")
+        _require_line(line)
     found: dict[str, Any] = {"lines": tuple(map(canonical, lines))}
     if "policy" in table:
         found["policy"] = _texts(table, "policy")
@@ -149,8 +166,13 @@ def _kernel(name: str, table: Mapping[str, Any]) -> Wanted:
         "watch",
     )
     _known(table, *own, *_PLAIN, *_LISTS)
-    settings = {key: join([key, _text(table, key)]) for key in _PLAIN if key in table}
+    Spec(name=name, kernel="")
+    if name in TAKEN:
+        raise ValueError("a file of kernels/ has this name")
+    settings = {key: _plain(key, _text(table, key)) for key in _PLAIN if key in table}
     settings |= {key: join([key, *_texts(table, key)]) for key in _LISTS if key in table}
+    if "show" in table:
+        settings["show"] = join(["show", *map(_shown, _texts(table, "show"))])
     if "memory" in table:
         settings["memory"] = f"memory {_size(table, 'memory')}"
     if "restart" in table:
@@ -160,22 +182,23 @@ def _kernel(name: str, table: Mapping[str, Any]) -> Wanted:
         if then not in ("tell", "restart", "kill"):
             raise ValueError("watch: want SECONDS tell|restart|kill")
         settings["watch"] = join(["watch", *Watch.parse(float(seconds), then).words])  # type: ignore[arg-type]
-    more = [word for key in ("initrd", "cmdline") if key in table for word in (key, _text(table, key))]
+    initrd, cmdline = (_text(table, key) if key in table else "" for key in ("initrd", "cmdline"))
+    more = [*(["initrd", str(PurePath(initrd))] if initrd else []), *(["cmdline", cmdline] if cmdline else [])]
+    kernel = _text(table, "kernel") if "kernel" in table else ""
     state = table.get("state", "active")
     if state not in ("active", "off"):
         raise ValueError(f"state: want active or off: {state}")
-    grants = tuple(_grant(split(grant)) for grant in _texts(table, "grants"))
     cpus = table.get("cpus")
-    if cpus is not None and (not isinstance(cpus, int) or not 1 <= cpus <= 1024):
+    if cpus is not None and (not isinstance(cpus, int) or isinstance(cpus, bool) or not 1 <= cpus <= MOST_CPUS):
         raise ValueError(f"cpus: want how many: {cpus}")
     return Wanted(
         name,
         settings,
         cpus=cpus,
-        load=join(["load", *([_text(table, "kernel"), *more] if "kernel" in table else [])]),
-        grants=grants if "grants" in table else None,
+        load=join(["load", *([kernel, *more] if kernel or more else [])]),
+        grants=_grants(table) if "grants" in table else None,
         runs=state == "active",
-        extra_memory=_size(table, "extra_memory") if "extra_memory" in table else None,
+        extra_memory=_pieces(table, "extra_memory") if "extra_memory" in table else None,
         devices=_texts(table, "devices") if "devices" in table else None,
         isolated=frozenset(cpu_list(_text(table, "isolated")))
         if table.get("isolated")
@@ -185,32 +208,91 @@ def _kernel(name: str, table: Mapping[str, Any]) -> Wanted:
     )
 
 
-def _grant(words: list[str]) -> str:
-    """Return a grant as a kernel's config has it."""
-    if len(words) != 2:
-        raise ValueError('grants: want ["PATH ro|rw|OPS", ...]')
-    try:
-        return join([words[0], granted_as(words[1])])
-    except NineError as error:
-        raise ValueError(f"grants: {error}") from None
+def _plain(key: str, value: str) -> str:
+    """Return the line of a setting as a kernel's config has it. Raises ValueError for one that its word would refuse."""
+    if key == "backend" and value not in get_args(Kind):
+        raise ValueError(f"backend: want one of {' '.join(get_args(Kind))}: {value}")
+    if key in ("hostroot", "trust") and value not in ("on", "off"):
+        raise ValueError(f"{key}: want on or off: {value}")
+    if key == "wait":
+        if not re.fullmatch(r"[0-9]{1,5}", value) or int(value) > LONGEST_WAIT:
+            raise ValueError(f"wait: want 0 to {LONGEST_WAIT} seconds: {value}")
+        return f"wait {int(value)}"
+    if key == "dial":
+        parse_dial(value)
+    if key == "qmp" and not value.startswith("/"):
+        raise ValueError(f"qmp: want the absolute path of a socket: {value}")
+    return join([key, value]) if value else key
+
+
+def _shown(path: str) -> str:
+    if not path.startswith("/"):
+        raise ValueError(f"show: want absolute paths: {path}")
+    return str(PurePath(path))
+
+
+def _grants(table: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return grants as a kernel's config has them."""
+    found: tuple[Grant, ...] = ()
+    for words in map(split, _texts(table, "grants")):
+        if len(words) != 2:
+            raise ValueError('grants: want ["PATH ro|rw|OPS", ...]')
+        try:
+            found = granted(found, *words)
+        except NineError as error:
+            raise ValueError(f"grants: {error}") from None
+    return tuple(map(join, found))
+
+
+class _Line(NamedTuple):
+    """A line of the namespace: its command, the letters of its flags, the seconds of -w, and the other words."""
+
+    command: str
+    flags: str
+    wait: str
+    words: list[str]
+
+
+def _taken_apart(line: str) -> _Line:
+    command, *words = split(line) or [""]
+    flags, wait = "", ""
+    while words and words[0].startswith("-"):
+        flags += words.pop(0)[1:] or "-"
+        if flags.endswith("w"):
+            flags, wait = flags[:-1], words.pop(0) if words else "-"
+    return _Line(command, "".join(sorted(set(flags))), wait, words)
+
+
+def _require_line(line: str) -> None:
+    """Raise ValueError for a line that the namespace would refuse, whatever there is."""
+    command, flags, wait, words = _taken_apart(line)
+    if command not in _USAGE:
+        raise ValueError(f"lines: a line begins with mount or bind: {line}")
+    bad = set(flags) - set(_FLAGS[command]) or {"a", "b"} <= set(flags)
+    timed = command == "mount" and re.fullmatch(r"[0-9]{1,5}", wait) and int(wait) <= LONGEST_WAIT
+    if bad or (wait and not timed) or len(words) not in ((2, 3) if command == "mount" else (2,)):
+        raise ValueError(f"lines: {line}: usage: {_USAGE[command]}")
+    if command == "mount" and not words[0].startswith("/"):
+        parse_dial(words[0])
 
 
 def canonical(line: str) -> str:
-    """Return a line of the namespace as it is compared: `mount -a -r A B` is `mount -ar A B`."""
-    found = split(line)
-    flags: set[str] = set()
-    rest: list[str] = []
-    at = 1
-    while at < len(found):
-        if found[at] == "-w" and at + 1 < len(found):
-            rest += found[at : at + 2]
-            at += 1
-        elif found[at].startswith("-") and len(found[at]) > 1:
-            flags |= set(found[at][1:])
-        else:
-            rest.append(found[at])
-        at += 1
-    return join([*found[:1], *(["-" + "".join(sorted(flags))] if flags else []), *rest])
+    """Return a line of the namespace as it is compared: `mount -a -rw 060 A /b/` is `mount -ar -w 60 A /b`."""
+    command, flags, wait, words = _taken_apart(line)
+    paths = [_path(word) if at == 1 or (at == 0 and command == "bind") else word for at, word in enumerate(words)]
+    seconds = ["-w", str(int(wait))] if wait.isdecimal() and int(wait) else []
+    return join([command, *([f"-{flags}"] if flags else []), *seconds, *paths])
+
+
+def _path(path: str) -> str:
+    """Return a path as the namespace has it."""
+    names: list[str] = []
+    for name in path.split("/"):
+        if name == "..":
+            del names[-1:]
+        elif name not in ("", "."):
+            names.append(name)
+    return "/" + "/".join(names)
 
 
 def _known(table: Mapping[str, Any], *keys: str) -> None:
@@ -236,6 +318,14 @@ def _texts(table: Mapping[str, Any], key: str) -> tuple[str, ...]:
     ):
         raise ValueError(f'{key}: want a list of texts: ["A", "B"]')
     return tuple(map(str, value))
+
+
+def _pieces(table: Mapping[str, Any], key: str) -> int:
+    """Return bytes that can move."""
+    count = _size(table, key)
+    if count % GRANULE:
+        raise ValueError(f"{key}: memory moves in pieces of {GRANULE} bytes: {table[key]}")
+    return count
 
 
 def _size(table: Mapping[str, Any], key: str) -> int:

@@ -109,15 +109,23 @@ class Transactions:
     _records: int = attrs.field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
+        strange = 0
         for words in self.journal.read:
-            self._replay(words)
+            try:
+                self._replay(words)
+            except (OSError, ValueError, IndexError):
+                strange += 1
+        if strange:
+            why = f"{strange} lines say nothing to this version"
+            self.report("damaged", f"{self.journal.path}: {why}; the file as it was is {self.journal.copy()}")
         if self.journal.damage:
             self.report("damaged", self.journal.damage)
         for tx in self.txs.values():
             if tx.state == "running":
                 tx.state, tx.error = "interrupted", "interrupted by the end of the server"
                 self.report("tx", tx.number, tx.state, tx.what)
-        self._compact()
+        self._records = len(self.journal.read)
+        self._try_compact()
 
     async def run(self, what: str, plan: Callable[[], Awaitable[Sequence[Step]]]) -> Tx:
         """Run a transaction: `plan` gives its steps when its turn has come, or raises what is wrong with it; no steps are no transaction.
@@ -267,10 +275,7 @@ class Transactions:
         for number in over[:-KEPT]:
             del self.txs[number]
         if self._records > LONGEST:
-            try:
-                self._compact()
-            except OSError as error:  # the old one is as good
-                self.report("unwritten", str(error))
+            self._try_compact()
 
     async def _record(self, *lines: Sequence[object]) -> None:
         await trio.to_thread.run_sync(self.journal.add, *lines)
@@ -284,8 +289,8 @@ class Transactions:
             self.report("unwritten", str(error))
 
     def _replay(self, words: list[str]) -> None:
-        """Take one line of the journal. The checksum says that we wrote it, so its words need no other check; a word of a later version is passed
-        over."""
+        """Take one line of the journal. The checksum says that we wrote it, so its words need no other check. Raises ValueError, IndexError, and what
+        the World says, for a line of a later version."""
         match words:
             case ["keep", *rest]:
                 self.world.replay(tuple(rest))
@@ -296,8 +301,11 @@ class Transactions:
                 self.next = int(number)
             case ["gone", number]:
                 self.txs.pop(int(number), None)
-            case [word, number, *rest] if int(number) in self.txs:
-                self._replay_tx(self.txs[int(number)], word, rest)
+            case ["step" | "doing" | "done" | "was" | "back" | "end" as word, number, *rest]:
+                if int(number) in self.txs:
+                    self._replay_tx(self.txs[int(number)], word, rest)
+            case _:
+                raise ValueError("no line of ours")
 
     def _replay_tx(self, tx: Tx, word: str, rest: list[str]) -> None:
         """Take a line about a transaction. Its counts are absolute, so a line that could not be written before it is no harm."""
@@ -321,6 +329,8 @@ class Transactions:
                 elif state in ("failed", "undone"):
                     self._replay_back(tx, 0)
                 tx.state, tx.errno, tx.error, tx.ended = state, int(number), error, int(ended)  # type: ignore[assignment]
+            case _:
+                raise ValueError("no line of ours")
 
     def _replay_back(self, tx: Tx, at: int) -> None:
         for step in reversed(tx.steps[at : tx.done]):
@@ -328,6 +338,12 @@ class Transactions:
                 self.world.replay(step.undo)
         tx.done = min(tx.done, at)
         del tx.notes[at:]
+
+    def _try_compact(self) -> None:
+        try:
+            self._compact()
+        except OSError as error:  # the old one is as good
+            self.report("unwritten", str(error))
 
     def _compact(self) -> None:
         """Write the journal anew: what the world keeps, and the transactions that are kept."""

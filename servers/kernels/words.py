@@ -18,6 +18,7 @@ from mk9p.restart import Restart
 from mk9p.tree import fields, join, settings
 
 from . import policy
+from .backend import Kind  # noqa: TC001 - the words' signatures are read
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from .holding import Kernel
 
 
+MOST_CPUS: Final = 1024
 LONGEST_WAIT: Final = 86400  # seconds, as for `mount -w`
+Grant = tuple[str, str]
 
 
 @attrs.frozen
@@ -65,21 +68,27 @@ class Words:
         lives = ("unload", "start", "halt", "kill", "freeze", "thaw", "reset", "dump")
         return named | {name: getattr(kernel, name) for name in lives}
 
-    def backend(self, name: Literal["qemu", "uml", "multikernel", "attach"]) -> None:
+    def backend(self, name: Kind) -> None:
         self.kernel.use(name)
 
     def cpus(self, n: int) -> None:
+        if not 1 <= n <= MOST_CPUS:
+            raise NineError(errno.EINVAL, f"a kernel has 1 to {MOST_CPUS} CPUs: {n}")
+        if n <= (more := self.kernel.extra_cpus):
+            raise NineError(errno.EBUSY, f"{self.kernel.name} has {more} CPUs that came later: cpu del")
         self.kernel.set(cpus=n)
 
     def memory(self, bytes_: int) -> None:
+        if bytes_ <= 0:
+            raise NineError(errno.EINVAL, f"want bytes: {bytes_}")
         self.kernel.set(memory=bytes_)
 
     def serve(self, *args: str | None) -> None:
         self.kernel.set(serve=args)
 
-    def device(self, *args: str) -> None:
-        """Add raw arguments of the emulator."""
-        self.kernel.set(devices=(*self.kernel.spec.devices, *args))
+    def device(self, *args: str | None) -> None:
+        """Add raw arguments of the emulator; without any, forget those from before."""
+        self.kernel.set(devices=(*self.kernel.spec.devices, *args) if args else ())
 
     def restart(self, when: Literal["never", "always", "on-failure"], *more: str | None) -> None:
         """`restart WHEN [max N] [in SECONDS]`."""
@@ -88,12 +97,13 @@ class Words:
     def watch(self, seconds: float, then: Literal["tell", "restart", "kill"]) -> None:
         self.kernel.watch = policy.Watch.parse(seconds, then)
 
-    def show(self, *paths: str) -> None:
-        """Let the guest see more of this machine, read-only at the same paths."""
-        missing = next((path for path in paths if not path.startswith("/") or not os.path.exists(path)), None)
+    def show(self, *paths: str | None) -> None:
+        """Let the guest see more of this machine, read-only at the same paths; without any, what programs need and no more."""
+        more = [path for path in paths if path is not None]
+        missing = next((path for path in more if not path.startswith("/") or not os.path.exists(path)), None)
         if missing is not None:
             raise NineError(errno.ENOENT, f"{missing}: want absolute paths of this machine")
-        self.kernel.set(shown=(*self.kernel.spec.shown, *map(Path, paths)))
+        self.kernel.set(shown=(*self.kernel.spec.shown, *map(Path, more)) if more else ())
 
     def trust(self, on: Literal["on", "off"]) -> None:
         """Let the namespace believe what its tree says, and pass it on as it comes."""
@@ -103,9 +113,9 @@ class Words:
         """Show the guest all of this machine's /, whoever may read it, read-only; or only programs."""
         self.kernel.set(whole=on == "on")
 
-    def modules(self, *names: str) -> None:
-        """Put more drivers, and those that they need, where the guest can load them."""
-        self.kernel.set(modules=(*self.kernel.spec.modules, *names))
+    def modules(self, *names: str | None) -> None:
+        """Put more drivers, and those that they need, where the guest can load them; without any, forget those from before."""
+        self.kernel.set(modules=(*self.kernel.spec.modules, *names) if names else ())
 
     def boot(self, script: str = "") -> None:
         """Let the guest run a script of sh(1) as root before it serves its tree."""
@@ -119,13 +129,8 @@ class Words:
 
     def grant(self, path: str, ops: str) -> None:
         """Let the kernel use what is at a path of the namespace, and everything below: `ro`, `rw`, or letters of OPS."""
-        path, mode = _place(path), granted_as(ops)
-        others = tuple(other for other in self.kernel.spec.grants if other[0] != path)
-        for at, how in others:
-            if how != mode and (_within(path, at) or _within(at, path)):
-                inner, outer = (path, at) if _within(path, at) else (at, path)
-                raise NineError(errno.EINVAL, f"{inner} lies in {outer}: grant both {mode}, or only one")
-        self.kernel.grant((*others, (path, mode)), "granted", path, mode)
+        grants = granted(self.kernel.spec.grants, path, ops)
+        self.kernel.grant(grants, "granted", *grants[-1])
 
     def ungrant(self, path: str) -> None:
         path = _place(path)
@@ -206,6 +211,17 @@ class Words:
             "reason": " ".join(split_words(kernel.reason)),
         }
         return fields(values)
+
+
+def granted(grants: tuple[Grant, ...], path: str, ops: str) -> tuple[Grant, ...]:
+    """Return grants with another one, which is the last; raises EINVAL for one that is none, and for one that lies in another and differs from it."""
+    path, mode = _place(path), granted_as(ops)
+    others = tuple(other for other in grants if other[0] != path)
+    for at, how in others:
+        if how != mode and (_within(path, at) or _within(at, path)):
+            inner, outer = (path, at) if _within(path, at) else (at, path)
+            raise NineError(errno.EINVAL, f"{inner} lies in {outer}: grant both {mode}, or only one")
+    return (*others, (path, mode))
 
 
 def _place(path: str) -> str:

@@ -24,6 +24,7 @@ from mk9p.errors import NineError
 from mk9p.tree import join, split
 
 from .device import Device
+from .inside import cpu_states
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -174,8 +175,7 @@ class World:
         return found
 
     async def _states(self, kernel: Kernel) -> dict[str, str]:
-        lines = await self.reach.lines(kernel.name, "cpu/status")
-        return {line[0]: line[1] for line in lines if len(line) > 1 and line[0].isdecimal()}
+        return cpu_states(await self.reach.lines(kernel.name, "cpu/status"))
 
     async def online(self, kernel: Kernel) -> set[str]:
         """Return the numbers of a kernel's CPUs that are in use."""

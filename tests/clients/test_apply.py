@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
+from mk9p.client import connect
+from mk9p.clients.lab import start_kernel
+from mk9p.errors import NineError
 from mk9p.testing import serving_at
 from mk9p.tree import Dir, Lazy
 from tests.clients.test_looking import run
@@ -68,3 +72,13 @@ async def test_a_lab_file_is_shown_applied_and_kept(tmp_path: Path) -> None:
             file.write_text(LAB.replace("cpus = 2", "cpus = 9"))
             status, said = await run(host.address, "apply", str(file))
             assert (status, said) == (1, "mk9p apply: k1 lacks 6 CPUs, and the pool has 0\n")
+            file.write_text(LAB)
+            await run(host.address, "apply", str(file))
+            assert await here.read("desired") == LAB.removesuffix("\n")
+            async with connect(host.address) as ns:  # as `mk9p up` does
+                await start_kernel(ns, "k8", {"cmdline": "quiet"})
+                assert "load made-up cmdline quiet\n" in await here.read("k8/config")
+            file.write_text("[k9]\n")
+            here.lab.backend.refuse = NineError(errno.ENOENT, "zstd is missing")
+            assert (await run(host.address, "apply", str(file)))[0] == 1
+            assert await here.read("desired") == LAB.removesuffix("\n")

@@ -144,7 +144,11 @@ async def test_a_grant_holds_when_its_word_is_answered_though_another_process_ho
 
     files = {
         "status": Text(lambda: f"state active\ndial\nlisten {guest}\n"),
-        "config": Text(lambda: "".join(f"grant {path} {mode}\n" for path, mode in granted.items())),
+        "config": Text(
+            lambda: (
+                "boot 'set -e\ngrant /a rw\n'\n" + "".join(f"grant {path} {mode}\n" for path, mode in granted.items())
+            )
+        ),
         "ctl": Ctl({"grant": grant, "ungrant": ungrant}),
     }
     held_tree = Dir({"kernels": Dir({"events": events, "k1": Dir(files)})})

@@ -101,6 +101,10 @@ class Keeping:
         lines = (await self.here.read("diff")).split("\n")
         return [line for line in lines if line and not line.startswith("# ")]
 
+    @staticmethod
+    def config(text: str, key: str) -> list[str]:
+        return [line for line in text.split("\n") if line.split(" ")[0] == key]
+
     def happened(self) -> list[str]:
         return [line.decode().rstrip("\n").split(" ", 2)[2] for line in self.here.lab.kernels.events.lines]
 
@@ -191,6 +195,26 @@ async def test_what_differs_is_told_as_words_which_make_it_so(
         ('"net0 net closed"', '"usb0 net closed"', "pool: devices: two have one name"),
         ('"bind /k/k1/fs /shared"', '"unmount /shared"', "namespace: lines: a line begins with mount or bind"),
         ('"bind /k/k1/fs /shared"', '"bind \'x"', "namespace: unterminated quote"),
+        ('"bind /k/k1/fs /shared"', '"bind /k/k1/fs"', "namespace: lines: bind /k/k1/fs: usage: bind"),
+        ('"bind /k/k1/fs /shared"', '"bind -w 5 /a /b"', "namespace: lines: bind -w 5 /a /b: usage: bind"),
+        ("mount -ra unix", "mount -rab unix", "namespace: lines: .*: usage: mount"),
+        ("mount -ra unix", "mount -w soon unix", "namespace: lines: .*: usage: mount"),
+        ("unix!/run/other", "moon!/run/other", "namespace: bad dial string 'moon!"),
+        ('"uml"', '"umlaut"', "k1: backend: want one of"),
+        ("cpus = 2", "cpus = true", "k1: cpus: want how many"),
+        ("cpus = 2", 'wait = "soon"', "k1: wait: want 0 to 86400"),
+        ("cpus = 2", "wait = 86401", "k1: wait: want 0 to 86400"),
+        ("cpus = 2", 'trust = "perhaps"', "k1: trust: want on or off"),
+        ("cpus = 2", 'hostroot = "yes"', "k1: hostroot: want on or off"),
+        ("cpus = 2", 'dial = "k9"', "k1: bad dial string 'k9'"),
+        ("cpus = 2", 'qmp = "run/qmp"', "k1: qmp: want the absolute path"),
+        ("cpus = 2", 'show = ["tools"]', "k1: show: want absolute paths"),
+        ('["/k/k2 rw"]', '["k/k2 rw"]', "k1: grants: a grant is for a path"),
+        ('["/k/k2 rw"]', '["/k/k2 rw", "/k/k2/fs ro"]', "k1: grants: /k/k2/fs lies in /k/k2"),
+        ('"256M"', '"1M"', "k2: extra_memory: memory moves in pieces"),
+        ('memory = "1G"', "memory = 4096", "pool: memory: memory moves in pieces"),
+        ("[k2]", '["k 2"]', "k 2: a kernel's name is"),
+        ("[k2]", "[clone]", "clone: a file of kernels/"),
         ("[pool]", "k3 = 3\n[pool]", "k3: want a table"),
         ("[k2]", '[k2]\nstate = "maybe"', "k2: state: want active or off"),
     ],
@@ -297,9 +321,12 @@ async def test_a_lab_file_is_kept_over_a_kill(tmp_path: Path, autojump_clock: tr
 @pytest.mark.parametrize(
     ("line", "same"),
     [
-        ("mount -a -r A B", "mount -ar A B"),
-        ("mount -ra A B", "mount -ar A B"),
-        ("mount -w 60 -r A B spec", "mount -r -w 60 A B spec"),
+        ("mount -a -r A B", "mount -ar A /B"),
+        ("mount -ra A /B/", "mount -ar A /B"),
+        ("mount -w 60 -r A /B spec", "mount -r -w 60 A /B spec"),
+        ("mount -rw 060 A /B/./C/..", "mount -r -w 60 A /B"),
+        ("mount -w 0 A /B", "mount A /B"),
+        ("bind -c /a//b /c/", "bind -c /a/b /c"),
         ("bind '/a b' /c", "bind '/a b' /c"),
     ],
 )
@@ -335,3 +362,105 @@ def test_rules_in_a_lab_file_are_those_of_the_namespace() -> None:
 )
 def test_a_grant_is_compared_by_what_it_means(said: str, kept: str) -> None:
     assert labfile.parse(f'[k1]\ngrants = ["{said}"]\n').kernels["k1"].grants == (kept,)
+
+
+SAID = """
+[k1]
+hostroot = "off"
+trust = "off"
+wait = 0
+serve = []
+device = []
+show = []
+modules = []
+boot = ""
+watch = "0 tell"
+kernel = ""
+initrd = ""
+cmdline = ""
+grants = ["/k//k2/ rw"]
+
+[k2]
+state = "off"
+wait = "060"
+show = ["/usr//bin/"]
+cmdline = "quiet"
+boot = "set -e\\necho it's\\n"
+"""
+
+
+async def test_what_is_so_without_a_word_and_what_is_said_in_another_way_differs_in_nothing(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with keeping(tmp_path) as one:
+        await one.write(SAID)
+        await one.settled()
+        assert await one.here.read("diff") == ""
+        config = await one.here.read("k2/config")
+        assert "wait 60\n" in config
+        assert "load made-up cmdline quiet\n" in config
+        assert one.here.lab.kernel("k2").spec.boot == "set -e\necho it's\n"
+        count = len(one.happened())
+        await trio.sleep(100)
+        assert len(one.happened()) == count
+
+
+@pytest.mark.parametrize("key", ["device", "modules"])
+async def test_a_list_that_changes_takes_the_place_of_the_one_before(
+    key: str, tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with keeping(tmp_path) as one:
+        for words in ("'a', 'b'", "'b'", "", "'c'"):
+            await one.write(f"[k1]\nstate = 'off'\n{key} = [{words}]\n")
+            await one.settled()
+            line = f"{key} {words}\n".replace("'", "").replace(",", "") if words else ""
+            assert "".join(f"{said}\n" for said in one.config(await one.here.read("k1/config"), key)) == line
+
+
+async def test_a_word_that_makes_no_difference_is_not_written_for_ever(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    said: list[str] = []
+    async with keeping(tmp_path) as one:
+        await one.write("[k1]\ncpus = 2\n")
+        await one.settled()
+        cpu = Dir({"ctl": Ctl({"online": lambda n: said.append(n)}), "status": Text("0 online\n1 offline\n")})
+        one.here.lab.backend.trees["k1"] = Dir({"cpu": cpu})
+        await trio.sleep(3000)
+        assert 2 < len(said) < 20
+        told = [line for line in one.happened() if line.startswith("unrighted")]
+        assert told == ["unrighted k/k1/cpu/ctl 'online 1' 'it was written, and differs all the same'"]
+
+
+async def test_what_a_kernel_says_of_its_cpus_ends_nobody(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with keeping(tmp_path) as one:
+        await one.write("[k1]\ncpus = 2\n")
+        await one.settled()
+        status = "0 online\n1 online\n" + "9" * 5000 + " online\n123456 offline\n\u0663 offline\n"
+        one.here.lab.backend.trees["k1"] = Dir({"cpu": Dir({"ctl": Ctl({}), "status": Text(status)})})
+        await trio.sleep(60)
+        assert await one.here.read("diff") == ""
+
+
+async def test_a_lab_file_that_was_kept_is_desired_also_while_the_disk_is_full_and_a_damaged_one_stays(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "journal.desired"
+    async with keeping(tmp_path) as one:
+        keeper = one.here.lab.kernels.keeping
+        keeper.place = place
+        place.write_text("[k1]\nstate = 'off'\n")
+
+        def full(place: Path, text: str) -> None:
+            raise OSError(errno.ENOSPC, "full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("mk9p.servers.kernels.keeping.put", full)
+            keeper.load()
+        assert "desired 1" in one.happened()
+        place.write_text("[k1\n")
+        keeper.load()
+        assert any("it is now" in line for line in one.happened() if line.startswith("damaged "))
+        assert (tmp_path / "journal.desired.damaged-1").read_text() == "[k1\n"

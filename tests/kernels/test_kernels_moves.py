@@ -366,3 +366,42 @@ async def test_moves_at_the_same_time_come_one_after_the_other(tmp_path: Path) -
                 nursery.start_soon(take, name)
         assert sorted(outcome)[0] == "CPU 5 is not in the pool"
         assert sorted(outcome)[1] in ("k1", "k2")
+
+
+async def test_a_kernel_is_deleted_once(tmp_path: Path) -> None:
+    failed: list[int] = []
+    async with moving(tmp_path, "k1") as here:
+        await here.say("pool/ctl", "cpu add 4")
+        await here.say("k1/ctl", "cpu add 4\nkill")
+
+        async def delete() -> None:
+            try:
+                await here.say("ctl", "delete k1")
+            except NineError as error:
+                failed.append(error.errno)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(delete)
+            nursery.start_soon(delete)
+        assert failed == [errno.ENOENT]
+        events = b"".join(here.lab.kernels.events.lines)
+        assert events.count(b" deleted k1") == 1
+        assert (await here.read("pool/cpus"), await here.read("status")) == ("2\n", "")
+
+
+async def test_a_setting_takes_nothing_from_the_pool(tmp_path: Path) -> None:
+    async with moving(tmp_path, "k1") as here:
+        await here.say("pool/ctl", "cpu add 4-5")
+        await here.say("k1/ctl", "kill\ncpu add 4-5")
+        for words, number in (
+            ("cpus 1", errno.EBUSY),
+            ("cpus 2", errno.EBUSY),
+            ("cpus -3", errno.EINVAL),
+            ("memory 0", errno.EINVAL),
+        ):
+            with pytest.raises(NineError) as caught:
+                await here.say("k1/ctl", words)
+            assert caught.value.errno == number, words
+        await here.say("k1/ctl", "cpus 3")
+        await here.say("ctl", "delete k1")
+        assert await here.read("pool/cpus") == "1\n2\n"

@@ -445,3 +445,45 @@ async def test_a_process_that_is_killed_leaves_what_the_next_one_can_put_right(m
         assert files.pool + files.has("k1") + files.has("k2") == 3 * killed_world.TOKENS
         book.close()
     assert {"applied", "undone", "interrupted"} <= seen
+
+
+async def test_lines_of_a_later_version_are_told_and_kept_and_the_others_count(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    book = journal.Journal.open(path)
+    lines = [["keep", "is", "5"], ["flavour", "x"], ["format", "2"], ["keep", "gpu"], ["next", "soon"], ["next", "7"]]
+    book.add(*lines, ["tx", "7", "1", "more"], ["paint", "7", "blue"], ["end", "7", "applied", "0", "", "2"])
+    book.close()
+    before = path.read_bytes()
+    told: list[tuple[object, ...]] = []
+    book = journal.Journal.open(path)
+    tokens = Tokens({}, Fate())
+    async with trio.open_nursery() as nursery:
+        txs = tx.Transactions(tokens, book, nursery, lambda *words: told.append(words))
+    book.close()
+    assert (tokens.pool, txs.next, txs.txs[7].state) == (5, 8, "applied")
+    aside = tmp_path / "journal.damaged-1"
+    assert told == [("damaged", f"{path}: 5 lines say nothing to this version; the file as it was is {aside}")]
+    assert aside.read_bytes() == before
+
+
+async def test_a_full_disk_keeps_nobody_from_starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "journal"
+    book = journal.Journal.open(path)
+    book.add(["keep", "is", "5"])
+    book.close()
+    book = journal.Journal.open(path)
+    told: list[tuple[object, ...]] = []
+
+    def full(file: int) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "fsync", full)
+    tokens = Tokens({}, Fate())
+    async with trio.open_nursery() as nursery:
+        tx.Transactions(tokens, book, nursery, lambda *words: told.append(words))
+    monkeypatch.undo()
+    book.close()
+    assert (tokens.pool, [words[0] for words in told]) == (5, ["unwritten"])
+    again = journal.Journal.open(path)
+    assert again.read == [["keep", "is", "5"]]
+    again.close()
