@@ -3,18 +3,20 @@
 The command gets `$MK9P_LEASE`, the directory of its lease in the namespace, `$MK9P_TOKEN`, its token, and `$MK9P_LEASED`, the paths, of which there
 are several if it was a claim. The lease is renewed three times in a term.
 If the namespace does not answer, the command ends when the term would be over by the clock here, which began before the composer's: so it ends first.
+Until then it is asked again and again, also on a new connection: a composer that comes back knows its leases.
 """
 
 import errno
 import os
 import signal
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from typing import Any, Final
 
+import attrs
 import trio
 
-from mk9p.client import Client
+from mk9p.client import Client, File, connect
+from mk9p.client.calls import Lost
 from mk9p.clients.columns import print_table
 from mk9p.clients.common import in_namespace, say_to, with_namespace
 from mk9p.errors import NineError
@@ -24,6 +26,7 @@ from mk9p.tree.words import join, split
 from mk9p.usage import parsed
 
 PARTS: Final = 3  # renewals in a term
+AGAIN: Final = 0.5  # seconds until a renewal that failed is tried again
 GRACE: Final = 2.0  # seconds between SIGTERM and SIGKILL; they are part of the term
 Say = Callable[[str], Awaitable[str]]
 LOST: Final = 75  # EX_TEMPFAIL of sysexits(3): the lease was lost
@@ -37,10 +40,38 @@ def main(arguments: Sequence[str]) -> int:
     return with_namespace(lambda ns: _hold(ns, chosen))
 
 
+@attrs.define
+class _Held:
+    """The conversation of a lease, and its token as soon as that is known."""
+
+    ns: Client
+    ctl: File
+    n: str
+    token: str = ""
+
+    async def say(self, line: str) -> str:
+        """Say a word. Raises what it says, ESTALE if the lease has ended. If the line is gone, another one is dialled."""
+        try:
+            return await say_to(self.ns, self.ctl, f"lease/{self.n}/ctl", line)
+        except Lost:
+            if not self.token:
+                raise
+        async with connect() as ns:
+            try:
+                known = [split(text)[5] for text in split_lines(await ns.read(f"lease/{self.n}/status"))]
+            except FileNotFoundError:
+                known = []
+            if known[:1] != [self.token]:
+                raise NineError(errno.ESTALE, "the composer that is there now does not know it")
+            await ns.write(f"lease/{self.n}/ctl", f"{line}\n")
+        return ""
+
+
 async def _hold(ns: Client, chosen: Any) -> int:
     async with await ns.open("lease/clone", "r+") as ctl:
         n = (await ctl.pread(99, 0)).decode().strip()
-        say = partial(say_to, ns, ctl, f"lease/{n}/ctl")
+        held = _Held(ns, ctl, n)
+        say = held.say
         began = trio.current_time()
         words = ["take", chosen.path, "shared" if chosen.shared else "exclusive", "for", chosen.term]
         await say(join(words + ([] if chosen.wait is None else ["wait", chosen.wait])))
@@ -49,7 +80,8 @@ async def _hold(ns: Client, chosen: Any) -> int:
             began = trio.current_time()
             await say("renew")
         lines = [split(line) for line in split_lines(await ns.read(f"lease/{n}/status"))]
-        more = {"MK9P_LEASE": f"lease/{n}", "MK9P_TOKEN": lines[0][5], "MK9P_LEASED": join([line[2] for line in lines])}
+        held.token = lines[0][5]
+        more = {"MK9P_LEASE": f"lease/{n}", "MK9P_TOKEN": held.token, "MK9P_LEASED": join([line[2] for line in lines])}
         status = await _run(say, chosen, began, more)
         if status != LOST:
             try:
@@ -76,18 +108,20 @@ async def _run(say: Say, chosen: Any, began: float, more: dict[str, str]) -> int
             nonlocal began, lost
             while True:
                 await trio.sleep(chosen.term / PARTS)
-                asked = trio.current_time()
-                left = began + chosen.term - grace - asked
-                with trio.move_on_after(max(left, 0)) as scope:
-                    try:
-                        await say("renew")
-                        began = asked
-                    except NineError as error:
-                        lost = str(error)
-                        if error.errno != errno.ESTALE:
-                            await trio.sleep_forever()  # the term goes on without the namespace
+                why, asked = "the namespace does not answer", 0.0
+                with trio.move_on_after(max(began + chosen.term - grace - trio.current_time(), 0)) as scope:
+                    while not lost and asked != began:
+                        asked = trio.current_time()
+                        try:
+                            await say("renew")
+                            began = asked
+                        except NineError as error:
+                            if error.errno == errno.ESTALE:
+                                lost = str(error)
+                            why = str(error)
+                            await trio.sleep(AGAIN)  # the term goes on without the namespace
                 if lost or scope.cancelled_caught:
-                    lost = lost or "the namespace does not answer"
+                    lost = lost or why
                     await _end(process, grace)
                     nursery.cancel_scope.cancel()
                     return

@@ -30,6 +30,9 @@ class RegistryTree(Dir):
     def __init__(self, store: Store) -> None:
         self.store = store
         self.registry, self.event = Registry(), Log()
+        self._again: set[str] = set()
+        """Entries of ours that the store had let go, and has again."""
+
         self.registry.entries |= store.entries()
         store.entered = self._entered
         super().__init__(
@@ -60,15 +63,23 @@ class RegistryTree(Dir):
 
     def forget(self, entry: Entry) -> None:
         """Let an entry go, if it is still that one."""
-        if self._forget(entry):
+        if self._has(entry):
+            self._forget(self.registry.entries[entry.name])
             self.store.leave(entry)
 
-    def _forget(self, entry: Entry) -> bool:
-        found = self.registry.entries.get(entry.name) is entry
-        if found:
+    def _has(self, entry: Entry) -> bool:
+        found = self.registry.entries.get(entry.name)
+        return found is entry or (
+            found is not None
+            and entry.name in self._again
+            and (found.owner, found.home, found.persists) == (entry.owner, entry.home, entry.persists)
+        )
+
+    def _forget(self, entry: Entry) -> None:
+        if self.registry.entries.get(entry.name) is entry:
             del self.registry.entries[entry.name]
+            self._again.discard(entry.name)
             self.event.emit("gone", entry.name)
-        return found
 
     def _entered(self, name: str, entry: Entry | None) -> None:
         """Hear what another composer has entered, or let go; and one of ours that others have removed."""
@@ -78,6 +89,8 @@ class RegistryTree(Dir):
                 log.error("the entry %r that another composer has is left out", name)
             elif before is None or before.line != entry.line or before.by != entry.by:
                 self.registry.entries[name] = entry
+                if not entry.home:
+                    self._again.add(name)
                 self.event.emit("new" if before is None else "changed", *split(entry.line))
         elif before is not None:
             self._forget(before)
@@ -91,9 +104,10 @@ class RegistryTree(Dir):
             instead = there  # who entered it has it in hand again
         if instead is None:
             self.registry.add(entry)
-        elif entry.name != instead.name or self.registry.entries.get(instead.name) is not instead:
+        elif entry.name != instead.name or not self._has(instead):
             raise NineError(errno.EINVAL, f"this file entered {instead.name}")
         else:
+            instead = self.registry.entries[instead.name]
             entry = instead.with_(entry)
             self.registry.entries[entry.name] = entry
         try:
@@ -104,6 +118,7 @@ class RegistryTree(Dir):
                 if instead is not None:
                     self.registry.entries[entry.name] = instead
             raise
+        self._again.discard(entry.name)
         self.event.emit("new" if instead is None else "changed", *split(entry.line))
         return entry
 

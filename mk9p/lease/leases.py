@@ -130,17 +130,23 @@ class Leases:
                 await self._give_up(wish.number)
             raise
         if not answer.is_set():
-            async with self._turn:
-                blocker = self.book.blocks(wish)
-                if self.book.withdraw(wish.number):
-                    del self._answers[wish.number]
-                    await self.store.withdraw(wish.number)
-                    await self._promote()  # it may have been in the way of others
-                    veto = self._veto(wish) if blocker is None else busy(blocker, wish)
-                    words = str(veto) if veto is not None else f"{wish.path} could not be had"
-                    raise NineError(errno.ETIMEDOUT, f"{words}, still")
+            # half a withdrawal would leave it in the way for ever, or grant it to nobody
+            with trio.CancelScope(shield=True):
+                await self._withdraw(wish)
         del self._answers[wish.number]
         return self.book.held(wish.number, self.clock.now())
+
+    async def _withdraw(self, wish: Wish) -> None:
+        """Forget a request that has waited for long enough. Raises ETIMEDOUT, unless it was granted just then."""
+        async with self._turn:
+            blocker = self.book.blocks(wish)
+            if self.book.withdraw(wish.number):
+                del self._answers[wish.number]
+                await self.store.withdraw(wish.number)
+                await self._promote()  # it may have been in the way of others
+                veto = self._veto(wish) if blocker is None else busy(blocker, wish)
+                words = str(veto) if veto is not None else f"{wish.path} could not be had"
+                raise NineError(errno.ETIMEDOUT, f"{words}, still")
 
     async def _decided(self, wish: Wish, wait: bool) -> Lease | None:
         """Grant a request, or queue it; None says that it waits. Raises EBUSY, and what the store says."""
@@ -173,7 +179,8 @@ class Leases:
                 await self._promote()
         if not waited:
             with suppress(NineError):
-                await self.give(number)
+                self.book.held(number, self.clock.now())
+                await self._begin_end(number, "given")  # whoever gives up does not wait for a store that fails
 
     async def renew(self, number: int, term: int | None = None) -> Lease:
         """Let a lease last for its term, or for `term` ns, from now on. Raises ESTALE after its end."""
@@ -230,17 +237,21 @@ class Leases:
 
     async def _end(self, number: int, why: str) -> None:
         """End a lease, or wait until it has ended."""
+        over = await self._begin_end(number, why)
+        if not over.is_set():
+            await over.wait()
+
+    async def _begin_end(self, number: int, why: str) -> trio.Event:
+        """End a lease if that can be written now, else have `run` go on; return what is set when it has ended."""
         over = self._over.setdefault(number, trio.Event())
         lease = self.book.begin_end(number)
-        if lease is None:
-            await over.wait()
-            return
-        with trio.CancelScope(shield=True):  # half an end would leave it in the way for ever
-            done = await self._try_end(lease, why)
-        if not done:  # `run` goes on, whoever waits for it here
-            self._unended.append((lease, why))
-            self._changed.set()
-            await over.wait()
+        if lease is not None:
+            with trio.CancelScope(shield=True):  # half an end would leave it in the way for ever
+                done = await self._try_end(lease, why)
+            if not done:
+                self._unended.append((lease, why))
+                self._changed.set()
+        return over
 
     async def _finish(self, lease: Lease, why: str) -> None:
         while not await self._try_end(lease, why):

@@ -268,7 +268,11 @@ class Shared(Places):
             await self._take_away(at)
             self._doubtful.discard(at)
         before = self.mirror.kept.get(self.prefix + at)
-        await self._enter(at, entry, before.written if before is not None and instead is not None else 0)
+        try:
+            await self._enter(at, entry, before.written if before is not None and instead is not None else 0)
+        except BaseException:
+            self._doubt(at)  # it may be written although nobody knows, or nobody waits any more
+            raise
         if entry.persists:
             self._entries.pop(entry.name, None)
         else:

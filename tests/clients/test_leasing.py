@@ -112,6 +112,22 @@ def test_a_lease_outlives_its_composer(lab: Lab) -> None:
         process.kill()
 
 
+def test_a_command_goes_on_when_its_composer_comes_back_within_the_term(lab: Lab) -> None:
+    def until_ns() -> int:
+        return int(lab.run("lease")[1].split()[6])
+
+    with lab.holding("--for", "45") as process:
+        first = until_ns()
+        lab.composer.kill()
+        lab.composer.wait(SOON)
+        with child([*ME, "compose", "-l", lab.env["MK9P"], str(lab.folder / "script")], "listening", env=lab.env):
+            until_true(lambda: until_ns() > first)
+            assert process.poll() is None
+            process.terminate()
+            assert process.wait(SOON) == 3
+            assert lab.run("lease")[1] == ""
+
+
 @pytest.mark.parametrize(
     "words",
     [

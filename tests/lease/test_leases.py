@@ -2,7 +2,7 @@
 
 import errno
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -271,3 +271,55 @@ async def test_what_is_just_being_written_is_nobodys_yet_and_cannot_end() -> Non
             assert not leases.book.leases
             assert not leases.book.ending
             nursery.cancel_scope.cancel()
+
+
+async def test_who_goes_while_their_waiting_ends_leaves_nothing_in_the_way() -> None:
+    async with lab() as it, trio.open_nursery() as nursery:
+        await it.take(0, "k1")
+        scope = trio.CancelScope()
+
+        async def wait() -> None:
+            with scope, suppress(TimeoutError):
+                await it.take(1, "k1", holder="bob", wait=0.01)
+
+        nursery.start_soon(wait)
+        await until(lambda: 1 in it.leases.book.waiting)
+        async with it.leases._turn:  # the store takes its time with another change
+            await trio.sleep(0.05)
+            scope.cancel()
+            await trio.testing.wait_all_tasks_blocked()
+        await until(lambda: 1 not in it.leases.book.waiting)
+        await it.leases.give(0)
+        assert it.kept() == []
+
+
+async def test_who_gives_up_what_was_just_granted_does_not_wait_for_a_store_that_fails() -> None:
+    class Slow(Local):
+        async def grant(self, lease: Lease) -> Lease:
+            kept = await super().grant(lease)
+            if lease.number == 1:
+                begun.set()
+                await go_on.wait()
+            return kept
+
+    begun, go_on, gone, scope = trio.Event(), trio.Event(), trio.Event(), trio.CancelScope()
+    store = Faulty()
+    leases = Leases(Slow(store), Virtual())  # nobody runs it any more
+
+    async def wait() -> None:
+        with scope:
+            await leases.take(Wish(1, "/k1", ("k1",), "exclusive", "bob", SECOND), 1e6)
+        gone.set()
+
+    with trio.fail_after(SOON):
+        async with trio.open_nursery() as nursery:
+            await leases.take(Wish(0, "/k1", ("k1",), "exclusive", "ann", SECOND))
+            nursery.start_soon(wait)
+            await until(lambda: 1 in leases.book.waiting)
+            nursery.start_soon(leases.give, 0)
+            await begun.wait()
+            scope.cancel()
+            store.fails = 1 << 30
+            go_on.set()
+            await gone.wait()
+    assert leases.book.ending == {1}

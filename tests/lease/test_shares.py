@@ -192,3 +192,22 @@ async def test_one_user_has_a_share_of_the_conversations_of_a_directory(later: b
     assert (await refused(begin(ROOT.who))).errno == errno.EMFILE
     for handle in root:
         await settle(handle.close())
+
+
+async def test_an_entry_that_the_store_had_let_go_and_has_again_still_goes_with_its_file() -> None:
+    left: list[str] = []
+
+    class Far(Local):
+        def leave(self, entry: Entry) -> None:
+            left.append(entry.name)
+
+    tree, ann = RegistryTree(Far(Store())), Principal("ann", 1000)
+    new = await settle((await settle(tree.walk("new", ann))).open(Open(ann, write=True)))
+    assert isinstance(new, Handle)
+    for port in ("80", "81"):
+        await settle(new.write(0, memoryview(f"web port {port}".encode())))
+        tree.store.entered("web", None)
+        tree.store.entered("web", Entry.parse(["web", "port", port], "ann"))
+        assert tree.index() == f"web port {port}\n"
+    await settle(new.close())
+    assert (left, tree.index()) == (["web"], "")
