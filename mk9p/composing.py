@@ -34,7 +34,7 @@ from mk9p.compose.line import FRESH
 from mk9p.compose.namespace import Namespace
 from mk9p.compose.offers import Offers
 from mk9p.compose.posted import dial_file, is_path
-from mk9p.compose.remembered import Remembered
+from mk9p.compose.remembered import Remembered, alone
 from mk9p.compose.remote import Server as Remote
 from mk9p.compose.resources import beside, find, key_of
 from mk9p.compose.revoking import Revoking
@@ -165,7 +165,8 @@ async def compose(
 ) -> None:
     """Serve a namespace until a signal comes. `mounted` gets what mounts the kernels."""
     async with kept_in(chosen.store) as store:
-        await compose_with(store, nursery, script, chosen, kernels, auth, mounted)
+        with alone(chosen.state):
+            await compose_with(store, nursery, script, chosen, kernels, auth, mounted)
 
 
 async def compose_with(

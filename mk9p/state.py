@@ -8,7 +8,7 @@ import os
 import stat as st
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from fcntl import LOCK_EX, flock
+from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from secrets import token_hex
 from urllib.parse import quote
@@ -88,12 +88,16 @@ def sync_directory(path: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Keep other processes from the files that `path`, a file for this alone, stands for; wait until they are done."""
+def locked(path: Path, *, busy: str = "") -> Iterator[None]:
+    """Keep other processes from the files that `path`, a file for this alone, stands for; wait until they are done, or raise EBUSY with the words
+    `busy`."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        flock(fd, LOCK_EX)
+        try:
+            flock(fd, LOCK_EX | LOCK_NB if busy else LOCK_EX)
+        except BlockingIOError:
+            raise NineError(errno.EBUSY, busy) from None
         yield
     finally:
         os.close(fd)

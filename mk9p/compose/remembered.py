@@ -6,13 +6,14 @@ Rules
 * A line is a checksum and a command of namespace(6). The last line says how many there are. So a file that was cut, or that somebody wrote into, is
   known for what it is: the part before is used, and the rest is told. The damaged file stays beside the new one, as FILE.damaged.
 * The file wins over the script of the command line, which makes the first table only.
+* One composer has the file at a time (`alone`): two would each lose what the other was told. The lock, FILE.lock, ends with the process.
 """
 
 import errno
 import logging
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -30,6 +31,17 @@ log = logging.getLogger("mk9p.compose")
 
 LONGEST: Final = 2 * MOST  # bytes of the file: of a full table with the longest words
 END: Final = "end"
+
+
+@contextmanager
+def alone(path: str | None) -> Iterator[None]:
+    """Keep other composers from a file, if one is named, as long as the block runs. Raises EBUSY if another one has it."""
+    if not path:
+        yield
+        return
+    file = Path(path)
+    with state.locked(file.with_name(f"{file.name}.lock"), busy=f"{path}: another composer has it"):
+        yield
 
 
 @attrs.define(eq=False)
@@ -93,7 +105,8 @@ class Remembered:
         for words in self.told:
             log.warning("%s: %s", self.path, words)
             ns.events.emit("damaged", str(self.path), words)
-        self.write(ns.table.script())
+        if self.told or lines != ns.table.script():  # else a full disk is no reason not to start again
+            self.write(ns.table.script())
         ns.keep = self.write
 
     def _tell(self, words: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from mk9p.auth import ROOT
 from mk9p.compose.namespace import Namespace
-from mk9p.compose.remembered import Remembered
+from mk9p.compose.remembered import Remembered, alone
 from mk9p.compose.table import Flags
 from mk9p.errors import NineError
 from mk9p.tree import Open, settle
@@ -119,3 +119,24 @@ async def test_a_file_that_others_may_change_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NineError) as caught:
         await found(path)
     assert caught.value.errno == errno.EACCES
+
+
+async def test_a_composer_starts_again_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "state"
+    await made(path)
+
+    def full(fd: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert await found(path) == (WORDS, [])
+
+
+def test_one_composer_has_the_file_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    with alone(str(path)):
+        with pytest.raises(NineError, match=r"state: another composer has it") as caught, alone(str(path)):
+            pass
+        assert caught.value.errno == errno.EBUSY
+    with alone(str(path)), alone(None), alone(None):
+        pass
