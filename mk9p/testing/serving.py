@@ -117,21 +117,34 @@ def in_thread(block: AbstractAsyncContextManager[T]) -> Iterator[tuple[T, Callab
 
     `call(function, *arguments)` calls a function in that thread, and returns what it returns. Raises what entering and leaving the block raise.
     """
-    entered: Future[tuple[T, trio.lowlevel.TrioToken, trio.Event]] = Future()
+    begun: Future[trio.lowlevel.TrioToken] = Future()
+    entered: Future[tuple[T, trio.Event]] = Future()
+    scope = trio.CancelScope()
 
     async def main() -> None:
         over = trio.Event()
-        async with block as value:
-            entered.set_result((value, trio.lowlevel.current_trio_token(), over))
-            await over.wait()
+        begun.set_result(trio.lowlevel.current_trio_token())
+        with scope:
+            async with block as value:
+                entered.set_result((value, over))
+                await over.wait()
+
+    def stop(begun: Future[trio.lowlevel.TrioToken]) -> None:
+        with suppress(trio.RunFinishedError):
+            begun.result().run_sync_soon(scope.cancel)
 
     with ThreadPoolExecutor(1) as thread:
-        ended = thread.submit(trio.run, main)
-        both: list[Future[Any]] = [entered, ended]
-        wait(both, return_when=FIRST_COMPLETED)
-        if not entered.done():
-            ended.result()
-        value, token, over = entered.result()
+        try:
+            ended = thread.submit(trio.run, main)
+            both: list[Future[Any]] = [entered, ended]
+            wait(both, return_when=FIRST_COMPLETED)
+            if not entered.done():
+                ended.result()
+            value, over = entered.result()
+        except BaseException:  # an interrupt, which comes to this thread alone: the other one would go on for ever
+            begun.add_done_callback(stop)
+            raise
+        token = begun.result()
         try:
             yield value, partial(trio.from_thread.run_sync, trio_token=token)
         finally:

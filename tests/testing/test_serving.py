@@ -1,5 +1,8 @@
 """A server while a block runs, by hand and at an address."""
 
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -111,3 +114,23 @@ async def test_a_line_by_hand_sends_what_it_is_given_and_shows_what_comes() -> N
         assert await line.frame() == bytes([7, 0, 0, 0, m.Rclunk.type, 9, 0])
         await line.raw(bytes(7))
         assert await line.receive() is None
+
+
+def test_an_interrupt_while_a_block_is_entered_ends_its_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[bool] = []
+
+    @asynccontextmanager
+    async def slow() -> AsyncIterator[None]:
+        try:
+            await trio.sleep_forever()
+            yield
+        finally:
+            left.append(True)
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules[in_thread.__module__], "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt), in_thread(slow()):
+        pass
+    assert left
