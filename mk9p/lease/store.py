@@ -5,7 +5,8 @@
   another. One that nothing came after lasts for its term in the next process.
 * One process has the file at a time; a second gets EBUSY.
 * The file is examined when it is opened. If it is damaged, it is put aside under another name, and the log says so: then nobody holds anything. Its
-  number of a token may be lost with it, so tokens go on from the time, in ms, which is greater than any that was given.
+  number of a token may be lost with it, so tokens go on from the time, in ms, which is greater than any that was given: in each new file beside a
+  damaged one, for a process may be killed between the two.
 * A file of an older version is brought to this one. A file of a newer version is left alone: EPROTONOSUPPORT would be guessing, so it is EINVAL with
   words.
 """
@@ -136,10 +137,7 @@ class SqliteStore:
                     os.rename(f"{self.path}{end}", f"{aside}{end}")
             state.sync_directory(self.path.parent)
             log.error("%s is damaged (%s): it is now %s, and nobody holds a lease", self.path, error, aside)
-            db = self._connect()
-            with db:
-                db.execute("UPDATE last SET token = ?", (time.time_ns() // 10**6,))
-            return db
+            return self._connect()
 
     def _connect(self) -> sqlite3.Connection:
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
@@ -175,7 +173,10 @@ class SqliteStore:
         (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if tables:
             raise _Damaged("it is no store of ours")
-        db.executescript(f"BEGIN; {_TABLES} INSERT INTO last VALUES (1, 0); PRAGMA user_version = {VERSION}; COMMIT;")
+        aside = any(name.startswith(f"{self.path.name}.damaged.") for name in os.listdir(self.path.parent))
+        token = time.time_ns() // 10**6 if aside else 0
+        made = f"{_TABLES} INSERT INTO last VALUES (1, {token}); PRAGMA user_version = {VERSION};"
+        db.executescript(f"BEGIN; {made} COMMIT;")
         state.sync_directory(self.path.parent)
 
     def _read(self, db: sqlite3.Connection) -> Book:

@@ -142,6 +142,30 @@ def test_a_damaged_one_is_put_aside_and_told_and_tokens_still_grow(
     again.close()
 
 
+def test_tokens_still_grow_if_it_is_killed_just_after_a_damaged_one_was_put_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s" / "leases"
+    store = SqliteStore(path)
+    store.put(lease(0, 200))
+    store.close()
+    path.write_text("these are no leases\n" * 500)
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mk9p.lease.store.log.error", kill)
+        with pytest.raises(Killed):
+            SqliteStore(path)
+    again = SqliteStore(path)
+    assert again.load().token > 200
+    again.close()
+
+
 def test_after_each_call_of_the_system_that_fails_or_is_the_last_it_has_what_was_told(tmp_path: Path) -> None:
     compiler = shutil.which("gcc")
     if compiler is None:
