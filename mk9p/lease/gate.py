@@ -92,7 +92,11 @@ class Gate:
     def require(self, key: Key, who: str, *, above: bool = False) -> None:
         """Raise EBUSY, which names the holder, if somebody else has leased a file, or if a lease of it is just ending."""
         lease = self.lease_of(key, above=above)
-        if lease is not None and (lease.wish.home or lease.wish.holder != who or not self._lasts(lease)):
+        if lease is not None:
+            self._require_holder(lease, who)
+
+    def _require_holder(self, lease: Lease, who: str) -> None:
+        if lease.wish.home or lease.wish.holder != who or not self._lasts(lease):
             raise busy(lease)
 
     def _lasts(self, lease: Lease) -> bool:
@@ -106,14 +110,26 @@ class Gate:
             and leases.clock.now() < now.until
         )
 
-    def opened(self, key: Key, handle: Handle) -> Handle:
-        """Return a file that was opened for writing as it is to be used: fenced, if it is leased."""
+    def opened(self, key: Key, handle: Handle, who: str) -> Handle:
+        """Return a file that was opened for writing as it is to be used: fenced, if it is leased. Raises EBUSY if somebody else has leased it
+        meanwhile."""
         lease = self.lease_of(key)
         if lease is None:
             return handle
+        self._require_holder(lease, who)
         fenced = Fenced(self, lease, handle)
         self._fenced.setdefault(lease.token, set()).add(fenced)
         return fenced
+
+    def covers(self, wish: Wish) -> Callable[[Key], bool]:
+        """Return what tells whether what is written to a file changes what a wish is for."""
+        plain, keys = covering(wish), [key for _, key in wish.resources]
+
+        def covered(key: Key) -> bool:
+            changes = None if plain(key) else self.beside(key)
+            return plain(key) if changes is None else any(map(changes, keys))
+
+        return covered
 
     def forget(self, fenced: "Fenced") -> None:
         """Note that a fenced file is closed."""

@@ -18,7 +18,7 @@ from mk9p.auth import Policy, Principal
 from mk9p.authority.deciding import Authority
 from mk9p.dial import Link, Listener
 from mk9p.errors import NineError
-from mk9p.lease.gate import Gate, covering
+from mk9p.lease.gate import Gate
 from mk9p.lease.wish import Wish
 from mk9p.server.accounts import Books
 from mk9p.server.beginning import Beginning
@@ -186,7 +186,7 @@ class Server:
 
     def _writer(self, gate: Gate, wish: Wish) -> str | None:
         """Return who has something open for writing that a lease would cover."""
-        covers = covering(wish)
+        covers = gate.covers(wish)
         return next((who for c in self.connections if (who := writer(c, gate, covers)) is not None), None)
 
     async def _watch_strangers(self) -> None:

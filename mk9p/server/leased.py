@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 from mk9p.lease.gate import Fenced, Gate
 from mk9p.lease.wish import Key
-from mk9p.server.fids import Fid, Place
+from mk9p.server.fids import Place
 from mk9p.server.foreseen import flags_of
 from mk9p.server.hops import Asked, Hop
-from mk9p.tree import Handle
+from mk9p.tree import Handle, ThroughHandle
 from mk9p.wire import messages as m
 from mk9p.wire.roles import CREATES, OPENS
 
@@ -48,10 +48,19 @@ def require_unleased(c: "Connection", place: Place, who: "Principal", name: str 
         gate.require(key_at(gate, place, name), who.name, above=above)
 
 
-def as_leased(c: "Connection", f: Fid, handle: Handle) -> Handle:
-    """Return a file that was opened for writing as its fid has it."""
+def as_leased(c: "Connection", place: Place, handle: Handle, who: "Principal") -> Handle:
+    """Return a file that was opened for writing as its fid has it. Raises EBUSY if somebody else has leased it by now."""
     gate = c.common.gate
-    return handle if gate is None or not gate.active else gate.opened(key_at(gate, f.place), handle)
+    return handle if gate is None or not gate.active else gate.opened(key_at(gate, place), handle, who.name)
+
+
+def _is_fenced(handle: Handle | None) -> bool:
+    """Tell whether an open file writes no longer than its own lease lasts."""
+    while isinstance(handle, ThroughHandle):
+        if isinstance(handle, Fenced):
+            return True
+        handle = handle.handle
+    return False
 
 
 # the fast way
@@ -76,8 +85,9 @@ def writer(c: "Connection", gate: Gate, covers: Callable[[Key], bool]) -> str | 
     """Return who has something open for writing on a connection that a wish covers; None for nobody."""
     for f in c.session.fids.values():
         how = f.how
-        if how is None or not how.write or f.handle is None or isinstance(f.handle, Fenced):
-            continue  # what is fenced writes no longer than its own lease lasts
+        if how is None or not how.write or _is_fenced(f.handle):
+            continue
+        # it may just be opened: then it has no handle yet
         if covers(key_at(gate, f.place)):
             return f.who.name
     for hop in c.relays.values():

@@ -10,6 +10,7 @@ from stat import S_IFDIR
 from typing import Any
 
 import attrs
+import trio
 
 from mk9p.auth import READ, WRITE, Principal, falls, may, owns, require_change
 from mk9p.errors import NineError
@@ -64,8 +65,10 @@ def start(c: Connection, f: Fid, how: Open) -> Maybe[Stat]:
         f.drop_file()
         raise
     if isinstance(handle, Handle):
-        if how.write and is_ctl(place.name):
-            handle = _watched(c, f, handle)
+        if how.write:
+            handle = as_leased(c, place, handle, how.who)
+            if is_ctl(place.name):
+                handle = _watched(c, f, handle)
         f.handle, f.how = handle, how
         if handle.keeps:
             handle.keeper = f
@@ -128,9 +131,8 @@ async def _opening(c: Connection, f: Fid, how: Open, stat: Stat, opening: Awaita
     f.uses += 1
     f.how = how
     try:
-        f.handle = await (settle(f.place.node.open(how)) if opening is None else opening)
-        if how.write:
-            f.handle = as_leased(c, f, f.handle)
+        handle = await (settle(f.place.node.open(how)) if opening is None else opening)
+        f.handle = await _leased(c, f.place, handle, how.who) if how.write else handle
     finally:
         if f.handle is None:
             await _unstart(f)
@@ -144,6 +146,16 @@ async def _opening(c: Connection, f: Fid, how: Open, stat: Stat, opening: Awaita
             else:
                 f.uses -= 1
     return stat
+
+
+async def _leased(c: Connection, place: Place, handle: Handle, who: Principal) -> Handle:
+    """Return a file that was opened for writing as its fid has it. Raises EBUSY if somebody else has leased it meanwhile; then it is closed."""
+    try:
+        return as_leased(c, place, handle, who)
+    except NineError:
+        with trio.CancelScope(shield=True):
+            await settle(handle.close())
+        raise
 
 
 async def _unstart(f: Fid) -> None:
@@ -202,10 +214,16 @@ async def set_open(c: Connection, f: Fid, name: str, node: Node, handle: Handle 
     """Let a fid stand for the new file in its directory, open as the client asked; return its qid.
 
     The file exists: what its place costs is charged whatever the limits are. Raises EBUSY if it existed, is for one at a time, and somebody has it
-    open; then the handle is closed.
+    open, and if somebody has leased it meanwhile; then the handle is closed.
     """
     place = f.place.child(name, node)
     stat = await stat_at(place)
+    if handle is not None and how.write:
+        try:
+            handle = await _leased(c, place, handle, how.who)
+        except NineError:
+            f.drop_file()
+            raise
     if stat.exclusive and handle is not None:
         try:
             claim_exclusive(node)
@@ -216,8 +234,6 @@ async def set_open(c: Connection, f: Fid, name: str, node: Node, handle: Handle 
         f.exclusive = True
     f.move(place, force=True)
     f.hold()
-    if handle is not None and how.write:
-        handle = as_leased(c, f, handle)
     f.handle, f.how = handle, how
     if handle is not None and handle.keeps:
         handle.keeper = f

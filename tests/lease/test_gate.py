@@ -18,7 +18,7 @@ from mk9p.lease.leases import Leases
 from mk9p.lease.store import Memory as Nowhere
 from mk9p.lease.stores import Local
 from mk9p.lease.wish import SECOND, Wish
-from mk9p.testing import MemoryHandle, until
+from mk9p.testing import Memory, MemoryHandle, until
 from mk9p.tree import Change, settle
 from tests.lease.test_lease_tree import ANN, BOB, ROOT, conversation, lab, refused, say
 
@@ -284,3 +284,67 @@ def _watch(it: Any, arrived: list[int]) -> Any:
         MemoryHandle.write = real  # type: ignore[method-assign]
 
     return undo
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_it_is_not_granted_while_somebody_is_just_opening_it(
+    tmp_path: Path, version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with lab(tmp_path) as it, connect(it.at(ANN)) as ann, connect(it.at(BOB), version=version) as bob:
+        async with conversation(ann) as (ctl, _), trio.open_nursery() as nursery:
+            data, begun, go_on = it.disk.at("data"), trio.Event(), trio.Event()
+            real = data.open
+
+            async def slow(how: Any) -> Any:
+                begun.set()
+                await go_on.wait()
+                return await settle(real(how))
+
+            monkeypatch.setattr(data, "open", slow)
+            nursery.start_soon(bob.write, "k/k1/disk/data", "bob")
+            await begun.wait()
+            assert (await refused(say(ctl, "take /k/k1/disk/data"))).errno == errno.EBUSY
+            go_on.set()
+        async with conversation(ann) as (ctl, _):
+            await say(ctl, "take /k/k1/disk/data")
+        assert bytes(it.disk.at("data").data) == b"bob"
+
+
+async def test_what_somebody_leased_while_another_opened_it_is_not_theirs() -> None:
+    leases = Leases(Local(Nowhere()))
+    gate, key = Gate(leases, lambda node, path: ()), ("9p", "k1", "disk")
+    await leases.take(Wish(0, "/k/k1/disk", key, "exclusive", "ann", 60 * SECOND))
+    handle = MemoryHandle(Memory(""))
+    with pytest.raises(NineError, match="ann has leased /k/k1/disk"):
+        gate.opened(key, handle, "bob")
+    assert gate.opened(("9p", "k1", "other"), handle, "bob") is handle
+    assert gate.opened(key, handle, "ann") is not handle
+
+
+@pytest.mark.parametrize(("lease", "path"), [("/kernels/k1", "kernels/k1/ctl"), ("/k/k1/cpu", "k/k1/cpu/ctl")])
+async def test_a_ctl_that_was_opened_under_a_lease_ends_with_it_and_is_in_nobodys_way(
+    tmp_path: Path, lease: str, path: str
+) -> None:
+    async with lab(tmp_path) as it, connect(it.at(ROOT)) as root, conversation(root) as (ctl, _):
+        await say(ctl, f"take {lease}")
+        async with await root.open(path, "r+") as file:
+            await file.pwrite(b"do it", 0)
+            await say(ctl, "give")
+            assert (await refused(file.pwrite(b"do it", 0))).errno == errno.EIO
+            await say(ctl, f"take {lease}")
+            assert (await refused(file.pwrite(b"do it", 0))).errno == errno.EIO
+    assert it.done == ["it"]
+
+
+async def test_a_kernels_own_ctl_that_is_open_is_in_the_way(tmp_path: Path) -> None:
+    async with (
+        lab(tmp_path) as it,
+        connect(it.at(ROOT)) as root,
+        connect(it.at(BOB)) as bob,
+        conversation(root) as (ctl, _),
+    ):
+        async with await bob.open("kernels/k1/ctl", "r+"):
+            assert (await refused(say(ctl, "take /k/k1/cpu/0"))).errno == errno.EBUSY
+            await say(ctl, "take /k/k1/disk")
+            await say(ctl, "give")
+        await say(ctl, "take /k/k1/cpu/0")
