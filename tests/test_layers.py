@@ -56,8 +56,8 @@ LEVELS = {
     "mk9p.__main__": 7,
 }
 PEERS = {("mk9p.server", "mk9p.client"), ("mk9p.client", "mk9p.server"), ("mk9p.compose", "mk9p.server")}
-# waiting and threads are trio's, and a file that waits is a kind of file
-KNOWS_TRIO = {"mk9p/tree/waiting.py", "mk9p/tree/aside.py"}
+# waiting, threads and turns are trio's, and a file that waits is a kind of file
+KNOWS_TRIO = {"mk9p/tree/waiting.py", "mk9p/tree/aside.py", "mk9p/tree/slices.py"}
 
 
 SERVERS, CLIENTS = "mk9p.servers", "mk9p.clients"

@@ -20,9 +20,11 @@ from mk9p.lease.book import Lease, busy
 from mk9p.lease.claims import Claim, Offer, choose, free_in
 from mk9p.lease.leases import Leases
 from mk9p.lease.wish import MOST, Resource, Wish
+from mk9p.tree.slices import in_slices
 
 WAITING: Final = 16  # claims of one user: whenever something ends, each that waits asks all kernels
 LOOK: Final = 5.0  # seconds until one who waits looks again, where nothing tells that something has changed
+
 
 Find = Callable[[str, Principal], Awaitable[Resource]]
 """Finds what a path leads to for a user; raises ENOENT, EINVAL, EACCES."""
@@ -104,14 +106,15 @@ class Booking:
         offers = await self.offers(booked.claims, booked.who)
         paths = {one: await self.find(one, booked.who) for one in booked.wanted if isinstance(one, str)}
         refused: set[Resource] = set()
-        able = choose(booked.claims, offers, lambda resource: True) is not None
+        able = await in_slices(choose(booked.claims, offers, lambda resource: True)) is not None
         booked.kernels = frozenset(offer.entry.name for offer in offers) if able else frozenset()
         if not able:
             raise NineError(errno.ENOENT, f"no kernel that is up has {booked.wish.path}")
         while True:
             self._in_order(booked)
             free = free_in(self.leases.book, booked.wish.mode)
-            found = choose(booked.claims, offers, lambda resource: resource not in refused and free(resource))  # noqa: B023 - called now
+            left = lambda resource: resource not in refused and free(resource)  # noqa: B023, E731 - called before the next round
+            found = await in_slices(choose(booked.claims, offers, left))
             if found is None:
                 raise NineError(errno.EBUSY, f"{booked.wish.path} is not free")
             if sum(map(len, found)) + len(paths) > MOST:

@@ -10,7 +10,7 @@
 
 import errno
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Final
 
 import attrs
@@ -19,6 +19,7 @@ from mk9p.errors import NineError
 from mk9p.lease.book import Book
 from mk9p.lease.registry import Entry, search
 from mk9p.lease.wish import MOST, Key, Mode, Resource
+from mk9p.tree.patterns import Pattern
 from mk9p.tree.words import join, split
 
 STEPS: Final = 100_000  # kernels that a search looks at: a tenth of a second
@@ -33,7 +34,7 @@ class Claim:
     text: str
     cpus: int
     mem: int
-    wanted: tuple[tuple[str, re.Pattern[str]], ...]
+    wanted: tuple[tuple[str, Pattern], ...]
 
     @property
     def whole(self) -> bool:
@@ -42,7 +43,7 @@ class Claim:
 
     def fits(self, entry: Entry) -> bool:
         """Tell whether a kernel with these attributes will do."""
-        return entry.matches(list(self.wanted))
+        return entry.matches(self.wanted)
 
 
 @attrs.frozen
@@ -76,6 +77,7 @@ def taken_off(words: list[str]) -> list[str | Claim]:
     A claim is words from `{` to `}`, or all of it one quoted word.
     """
     found: list[str | Claim] = []
+    count = 0
     while words and words[0][:1] in ("/", "{"):
         first = words.pop(0)
         if first.startswith("/"):
@@ -89,8 +91,9 @@ def taken_off(words: list[str]) -> list[str | Claim]:
         inside[-1] = inside[-1][:-1]
         # a single word was quoted as a whole, and is taken apart here
         found.append(parse(split(inside[0]) if len(inside) == 1 else [word for word in inside if word]))
-    if sum(isinstance(one, Claim) for one in found) > CLAIMS:
-        raise NineError(errno.EINVAL, f"at most {CLAIMS} claims are made together")
+        count += 1
+        if count > CLAIMS:
+            raise NineError(errno.EINVAL, f"at most {CLAIMS} claims are made together")
     return found
 
 
@@ -126,12 +129,16 @@ class _Left:
 
 def choose(
     claims: Sequence[Claim], offers: Iterable[Offer], free: Callable[[Resource], bool]
-) -> list[list[Resource]] | None:
-    """Return what each claim gets, in their order; None if there is no place for all. Raises EAGAIN at the end of the search."""
-    left = [
-        _Left(offer, [*filter(free, offer.cpus)], [*filter(free, offer.mem)], free(offer.whole)) for offer in offers
-    ]
-    fits = [[one for one in left if claim.fits(one.offer.entry)] for claim in claims]
+) -> Generator[None, None, list[list[Resource]] | None]:
+    """Return what each claim gets, in their order; None if there is no place for all. Yield on the way. Raises EAGAIN at the end of the search."""
+    left = []
+    for offer in offers:
+        left.append(_Left(offer, [*filter(free, offer.cpus)], [*filter(free, offer.mem)], free(offer.whole)))
+        yield
+    fits = []
+    for claim in claims:
+        fits.append([one for one in left if claim.fits(one.offer.entry)])
+        yield
     # the claim with the fewest kernels first, then the greatest
     order = sorted(range(len(claims)), key=lambda n: (len(fits[n]), -claims[n].cpus, -claims[n].mem))
     suiting = [{id(one) for one in some} for some in fits]
@@ -139,7 +146,7 @@ def choose(
     found: dict[int, list[Resource]] = {}
     steps = 0
 
-    def place(at: int) -> bool:
+    def place(at: int) -> Generator[None, None, bool]:
         nonlocal steps
         if at == len(order):
             return True
@@ -147,6 +154,7 @@ def choose(
         claim = claims[number]
         tried: set[object] = set()
         steps += len(fits[number])
+        yield
         for one in sorted(fits[number], key=lambda one: (*one.size, one.offer.entry.name)):
             if (steps := steps + 1) > STEPS:
                 raise NineError(errno.EAGAIN, f"no place was found in {STEPS} attempts: claim less at once")
@@ -168,10 +176,10 @@ def choose(
                 found[number] = [*one.cpus[one.cpus_gone : more[0]], *one.mem[one.mem_gone : more[1]]]
                 one.cpus_gone, one.mem_gone = more
             one.whole = one.untouched = False
-            if place(at + 1):
+            if (yield from place(at + 1)):
                 return True
             one.cpus_gone, one.mem_gone, one.whole, one.untouched = before
         found.pop(number, None)
         return False
 
-    return [found[n] for n in range(len(claims))] if place(0) else None
+    return [found[n] for n in range(len(claims))] if (yield from place(0)) else None

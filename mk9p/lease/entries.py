@@ -17,6 +17,7 @@ from mk9p.lease.registry import HEARD, Entry, Registry
 from mk9p.lease.stores import Store
 from mk9p.tree import Dir, Handle, Log, Maybe, Node, Open, Text, decoded, split
 from mk9p.tree.files import File
+from mk9p.tree.slices import in_slices
 
 log = logging.getLogger("mk9p.lease")
 
@@ -41,7 +42,7 @@ class RegistryTree(Dir):
 
     def index(self) -> str:
         """Return all entries, a line each."""
-        return "".join(f"{entry.line}\n" for entry in self.registry.find([]))
+        return "".join(f"{entry.line}\n" for entry in self.registry.all())
 
     def walk(self, name: str, who: Principal) -> Maybe[Node]:
         if name not in FIXED and (entry := self.registry.entries.get(name)) is not None:
@@ -51,7 +52,7 @@ class RegistryTree(Dir):
     def entries(self, who: Principal) -> Iterable[tuple[str, Node]]:
         fixed = super().entries(who)
         assert isinstance(fixed, Iterable)
-        return [*fixed, *((entry.name, _Shown(entry)) for entry in self.registry.find([]))]
+        return [*fixed, *((entry.name, _Shown(entry)) for entry in self.registry.all())]
 
     async def remove(self, name: str, who: Principal, *, directory: bool | None = None) -> None:
         """Remove an entry: the bits let only root do this."""
@@ -198,8 +199,9 @@ class _Finding(Handle):
         at = offset - self.base if offset >= self.base else offset
         return self.answer[at : at + count]
 
-    def write(self, offset: int, data: memoryview) -> int:
-        found = self.registry.find(split(decoded(data)))
+    async def write(self, offset: int, data: memoryview) -> int:
+        size = len(data)
+        found = await in_slices(self.registry.find(split(decoded(data))))
         answer = "".join(f"{entry.name}\n" for entry in found).encode()
         if self.keeper is not None:
             self.keeper.keep_text(0)
@@ -207,5 +209,5 @@ class _Finding(Handle):
             self.keeper.check(len(answer))
             self.keeper.keep_text(len(answer))
         self.answer = answer
-        self.base = offset + len(data)  # v9fs reads on from there
-        return len(data)
+        self.base = offset + size  # v9fs reads on from there
+        return size

@@ -1,17 +1,19 @@
 """The rules of the registry (Inferno's registry(4)): names with attributes, and which of them somebody looks for. Pure.
 
 An entry is a line, `NAME ATTR VALUE…`. A search is `ATTR VALUE…` too: an entry is found if it has all of these attributes, with a value that the
-pattern matches (`*` any letters, `?` one, as a shell's; `*` alone also says that the attribute is there). `name` is an attribute of each.
+pattern matches (`*` any letters, `?` one; `*` alone also says that the attribute is there). `name` is an attribute of each.
 """
 
 import errno
 import re
-from fnmatch import translate
+from collections.abc import Generator, Sequence
+from functools import cached_property
 from typing import Final
 
 import attrs
 
 from mk9p.errors import NineError
+from mk9p.tree.patterns import Pattern
 from mk9p.tree.words import join
 
 MOST: Final = 4096  # entries; more is ENOSPC
@@ -61,7 +63,7 @@ class Entry:
             raise _too_many()
         return attrs.evolve(self, attributes=tuple(both.items()), persists=more.persists)
 
-    @property
+    @cached_property
     def line(self) -> str:
         """The entry as a line, without `persist`."""
         return join([self.name, *(word for pair in self.attributes for word in pair)])
@@ -76,28 +78,21 @@ class Entry:
         """Who entered it, as others are told of them."""
         return f"{self.owner} at {self.home}" if self.home else self.owner
 
-    def matches(self, wanted: list[tuple[str, re.Pattern[str]]]) -> bool:
+    def matches(self, wanted: Sequence[tuple[str, Pattern]]) -> bool:
         """Tell whether it has all that somebody looks for."""
         mine = {**dict(self.attributes), "name": self.name}
-        return all(key in mine and pattern.fullmatch(mine[key]) is not None for key, pattern in wanted)
+        return all(key in mine and pattern.matches(mine[key]) for key, pattern in wanted)
 
 
 def _too_many() -> NineError:
     return NineError(errno.EINVAL, f"an attribute is there once, and there are at most {WORDS}")
 
 
-def search(words: list[str]) -> list[tuple[str, re.Pattern[str]]]:
+def search(words: list[str]) -> list[tuple[str, Pattern]]:
     """Read `ATTR VALUE…`. Raises EINVAL."""
     if len(words) % 2 or len(words) > 2 * WORDS or any(len(word) > _LONGEST for word in words):
         raise NineError(errno.EINVAL, "usage: ATTR VALUE...")
-    return [
-        (key, re.compile(translate(_few(value)), re.DOTALL)) for key, value in zip(words[::2], words[1::2], strict=True)
-    ]
-
-
-def _few(pattern: str) -> str:
-    """Return a pattern without repeated stars, which would take time and find the same."""
-    return re.sub(r"\*+", "*", pattern)
+    return [(key, Pattern(value)) for key, value in zip(words[::2], words[1::2], strict=True)]
 
 
 @attrs.define
@@ -124,7 +119,16 @@ class Registry:
         if sum(entry.size for entry in theirs.values()) > TEXT:
             raise NineError(errno.ENOSPC, f"the entries of {more.owner} have {TEXT} bytes at most")
 
-    def find(self, words: list[str]) -> list[Entry]:
-        """Return the entries that have what is looked for, by name. Raises EINVAL."""
+    def find(self, words: list[str]) -> Generator[None, None, list[Entry]]:
+        """Return the entries that have what is looked for, by name; yield after each that was looked at. Raises EINVAL."""
         wanted = search(words)
-        return [entry for _, entry in sorted(self.entries.items()) if entry.matches(wanted)]
+        found = []
+        for entry in self.all():
+            if entry.matches(wanted):
+                found.append(entry)
+            yield
+        return found
+
+    def all(self) -> list[Entry]:
+        """Return all entries, by name."""
+        return [entry for _, entry in sorted(self.entries.items())]

@@ -10,16 +10,20 @@ reads on from there): a command's text, if it returned one, else the error's wor
 import errno
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from itertools import chain
+from time import monotonic_ns
+from typing import Any, Final
 
 from mk9p.auth import Principal
 from mk9p.errors import FAILURE, INTERNAL, NineError, translate
 from mk9p.status import Buffer
 from mk9p.tree.files import Content, File, Text, decoded
 from mk9p.tree.node import Handle, Maybe, Open
+from mk9p.tree.slices import SLICE, next_slice
 from mk9p.tree.words import Word, lines, run, table
 
 _WORDS = 1024  # characters of an error that are kept: what was wrong may be as long as a write
+SOME: Final = 16  # lines between two looks at the clock, until a write has to wait
 _USERS = 256  # last errors that a file keeps: one for each user, so this bounds what strangers can make us keep
 
 
@@ -98,7 +102,10 @@ class _CtlHandle(Handle):
     def write(self, offset: int, data: memoryview) -> Maybe[int]:
         whole = lines(decoded(data))
         answers: list[str] = []
+        began = monotonic_ns() if len(whole) > SOME else 0
         for at, line in enumerate(whole):
+            if began and at % SOME == 0 and monotonic_ns() - began > SLICE:
+                return self._write(None, whole[at:], answers, offset, len(data))
             try:
                 result = run(self.ctl.words, line, self.who)
             except FAILURE as error:
@@ -110,15 +117,20 @@ class _CtlHandle(Handle):
                 answers.append(str(result))
         return self._done(answers, offset, len(data))
 
-    async def _write(self, result: Awaitable[Any], rest: list[str], answers: list[str], offset: int, count: int) -> int:
+    async def _write(
+        self, result: Awaitable[Any] | None, rest: list[str], answers: list[str], offset: int, count: int
+    ) -> int:
+        """Wait for a result, and do the rest; give others their turn on the way."""
+        ends = monotonic_ns() if result is None else monotonic_ns() + SLICE
         try:
-            while True:
+            for line in chain([None], rest):
+                if line is not None:
+                    if monotonic_ns() > ends:
+                        ends = await next_slice()
+                    result = run(self.ctl.words, line, self.who)
                 value = await result if isinstance(result, Awaitable) else result
                 if value is not None:
                     answers.append(str(value))
-                if not rest:
-                    break
-                result = run(self.ctl.words, rest.pop(0), self.who)
         except FAILURE as error:
             self._failed(error, offset)
             raise

@@ -1,4 +1,4 @@
-"""Files that wait: `Stream` for messages; log.py has events. This is the only file at its level that imports trio, because trio does the waiting.
+"""Files that wait: `Stream` for messages; log.py has events. It imports trio, because trio does the waiting; few files at its level do.
 
 A blocking file is a receive function, `async def receive() -> bytes`, cancel-safe as trio's own are: when it is cancelled, nothing is lost; b"" is
 the end. The handle of a reader keeps each message whole until the reader asks for the next one.

@@ -14,8 +14,9 @@ could be checked against is refused when the command is described. (Models: Infe
 
 import errno
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -23,51 +24,34 @@ from mk9p.auth import Principal
 from mk9p.errors import NineError
 from mk9p.tree.kinds import Kind, kind
 
+_BARE: Final = re.compile(r"[^ \t\r\n]+")
+_LINE: Final = re.compile(r"((?:[^\n']++|'[^']*+(?:'|\Z))*+)(\n|\Z)")
+_WORD: Final = re.compile(r"(?:[^ \t\r\n']++|'[^']*+')++")
+
 
 def split(line: str) -> list[str]:
     """Split a line into words as rc(1) does: `'it''s'` is one word; raises EINVAL for a quote that does not end."""
-    words: list[str] = []
-    word: list[str] | None = None
-    at, end = 0, len(line)
-    while at < end:
-        char = line[at]
-        at += 1
-        if char == "'":
-            word = word or []
-            while True:
-                close = line.find("'", at)
-                if close < 0:
-                    raise NineError(errno.EINVAL, "unterminated quote")
-                word.append(line[at:close])
-                at = close + 1
-                if line[at : at + 1] != "'":
-                    break
-                word.append("'")
-                at += 1
-        elif char in " \t\r\n":
-            if word is not None:
-                words.append("".join(word))
-                word = None
-        else:
-            word = word or []
-            word.append(char)
-    if word is not None:
-        words.append("".join(word))
-    return words
+    if "'" not in line:
+        return _BARE.findall(line)
+    if line.count("'") % 2:
+        raise NineError(errno.EINVAL, "unterminated quote")
+    return [_unquoted(word) if "'" in word else word for word in _WORD.findall(line)]
+
+
+def _unquoted(word: str) -> str:
+    parts = word.split("'")  # each second one was quoted
+    # nothing between two quoted parts: a quote that stood twice
+    parts[2:-1:2] = [part or "'" for part in parts[2:-1:2]]
+    return "".join(parts)
 
 
 def lines(text: str) -> list[str]:
     """Split text into lines at the newlines outside of quotes: a quoted word may contain newlines, such as a shell script for exec."""
-    whole: list[str] = []
-    part: list[str] = []
-    quoted = False
-    for piece in text.split("\n"):
-        part.append(piece)
-        quoted ^= bool(piece.count("'") % 2)
-        if not quoted:
-            whole.append("\n".join(part))
-            part = []
-    return [*whole, "\n".join(part)] if part else whole
+    if "'" not in text:
+        return text.split("\n")
+    found = _LINE.findall(text)
+    # behind a last line without a newline there is nothing, which is no line
+    return [line for line, _ in (found if len(found) < 2 or found[-2][1] else found[:-1])]
 
 
 def uncomment(line: str) -> str:

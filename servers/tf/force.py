@@ -1,6 +1,7 @@
 """One force as files, and the directory of all."""
 
 import errno
+import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -10,11 +11,13 @@ import attrs
 import trio
 
 from mk9p.auth import Principal
-from mk9p.errors import NineError
+from mk9p.errors import INTERNAL, NineError
 from mk9p.servers.tf.graph import LONGEST, Graph, parse
 from mk9p.servers.tf.reach import Permit, Space, everything
 from mk9p.servers.tf.running import SHOWN, Running
 from mk9p.tree import Conversations, Ctl, Dir, Log, Node, Open, Stream, Text, join
+
+log = logging.getLogger("mk9p.tf")
 
 KEPT: Final = 1 << 20  # bytes of output that wait for a reader of `data`
 FORCES: Final = 256  # at once: each has open files in its kernels
@@ -114,6 +117,9 @@ class Force:
     async def _run(self, running: Running) -> None:
         try:
             await running.run()
+        except Exception:  # our bug: other forces, and the namespace, go on
+            log.exception("internal error: force %d ends", self.number)
+            running.reason = INTERNAL
         finally:
             self.state = "failed" if running.reason else "done"
             spent = (time.monotonic_ns() - self._began) // 1_000_000

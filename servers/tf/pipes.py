@@ -41,8 +41,7 @@ class Channel:
         files: list[File] = []
         try:
             files.append(await space.open(f"{KERNELS}/{kernel}/chan/clone", write=True))
-            number = (await files[0].read(32)).decode().strip("\n")
-            path = f"{KERNELS}/{kernel}/chan/{number}/data"
+            path = f"{KERNELS}/{kernel}/chan/{await files[0].number()}/data"
             files.append(await space.open(path, read=False, write=True))
             files.append(await space.open(path))
         except BaseException as error:

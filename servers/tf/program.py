@@ -22,6 +22,7 @@ from mk9p.tree.words import join
 T = TypeVar("T", bytes, str)
 
 LARGEST: Final = 256 << 20  # bytes of a module, or of a state: as much memory as a program has by default
+SOME: Final = 1 << 20  # bytes of it at a time: a thousand programs may be prepared together
 STARTED: Final = 120.0  # seconds to load or to start one: an emulated processor compiles the module
 ROLES: Final = (("in", "stdin", False), ("out", "stdout", True), ("err", "stderr", True), ("wait", "wait", True))
 
@@ -33,26 +34,31 @@ class Program(InKernel):
     space: Space | None = None
     _moving: trio.Event | None = None  # it is just being moved; set when that is done, or given up
     _over: set[str] = attrs.field(factory=set)  # streams that we have ended
+    _closed: bool = False
 
     @classmethod
     async def prepare(cls, space: Space, task: Task, kernel: str) -> "Program":
         """Load a module in a kernel: the file of the namespace that the task names. Raises what is in the way."""
-        module = await _whole(space, task.command[0].strip("/"))
         name = task.command[0].rpartition("/")[2]
 
         async def load(made: "Program") -> None:
             made.space = space
-            await made._put(space, "module", module)
+            await made._fill(space, "module", module)
             await made.ctl.order("load", STARTED)
             await made.ctl.order(join(["arg", name, *task.command[1:]]))
             await made.take(space, ROLES)
 
-        return await cls.begun(space, kernel, "wasm", load)
+        async with space.opened(task.command[0].strip("/")) as module:
+            return await cls.begun(space, kernel, "wasm", load)
 
-    async def _put(self, space: Space, name: str, data: bytes) -> None:
+    async def _fill(self, space: Space, name: str, source: File) -> None:
+        """Write one of its files: what a file of the namespace has. Raises OSError, EFBIG."""
         file = await space.open(f"{self.path}/{name}", read=False, write=True)
         try:
-            await file.put(data)
+            while data := await source.read(SOME):
+                if source.at > LARGEST:
+                    raise NineError(errno.EFBIG, f"{source.path} has more than {LARGEST} bytes")
+                await file.put(data)
         finally:
             with trio.CancelScope(shield=True):
                 await file.close()
@@ -123,6 +129,10 @@ class Program(InKernel):
         self._moving = trio.Event()
         try:
             there = await self.begun(self.space, kernel, "wasm", self._goes)
+            if self._closed:
+                with trio.CancelScope(shield=True):
+                    await there.close()
+                raise NineError(errno.ESRCH, "it was ended while it moved")
             old, over = [*self.files.values()], self.ctl
             self.kernel, self.path, self.ctl, self.files = there.kernel, there.path, there.ctl, there.files
             with trio.CancelScope(shield=True):
@@ -135,12 +145,17 @@ class Program(InKernel):
             moving, self._moving = self._moving, None
             moving.set()
 
+    async def close(self) -> None:
+        self._closed = True
+        await super().close()
+
     async def _goes(self, there: "Program") -> None:
         """Freeze it, and let another one go on with its state. If that cannot be, it goes on here."""
         assert self.space is not None
         await self.ctl.order("freeze")
         try:
-            await there._put(self.space, "state", await _whole(self.space, f"{self.path}/state"))
+            async with self.space.opened(f"{self.path}/state") as state:
+                await there._fill(self.space, "state", state)
             await there.take(self.space, ROLES)
             await there.ctl.order("start", STARTED)
         except BaseException as error:
@@ -152,14 +167,3 @@ class Program(InKernel):
                         why = f"{words(error)}; and it does not go on where it was: {words(second)}"
                         raise NineError(error.errno or errno.EIO, why) from None
             raise
-
-
-async def _whole(space: Space, path: str) -> bytes:
-    """Return the content of a file of the namespace. Raises as `open`, EFBIG."""
-    parts = bytearray()
-    async with space.opened(path) as file:
-        while data := await file.read(1 << 20):
-            parts += data
-            if len(parts) > LARGEST:
-                raise NineError(errno.EFBIG, f"{path} has more than {LARGEST} bytes")
-    return bytes(parts)

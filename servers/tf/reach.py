@@ -57,13 +57,21 @@ class File:
         return taken
 
     async def put(self, data: bytes) -> None:
-        """Write a whole file, from its beginning on. Raises OSError."""
-        at = 0
-        while at < len(data):
-            taken = await settle(self.handle.write(at, memoryview(data)[at : at + (1 << 20)]))
-            if taken < 1:
-                raise NineError(errno.EIO, f"{self.path}: nothing is taken")
-            at += taken
+        """Write what follows in the file. Raises OSError."""
+        rest = memoryview(data)
+        while rest:
+            taken = await settle(self.handle.write(self.at, rest))
+            if not 0 < taken <= len(rest):
+                raise NineError(errno.EIO, f"{self.path}: {taken} of {len(rest)} bytes were taken")
+            self.at += taken
+            rest = rest[taken:]
+
+    async def number(self) -> str:
+        """Read the number of a new conversation. Raises EIO if it says none: what is made of it is a path."""
+        said = (await self.read(32)).strip(b"\n")
+        if not said.isdigit():
+            raise NineError(errno.EIO, f"{self.path}: it has no number")
+        return said.decode()
 
     async def order(self, line: str, seconds: float = ASKED) -> None:
         """Write a word. Raises what the file says, ETIMEDOUT."""

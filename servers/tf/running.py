@@ -17,6 +17,7 @@ from mk9p.servers.tf.places import choose, place
 from mk9p.servers.tf.program import Program
 from mk9p.servers.tf.reach import Space, words
 from mk9p.servers.tf.work import LOST, Command, Work
+from mk9p.tree.slices import in_slices
 
 SHOWN: Final = 4096  # characters of a line in the log
 AT_ONCE: Final = 32  # tasks that are prepared at a time: each is some ten requests, and a process in its kernel
@@ -45,7 +46,7 @@ class Running:
     async def start(self) -> None:
         """Start all tasks. Raises what is in the way of one of them; then none has run."""
         kernels = await self.space.kernels()
-        places = place(self.graph, kernels, self.tasks + Counter())
+        places = await in_slices(place(self.graph, kernels, self.tasks + Counter()))
         self.counted = Counter(places.values())
         self.tasks.update(self.counted)
         try:
@@ -116,7 +117,7 @@ class Running:
         made: list[Channel] = []
         try:
             work.may_move(kernel)
-            choose(Where(kernel), await self.space.kernels(), self.tasks)
+            await in_slices(choose(Where(kernel), await self.space.kernels(), self.tasks))
             pipe = next((pipe for pipe in self.pipes if pipe.to is work), None)
             if pipe is not None:
                 made.append(await Channel.make(self.space, kernel))
@@ -182,7 +183,8 @@ class Running:
         if status.startswith(LOST):
             self.lost.add(before.kernel)
         task = self.graph.tasks[name]
-        kernel = choose(task.where, await self.space.kernels(), self.tasks, self.lost)
+        kernels = await self.space.kernels()
+        kernel = await in_slices(choose(task.where, kernels, self.tasks, self.lost))
         work = await prepare(self.space, task, kernel)
         try:
             await work.go()

@@ -13,7 +13,7 @@ import trio
 
 from mk9p.errors import NineError
 from mk9p.servers.tf.graph import Task
-from mk9p.servers.tf.reach import KERNELS, File, Space, words
+from mk9p.servers.tf.reach import KERNELS, PIECE, File, Space, words
 from mk9p.tree.words import join, split
 
 # It says whether there is such a program, and waits for a line. When the force is not started, it gets the end instead.
@@ -81,8 +81,7 @@ class InKernel:
             raise NineError(errno.ENOENT, f"{kernel} has no {server}") from None
         made = cls(kernel, place, ctl)
         try:
-            number = (await made.ctl.read(32)).decode().strip("\n")
-            made.path = f"{place}/{number}"
+            made.path = f"{place}/{await made.ctl.number()}"
             await fill(made)
         except BaseException:
             with trio.CancelScope(shield=True):
@@ -153,12 +152,15 @@ class Command(InKernel):
                 if not (more := await self.files["hear"].read()):
                     raise NineError(errno.EIO, "it ended before it was started")
                 said += more
+                if len(said) > PIECE:
+                    raise NineError(errno.EIO, "it says other things than its shell does")
         if scope.cancelled_caught:
             raise NineError(errno.ETIMEDOUT, f"it is not ready after {PREPARED:.0f} s")
         if said != b"\n":
             raise NineError(errno.ENOENT, said.decode(errors="replace").strip("\n"))
         async with space.opened(f"{self.path}/status") as file:
-            self.pid = split((await file.read()).decode(errors="replace"))[-1]
+            line = split((await file.read()).decode(errors="replace"))
+        self.pid = line[-1] if line else "-"
 
     async def go(self) -> None:
         """Let the shell become the command."""

@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from itertools import permutations, product
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import attrs
 import pytest
@@ -33,6 +34,7 @@ from mk9p.server import Server
 from mk9p.testing import SOON, serving, serving_at, until
 from mk9p.testing.serving import Host, address_of
 from mk9p.tree import Ctl, Dir, Text, split
+from mk9p.tree.slices import at_once
 from tests.lease.compared import overlap
 from tests.lease.test_lease_tree import ANN, BOB, ROOT, Known, conversation, refused, say
 from tests.lease.test_leases import Virtual
@@ -52,6 +54,11 @@ def offer(name: str, cpus: int, mem: int = 0, **more: str) -> Offer:
 
 def claims(*texts: str) -> list[Claim]:
     return [parse(split(text)) for text in texts]
+
+
+def chosen(*wanted: Any) -> list[list[Resource]] | None:
+    """Choose without a pause."""
+    return at_once(choose(*wanted))
 
 
 def paths(found: Sequence[Sequence[Resource]] | None) -> list[list[str]] | None:
@@ -82,7 +89,7 @@ def test_each_gets_what_it_says_from_a_kernel_that_will_do() -> None:
         (["mem 301"], None),
         (["cpus 2", "cpus 2", "cpus 2", "cpus 2"], None),
     ):
-        assert paths(choose(claims(*wanted), offers, everything)) == got, wanted
+        assert paths(chosen(claims(*wanted), offers, everything)) == got, wanted
 
 
 def test_what_somebody_has_or_waits_for_is_not_free() -> None:
@@ -91,11 +98,11 @@ def test_what_somebody_has_or_waits_for_is_not_free() -> None:
     book.leases[0] = Lease(held, 1, SECOND)
     book.waiting[1] = attrs.evolve(held, number=1, path="/k/b", key=("b",), mode="exclusive")
     offers = [offer("a", 2), offer("b", 2)]
-    assert paths(choose(claims("cpus 1"), offers, free_in(book, "exclusive"))) == [["/k/a/cpu/1"]]
-    assert paths(choose(claims("cpus 2"), offers, free_in(book, "exclusive"))) is None
-    assert paths(choose(claims("name a"), offers, free_in(book, "exclusive"))) is None
-    assert paths(choose(claims("name a"), offers, free_in(book, "shared"))) == [["/k/a"]]
-    assert paths(choose(claims("name b"), offers, free_in(book, "shared"))) is None
+    assert paths(chosen(claims("cpus 1"), offers, free_in(book, "exclusive"))) == [["/k/a/cpu/1"]]
+    assert paths(chosen(claims("cpus 2"), offers, free_in(book, "exclusive"))) is None
+    assert paths(chosen(claims("name a"), offers, free_in(book, "exclusive"))) is None
+    assert paths(chosen(claims("name a"), offers, free_in(book, "shared"))) == [["/k/a"]]
+    assert paths(chosen(claims("name b"), offers, free_in(book, "shared"))) is None
 
 
 @given(
@@ -125,7 +132,7 @@ def test_a_place_is_found_if_there_is_one(rooms: list[int], wants: list[int], bu
     def free(resource: Resource) -> bool:
         return not any(overlap(one.key, resource.key) for one in taken)
 
-    found = choose(asked, offers, free)
+    found = chosen(asked, offers, free)
     assert (found is not None) == possible
     if found is not None:
         got = [resource for part in found for resource in part]
@@ -137,10 +144,10 @@ def test_a_place_is_found_if_there_is_one(rooms: list[int], wants: list[int], bu
 
 def test_a_search_that_would_take_for_ever_ends() -> None:
     offers = [offer(f"k{n}", 5) for n in range(40)]
-    assert choose(claims(*["cpus 3"] * 41), offers, free_in(Book(), "exclusive")) is None, "all alike: nothing to try"
+    assert chosen(claims(*["cpus 3"] * 41), offers, free_in(Book(), "exclusive")) is None, "all alike: nothing to try"
     offers = [offer(f"k{n}", 38 + n // 2) for n in range(40)]
     with pytest.raises(NineError, match="claim less at once") as caught:
-        choose(claims(*(f"cpus {30 + n % 7}" for n in range(41))), offers, free_in(Book(), "exclusive"))
+        chosen(claims(*(f"cpus {30 + n % 7}" for n in range(41))), offers, free_in(Book(), "exclusive"))
     assert caught.value.errno == errno.EAGAIN
 
 

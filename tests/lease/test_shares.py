@@ -1,8 +1,10 @@
 """What one user may have of leases, claims and entries: a share, so that others can have some too; and memory of a connection is counted for it."""
 
 import errno
+from collections.abc import Awaitable
 from pathlib import Path
 from random import Random
+from time import process_time
 
 import pytest
 import trio
@@ -13,7 +15,7 @@ from mk9p.errors import NineError
 from mk9p.lease import book, registry
 from mk9p.lease.book import Lease
 from mk9p.lease.booking import WAITING, Booked, Booking
-from mk9p.lease.claims import STEPS, Offer, choose, parse
+from mk9p.lease.claims import STEPS, Offer, parse, taken_off
 from mk9p.lease.entries import RegistryTree
 from mk9p.lease.leases import Leases
 from mk9p.lease.registry import Entry
@@ -23,8 +25,9 @@ from mk9p.lease.stores import Local
 from mk9p.lease.wish import DEEP, MOST, SECOND, Resource, Wish
 from mk9p.testing import until
 from mk9p.tree import Conversations, Dir, Handle, Open, Text, settle, split
-from tests.lease.test_claims import offer
+from tests.lease.test_claims import chosen, offer
 from tests.lease.test_lease_tree import ANN, BOB, ROOT, lab, refused
+from tests.tree.test_slices import turns_beside
 
 
 async def test_an_entry_has_no_more_attributes_by_many_writes_than_by_one(tmp_path: Path) -> None:
@@ -154,11 +157,31 @@ def test_the_search_for_a_place_has_an_end_whatever_kernels_say_of_themselves() 
         for n in range(63)
     ]
     with pytest.raises(NineError, match="no place was found"):
-        choose([*claims, parse(split("cpus 299 mem 29900"))], offers, lambda resource: True)
+        chosen([*claims, parse(split("cpus 299 mem 29900"))], offers, lambda resource: True)
     huge = Offer(Entry("k", (), "kernel"), offers[0].whole, offers[0].cpus * 100, offers[0].mem * 100, 1)
-    assert choose([parse(["mem", str(10**18)])], [huge], lambda resource: True) is None
-    assert choose([parse(["mem", str(MOST + 1)])], [huge], lambda resource: True) is None, "no lease has so many"
+    assert chosen([parse(["mem", str(10**18)])], [huge], lambda resource: True) is None
+    assert chosen([parse(["mem", str(MOST + 1)])], [huge], lambda resource: True) is None, "no lease has so many"
     assert STEPS < 10**6
+
+
+async def test_a_search_of_the_registry_holds_up_nobody() -> None:
+    tree, who = RegistryTree(Local(Store())), Principal("ann", 41001)
+    for n in range(100):
+        tree.registry.add(Entry(f"r{n}", tuple((f"t{m}", "a" * 250) for m in range(60)), "ann"))
+    handle = await settle((await settle(tree.walk("find", who))).open(Open(who, write=True)))
+    done = handle.write(0, memoryview(f"t0 '*{'?a' * 60}b*'".encode()))
+    assert isinstance(done, Awaitable)
+    assert await turns_beside(done) > 5
+    shown = handle.read(0, 99)
+    assert shown == b""
+    assert tree.index().count("\n") == 100
+
+
+def test_a_claim_too_many_is_refused_when_it_comes() -> None:
+    began = process_time()
+    with pytest.raises(NineError, match="claims are made together"):
+        taken_off(["{}"] * 500_000)
+    assert process_time() - began < 1
 
 
 @pytest.mark.parametrize("later", [False, True])

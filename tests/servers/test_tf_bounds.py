@@ -1,7 +1,7 @@
 """What a graph, a task, or a kernel may cost the composer: time and memory have an end."""
 
 import errno
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from time import process_time
 
@@ -13,12 +13,18 @@ from mk9p.auth import ROOT
 from mk9p.errors import NineError
 from mk9p.servers.tf import farm, pipes
 from mk9p.servers.tf.farm import Dealing
+from mk9p.servers.tf.force import Force, Forces
 from mk9p.servers.tf.graph import ATTRIBUTES, LONGEST, TASKS, parse
 from mk9p.servers.tf.pipes import Held, Lines
-from mk9p.servers.tf.places import fits
+from mk9p.servers.tf.places import fits, place
+from mk9p.servers.tf.program import SOME, Program
+from mk9p.servers.tf.reach import File, Space
+from mk9p.servers.tf.running import Running
 from mk9p.testing import SOON, until
-from mk9p.tree import Log, Open, settle
+from mk9p.tree import Block, Dir, Handle, Log, Node, Open, Stream, Text, settle
 from mk9p.tree import log as logs
+from mk9p.tree.slices import in_slices
+from tests.tree.test_slices import turns_beside
 
 
 def test_a_short_text_that_wants_a_million_workers_is_refused_before_they_are_made() -> None:
@@ -133,3 +139,126 @@ async def test_a_log_keeps_few_bytes_whatever_the_lines_are(monkeypatch: pytest.
     handle = await settle(log.open(Open(ROOT)))
     said = bytes(await settle(handle.read(0, 1 << 16))).decode()
     assert "z" * 5000 in said
+
+
+def kernel(more: dict[str, Node] | None = None, **parts: Node) -> Dir:
+    """Return a namespace with one kernel, and with more files."""
+    return Dir({"k": Dir({"k1": Dir({"status": Text("arch x86_64\n"), **parts})})}, more or {})
+
+
+def begun(number: bytes, **files: Node) -> Dir:
+    """Return a server of a kernel with one conversation, of which it says a number."""
+    return Dir({"clone": Text(lambda: number, lambda line: None, mode=0o666), "0": Dir(files)})
+
+
+def force(namespace: Dir, nursery: trio.Nursery, *lines: str) -> Force:
+    made = Force(Forces(nursery, lambda who: namespace), 0, ROOT)
+    made.add("\n".join(lines))
+    return made
+
+
+def command(hear: bytes, status: bytes) -> Dir:
+    """Return a `cmd` whose one command says something on its line before it has begun."""
+
+    async def heard() -> bytes:
+        await trio.lowlevel.checkpoint()
+        return hear
+
+    def empty(mode: int) -> Text:
+        return Text(b"", lambda line: None, mode=mode)
+
+    line = Stream(heard, lambda data: None)
+    files = {name: empty(0o666) for name in ("data", "stderr", "wait")}
+    return begun(b"0\n", line=line, status=Text(status), **files)
+
+
+@pytest.mark.parametrize("number", [b"\xff\xfe", b"", b"../../k0/cmd/0", b"1 2", "²".encode()])
+@pytest.mark.parametrize("where", ["cmd", "wasm"])
+async def test_a_kernel_that_says_no_number_is_an_error_of_the_start(number: bytes, where: str) -> None:
+    namespace = kernel({"m": Text("x")}, **{where: begun(number)})
+    async with trio.open_nursery() as nursery:
+        made = force(namespace, nursery, f"a k1 {'wasm m' if where == 'wasm' else 'true'}")
+        with pytest.raises(NineError, match="it has no number") as caught:
+            await made.start()
+        assert caught.value.errno == errno.EIO
+        assert made.state == "open"
+
+
+async def test_a_kernel_that_says_without_an_end_what_its_shell_says_is_refused() -> None:
+    async with trio.open_nursery() as nursery:
+        made = force(kernel(cmd=command(b"x" * 9999, b"")), nursery, "a k1 true")
+        with trio.fail_after(SOON), pytest.raises(NineError, match="other things than its shell"):
+            await made.start()
+
+
+async def test_a_kernel_that_tells_nothing_of_a_command_starts_it_without_a_number() -> None:
+    async with trio.open_nursery() as nursery:
+        made = force(kernel(cmd=command(b"\n", b"")), nursery, "a k1 true")
+        await made.start()
+        with trio.fail_after(SOON):
+            await made.over.wait()
+        assert made.running is not None
+        assert made.running.works["a"].pid == "-"
+
+
+async def test_a_bug_in_one_force_ends_that_force_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fails(self: Running) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(Running, "run", fails)
+    async with trio.open_nursery() as nursery:
+        made = force(kernel(cmd=command(b"\n", b"")), nursery, "a k1 true")
+        await made.start()
+        with trio.fail_after(SOON):
+            await made.over.wait()
+        assert (made.state, made.line.split()[2:]) == ("failed", ["'internal", "error'"])
+
+
+async def test_a_module_is_not_kept_as_a_whole() -> None:
+    read, written = 0, 0
+
+    def some(count: int, offset: int) -> bytes:
+        nonlocal read
+        read = max(read, offset + count)
+        return bytes(count)
+
+    def take(data: memoryview, offset: int) -> int:
+        nonlocal written
+        written = offset + len(data)
+        assert read - written < 2 * SOME
+        if written > 8 * SOME:
+            raise NineError(errno.EFBIG)
+        return len(data)
+
+    wasm = begun(b"0\n", module=Block(None, take, mode=0o666))
+    namespace = kernel({"m": Block(some, mode=0o444)}, wasm=wasm)
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(NineError) as caught:
+            await force(namespace, nursery, "a k1 wasm m").start()
+    assert caught.value.errno == errno.EFBIG
+    assert written > 8 * SOME
+
+
+async def test_tasks_are_placed_while_others_have_their_turn() -> None:
+    wanted = " ".join("a *b*?" for _ in range(60))
+    graph = parse("\n".join(f"t{n} {{{wanted}}} x" for n in range(100)))
+    kernels = {f"k{n}": {"a": "b" * 250} for n in range(30)}
+    assert await turns_beside(in_slices(place(graph, kernels, Counter()))) > 5
+
+
+async def test_a_program_that_is_ended_while_it_moves_is_ended_where_it_went(monkeypatch: pytest.MonkeyPatch) -> None:
+    def program(kernel: str) -> Program:
+        path = f"k/{kernel}/wasm/0"
+        return Program(kernel, path, File(Handle(), f"{path}/ctl"), space=Space(lambda who: Dir(), ROOT))
+
+    here, there = program("k1"), program("k2")
+
+    async def begun(*arguments: object) -> Program:
+        await here.close()
+        return there
+
+    monkeypatch.setattr(Program, "begun", begun)
+    with pytest.raises(NineError) as caught:
+        await here.move("k2")
+    assert caught.value.errno == errno.ESRCH
+    assert there.ctl.closed

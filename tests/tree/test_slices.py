@@ -1,0 +1,112 @@
+"""A text from a client may ask for long work. It is done in slices, and others have their turn meanwhile."""
+
+import re
+from collections.abc import Awaitable
+from fnmatch import translate
+from random import Random
+from time import process_time
+
+import pytest
+import trio
+
+from mk9p.auth import ROOT
+from mk9p.errors import NineError
+from mk9p.tree import Ctl, Handle, Open, quote, split
+from mk9p.tree.patterns import Pattern
+from mk9p.tree.slices import next_slice
+from mk9p.tree.words import lines
+
+MANY = 1 << 20  # as many bytes as a write has
+
+
+async def turns_beside(work: Awaitable[object]) -> int:
+    """Return how often somebody else had a turn while a work was done."""
+    count = 0
+
+    async def other() -> None:
+        nonlocal count
+        while True:
+            await trio.lowlevel.checkpoint()
+            count += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(other)
+        await work
+        nursery.cancel_scope.cancel()
+    return count
+
+
+async def later() -> None:
+    await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("text", ["say\n" * (MANY // 4), "wait\n" + "\n" * MANY, "\n" * MANY + "wait"])
+async def test_others_have_their_turn_between_the_lines_of_a_write(text: str) -> None:
+    said = []
+    ctl = Ctl({"say": lambda: said.append(1), "wait": later})
+    handle = ctl.open(Open(ROOT, write=True))
+    assert isinstance(handle, Handle)
+    began = process_time()
+    done = handle.write(0, memoryview(text.encode()))
+    assert isinstance(done, Awaitable)
+    assert await turns_beside(done) > 5
+    assert process_time() - began < 10, "what is left of the lines is not moved for each line"
+    assert len(said) == text.count("say")
+
+
+async def test_the_first_wrong_line_ends_a_long_write() -> None:
+    said = []
+    handle = Ctl({"say": lambda: said.append(1)}).open(Open(ROOT, write=True))
+    assert isinstance(handle, Handle)
+    done = handle.write(0, memoryview(b"say\n" * 100_000 + b"shout\nsay\n"))
+    assert isinstance(done, Awaitable)
+    with pytest.raises(NineError, match="unknown word shout"):
+        await done
+    assert len(said) == 100_000
+
+
+async def test_several_long_works_have_one_slice_in_a_round() -> None:
+    async def work() -> None:
+        for _ in range(10):
+            await next_slice()
+
+    async def all_of_them() -> None:
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(work)
+
+    assert await turns_beside(all_of_them()) >= 190
+
+
+def test_words_and_lines_are_found_in_a_moment() -> None:
+    for text in ("a" * MANY, "a " * (MANY // 2), "'" * MANY, "a'b'" * (MANY // 4), "\n" * MANY, "'\n" * (MANY // 2)):
+        began = process_time()
+        split(text), lines(text)
+        assert process_time() - began < 1
+
+
+def test_words_are_read_as_they_are_quoted() -> None:
+    some = Random(1)
+    for _ in range(2000):
+        words = ["".join(some.choice("a '\n\t") for _ in range(some.randrange(5))) for _ in range(some.randrange(4))]
+        line = " ".join(quote(word) for word in words)
+        assert split(line) == words
+        assert lines(f"{line}\n{line}") == [line, line]
+    assert split("a''b 'it''s' ''''") == ["ab", "it's", "'"]
+    assert lines("a 'b\nc") == ["a 'b\nc"]
+
+
+def test_a_pattern_is_as_a_shells() -> None:
+    some = Random(1)
+    for _ in range(20_000):
+        text = "".join(some.choice("ab*?[]!-c") for _ in range(some.randrange(8)))
+        word = "".join(some.choice("abc[]!-\n") for _ in range(some.randrange(9)))
+        assert Pattern(text).matches(word) == bool(re.compile(translate(text)).fullmatch(word)), (text, word)
+
+
+def test_a_pattern_of_a_stranger_takes_no_time() -> None:
+    some = Random(1)
+    began = process_time()
+    for _ in range(4096):
+        Pattern("".join("*" + some.choice("abcdef") for _ in range(127))).matches("abcdef" * 42)
+    assert process_time() - began < 2, "as regular expressions they take five seconds"
