@@ -55,7 +55,17 @@ TOLD: Final = {
 }
 """Which argument of a command the log has: where something is mounted, which program. All others may be secrets, an environment or an address."""
 WHOLE: Final = frozenset({"desired", "policy"})  # one write is a whole text of these, and one line
-_ID: Final = re.compile(r"[0-9a-f]{1,32}")  # of a capability, which may be revoked by its text too
+_WORD: Final = re.compile(
+    r"[A-Za-z][A-Za-z0-9_-]{0,31}"
+)  # all else that a line begins with was written by mistake, and may be a secret
+_ANY: Final = re.compile(r".*", re.DOTALL)
+_PATH: Final = re.compile(r"[^!:]*", re.DOTALL)  # and no address, where somebody has mixed them up
+_SHAPES: Final = {
+    "bind": _PATH,
+    "mount": _PATH,
+    "unmount": _PATH,
+    "revoke": re.compile(r"[0-9a-f]{1,32}"),  # the id of a capability, which may be revoked by its text too
+}
 
 
 @attrs.define
@@ -123,7 +133,7 @@ class Audit:
         return bucket
 
     def _add(self, *words: str) -> None:
-        said = [_printable(word) for word in words]
+        said = [_short(printable(word)) for word in words]
         line = f"{self.log.next} {time.time_ns()} {join(said)}"
         self.log.emit(said[0], *said[1:])
         for sink in self.sinks:
@@ -177,9 +187,12 @@ def commands(data: Buffer) -> list[str]:
 
 def _command(line: str) -> str:
     word, *more = split(line)
-    more = [each for each in more if not each.startswith("-")]
+    if not _WORD.fullmatch(word):
+        return "-"
+    while more and more[0].startswith("-"):
+        del more[: 2 if more[0].endswith("w") else 1]  # the seconds of `-w` are a word of their own
     at = TOLD.get(word)
-    if at is None or not more or at >= len(more) or (word == "revoke" and not _ID.fullmatch(more[at])):
+    if at is None or not more or at >= len(more) or not _SHAPES.get(word, _ANY).fullmatch(more[at]):
         return word
     return f"{word}:{more[at]}"
 
@@ -192,7 +205,10 @@ def result(error: BaseException | None) -> str:
     return errno.errorcode.get(number, "EIO") if isinstance(number, int) else "EIO"
 
 
-def _printable(word: str) -> str:
-    if not word.isprintable():
-        word = word.encode("unicode_escape").decode()
+def printable(word: str) -> str:
+    """Return a word that is on one line, and looks like no other line and no other word: what cannot be printed is escaped."""
+    return word if word.isprintable() else word.encode("unicode_escape").decode()
+
+
+def _short(word: str) -> str:
     return word if len(word) <= LONGEST else word[: LONGEST - 1] + "…"

@@ -14,6 +14,7 @@ from typing import Final, Literal
 import attrs
 import trio
 
+from mk9p.authority.audit import printable
 from mk9p.errors import NineError
 from mk9p.scope import letters
 from mk9p.tree import Ctl, Handle, Maybe, Open, StreamHandle, Waiters, decoded, join
@@ -41,7 +42,7 @@ class Ask:
     def line(self) -> str:
         """As it stands in the file."""
         who, ops, path = self.key
-        return f"{self.number} {join([who, letters(ops), path or '/'])}\n"
+        return f"{self.number} {join([printable(who), letters(ops), printable(path or '/')])}\n"
 
 
 class Confirm(File):

@@ -12,7 +12,7 @@ import trio
 
 from mk9p.auth import Policy, Principal
 from mk9p.authority.book import Book
-from mk9p.authority.confirm import EACH, MOST, Confirm
+from mk9p.authority.confirm import EACH, MOST, Ask, Confirm
 from mk9p.authority.deciding import Authority
 from mk9p.authority.files import Auth
 from mk9p.authority.policy import Rules
@@ -208,6 +208,11 @@ async def test_an_open_that_is_given_up_asks_no_more() -> None:
             await client.read("data/f")
         await until(lambda: not book.confirm.pending)
         assert await client.stat("data/f")
+
+
+def test_an_ask_is_one_line_whatever_a_file_is_called() -> None:
+    line = Ask(7, ("guest:k1", 2, "/k/k0/x\n8 root r /etc/motd\x1b[2J\u202e")).line
+    assert line == "7 guest:k1 w '/k/k0/x\\n8 root r /etc/motd\\x1b[2J\\u202e'\n"
 
 
 async def asks(confirm: Confirm, said: list[bool], who: str, path: str) -> None:
