@@ -76,10 +76,11 @@ async def attach(
         if c.common.authority.retold.again(c.link.peer.place, aname, words=c.dialect is not Dialect.L):
             error.told = True  # type: ignore[attr-defined]  # the log has it
             raise
-        if not c.greeted:
-            refuse(c, "attach", f"{unnamed(aname) or '/'}: {translate(error)}", user=uname or str(n_uname))
         peer = c.link.peer
-        c.common.authority.refused(c.policy.attach(uname, n_uname, peer), peer, "attach", unnamed(aname), error)
+        who = c.policy.attach(uname, n_uname, peer)
+        if not c.greeted:
+            refuse(c, "attach", f"{unnamed(aname) or '/'}: {translate(error)}", user=who.name)
+        c.common.authority.refused(who, peer, "attach", unnamed(aname), error)
         raise
 
 
