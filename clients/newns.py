@@ -127,7 +127,7 @@ def _words(steps: list[Step], number: int) -> dict[str, Word]:
         if len(words) not in (1, 2):
             return NotImplemented
         what = words[0] if len(words) == 2 else ""
-        steps.append(Step(number, "unmount", what if "!" in what else what and _path(what), _path(words[-1])))
+        steps.append(Step(number, "unmount", _path(what) if what.startswith("/") else what, _path(words[-1])))
         return None
 
     functions: list[tuple[Callable[[list[str], Principal], Any], str]] = [

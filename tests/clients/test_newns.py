@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mk9p.clients.newns import read
 from mk9p.testing import SOON, child, until_true
 from tests.clients.mounting import need_fuse
 
@@ -108,6 +109,12 @@ def test_unmount_takes_away_what_the_script_has_put_there(made: Path) -> None:
     assert newns(*lines, "--", "ls", str(made / "point")).stdout == ""
     done = newns(*lines, "-s", f"unmount {made}/point", "--", "true")
     assert (done.returncode, done.stderr) == (1, "mk9p newns: line 3: not mounted\n")
+
+
+@pytest.mark.parametrize("address", ["unix:/run/x", "unix!/run/x", "tcp:h:564"])
+def test_an_unmount_names_a_server_as_its_mount_does(address: str) -> None:
+    mounted, unmounted = read(f"mount {address} /mnt\nunmount {address} /mnt")
+    assert unmounted.what == mounted.what == address
 
 
 def test_without_root_the_user_stays_who_they_are(made: Path) -> None:
