@@ -13,6 +13,7 @@ import sys
 from typing import Any
 
 from mk9p.errors import NineError, translate
+from mk9p.servers.wasm import container
 from mk9p.servers.wasm.confine import MEMORY, admitted, confine
 from mk9p.servers.wasm.instrument.asyncify import VERSION, asyncify
 from mk9p.servers.wasm.instrument.binary import IMPORT, IN_FUNC, Refused, imports, not_a_module, sections
@@ -66,6 +67,8 @@ def prepared(module: bytes, cache: str, *, plain: bool = False) -> tuple[bytes, 
         compiled(module, fuel=False, cache="")  # first: Binaryen ends the process for some modules that are not valid
         try:
             ready = expose(asyncify(inject(module)))
+            if len(ready) > container.MODULE:
+                raise Refused("it would be too large for a state")
         except Refused as refused:
             compiled(module, fuel=False, cache=cache)
             return module, str(refused)

@@ -11,7 +11,7 @@ import trio
 
 from mk9p import signals
 from mk9p.auth import Principal
-from mk9p.errors import NineError
+from mk9p.errors import NineError, translate
 from mk9p.servers.wasm import checkpointing
 from mk9p.servers.wasm.container import MODULE, State, packed, unpacked
 from mk9p.servers.wasm.keeping import Stored
@@ -79,6 +79,7 @@ class Program:
     _busy: str = ""
     _turned: trio.Event = attrs.field(factory=trio.Event)
     _closed: bool = False
+    _unsaved: NineError | None = None  # why it is frozen and there is no file of it
 
     # What is read
 
@@ -269,7 +270,7 @@ class Program:
     async def _freezes(self, run: Run) -> None:
         """Become frozen: what it is now is a file."""
         self._held(True)
-        self.snapshot = run.snapshot
+        self.snapshot, self._unsaved = run.snapshot, None
         self.input.data[:0] = run.unread
         state = State(
             self._head(self.used, self.settings.limits),
@@ -279,7 +280,11 @@ class Program:
             self.output.all(),
             self.errors.all(),
         )
-        await trio.to_thread.run_sync(self.frozen.replace, state, self.ready, packed)
+        try:
+            await trio.to_thread.run_sync(self.frozen.replace, state, self.ready, packed)
+        except OSError as error:  # no descriptor, no room: it can go on here all the same
+            self.frozen.close()
+            self._unsaved = translate(error)
         self.state = "frozen"
         self.events.emit("frozen")
         self._tidy()
@@ -338,6 +343,8 @@ class Program:
         await turned.wait()
         if self.state != "frozen":
             raise NineError(errno.ESRCH, f"it has ended: {self.how or 'with success'}")
+        if self._unsaved is not None:
+            raise NineError(self._unsaved.errno, f"it is frozen, and has no state: {self._unsaved.ename}")
 
     def _runs(self) -> Run:
         if self.state != "running" or self.run is None:

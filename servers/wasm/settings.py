@@ -29,12 +29,13 @@ def cleaned(path: str) -> str:
 
 @attrs.define
 class Settings:
-    """The settings of one program. `limits` has what is left of each limit that was set."""
+    """The settings of one program. `limits` has what is left of each limit that was set, `said` which of them were set here."""
 
     args: list[str] = attrs.field(factory=list)
     env: dict[str, str] = attrs.field(factory=dict)
     grants: dict[str, tuple[str, bool]] = attrs.field(factory=dict)  # AT -> (PATH, read-only)
     limits: dict[str, int] = attrs.field(factory=lambda: {"memory": MEMORY})
+    said: set[str] = attrs.field(factory=set)
     namespace: str = ""
     checkpoint: tuple[float, str] | None = None  # every so many seconds, to this path
 
@@ -78,6 +79,7 @@ class Settings:
         if n < 1 or (what == "memory" and n > _MOST_MEMORY) or n >= 1 << 63:
             raise NineError(errno.EINVAL, f"limit {what}: {n} is out of range")
         self.limits[what] = n
+        self.said.add(what)
 
     def set_checkpoint(self, words: list[str]) -> None:
         """Take `every SECONDS to PATH`, or `never`."""
@@ -113,7 +115,7 @@ class Settings:
                 raise NineError(errno.EBADMSG, f"a state with a limit of {what!r}")
             came.set_limit(what, n)
         self.args, self.env, self.grants = came.args, came.env, {**came.grants, **self.grants}
-        own = {what: n for what, n in self.limits.items() if what != "memory" or n != MEMORY}
+        own = {what: n for what, n in self.limits.items() if what in self.said}
         self.limits = {**came.limits, **{what: min(n, came.limits.get(what, n)) for what, n in own.items()}}
 
     def ns(self) -> str:

@@ -1,6 +1,7 @@
 """A program that is frozen at whatever moment and goes on in a fresh process does what it does undisturbed, byte for byte."""
 
 import errno
+import os
 import time
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import trio
 import wasmtime
 
 from mk9p.errors import NineError
+from mk9p.servers.wasm.keeping import Stored
 from mk9p.testing import SOON
 from tests.wasm.conftest import Compiled
 from tests.wasm.programs_of import Kernel, giving
@@ -48,6 +50,28 @@ async def test_it_goes_on_where_it_is_if_nobody_takes_it(kernel: Kernel, program
         for _ in range(3):
             await p.order("freeze", "start")
         assert (await p.read("stdout"), await p.ending()) == expected
+
+
+async def test_what_cannot_be_saved_stays_frozen_and_goes_on_where_it_is(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    spins = wasmtime.wat2wasm('(module (memory (export "memory") 1) (func (export "_start") (loop br 0)))')
+    async with kernel.program("start", module=bytes(spins)) as p:
+        assert await p.frozen()
+        await p.order("start")
+        with monkeypatch.context() as patch:
+            patch.setattr(Stored, "replace", full)
+            with pytest.raises(NineError, match="it is frozen, and has no state") as caught:
+                await p.order("freeze")
+        assert caught.value.errno == errno.EMFILE
+        assert await p.state() == "frozen"
+        assert await kernel.ns.read_bytes(f"{p.path}/state") == b"", "not the one of before"
+        await p.order("start")
+        assert await p.state() == "running"
+        assert await p.frozen()
 
 
 async def test_a_sleep_has_as_much_time_left_as_it_had(kernel: Kernel, program: Compiled) -> None:

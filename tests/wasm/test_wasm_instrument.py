@@ -7,11 +7,12 @@ import pytest
 import wasmtime
 
 from mk9p.errors import NineError
+from mk9p.servers.wasm import container
 from mk9p.servers.wasm.instrument.asyncify import asyncify
 from mk9p.servers.wasm.instrument.binary import Refused
 from mk9p.servers.wasm.instrument.checkpoints import inject, recursive
 from mk9p.servers.wasm.instrument.expose import expose
-from mk9p.servers.wasm.loading import check_imports
+from mk9p.servers.wasm.loading import check_imports, prepared
 from mk9p.servers.wasm.machine import engine
 from tests.wasm.conftest import Compiled
 
@@ -102,6 +103,22 @@ def test_what_cannot_be_made_freezable_is_refused_with_the_reason(text: str, wor
     if words:
         with pytest.raises(Refused, match=words):
             inject(module)
+
+
+@pytest.mark.parametrize("kind", ["v128", "externref", "funcref"])
+def test_a_global_that_a_state_cannot_have_makes_a_module_that_is_not_freezable(kind: str) -> None:
+    first = "v128.const i64x2 1 2" if kind == "v128" else f"ref.null {kind.removesuffix('ref')}"
+    kept = f'(module (global $g (mut {kind}) ({first})) (func (export "f") (global.set $g ({first}))))'
+    with pytest.raises(Refused, match="globals that are no numbers"):
+        expose(bytes(wasmtime.wat2wasm(kept)))
+    expose(bytes(wasmtime.wat2wasm(kept.replace(f"(mut {kind})", kind).replace(f"(global.set $g ({first}))", ""))))
+
+
+def test_what_is_too_large_for_a_state_once_it_is_freezable_runs_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = bytes(wasmtime.wat2wasm(LOOPS))
+    assert prepared(module, "")[1] == ""
+    monkeypatch.setattr(container, "MODULE", len(module))
+    assert prepared(module, "") == (module, "it would be too large for a state")
 
 
 def test_no_bytes_do_more_than_raise(program: Compiled, long: bool) -> None:

@@ -1,5 +1,7 @@
 """Export all that a module keeps, under names of ours: mutable globals `mk9p.gN`, memories `mk9p.mN`. That is what a state is made of."""
 
+from typing import Final
+
 from mk9p.servers.wasm.instrument.binary import (
     EXPORT,
     GLOBAL,
@@ -7,6 +9,7 @@ from mk9p.servers.wasm.instrument.binary import (
     IN_GLOBAL,
     IN_MEMORY,
     MEMORY,
+    Refused,
     constant,
     encoded,
     imports,
@@ -16,6 +19,8 @@ from mk9p.servers.wasm.instrument.binary import (
     sections,
     text,
 )
+
+_NUMBERS: Final = b"\x7f\x7e\x7d\x7c"  # i32 i64 f32 f64
 
 
 def expose(module: bytes) -> bytes:
@@ -35,6 +40,8 @@ def expose(module: bytes) -> bytes:
     count, i = number(section, 0)
     for _ in range(count):
         if section[i + 1]:
+            if section[i] not in _NUMBERS:
+                raise Refused("it changes globals that are no numbers")
             mutable.append(globals_)
         globals_ += 1
         i = constant(section, i + 2)
