@@ -70,16 +70,16 @@ def show(chosen: Any) -> int:
                 raise NineError(errno.EBADMSG, "no state of a program: it is empty")
             with mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped, memoryview(mapped) as data:
                 state = unpacked(data)
+        head, inner = state.head, head_of(state.snapshot)[0]
     except OSError as error:
         complain(f"mk9p wasm: {chosen.file}: {error.strerror}" if isinstance(error, NineError) else told(error))
         return 1
-    head, inner = state.head, head_of(state.snapshot)[0]
     memory = sum(each["size"] for each in inner["memories"][:1])
     found: dict[str, Any] = {
         "args": join(head["args"]),
         "env": join(head["env"]),
-        "from": head.get("from", "-"),
-        "time": when(int(head.get("time", 0))),
+        "from": head["from"],
+        "time": when(head["time"]),
         "module": head["module"],
         "module_bytes": len(state.module),
         "memory": memory,

@@ -16,6 +16,7 @@ import attrs
 
 from mk9p.errors import NineError
 from mk9p.said import from_json
+from mk9p.servers.wasm.snapshot_head import is_number
 
 MAGIC: Final = b"mk9pwasm"
 VERSION: Final = 1
@@ -72,7 +73,7 @@ def head_of(data: memoryview) -> dict[str, Any]:
     try:
         head = from_json(bytes(data[16 : 16 + size]))
         sizes = head["sizes"]
-        right = len(sizes) == len(PARTS) and all(isinstance(each, int) and each >= 0 for each in sizes)
+        right = len(sizes) == len(PARTS) and all(is_number(each) for each in sizes)
     except (ValueError, KeyError, TypeError):
         _refuse("its head cannot be read")
     if not right or 16 + size + sum(sizes) + _HASH != len(data):
@@ -92,16 +93,18 @@ def _checked(head: dict[str, Any]) -> dict[str, Any]:
     head.setdefault("carried", {})  # it is in no state of before there were checkpoints
     for name in ("limits", "used", "carried"):
         values = head.get(name)
-        if not isinstance(values, dict) or not all(
-            isinstance(each, int) and not isinstance(each, bool) and 0 <= each < 1 << 63 for each in values.values()
-        ):
+        if not isinstance(values, dict) or not all(is_number(each) for each in values.values()):
             _refuse(f"its {name}")
+    if not is_number(head.get("time")):
+        _refuse("its time")
     grants = head.get("grants")
     if not isinstance(grants, list) or not all(
         isinstance(one, list) and [type(part) for part in one] == [str, str, bool] for one in grants
     ):
         _refuse("its grants")
-    if not isinstance(head.get("ended"), bool) or not isinstance(head.get("module"), str):
+    if not isinstance(head.get("ended"), bool) or not all(
+        isinstance(head.get(name), str) for name in ("module", "from")
+    ):
         _refuse("its head")
     return head
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from mk9p.servers.wasm.instrument.asyncify import BLOCKING
 from mk9p.servers.wasm.machine import Frozen, Machine
-from mk9p.servers.wasm.wasi.numbers import FROM_LINUX, IO, Error
+from mk9p.servers.wasm.wasi.numbers import FROM_LINUX, INVAL, IO, Error
 from mk9p.servers.wasm.wasi.polling import Polling
 from mk9p.servers.wasm.wasi.table import MODULE, TYPES
 from mk9p.sync import Stopped
@@ -25,13 +25,18 @@ def _plain(method: Callable[..., Any]) -> Callable[..., int]:
     def call(*arguments: int) -> int:
         try:
             method(*arguments)
-        except Error as error:
-            return error.number
-        except OSError as error:
-            return FROM_LINUX.get(error.errno or 0, IO)
+        except (Error, OSError, ValueError) as error:
+            return _number(error)
         return 0
 
     return call
+
+
+def _number(error: Error | OSError | ValueError) -> int:
+    """Return the error that a program gets: none that it can cause ends its process."""
+    if isinstance(error, Error):
+        return error.number
+    return FROM_LINUX.get(error.errno or 0, IO) if isinstance(error, OSError) else INVAL
 
 
 def _freezable(machine: Machine, method: Callable[..., Any]) -> Callable[..., int]:
@@ -45,13 +50,10 @@ def _freezable(machine: Machine, method: Callable[..., Any]) -> Callable[..., in
             return 0
         try:
             method(*arguments)
-        except Error as error:
-            return error.number
         except (Frozen, Stopped):
             machine.unwind()
-            return 0
-        except OSError as error:
-            return FROM_LINUX.get(error.errno or 0, IO)
+        except (Error, OSError, ValueError) as error:
+            return _number(error)
         return 0
 
     return call

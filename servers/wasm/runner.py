@@ -88,10 +88,9 @@ class Run:
         if self.space is not None and spec["checkpoint"] is not None:
             self.writer = Writer(self.space.client, self.table, *spec["checkpoint"])
             self.writer.look()
-        clock = head.get("clock", 0)
-        if not isinstance(clock, int):
-            altered("its clock")
-        self.world = Polling(self.machine, self.table, spec["args"], spec["env"], limits.get("output"), clock)
+        # a state of before there was `cpu` has none
+        clock, cpu = head.get("clock", 0), head.get("cpu", 0)
+        self.world = Polling(self.machine, self.table, spec["args"], spec["env"], limits.get("output"), clock, cpu)
         link(self.machine, self.world)
         self.early = ""
         try:
@@ -108,11 +107,10 @@ class Run:
             altered("its module was not made freezable")
         try:
             put_back(self.machine, snapshot)
-            self.table.restore(head.get("open"), streams, grants)
-        except (KeyError, TypeError, AttributeError, IndexError, OverflowError, ValueError, struct.error) as error:
-            altered(f"{type(error).__name__} in its head")
-        began = head.get("began")
-        self.world.began = began if isinstance(began, int) else None
+        except struct.error:
+            altered("a global of another size")
+        self.table.restore(head["open"], streams, grants)
+        self.world.began = head.get("began")
         self.machine.rewind()
 
     def go(self, control: socket.socket) -> None:
@@ -233,6 +231,7 @@ class Run:
 
         head = {
             "clock": self.world.clock(),
+            "cpu": self.world.cpu(),
             "began": self.world.began,
             "open": self.table.dump(),
             "fuel": self.machine.fuel_left(),

@@ -66,8 +66,8 @@ def _bits(machine: Machine, each: wasmtime.Global) -> str:
 
 def put_back(machine: Machine, snapshot: Snapshot) -> None:
     """Give a new instance the memories and globals of a snapshot. Raises EBADMSG for one that does not fit it, and ENOMEM for one too large."""
-    memories, saved = machine.memories(), snapshot.head.get("memories")
-    if not isinstance(saved, list) or len(saved) != len(memories):
+    memories, saved = machine.memories(), snapshot.head["memories"]
+    if len(saved) != len(memories):
         altered("other memories")
     unpacker, rest = zlib.decompressobj(), snapshot.pages
     for memory, one in zip(memories, saved, strict=True):
@@ -95,8 +95,8 @@ def put_back(machine: Machine, snapshot: Snapshot) -> None:
                 ctypes.memmove(base + at, piece, want)
     machine.memory.look()
     machine.bound()
-    values, found = snapshot.head.get("globals"), machine.globals()
-    if not isinstance(values, dict) or values.keys() != found.keys():
+    values, found = snapshot.head["globals"], machine.globals()
+    if values.keys() != found.keys():
         altered("other globals")
     for name, each in found.items():
         kind = _kind(machine, each)

@@ -6,13 +6,14 @@ symbolic links themselves (walk(5)).
 
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 import attrs
 
 from mk9p import sync
-from mk9p.servers.wasm.wasi.numbers import ILSEQ, INVAL, LOOP, NAMETOOLONG, NOENT, NOTCAPABLE, Error
-from mk9p.wire import QTSYMLINK
+from mk9p.servers.wasm.wasi.numbers import ILSEQ, INVAL, LOOP, NAMETOOLONG, NOENT, NOTCAPABLE, NOTDIR, Error
+from mk9p.wire import QTDIR, QTSYMLINK
 
 LINKS: Final = 40  # symbolic links in one path, as Linux
 LONGEST: Final = 4096  # bytes of a path, as Linux
@@ -34,10 +35,11 @@ class Grant:
 
 @attrs.frozen
 class Place:
-    """A file: the grant by which it is reached, and the names below it."""
+    """A file: the grant by which it is reached, and the names below it. `slash`: the path to it ended so, and only a directory may have that."""
 
     grant: Grant
     names: tuple[str, ...] = ()
+    slash: bool = False
 
     @property
     def path(self) -> str:
@@ -62,11 +64,12 @@ class Space:
         """
         parts = deque(_parts(raw))
         names, links, least = list(start.names), 0, len(start.names)
+        slash = raw.endswith((b"/", b"/."))
         while True:
             first = len(names)
             while parts and parts[0] != "..":
                 names.append(parts.popleft())
-            link = self._link(start.grant, names, first, follow=follow or bool(parts) or raw.endswith(b"/"))
+            link = self._link(start.grant, names, first, follow=follow or bool(parts) or slash)
             if link is not None:
                 links += 1
                 if links > LINKS:
@@ -77,12 +80,23 @@ class Space:
                 parts.extendleft(reversed([*(n for n in target.split("/") if n not in ("", ".")), *names[link + 1 :]]))
                 del names[link:]
             elif not parts:
-                return Place(start.grant, tuple(names))
+                place = Place(start.grant, tuple(names), slash)
+                if slash:
+                    with suppress(FileNotFoundError):  # it may be one that is to be made
+                        self._require_directory(place)
+                return place
             else:
                 parts.popleft()
                 if len(names) <= least:
                     raise Error(NOTCAPABLE)
+                self._require_directory(Place(start.grant, tuple(names)))
                 names.pop()
+
+    def _require_directory(self, place: Place) -> None:
+        """Raise NOTDIR for a file, and what the server says, ENOENT for what is not there."""
+        qids = self.client.walk(place.path)
+        if qids and not qids[-1].type & QTDIR:
+            raise Error(NOTDIR)
 
     def _link(self, grant: Grant, names: Sequence[str], first: int, *, follow: bool) -> int | None:
         """Return which of the names, from `first` on, is the first that is a symbolic link, if one is."""
@@ -106,6 +120,14 @@ class Space:
         return next((at for at in range(first, last) if kinds[at] & QTSYMLINK), None)
 
 
+def decoded(raw: bytes) -> str:
+    """Return a path as text. Raises ILSEQ."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        raise Error(ILSEQ) from None
+
+
 def _parts(raw: bytes) -> list[str]:
     if not raw:
         raise Error(NOENT)
@@ -113,10 +135,7 @@ def _parts(raw: bytes) -> list[str]:
         raise Error(NAMETOOLONG)
     if b"\0" in raw:
         raise Error(INVAL)
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError:
-        raise Error(ILSEQ) from None
+    text = decoded(raw)
     if text.startswith("/"):
         raise Error(NOTCAPABLE)
     return [name for name in text.split("/") if name not in ("", ".")]

@@ -4,16 +4,21 @@ import errno
 import hashlib
 import json
 import random
+import re
 import struct
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
 import pytest
 import trio
 
+from mk9p.clients.wasm.showing import show
 from mk9p.errors import NineError
 from mk9p.servers.wasm.container import State, head_of, packed, unpacked
+from mk9p.servers.wasm.settings import MEMORY, Settings
 from mk9p.servers.wasm.snapshot_head import head_of as snapshot_of
 from mk9p.servers.wasm.snapshot_head import packed as snapshot_packed
 from tests.wasm.conftest import Compiled
@@ -73,6 +78,9 @@ async def test_a_state_that_was_cut_or_altered_is_no_state(kernel: Kernel, progr
         {"grants": [["/a/../..", "/b", True]]},
         {"used": None},
         {"ended": 3},
+        {"time": "noon"},
+        {"time": 1 << 70},
+        {"from": None},
     ],
 )
 async def test_a_state_whose_head_was_made_up_is_refused(
@@ -102,6 +110,15 @@ CHANGES: list[Callable[[dict[str, Any]], Any]] = [
     lambda head: head["open"].append([-1, {"stream": 0, "flags": 0}]),
     lambda head: head["open"].append([5, {"stream": 7, "flags": 0}]),
     lambda head: head.update(clock="noon"),
+    lambda head: head.update(clock=-1),
+    lambda head: head.update(cpu=1.5),
+    lambda head: head.update(began="never"),
+    lambda head: head["memories"][0].update(size=head["memories"][0]["size"] + 65536.0),
+    lambda head: head["memories"][0].update(runs=[5]),
+    lambda head: head["globals"].update({"mk9p.g0": "0x"}),
+    lambda head: head["globals"].update({"mk9p.g0": 5}),
+    lambda head: head["open"].append([True, {"stream": 0, "flags": 0}]),
+    lambda head: head["open"].append({"stream": 0, "flags": 0}),
 ]
 
 
@@ -132,6 +149,56 @@ async def test_pages_and_modules_that_were_made_up_harm_nobody(kernel: Kernel, p
         assert (await p.ending()).split()[0] in ("trap", "exit", "limit")
     async with kernel.program("arg greedy sleep 0", "start", module=program("greedy")) as p:
         assert await p.read("stdout") == "enough\n", "the server goes on"
+
+
+@pytest.mark.parametrize("change", [None, *CHANGES])
+@pytest.mark.parametrize("json_", [False, True])
+def test_show_tells_what_is_wrong_with_any_state(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: Any, json_: bool
+) -> None:
+    path = tmp_path / "state"
+    file = {"at": "/d", "names": ["in"], "directory": False, "read": True, "write": False, "flags": 0, "position": 3}
+    head: dict[str, Any] = {
+        "clock": 5,
+        "began": None,
+        "memories": [{"size": 65536, "runs": [[0, 4096]]}, {"size": 65536, "runs": []}],
+        "globals": {"mk9p.g0": "00000000"},
+        "open": [
+            [0, {"stream": 0, "flags": 0}],
+            [3, {**file, "ahead": "", "marked": False, "granted": False, "listing": None, "path": 1 << 63}],
+        ],
+    }
+    if change is not None:
+        change(head)
+    outer = {
+        "args": ["x"],
+        "env": [],
+        "limits": {},
+        "grants": [],
+        "used": {},
+        "ended": False,
+        "module": "",
+        "from": "here",
+        "time": 5,
+    }
+    path.write_bytes(whole(State(outer, b"", snapshot_packed(head, b""))))
+    status = show(SimpleNamespace(file=str(path), json=json_))
+    said = capsys.readouterr()
+    if status == 0:
+        assert said.out
+        assert not said.err
+    else:
+        assert re.fullmatch(rf"mk9p wasm: {path}: the state was altered: [a-z ]+\n", said.err)
+    assert status == 0 if change is None else True
+
+
+@pytest.mark.parametrize(("said", "came", "holds"), [(None, 5, 5), (5, 9, 5), (9, 5, 5), (MEMORY, 2 * MEMORY, MEMORY)])
+def test_of_a_limit_that_was_said_and_one_that_came_the_narrower_holds(said: int | None, came: int, holds: int) -> None:
+    settings = Settings()
+    if said is not None:
+        settings.set_limit("memory", said)
+    settings.come({"args": [], "env": [], "grants": [], "limits": {"memory": came, "fuel": 7}})
+    assert settings.limits == {"memory": holds, "fuel": 7}
 
 
 def test_a_head_that_is_deep_or_long_is_refused() -> None:

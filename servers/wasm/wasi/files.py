@@ -18,8 +18,11 @@ from mk9p.servers.wasm.wasi.numbers import (
     NOTSUP,
     OVERFLOW,
     REGULAR,
+    RIGHT_READ,
     RIGHTS,
     RIGHTS_STREAM,
+    RIGHTS_TO_WRITE,
+    ROFS,
     SPIPE,
     UNKNOWN,
     Error,
@@ -89,6 +92,12 @@ class Files(World):
             raise Error(BADF)
         return found
 
+    def _placed(self, fd: int, *, read: bool = False, write: bool = False) -> Opened:
+        """Return an open file that is read or written at a place. Raises SPIPE for a stream."""
+        if isinstance(self.table.get(fd), Stream):
+            raise Error(SPIPE)
+        return self._file(fd, read=read, write=write)
+
     def fd_read(self, fd: int, at: int, count: int, result: int) -> None:
         found = self.table.get(fd)
         pieces = self._pieces(at, count)
@@ -119,7 +128,7 @@ class Files(World):
         self.machine.memory.put32(result, taken)
 
     def fd_pread(self, fd: int, at: int, count: int, offset: int, result: int) -> None:
-        found = self._file(fd, read=True)
+        found = self._placed(fd, read=True)
         pieces = self._pieces(at, count)
         self.machine.memory.at(result, 4)
         assert found.file is not None
@@ -129,7 +138,7 @@ class Files(World):
         self.machine.memory.put32(result, len(data))
 
     def fd_pwrite(self, fd: int, at: int, count: int, offset: int, result: int) -> None:
-        found = self._file(fd, write=True)
+        found = self._placed(fd, write=True)
         self.machine.memory.at(result, 4)
         data = self._gathered(at, count)
         assert found.file is not None
@@ -198,10 +207,13 @@ class Files(World):
         found = self.table.get(fd)
         if isinstance(found, Stream):
             kind, rights = UNKNOWN, RIGHTS_STREAM  # as a pipe, which is no terminal
-            flags = found.flags
+            reads, writes = found.number == 0, found.number != 0
         else:
-            kind, rights, flags = (DIRECTORY if found.directory else REGULAR), RIGHTS, found.flags
-        self.machine.memory.put(result, struct.pack("<BxHxxxxQQ", kind, flags, rights, RIGHTS))
+            kind, rights = (DIRECTORY if found.directory else REGULAR), RIGHTS
+            reads, writes = found.read_, found.write_
+        # fcntl(2) of wasi-libc learns from them how a file is open
+        rights &= ~((0 if reads else RIGHT_READ) | (0 if writes else RIGHTS_TO_WRITE))
+        self.machine.memory.put(result, struct.pack("<BxHxxxxQQ", kind, found.flags, rights, RIGHTS))
 
     def fd_fdstat_set_flags(self, fd: int, flags: int) -> None:
         found = self.table.get(fd)
@@ -234,6 +246,8 @@ class Files(World):
 
     def fd_filestat_set_times(self, fd: int, atime: int, mtime: int, flags: int) -> None:
         found, change = self.table.opened(fd), times(atime, mtime, flags)
+        if found.place.grant.readonly:
+            raise Error(ROFS)
         if found.file is not None:
             found.file.change(change)
         else:
@@ -256,11 +270,11 @@ class Files(World):
         return found.place.grant.at.encode()
 
     def fd_readdir(self, fd: int, at: int, n: int, cookie: int, result: int) -> None:
-        found = self.table.opened(fd)
+        found = self.table.get(fd)
         memory = self.machine.memory
         memory.at(at, n)
         memory.at(result, 4)
-        if not found.directory:
+        if not isinstance(found, Opened) or not found.directory:
             raise Error(NOTDIR)
         if cookie == 0 or found.listing is None:
             assert self.table.space is not None

@@ -32,6 +32,7 @@ UNKNOWN, BLOCK_DEVICE, CHARACTER_DEVICE, DIRECTORY, REGULAR, _, STREAM, LINK = r
 RIGHT_READ: Final = 1 << 1
 RIGHT_WRITE: Final = 1 << 6
 RIGHTS: Final = (1 << 30) - 1
+RIGHTS_TO_WRITE: Final = RIGHT_WRITE | 1 << 8 | 1 << 22  # with fd_allocate and fd_filestat_set_size
 RIGHTS_STREAM: Final = RIGHTS & ~(1 << 2 | 1 << 5)  # without seek and tell, as isatty(3) of wasi-libc looks for
 
 O_CREAT, O_DIRECTORY, O_EXCL, O_TRUNC = 1, 2, 4, 8

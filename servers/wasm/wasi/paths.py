@@ -5,7 +5,7 @@ from typing import Final
 
 from mk9p import sync
 from mk9p.errors import NineError
-from mk9p.servers.wasm.space import Place, Space
+from mk9p.servers.wasm.space import Place, Space, decoded
 from mk9p.servers.wasm.wasi.descriptors import Opened
 from mk9p.servers.wasm.wasi.files import Files, status, times
 from mk9p.servers.wasm.wasi.numbers import (
@@ -64,14 +64,20 @@ class Paths(Files):
         self.machine.memory.at(result, 4)
         self.table.room()
         read, write = bool(base & RIGHT_READ), bool(base & RIGHT_WRITE)
-        changes = write or how & (O_CREAT | O_TRUNC)
+        read = read or not write
+        if how & O_CREAT and how & O_DIRECTORY:
+            raise Error(INVAL)
         place = self._place(fd, p, n, follow=bool(follow & FOLLOW) and not how & O_EXCL)
         found = self._stat(place)
         if found is None and not how & O_CREAT:
             raise Error(NOENT)
-        if changes and place.grant.readonly and not (found is not None and found.is_dir):
+        if place.grant.readonly and (found is None or ((write or how & O_TRUNC) and not found.is_dir)):
             raise Error(ROFS)
-        opened = self._made(place, flags, read) if found is None else self._found(place, found, how, flags, read, write)
+        opened = (
+            self._made(place, flags, read, write)
+            if found is None
+            else self._found(place, found, how, flags, read, write)
+        )
         self.machine.memory.put32(result, self.table.add(opened))
 
     def _stat(self, place: Place) -> Stat | None:
@@ -80,9 +86,11 @@ class Paths(Files):
         except FileNotFoundError:
             return None
 
-    def _made(self, place: Place, flags: int, read: bool) -> Opened:
+    def _made(self, place: Place, flags: int, read: bool, write: bool) -> Opened:
+        if place.slash:
+            raise Error(ISDIR)
         file = self._client.create_as(place.path, _NEW, read=read, append=bool(flags & F_APPEND))
-        return Opened(place, file, read, True, flags, path=file.qid.path)
+        return Opened(place, file, read, write, flags, path=file.qid.path)
 
     def _found(self, place: Place, found: Stat, how: int, flags: int, read: bool, write: bool) -> Opened:
         path = found.qid.path if found.qid else 0
@@ -96,7 +104,6 @@ class Paths(Files):
             raise Error(NOTDIR)
         if found.mode & 0o170000 == 0o120000:
             raise Error(LOOP)
-        read = read or not write
         file = self._client.open_as(
             place.path, read=read, write=write, truncate=bool(how & O_TRUNC) and write, append=bool(flags & F_APPEND)
         )
@@ -127,13 +134,15 @@ class Paths(Files):
 
     def path_rename(self, fd: int, p: int, n: int, to: int, q: int, m: int) -> None:
         old, new = self._named(fd, p, n), self._named(to, q, m)
+        if new.slash and not self._client.stat(old.path).is_dir:
+            raise Error(NOTDIR)
         self._client.rename(old.path, new.path)
 
     def path_link(self, fd: int, follow: int, p: int, n: int, to: int, q: int, m: int) -> None:
         old, new = self._place(fd, p, n, follow=bool(follow & FOLLOW), change=True), self._named(to, q, m)
         if old.grant is not new.grant:
             raise Error(XDEV)
-        self._client.link(old.path, new.path)
+        self._client.link(old.path, self._new(new).path)
 
     def path_symlink(self, p: int, n: int, fd: int, q: int, m: int) -> None:
         target = self.machine.memory.get(p, n)
@@ -141,7 +150,13 @@ class Paths(Files):
             raise Error(INVAL)
         if target.startswith(b"/"):
             raise Error(NOTCAPABLE)
-        self._client.symlink(target.decode(), self._named(fd, q, m).path)
+        self._client.symlink(decoded(target), self._new(self._named(fd, q, m)).path)
+
+    def _new(self, place: Place) -> Place:
+        """Return where something is made that is no directory. Raises NOENT for a path that ends with a slash."""
+        if place.slash:
+            raise Error(NOENT)
+        return place
 
     def path_readlink(self, fd: int, p: int, n: int, buffer: int, size: int, result: int) -> None:
         self.machine.memory.at(buffer, size)

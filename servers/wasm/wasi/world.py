@@ -7,10 +7,14 @@ from typing import Final
 
 from mk9p.servers.wasm.machine import Ended, Machine
 from mk9p.servers.wasm.wasi.descriptors import Table
-from mk9p.servers.wasm.wasi.numbers import CLOCKS, INVAL, NOTSOCK, Error
+from mk9p.servers.wasm.wasi.numbers import CLOCKS, INVAL, NOTSOCK, NOTSUP, Error
 from mk9p.signals import name
 
-_SIGNALS: Final = 31  # signals of WASI, with Linux's numbers up to 15; more only in name
+# signals of WASI: those up to 15 have Linux's numbers, the others are one less
+_SIGNALS: Final = 30
+_SAME: Final = 15
+_NOTHING: Final = frozenset({0, 16, 17, 22, 27})  # none, and CHLD CONT URG WINCH, which end nobody
+_STOPS: Final = range(18, 22)
 _RANDOM: Final = 1 << 20  # bytes at once
 
 
@@ -25,6 +29,7 @@ class World:
         env: Sequence[str],
         output: int | None,
         clock: int = 0,
+        cpu: int = 0,
     ) -> None:
         self.machine, self.table = machine, table
         self.args = [each.encode(errors="surrogateescape") + b"\0" for each in args]
@@ -32,10 +37,15 @@ class World:
         self.output = output  # bytes that it may still write; None: any number
         self.began: int | None = None  # when the call began that was stopped and is made again, by the program's clock
         self._clock = time.monotonic_ns() - clock
+        self._cpu = time.process_time_ns() - cpu
 
     def clock(self) -> int:
         """Return the program's own time, in ns: it stands still while the program is frozen."""
         return time.monotonic_ns() - self._clock
+
+    def cpu(self) -> int:
+        """Return how long a processor has worked for the program, in ns, here and before."""
+        return time.process_time_ns() - self._cpu
 
     def wrote(self, n: int) -> int:
         """Note that the program wants to write `n` bytes, and return how many it may. Raises Ended when that is none."""
@@ -81,7 +91,7 @@ class World:
             raise Error(INVAL)
         if clock == 0:
             return time.time_ns()
-        return self.clock() if clock == 1 else time.process_time_ns()
+        return self.clock() if clock == 1 else self.cpu()
 
     def clock_res_get(self, clock: int, result: int) -> None:
         if clock >= CLOCKS:
@@ -104,9 +114,12 @@ class World:
         raise Ended(f"exit {code}" if code else "")
 
     def proc_raise(self, number: int) -> None:
-        if not 0 < number <= _SIGNALS:
+        if number > _SIGNALS:
             raise Error(INVAL)
-        raise Ended(f"signal {name(number)}")
+        if number in _STOPS:
+            raise Error(NOTSUP)
+        if number not in _NOTHING:
+            raise Ended(f"signal {name(number if number <= _SAME else number + 1)}")
 
     # There are no sockets: no grant gives one
 
