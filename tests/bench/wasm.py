@@ -37,10 +37,9 @@ from mk9p.tree import join
 from tests.bench.figures import note
 from tests.wasm import foreign
 from tests.wasm.programs_of import Kernel, giving
-from tests.wasm.test_wasm_moments import GRAPH, SCRIPT
 
 PROGRAMS: Final = {"primes": ["2000000"], "sieve": ["16000000"], "deep": ["4"]}
-FOREIGN: Final = {"sqlite": ["20000"], "lua": [SCRIPT], "graphviz": []}
+FOREIGN: Final = {"sqlite": ["20000"], "lua": [foreign.script(4000)], "graphviz": []}
 
 
 @attrs.frozen
@@ -68,7 +67,7 @@ class Program:
         began = time.process_time()
         ready, reason = prepared(module, "")
         assert not reason, reason
-        given = GRAPH.encode() if name == "graphviz" else b""
+        given = foreign.graph(90) if name == "graphviz" else b""
         return cls(name, words, module, ready, time.process_time() - began, native, given)
 
     def in_engine(self, folder: Path, module: bytes, made: wasmtime.Engine) -> float:
