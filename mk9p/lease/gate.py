@@ -8,6 +8,8 @@ Theory
   later ones are EIO. So nothing of the holder arrives after the first write of the next one. A fenced file is never left to another server
   (relay.py), which would not know.
 * A lease is not granted while somebody has it open for writing already, whoever that is: they would not know of the lease, and write on.
+* What was sent to another server before a grant, and may change something there, is waited for before anybody is told of the grant: nobody else's
+  write arrives after the holder's first, though its file is closed by then.
 """
 
 import errno
@@ -27,6 +29,8 @@ from mk9p.status import Change
 from mk9p.tree import Handle, Maybe, Node, ThroughHandle
 
 CTL: Final = "ctl"
+SETTLING: Final = 2.0  # seconds that a grant waits for what was sent before it
+STEP: Final = 0.002  # seconds between two looks
 ENDED: Final = "the lease of {} has ended"
 
 
@@ -64,11 +68,14 @@ class Gate:
     beside: Callable[[Key], Callable[[Key], bool] | None] = attrs.field(default=lambda key: None)
     """Returns what tells whether the words of a file change a leased resource; None where they change none."""
     writers: Callable[[Wish], str | None] = attrs.field(default=lambda wish: None)
+    sent: Callable[[Wish], Callable[[], bool]] = attrs.field(default=lambda wish: lambda: False)
+    """Takes note of what was sent to other servers and may change what a wish is for; returns what tells whether some of it is not answered."""
     _fenced: dict[int, "set[Fenced]"] = attrs.field(factory=dict, init=False)  # by token
 
     def __attrs_post_init__(self) -> None:
         self.leases.fences.append(self._fence)
         self.leases.vetoes.append(self._veto)
+        self.leases.settles.append(self._settle)
 
     @property
     def active(self) -> bool:
@@ -143,6 +150,17 @@ class Gate:
         """Return why a lease cannot be granted although no other is in its way."""
         who = self.writers(wish) if wish.mode == "exclusive" else None
         return None if who is None else NineError(errno.EBUSY, f"{who} has {wish.path} open for writing")
+
+    async def _settle(self, wish: Wish) -> None:
+        """Wait for what was sent before, now that nothing more of that kind is. Raises EBUSY for what takes too long."""
+        if wish.mode != "exclusive":
+            return
+        left = self.sent(wish)
+        with trio.move_on_after(SETTLING):
+            while left():  # noqa: ASYNC110 - it ends in many places, none of which is to know of this
+                await trio.sleep(STEP)
+            return
+        raise NineError(errno.EBUSY, f"{wish.path} is being changed, for {SETTLING:.0f} s already")
 
     async def _fence(self, lease: Lease) -> None:
         """Let nothing more be written under a lease, and wait for what is under way."""

@@ -75,6 +75,8 @@ class Leases:
     """Each brings to an end what was written under a lease; it may raise OSError, and is asked again then."""
     vetoes: list[Callable[[Wish], NineError | None]] = attrs.field(factory=list)
     """Each tells what else is in the way of a request now; while something is, it is asked again and again."""
+    settles: list[Callable[[Wish], Awaitable[None]]] = attrs.field(factory=list)
+    """Each waits until what was begun before a grant, and is in its way, is done; it may raise OSError: then there is no grant."""
     ended: list[Callable[[Lease], Awaitable[None]]] = attrs.field(factory=list)
     """Each is told of a lease that has ended."""
     book: Book = attrs.field(init=False)
@@ -314,6 +316,8 @@ class Leases:
         """Write a grant, and tell it; return it with its token. If that fails, it was none."""
         self.book.granting.add(lease.number)
         try:
+            for settle in self.settles:
+                await settle(lease.wish)
             kept = await self.store.grant(lease)
         except BaseException:
             self.book.forget(lease.number)

@@ -28,7 +28,7 @@ from mk9p.server.dispatch import calls
 from mk9p.server.halves import Halves
 from mk9p.server.hops import Patience
 from mk9p.server.leader import Leader
-from mk9p.server.leased import writer
+from mk9p.server.leased import changing, writer
 from mk9p.server.limits import MIN_MSIZE, Limits
 from mk9p.server.links import IN, Links
 from mk9p.server.listings import Listings
@@ -85,6 +85,7 @@ class Server:
         )
         if gate is not None:
             gate.writers = partial(self._writer, gate)
+            gate.sent = self._sent
         self.halves = Halves()
         self.workers = Workers(Leader(self.links, self.halves, self._begin_anew).lead)
         self.deserted = trio.Event()  # set when the last client of all has left; a new one makes a new event
@@ -188,6 +189,11 @@ class Server:
         """Return who has something open for writing that a lease would cover."""
         covers = gate.covers(wish)
         return next((who for c in self.connections if (who := writer(c, gate, covers)) is not None), None)
+
+    def _sent(self, wish: Wish) -> Callable[[], bool]:
+        """Take note of what was passed on and may change what a lease is for; return what tells whether some of it is not answered yet."""
+        some = [(c, tag, known) for c in self.connections for tag, known in changing(c, wish)]
+        return lambda: any(not c.dead and c.asked.get(tag) == known for c, tag, known in some)
 
     async def _watch_strangers(self) -> None:
         """Hang up on clients that do not attach in time. All have the same time, so the first to come is the first to go."""

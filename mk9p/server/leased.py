@@ -5,13 +5,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from mk9p.lease.gate import Fenced, Gate
-from mk9p.lease.wish import Key
+from mk9p.lease.wish import Key, Wish
 from mk9p.server.fids import Place
 from mk9p.server.foreseen import flags_of
 from mk9p.server.hops import Asked, Hop
 from mk9p.tree import Handle, ThroughHandle
 from mk9p.wire import messages as m
-from mk9p.wire.roles import CREATES, OPENS
+from mk9p.wire.roles import CREATES, OPENS, WRITES
 
 if TYPE_CHECKING:
     from mk9p.auth import Principal
@@ -33,6 +33,7 @@ ALTERS: Final = (OPENS | CREATES) | {
     )
 }
 """Requests that open, make, change or remove a file."""
+CHANGES: Final = ALTERS | WRITES
 
 
 def key_at(gate: Gate, place: Place, name: str = "") -> Key:
@@ -99,6 +100,19 @@ def writer(c: "Connection", gate: Gate, covers: Callable[[Key], bool]) -> str | 
         if known.hop is not None and _covered(covers, known.hop):
             return known.backend.who.name
     return None
+
+
+def changing(c: "Connection", wish: Wish) -> list[tuple[int, int | Asked]]:
+    """Return what was passed on from a connection, is not answered, and may change something at a server that has some of what a wish is for."""
+    servers = {key[1:3] for _, key in wish.resources}
+    there = [b for b in c.backends.values() if (b.way.address, b.way.aname) in servers]
+    return [
+        (tag, known)
+        for tag, known in c.asked.items()
+        if isinstance(known, int | Asked)
+        and (known & 0xFF if isinstance(known, int) else known.type) in CHANGES
+        and any(b.mine(known) for b in there)
+    ]
 
 
 def _covered(covers: Callable[[Key], bool], hop: Hop) -> bool:

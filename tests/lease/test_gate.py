@@ -348,3 +348,33 @@ async def test_a_kernels_own_ctl_that_is_open_is_in_the_way(tmp_path: Path) -> N
             await say(ctl, "take /k/k1/disk")
             await say(ctl, "give")
         await say(ctl, "take /k/k1/cpu/0")
+
+
+async def test_what_was_sent_before_arrives_before_anybody_has_it_though_its_file_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = trio.Event(), trio.Event()
+
+    class Slow(MemoryHandle):
+        async def write(self, offset: int, data: memoryview) -> int:
+            begun.set()
+            await go_on.wait()
+            return await settle(super().write(offset, data))
+
+    async with lab(tmp_path) as it, connect(it.at(ANN)) as ann, connect(it.at(BOB)) as bob:  # noqa: SIM117
+        async with conversation(ann) as (ctl, _), trio.open_nursery() as nursery:
+            with monkeypatch.context() as patch:
+                patch.setattr(it.disk.at("data"), "open", lambda how: Slow(it.disk.at("data")))
+                file = await bob.open("k/k1/disk/data", "r+")
+            nursery.start_soon(file.pwrite, b"bob", 0)
+            await begun.wait()
+            nursery.start_soon(file.aclose)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            nursery.start_soon(say, ctl, "take /k/k1/disk")
+            await until(lambda: it.leases.book.granting)
+            await trio.sleep(0.05)
+            assert it.leases.book.granting
+            assert (await refused(bob.write("k/k1/disk/data", "no"))).errno == errno.EBUSY
+            go_on.set()
+            await until(lambda: it.leases.book.leases and not it.leases.book.granting)
+            assert bytes(it.disk.at("data").data) == b"bob"
