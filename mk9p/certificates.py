@@ -10,7 +10,7 @@ that is not valid yet refuses everybody.
 import errno
 import ipaddress
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -97,7 +97,7 @@ class Authority:
         state.make(where / "ca.key", _pem(key))
         state.make(where / "ca.pem", _pem(certificate), mode=0o644)
         made = cls(where)
-        made._revoke([])
+        made._list({})
         return made
 
     @property
@@ -202,8 +202,9 @@ class Authority:
 
         try:
             listed = x509.load_pem_x509_crl((self.where / "ca.crl").read_bytes())
-        except FileNotFoundError:
-            return {}
+        except FileNotFoundError:  # without it, a new one would let everybody in again
+            words = "it is gone, and so is what was revoked: copy it back from who listens"
+            raise NineError(errno.ENOENT, f"{self.where}/ca.crl: {words}") from None
         except ValueError as error:
             raise NineError(errno.EINVAL, f"{self.where}/ca.crl: damaged: {error}") from None
         return {each.serial_number: each for each in listed}
@@ -211,14 +212,20 @@ class Authority:
     def _revoke(self, serials: Iterable[int]) -> None:
         """Write the list again, with these numbers too."""
         from cryptography import x509
+
+        now = _now()
+        self._list(
+            self._revoked() | {serial: x509.RevokedCertificateBuilder(serial, now).build() for serial in serials}
+        )
+
+    def _list(self, listed: "Mapping[int, x509.RevokedCertificate]") -> None:
+        from cryptography import x509
         from cryptography.hazmat.primitives import hashes
 
-        listed, now = self._revoked(), _now()
+        now = _now()
         builder = x509.CertificateRevocationListBuilder(
             self.certificate.subject, now - SKEW, self.certificate.not_valid_after_utc
         )
-        for serial in serials:
-            listed[serial] = x509.RevokedCertificateBuilder(serial, now).build()
         for each in listed.values():
             builder = builder.add_revoked_certificate(each)
         state.make(self.where / "ca.crl", _pem(builder.sign(self._key, hashes.SHA256())), over=True, mode=0o644)

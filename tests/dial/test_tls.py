@@ -1,5 +1,6 @@
 """tls: who is who, what is refused in which words, and what happens when files change while somebody is connected."""
 
+import errno
 import logging
 import socket
 import ssl
@@ -359,6 +360,28 @@ async def test_a_new_certificate_is_taken_without_a_signal_and_ends_no_connectio
         ring.authority.issue("server", ring.where, ["localhost", "127.0.0.1"], renew=True)
         assert await serial() != before
         assert await client.read("hi") == "hello\n"
+
+
+def test_an_authority_whose_list_is_gone_forgets_nothing(ring: Keyring) -> None:
+    ring.issue("ann")
+    ring.issue("bob")
+    ring.authority.revoke("ann")
+    listed = Path(ring.authority.keys.crl)
+    data = listed.read_bytes()
+    listed.unlink()
+    with pytest.raises(NineError, match="it is gone, and so is what was revoked") as caught:
+        ring.authority.revoke("bob")
+    assert caught.value.errno == errno.ENOENT
+    with pytest.raises(FileNotFoundError):
+        ring.authority.issued()
+    assert not listed.exists()
+    listed.write_bytes(data)
+    ring.authority.revoke("bob")
+    assert {each.name: each.state for each in ring.authority.issued()} == {
+        "ann": "revoked",
+        "bob": "revoked",
+        "server": "good",
+    }
 
 
 async def test_the_connections_of_a_revoked_certificate_end_and_no_others(
