@@ -41,7 +41,7 @@ class Shared:
     end: str = "signal SIGKILL"
     running: set[Program] = attrs.field(factory=set)
     made: WeakSet[Program] = attrs.field(factory=WeakSet)
-    users: Counter[int] = attrs.field(factory=Counter)
+    users: Counter[int | str] = attrs.field(factory=Counter)
 
     def new(self, number: int, who: Principal) -> Served:
         """Begin a program."""
@@ -75,16 +75,16 @@ class Shared:
 
     def admit(self, who: Principal) -> None:
         """Raise EAGAIN if this user has as many programs as one may have."""
-        if self.users[who.uid] >= self.most:
+        if self.users[counts_as(who)] >= self.most:
             raise NineError(errno.EAGAIN, f"{self.most} programs of {who.name} run already")
 
     def runs(self, program: Program) -> None:
         self.running.add(program)
-        self.users[program.who.uid] += 1
+        self.users[counts_as(program.who)] += 1
 
     def ran(self, program: Program) -> None:
         self.running.discard(program)
-        self.users[program.who.uid] -= 1
+        self.users[counts_as(program.who)] -= 1
 
 
 def require() -> None:

@@ -100,6 +100,8 @@ def _is_open(pair: Any) -> bool:
         and all(is_number(one.get(name)) for name in ("flags", "position"))
         and isinstance(one.get("path"), int)
         and _is_hex(one.get("ahead"))
+        and isinstance(one.get("appended", False), bool)
+        and (one.get("owed") is None or is_number(one["owed"]))
         and (one.get("listing") is None or _each(one["listing"], _is_entry))
     )
 

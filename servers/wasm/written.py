@@ -7,11 +7,10 @@ from typing import Final
 
 from mk9p import sync
 from mk9p.errors import NineError
-from mk9p.servers.wasm.wasi.descriptors import Opened, Table
+from mk9p.servers.wasm.wasi.descriptors import CANNOT_SYNC, Opened, Table
 
 PART: Final = ".part"  # what the name of a checkpoint ends with while it is being written
 _PIECE: Final = 1 << 20
-_CANNOT: Final = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)  # what a file says that is stored nowhere
 
 
 class Writer:
@@ -62,7 +61,7 @@ class Writer:
             except sync.Stopped:
                 raise
             except OSError as error:
-                if error.errno not in _CANNOT:
+                if error.errno not in CANNOT_SYNC:
                     name = "/".join([each.place.grant.at.rstrip("/"), *each.place.names])
                     self.lost = NineError(
                         error.errno or errno.EIO, f"{name}: what was written is lost: {error.strerror}"

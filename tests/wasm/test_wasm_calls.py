@@ -18,6 +18,8 @@ from mk9p.servers.wasm.space import Grant, Space
 from mk9p.servers.wasm.wasi.descriptors import Table
 from mk9p.servers.wasm.wasi.numbers import (
     F_APPEND,
+    F_DSYNC,
+    F_SYNC,
     NAMES,
     O_CREAT,
     O_DIRECTORY,
@@ -213,6 +215,70 @@ async def test_a_file_is_opened_in_the_ways_that_were_asked(tmp_path: Path) -> N
 
     await calling(tmp_path, work)
     assert sorted(os.listdir(tmp_path)) == ["in", "made", "more"]
+
+
+async def test_what_was_appended_ends_where_reading_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("12345")
+
+    def work(calls: Calls) -> None:
+        assert calls.open(D, "log", 0, RIGHT_READ | RIGHT_WRITE, F_APPEND) == "SUCCESS"
+        fd = calls.opened
+        calls.machine.memory.put(OTHER, struct.pack("<II", TEXT, 3))
+        assert calls.fd_seek(fd, 1, 0, RESULT) == "SUCCESS"
+        assert calls.fd_write(fd, OTHER, 1, RESULT) == "SUCCESS"
+        assert calls.fd_tell(fd, RESULT) == "SUCCESS"
+        assert calls.opened == 8
+        assert calls.fd_write(fd, OTHER, 1, RESULT) == "SUCCESS"
+        assert calls.fd_read(fd, OTHER, 1, RESULT) == "SUCCESS"
+        assert calls.opened == 0, "at the end"
+        assert calls.fd_write(fd, OTHER, 1, RESULT) == "SUCCESS"
+        assert calls.fd_seek(fd, 2, 0, RESULT) == "SUCCESS"
+        assert calls.fd_read(fd, OTHER, 1, RESULT) == "SUCCESS"
+        assert calls.machine.memory.get(TEXT, 3) == b"345"
+
+    await calling(tmp_path, work)
+    assert os.stat(tmp_path / "log").st_size == 14
+
+
+@pytest.mark.parametrize(("flags", "data"), [(F_SYNC, False), (F_DSYNC, True), (0, None)])
+async def test_a_file_that_is_open_so_is_synced_at_each_write(tmp_path: Path, flags: int, data: bool | None) -> None:
+    """A call that was stopped before it was synced is made again, and writes nothing twice."""
+
+    def work(calls: Calls) -> None:
+        assert calls.open(D, "file", O_CREAT, RIGHT_WRITE, flags) == "SUCCESS"
+        fd = calls.opened
+        found: Any = calls.world.table.get(fd)
+        synced: list[bool] = []
+        stopped = True
+
+        class File:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(file, name)
+
+            def sync(self, *, data: bool = False) -> None:
+                if stopped:
+                    raise sync.Stopped(errno.EINTR)
+                synced.append(data)
+
+        file, found.file = found.file, File()
+        calls.machine.memory.put(OTHER, struct.pack("<II", TEXT, 3))
+        writes: list[Callable[[], None]] = [
+            lambda: calls.world.fd_write(fd, OTHER, 1, RESULT),
+            lambda: calls.world.fd_pwrite(fd, OTHER, 1, 3, RESULT),
+        ]
+        for write in writes:
+            stopped = flags != 0
+            if stopped:
+                with pytest.raises(sync.Stopped):
+                    write()
+            stopped = False
+            write()
+            assert calls.opened == 3
+        assert synced == ([] if data is None else [data] * 2)
+        assert found.position == 3
+        assert file.stat().length == 6
+
+    await calling(tmp_path, work)
 
 
 async def test_a_stream_has_no_places_and_no_names(tmp_path: Path) -> None:

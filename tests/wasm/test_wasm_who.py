@@ -2,14 +2,17 @@
 
 import errno
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
+import wasmtime
 
 from mk9p.auth import NO_ID, Principal
 from mk9p.errors import NineError
-from mk9p.servers.wasm import tree
+from mk9p.servers.wasm import looking, tree
 from mk9p.servers.wasm.process import identity
 from mk9p.testing import SOON, mounted
 from mk9p.tree import Open, settle, split
@@ -58,6 +61,36 @@ async def test_who_has_no_number_here_runs_nothing() -> None:
         assert caught.value.errno == errno.EACCES
     with pytest.raises(NineError, match="has no number here"):  # setresuid(2) would take it for root's own
         identity(nobody)
+
+
+async def test_what_a_guest_runs_does_not_count_as_root_s(cache: str) -> None:
+    spins = bytes(wasmtime.wat2wasm('(module (memory (export "memory") 1) (func (export "_start") (loop br 0)))'))
+    guest = Principal("guest:k1", 0, proof="guest")
+    async with tree(cache=cache, programs="1") as made, talk(made, who=guest) as theirs, talk(made) as mine:
+        for t in (theirs, mine):
+            await (await t.open("module", "w")).write(spins)
+            with trio.fail_after(SOON):
+                await t.ctl.write("load")
+                await t.ctl.write("start")
+            assert split(await t.read("status"))[1] == "running"
+
+
+async def test_modules_of_one_user_are_looked_at_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, most = Counter[str](), Counter[str]()
+
+    async def looked_at(module: int, out: int, cache: str, who: Principal, *, plain: bool = False) -> str:
+        now[who.name] += 1
+        most[who.name] = max(most[who.name], now[who.name])
+        await trio.testing.wait_all_tasks_blocked()
+        now[who.name] -= 1
+        return ""
+
+    monkeypatch.setattr(looking, "_looked_at", looked_at)
+    async with trio.open_nursery() as nursery:
+        for _ in range(looking.AT_ONCE + 5):
+            for name in ("guest:k1", "guest:k2"):
+                nursery.start_soon(looking.looked_at, -1, -1, "", Principal(name, 0, proof="guest"))
+    assert most == {"guest:k1": looking.AT_ONCE, "guest:k2": looking.AT_ONCE}
 
 
 async def test_a_user_has_so_many_programs_and_no_more(program: Compiled, cache: str) -> None:

@@ -3,7 +3,8 @@
 import errno
 import os
 import select
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Final
 
 import attrs
@@ -13,10 +14,10 @@ from mk9p.errors import NineError
 from mk9p.servers.wasm.machine import Ended, Frozen
 from mk9p.servers.wasm.snapshot_head import altered
 from mk9p.servers.wasm.space import Grant, Place, Space
-from mk9p.servers.wasm.wasi.numbers import AGAIN, BADF, F_APPEND, F_NONBLOCK, NOTDIR, PIPE, Error
+from mk9p.servers.wasm.wasi.numbers import AGAIN, BADF, F_APPEND, F_DSYNC, F_NONBLOCK, F_SYNC, NOTDIR, PIPE, Error
 
 MOST: Final = 1024  # open files of a program, as Linux has for a process
-_PIECE: Final = 65536
+CANNOT_SYNC: Final = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)  # what a file says that is stored nowhere
 
 
 @attrs.define(eq=False)
@@ -71,6 +72,8 @@ class Opened:
     granted: bool = False  # it is one of those that the program began with
     listing: list[tuple[str, int, int]] | None = None
     path: int = 0  # qid.path: the same file has the same
+    appended: bool = False  # it was written to at its end, wherever that is: `position` is not where it goes on
+    owed: int | None = None  # what was written by the call that is made now, and is still to be synced
 
     @property
     def directory(self) -> bool:
@@ -88,6 +91,7 @@ class Opened:
         """
         file = self.file
         assert file is not None
+        self.look()
         if self.ahead:
             data, self.ahead = self.ahead[:n], self.ahead[n:]
             self.position += len(data)
@@ -102,15 +106,45 @@ class Opened:
         self.position += len(data)
         return data
 
+    def look(self) -> None:
+        """Learn where it goes on, if only the server knows: after what was appended."""
+        if self.appended and self.file is not None:
+            self.seek(self.file.stat().length)
+
     def write(self, data: bytes) -> int:
         """Write in one message, at the position, and return how much was taken."""
+        return self.synced(partial(self._write, data))
+
+    def _write(self, data: bytes) -> int:
         assert self.file is not None
         taken = self.file.put(data, self.position)
-        self.position += taken
+        if self.flags & F_APPEND:
+            self.appended = True
+        else:
+            self.position += taken
+        return taken
+
+    def synced(self, write: Callable[[], int]) -> int:
+        """Write, and sync what was written where the file is open so. When a call is made again that was stopped in between, it only syncs."""
+        taken = self.owed if self.owed is not None else write()
+        if not self.flags & (F_DSYNC | F_SYNC):
+            return taken
+        assert self.file is not None
+        self.owed = taken
+        try:
+            self.file.sync(data=not self.flags & F_SYNC)
+        except sync.Stopped:
+            raise
+        except NineError as error:
+            self.owed = None
+            if error.errno not in CANNOT_SYNC:
+                raise
+        self.owed = None
         return taken
 
     def seek(self, position: int) -> None:
         """Go on at another place."""
+        self.appended = False
         if position != self.position:
             self.position, self.ahead, self.marked = position, b"", False
 
@@ -133,6 +167,8 @@ class Opened:
             "granted": self.granted,
             "listing": self.listing,
             "path": self.path,
+            "appended": self.appended,
+            "owed": self.owed,
         }
 
 
@@ -233,6 +269,8 @@ class Table:
                 made = Opened(place, file, read, write, flags, path=file.qid.path)
                 made.position, made.marked = one["position"], one["marked"]
                 made.ahead = bytes.fromhex(one["ahead"])
+                # older states have neither
+                made.appended, made.owed = one.get("appended", False), one.get("owed")
         except NineError as error:
             raise NineError(errno.ESTALE, f"{grant.at}/{'/'.join(names)}: {error.strerror}") from None
         if made.path != one["path"] and not made.granted:

@@ -1,6 +1,7 @@
 """Calls about open files: fd_*."""
 
 import struct
+from functools import partial
 from typing import Final
 
 from mk9p.servers.wasm.wasi.descriptors import Opened, Stream
@@ -142,7 +143,8 @@ class Files(World):
         self.machine.memory.at(result, 4)
         data = self._gathered(at, count)
         assert found.file is not None
-        taken = found.file.put(data[: self.wrote(len(data))], self._offset(offset)) if data else 0
+        put = partial(found.file.put, data[: self.wrote(len(data))], self._offset(offset))
+        taken = found.synced(put) if data else 0
         self.written(taken)
         self.machine.memory.put32(result, taken)
 
@@ -158,7 +160,9 @@ class Files(World):
         delta -= (delta & _FAR) << 1
         if whence > 2:
             raise Error(INVAL)
-        start = (0, found.position, 0)[whence] if whence < 2 else found.file.stat().length
+        if whence == 1:
+            found.look()
+        start = (0, found.position)[whence] if whence < 2 else found.file.stat().length
         if start + delta < 0:
             raise Error(INVAL)
         if start + delta >= _FAR:
