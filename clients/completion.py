@@ -1,12 +1,15 @@
 """Completion of `mk9p` in bash, zsh and fish: commands, options, kernels, paths of the tree, words of a ctl, pages of the manual.
 
 `mk9p completion bash` prints the shell's part, which runs `mk9p` at each Tab with what is typed so far; argcomplete speaks with the shell, and asks
-the parsers of mk9p/usage. What the tree has is asked of the server of -a, $MK9P or `mk9p up`, for `PATIENCE` at most. If that fails there is nothing
-to complete, and nobody to tell.
+the parsers of mk9p/usage. What the tree has is asked of the server of -a, $MK9P or `mk9p up`, for `PATIENCE` at most, with the dialling: who pressed
+Tab cannot type meanwhile. If that fails there is nothing to complete, and nobody to tell.
 """
 
 import argparse
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import errno
+import signal
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 from argcomplete import autocomplete
@@ -98,10 +101,25 @@ def _asked(chosen: argparse.Namespace, ask: Callable[[Client], Awaitable[list[st
     from mk9p.sync import connect
 
     try:
-        with connect(getattr(chosen, "at", None) or chosen.before) as ns:
-            return ns.run(ns.inner.connection.within(PATIENCE, lambda: ask(ns.inner)))
+        with _patient(), connect(getattr(chosen, "at", None) or chosen.before) as ns:
+            return ns.run(ask(ns.inner))
     except OSError:
         return []
+
+
+@contextmanager
+def _patient() -> Iterator[None]:
+    """Raise TimeoutError in the block after `PATIENCE`, whatever it waits for."""
+
+    def late(*_: object) -> None:
+        raise TimeoutError(errno.ETIMEDOUT, "no answer")
+
+    signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _paths(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str]:

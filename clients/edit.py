@@ -1,7 +1,7 @@
 """`mk9p edit PATH`: change a file of the tree with $VISUAL, else $EDITOR, else vi.
 
-What was changed is written back, as `mk9p write` does, if nobody else has changed the file meanwhile. Whatever goes wrong then, the text is kept in a
-file of this machine, whose name is said.
+What was changed is written back, as `mk9p write` does, if nobody else has changed the file meanwhile. Whatever goes wrong then, also in the editor,
+the text is kept in a file of this machine, whose name is said.
 """
 
 import errno
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mk9p.client import Client
-from mk9p.clients.common import in_namespace
+from mk9p.clients.common import in_namespace, say
 from mk9p.clients.links import resolved
 from mk9p.errors import NineError
 from mk9p.usage import parsed
@@ -27,7 +27,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 async def edit(ns: Client, path: str) -> int:
-    """Let the user edit a file; return the editor's exit status if that is not 0. Raises EBUSY for one that somebody else has changed."""
+    """Let the user edit a file; return the editor's exit status, and write nothing if that is not 0. Raises EBUSY for one that somebody else has
+    changed."""
     real = await resolved(ns, path)
     try:
         before = await ns.read_bytes(real)
@@ -39,7 +40,10 @@ async def edit(ns: Client, path: str) -> int:
     status = await ns.connection.aside(_edited, copy)
     after = copy.read_bytes()
     try:
-        if status == 0 and after != before:
+        if status and after != before:
+            say(f"{path}: the editor ended with {status}; your text is in {copy}")
+            return status
+        if after != before:
             if await ns.read_bytes(real) != before:
                 raise NineError(errno.EBUSY, "it has changed meanwhile")
             await ns.write(real, after)

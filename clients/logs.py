@@ -20,6 +20,7 @@ import trio
 
 from mk9p.client import Client, File
 from mk9p.clients.common import say, with_namespace
+from mk9p.clients.figures import figure
 from mk9p.clients.hints import words
 from mk9p.clients.listing import PATIENCE, entries, silent
 from mk9p.errors import NineError
@@ -29,8 +30,8 @@ from mk9p.usage import parsed
 
 QUIET: Final = 1.0
 NS: Final = 1_000_000_000
-_RECORD: Final = re.compile(r"(\d+),\d+,(\d+),[^;]*;(.*)")
-_EVENT: Final = re.compile(r"\d+ (\d+) (.*)")
+_RECORD: Final = re.compile(r"(\d{1,20}),\d+,(\d{1,17}),[^;]*;(.*)", re.ASCII)
+_EVENT: Final = re.compile(r"\d+ (\d{1,20}) (.*)", re.ASCII)
 _COLOURS: Final = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
 _LEVELS: Final = ("emergency", "alert", "critical", "error", "warning")
 
@@ -85,8 +86,7 @@ async def _each(lines: Iterable[str], name: str) -> AsyncIterator[Line]:
 
 async def _kmsg(ns: Client, top: str, name: str) -> AsyncIterator[Line]:
     status = dict(line.partition(" ")[::2] for line in split_lines(await ns.read(f"{top}status")))
-    uptime = status.get("uptime", "")
-    boot = time.time_ns() - (int(uptime) if uptime.isdecimal() else 0)
+    boot = time.time_ns() - (figure(status.get("uptime")) or 0)
     return _records(await ns.open(f"{top}dev/kmsg"), name, boot)
 
 

@@ -4,13 +4,12 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-import trio
-
 from mk9p.client import Client
+from mk9p.clients.figures import words_of
 from mk9p.clients.listing import entries
 from mk9p.clients.metric_families import Families
+from mk9p.clients.together import together
 from mk9p.ktext import split_lines
-from mk9p.tree import split
 
 NS: Final = 1_000_000_000
 _WHOLE: Final = re.compile(r"-?\d{1,20}", re.ASCII)
@@ -33,7 +32,7 @@ async def kernel(ns: Client, at: str, labels: dict[str, str], families: Families
     """Add what the tree at a path tells of its kernel. Raises OSError if it does not answer; a part that it does not have is left out."""
     parts = {entry.name for entry in await entries(ns, at or "/")}
     readers = {"status": _status, "cpu": _cpu, "mem": _memory, "sensors": _sensors, "power": _power, "stats": _stats}
-    async with trio.open_nursery() as nursery:
+    async with together() as nursery:
         for part, reader in readers.items():
             if part in parts:
                 nursery.start_soon(reader, ns, at, labels, families)
@@ -45,7 +44,7 @@ async def _rows(ns: Client, path: str) -> Iterator[list[str]]:
         text = await ns.read(path)
     except (FileNotFoundError, PermissionError):
         return iter(())
-    return (split(line) for line in split_lines(text))
+    return (words_of(line) for line in split_lines(text))
 
 
 def _number(text: str) -> int | None:
@@ -71,7 +70,7 @@ async def _cpu(ns: Client, at: str, labels: dict[str, str], families: Families) 
                 about = "Time of a processor, by what it was for."
                 families.counter("mk9p_cpu_seconds_total", about, labels | {"cpu": n, "mode": row[0]}, value / NS)
 
-    async with trio.open_nursery() as nursery:
+    async with together() as nursery:
         for row in await _rows(ns, f"{at}cpu/status"):
             if len(row) < 7 or _number(row[0]) is None:
                 continue

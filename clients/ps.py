@@ -10,11 +10,12 @@ import trio
 
 from mk9p.client import Client
 from mk9p.clients.common import own_name, say, with_namespace
+from mk9p.clients.figures import figure, words_of
 from mk9p.clients.hints import no_kernel, words
 from mk9p.clients.listing import PATIENCE, entries, print_json, silent
+from mk9p.clients.together import together
 from mk9p.errors import NineError
 from mk9p.stdio import printable
-from mk9p.tree import split
 from mk9p.usage import parsed
 
 FIELDS: Final = ("kernel", "pid", "user", "state", "cpu_ms", "kib", "name", "args")
@@ -102,15 +103,15 @@ async def processes(ns: Client, kernel: str, tree: str, found: dict[int, Row], a
 
     It calls `answered` for each answer. If cancelled, what has come is there. `args` is empty for kernel threads, and where they are kept from us.
     """
-    pids = [entry.name for entry in await entries(ns, f"{tree}/proc") if entry.name.isdecimal()]
+    pids = [entry.name for entry in await entries(ns, f"{tree}/proc") if figure(entry.name) is not None]
     answered()
 
     async def one(pid: str) -> None:
         try:
-            told = split(await ns.read(f"{tree}/proc/{pid}/status"))
+            told = words_of(await ns.read(f"{tree}/proc/{pid}/status"))
             if len(told) < 3:
                 return
-            used, kib = [word if word.isdecimal() else "0" for word in told[3:5]], "".join(told[9:10])
+            used, kib = sum(figure(word) or 0 for word in told[3:5]), figure("".join(told[9:10])) or 0
             try:
                 args = (await ns.read(f"{tree}/proc/{pid}/args")).strip("\n")
             except (PermissionError, FileNotFoundError):  # it is kept from us, or the tree has none
@@ -125,12 +126,12 @@ async def processes(ns: Client, kernel: str, tree: str, found: dict[int, Row], a
             pid,
             user,
             state,
-            str(sum(map(int, used))),
-            kib if kib.isdecimal() else "0",
+            str(used),
+            str(kib),
             name,
             args,
         )
 
-    async with trio.open_nursery() as nursery:
+    async with together() as nursery:
         for pid in pids:
             nursery.start_soon(one, pid)

@@ -11,10 +11,11 @@ import attrs
 import trio
 
 from mk9p.client import Client
+from mk9p.clients.figures import figure, words_of
 from mk9p.clients.hints import no_kernel
 from mk9p.clients.listing import entries
+from mk9p.clients.together import together
 from mk9p.ktext import split_lines
-from mk9p.tree import split
 
 PATIENCE: Final = 5.0  # seconds for a kernel's answers: an emulated one on a busy machine takes one or two
 OLD: Final = 1.0  # seconds beyond the interval after which figures are called old
@@ -95,7 +96,8 @@ class Board:
         for name in self.wanted:
             if name not in there:
                 raise no_kernel(name, there)
-        machines = dict(line[:2] for line in await table(self.ns, "kernels/status")) if "kernels" in names else {}
+        told = await table(self.ns, "kernels/status") if "kernels" in names else []
+        machines = {line[0]: line[1] for line in told if len(line) > 1}
         chosen = list(self.wanted or there)
         self._watch({name: f"k/{name}/" for name in chosen}, {name: machines.get(name, "up") for name in chosen})
 
@@ -163,7 +165,8 @@ class Board:
 async def look(ns: Client, name: str, at: str) -> Look:
     """Look at one kernel whose tree is at a path; leave out what it does not have. Raises OSError if it does not exist at all."""
     parts = {entry.name for entry in await entries(ns, at)}
-    loads = [int(line[6]) for line in await table(ns, f"{at}cpu/status") if line[6:7] and line[6].isdecimal()]
+    told = [figure(line[6]) for line in await table(ns, f"{at}cpu/status") if line[6:7]]
+    loads = [load for load in told if load is not None]
     return Look(
         name,
         "",
@@ -188,7 +191,7 @@ async def values(ns: Client, path: str) -> dict[str, str]:
 async def table(ns: Client, path: str) -> list[list[str]]:
     """Return the words of the lines of a file; none if it does not exist."""
     try:
-        return [split(line) for line in split_lines(await ns.read(path))]
+        return [words_of(line) for line in split_lines(await ns.read(path))]
     except FileNotFoundError:
         return []
 
@@ -197,19 +200,21 @@ async def running(ns: Client, path: str) -> dict[int, Process]:
     """Return the processes in a kernel's `proc`; leave out those that end meanwhile."""
     found: dict[int, Process] = {}
 
-    async def one(pid: str) -> None:
+    async def one(pid: int) -> None:
         try:
-            words = split(await ns.read(f"{path}/{pid}/status"))
+            words = words_of(await ns.read(f"{path}/{pid}/status"))
         except (FileNotFoundError, ProcessLookupError):
             return
-        if len(words) >= 10:
-            name, user, state, utime, stime = words[:5]
-            found[int(pid)] = Process(name, user, state, int(utime) + int(stime), int(words[9]))
+        utime, stime, size = (figure(word) for word in (*words[3:5], *words[9:10], "", "", "")[:3])
+        if utime is not None and stime is not None and size is not None:
+            name, user, state = words[:3]
+            found[pid] = Process(name, user, state, utime + stime, size)
 
-    async with trio.open_nursery() as nursery:
+    async with together() as nursery:
         for entry in await entries(ns, path):
-            if entry.name.isdecimal():
-                nursery.start_soon(one, entry.name)
+            # 007 is no name of a process, and would be a second 7
+            if (pid := figure(entry.name)) is not None and str(pid) == entry.name:
+                nursery.start_soon(one, pid)
     return dict(sorted(found.items()))
 
 
@@ -238,8 +243,7 @@ def _row(before: Look | None, now: Look) -> dict[str, Any]:
 
 
 def _number(values: Mapping[str, str], key: str) -> int | None:
-    text = values.get(key, "")
-    return int(text) if text.isdecimal() else None
+    return figure(values.get(key))
 
 
 def _rate(before: Look | None, now: Look, key: str) -> int | None:

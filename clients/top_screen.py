@@ -15,6 +15,7 @@ import attrs
 import trio
 
 from mk9p.clients import terminal
+from mk9p.clients.figures import figure
 from mk9p.clients.top_board import KERNEL, PROCESS, Board
 from mk9p.clients.top_table import columns, duration
 from mk9p.errors import NineError
@@ -41,7 +42,8 @@ KEYS: Final = {
 }
 HELP: Final = ("q end", "↑↓ choose", "Enter details", "k kill", "/ filter", "←→ sort", "r turn", "p pause", "h help")
 DETAILS: Final = ("args", "cwd", "exe", "ctl")
-_LEAST: Final = 5  # lines that processes keep, however many kernels there are
+_LEAST: Final = 5  # lines that processes keep, however many kernels there are; fewer on a small terminal
+_NARROW: Final = 8  # characters of a kernel's or a user's name that the smallest terminal shows
 _MANUAL: Final = (__doc__ or "").partition("\n\n")[2].partition("\n\n")[2]
 
 Line = tuple[str, str]
@@ -83,6 +85,10 @@ class Screen:
         """Return which of the rows is chosen: the first, if the chosen one is not there any more."""
         return next((i for i, row in enumerate(rows) if (row["kernel"], row["pid"]) == self.chosen), 0)
 
+    def _chosen(self) -> dict[str, Any] | None:
+        """Return the row of the chosen process; None if it is not there any more."""
+        return next((row for row in self.processes if (row["kernel"], row["pid"]) == self.chosen), None)
+
     def press(self, key: str) -> str:
         """Take a key; return what the program is to do: "", "kill" or "details"."""
         if self.typing:
@@ -90,7 +96,7 @@ class Screen:
             return ""
         if self.asked:
             self.asked = False
-            return "kill" if key == "y" else ""
+            return "kill" if key == "y" and self._chosen() is not None else ""
         if self.details is not None or self.helping:
             self.details, self.helping = None, False
             self.over = key == "q"
@@ -133,31 +139,50 @@ class Screen:
         return ""
 
     def lines(self, width: int, height: int) -> list[Line]:
-        """Return the lines of a terminal of this size, with their styles."""
+        """Return the lines of a terminal of this size, with their styles. What servers say does nothing to the terminal."""
+        return [(printable(line), style) for line, style in self._lines(width, height)]
+
+    def _lines(self, width: int, height: int) -> list[Line]:
         if self.helping or self.details is not None:
             text = split_lines(_MANUAL) if self.details is None else self.details
             return [(line, "") for line in [*text, "", "any key: back"]][:height]
-        kernels = columns(KERNEL, self.kernels)
-        room = max(1, min(len(kernels), height - _LEAST - 2))
-        found = [(line, _style(row)) for line, row in zip(kernels[1:], self.kernels, strict=True)]
-        shown: list[Line] = [(kernels[0], "bold reverse"), *found[: room - 1]] if height > _LEAST + 3 else []
+        widest = max(_NARROW, width // 5)
+        shown = self._kernels(height - 3 - max(2, min(_LEAST, height // 3)), widest)
         rows = self.rows()
         at = self.at(rows)
         space = max(1, height - len(shown) - 2)
         self.page = space
         top = max(0, min(at - space // 2, len(rows) - space))
-        table = columns(PROCESS, [row | {"name": self.command(row)} for row in rows[top : top + space]])
-        shown.append((table[0].replace(self.sort.upper(), f"{self.sort.upper()}*", 1), "bold reverse"))
+        named = [row | {"name": self.command(row)} for row in rows[top : top + space]]
+        table = columns(PROCESS, named, marked=self.sort, widest=widest)
+        shown.append((table[0], "bold reverse"))
         shown += [(line, "reverse" if top + i == at else "") for i, line in enumerate(table[1:])]
         shown += [("", "")] * (height - 1 - len(shown))
-        return [*shown[: height - 1], self._foot(rows, at)]
+        return [*shown[: height - 1], self._foot()]
 
-    def _foot(self, rows: Sequence[dict[str, Any]], at: int) -> Line:
+    def _kernels(self, room: int, widest: int) -> list[Line]:
+        """Return the lines of the kernels, at most `room` below their names. If there are more, those in trouble come first."""
+        if room < 1:
+            return []
+        some, more = self.kernels, 0
+        if len(some) > room:
+            some = sorted(self.kernels, key=lambda row: not _style(row))[: room - 1]
+            more = len(self.kernels) - len(some)
+        head, *table = columns(KERNEL, some, widest=widest)
+        found = [(line, _style(row)) for line, row in zip(table, some, strict=True)]
+        if more:
+            bad = sum(bool(_style(row)) for row in self.kernels) - sum(bool(_style(row)) for row in some)
+            found.append((f"… and {more} more" + (f", {bad} of them in trouble" if bad else ""), "red" if bad else ""))
+        return [(head, "bold reverse"), *found]
+
+    def _foot(self) -> Line:
         if self.typing:
             return f"/{self.filter}", "bold"
-        if self.asked and rows:
-            row = rows[at]
-            return f"end {row['pid']} {printable(row['name'])} on {row['kernel']}? y n", "bold red"
+        if self.asked:
+            row = self._chosen()
+            if row is None:
+                return "it is not there any more; any key", "bold red"
+            return f"end {row['pid']} {row['name']} on {row['kernel']}? y n", "bold red"
         if self.told:
             return self.told, "bold red"
         state = " ".join(["paused"] * self.paused + [f"/{self.filter}"] * bool(self.filter))
@@ -283,7 +308,8 @@ async def _details(board: Board, key: tuple[str, int]) -> list[str]:
     if len(status) >= 15:
         name, user, state, utime, stime, rtime = status[:6]
         times = " ".join(
-            f"{what} {duration(int(ms) // 1000)}" for what, ms in (("user", utime), ("system", stime), ("age", rtime))
+            f"{what} {duration((figure(ms) or 0) // 1000)}"
+            for what, ms in (("user", utime), ("system", stime), ("age", rtime))
         )
         lines += [
             f"{name}  {user}  {state}  {times}",
@@ -295,5 +321,5 @@ async def _details(board: Board, key: tuple[str, int]) -> list[str]:
             text = await board.ns.read(_path(board, key, name))
         except NineError as error:
             text = f"({error.strerror})"
-        lines += [f"{name:5} {printable(line)}" for line in split_lines(text)]
+        lines += [f"{name:5} {line}" for line in split_lines(text)]
     return lines

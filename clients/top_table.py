@@ -6,9 +6,13 @@ from typing import Any
 from mk9p.stdio import printable
 
 
-def columns(names: Sequence[str], table: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return lines of a table: names and words to the left, numbers to the right."""
-    cells = [[name.upper() for name in names], *([_cell(name, row[name]) for name in names] for row in table)]
+def columns(
+    names: Sequence[str], table: Iterable[Mapping[str, Any]], *, marked: str = "", widest: int | None = None
+) -> list[str]:
+    """Return lines of a table: names and words to the left, numbers to the right. The name of the column `marked` has a star; names of kernels and
+    users are cut to `widest`."""
+    head = [f"{name.upper()}*" if name == marked else name.upper() for name in names]
+    cells = [head, *([_cut(name, _cell(name, row[name]), widest) for name in names] for row in table)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(names))]
     left = {"kernel", "state", "user", "name"}
     return [
@@ -18,6 +22,10 @@ def columns(names: Sequence[str], table: Iterable[Mapping[str, Any]]) -> list[st
         ).rstrip()
         for row in cells
     ]
+
+
+def _cut(name: str, cell: str, widest: int | None) -> str:
+    return cell if widest is None or name not in ("kernel", "user") or len(cell) <= widest else f"{cell[: widest - 1]}…"
 
 
 def _cell(name: str, value: Any) -> str:

@@ -5,6 +5,7 @@ from typing import Any, Final
 import trio
 
 from mk9p.client import Client
+from mk9p.clients.figures import figure, words_of
 from mk9p.ktext import split_lines
 from mk9p.tree import split
 from mk9p.tree.words import lines as whole_lines
@@ -24,7 +25,7 @@ async def values(ns: Client, path: str) -> dict[str, str]:
 
 async def table(ns: Client, path: str) -> list[list[str]]:
     """Return the words of the lines of a file; none if it does not exist."""
-    return [split(line) for line in await _lines(ns, path)]
+    return [words_of(line) for line in await _lines(ns, path)]
 
 
 async def _lines(ns: Client, path: str) -> list[str]:
@@ -55,18 +56,18 @@ async def kernel(ns: Client, at: str) -> dict[str, Any]:
     return {
         "release": status.get("release", ""),
         "arch": status.get("arch", ""),
-        "up": _number(status.get("uptime")),
+        "up": figure(status.get("uptime")),
         "load": status.get("load", "").partition(" ")[0],
         "cpus": [
-            {"n": words[0], "state": words[1], "node": words[2], "load": _number(words[6])}
+            {"n": words[0], "state": words[1], "node": words[2], "load": figure(words[6])}
             for words in await table(ns, f"{at}cpu/status")
             if len(words) >= 7
         ],
         "memory": {
-            "total": _number(memory.get("MemTotal")),
-            "available": _number(memory.get("MemAvailable")),
+            "total": figure(memory.get("MemTotal")),
+            "available": figure(memory.get("MemAvailable")),
         },
-        "counts": {"since": stats.get("since", ""), **{key: _number(stats.get(key)) for key in _COUNTS}},
+        "counts": {"since": stats.get("since", ""), **{key: figure(stats.get(key)) for key in _COUNTS}},
     }
 
 
@@ -101,7 +102,7 @@ async def life(ns: Client, name: str) -> dict[str, Any]:
     config = whole_lines("\n".join(await _lines(ns, f"kernels/{name}/config")))
     given = [line for line in config if line.partition(" ")[0] in ("device", "grant")]
     given += [f"device {each} from the pool" for each in split(status.get("devices", ""))]
-    return {"reason": status.get("reason", ""), "ends": _number(status.get("ends")), "given": given}
+    return {"reason": status.get("reason", ""), "ends": figure(status.get("ends")), "given": given}
 
 
 async def pool(ns: Client) -> dict[str, str]:
@@ -118,8 +119,7 @@ async def leases(ns: Client) -> list[dict[str, str]]:
 async def mounts(ns: Client) -> list[dict[str, str]]:
     """Return the mount table: each line's word, flags, what is there, and where."""
     found = []
-    for words in await table(ns, "ns"):
-        kind, *rest = words
+    for kind, *rest in filter(None, await table(ns, "ns")):
         flags = ""
         while rest and rest[0].startswith("-"):
             flag = rest.pop(0)
@@ -135,12 +135,12 @@ async def traffic(ns: Client) -> dict[str, Any]:
     """Return what the server of the tree counts of its own requests."""
     status = await values(ns, "stats/status")
     rows = [
-        {"name": words[0], "count": _number(words[1]), "errors": _number(words[2]), "p50": words[5], "p99": words[6]}
+        {"name": words[0], "count": figure(words[1]), "errors": figure(words[2]), "p50": words[5], "p99": words[6]}
         for words in await table(ns, "stats/messages")
         if len(words) >= 8
     ]
     rows.sort(key=lambda row: -(row["count"] or 0))  # type: ignore[operator]
-    counts = {key: _number(status.get(key)) for key in ("connections", "refused", "fids", *_COUNTS)}
+    counts = {key: figure(status.get(key)) for key in ("connections", "refused", "fids", *_COUNTS)}
     return {"counts": counts | {"since": status.get("since", "")}, "messages": rows[:12]}
 
 
@@ -153,7 +153,3 @@ def rates(before: dict[str, Any] | None, now: dict[str, Any], seconds: float) ->
         key: None if one is None or two is None or two < one else round((two - one) / seconds)
         for key, (one, two) in pairs.items()
     }
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isascii() and text.isdecimal() else None

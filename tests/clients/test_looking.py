@@ -109,7 +109,12 @@ def test_what_an_editor_changes_is_written_if_nobody_else_has_changed_it(
         assert exported("edit", "fs/tree/notes") == (0, "")
         assert notes.read_text() == "one\ntwo\n"
         monkeypatch.setenv("STATUS", "3")
-        assert exported("edit", "fs/tree/notes") == (3, "")
+        status, said = exported("edit", "fs/tree/notes")
+        kept = re.fullmatch(r"mk9p: fs/tree/notes: the editor ended with 3; your text is in (\S+)\n", said)
+        assert (status, kept and Path(kept[1]).read_text()) == (3, "one\ntwo\ntwo\n")
+        assert kept is not None
+        Path(kept[1]).unlink()
+        Path(kept[1]).parent.rmdir()
         assert notes.read_text() == "one\ntwo\n"
         monkeypatch.setenv("STATUS", "0")
         monkeypatch.setenv("OTHER", "1")

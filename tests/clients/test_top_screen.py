@@ -70,6 +70,44 @@ def test_a_process_is_ended_only_after_a_question() -> None:
     assert press(one, "k", "y", "enter", "down") == ["", "", "", ""]
 
 
+def test_a_question_is_about_the_process_that_it_names() -> None:
+    one = screen()
+    press(one, "down", "k")
+    del one.processes[2]  # the one that was asked about
+    assert one.lines(80, 24)[-1] == ("it is not there any more; any key", "bold red")
+    assert press(one, "y") == [""]
+
+
+@pytest.mark.parametrize(("size", "least"), [((80, 24), 16), ((40, 8), 3), ((20, 3), 0)])
+def test_kernels_in_trouble_are_seen_however_many_there_are(size: tuple[int, int], least: int) -> None:
+    one = screen()
+    one.kernels = [kernel(f"k{n}") for n in range(1000)] + [kernel("ill", "silent", 60), kernel("gone", "away")]
+    shown = [line.partition(" ")[0] for line, _ in one.lines(*size)][1 : 1 + least]
+    assert shown[:2] == ["ill", "gone"][:least]
+    if least:
+        assert one.lines(*size)[least][0].startswith(f"… and {1002 - least + 1} more"), one.lines(*size)
+
+
+def test_a_long_name_leaves_room_for_the_rest() -> None:
+    one = screen()
+    one.kernels[0]["kernel"] = one.processes[0]["kernel"] = "a-kernel-with-a-long-name" * 5
+    for line, _ in one.lines(80, 24)[:-1]:
+        assert len(line) <= 80
+        assert not line or "a-kernel" not in line or "…" in line
+
+
+def test_what_servers_say_does_nothing_to_the_terminal() -> None:
+    one = screen()
+    one.kernels[0]["kernel"] = "\x1b[2J"
+    one.processes[0] |= {"kernel": "\x1b]0;k\a", "user": "\x9b", "name": "\u202e"}
+    one.told = "\x1b[1m"
+    for names in ((), ("k",), ("n",)):
+        press(one, *names)
+        assert all(line.isprintable() for line, _ in one.lines(200, 50))
+    one.details = ["\x1b[2J  root"]
+    assert one.lines(80, 24)[0] == ("\\x1b[2J  root", "")
+
+
 @pytest.mark.parametrize("size", [(80, 24), (40, 8), (200, 60), (20, 3), (1, 1)])
 def test_every_size_of_a_terminal_is_filled_and_not_exceeded(size: tuple[int, int]) -> None:
     one = screen()
