@@ -129,11 +129,11 @@ class Feed:
             reason = ""
             try:
                 async with connect() as client, trio.open_nursery() as nursery:
-                    self.client = client
+                    self.client, eyes = client, look.Eyes(client)
                     self._came.set()
                     self._came = trio.Event()
-                    self._tell("server", {"address": address, "up": True, "who": await self._who(client)})
-                    nursery.start_soon(self._look, client, nursery)
+                    self._tell("server", {"address": address, "up": True, "who": await self._who(eyes)})
+                    nursery.start_soon(self._look, eyes, nursery)
                     for path in EVENTS:
                         nursery.start_soon(self._follow, client, path)
                     reason = await client.wait_closed()
@@ -150,8 +150,8 @@ class Feed:
             self._tell("server", {"address": address, "up": False, "reason": reason})
             await trio.sleep(AGAIN)
 
-    async def _who(self, client: Client) -> str:
-        text = await look.values(client, "auth/whoami")
+    async def _who(self, eyes: look.Eyes) -> str:
+        text = await look.values(eyes, "auth/whoami")
         return text.get("principal", "")
 
     def _tell(self, kind: str, value: Any, of: str = "") -> None:
@@ -178,24 +178,24 @@ class Feed:
         except (FileNotFoundError, NotADirectoryError, PermissionError):
             return
 
-    async def _look(self, client: Client, nursery: trio.Nursery) -> None:
+    async def _look(self, eyes: look.Eyes, nursery: trio.Nursery) -> None:
         """Look at the table, the lives of kernels and the traffic; start and end the tasks that look at each kernel."""
         before: dict[str, Any] | None = None
         at, count = 0.0, 0
         while True:
             begun = trio.current_time()
-            top = set(await look.names(client, "/"))
+            top = set(await look.names(eyes, "/"))
             if "k" in top:
-                places = {name: f"k/{name}/" for name in await look.names(client, "k")}
+                places = {name: f"k/{name}/" for name in await look.names(eyes, "k")}
             else:
-                places = {(await look.values(client, "status")).get("name", "kernel"): ""}
-            machines = await look.machines(client) if "kernels" in top else {}
-            self._watch(client, nursery, places)
-            traffic = await look.traffic(client)
+                places = {(await look.values(eyes, "status")).get("name", "kernel"): ""}
+            machines = await look.machines(eyes) if "kernels" in top else {}
+            self._watch(eyes, nursery, places)
+            traffic = await look.traffic(eyes)
             traffic["rates"] = look.rates(before, traffic["counts"], begun - at)
             before, at = traffic["counts"], begun
             if count % RARELY == 0:
-                lives = {name: await look.life(client, name) for name in machines}
+                lives = {name: await look.life(eyes, name) for name in machines}
             self._tell(
                 "lives",
                 {
@@ -203,15 +203,15 @@ class Feed:
                     for name, machine in machines.items()
                 },
             )
-            self._tell("pool", await look.pool(client) if machines else {})
-            self._tell("leases", await look.leases(client) if "lease" in top else [])
+            self._tell("pool", await look.pool(eyes) if machines else {})
+            self._tell("leases", await look.leases(eyes) if "lease" in top else [])
             self._tell("traffic", traffic)
-            self._tell("mounts", await look.mounts(client) if "ns" in top else [])
+            self._tell("mounts", await look.mounts(eyes) if "ns" in top else [])
             self._tell("kernels", list(places))
             count += 1
             await trio.sleep_until(begun + self.every)
 
-    def _watch(self, client: Client, nursery: trio.Nursery, places: dict[str, str]) -> None:
+    def _watch(self, eyes: look.Eyes, nursery: trio.Nursery, places: dict[str, str]) -> None:
         for name in [name for name in self._tasks if name not in places]:
             self._tasks.pop(name).cancel()
             self.sections.pop(f"kernel {name}", None)
@@ -219,10 +219,10 @@ class Feed:
         for name, at in places.items():
             if name not in self._tasks:
                 scope = self._tasks[name] = trio.CancelScope()
-                nursery.start_soon(self._look_at, client, name, at, scope, begin)
+                nursery.start_soon(self._look_at, eyes, name, at, scope, begin)
                 begin += 1 / AT_FIRST
 
-    async def _look_at(self, client: Client, name: str, at: str, scope: trio.CancelScope, begin: float) -> None:
+    async def _look_at(self, eyes: look.Eyes, name: str, at: str, scope: trio.CancelScope, begin: float) -> None:
         """Look at one kernel again and again, for the first time after `begin` seconds."""
         seen: dict[str, Any] = {}
         when, count = 0.0, 0
@@ -233,16 +233,16 @@ class Feed:
                 state, reason = "silent", f"no answer within {PATIENCE:g} s"
                 with trio.move_on_after(PATIENCE):
                     try:
-                        now = await look.kernel(client, at)
+                        now = await look.kernel(eyes, at)
                         if count % RARELY == 0 or "devices" not in seen:
-                            now["devices"] = await look.devices(client, at)
+                            now["devices"] = await look.devices(eyes, at)
                         else:
                             now["devices"] = seen["devices"]
                         now["rates"] = look.rates(seen.get("counts"), now["counts"], begun - when)
                         seen, when, count = now, begun, count + 1
                         state, reason = "up", ""
                     except OSError as error:
-                        if client.closed.is_set():
+                        if eyes.ns.closed.is_set():
                             return
                         state, reason = "down", self._reasons.get(name, error.strerror or str(error))
                 age = 0 if state == "up" else math.floor(trio.current_time() - when) if when else None
