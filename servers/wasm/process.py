@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -147,11 +148,9 @@ class Process:
             theirs.close()
 
     async def tell(self, word: str) -> None:
-        """Say something to it, which may be gone."""
-        try:
+        """Say something to it, which may be gone; it waits while the process takes nothing."""
+        with suppress(OSError, trio.ClosedResourceError):
             await self.control.send(word.encode() + b"\n")
-        except OSError:
-            return
 
     async def told(self) -> dict[str, Any] | None:
         """Wait for the next thing that it tells; None at its end, or if it tells nonsense."""

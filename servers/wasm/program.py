@@ -1,6 +1,7 @@
 """One program (its files are in files.py): its settings, its words, and its state: open, loaded, running, frozen, and at last done or failed."""
 
 import errno
+import logging
 import math
 import os
 import time
@@ -11,7 +12,7 @@ import trio
 
 from mk9p import signals
 from mk9p.auth import Principal
-from mk9p.errors import NineError, translate
+from mk9p.errors import INTERNAL, NineError, translate
 from mk9p.servers.wasm import checkpointing
 from mk9p.servers.wasm.container import MODULE, State, packed, unpacked
 from mk9p.servers.wasm.keeping import Stored
@@ -22,6 +23,8 @@ from mk9p.servers.wasm.queues import Input, Output
 from mk9p.servers.wasm.running import Run
 from mk9p.servers.wasm.settings import Limit, Settings
 from mk9p.tree import Log, quote, split
+
+log = logging.getLogger("mk9p.wasm")
 
 # seconds that a program waits for somebody who serves its files: who moves one may have to be told first
 LINE: float = 10.0
@@ -254,7 +257,16 @@ class Program:
             self.programs.nursery.start_soon(checkpointing.keep, self, run, kept[0])
 
     async def _watch(self, run: Run) -> None:
-        """Follow one run to its end."""
+        """Follow one run to its end. What keeps its state from being kept ends this program, and no other."""
+        try:
+            await self._follow(run)
+        except Exception:  # no memory for its state, or our bug
+            log.exception("internal error: program %d ends", self.number)
+            self._end(f"lost {INTERNAL}")
+        finally:
+            self._turned.set()
+
+    async def _follow(self, run: Run) -> None:
         limits = self.settings.limits
         try:
             await run.go(self.input, self.output, self.errors, limits.get("time", math.inf * 1000) / 1000)
@@ -265,21 +277,14 @@ class Program:
             await self._freezes(run)
         else:
             self._end(run.how)
-        self._turned.set()
 
     async def _freezes(self, run: Run) -> None:
         """Become frozen: what it is now is a file."""
         self._held(True)
         self.snapshot, self._unsaved = run.snapshot, None
         self.input.data[:0] = run.unread
-        state = State(
-            self._head(self.used, self.settings.limits),
-            b"",
-            run.snapshot,
-            bytes(self.input.data),
-            self.output.all(),
-            self.errors.all(),
-        )
+        streams = bytes(self.input.data), self.output.all(), self.errors.all()
+        state = State(self._head(self.used, self.settings.limits), b"", run.snapshot, *streams)
         try:
             await trio.to_thread.run_sync(self.frozen.replace, state, self.ready, packed)
         except OSError as error:  # no descriptor, no room: it can go on here all the same

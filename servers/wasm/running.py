@@ -229,8 +229,8 @@ class Run:
     async def use(self) -> int:
         """Return how many bytes of memory it has."""
         self._used = trio.Event()
-        await self.process.tell("use")
         with trio.move_on_after(_ANSWER):
+            await self.process.tell("use")
             await self._used.wait()
         return self.memory
 

@@ -4,6 +4,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import signal
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,12 +14,15 @@ from typing import Any
 import pytest
 import trio
 import trio.lowlevel
+import trio.testing
 import wasmtime
 
 from mk9p.auth import ROOT, Principal
 from mk9p.errors import NineError
 from mk9p.servers.wasm import programs, running, tree
+from mk9p.servers.wasm.keeping import Stored
 from mk9p.servers.wasm.process import Process, memfd, require_local
+from mk9p.servers.wasm.program import Program
 from mk9p.servers.wasm.running import Run
 from mk9p.testing import SOON
 from mk9p.tree import split
@@ -139,6 +143,40 @@ async def test_programs_that_do_not_answer_hold_up_a_status_once(cache: str, mon
         with trio.fail_after(SOON):
             text = bytes(await settle(handle.read(0, 4096))).decode()
         assert [split(line)[0] for line in text.splitlines()] == ["0", "1"]
+
+
+async def test_a_process_that_takes_no_words_holds_up_no_status(cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with tree(cache=cache) as made, talk(made) as t:
+        os.kill(await spinning(t), signal.SIGSTOP)
+        (program,) = [each.talk for each in made.talks.values() if each is not None]
+        assert isinstance(program, Program)
+        assert program.run is not None
+        with trio.move_on_after(0.1):
+            while True:
+                await program.run.process.tell("use")
+        monkeypatch.setattr(running, "_ANSWER", 0.1)
+        with trio.fail_after(SOON):
+            assert (await program.status()).startswith("0 running")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(program.run.process.tell, "use")
+                await trio.testing.wait_all_tasks_blocked()
+                await t.ctl.write("kill")
+
+
+async def test_a_state_for_which_there_is_no_memory_ends_that_program_alone(
+    cache: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def replace(self: Stored, *arguments: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Stored, "replace", replace)
+    async with tree(cache=cache) as made, talk(made) as one, talk(made) as two:
+        await spinning(two)
+        await spinning(one)
+        with trio.fail_after(SOON), pytest.raises(NineError, match="it has ended: lost"):
+            await one.ctl.write("freeze")
+        (line,) = [line for line in (await (await two.open("status", "r")).read()).decode().split("\n") if line]
+        assert split(line)[1] == "running"
 
 
 async def test_one_user_has_a_share_of_the_memory_for_modules(cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
