@@ -42,7 +42,7 @@ class Patterns:
                 raise NineError(errno.EINVAL, f"{file}: line {number}: want + or -, and a regular expression")
             try:
                 found[line[0]].append(re.compile(line[1:]))
-            except re.error as error:
+            except (re.error, OverflowError, RecursionError) as error:
                 raise NineError(errno.EINVAL, f"{file}: line {number}: {error}") from None
         return cls(tuple(found["+"]), tuple(found["-"]))
 

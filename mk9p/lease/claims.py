@@ -24,6 +24,7 @@ from mk9p.tree.words import join, split
 
 STEPS: Final = 100_000  # kernels that a search looks at: a tenth of a second
 CLAIMS: Final = 64  # in one request
+LETTERS: Final = 1 << 16  # of all of them: a claim that waits keeps each several times
 _AMOUNT: Final = re.compile(r"[1-9][0-9]{0,18}")
 
 
@@ -77,7 +78,7 @@ def taken_off(words: list[str]) -> list[str | Claim]:
     A claim is words from `{` to `}`, or all of it one quoted word.
     """
     found: list[str | Claim] = []
-    count = 0
+    count = letters = 0
     while words and words[0][:1] in ("/", "{"):
         first = words.pop(0)
         if first.startswith("/"):
@@ -91,9 +92,9 @@ def taken_off(words: list[str]) -> list[str | Claim]:
         inside[-1] = inside[-1][:-1]
         # a single word was quoted as a whole, and is taken apart here
         found.append(parse(split(inside[0]) if len(inside) == 1 else [word for word in inside if word]))
-        count += 1
-        if count > CLAIMS:
-            raise NineError(errno.EINVAL, f"at most {CLAIMS} claims are made together")
+        count, letters = count + 1, letters + sum(map(len, inside))
+        if count > CLAIMS or letters > LETTERS:
+            raise NineError(errno.EINVAL, f"at most {CLAIMS} claims are made together, of {LETTERS} letters")
     return found
 
 

@@ -8,6 +8,7 @@ reads on from there): a command's text, if it returned one, else the error's wor
 """
 
 import errno
+import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
@@ -20,9 +21,10 @@ from mk9p.status import Buffer
 from mk9p.tree.files import Content, File, Text, decoded
 from mk9p.tree.node import Handle, Maybe, Open
 from mk9p.tree.slices import SLICE, next_slice
-from mk9p.tree.words import Word, lines, run, table
+from mk9p.tree.words import LINE, Word, run, table
 
 _WORDS = 1024  # characters of an error that are kept: what was wrong may be as long as a write
+_LINE: Final = re.compile(LINE.encode())
 SOME: Final = 16  # lines between two looks at the clock, until a write has to wait
 _USERS = 256  # last errors that a file keeps: one for each user, so this bounds what strangers can make us keep
 
@@ -87,6 +89,11 @@ class LastError(File):
         return Text(text).open(how)
 
 
+def _lines(data: memoryview) -> Iterator[str]:
+    """Give the lines of a write (words.lines) one by one: one that waits with most of them to come keeps no more than was counted for it."""
+    return (found[1].decode() for found in _LINE.finditer(data))
+
+
 class _CtlHandle(Handle):
     def __init__(self, ctl: Ctl, who: Principal) -> None:
         self.ctl, self.who = ctl, who
@@ -100,25 +107,28 @@ class _CtlHandle(Handle):
         return self.settings.read(offset, count)
 
     def write(self, offset: int, data: memoryview) -> Maybe[int]:
-        whole = lines(decoded(data))
+        text = decoded(data)
+        rest = iter((text,)) if text.find("\n", 0, -1) < 0 else _lines(data)
         answers: list[str] = []
-        began = monotonic_ns() if len(whole) > SOME else 0
-        for at, line in enumerate(whole):
-            if began and at % SOME == 0 and monotonic_ns() - began > SLICE:
-                return self._write(None, whole[at:], answers, offset, len(data))
+        began = 0
+        for at, line in enumerate(rest):
+            if at == SOME:
+                began = monotonic_ns()
+            elif began and at % SOME == 0 and monotonic_ns() - began > SLICE:
+                return self._write(None, chain((line,), rest), answers, offset, len(data))
             try:
                 result = run(self.ctl.words, line, self.who)
             except FAILURE as error:
                 self._failed(error, offset)
                 raise
             if isinstance(result, Awaitable):
-                return self._write(result, whole[at + 1 :], answers, offset, len(data))
+                return self._write(result, rest, answers, offset, len(data))
             if result is not None:
                 answers.append(str(result))
         return self._done(answers, offset, len(data))
 
     async def _write(
-        self, result: Awaitable[Any] | None, rest: list[str], answers: list[str], offset: int, count: int
+        self, result: Awaitable[Any] | None, rest: Iterator[str], answers: list[str], offset: int, count: int
     ) -> int:
         """Wait for a result, and do the rest; give others their turn on the way."""
         ends = monotonic_ns() if result is None else monotonic_ns() + SLICE

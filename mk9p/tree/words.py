@@ -25,7 +25,8 @@ from mk9p.errors import NineError
 from mk9p.tree.kinds import Kind, kind
 
 _BARE: Final = re.compile(r"[^ \t\r\n]+")
-_LINE: Final = re.compile(r"((?:[^\n']++|'[^']*+(?:'|\Z))*+)(\n|\Z)")
+LINE: Final = r"((?:[^\n']++|'[^']*+(?:'|\Z))*+)(\n|\Z)"
+_LINE: Final = re.compile(LINE)
 _WORD: Final = re.compile(r"(?:[^ \t\r\n']++|'[^']*+')++")
 
 

@@ -24,8 +24,6 @@ from mk9p.servers.wasm.running import Run
 from mk9p.servers.wasm.settings import Limit, Settings
 from mk9p.tree import Log, quote, split
 
-log = logging.getLogger("mk9p.wasm")
-
 # seconds that a program waits for somebody who serves its files: who moves one may have to be told first
 LINE: float = 10.0
 
@@ -258,25 +256,22 @@ class Program:
 
     async def _watch(self, run: Run) -> None:
         """Follow one run to its end. What keeps its state from being kept ends this program, and no other."""
+        limits = self.settings.limits
         try:
-            await self._follow(run)
+            try:
+                await run.go(self.input, self.output, self.errors, limits.get("time", math.inf * 1000) / 1000)
+            finally:
+                self.programs.ran(self)
+            self.used, self.settings.limits = self._spent(run, run.fuel)
+            if run.how is None:
+                await self._freezes(run)
+            else:
+                self._end(run.how)
         except Exception:  # no memory for its state, or our bug
-            log.exception("internal error: program %d ends", self.number)
+            logging.getLogger("mk9p.wasm").exception("internal error: program %d ends", self.number)
             self._end(f"lost {INTERNAL}")
         finally:
             self._turned.set()
-
-    async def _follow(self, run: Run) -> None:
-        limits = self.settings.limits
-        try:
-            await run.go(self.input, self.output, self.errors, limits.get("time", math.inf * 1000) / 1000)
-        finally:
-            self.programs.ran(self)
-        self.used, self.settings.limits = self._spent(run, run.fuel)
-        if run.how is None:
-            await self._freezes(run)
-        else:
-            self._end(run.how)
 
     async def _freezes(self, run: Run) -> None:
         """Become frozen: what it is now is a file."""

@@ -59,7 +59,14 @@ def test_a_path_must_match_all_of_the_first_and_none_of_the_others() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("ok", "line 1: want \\+ or -"), ("+a\n-(", "line 2: missing \\)"), ("-", "line 1: want")]
+    ("text", "said"),
+    [
+        ("ok", "line 1: want \\+ or -"),
+        ("+a\n-(", "line 2: missing \\)"),
+        ("-", "line 1: want"),
+        ("+a{4294967295}", "line 1: the repetition number is too large"),
+        (f"-{'(' * 3000}{')' * 3000}", "line 1: maximum recursion"),
+    ],
 )
 def test_a_line_that_is_no_pattern_is_told_with_its_number(text: str, said: str) -> None:
     with pytest.raises(NineError, match=f"p: {said}") as caught:

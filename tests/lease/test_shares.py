@@ -182,6 +182,8 @@ def test_a_claim_too_many_is_refused_when_it_comes() -> None:
     with pytest.raises(NineError, match="claims are made together"):
         taken_off(["{}"] * 500_000)
     assert process_time() - began < 1
+    with pytest.raises(NineError, match="letters"):
+        taken_off(["{", *(f"{n}{'x' * 200}" for n in range(40)), "}"] * 10)
 
 
 @pytest.mark.parametrize("later", [False, True])

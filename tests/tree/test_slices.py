@@ -1,7 +1,8 @@
 """A text from a client may ask for long work. It is done in slices, and others have their turn meanwhile."""
 
 import re
-from collections.abc import Awaitable
+import tracemalloc
+from collections.abc import Awaitable, Coroutine
 from fnmatch import translate
 from random import Random
 from time import process_time
@@ -52,6 +53,22 @@ async def test_others_have_their_turn_between_the_lines_of_a_write(text: str) ->
     assert await turns_beside(done) > 5
     assert process_time() - began < 10, "what is left of the lines is not moved for each line"
     assert len(said) == text.count("say")
+
+
+async def test_a_write_that_waits_keeps_the_lines_to_come_once() -> None:
+    handle = Ctl({"wait": trio.sleep_forever}).open(Open(ROOT, write=True))
+    assert isinstance(handle, Handle)
+    data = memoryview(b"wait\n" + b"ab\n" * (MANY // 3))
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        done = handle.write(0, data)
+        assert isinstance(done, Coroutine)
+        done.send(None)
+        assert tracemalloc.get_traced_memory()[0] - before < MANY, "a list of them takes twenty times as much"
+        done.close()
+    finally:
+        tracemalloc.stop()
 
 
 async def test_the_first_wrong_line_ends_a_long_write() -> None:

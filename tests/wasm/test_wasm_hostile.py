@@ -25,7 +25,7 @@ from mk9p.servers.wasm.process import Process, memfd, require_local
 from mk9p.servers.wasm.program import Program
 from mk9p.servers.wasm.running import Run
 from mk9p.testing import SOON
-from mk9p.tree import split
+from mk9p.tree import Conversations, split
 from tests.servers.talks import Talk, talk
 
 SPINS = '(module (memory (export "memory") 1) (func (export "_start") (loop br 0)))'
@@ -148,6 +148,7 @@ async def test_programs_that_do_not_answer_hold_up_a_status_once(cache: str, mon
 async def test_a_process_that_takes_no_words_holds_up_no_status(cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with tree(cache=cache) as made, talk(made) as t:
         os.kill(await spinning(t), signal.SIGSTOP)
+        assert isinstance(made, Conversations)
         (program,) = [each.talk for each in made.talks.values() if each is not None]
         assert isinstance(program, Program)
         assert program.run is not None
