@@ -42,6 +42,7 @@ KEYS: Final = {
 }
 HELP: Final = ("q end", "↑↓ choose", "Enter details", "k kill", "/ filter", "←→ sort", "r turn", "p pause", "h help")
 DETAILS: Final = ("args", "cwd", "exe", "ctl")
+_TROUBLE: Final = ("away", "silent", "failed", "dead")
 _LEAST: Final = 5  # lines that processes keep, however many kernels there are; fewer on a small terminal
 _NARROW: Final = 8  # characters of a kernel's or a user's name that the smallest terminal shows
 _MANUAL: Final = (__doc__ or "").partition("\n\n")[2].partition("\n\n")[2]
@@ -166,12 +167,12 @@ class Screen:
             return []
         some, more = self.kernels, 0
         if len(some) > room:
-            some = sorted(self.kernels, key=lambda row: not _style(row))[: room - 1]
+            some = sorted(self.kernels, key=lambda row: row["state"] not in _TROUBLE)[: room - 1]
             more = len(self.kernels) - len(some)
         head, *table = columns(KERNEL, some, widest=widest)
         found = [(line, _style(row)) for line, row in zip(table, some, strict=True)]
         if more:
-            bad = sum(bool(_style(row)) for row in self.kernels) - sum(bool(_style(row)) for row in some)
+            bad = sum(row["state"] in _TROUBLE for row in self.kernels) - sum(row["state"] in _TROUBLE for row in some)
             found.append((f"… and {more} more" + (f", {bad} of them in trouble" if bad else ""), "red" if bad else ""))
         return [(head, "bold reverse"), *found]
 
@@ -190,7 +191,7 @@ class Screen:
 
 
 def _style(row: dict[str, Any]) -> str:
-    if row["state"] in ("away", "silent", "failed", "dead"):
+    if row["state"] in _TROUBLE:
         return "red"
     return "yellow" if row["age"] is not None else ""
 

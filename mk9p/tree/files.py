@@ -95,7 +95,9 @@ class _TextHandle(Handle):
         return content[offset : offset + count]
 
     async def _read(self, fresh: Awaitable[Content], offset: int, count: int) -> bytes:
-        text = await fresh
+        text = await fresh if isinstance(fresh, Awaitable) else fresh
+        if not isinstance(text, str | bytes):
+            raise TypeError(f"a Text's function returned {text!r}: want str or bytes")
         content = text if isinstance(text, bytes) else text.encode()
         if len(content) > self._untold:
             self._keep(content)

@@ -81,7 +81,7 @@ def test_a_question_is_about_the_process_that_it_names() -> None:
 @pytest.mark.parametrize(("size", "least"), [((80, 24), 16), ((40, 8), 3), ((20, 3), 0)])
 def test_kernels_in_trouble_are_seen_however_many_there_are(size: tuple[int, int], least: int) -> None:
     one = screen()
-    one.kernels = [kernel(f"k{n}") for n in range(1000)] + [kernel("ill", "silent", 60), kernel("gone", "away")]
+    one.kernels = [kernel(f"k{n}", age=9) for n in range(1000)] + [kernel("ill", "silent", 60), kernel("gone", "away")]
     shown = [line.partition(" ")[0] for line, _ in one.lines(*size)][1 : 1 + least]
     assert shown[:2] == ["ill", "gone"][:least]
     if least:

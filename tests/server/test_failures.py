@@ -10,6 +10,7 @@ import trio
 
 from mk9p.errors import NineError
 from mk9p.server import failures
+from mk9p.testing import mounted
 from mk9p.tree import Block, Ctl, Dir, Text
 from mk9p.wire import Dialect
 from mk9p.wire import messages as m
@@ -217,3 +218,17 @@ async def test_a_handler_that_waits_as_it_should_is_not_named(caplog: pytest.Log
         await talk.open(1, "f")
         assert bytes((await talk.rpc(m.Tread, 1, 1, 0, 100)).data) == b"late\n"
     assert not [record for record in caplog.records if "path=/f" in record.getMessage()]
+
+
+@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize("given", [5, None, True])
+async def test_what_is_no_text_is_named_in_the_log(given: Any, waits: bool, caplog: pytest.LogCaptureFixture) -> None:
+    async def later() -> Any:
+        return given
+
+    async with mounted(Dir({"f": Text(later if waits else lambda: given)})) as ns:
+        with pytest.raises(NineError) as caught:
+            await ns.read("f")
+    assert caught.value.errno == errno.EIO
+    (error,) = [record.exc_info[1] for record in caplog.records if record.exc_info]
+    assert str(error) == f"a Text's function returned {given}: want str or bytes"
