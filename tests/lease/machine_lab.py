@@ -192,8 +192,12 @@ class Lab:
             lease = await leases.take(wish, wait)
         except NineError as error:
             self.count(errno.errorcode[error.errno])
+            self.said.append(f"{it.name} refused {wish.number}: {error}")
+            if error.errno == errno.EAGAIN:
+                self.unsettled = True  # it may come late, also where only the machine was slow
             if error.errno == errno.EBUSY and wait is None and not self._may_be_busy(it, wish, call):
-                raise AssertionError(f"{wish} refused for no reason: {error}") from None
+                history = "\n".join(self.said)
+                raise AssertionError(f"{wish} refused for no reason: {error}\n{history}") from None
         else:
             self.count("granted")
             self.said.append(f"{it.name} granted {lease}")
@@ -223,6 +227,7 @@ class Lab:
             self.count("renewed")
         except NineError as error:
             self.count(f"renew {errno.errorcode[error.errno]}")
+            self.unsettled |= error.errno == errno.EAGAIN
 
     async def give(self, it: Composer, number: int) -> None:
         if it.leases is None:
