@@ -141,13 +141,15 @@ def in_thread(block: AbstractAsyncContextManager[T]) -> Iterator[tuple[T, Callab
             if not entered.done():
                 ended.result()
             value, over = entered.result()
-        except BaseException:  # an interrupt, which comes to this thread alone: the other one would go on for ever
+            token = begun.result()
+            try:
+                yield value, partial(trio.from_thread.run_sync, trio_token=token)
+            finally:
+                with suppress(trio.RunFinishedError):
+                    token.run_sync_soon(over.set)
+                ended.result()
+        except (
+            BaseException
+        ):  # maybe an interrupt, which comes to this thread alone, at any moment: the other one would go on for ever
             begun.add_done_callback(stop)
             raise
-        token = begun.result()
-        try:
-            yield value, partial(trio.from_thread.run_sync, trio_token=token)
-        finally:
-            with suppress(trio.RunFinishedError):
-                token.run_sync_soon(over.set)
-            ended.result()
