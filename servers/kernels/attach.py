@@ -161,9 +161,12 @@ class Attached:
             self._over.set()
             return
         if not self.talk.over.is_set():
-            with suppress(NineError):  # it has just gone
-                await self.talk.line.send(b'{"execute": "quit"}\n')
-            await self.talk.over.wait()
+            with trio.move_on_after(backend.HALT_SECONDS):
+                with suppress(NineError):  # it has just gone
+                    await self.talk.line.send(b'{"execute": "quit"}\n')
+                await self.talk.over.wait()
+                return
+            raise NineError(errno.ETIMEDOUT, f"its QEMU does not end in {backend.HALT_SECONDS:.0f} s: kill it yourself")
 
     async def leave(self) -> None:
         """Let it go on without us."""

@@ -42,7 +42,11 @@ class Dump:
         """Return what is at an offset; b"" at the end, and where nothing was dumped."""
         if self.file < 0:
             return b""
-        return await trio.to_thread.run_sync(os.pread, self.file, count, offset)
+        file = os.dup(self.file)  # the next dump may close ours meanwhile, and another file may get its number
+        try:
+            return await trio.to_thread.run_sync(os.pread, file, count, offset)
+        finally:
+            os.close(file)
 
     def close(self) -> None:
         """Forget it."""

@@ -71,6 +71,9 @@ class Kernels:
     entries: dict[str, Entry] = attrs.field(factory=dict, init=False)
     moves: moves.Moves = attrs.field(init=False)
     keeping: keeping.Keeping = attrs.field(init=False)
+    _lost: set[tuple[str, str]] = attrs.field(
+        factory=set, init=False
+    )  # devices that are just taken back, by kernel: its QEMU may tell often
     _root: Dir = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -110,8 +113,9 @@ class Kernels:
         if entry is not None:
             entry.events.emit(what, *args)
             self.keeping.look()
-            if what == "lost":
-                self.nursery.start_soon(self._take_back, entry.kernel, str(args[0]))
+            if what == "lost" and (lost := (name, str(args[0]))) not in self._lost:
+                self._lost.add(lost)
+                self.nursery.start_soon(self._take_back, entry.kernel, *lost)
             if what == "active":
                 self.nursery.start_soon(self._settle, entry.kernel)
 
@@ -140,11 +144,13 @@ class Kernels:
         except OSError as error:
             self.told("unsettled", "", str(error))
 
-    async def _take_back(self, kernel: holding.Kernel, device: str) -> None:
+    async def _take_back(self, kernel: holding.Kernel, name: str, device: str) -> None:
         try:
             await self.moves.take_back(kernel, device)
         except OSError as error:
-            self.report(kernel.name, "unsettled", str(error))
+            self.report(name, "unsettled", str(error))
+        finally:
+            self._lost.discard((name, device))
 
     async def move(self, kind: Literal["cpu", "mem", "dev"], what: str, from_: str, to: str) -> None:
         """Move something between kernels, or the pool."""

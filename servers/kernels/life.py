@@ -179,22 +179,24 @@ class Kernel:
     async def halt(self) -> None:
         """Ask the guest for an orderly end, kill it if that takes too long, and return when it is gone; one that is frozen goes on for that. Raises
         EINVAL if it is not running and does not wait to start again."""
-        if self._starts.stop():
-            return
-        running, over = self._up(), self._over
         if self.state == "frozen":
             await self.thaw()
-        self._asked = True
-        await running.halt()
-        await over.wait()
+        await self._ask(lambda running: running.halt())
 
     async def kill(self) -> None:
         """End the guest at once, and return when it is gone. Raises EINVAL if it is not running and does not wait to start again."""
+        await self._ask(lambda running: running.kill())
+
+    async def _ask(self, end: Callable[[Running], Awaitable[None]]) -> None:
+        """Have it end because somebody wants that. Raises why it does not."""
         if self._starts.stop():
             return
-        running, over = self._up(), self._over
-        self._asked = True
-        await running.kill()
+        running, over, self._asked = self._up(), self._over, True
+        try:
+            await end(running)
+        except NineError:
+            self._asked = False
+            raise
         await over.wait()
 
     async def freeze(self) -> None:
@@ -366,10 +368,8 @@ class Kernel:
             self._keep_silent(f"not serving {BOOT_SECONDS:.0f} s after its start")
 
     def _keep_silent(self, reason: str) -> None:
-        if "silent" not in (
-            self.state,
-            self._was if self.state == "frozen" else "",
-        ):  # it tries again every second, and fails again
+        # it tries again every second, and fails again
+        if "silent" not in (self.state, self._was if self.state == "frozen" else ""):
             self.reason = reason
             self._found("silent", "silent", reason)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
+
+from mk9p.errors import NineError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -50,6 +53,7 @@ async def ask(kernel: Watched) -> None:
         if not kernel.watch.seconds or not kernel.should_answer:
             continue  # it was frozen meanwhile, or nobody wants to know any more
         if why:
-            await kernel.no_answer(why)
+            with suppress(NineError):  # the machine of one that was attached may not answer either
+                await kernel.no_answer(why)
         else:
             kernel.answers()

@@ -15,11 +15,11 @@ import trio
 import trio.testing
 
 from mk9p.errors import NineError
-from mk9p.servers.kernels import attach, backend, channel, qmp
+from mk9p.servers.kernels import attach, backend, bare, channel, qmp
 from mk9p.testing import SOON, serving_at, until, until_true
 from mk9p.tree import Dir, settle
 from tests.kernels.guests import require
-from tests.kernels.made_up import lab
+from tests.kernels.made_up import Made, lab
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -282,3 +282,31 @@ async def test_an_order_without_an_answer_fails_in_time_or_with_the_end(autojump
             far.close()
         with pytest.raises(NineError, match="the kernel is not running"):
             await talk.order("stop")
+
+
+async def test_a_qemu_that_does_not_end_is_told_and_what_nobody_asked_for_is_still_seen(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with talking() as (talk, far):
+        one = attach.Attached("", bare.Bare("x", 1), talk=talk)
+        for word in (one.kill, one.halt):
+            with pytest.raises(TimeoutError, match="its QEMU does not end in 10 s"):
+                await word()
+        assert b"quit" in far.recv(4096)
+
+    async def refuse(*_: object) -> None:
+        raise NineError(errno.ETIMEDOUT, "its QEMU does not end in 10 s")
+
+    async with lab(tmp_path) as here:
+        await here.write("k1/ctl", "load\nrestart on-failure\nwatch 5 kill")
+        await here.boot()
+        here.kernel().probe = refuse
+        with monkeypatch.context() as patch:
+            patch.setattr(Made, "kill", refuse)
+            with pytest.raises(TimeoutError):
+                await here.write("k1/ctl", "kill")
+            await trio.sleep(20)
+        assert here.state() == "silent"
+        here.guest.end("panicked")
+        await trio.sleep(1)
+        assert len(here.backend.guests) == 2
