@@ -5,7 +5,6 @@ import logging
 import math
 import os
 import time
-from typing import Protocol
 
 import attrs
 import trio
@@ -14,6 +13,7 @@ from mk9p import signals
 from mk9p.auth import Principal
 from mk9p.errors import INTERNAL, NineError, translate
 from mk9p.servers.wasm import checkpointing
+from mk9p.servers.wasm.common import Programs
 from mk9p.servers.wasm.container import MODULE, State, packed, unpacked
 from mk9p.servers.wasm.keeping import Stored
 from mk9p.servers.wasm.line import Line
@@ -28,35 +28,11 @@ from mk9p.tree import Log, quote, split
 LINE: float = 10.0
 
 
-class Programs(Protocol):
-    """What all programs of a server share."""
-
-    nursery: trio.Nursery
-    namespace: str
-    system: str
-    end: str  # how a program ends that nobody has a file open of
-
-    def cache(self, who: Principal) -> str:
-        """Return the directory of a user's own for what is made of modules, or ""."""
-
-    def require_room(self, program: "Program", more: int) -> None:
-        """Raise ENOSPC if its user would have too many bytes with some more."""
-
-    def admit(self, who: Principal) -> None:
-        """Raise EAGAIN if this user has too many programs that run."""
-
-    def runs(self, program: "Program") -> None:
-        """Note that a program runs now."""
-
-    def ran(self, program: "Program") -> None:
-        """Note that it no longer does."""
-
-
 @attrs.define(eq=False)
 class Program:
     """One program, which `who` opened and as whom it runs."""
 
-    programs: Programs
+    programs: Programs["Program"]
     number: int
     who: Principal
     state: str = "open"
@@ -80,7 +56,7 @@ class Program:
     _busy: str = ""
     _turned: trio.Event = attrs.field(factory=trio.Event)
     _closed: bool = False
-    _unsaved: NineError | None = None  # why it is frozen and there is no file of it
+    _unsaved: NineError | None = None  # why it was not frozen, or there is no file of it
 
     # What is read
 
@@ -246,6 +222,7 @@ class Program:
         }
         run = await Run.begin(spec, self.ready, self.snapshot, line, self.who)
         self.run, self.pid, self.state = run, run.process.child.pid, "running"
+        run.on_unfrozen = self._unfrozen
         self._turned = trio.Event()
         self._held(False)
         self.events.emit("running")
@@ -276,7 +253,7 @@ class Program:
     async def _freezes(self, run: Run) -> None:
         """Become frozen: what it is now is a file."""
         self._held(True)
-        self.snapshot, self._unsaved = run.snapshot, None
+        self.snapshot = run.snapshot
         self.input.data[:0] = run.unread
         streams = bytes(self.input.data), self.output.all(), self.errors.all()
         state = State(self._head(self.used, self.settings.limits), b"", run.snapshot, *streams)
@@ -284,7 +261,7 @@ class Program:
             await trio.to_thread.run_sync(self.frozen.replace, state, self.ready, packed)
         except OSError as error:  # no descriptor, no room: it can go on here all the same
             self.frozen.close()
-            self._unsaved = translate(error)
+            self._unsaved = NineError(error.errno or 0, f"it is frozen, and has no state: {translate(error).ename}")
         self.state = "frozen"
         self.events.emit("frozen")
         self._tidy()
@@ -336,15 +313,22 @@ class Program:
             raise NineError(
                 errno.EOPNOTSUPP, f"it cannot be frozen: {self.reason or 'its module was not made freezable'}"
             )
-        turned = self._turned
+        turned, self._unsaved = self._turned, None
         # what came to the program after it has told what it has not read would be nowhere
         self.input.hold(True)
         await run.process.tell("freeze")
         await turned.wait()
+        if self._unsaved is not None:
+            raise self._unsaved
         if self.state != "frozen":
             raise NineError(errno.ESRCH, f"it has ended: {self.how or 'with success'}")
-        if self._unsaved is not None:
-            raise NineError(self._unsaved.errno, f"it is frozen, and has no state: {self._unsaved.ename}")
+
+    def _unfrozen(self, why: NineError) -> None:
+        """Note that it cannot be frozen, and goes on."""
+        self._unsaved = why
+        self.input.hold(False)
+        self._turned.set()
+        self._turned = trio.Event()
 
     def _runs(self) -> Run:
         if self.state != "running" or self.run is None:

@@ -1,7 +1,8 @@
 """`python -m mk9p.servers.wasm.runner SPEC CONTROL`: run one program here. SPEC and CONTROL are descriptors (process.py has the other side).
 
 The program has a thread of its own, for its stack; this one listens to the server: `freeze`, `use` and `checkpoint`, a line each. What it tells is a
-line of JSON: `running` when the program begins, then `ended` or `frozen`; or `failed`, with an errno and words, when it could not begin.
+line of JSON: `running` when the program begins, then `ended` or `frozen`; or `failed`, with an errno and words, when it could not begin. `unfrozen`
+tells, in the same way, why a program cannot be frozen now, and goes on.
 
 For a `checkpoint` the program stands still: `snapshot` tells that it is written for the server, who makes a state of it and says `keep`. Then the
 state is written to the namespace, `kept` or `unkept` tells how that went, and the program goes on.
@@ -25,7 +26,8 @@ from mk9p.servers.wasm.confine import admitted, confine
 _NATIVE: Final = (
     32 << 20
 )  # bytes of the stack of the program's thread: the engine's own part of it, and what Python needs on top
-_DRAINED: Final = 4 << 20  # bytes of input that a socket may hold
+_INPUT: Final = 4 << 20  # bytes of input that a socket may hold
+_LOOK: Final = 1.0  # seconds for a look at whether its open files are still there: who does not answer is not asked
 
 
 def main() -> None:
@@ -165,8 +167,7 @@ class Run:
         elif word == "freeze":
             self.freezes = True
             if self.what == "standing":
-                self._freeze(control)
-                return True
+                return self._freeze(control)
             self.machine.ask()
         elif word == "checkpoint" and self.what == "running":
             self.machine.ask()
@@ -189,7 +190,7 @@ class Run:
             return True
         elif not self.freezes:
             try:
-                self._snapshot(drain=False)
+                self._snapshot()
             except NineError as error:
                 _say(control, say="unkept", errno=error.errno, words=error.ename)
             else:
@@ -197,8 +198,7 @@ class Run:
                 _say(control, say="snapshot", memory=self.machine.used(), fuel=self.machine.fuel_left())
                 return False
         if self.freezes:
-            self._freeze(control)
-            return True
+            return self._freeze(control)
         self._go_on()
         return False
 
@@ -212,23 +212,35 @@ class Run:
             raise self.failure
 
     def _go_on(self) -> None:
+        self.machine.ask(False)
+        self.machine.hear()
         self.machine.go_on()
         self._begin("running", self.machine.run)
 
-    def _freeze(self, control: socket.socket) -> None:
-        signal.setitimer(signal.ITIMER_PROF, 0)
+    def _freeze(self, control: socket.socket) -> bool:
+        """Write what it is, and tell that. Return whether all is over: if it cannot be frozen, it goes on."""
+        left, _ = signal.setitimer(signal.ITIMER_PROF, 0)
         try:
-            self._snapshot(drain=True)
+            self._snapshot()
         except NineError as error:
-            _say(control, say="failed", errno=error.errno, words=error.ename)
-        else:
-            _say(control, say="frozen", memory=self.machine.used(), fuel=self.machine.fuel_left())
+            self.freezes = False
+            signal.setitimer(signal.ITIMER_PROF, left)
+            _say(control, say="unfrozen", errno=error.errno, words=error.ename)
+            if self.what != "standing":
+                self._go_on()
+            return False
+        _say(control, say="frozen", memory=self.machine.used(), fuel=self.machine.fuel_left())
+        return True
 
-    def _snapshot(self, *, drain: bool) -> None:
-        """Write the snapshot, with the input that the program has not taken; `drain`: nobody will take it. Raises ENOMEM."""
+    def _snapshot(self) -> None:
+        """Write the snapshot, with the input that the program has not taken. Raises ENOMEM, and ESTALE for what could not go on anywhere."""
         from mk9p.servers.wasm.snapshot import take
         from mk9p.servers.wasm.snapshot_head import packed
 
+        if self.space is not None:
+            self.machine.hear()
+            with self.space.within(_LOOK):
+                self.table.require_there()
         head = {
             "clock": self.world.clock(),
             "cpu": self.world.cpu(),
@@ -236,7 +248,7 @@ class Run:
             "open": self.table.dump(),
             "fuel": self.machine.fuel_left(),
             "output": self.world.output,
-            "stdin": _unread(self.spec["streams"][0], drain=drain).hex(),
+            "stdin": _unread(self.spec["streams"][0]).hex(),
         }
         try:
             taken = take(self.machine, head)
@@ -255,11 +267,11 @@ def _whole(fd: int) -> bytes:
         return file.read()
 
 
-def _unread(fd: int, *, drain: bool) -> bytes:
-    """Return what waits in a socket, which keeps it if it is not drained."""
+def _unread(fd: int) -> bytes:
+    """Return what waits in a socket, which keeps it: the program may go on here."""
     with socket.socket(fileno=os.dup(fd)) as sock:
         try:
-            return sock.recv(_DRAINED, socket.MSG_DONTWAIT | (0 if drain else socket.MSG_PEEK))
+            return sock.recv(_INPUT, socket.MSG_DONTWAIT | socket.MSG_PEEK)
         except BlockingIOError:
             return b""
 
@@ -272,7 +284,7 @@ def _connect(address: str, wake: int) -> Any:
         raise NineError(errno.ENOTCONN, "nobody serves what was granted: say `namespace DIAL`, or serve it by `9p`")
     client = sync.connect(address, n_uname=os.geteuid())
     client.stop_by(wake)
-    return Space(client)
+    return Space(client, wake)
 
 
 if __name__ == "__main__":

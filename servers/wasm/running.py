@@ -37,6 +37,7 @@ class Run:
     freezable: bool = True
     how: str | None = ""
     doom: str = ""  # why it was killed
+    on_unfrozen: Callable[[NineError], None] = lambda _: None  # is told why it cannot be frozen, and goes on
     memory: int = 0
     fuel: int | None = None
     snapshot: bytes = b""
@@ -125,6 +126,9 @@ class Run:
                         if self._answers is not None:
                             with suppress(trio.WouldBlock):  # nobody has asked for so much
                                 self._answers.send_nowait(said)
+                        continue
+                    if said["say"] == "unfrozen":
+                        self.on_unfrozen(failure(said))
                         continue
                     if said["say"] != "use":
                         told = said

@@ -4,9 +4,11 @@ A program's path is resolved here, name by name, below the directory that it nam
 symbolic links themselves (walk(5)).
 """
 
+import os
+import threading
 from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import attrs
@@ -53,9 +55,27 @@ class Place:
 
 @attrs.frozen
 class Space:
-    """The connection, or none where nothing was granted."""
+    """The connection. No call waits while `wake` can be read."""
 
     client: sync.Client
+    wake: int
+
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Let calls wait for at most so many seconds together, whatever `wake` says; then the block is left."""
+        late, tell = os.pipe2(os.O_CLOEXEC)
+        timer = threading.Timer(seconds, os.write, (tell, b"x"))
+        timer.start()
+        self.client.stop_by(late)
+        try:
+            with suppress(sync.Stopped):
+                yield
+        finally:
+            timer.cancel()
+            timer.join()
+            self.client.stop_by(self.wake)
+            os.close(late)
+            os.close(tell)
 
     def resolve(self, start: Place, raw: bytes, *, follow: bool) -> Place:
         """Return the file at a path below a directory; `follow` a symbolic link that the path ends with. It need not exist, its directory must.

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import select
 import struct
 import time
 from collections.abc import Callable
@@ -12,10 +13,11 @@ import pytest
 import trio
 
 from mk9p import sync
+from mk9p.errors import NineError
 from mk9p.servers.wasm.host import _plain
 from mk9p.servers.wasm.machine import Ended
-from mk9p.servers.wasm.space import Grant, Space
-from mk9p.servers.wasm.wasi.descriptors import Table
+from mk9p.servers.wasm.space import Grant, Place, Space
+from mk9p.servers.wasm.wasi.descriptors import Opened, Table
 from mk9p.servers.wasm.wasi.numbers import (
     F_APPEND,
     F_DSYNC,
@@ -29,6 +31,7 @@ from mk9p.servers.wasm.wasi.numbers import (
     Error,
 )
 from mk9p.servers.wasm.wasi.polling import Polling
+from mk9p.testing import SOON
 from tests.wasm.programs_of import giving
 
 D, R = 3, 4  # the directories that the program has: to write, and to read
@@ -72,7 +75,7 @@ class Calls:
         self.machine = Machine()
         self.streams = os.pipe()
         self.client = sync.connect(address)
-        table = Table(self.machine.wake[0], Space(self.client), None)
+        table = Table(self.machine.wake[0], Space(self.client, self.machine.wake[0]), None)
         table.begin(
             (self.streams[0], self.streams[1], self.streams[1]), [Grant("data", "/d", False), Grant("data", "/r", True)]
         )
@@ -279,6 +282,31 @@ async def test_a_file_that_is_open_so_is_synced_at_each_write(tmp_path: Path, fl
         assert file.stat().length == 6
 
     await calling(tmp_path, work)
+
+
+@pytest.mark.parametrize("error", [None, errno.EIO, errno.EACCES])
+def test_whether_its_files_are_there_is_not_asked_for_long(error: int | None) -> None:
+    class Silent:
+        stop = -1
+
+        def stop_by(self, descriptor: int) -> None:
+            self.stop = descriptor
+
+        def walk(self, path: str) -> None:
+            if error is not None:
+                raise NineError(error)
+            select.select([self.stop], [], [])
+            raise sync.Stopped(errno.EINTR)
+
+    client: Any = Silent()
+    space, wake = Space(client, 77), 77
+    table = Table(wake, space, None)
+    table.open[5] = Opened(Place(Grant("data", "/d", False), ("x",)), path=3)
+    began = time.monotonic()
+    with space.within(0.05):
+        table.require_there()
+    assert time.monotonic() - began < SOON
+    assert client.stop == wake
 
 
 async def test_a_stream_has_no_places_and_no_names(tmp_path: Path) -> None:

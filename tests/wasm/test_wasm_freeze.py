@@ -74,6 +74,47 @@ async def test_what_cannot_be_saved_stays_frozen_and_goes_on_where_it_is(
         assert await p.frozen()
 
 
+UNLINKS = """
+(module
+  (import "wasi_snapshot_preview1" "path_open"
+    (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "path_unlink_file" (func $unlink (param i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 100) "gone") (data (i32.const 200) "\\64\\00\\00\\00\\04\\00\\00\\00")
+  (func (export "_start")
+    (if (call $open (i32.const 3) (i32.const 0) (i32.const 100) (i32.const 4) (i32.const 1) (i64.const 66) (i64.const 66)
+      (i32.const 0) (i32.const 0)) (then unreachable))
+    (if (call $unlink (i32.const 3) (i32.const 100) (i32.const 4)) (then unreachable))
+    (if (call $write (i32.const 1) (i32.const 200) (i32.const 1) (i32.const 0)) (then unreachable))
+    (loop br 0)))
+"""
+
+
+async def test_what_could_go_on_nowhere_is_not_frozen_and_goes_on(kernel: Kernel, tmp_path: Path) -> None:
+    async with giving(tmp_path) as address:
+        kept = "checkpoint every 0.1 to /data/kept"
+        words = (f"namespace {address}", "grant /data /d rw", kept, "limit cpu 60000", "start")
+        async with kernel.program(*words, module=bytes(wasmtime.wat2wasm(UNLINKS))) as p:
+            async with await kernel.ns.open(f"{p.path}/stdout") as out:
+                with trio.fail_after(SOON):
+                    assert await out.pread(100, 0) == b"gone"
+            for _ in range(2):
+                with pytest.raises(NineError, match="it has /d/gone open, which was removed") as caught:
+                    await p.order("freeze")
+                assert caught.value.errno == errno.ESTALE
+                assert await p.state() == "running"
+            async with await kernel.ns.open(f"{p.path}/events") as events:
+                with trio.fail_after(SOON):
+                    async for line in events:
+                        if b" nocheckpoint " in line:
+                            break
+            (tmp_path / "gone").touch()
+            with pytest.raises(NineError, match="or is another file now"):
+                await p.order("freeze")
+            assert await p.state() == "running"
+
+
 async def test_a_sleep_has_as_much_time_left_as_it_had(kernel: Kernel, program: Compiled) -> None:
     began = time.monotonic()
     async with kernel.program("arg greedy sleep 3", "start", module=program("greedy")) as p:

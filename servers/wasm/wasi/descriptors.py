@@ -238,6 +238,23 @@ class Table:
             for n, each in sorted(self.open.items())
         ]
 
+    def require_there(self) -> None:
+        """Raise ESTALE where an open file could not be opened again by its path: it was removed, or another one has its place."""
+        for each in self.open.values():
+            if isinstance(each, Opened) and not each.granted and self.space is not None:
+                try:
+                    found = self.space.client.walk(each.place.path)
+                except sync.Stopped:
+                    raise
+                except (FileNotFoundError, NotADirectoryError):
+                    found = []
+                except OSError:  # who cannot be asked may answer where it goes on
+                    continue
+                if (each.place.path and not found) or (found and found[-1].path != each.path):
+                    name = "/".join((each.place.grant.at.rstrip("/"), *each.place.names))
+                    words = f"it has {name} open, which was removed, or is another file now"
+                    raise NineError(errno.ESTALE, words)
+
     def restore(self, dumped: list[Any], streams: tuple[int, int, int], grants: list[Grant]) -> None:
         """Open again what was open. Raises ESTALE where a file is no longer the same."""
         by_place = {grant.at: grant for grant in grants}
