@@ -37,6 +37,9 @@ log = logging.getLogger("mk9p.authority")
 
 NAME: Final = "grants"
 MOST: Final = 16 << 20  # bytes: 20,000 granted ones; more is EFBIG when somebody grants
+# capabilities of one user, so that others can have some too; root, and the user that the server runs as, have no such limit
+SHARE: Final = 1024
+RESERVE: Final = MOST // 4  # bytes that only root's grants get, and what is revoked
 _NONE: Final = "-"
 
 
@@ -82,17 +85,25 @@ class Ledger:
     # for those who grant
 
     def grant(self, terms: Terms, by: str, uid: int) -> Granted:
-        """Grant a capability from now on. Raises EINVAL for terms that say too little, or that have ended; EFBIG for a full ledger."""
+        """Grant a capability from now on. Raises EINVAL for terms that say too little, or that have ended, ENOSPC for a user who has granted too
+        many, EFBIG for a full ledger."""
         now = self.clock()
         terms = attrs.evolve(terms, since=terms.since or int(now))
         self._must_last(terms, now)
         with self._alone():
+            most = MOST if uid in (0, os.geteuid()) else self._share(by, uid)
             key = self._made_key()
             text = key.mint(terms)
             new = Granted(key.read(text).id, terms, text, by, uid, int(now * 1e9))
-            self._append(_granted_line(new))
+            self._append(_granted_line(new), most)
             self.granted[new.id] = new
         return new
+
+    def _share(self, by: str, uid: int) -> int:
+        """Return how many bytes the file may have when a user grants who is not root. Raises ENOSPC for one who has granted too many."""
+        if sum(each.uid == uid for each in self.granted.values()) >= SHARE:
+            raise NineError(errno.ENOSPC, f"{by} has granted {SHARE} capabilities already")
+        return MOST - RESERVE
 
     def narrow(self, name: str, terms: Terms) -> str:
         """Return the text of a narrower capability of one that was granted. Raises ENOENT for an unknown id, EACCES as `narrow`."""
@@ -244,7 +255,8 @@ class Ledger:
         ]
         over = [name for name, until in self.revoked.items() if until is not None and until <= now]
         if rest or ended or over:
-            kept = [line for line in words if line[0] == "key" or line[2] not in (*ended, *over)]
+            gone = {*ended, *over}
+            kept = [line for line in words if line[0] == "key" or line[2] not in gone]
             for name in ended:
                 del self.granted[name]
             for name in over:
@@ -274,13 +286,13 @@ class Ledger:
             self._key = Key.of(private)
         return self._key
 
-    def _append(self, line: str) -> None:
-        """Add a line, and sync it; after an error nothing of it is left."""
+    def _append(self, line: str, most: int | None = None) -> None:
+        """Add a line, if the file then has no more than `most` bytes, and sync it; after an error nothing of it is left."""
         data = f"{line}\n".encode()
         fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             size = os.fstat(fd).st_size
-            if size + len(data) > MOST:
+            if size + len(data) > (MOST if most is None else most):
                 raise NineError(errno.EFBIG, f"{self.path} is full: it has {size} bytes")
             try:
                 if os.write(fd, data) != len(data):

@@ -25,7 +25,6 @@ from mk9p.tree.words import LINE, Word, run, table
 
 _WORDS = 1024  # characters of an error that are kept: what was wrong may be as long as a write
 _LINE: Final = re.compile(LINE.encode())
-SOME: Final = 16  # lines between two looks at the clock, until a write has to wait
 _USERS = 256  # last errors that a file keeps: one for each user, so this bounds what strangers can make us keep
 
 
@@ -110,11 +109,11 @@ class _CtlHandle(Handle):
         text = decoded(data)
         rest = iter((text,)) if text.find("\n", 0, -1) < 0 else _lines(data)
         answers: list[str] = []
-        began = 0
+        ends = 0
         for at, line in enumerate(rest):
-            if at == SOME:
-                began = monotonic_ns()
-            elif began and at % SOME == 0 and monotonic_ns() - began > SLICE:
+            if at == 1:
+                ends = monotonic_ns() + SLICE
+            elif at and monotonic_ns() > ends:
                 return self._write(None, chain((line,), rest), answers, offset, len(data))
             try:
                 result = run(self.ctl.words, line, self.who)

@@ -10,7 +10,7 @@ from typing import Any, Final
 import attrs
 import trio
 
-from mk9p.auth import Principal
+from mk9p.auth import Principal, counts_as, unlimited
 from mk9p.errors import INTERNAL, NineError
 from mk9p.servers.tf.graph import LONGEST, Graph, parse
 from mk9p.servers.tf.reach import Permit, Space, everything
@@ -20,6 +20,7 @@ from mk9p.tree import Conversations, Ctl, Dir, Log, Node, Open, Stream, Text, jo
 log = logging.getLogger("mk9p.tf")
 
 KEPT: Final = 1 << 20  # bytes of output that wait for a reader of `data`
+GRAPHS: Final = 1 << 19  # bytes of the graphs of one user; a graph that was read takes thirty times as much
 FORCES: Final = 256  # at once: each has open files in its kernels
 LINES: Final = 4096  # of a log
 
@@ -88,6 +89,7 @@ class Force:
             whole = f"{self.text}{text}\n"
             if len(whole) > LONGEST:
                 raise NineError(errno.EFBIG, f"a graph has {LONGEST} bytes at most")
+            self.all.require_room(self.who, len(text) + 1)
             self.graph, self.text = parse(whole), whole
 
     def _before_start(self) -> None:
@@ -252,6 +254,12 @@ class Forces(Conversations):
                 force.kill()
                 return
         raise NineError(errno.ESRCH, f"no force {n}")
+
+    def require_room(self, who: Principal, more: int) -> None:
+        """Raise ENOSPC if a user would have too much text in graphs with some more."""
+        mine = sum(len(force.text) for force in self._forces() if counts_as(force.who) == counts_as(who))
+        if mine + more > GRAPHS and not unlimited(who):
+            raise NineError(errno.ENOSPC, f"the graphs of {who.name} have {GRAPHS} bytes at most")
 
     def table(self) -> str:
         """Render a line a force: `N STATE TASKS USER`."""

@@ -292,6 +292,20 @@ def test_a_full_one_grants_no_more_and_still_revokes_what_it_can(
     ledger.read(granted.text)
 
 
+def test_one_user_has_a_share_of_it_and_root_keeps_a_reserve(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SHARE", 2)
+    first = ledger.grant(CPU, "ann", 41001)
+    ledger.grant(CPU, "ann", 41001)
+    assert "has granted 2" in refusal(ledger.grant, CPU, "ann", 41001, number=errno.ENOSPC)
+    for _ in range(3):
+        ledger.grant(CPU, "root", 0)
+    monkeypatch.setattr(module, "MOST", ledger.path.stat().st_size + 2000)
+    monkeypatch.setattr(module, "RESERVE", 1999)
+    assert "is full" in refusal(ledger.grant, CPU, "bob", 41002, number=errno.EFBIG)
+    ledger.grant(CPU, "root", 0)
+    ledger.revoke(first.id, "root")
+
+
 def test_uses_are_not_kept_without_bound(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "KEPT", 3)
     granted = ledger.grant(CPU, "root", 0)

@@ -9,7 +9,7 @@ import attrs
 import pytest
 import trio
 
-from mk9p.auth import ROOT
+from mk9p.auth import ROOT, Principal
 from mk9p.errors import NineError
 from mk9p.servers.tf import farm, pipes
 from mk9p.servers.tf.farm import Dealing
@@ -244,6 +244,29 @@ async def test_tasks_are_placed_while_others_have_their_turn() -> None:
     graph = parse("\n".join(f"t{n} {{{wanted}}} x" for n in range(100)))
     kernels = {f"k{n}": {"a": "b" * 250} for n in range(30)}
     assert await turns_beside(in_slices(place(graph, kernels, Counter()))) > 5
+
+
+async def test_one_user_has_a_share_of_the_text_of_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mk9p.servers.tf.force.GRAPHS", 100)
+    ann, bob = Principal("ann", 41001), Principal("bob", 41002)
+
+    async def begin(forces: Forces, who: Principal) -> Handle:
+        clone = await settle(forces.walk("clone", who))
+        handle = await settle(clone.open(Open(who, write=True)))
+        number = bytes(await settle(handle.read(0, 9))).decode().strip()
+        graph = await settle((await settle(forces.walk(number, who))).walk("graph", who))
+        return await settle(graph.open(Open(who, write=True)))
+
+    text = memoryview(b"a k1 " + b"x" * 50)
+    async with trio.open_nursery() as nursery:
+        forces = Forces(nursery, lambda who: Dir())
+        await settle((await begin(forces, ann)).write(0, text))
+        for who in (bob, ROOT, ROOT):
+            await settle((await begin(forces, who)).write(0, text))
+        with pytest.raises(NineError) as caught:
+            await settle((await begin(forces, ann)).write(0, text))
+        assert caught.value.errno == errno.ENOSPC
+        await forces.aclose()
 
 
 async def test_a_program_that_is_ended_while_it_moves_is_ended_where_it_went(monkeypatch: pytest.MonkeyPatch) -> None:
