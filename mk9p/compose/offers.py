@@ -3,7 +3,7 @@
 Every kernel that will do is asked, as the user who claims, and one that is down or silent offers nothing.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -18,9 +18,11 @@ from mk9p.lease.claims import Claim, Offer
 from mk9p.lease.registry import Entry
 from mk9p.lease.wish import Resource
 from mk9p.tree import Dir, Node, Open, settle
+from mk9p.tree.slices import in_slices
 
 OFFLINE: Final = "offline"
 _TEXT: Final = 1 << 20  # bytes of a status
+_PARTS: Final = 1 << 16  # CPUs, or blocks of memory, of a kernel: eight terabytes in blocks of 128 MiB
 
 
 @attrs.define(eq=False)
@@ -77,11 +79,16 @@ async def _at(node: Node, who: Principal, *names: str) -> Node | None:
 
 
 async def _numbered(node: Node, top: str, who: Principal) -> dict[str, Resource]:
-    found = [(name, child) for name, child in await settle(node.entries(who)) if name.isascii() and name.isdecimal()]
-    return {
-        name: Resource(f"{top}/{name}", key_of(child, f"{top}/{name}"))
-        for name, child in sorted(found, key=lambda pair: int(pair[0]))
-    }
+    return await in_slices(_of(await settle(node.entries(who)), top))
+
+
+def _of(entries: Iterable[tuple[str, Node]], top: str) -> Generator[None, None, dict[str, Resource]]:
+    found = [(name, child) for name, child in entries if name.isascii() and name.isdecimal()]
+    made = {}
+    for name, child in sorted(found, key=lambda pair: int(pair[0]))[:_PARTS]:
+        made[name] = Resource(f"{top}/{name}", key_of(child, f"{top}/{name}"))
+        yield
+    return made
 
 
 async def _lines(node: Node | None, who: Principal) -> list[list[str]]:
@@ -92,7 +99,15 @@ async def _lines(node: Node | None, who: Principal) -> list[list[str]]:
         text = bytes(await settle(handle.read(0, _TEXT))).decode(errors="replace")
     finally:
         await settle(handle.close())
-    return [split_words(line) for line in split_lines(text)]
+    return await in_slices(_apart(text))
+
+
+def _apart(text: str) -> Generator[None, None, list[list[str]]]:
+    found = []
+    for line in split_lines(text):
+        found.append(split_words(line))
+        yield
+    return found
 
 
 async def _cpus(tree: Node, top: str, who: Principal) -> tuple[Resource, ...]:

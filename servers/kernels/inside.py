@@ -17,15 +17,19 @@ from mk9p.auth import ROOT
 from mk9p.errors import NineError, translate
 from mk9p.ktext import split_lines
 from mk9p.tree import Open, settle
+from mk9p.tree.slices import in_slices
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Generator
 
     from mk9p.tree import Handle, Node
 
 ASK_SECONDS: Final = 30.0  # for one file: an emulated kernel that is busy takes one or two
 MOUNT_SECONDS: Final = 10.0  # until a kernel that serves is mounted
 LARGEST: Final = 4 << 20  # bytes of a text
+TABLE: Final = (
+    1 << 20
+)  # letters of a text that is taken apart: a line of sixty for each of 8192 CPUs, and as much again
 STEP: Final = 0.05  # s between two looks
 _CPU: Final = re.compile(r"0|[1-9][0-9]{0,3}")  # what a list of CPUs can name (moves.cpus)
 
@@ -38,6 +42,14 @@ def no_way(name: str) -> Node | None:
 def cpu_states(lines: list[list[str]]) -> dict[str, str]:
     """Return the state of each CPU by its number, as the lines of a kernel's cpu/status say; what is no number of a CPU is left out."""
     return {line[0]: line[1] for line in lines if len(line) > 1 and _CPU.fullmatch(line[0])}
+
+
+def _apart(text: str) -> Generator[None, None, list[list[str]]]:
+    found = []
+    for line in split_lines(text):
+        found.append(line.split(" "))
+        yield
+    return found
 
 
 @attrs.define
@@ -70,7 +82,9 @@ class Reach:
             text = await self.read(kernel, path)
         except FileNotFoundError:
             return []
-        return [line.split(" ") for line in split_lines(text)]
+        if len(text) > TABLE:
+            raise NineError(errno.EFBIG, f"{kernel}: {path} has more than {TABLE} letters")
+        return await in_slices(_apart(text))
 
     async def names(self, kernel: str, path: str) -> list[str]:
         """Return the names in a directory of a kernel, none where there is no such directory."""

@@ -13,8 +13,9 @@ import trio.testing
 from mk9p.errors import NineError
 from mk9p.restart import Restart
 from mk9p.servers.kernels import backend, inside
-from mk9p.tree import Dir, Node
+from mk9p.tree import Dir, Node, Text
 from tests.kernels.made_up import MadeMachine, lab
+from tests.tree.test_slices import turns_beside
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -175,6 +176,14 @@ async def test_one_that_serves_no_cpu_has_answered() -> None:
     await reach.answers("k1")
     with pytest.raises(NineError, match="k2: gone"):
         await reach.answers("k2")
+
+
+async def test_a_status_with_very_many_lines_holds_up_nobody() -> None:
+    reach = inside.Reach(lambda name: Dir({"cpu": Dir({"status": Text("\n" * int(name))})}))
+    assert await turns_beside(reach.lines(str(inside.TABLE), "cpu/status")) > 5
+    with pytest.raises(NineError) as caught:
+        await reach.lines(str(inside.TABLE + 1), "cpu/status")
+    assert caught.value.errno == errno.EFBIG
 
 
 @pytest.mark.parametrize(

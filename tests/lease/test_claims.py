@@ -14,7 +14,9 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mk9p.auth import NONE
 from mk9p.client import Client, connect
+from mk9p.compose import offers as kernel_offers
 from mk9p.compose.entering import Entering
 from mk9p.compose.offers import Offers
 from mk9p.compose.resources import find, key_of
@@ -38,6 +40,7 @@ from mk9p.tree.slices import at_once
 from tests.lease.compared import overlap
 from tests.lease.test_lease_tree import ANN, BOB, ROOT, Known, conversation, refused, say
 from tests.lease.test_leases import Virtual
+from tests.tree.test_slices import turns_beside
 
 # the choice
 
@@ -378,3 +381,12 @@ async def test_many_at_once_never_have_the_same_and_each_all_or_nothing(tmp_path
                 nursery.start_soon(some, random.randrange(1 << 30))
     assert len(taken) > 12
     assert not it.leases.book.leases
+
+
+async def test_a_kernel_with_very_many_parts_holds_up_nobody_who_asks_for_others() -> None:
+    parts = Dir({str(n): Dir({}) for n in range(3 << 16)})
+    found = await kernel_offers._numbered(parts, "/k/k1/cpu", NONE)
+    assert len(found) == 1 << 16
+    assert await turns_beside(kernel_offers._numbered(parts, "/k/k1/cpu", NONE)) > 5
+    table = Text("0 online\n" * 100_000)
+    assert await turns_beside(kernel_offers._lines(table, NONE)) > 5
