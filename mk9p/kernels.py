@@ -28,6 +28,7 @@ from mk9p.wire import QTDIR
 
 log = logging.getLogger("mk9p.compose")
 
+AGAIN: Final = 5.0  # seconds until a kernel that could not be mounted is tried again
 RESTARTED: Final = "restarted"  # the event of events that begin anew (recovery/again.py)
 RUNS: Final = frozenset({"loaded", "active", "silent", "frozen"})  # states of a kernel that may have a process
 # events of a kernel that is gone
@@ -134,12 +135,19 @@ class Kernels:
         if what == "active" and status.get("dial"):
             self.dialled[name] = status["dial"]
             if not self.ns.table.points.get(f"/k/{name}"):
-                self.ns.mount(
-                    status["dial"],
-                    f"/k/{name}",
-                    flags=Flags(wait=int(status.get("wait") or 0) or self.wait, untrusted=status.get("trust") != "on"),
-                )
+                wait = int(status.get("wait") or 0) or self.wait
+                flags = Flags(wait=wait, untrusted=status.get("trust") != "on")
+                try:
+                    self.ns.mount(status["dial"], f"/k/{name}", flags=flags)
+                except NineError as error:  # a full disk, where the table is kept: that is no reason to end
+                    log.warning("%s cannot be mounted yet: %s", name, error)
+                    self.nursery.start_soon(self._come_later, name)
+                    return
                 self.mounted[name] = status["dial"]
+
+    async def _come_later(self, name: str) -> None:
+        await trio.sleep(AGAIN)
+        await self._came("active", name)
 
     async def _grants(self, name: str) -> list[Grant]:
         """Return what a kernel's settings grant it now."""

@@ -185,3 +185,20 @@ async def test_what_others_mounted_for_it_stays(tmp_path: Path) -> None:
         one.events.emit("deleted", "k1")
         await trio.testing.wait_all_tasks_blocked(0.05)
         assert await one.outside.read("k/k1/name") == "k1\n"
+
+
+async def test_a_full_disk_ends_nobody_and_a_kernel_is_mounted_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(commands: list[str]) -> None:
+        raise NineError(errno.ENOSPC, "state: No space left on device")
+
+    monkeypatch.setattr("mk9p.kernels.AGAIN", 0.01)
+    async with lab(tmp_path) as one:
+        one.ns.keep = full
+        one.events.emit("active", "k1", "somewhere")
+        await until(lambda: "k1 cannot be mounted yet" in caplog.text)
+        assert not one.ns.table.points
+        one.ns.keep = lambda commands: None
+        await one.mounted()
+        assert await one.outside.read("k/k1/name") == "k1\n"
