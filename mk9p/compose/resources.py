@@ -13,6 +13,7 @@ from mk9p.compose.namespace import KERNELS, Namespace
 from mk9p.compose.remote import Remote
 from mk9p.compose.table import clean
 from mk9p.errors import NineError
+from mk9p.lease.files import LeaseTree
 from mk9p.lease.wish import Key, Resource
 from mk9p.scope import C, D, N, W, within
 from mk9p.tree import Node, settle
@@ -28,14 +29,17 @@ def key_of(node: Node, path: str) -> Key:
     way = node.way
     if way is not None:
         return (THERE, way.address, way.aname, *way.names)
-    shown = node
-    while isinstance(
-        inner := getattr(shown, "node", None), Node
-    ):  # what shows another node: read-only, granted, guarded
-        shown = inner
+    shown = _shown(node)
     if isinstance(shown, Remote):
         return (THERE, shown.server.address, shown.server.aname, *shown.names)
     return (HERE, *(name for name in path.split("/") if name))
+
+
+def _shown(node: Node) -> Node:
+    """Return what a node shows: read-only, granted, guarded."""
+    while isinstance(inner := getattr(node, "node", None), Node):
+        node = inner
+    return node
 
 
 async def find(ns: Namespace, path: str, who: Principal) -> Resource:
@@ -46,6 +50,8 @@ async def find(ns: Namespace, path: str, who: Principal) -> Resource:
     node: Node = ns.root
     for name in whole.split("/")[1:]:
         node = await settle(node.walk(name, who))
+        if isinstance(_shown(node), LeaseTree):  # who gives such a lease back would wait for their own word to be done
+            raise NineError(errno.EINVAL, "a lease is not for leases")
     if who.scope is not None and not (within(whole, who.scope.path) and who.scope.ops & CHANGES):
         raise NineError(errno.EACCES, f"{whole}: the capability does not let you write there")
     stat = await settle(node.stat())

@@ -187,6 +187,8 @@ async def test_a_request_that_waits_is_told_and_ends_with_its_flush(tmp_path: Pa
         ("take", errno.EINVAL),
         ("take disk", errno.EINVAL),
         ("take /", errno.EINVAL),
+        ("take /lease", errno.EINVAL),
+        ("take /lease/0/ctl", errno.EINVAL),
         ("take /k/k1/nothing", errno.ENOENT),
         ("take /k/k9", errno.ENOENT),
         ("take /k/k1/disk for 0", errno.EINVAL),
