@@ -67,6 +67,8 @@ def _hinting(address: str | None) -> Iterator[None]:
     try:
         yield
     except (ConnectionRefusedError, FileNotFoundError) as error:
+        if not isinstance(error, ConnectionRefusedError) and _RUNNING not in str(error):
+            raise  # of another file: a capability, a key
         said = address or os.environ.get("MK9P") or places.context_in_use()
         hint = _RUNNING if said else _HINT
         words = str(error) if _RUNNING in str(error) and said else f"{error}; {hint}"

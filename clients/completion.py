@@ -20,7 +20,7 @@ from mk9p.client import Client
 from mk9p.clients.common import out
 from mk9p.ktext import split_lines
 from mk9p.tree.words import split
-from mk9p.usage import ALIASES, everything, parsed
+from mk9p.usage import ALIASES, GLOBAL, everything, parsed, tell
 
 PATIENCE: Final = 1.0
 STATES: Final = ("empty", "ready", "loaded", "active", "silent", "failed", "dead", "frozen")
@@ -39,7 +39,10 @@ def main(arguments: Sequence[str]) -> int:
 def complete() -> None:
     """Answer the shell, which has put what is typed into the environment, and end the process."""
     parser = argparse.ArgumentParser(prog="mk9p")
-    parser.add_argument("-a", dest="before", metavar="DIAL").completer = _nothing  # type: ignore[attr-defined]
+    known = {"-a": _nothing, "-c": _contexts}
+    for option, variable in GLOBAL.items():
+        before = parser.add_argument(option, dest=variable, help=argparse.SUPPRESS)
+        before.completer = known.get(option, FilesCompleter())  # type: ignore[attr-defined]
     commands = parser.add_subparsers(dest="command")
     parsers = everything()
     for name, each in [*parsers.items(), *((word, parsers[name.partition(" ")[0]]) for word, name in ALIASES.items())]:
@@ -77,6 +80,7 @@ def _completers() -> dict[str, Completer]:
         "DIR": files,
         "FILE": files,
         "ADDR|PATH": files,
+        "CONTEXT": _contexts,
         "NAME[:ARG][?OPTION=VALUE]": _servers,
     }
 
@@ -100,8 +104,9 @@ def _asked(chosen: argparse.Namespace, ask: Callable[[Client], Awaitable[list[st
     """Ask the tree; return nothing when it does not answer in time."""
     from mk9p.sync import connect
 
+    tell({name: value for name, value in vars(chosen).items() if name in GLOBAL.values() and value})
     try:
-        with _patient(), connect(getattr(chosen, "at", None) or chosen.before) as ns:
+        with _patient(), connect() as ns:
             return ns.run(ask(ns.inner))
     except OSError:
         return []

@@ -29,8 +29,8 @@ def main(arguments: Sequence[str]) -> int:
 async def edit(ns: Client, path: str) -> int:
     """Let the user edit a file; return the editor's exit status, and write nothing if that is not 0. Raises EBUSY for one that somebody else has
     changed."""
-    real = await resolved(ns, path)
     try:
+        real = await resolved(ns, path)
         before = await ns.read_bytes(real)
     except NineError as error:
         raise _about(path, error) from None

@@ -96,7 +96,11 @@ async def _ls(ns: Client, chosen: argparse.Namespace) -> int:
     for path, found in listed.items():
         for entry in found:
             if entry.failure is not None:
-                say(f"{path.rstrip('/')}/{entry.name}: {entry.failure.strerror}")
+                name = f"{path.rstrip('/')}/{entry.name}"
+                if isinstance(entry.failure, NineError):
+                    await _say(ns, entry.failure, name)
+                else:
+                    say(f"{name}: {entry.failure.strerror}")
                 failed = 1
     return failed
 

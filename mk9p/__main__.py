@@ -11,18 +11,7 @@ from importlib import import_module
 from typing import Final
 
 from mk9p.stdio import abandon, complain, prepare, told
-from mk9p.usage import ALIASES, parsed
-
-# what may stand before a command, and the variable that says it to everything below
-GLOBAL: Final = {
-    "-a": "MK9P",
-    "-c": "MK9P_CONTEXT",
-    "--ca": "MK9P_CA",
-    "--cert": "MK9P_CERT",
-    "--key": "MK9P_KEY",
-    "--crl": "MK9P_CRL",
-    "--cap": "MK9P_CAP",
-}
+from mk9p.usage import ALIASES, GLOBAL, parsed, tell
 
 # subcommand -> its module, whose `main(arguments)` returns the exit status, and its usage
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
@@ -97,9 +86,9 @@ def usage() -> str:
     lines += [
         "",
         "Commands work on the tree of -a DIAL, here or after COMMAND, else on that of $MK9P, else on that of the context in use (-c names another),",
-        "else on the namespace of `mk9p up`. --cap FILE before COMMAND, else $MK9P_CAP, shows them a capability.",
+        "else on the namespace of `mk9p up`. --cap FILE, here or after COMMAND, else $MK9P_CAP, shows them a capability.",
         "Plan 9's words work too: " + ", ".join(f"{word} is {name}" for word, name in ALIASES.items()) + ".",
-        "For tls!, --ca, --cert and --key FILE stand before COMMAND, or in a context.",
+        "For tls!, --ca, --cert and --key FILE stand here or after COMMAND, or in a context.",
         "`mk9p COMMAND --help` tells a command's options, `mk9p help` what the files are.",
     ]
     return "\n".join(lines)
@@ -134,27 +123,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(words: list[str]) -> int:
     """Run one subcommand, and remove from `words` what comes before it. Raises OSError, whose words are for the user."""
-    address = None
+    said: dict[str, str] = {}
     while words:
         name, equals, given = words[0].partition("=")
         if equals and name.startswith("--") and name in GLOBAL:
             words[:1] = [name, given]
         if words[0] not in GLOBAL:
             break
-        option, variable = words[0], GLOBAL[words[0]]
+        option = words[0]
         if len(words) < 3:
             what = {"-a": "a dial string", "-c": "a context"}.get(option, "a file")
             example = {"-a": "'unix!/run/mk9p/ns'", "-c": "lab"}.get(option, "FILE")
             complain(f"mk9p: {option} wants {what} and a command: mk9p {option} {example} ls")
             return 2
-        value = words[1]
-        if option == "-a":
-            address = value
-        elif option == "-c":
-            os.environ[variable] = value
-            os.environ.pop("MK9P", None)
-        else:
-            os.environ[variable] = os.path.abspath(value)
+        said[GLOBAL[option]] = words[1]
         del words[:2]
     if not words or words[0] in ("-h", "--help"):
         print(usage())
@@ -173,9 +155,7 @@ def run(words: list[str]) -> int:
         complain(f"mk9p: no command {words[0]!r}; {hint}")
         return 2
     # its help, and what is wrong with its words, want nothing of the command itself
-    address = getattr(parsed(words), "at", None) or address
-    if address is not None:
-        os.environ["MK9P"] = address
+    tell(said | {name: value for name, value in vars(parsed(words)).items() if name in GLOBAL.values()})
     # What modules make stays. To look through it for garbage takes a twentieth of the time of a short command.
     gc.disable()
     module = import_module(COMMANDS[words[0]][0])

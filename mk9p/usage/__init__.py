@@ -1,7 +1,8 @@
 """What each command takes, separate from what it does: its help, and errors in its words, need no import of the command itself."""
 
 import argparse
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from importlib import import_module
 from typing import Final
@@ -29,6 +30,22 @@ ALIASES: Final = {
     "ns": "cat ns",
 }
 """Plan 9's words for some commands, and for the first words of one."""
+
+GLOBAL: Final = {
+    "-a": "MK9P",
+    "-c": "MK9P_CONTEXT",
+    "--ca": "MK9P_CA",
+    "--cert": "MK9P_CERT",
+    "--key": "MK9P_KEY",
+    "--crl": "MK9P_CRL",
+    "--cap": "MK9P_CAP",
+}
+"""What may stand before a command, or among the words of one that works on a tree, and the variable that says it to everything below."""
+
+_WHAT: Final = {
+    "-a": ("DIAL", "the tree to work on, as before the command"),
+    "-c": ("CONTEXT", "the context with that tree and its keys, as before the command"),
+}
 
 # commands that start or make something of their own, and so work on no tree
 _NO_TREE: Final = (
@@ -71,10 +88,30 @@ def _parser(home: str, name: str) -> tuple[argparse.ArgumentParser, Callable[[ar
     module = import_module(f"{__name__}.{home}")
     parser: argparse.ArgumentParser = module.PARSERS[name](name)
     if name not in _NO_TREE:
-        parser.add_argument("-a", dest="at", metavar="DIAL", help="the tree to work on, as before the command")
+        _take_global(parser)
     return parser, module.CHECKS.get(name)
+
+
+def _take_global(parser: argparse.ArgumentParser) -> None:
+    """Let a parser, and those of the words below it, take what may stand before the command, unless it has an option of that name."""
+    for option, variable in GLOBAL.items():
+        if option not in parser._option_string_actions:
+            metavar, what = _WHAT.get(option, ("FILE", argparse.SUPPRESS))
+            # of a word below, a default would hide what stood before it
+            parser.add_argument(option, dest=variable, metavar=metavar, default=argparse.SUPPRESS, help=what)
+    for action in parser._actions:
+        for below in action.choices.values() if isinstance(action.choices, dict) else ():
+            _take_global(below)
 
 
 def everything() -> dict[str, argparse.ArgumentParser]:
     """Return the parsers of all commands, by name."""
     return {name: _parser(home, name)[0] for home, names in _HOMES.items() for name in names}
+
+
+def tell(said: Mapping[str, str]) -> None:
+    """Say to everything below what was said of the tree; an address counts more than a context."""
+    if GLOBAL["-c"] in said:
+        os.environ.pop(GLOBAL["-a"], None)
+    for variable, value in said.items():
+        os.environ[variable] = value if variable in (GLOBAL["-a"], GLOBAL["-c"]) else os.path.abspath(value)

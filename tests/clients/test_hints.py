@@ -31,6 +31,8 @@ async def test_an_error_says_why_the_server_is_down_and_which_kernels_there_are(
         with trio.fail_after(10 * SOON):
             async with serving_at(where, ns.root):
                 assert await said("ls", "k/gone") == f"mk9p: k/gone: {why}\n"
+                assert await said("ls", "-l", "k") == f"mk9p: k/gone: {why}\n"
+                assert await said("edit", "k/gone/f") == f"mk9p edit: k/gone/f: {why}\n"
                 assert await said("cp", ":k/gone/f", str(tmp_path / "f")) == f"mk9p cp: :k/gone/f: {why}\n"
                 assert await said("run", "gone", "--", "true") == f"mk9p run: k/gone: {why}\n"
                 assert await said("ps", "gone") == f"mk9p: gone: {why}\n"
@@ -43,3 +45,6 @@ async def test_an_error_says_why_the_server_is_down_and_which_kernels_there_are(
 def test_who_says_where_the_namespace_is_needs_no_hint_how_to_say_it(tmp_path: Path) -> None:
     said = subprocess.run([*ME, "-a", f"unix:{tmp_path}/s", "ls"], capture_output=True, text=True, timeout=SOON)
     assert said.stderr == f"mk9p ls: unix!{tmp_path}/s: no such socket: is its server running?\n"
+    command = [*ME, "ls", "-a", f"unix:{tmp_path}/s", "--cap", f"{tmp_path}/none"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=SOON)
+    assert said.stderr == f"mk9p ls: {tmp_path}/none: No such file or directory\n"

@@ -1,6 +1,7 @@
 """What commands take is told without them, and says of them what is true."""
 
 import argparse
+import os
 import subprocess
 import sys
 
@@ -13,7 +14,7 @@ from mk9p.clients import listing, v9fs
 from mk9p.clients.doctor import examine
 from mk9p.server import Limits
 from mk9p.testing import SOON
-from mk9p.usage import common, everything, parsed
+from mk9p.usage import GLOBAL, common, everything, parsed, tell
 
 
 def test_numbers_and_names_are_those_of_the_commands() -> None:
@@ -66,6 +67,24 @@ def test_wrong_use(words: str, said: str, capsys: pytest.CaptureFixture[str]) ->
         parsed(words.split(" "))
     assert caught.value.code == 2
     assert capsys.readouterr().err.endswith(said + "\n")
+
+
+@pytest.mark.parametrize("words", ["ls d", "tf status 1", "wasm ps", "run k1 -- sh -c x", "top", "lease take /k -- x"])
+def test_what_is_said_of_the_tree_may_stand_anywhere(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"-a": "unix:/s", "-c": "lab", "--ca": "a", "--cert": "b", "--key": "c", "--crl": "d", "--cap": "e"}
+    name, *rest = words.split(" ")
+    at = 1 if rest and rest[0] in ("status", "take", "ps") else 0
+    for option, value in said.items():
+        chosen = parsed([name, *rest[:at], option, value, *rest[at:]])
+        assert vars(chosen)[GLOBAL[option]] == value
+        assert vars(parsed([name, *rest])).keys().isdisjoint(GLOBAL.values())
+    for variable in GLOBAL.values():
+        monkeypatch.setenv(variable, "before")
+    tell({GLOBAL["-c"]: "lab", GLOBAL["--cap"]: "e"})
+    assert GLOBAL["-a"] not in os.environ
+    assert (os.environ[GLOBAL["-c"]], os.environ[GLOBAL["--cap"]]) == ("lab", os.path.abspath("e"))
+    tell({GLOBAL["-a"]: "unix:/s", GLOBAL["-c"]: "lab"})
+    assert os.environ[GLOBAL["-a"]] == "unix:/s"
 
 
 def test_no_argument_is_refused_by_the_name_of_a_function() -> None:
