@@ -14,6 +14,7 @@ from typing import Final
 from mk9p.client import Client, File
 from mk9p.clients.common import out, pieces
 from mk9p.clients.explain import columns
+from mk9p.clients.figures import text_of
 from mk9p.ktext import split_lines
 from mk9p.stdio import coloured
 from mk9p.tree.words import split
@@ -38,7 +39,7 @@ async def print_table(ns: Client, path: str, *, as_json: bool) -> int:
     """Print a table of the namespace as `cat` does, or as JSON: a list of objects by the names of the columns, all values as text."""
     if as_json:
         names = [name.lower() for name in columns(path).names]
-        rows = [dict(zip(names, split(line), strict=False)) for line in split_lines(await ns.read(path))]
+        rows = [dict(zip(names, split(line), strict=False)) for line in split_lines(await text_of(ns, path))]
         out(json.dumps(rows).encode() + b"\n")
         return 0
     async with await ns.open(path) as file:

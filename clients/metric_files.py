@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from mk9p.client import Client
-from mk9p.clients.figures import words_of
+from mk9p.clients.figures import text_of, words_of
 from mk9p.clients.listing import entries
 from mk9p.clients.metric_families import Families
 from mk9p.clients.together import together
@@ -41,7 +41,7 @@ async def kernel(ns: Client, at: str, labels: dict[str, str], families: Families
 async def _rows(ns: Client, path: str) -> Iterator[list[str]]:
     """Return the words of each line of a file; none if it is gone, or not for this user."""
     try:
-        text = await ns.read(path)
+        text = await text_of(ns, path)
     except (FileNotFoundError, PermissionError):
         return iter(())
     return (words_of(line) for line in split_lines(text))
@@ -128,7 +128,7 @@ async def _power(ns: Client, at: str, labels: dict[str, str], families: Families
 
 async def _stats(ns: Client, at: str, labels: dict[str, str], families: Families) -> None:
     try:
-        families.take(await ns.read(f"{at}stats/prometheus"), labels)
+        families.take(await text_of(ns, f"{at}stats/prometheus"), labels)
     except (FileNotFoundError, PermissionError):
         return
 

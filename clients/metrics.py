@@ -20,6 +20,7 @@ import trio
 
 from mk9p.client import Client, connect
 from mk9p.clients.common import out, with_namespace
+from mk9p.clients.figures import text_of
 from mk9p.clients.listing import entries
 from mk9p.clients.metric_families import Families
 from mk9p.clients.metric_files import kernel
@@ -39,13 +40,13 @@ async def exposition(ns: Client) -> str:
     families = Families()
     names = {entry.name for entry in await entries(ns, "/")}
     if "k" not in names:
-        status = await ns.read("status") if "status" in names else ""
+        status = await text_of(ns, "status") if "status" in names else ""
         found = dict(line.partition(" ")[::2] for line in status.split("\n"))
         places = {found.get("name", "kernel"): ""}
     else:
         places = {entry.name: f"k/{entry.name}/" for entry in await entries(ns, "k")}
         with suppress(FileNotFoundError, PermissionError):
-            families.take(await ns.read("stats/prometheus"), {})
+            families.take(await text_of(ns, "stats/prometheus"), {})
 
     async def one(name: str, at: str) -> None:
         seen = Families()

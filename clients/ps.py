@@ -10,7 +10,7 @@ import trio
 
 from mk9p.client import Client
 from mk9p.clients.common import own_name, say, with_namespace
-from mk9p.clients.figures import figure, words_of
+from mk9p.clients.figures import figure, text_of, words_of
 from mk9p.clients.hints import no_kernel, words
 from mk9p.clients.listing import PATIENCE, entries, print_json, silent
 from mk9p.clients.together import together
@@ -108,12 +108,12 @@ async def processes(ns: Client, kernel: str, tree: str, found: dict[int, Row], a
 
     async def one(pid: str) -> None:
         try:
-            told = words_of(await ns.read(f"{tree}/proc/{pid}/status"))
+            told = words_of(await text_of(ns, f"{tree}/proc/{pid}/status"))
             if len(told) < 3:
                 return
             used, kib = sum(figure(word) or 0 for word in told[3:5]), figure("".join(told[9:10])) or 0
             try:
-                args = (await ns.read(f"{tree}/proc/{pid}/args")).strip("\n")
+                args = (await text_of(ns, f"{tree}/proc/{pid}/args")).strip("\n")
             except (PermissionError, FileNotFoundError):  # it is kept from us, or the tree has none
                 args = ""
         except (FileNotFoundError, ProcessLookupError):

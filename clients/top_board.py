@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from mk9p.client import Client
-from mk9p.clients.figures import figure, words_of
+from mk9p.clients.figures import figure, text_of, words_of
 from mk9p.clients.hints import no_kernel
 from mk9p.clients.listing import entries
 from mk9p.clients.together import together
@@ -182,7 +182,7 @@ async def look(ns: Client, name: str, at: str) -> Look:
 async def values(ns: Client, path: str) -> dict[str, str]:
     """Return the `key value` lines of a file; none if it does not exist."""
     try:
-        lines = split_lines(await ns.read(path))
+        lines = split_lines(await text_of(ns, path))
     except FileNotFoundError:
         return {}
     return {key: value for key, _, value in (line.partition(" ") for line in lines)}
@@ -191,7 +191,7 @@ async def values(ns: Client, path: str) -> dict[str, str]:
 async def table(ns: Client, path: str) -> list[list[str]]:
     """Return the words of the lines of a file; none if it does not exist."""
     try:
-        return [words_of(line) for line in split_lines(await ns.read(path))]
+        return [words_of(line) for line in split_lines(await text_of(ns, path))]
     except FileNotFoundError:
         return []
 
@@ -202,7 +202,7 @@ async def running(ns: Client, path: str) -> dict[int, Process]:
 
     async def one(pid: int) -> None:
         try:
-            words = words_of(await ns.read(f"{path}/{pid}/status"))
+            words = words_of(await text_of(ns, f"{path}/{pid}/status"))
         except (FileNotFoundError, ProcessLookupError):
             return
         utime, stime, size = (figure(word) for word in (*words[3:5], *words[9:10], "", "", "")[:3])

@@ -15,7 +15,7 @@ import attrs
 import trio
 
 from mk9p.clients import terminal
-from mk9p.clients.figures import figure
+from mk9p.clients.figures import figure, text_of
 from mk9p.clients.top_board import KERNEL, PROCESS, Board
 from mk9p.clients.top_table import columns, duration
 from mk9p.errors import NineError
@@ -267,7 +267,7 @@ async def _learn(board: Board, screen: Screen) -> None:
     async def one(key: tuple[str, int]) -> None:
         with trio.move_on_after(delay_of(board)):
             try:
-                screen.args[key] = (await board.ns.read(_path(board, key, "args"))).strip("\n")
+                screen.args[key] = (await text_of(board.ns, _path(board, key, "args"))).strip("\n")
             except OSError:
                 screen.args[key] = ""  # it is kept from us, or the process has ended: its name is shown
 
@@ -305,7 +305,7 @@ async def _details(board: Board, key: tuple[str, int]) -> list[str]:
     """Return what the files of a process say, as lines."""
     kernel, pid = key
     lines = [join(["process", pid, "on", kernel]), ""]
-    status = split(await board.ns.read(_path(board, key, "status")))
+    status = split(await text_of(board.ns, _path(board, key, "status")))
     if len(status) >= 15:
         name, user, state, utime, stime, rtime = status[:6]
         times = " ".join(
@@ -319,7 +319,7 @@ async def _details(board: Board, key: tuple[str, int]) -> list[str]:
         ]
     for name in DETAILS:
         try:
-            text = await board.ns.read(_path(board, key, name))
+            text = await text_of(board.ns, _path(board, key, name))
         except NineError as error:
             text = f"({error.strerror})"
         lines += [f"{name:5} {line}" for line in split_lines(text)]

@@ -7,7 +7,7 @@ import attrs
 import trio
 
 from mk9p.client import Client
-from mk9p.clients.figures import figure, words_of
+from mk9p.clients.figures import figure, text_of, words_of
 from mk9p.ktext import split_lines
 from mk9p.tree import split
 from mk9p.tree.words import lines as whole_lines
@@ -60,7 +60,7 @@ async def table(eyes: Eyes, path: str) -> list[list[str]]:
 
 
 async def _lines(eyes: Eyes, path: str) -> list[str]:
-    return split_lines(await eyes.look(path, lambda: eyes.ns.read(path)) or "")
+    return split_lines(await eyes.look(path, lambda: text_of(eyes.ns, path)) or "")
 
 
 async def names(eyes: Eyes, path: str) -> list[str]:

@@ -1,5 +1,6 @@
 """`mk9p metrics`: a parser of Prometheus's own reads it, every figure is the file's, and a kernel that lies or is away spoils nothing."""
 
+import errno
 import json
 import re
 import socket
@@ -15,11 +16,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from mk9p.client import connect
 from mk9p.clients import metrics
+from mk9p.clients.figures import text_of
 from mk9p.clients.metric_families import SAMPLES, Families
 from mk9p.composing import namespace
+from mk9p.errors import NineError
 from mk9p.server import Tally, stats_tree
-from mk9p.testing import SOON, child, serving_at
-from mk9p.tree import Dir, Stream, Text
+from mk9p.testing import SOON, child, mounted, serving_at
+from mk9p.tree import Block, Dir, Stream, Text
 
 ROOT = Path(__file__).parent.parent.parent
 STAT = "user 2500000000\nnice 0\nsystem 1000000000\nidle 9000000000\nguest 400\nguest_nice 0\n"
@@ -244,3 +247,12 @@ async def test_the_dashboard_asks_for_what_there_is(seen: str) -> None:
         assert names
         assert names <= there, expression
     assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+
+
+async def test_a_text_without_an_end_is_none() -> None:
+    texts = {"endless": Block(lambda count, offset: b"x" * count, mode=0o444), "status": Text("up\n")}
+    async with mounted(Dir(texts)) as ns:
+        assert await text_of(ns, "status") == "up\n"
+        with trio.fail_after(SOON), pytest.raises(NineError) as caught:
+            await text_of(ns, "endless")
+    assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, "endless")
