@@ -74,6 +74,8 @@ def _failed(dial: Dial, error: OSError) -> OSError:
         return dial.refuse(errno.ENOENT, "no such socket: is its server running?")
     if isinstance(error, ConnectionRefusedError):
         return dial.refuse(errno.ECONNREFUSED, "Connection refused: nobody listens there any more")
+    if isinstance(error, PermissionError):
+        return dial.refuse(errno.EACCES, "Permission denied: this socket is for its owner: be that user, or root")
     return error
 
 

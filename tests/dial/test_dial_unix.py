@@ -99,7 +99,9 @@ async def test_unix_peer_is_who_connected(folder: Path) -> None:
     listener = await listen(f"unix!{folder}/open", mode=0o666)
     os.seteuid(NOBODY)
     try:
-        with pytest.raises(PermissionError, match=r"/closed: Permission denied$"):
+        with pytest.raises(
+            PermissionError, match=r"/closed: Permission denied: this socket is for its owner: be that user, or root$"
+        ):
             await dial(closed.address)
         one = await dial(listener.address)
     finally:
