@@ -18,6 +18,7 @@ import attrs
 import trio
 
 from mk9p.auth import LOCAL, NO_ID, NONE, Principal, Scope, Told
+from mk9p.authority.audit import printable
 from mk9p.authority.deciding import Authority
 from mk9p.authority.files import Auth
 from mk9p.authority.grants import Capability, Terms
@@ -176,7 +177,8 @@ class Capabilities:
         until = None if said.until is None else said.until * 10**9
         used = (use.time_ns, use.who) if use is not None else (None, None)
         values = (granted.by, said.to, said.kernel, until, *used)
-        return join([granted.id, said.path or "/", said.ops, *("-" if value is None else value for value in values)])
+        words = [granted.id, said.path or "/", said.ops, *("-" if value is None else value for value in values)]
+        return join([printable(str(word)) for word in words])
 
 
 _WORDS: Final = frozenset({"to", "in", "from", "for"})

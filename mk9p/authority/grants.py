@@ -73,8 +73,10 @@ class Terms:
         if self.ops is not None and not (self.ops and set(self.ops) <= set(OPS) and self.ops == ordered(self.ops)):
             raise NineError(errno.EINVAL, f"OPS are letters of {OPS}, not {self.ops!r}")
         for what, name in (("principal", self.to), ("kernel", self.kernel)):
-            if name is not None and (name in ("", "-") or len(name.encode(errors="surrogatepass")) > _NAME):
-                raise NineError(errno.EINVAL, f"a {what} has a name of 1 to {_NAME} bytes")
+            if name is not None and (
+                name in ("", "-") or "\n" in name or len(name.encode(errors="surrogatepass")) > _NAME
+            ):
+                raise NineError(errno.EINVAL, f"a {what} has a name of 1 to {_NAME} bytes, on one line")
         for moment in (self.since, self.until):
             if moment is not None and not 0 < moment < 1 << 37:  # the calendar of Python ends in the year 9999
                 raise NineError(errno.EINVAL, f"{moment} is no time")
@@ -89,9 +91,9 @@ class Terms:
 
 def _is_path(path: str) -> bool:
     names = path.split("/")
-    return (not path or (names[0] == "" and not {"", ".", ".."} & set(names[1:]) and "\0" not in path)) and len(
-        path.encode(errors="surrogatepass")
-    ) <= _PATH
+    if path and (names[0] or {"", ".", ".."} & set(names[1:]) or "\0" in path or "\n" in path):  # the ledger has lines
+        return False
+    return len(path.encode(errors="surrogatepass")) <= _PATH
 
 
 def ordered(ops: str) -> str:

@@ -28,6 +28,7 @@ from typing import Final
 import attrs
 
 from mk9p import state
+from mk9p.authority.audit import printable
 from mk9p.authority.grants import ID, Capability, Key, Terms, narrow, new_key, refused, require, revoked_by
 from mk9p.errors import NineError
 from mk9p.ktext import split_lines
@@ -94,7 +95,7 @@ class Ledger:
             most = MOST if uid in (0, os.geteuid()) else self._share(by, uid)
             key = self._made_key()
             text = key.mint(terms)
-            new = Granted(key.read(text).id, terms, text, by, uid, int(now * 1e9))
+            new = Granted(key.read(text).id, terms, text, printable(by), uid, int(now * 1e9))
             self._append(_granted_line(new), most)
             self.granted[new.id] = new
         return new
@@ -129,7 +130,9 @@ class Ledger:
         if name in self.revoked:
             return name
         with self._alone():
-            self._append(join(["revoked", int(self.clock() * 1e9), name, by, _NONE if until is None else until]))
+            self._append(
+                join(["revoked", int(self.clock() * 1e9), name, printable(by), _NONE if until is None else until])
+            )
             self.revoked[name] = until
         return name
 

@@ -61,6 +61,20 @@ def test_what_was_granted_and_revoked_outlives_the_program(at: Path, ledger: Led
     assert (other.granted[two.id].by, other.granted[two.id].uid) == ("it's me", 1000)
 
 
+@pytest.mark.parametrize("what", ["path", "to", "kernel"])
+def test_no_name_makes_two_lines_of_one(at: Path, ledger: Ledger, clock: Clock, what: str) -> None:
+    one = ledger.grant(CPU, "ann\nkey 00", 0)
+    said = refusal(
+        lambda: ledger.grant(Terms.of(**{"path": "/k", "ops": "r", what: "/a\nb"}), "ann", 1000), number=errno.EINVAL
+    )
+    assert "\n" not in said
+    ledger.revoke(ledger.grant(CPU, "root", 0).id, "ann\nrevoked")
+    other = Ledger(at, clock)
+    assert other.read(one.text).path == "/k/k1/cpu"
+    assert len(other.revoked) == 1
+    assert "\n" not in other.lives()[0].by
+
+
 def test_it_is_closed_to_others_from_the_first_moment(at: Path, ledger: Ledger) -> None:
     ledger.grant(CPU, "root", 0)
     ledger.revoke(ledger.grant(CPU, "root", 0).id, "root")
