@@ -116,6 +116,8 @@ class Namespace:
         old = clean(old)
         if len(address) > PATH or len(spec) > PATH:
             raise NineError(errno.ENAMETOOLONG)
+        if "\n" in address or "\n" in spec:  # the table is kept, and shown, a mount a line
+            raise NineError(errno.EINVAL, "an address of several lines")
         known = (
             item.node
             for item in self.table.items()

@@ -40,6 +40,17 @@ async def test_a_mount_makes_its_name_and_the_directories_between() -> None:
     assert await read(ns, "far/off/place/ctl") == "k1 cpu"
 
 
+@pytest.mark.parametrize(
+    "words", ["mount 'unix!/run/a\nb' /n", "mount unix!/run/a /n 'part\nof'", "mount unix!/run/a '/n\nm'"]
+)
+async def test_a_mount_is_one_line_of_the_table(words: str) -> None:
+    ns = Namespace(lambda address, spec, flags: Dir())
+    with pytest.raises(NineError) as caught:
+        await write(ns, "ctl", words)
+    assert caught.value.errno == errno.EINVAL
+    assert await read(ns, "ns") == ""
+
+
 async def test_a_new_mount_is_seen_from_a_directory_walked_to_before() -> None:
     ns = namespace(k1=k1(), k2=k2())
     ns.mount("k1", "/k/k1")
