@@ -19,6 +19,7 @@ from mk9p.errors import NineError
 from mk9p.ktext import split_words
 from mk9p.stdio import complain
 from mk9p.tree import join
+from mk9p.tree.words import lines
 
 BACK: Final = 15.0  # seconds for a program to go on where it was, after a move that failed: it may have to wait for who serves its files
 _BLOCK: Final = 1 << 20
@@ -163,7 +164,7 @@ async def move(ns: Client, path: str, tree: str) -> str:
     async with ctl:
         other, there = await begin(ns, tree)
         async with other:
-            for line in (await ns.read(f"{path}/ctl")).split("\n"):
+            for line in lines(await ns.read(f"{path}/ctl")):
                 if line.startswith("checkpoint "):  # this is no part of what the program is
                     await say_to(ns, other, f"{there}/ctl", line)
             async with Frozen(ns, path, ctl) as frozen:

@@ -69,7 +69,8 @@ class Program:
         cpu = self.used["user"] + self.used["system"]
         if run is not None and self.state == "running":
             cpu += run.process.cpu_ms()
-        name = quote(self.settings.args[0]) if self.settings.args else "-"
+        # a line is a line, whatever a program is called
+        name = quote("".join(c if c.isprintable() else "_" for c in (self.settings.args or ["-"])[0]))
         return f"{self.number} {self.state} {name} {memory} {fuel} {cpu}\n"
 
     def told(self) -> str:

@@ -115,7 +115,8 @@ def test_a_program_is_moved_under_way_with_its_files_and_its_terminal(lab: Lab) 
     log = (lab.given / "log").read_bytes()
     (lab.given / "log").unlink()
     moves = 0
-    words.append(SLOWLY)
+    # an argument is no word for `move`
+    words += [SLOWLY, "a\ncheckpoint every 0.1 to /k/k0/fs/data/never\nb"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
         at = "k0"
         number = lab.until(at, "running")
@@ -129,6 +130,7 @@ def test_a_program_is_moved_under_way_with_its_files_and_its_terminal(lab: Lab) 
         output, errors = process.communicate(timeout=LONG)
     assert (output, errors, process.returncode) == (expected.stdout, b"", expected.returncode)
     assert moves
+    assert not list(lab.given.glob("never*"))
     assert (lab.given / "log").read_bytes() == log
     assert (lab.given / "out").read_bytes() == (lab.given / "in").read_bytes()
     assert lab.programs() == []
