@@ -16,6 +16,7 @@ import fcntl
 import logging
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -109,6 +110,9 @@ class SqliteStore:
     path: Path
     _lock: int = attrs.field(init=False, default=-1)
     _db: sqlite3.Connection = attrs.field(init=False)
+    _one: threading.Lock = attrs.field(
+        factory=threading.Lock, init=False
+    )  # leases and entries are written in threads of their own
 
     def __attrs_post_init__(self) -> None:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -213,7 +217,8 @@ class SqliteStore:
 
     def _try(self, work: Callable[[], T]) -> T:
         try:
-            return work()
+            with self._one:
+                return work()
         except sqlite3.Error as error:
             raise NineError(errno.EIO, f"{self.path}: {error}") from None
 

@@ -15,7 +15,7 @@ import attrs
 import trio
 
 from mk9p.auth import ROOT
-from mk9p.errors import NineError
+from mk9p.errors import NineError, translate
 from mk9p.tree import Handle, Open, Text, ThroughHandle, join, settle
 
 from . import desired, labfile
@@ -111,8 +111,8 @@ class Keeping:
     async def _right(self, wanted: labfile.Desired) -> None:
         try:
             words = await self.words()
-        except OSError as error:
-            self._fails(("", ""), error)
+        except (OSError, ValueError) as error:
+            self._fails(("", ""), translate(error))
             return
         self.failed = {word: when for word, when in self.failed.items() if word in words}
         before, self._said = self._said, set()
@@ -127,8 +127,8 @@ class Keeping:
             file, line = word
             try:
                 await self._write(file, line)
-            except OSError as error:
-                self._fails(word, error)
+            except (OSError, ValueError) as error:
+                self._fails(word, translate(error))
             else:
                 self._said.add(word)
                 self.told("righted", file, line)

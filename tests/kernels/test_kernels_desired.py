@@ -14,6 +14,7 @@ import trio.testing
 from mk9p.errors import NineError
 from mk9p.servers.kernels import desired, labfile
 from mk9p.tree import Ctl, Dir, Text
+from tests.kernels.made_up import MadeUp
 from tests.kernels.moving import boots_itself, moving
 
 if TYPE_CHECKING:
@@ -464,3 +465,19 @@ async def test_a_lab_file_that_was_kept_is_desired_also_while_the_disk_is_full_a
         keeper.load()
         assert any("it is now" in line for line in one.happened() if line.startswith("damaged "))
         assert (tmp_path / "journal.desired.damaged-1").read_text() == "[k1\n"
+
+
+async def test_a_word_that_is_refused_without_an_errno_ends_nobody(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: object, **__: object) -> None:
+        raise ValueError("no such thing")
+
+    async with keeping(tmp_path) as one:
+        with monkeypatch.context() as patch:
+            patch.setattr(MadeUp, "prepare", refuse)
+            await one.write("[k1]\n")
+            await trio.sleep(2)
+        assert "unrighted kernels/k1/ctl load 'no such thing'" in one.happened()
+        await one.settled()
+        assert one.here.lab.kernel("k1").state == "active"

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 
@@ -62,6 +63,24 @@ def test_it_is_there_again_and_one_process_has_it(tmp_path: Path) -> None:
     again.close()
     for name in os.listdir(path.parent):
         assert (path.parent / name).stat().st_mode & 0o077 == 0, name
+
+
+def test_leases_and_entries_are_written_at_the_same_time(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "s" / "leases")
+
+    def leases() -> None:
+        for number in range(200):
+            store.put(lease(number % 9, number + 1))
+
+    def entries() -> None:
+        for number in range(200):
+            store.enter(f"n{number % 9}", "ann", "n a 1")
+
+    with ThreadPoolExecutor(2) as threads:
+        for done in [threads.submit(leases), threads.submit(entries)]:
+            done.result()
+    assert (store.load().token, len(store.entries())) == (200, 9)
+    store.close()
 
 
 def test_where_others_can_read_it_it_is_refused(tmp_path: Path) -> None:
