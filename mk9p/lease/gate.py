@@ -8,8 +8,8 @@ Theory
   later ones are EIO. So nothing of the holder arrives after the first write of the next one. A fenced file is never left to another server
   (relay.py), which would not know.
 * A lease is not granted while somebody has it open for writing already, whoever that is: they would not know of the lease, and write on.
-* What was sent to another server before a grant, and may change something there, is waited for before anybody is told of the grant: nobody else's
-  write arrives after the holder's first, though its file is closed by then.
+* What was asked before a grant, and may change something where the resource is, is waited for before anybody is told of the grant: nobody else's
+  write or change arrives after the holder's first, though its file is closed by then.
 """
 
 import errno
@@ -69,7 +69,7 @@ class Gate:
     """Returns what tells whether the words of a file change a leased resource; None where they change none."""
     writers: Callable[[Wish], str | None] = attrs.field(default=lambda wish: None)
     sent: Callable[[Wish], Callable[[], bool]] = attrs.field(default=lambda wish: lambda: False)
-    """Takes note of what was sent to other servers and may change what a wish is for; returns what tells whether some of it is not answered."""
+    """Takes note of what was asked and may change what a wish is for; returns what tells whether some of it is not answered yet."""
     _fenced: dict[int, "set[Fenced]"] = attrs.field(factory=dict, init=False)  # by token
 
     def __attrs_post_init__(self) -> None:

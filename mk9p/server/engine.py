@@ -85,7 +85,7 @@ class Server:
         )
         if gate is not None:
             gate.writers = partial(self._writer, gate)
-            gate.sent = self._sent
+            gate.sent = partial(self._sent, gate)
         self.halves = Halves()
         self.workers = Workers(Leader(self.links, self.halves, self._begin_anew).lead)
         self.deserted = trio.Event()  # set when the last client of all has left; a new one makes a new event
@@ -190,10 +190,10 @@ class Server:
         covers = gate.covers(wish)
         return next((who for c in self.connections if (who := writer(c, gate, covers)) is not None), None)
 
-    def _sent(self, wish: Wish) -> Callable[[], bool]:
-        """Take note of what was passed on and may change what a lease is for; return what tells whether some of it is not answered yet."""
-        some = [(c, tag, known) for c in self.connections for tag, known in changing(c, wish)]
-        return lambda: any(not c.dead and c.asked.get(tag) == known for c, tag, known in some)
+    def _sent(self, gate: Gate, wish: Wish) -> Callable[[], bool]:
+        """Take note of what was asked and may change what a lease is for; return what tells whether some of it is not answered yet."""
+        some = [(c, *one) for c in self.connections for one in changing(c, gate, wish)]
+        return lambda: any(not c.dead and table.get(tag) == what for c, table, tag, what in some)
 
     async def _watch_strangers(self) -> None:
         """Hang up on clients that do not attach in time. All have the same time, so the first to come is the first to go."""

@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mk9p.lease.gate import Fenced, Gate
 from mk9p.lease.wish import Key, Wish
 from mk9p.server.fids import Place
 from mk9p.server.foreseen import flags_of
 from mk9p.server.hops import Asked, Hop
+from mk9p.session import Request
 from mk9p.tree import Handle, ThroughHandle
 from mk9p.wire import messages as m
 from mk9p.wire.roles import CREATES, OPENS, WRITES
@@ -102,17 +103,30 @@ def writer(c: "Connection", gate: Gate, covers: Callable[[Key], bool]) -> str | 
     return None
 
 
-def changing(c: "Connection", wish: Wish) -> list[tuple[int, int | Asked]]:
-    """Return what was passed on from a connection, is not answered, and may change something at a server that has some of what a wish is for."""
-    servers = {key[1:3] for _, key in wish.resources}
-    there = [b for b in c.backends.values() if (b.way.address, b.way.aname) in servers]
-    return [
+def changing(c: "Connection", gate: Gate, wish: Wish) -> list[tuple[dict[int, Any], int, object]]:
+    """Return what is not answered on a connection, and may change something at a server that has some of what a wish is for: the table that has it as
+    long as that is so, its tag, and what it is."""
+    servers = {key[:3] for _, key in wish.resources}
+    there = [b for b in c.backends.values() if ("9p", b.way.address, b.way.aname) in servers]
+    passed = [
         (tag, known)
         for tag, known in c.asked.items()
         if isinstance(known, int | Asked)
         and (known & 0xFF if isinstance(known, int) else known.type) in CHANGES
         and any(b.mine(known) for b in there)
     ]
+    tags = c.session.tags
+    # what is open for writing is in the way itself, and closed only when its writes are done
+    own = [one for one in tags.values() if one.type in ALTERS - OPENS and _key_of(c, gate, one)[:3] in servers]
+    found: list[tuple[dict[int, Any], int, object]] = [(c.asked, tag, known) for tag, known in passed]
+    return found + [(tags, one.tag, one) for one in own]
+
+
+def _key_of(c: "Connection", gate: Gate, request: Request) -> Key:
+    """Return the key of the first fid of a request; nothing for one that is not there any more."""
+    args: tuple[Any, ...] = getattr(request.work, "args", ())
+    f = c.session.fids.get(args[1]) if len(args) > 1 else None
+    return () if f is None else key_at(gate, f.place)
 
 
 def _covered(covers: Callable[[Key], bool], hop: Hop) -> bool:

@@ -378,3 +378,32 @@ async def test_what_was_sent_before_arrives_before_anybody_has_it_though_its_fil
             go_on.set()
             await until(lambda: it.leases.book.leases and not it.leases.book.granting)
             assert bytes(it.disk.at("data").data) == b"bob"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_change_that_was_asked_before_is_done_before_anybody_has_it(
+    tmp_path: Path, version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = trio.Event(), trio.Event()
+    async with lab(tmp_path) as it, connect(it.at(ANN)) as ann, connect(it.at(BOB), version=version) as bob:  # noqa: SIM117
+        async with conversation(ann) as (ctl, _), trio.open_nursery() as nursery:
+            data = it.disk.at("data")
+            real = data.change
+
+            async def slow(*words: Any) -> None:
+                begun.set()
+                await go_on.wait()
+                await settle(real(*words))
+
+            monkeypatch.setattr(data, "change", slow)
+            c = bob.connection
+            fid = (await requests.walk(c, bob.root, ("k", "k1", "disk", "data")))[0]
+            nursery.start_soon(changes.change, c, fid, Change(length=1))
+            await begun.wait()
+            nursery.start_soon(say, ctl, "take /k/k1/disk")
+            await until(lambda: it.leases.book.granting)
+            await trio.sleep(0.05)
+            assert it.leases.book.granting
+            go_on.set()
+            await until(lambda: it.leases.book.leases and not it.leases.book.granting)
+            assert bytes(data.data) == b"o"
