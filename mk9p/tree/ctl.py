@@ -24,6 +24,7 @@ from mk9p.tree.slices import SLICE, next_slice
 from mk9p.tree.words import LINE, Word, run, table
 
 _WORDS = 1024  # characters of an error that are kept: what was wrong may be as long as a write
+ANSWER: Final = 1 << 16  # letters of the answers to one write: whoever asks reads them at once
 _LINE: Final = re.compile(LINE.encode())
 _USERS = 256  # last errors that a file keeps: one for each user, so this bounds what strangers can make us keep
 
@@ -94,21 +95,44 @@ def _lines(data: memoryview) -> Iterator[str]:
 
 
 class _CtlHandle(Handle):
+    """One open ctl. It keeps the answer to the last write, and its settings as somebody has begun to read them."""
+
+    keeps = True
+
     def __init__(self, ctl: Ctl, who: Principal) -> None:
         self.ctl, self.who = ctl, who
-        self.settings = Text(ctl.render or "").open(Open(who))
+        settings = Text(ctl.render or "").open(Open(who))
+        assert isinstance(settings, Handle)
+        settings.keeper = self  # a Keeper: it tells its own how much that is together
+        self.settings = settings
         self.answer, self.base = b"", 0
+        self._text = 0  # bytes of its settings
+
+    def check(self, n: int = 0, *, waits: bool = False) -> None:
+        if self.keeper is not None:
+            self.keeper.check(n, waits=waits)
+
+    def keep_text(self, n: int) -> None:
+        self._text = n
+        self._keep(self.answer)
+
+    def _keep(self, answer: bytes) -> None:
+        if self.keeper is not None and (self._text or max(len(answer), len(self.answer)) > _WORDS):
+            self.keeper.keep_text(self._text + len(answer))
+        self.answer = answer
 
     def read(self, offset: int, count: int) -> Maybe[Buffer]:
-        if self.answer and offset >= self.base:
-            return self.answer[offset - self.base :][:count]
-        assert isinstance(self.settings, Handle)
-        return self.settings.read(offset, count)
+        at = offset - self.base
+        return self.answer[at : at + count] if self.answer and at >= 0 else self.settings.read(offset, count)
+
+    def close(self) -> None:
+        self.settings.keeper = None  # nobody waits for the garbage collector
 
     def write(self, offset: int, data: memoryview) -> Maybe[int]:
+        self.check()
         text = decoded(data)
         rest = iter((text,)) if text.find("\n", 0, -1) < 0 else _lines(data)
-        answers: list[str] = []
+        answers = _Answers()
         ends = 0
         for at, line in enumerate(rest):
             if at == 1:
@@ -117,17 +141,17 @@ class _CtlHandle(Handle):
                 return self._write(None, chain((line,), rest), answers, offset, len(data))
             try:
                 result = run(self.ctl.words, line, self.who)
+                if isinstance(result, Awaitable):
+                    return self._write(result, rest, answers, offset, len(data))
+                if result is not None:
+                    answers.add(result)
             except FAILURE as error:
                 self._failed(error, offset)
                 raise
-            if isinstance(result, Awaitable):
-                return self._write(result, rest, answers, offset, len(data))
-            if result is not None:
-                answers.append(str(result))
         return self._done(answers, offset, len(data))
 
     async def _write(
-        self, result: Awaitable[Any] | None, rest: Iterator[str], answers: list[str], offset: int, count: int
+        self, result: Awaitable[Any] | None, rest: Iterator[str], answers: "_Answers", offset: int, count: int
     ) -> int:
         """Wait for a result, and do the rest; give others their turn on the way."""
         ends = monotonic_ns() if result is None else monotonic_ns() + SLICE
@@ -139,7 +163,7 @@ class _CtlHandle(Handle):
                     result = run(self.ctl.words, line, self.who)
                 value = await result if isinstance(result, Awaitable) else result
                 if value is not None:
-                    answers.append(str(value))
+                    answers.add(value)
         except FAILURE as error:
             self._failed(error, offset)
             raise
@@ -150,12 +174,30 @@ class _CtlHandle(Handle):
         for our bug."""
         words = translate(error).ename[:_WORDS] if isinstance(error, OSError | ValueError) else INTERNAL
         self.ctl.remember(self.who, words)
-        self.answer, self.base = words.encode() + b"\n", offset
+        self._keep(words.encode() + b"\n")
+        self.base = offset
 
-    def _done(self, answers: list[str], offset: int, count: int) -> int:
+    def _done(self, answers: "_Answers", offset: int, count: int) -> int:
         self.ctl.remember(self.who, "")
-        self.answer, self.base = "".join(answers).encode(), offset + count
+        self._keep("".join(answers.texts).encode())
+        self.base = offset + count
         return count
+
+
+class _Answers:
+    """What the words of a write answer."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self._size = 0
+
+    def add(self, value: object) -> None:
+        """Add one. Raises EFBIG if they are too long: one write may be very many words."""
+        text = str(value)
+        self._size += len(text)
+        if self.texts and self._size > ANSWER:
+            raise NineError(errno.EFBIG, f"the answers to one write have at most {ANSWER} letters: write fewer lines")
+        self.texts.append(text)
 
 
 def settings(values: Mapping[str, object]) -> str:

@@ -1,5 +1,6 @@
 """A text from a client may ask for long work. It is done in slices, and others have their turn meanwhile."""
 
+import errno
 import re
 import tracemalloc
 from collections.abc import Awaitable, Coroutine
@@ -69,6 +70,40 @@ async def test_a_write_that_waits_keeps_the_lines_to_come_once() -> None:
         done.close()
     finally:
         tracemalloc.stop()
+
+
+class Counter:
+    """A Keeper that counts."""
+
+    kept = 0
+    full = False
+
+    def check(self, n: int = 0, *, waits: bool = False) -> None:
+        if self.full:
+            raise NineError(errno.ENOMEM)
+
+    def keep_text(self, n: int) -> None:
+        self.kept = n
+
+
+def test_an_open_ctl_counts_its_answer_and_its_settings_and_both_have_an_end() -> None:
+    handle = Ctl({"long": lambda: "x" * 9000, "short": lambda: "x"}, lambda: "y" * 5000).open(Open(ROOT, write=True))
+    assert isinstance(handle, Handle)
+    handle.keeper = counter = Counter()
+    handle.write(0, memoryview(b"long\nlong"))
+    assert counter.kept == 18_000
+    assert (handle.read(9, 99_999), handle.read(18_008, 99)) == (b"x" * 18_000, b"x")
+
+    assert handle.read(0, 9) == b"y" * 9
+    assert counter.kept == 23_000
+    handle.write(0, memoryview(b"short"))
+    assert counter.kept == 5001
+    with pytest.raises(NineError, match="write fewer lines") as caught:
+        handle.write(0, memoryview(b"long\n" * 9))
+    assert caught.value.errno == errno.EFBIG
+    counter.full = True
+    with pytest.raises(NineError):
+        handle.write(0, memoryview(b"long"))
 
 
 async def test_the_first_wrong_line_ends_a_long_write() -> None:
