@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, contextmanager
 from typing import TYPE_CHECKING, Final
 
 from mk9p import places
-from mk9p.errors import NineError
+from mk9p.errors import NineError, wording
 from mk9p.stdio import complain, put
 
 if TYPE_CHECKING:
@@ -69,10 +69,11 @@ def _hinting(address: str | None) -> Iterator[None]:
     except (ConnectionRefusedError, FileNotFoundError) as error:
         if not isinstance(error, ConnectionRefusedError) and _RUNNING not in str(error):
             raise  # of another file: a capability, a key
-        said = address or os.environ.get("MK9P") or places.context_in_use()
-        hint = _RUNNING if said else _HINT
-        words = str(error) if _RUNNING in str(error) and said else f"{error}; {hint}"
-        raise NineError(error.errno or errno.EIO, words) from None
+        if not (address or os.environ.get("MK9P") or places.context_in_use()):
+            raise NineError(error.errno or errno.EIO, f"{error}; {_HINT}") from None
+        if str(error).endswith(wording(errno.ECONNREFUSED)):
+            raise NineError(errno.ECONNREFUSED, f"{error}: {_RUNNING}") from None
+        raise
 
 
 _RUNNING: Final = "is its server running?"

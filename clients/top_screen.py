@@ -146,7 +146,9 @@ class Screen:
     def _lines(self, width: int, height: int) -> list[Line]:
         if self.helping or self.details is not None:
             text = split_lines(_MANUAL) if self.details is None else self.details
-            return [(line, "") for line in [*text, "", "any key: back"]][:height]
+            # a command line is longer than a terminal is wide, and is what somebody wants to see here
+            text = [line[at : at + width] for line in map(printable, text) for at in range(0, max(len(line), 1), width)]
+            return [*((line, "") for line in text[: height - 1]), ("any key: back", "dim")]
         widest = max(_NARROW, width // 5)
         shown = self._kernels(height - 3 - max(2, min(_LEAST, height // 3)), widest)
         rows = self.rows()

@@ -1,5 +1,6 @@
 """What a command says of a path that leads nowhere: why the mounted server is down, which kernels there are, where the namespace is."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,10 @@ async def test_an_error_says_why_the_server_is_down_and_which_kernels_there_are(
 def test_who_says_where_the_namespace_is_needs_no_hint_how_to_say_it(tmp_path: Path) -> None:
     said = subprocess.run([*ME, "-a", f"unix:{tmp_path}/s", "ls"], capture_output=True, text=True, timeout=SOON)
     assert said.stderr == f"mk9p ls: unix!{tmp_path}/s: no such socket: is its server running?\n"
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    said = subprocess.run([*ME, "ls", "-a", f"tcp:127.0.0.1:{port}"], capture_output=True, text=True, timeout=SOON)
+    assert said.stderr == f"mk9p ls: tcp!127.0.0.1!{port}: Connection refused: is its server running?\n"
     command = [*ME, "ls", "-a", f"unix:{tmp_path}/s", "--cap", f"{tmp_path}/none"]
     said = subprocess.run(command, capture_output=True, text=True, timeout=SOON)
     assert said.stderr == f"mk9p ls: {tmp_path}/none: No such file or directory\n"

@@ -96,6 +96,15 @@ def test_a_long_name_leaves_room_for_the_rest() -> None:
         assert not line or "a-kernel" not in line or "…" in line
 
 
+def test_details_are_seen_whole_as_far_as_there_is_room() -> None:
+    one = screen()
+    one.details = ["process 7", "", "args  " + "x" * 60]
+    assert [line for line, _ in one.lines(40, 8)] == ["process 7", "", "args  " + "x" * 34, "x" * 26, "any key: back"]
+    one.details += ["more"] * 20
+    assert [line for line, _ in one.lines(40, 8)][-2:] == ["more", "any key: back"]
+    assert len(one.lines(40, 8)) == 8
+
+
 def test_what_servers_say_does_nothing_to_the_terminal() -> None:
     one = screen()
     one.kernels[0]["kernel"] = "\x1b[2J"
