@@ -93,6 +93,8 @@ class Tx:
     errno: int = errno.EIO
     began: int = attrs.field(factory=time.time_ns)
     ended: int = 0
+    undoes: Tx | None = None
+    """The one that is undone when this one is applied; not known any more after a restart."""
 
 
 @attrs.define(eq=False)
@@ -193,8 +195,8 @@ class Transactions:
             return outcome[0]
         raise failure[0] if failure else NineError(errno.EIO, f"{what}: interrupted by the end of the server")
 
-    async def _begin(self, what: str, steps: list[Step]) -> Tx:
-        tx = Tx(self.next, what, steps)
+    async def _begin(self, what: str, steps: list[Step], undoes: Tx | None = None) -> Tx:
+        tx = Tx(self.next, what, steps, undoes=undoes)
         if not steps:
             tx.state = "applied"
             return tx
@@ -231,11 +233,10 @@ class Transactions:
 
     async def _undo_applied(self, tx: Tx) -> None:
         """Undo an applied transaction by another: all or nothing."""
-        other = await self._begin(f"undo {tx.number}", [Step(step.undo, step.do) for step in reversed(tx.steps)])
+        steps = [Step(step.undo, step.do) for step in reversed(tx.steps)]
+        other = await self._begin(f"undo {tx.number}", steps, tx)
         if other.state != "applied":
             raise NineError(other.errno, other.error)
-        tx.done = 0  # before its end, after which the journal may be written anew
-        await self._end(tx, "undone")
 
     async def _back(self, tx: Tx, state: State) -> NineError | None:
         """Undo the steps that have begun, the last one first, and end in this state; or be stuck, and return why."""
@@ -265,12 +266,18 @@ class Transactions:
         """End a transaction. Raises the OSError of a disk that does not take it as applied."""
         ended = time.time_ns()
         line = ("end", tx.number, state, tx.errno, tx.error, ended)
+        undone = tx.undoes if state == "applied" else None
         if state == "applied":
-            await self._record(*before, line)
+            # in one go, or a start between the two would let somebody undo it twice
+            also = [] if undone is None else [("end", undone.number, "undone", undone.errno, undone.error, ended)]
+            await self._record(*before, line, *also)
         else:
             await self._try_record(line)
         tx.state, tx.ended = state, ended
         self.report("tx", tx.number, state, tx.what, *([tx.error] if tx.error else []))
+        if undone is not None:
+            undone.state, undone.ended, undone.done = "undone", ended, 0
+            self.report("tx", undone.number, undone.state, undone.what)
         over = [number for number, other in self.txs.items() if other.state not in OPEN]
         for number in over[:-KEPT]:
             del self.txs[number]

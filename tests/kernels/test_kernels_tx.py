@@ -8,7 +8,7 @@ import random
 import subprocess
 import sys
 import tempfile
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -487,3 +487,33 @@ async def test_a_full_disk_keeps_nobody_from_starting(tmp_path: Path, monkeypatc
     again = journal.Journal.open(path)
     assert again.read == [["keep", "is", "5"]]
     again.close()
+
+
+async def test_nothing_is_undone_twice_whenever_the_undoing_is_killed(tmp_path: Path) -> None:
+    async def plan() -> list[tx.Step]:
+        return steps([("pool", -2), ("k1", 2)])
+
+    for at in range(100):
+        path, fate = tmp_path / f"journal{at}", Fate()
+        tokens = Tokens({"k1": 3, "k2": 3}, fate)
+        before = tokens.all()
+        killed = False
+        try:
+            async with opened(path, tokens) as txs:
+                await txs.run("moves", plan)
+                fate.at, fate.kill = fate.seen + at, True
+                with suppress(NineError):
+                    await txs.undo(1)
+        except BaseExceptionGroup as group:
+            if group.split(Killed)[1] is not None:
+                raise
+            killed = True
+        later = Tokens(tokens.there, Fate(), pool=before["pool"])
+        async with opened(path, later) as txs:
+            await txs.resume(lambda words: True)
+            if txs.txs[1].state == "applied":
+                await txs.undo(1)
+            assert (later.all(), txs.txs[1].state) == (before, "undone"), at
+        if not killed:
+            return
+    raise AssertionError("it never came to its end")
