@@ -17,14 +17,16 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from itertools import islice
 from typing import Any, Final
 
 import attrs
 
 from mk9p.auth import Principal
+from mk9p.errors import NineError
 from mk9p.status import Buffer
 from mk9p.tree import Handle, Log, Maybe, ThroughHandle, decoded, join, split
-from mk9p.tree.words import lines
+from mk9p.tree.words import commands as lines_of
 
 HISTORY: Final = 4096  # lines that the file keeps
 REFUSALS: Final = (
@@ -36,7 +38,8 @@ DEEDS: Final = (
     1000.0,
 )  # the same for what was not refused: a script that sets up a machine is written down whole
 KNOWN: Final = 1024  # principals whose lines are counted
-WORDS: Final = 16  # commands of one write that are written down
+WORDS: Final = 1000  # commands of one write that are written down: as many as there may be at once
+MORE: Final = "..."  # what is written down instead of those behind
 LONGEST: Final = 512  # characters of a field
 
 TOLD: Final = {
@@ -181,18 +184,28 @@ class _Watched(ThroughHandle):
 def commands(data: Buffer) -> list[str]:
     """Return what the log has of a write to a ctl file: the first word of each line, and the argument that TOLD names."""
     with suppress(OSError):
-        return [_command(line) for line in lines(decoded(data)) if line.strip(" \t\r\n")][:WORDS] or ["-"]
+        decoded(data)
+        found = lines_of(data)
+        said = [_command(line) for line in islice(found, WORDS)] or ["-"]
+        return said if next(found, None) is None else [*said, MORE]
     return ["-"]
 
 
 def _command(line: str) -> str:
-    word, *more = split(line)
+    try:
+        word, *more = split(line)
+    except NineError:
+        return "-"
     if not _WORD.fullmatch(word):
         return "-"
-    while more and more[0].startswith("-"):
-        del more[: 2 if more[0].endswith("w") else 1]  # the seconds of `-w` are a word of their own
     at = TOLD.get(word)
-    if at is None or not more or at >= len(more) or not _SHAPES.get(word, _ANY).fullmatch(more[at]):
+    if at is None:
+        return word
+    flags = 0
+    while flags < len(more) and more[flags].startswith("-"):
+        flags += 2 if more[flags].endswith("w") else 1  # the seconds of `-w` are a word of their own
+    more = more[flags:]
+    if not more or at >= len(more) or not _SHAPES.get(word, _ANY).fullmatch(more[at]):
         return word
     return f"{word}:{more[at]}"
 

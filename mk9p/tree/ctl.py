@@ -8,7 +8,6 @@ reads on from there): a command's text, if it returned one, else the error's wor
 """
 
 import errno
-import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
@@ -21,11 +20,10 @@ from mk9p.status import Buffer
 from mk9p.tree.files import Content, File, Text, decoded
 from mk9p.tree.node import Handle, Maybe, Open
 from mk9p.tree.slices import SLICE, next_slice
-from mk9p.tree.words import LINE, Word, run, table
+from mk9p.tree.words import Word, commands, run, table
 
 _WORDS = 1024  # characters of an error that are kept: what was wrong may be as long as a write
 ANSWER: Final = 1 << 16  # letters of the answers to one write: whoever asks reads them at once
-_LINE: Final = re.compile(LINE.encode())
 _USERS = 256  # last errors that a file keeps: one for each user, so this bounds what strangers can make us keep
 
 
@@ -89,11 +87,6 @@ class LastError(File):
         return Text(text).open(how)
 
 
-def _lines(data: memoryview) -> Iterator[str]:
-    """Give the lines of a write (words.lines) one by one: one that waits with most of them to come keeps no more than was counted for it."""
-    return (found[1].decode() for found in _LINE.finditer(data))
-
-
 class _CtlHandle(Handle):
     """One open ctl. It keeps the answer to the last write, and its settings as somebody has begun to read them."""
 
@@ -131,7 +124,8 @@ class _CtlHandle(Handle):
     def write(self, offset: int, data: memoryview) -> Maybe[int]:
         self.check()
         text = decoded(data)
-        rest = iter((text,)) if text.find("\n", 0, -1) < 0 else _lines(data)
+        # one by one: a write that waits with most of them to come keeps no more than was counted for it
+        rest = iter((text,)) if text.find("\n", 0, -1) < 0 else commands(data)
         answers = _Answers()
         ends = 0
         for at, line in enumerate(rest):

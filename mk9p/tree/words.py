@@ -15,18 +15,19 @@ could be checked against is refused when the command is described. (Models: Infe
 import errno
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
 
 from mk9p.auth import Principal
 from mk9p.errors import NineError
+from mk9p.status import Buffer
 from mk9p.tree.kinds import Kind, kind
 
 _BARE: Final = re.compile(r"[^ \t\r\n]+")
-LINE: Final = r"((?:[^\n']++|'[^']*+(?:'|\Z))*+)(\n|\Z)"
-_LINE: Final = re.compile(LINE)
+_LINE: Final = re.compile(r"((?:[^\n']++|'[^']*+(?:'|\Z))*+)(\n|\Z)")
+_COMMAND: Final = re.compile(rb"[ \t\r\n]*+((?:[^\n']++|'[^']*+(?:'|\Z))++)")
 _WORD: Final = re.compile(r"(?:[^ \t\r\n']++|'[^']*+')++")
 
 
@@ -53,6 +54,13 @@ def lines(text: str) -> list[str]:
     found = _LINE.findall(text)
     # behind a last line without a newline there is nothing, which is no line
     return [line for line, _ in (found if len(found) < 2 or found[-2][1] else found[:-1])]
+
+
+def commands(data: Buffer) -> Iterator[str]:
+    """Give the lines of a write that say something, one by one, as `lines` divides them: they may be very many. The write must be UTF-8."""
+    # behind the last of them nothing is looked for: that would take the square of the time
+    end = len(bytes(data).rstrip(b" \t\r\n"))
+    return (found[1].decode() for found in _COMMAND.finditer(memoryview(data)[:end]))
 
 
 def uncomment(line: str) -> str:
@@ -206,4 +214,17 @@ def run(commands: Mapping[str, Word], line: str, who: Principal) -> Any:
     return command.call(words[1:], who)
 
 
-__all__ = ["Phrase", "Word", "fields", "join", "lines", "quote", "run", "split", "table", "uncomment", "word"]
+__all__ = [
+    "Phrase",
+    "Word",
+    "commands",
+    "fields",
+    "join",
+    "lines",
+    "quote",
+    "run",
+    "split",
+    "table",
+    "uncomment",
+    "word",
+]

@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import attrs
@@ -14,7 +15,7 @@ import trio.lowlevel
 
 from mk9p.auth import NONE, ROOT, Principal
 from mk9p.authority import sinks
-from mk9p.authority.audit import Audit, commands, result
+from mk9p.authority.audit import WORDS, Audit, commands, result
 from mk9p.authority.book import Book
 from mk9p.authority.deciding import Authority
 from mk9p.authority.files import Auth
@@ -114,7 +115,7 @@ async def test_what_is_done_and_what_is_refused_is_written_down() -> None:
         ("'unended", ["-"]),
         ("", ["-"]),
         ("exec", ["exec"]),
-        ("\n".join(["do"] * 100), ["do"] * 16),
+        ("\n".join(["do"] * 100), ["do"] * 100),
     ],
 )
 def test_of_a_command_only_what_is_no_secret_is_written_down(written: str, noted: list[str]) -> None:
@@ -123,6 +124,20 @@ def test_of_a_command_only_what_is_no_secret_is_written_down(written: str, noted
 
 def test_bytes_that_are_no_text_are_no_command() -> None:
     assert commands(b"\xff\xfe") == ["-"]
+
+
+def test_nobody_buries_a_command_behind_others_or_before_a_wrong_one() -> None:
+    assert commands(b"list\n" * 20 + b"halt\n") == [*["list"] * 20, "halt"]
+    assert commands(b"halt\nlist 'x") == ["halt", "-"]
+    assert commands(b"list\n" * (WORDS + 5)) == [*["list"] * WORDS, "..."]
+
+
+@pytest.mark.parametrize("text", [b"s\n", b"\n", b" ", b"'\n", b" -a", b" -w", b"a' '\n"])
+def test_a_write_is_read_for_the_log_in_a_moment(text: bytes) -> None:
+    began = process_time()
+    for before in (b"mount", b"list\n", b""):
+        commands(before + text * ((1 << 20) // len(text)))
+    assert process_time() - began < 2
 
 
 def test_a_line_is_a_line_whatever_somebody_is_called() -> None:

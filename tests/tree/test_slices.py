@@ -16,7 +16,7 @@ from mk9p.errors import NineError
 from mk9p.tree import Ctl, Handle, Open, quote, split
 from mk9p.tree.patterns import Pattern
 from mk9p.tree.slices import next_slice
-from mk9p.tree.words import lines
+from mk9p.tree.words import commands, lines
 
 MANY = 1 << 20  # as many bytes as a write has
 
@@ -42,7 +42,7 @@ async def later() -> None:
     await trio.lowlevel.checkpoint()
 
 
-@pytest.mark.parametrize("text", ["say\n" * (MANY // 4), "wait\n" + "\n" * MANY, "\n" * MANY + "wait"])
+@pytest.mark.parametrize("text", ["say\n" * (MANY // 4), "wait\n" + "say\n" * (MANY // 4)])
 async def test_others_have_their_turn_between_the_lines_of_a_write(text: str) -> None:
     said = []
     ctl = Ctl({"say": lambda: said.append(1), "wait": later})
@@ -133,7 +133,7 @@ async def test_several_long_works_have_one_slice_in_a_round() -> None:
 def test_words_and_lines_are_found_in_a_moment() -> None:
     for text in ("a" * MANY, "a " * (MANY // 2), "'" * MANY, "a'b'" * (MANY // 4), "\n" * MANY, "'\n" * (MANY // 2)):
         began = process_time()
-        split(text), lines(text)
+        split(text), lines(text), list(commands(text.encode()))
         assert process_time() - began < 1
 
 
@@ -146,6 +146,9 @@ def test_words_are_read_as_they_are_quoted() -> None:
         assert lines(f"{line}\n{line}") == [line, line]
     assert split("a''b 'it''s' ''''") == ["ab", "it's", "'"]
     assert lines("a 'b\nc") == ["a 'b\nc"]
+    assert list(commands(b"\n a 'b\nc'\n\n \td\n \n")) == ["a 'b\nc'", "d"]
+    assert list(commands(b"a\n'b\n \n")) == ["a", "'b"]
+    assert list(commands(b" \n\n")) == []
 
 
 def test_a_pattern_is_as_a_shells() -> None:
