@@ -78,23 +78,27 @@ def taken_off(words: list[str]) -> list[str | Claim]:
     A claim is words from `{` to `}`, or all of it one quoted word.
     """
     found: list[str | Claim] = []
-    count = letters = 0
-    while words and words[0][:1] in ("/", "{"):
-        first = words.pop(0)
+    at = count = letters = 0
+    while at < len(words) and words[at][:1] in ("/", "{"):
+        first, at = words[at], at + 1
+        if len(found) == MOST:
+            raise NineError(errno.ENOSPC, f"a lease is for {MOST} resources at most")
         if first.startswith("/"):
             found.append(first)
             continue
         inside = [first[1:]]
         while not inside[-1].endswith("}"):
-            if not words:
+            if at == len(words):
                 raise NineError(errno.EINVAL, "a claim ends with }")
-            inside.append(words.pop(0))
+            inside.append(words[at])
+            at += 1
         inside[-1] = inside[-1][:-1]
-        # a single word was quoted as a whole, and is taken apart here
-        found.append(parse(split(inside[0]) if len(inside) == 1 else [word for word in inside if word]))
         count, letters = count + 1, letters + sum(map(len, inside))
         if count > CLAIMS or letters > LETTERS:
             raise NineError(errno.EINVAL, f"at most {CLAIMS} claims are made together, of {LETTERS} letters")
+        # a single word was quoted as a whole, and is taken apart here
+        found.append(parse(split(inside[0]) if len(inside) == 1 else [word for word in inside if word]))
+    del words[:at]
     return found
 
 

@@ -181,6 +181,10 @@ def test_a_claim_too_many_is_refused_when_it_comes() -> None:
     began = process_time()
     with pytest.raises(NineError, match="claims are made together"):
         taken_off(["{}"] * 500_000)
+    with pytest.raises(NineError, match="1024 resources"):
+        taken_off(["/k/k1"] * 500_000)
+    with pytest.raises(NineError, match="ends with }"):
+        taken_off(["{a"] + ["b"] * 500_000)
     assert process_time() - began < 1
     with pytest.raises(NineError, match="letters"):
         taken_off(["{", *(f"{n}{'x' * 200}" for n in range(40)), "}"] * 10)
