@@ -84,17 +84,18 @@ class Flags:
     def parse(cls, words: list[str]) -> "Flags | None":
         """Take the flags off the front of a command's words; None if they are not `-abcru` and `-w SECONDS`, or both `-a` and `-b`."""
         seen: set[str] = set()
-        wait = 0
-        while words and words[0].startswith("-"):
-            letters = words.pop(0)[1:] or "-"
+        at = wait = 0
+        while at < len(words) and words[at].startswith("-"):
+            letters, at = words[at][1:] or "-", at + 1
             seen |= set(letters)
             if letters.endswith("w"):  # the seconds are a word of their own
-                seconds = words.pop(0) if words else ""
+                seconds, at = words[at] if at < len(words) else "", at + 1
                 if not (seconds.isascii() and seconds.isdecimal() and 0 < len(seconds) < 8 and int(seconds) <= LONGEST):
                     return None
                 wait = int(seconds)
             elif "w" in letters:
                 return None
+        del words[:at]
         orders = seen & _ORDERS.keys()
         if seen - set("abcruw") or len(orders) > 1:
             return None
