@@ -129,6 +129,14 @@ async def piece(file: "File") -> bytes:
     return await file.read(file.iounit) or await file.read(file.iounit)
 
 
+async def number_of(ctl: "File") -> str:
+    """Return the number of a conversation whose ctl is open. Raises EIO where it says none: a path is made of it, and it is a kernel that says it."""
+    text = (await ctl.pread(99, 0)).decode(errors="replace").strip()
+    if not text.isascii() or not text.isdecimal():
+        raise NineError(errno.EIO, f"{ctl.name}: it has no number")
+    return text
+
+
 async def say_to(ns: "Client", ctl: "File", path: str, line: str) -> str:
     """Write a line to an open ctl, the file at `path`, and return its answer. Raises what it says, in its words."""
     from mk9p.client.client import split

@@ -18,7 +18,7 @@ import trio
 from mk9p.client import Client, File, connect
 from mk9p.client.calls import Lost
 from mk9p.clients.columns import print_table
-from mk9p.clients.common import in_namespace, say_to, with_namespace
+from mk9p.clients.common import in_namespace, number_of, say_to, with_namespace
 from mk9p.errors import NineError
 from mk9p.ktext import split_lines
 from mk9p.stdio import complain
@@ -69,7 +69,7 @@ class _Held:
 
 async def _hold(ns: Client, chosen: Any) -> int:
     async with await ns.open("lease/clone", "r+") as ctl:
-        n = (await ctl.pread(99, 0)).decode().strip()
+        n = await number_of(ctl)
         held = _Held(ns, ctl, n)
         say = held.say
         began = trio.current_time()

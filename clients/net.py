@@ -18,6 +18,7 @@ from typing import Final
 import trio
 
 from mk9p.client import Client, File
+from mk9p.clients.common import number_of
 from mk9p.dial.eyeballs import first, interleaved
 from mk9p.errors import NineError
 from mk9p.ktext import split_lines
@@ -167,7 +168,7 @@ async def listen(ns: Client, address: str) -> NetListener:
     net, question = _parts(address)
     network, where = (await translate(ns, net, question))[0]
     async with _begun(ns, f"{net}/{network}/clone", address) as ctl:
-        number = (await ctl.pread(32, 0)).decode().strip()
+        number = await number_of(ctl)
         await ctl.pwrite(f"announce {where}".encode(), 0)
         local = (await ns.read(f"{net}/{network}/{number}/local")).strip()
     return NetListener(ns, f"{net}/{network}", number, ctl, local)
@@ -186,8 +187,8 @@ async def translate(ns: Client, net: str, question: str) -> list[tuple[str, str]
     found = []
     for line in split_lines(answer):
         clone, _, where = line.partition(" ")
-        network = clone.split("/")[-2]
-        if network != "udp":
+        network = clone.rpartition("/")[0].rpartition("/")[2]
+        if network not in ("udp", "", ".", ".."):
             found.append((network, where))
     if not found:
         raise NineError(errno.EPROTOTYPE, f"{net}/{question}: no stream")
@@ -198,7 +199,7 @@ async def _stream(ns: Client, network: str, ctl: File) -> NetStream:
     """Return the stream of a conversation whose ctl is open; close the ctl if there is no stream."""
     data = None
     try:
-        number = (await ctl.pread(32, 0)).decode().strip()
+        number = await number_of(ctl)
         data = await ns.open(f"{network}/{number}/data", "r+")
         ends = [(await ns.read(f"{network}/{number}/{end}")).strip() for end in ("local", "remote")]
     except BaseException:

@@ -21,7 +21,7 @@ import trio
 
 from mk9p.client import Client, File
 from mk9p.clients import terminal as local
-from mk9p.clients.common import kernel, pieces, say, with_namespace
+from mk9p.clients.common import kernel, number_of, pieces, say, with_namespace
 from mk9p.errors import NineError
 from mk9p.signals import exit_code
 from mk9p.stdio import complain, told
@@ -73,7 +73,7 @@ async def run(
     except OSError as error:
         raise NineError(error.errno or errno.EIO, f"{tree}/cmd: {error.strerror}") from None
     async with clone as ctl:
-        number = (await ctl.pread(32, 0)).decode().strip()
+        number = await number_of(ctl)
         talk = f"{tree}/cmd/{number}"
 
         async def order(line: str) -> None:

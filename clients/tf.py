@@ -15,7 +15,7 @@ import trio
 from mk9p.client import Client, File
 from mk9p.clients import terminal as local
 from mk9p.clients.columns import print_table
-from mk9p.clients.common import in_namespace, pieces, say_to, with_namespace
+from mk9p.clients.common import in_namespace, number_of, pieces, say_to, with_namespace
 from mk9p.errors import NineError
 from mk9p.signals import exit_code
 from mk9p.stdio import complain
@@ -50,7 +50,7 @@ async def _said(ns: Client, chosen: Any) -> int:
 async def run(ns: Client, graph: bytes, *, verbose: bool = False) -> int:
     """Run a force to its end; its output is this process's. Return its exit status."""
     async with await ns.open("tf/clone", "r+") as ctl:
-        number = (await ctl.pread(99, 0)).decode().strip()
+        number = await number_of(ctl)
         try:
             await ns.write(f"tf/{number}/graph", graph)
         except NineError as error:

@@ -96,9 +96,9 @@ class Again:
             with trio.move_on_after(PATIENCE):
                 try:
                     lines = split_lines(await self.ns.read(f"{places[name]}/wasm/status"))
+                    found[name] = sum(split(line)[1:2] == ["running"] for line in lines)
                 except OSError:
-                    return  # it is gone, or has no programs
-                found[name] = sum(split(line)[1:2] == ["running"] for line in lines)
+                    return  # it is gone, has no programs, or says what nobody understands
 
         async with trio.open_nursery() as nursery:
             for name in places:

@@ -3,6 +3,7 @@
 import errno
 
 from mk9p.client import Client, File
+from mk9p.clients.common import number_of
 from mk9p.errors import NineError
 
 
@@ -16,7 +17,7 @@ async def begin(ns: Client, tree: str) -> tuple[File, str]:
     except OSError as error:
         raise NineError(error.errno or errno.EIO, f"{tree}/wasm: {error.strerror}") from None
     try:
-        return ctl, f"{tree}/wasm/{(await ctl.pread(32, 0)).decode().strip()}"
+        return ctl, f"{tree}/wasm/{await number_of(ctl)}"
     except BaseException:
         await ctl.aclose()
         raise

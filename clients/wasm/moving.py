@@ -16,9 +16,8 @@ from mk9p.client import Client, File
 from mk9p.clients.common import kernel, out, say_to, with_namespace
 from mk9p.clients.wasm.clone import begin
 from mk9p.errors import NineError
-from mk9p.ktext import split_words
 from mk9p.stdio import complain
-from mk9p.tree import join
+from mk9p.tree import join, split
 from mk9p.tree.words import lines
 
 BACK: Final = 15.0  # seconds for a program to go on where it was, after a move that failed: it may have to wait for who serves its files
@@ -81,10 +80,6 @@ async def _ctl(ns: Client, path: str) -> File:
         raise NineError(error.errno or 0, f"no program {path}") from None
 
 
-async def _state(ns: Client, path: str) -> str:
-    return split_words(await ns.read(f"{path}/status"))[1]
-
-
 async def _answers(ns: Client, path: str) -> bool:
     """Tell whether the kernel of a program answers."""
     try:
@@ -111,7 +106,7 @@ class Frozen:
         await say_to(self.ns, self.ctl, f"{self.path}/ctl", words)
 
     async def __aenter__(self) -> "Frozen":
-        self.was = await _state(self.ns, self.path) == "frozen"
+        self.was = split(await self.ns.read(f"{self.path}/status"))[1:2] == ["frozen"]
         if not self.was:
             await self.say("freeze")
         try:

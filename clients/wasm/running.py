@@ -285,7 +285,7 @@ class Running:
                     self.going = where
                     if self.granted is not None:
                         self.granted.serve(where)
-                case ["checkpoint", _, _, taken]:
+                case ["checkpoint", _, _, taken] if taken.isascii() and taken.isdecimal() and len(taken) < 20:
                     self.again.kept, self.unkept = True, ""
                     self.keyboard.forget(int(taken))
                 case ["nocheckpoint", why] if why != self.unkept:
