@@ -22,7 +22,7 @@ from mk9p.tree import join, split
 FIELDS: Final = ("kernel", "program", "state", "name", "memory", "fuel", "cpu_ms")
 
 
-def row(kernel: str, line: str) -> list[str]:
+def fields(kernel: str, line: str) -> list[str]:
     """Return a line of a kernel's `wasm/status` as FIELDS, whatever it is. Raises EINVAL for a quote without an end."""
     words = split(line)[: len(FIELDS) - 1]
     return [kernel, *words, *["-"] * (len(FIELDS) - 1 - len(words))]
@@ -40,7 +40,7 @@ def ps(chosen: Any) -> int:
             try:
                 with trio.move_on_after(PATIENCE) as scope:
                     text = await ns.read(f"{places[kernel]}/wasm/status")
-                    rows.extend(row(kernel, line) for line in split_lines(text))
+                    rows.extend(fields(kernel, line) for line in split_lines(text))
                 if scope.cancelled_caught:
                     raise silent()
             except FileNotFoundError:

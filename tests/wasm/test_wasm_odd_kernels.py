@@ -8,7 +8,7 @@ from mk9p.clients.common import number_of
 from mk9p.clients.net import translate
 from mk9p.clients.wasm.again import Again, Begun
 from mk9p.clients.wasm.moving import Frozen
-from mk9p.clients.wasm.showing import FIELDS, row
+from mk9p.clients.wasm.showing import FIELDS, fields
 from mk9p.errors import NineError
 from mk9p.testing import mounted
 from mk9p.tree import Ctl, Dir, Text
@@ -33,7 +33,7 @@ async def test_the_network_of_an_answer_is_a_name() -> None:
 
 @pytest.mark.parametrize("line", ["", "0 running", "0 running x 1 - 2 3 4 5"])
 def test_a_line_of_a_status_has_all_fields(line: str) -> None:
-    assert len(row("k1", line)) == len(FIELDS)
+    assert len(fields("k1", line)) == len(FIELDS)
 
 
 async def test_a_program_goes_on_elsewhere_whatever_another_kernel_says() -> None:
