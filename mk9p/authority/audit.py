@@ -40,6 +40,7 @@ DEEDS: Final = (
 KNOWN: Final = 1024  # principals whose lines are counted
 WORDS: Final = 1000  # commands of one write that are written down: as many as there may be at once
 MORE: Final = "..."  # what is written down instead of those behind
+LONG: Final = 8192  # characters of a command that are looked at
 LONGEST: Final = 512  # characters of a field
 
 TOLD: Final = {
@@ -192,6 +193,9 @@ def commands(data: Buffer) -> list[str]:
 
 
 def _command(line: str) -> str:
+    if len(line) > LONG:  # what is told stands at its beginning, and its words may be very many
+        line = line[:LONG]
+        line += "'" * (line.count("'") % 2)
     try:
         word, *more = split(line)
     except NineError:

@@ -26,6 +26,7 @@ from mk9p.status import Buffer
 from mk9p.tree.kinds import Kind, kind
 
 _BARE: Final = re.compile(r"[^ \t\r\n]+")
+_LONG: Final = 4096  # letters of a line
 _LINE: Final = re.compile(r"((?:[^\n']++|'[^']*+(?:'|\Z))*+)(\n|\Z)")
 _COMMAND: Final = re.compile(rb"[ \t\r\n]*+((?:[^\n']++|'[^']*+(?:'|\Z))++)")
 _WORD: Final = re.compile(r"(?:[^ \t\r\n']++|'[^']*+')++")
@@ -203,15 +204,18 @@ def table(words: Mapping[str, Callable[..., Any]]) -> dict[str, Word]:
 
 def run(commands: Mapping[str, Word], line: str, who: Principal) -> Any:
     """Run one line; an empty one does nothing. Raises EINVAL naming the known words for an unknown one. May return an awaitable."""
+    if len(line) > _LONG and (first := _BARE.search(line)) and "'" not in first[0]:
+        _known(commands, first[0])  # before hundreds of thousands of words are made of it
     words = split(line)
-    if not words:
-        return None
-    command = commands.get(words[0])
-    if command is None:
-        raise NineError(
-            errno.EINVAL, f"unknown word {quote(words[0])}; usage: {' · '.join(w.usage for w in commands.values())}"
-        )
-    return command.call(words[1:], who)
+    return _known(commands, words[0]).call(words[1:], who) if words else None
+
+
+def _known(commands: Mapping[str, Word], word: str) -> Word:
+    found = commands.get(word)
+    if found is None:
+        usages = " · ".join(each.usage for each in commands.values())
+        raise NineError(errno.EINVAL, f"unknown word {quote(word)}; usage: {usages}")
+    return found
 
 
 __all__ = [

@@ -16,7 +16,7 @@ from mk9p.errors import NineError
 from mk9p.tree import Ctl, Handle, Open, quote, split
 from mk9p.tree.patterns import Pattern
 from mk9p.tree.slices import next_slice
-from mk9p.tree.words import commands, lines
+from mk9p.tree.words import commands, lines, run, table
 
 MANY = 1 << 20  # as many bytes as a write has
 
@@ -135,6 +135,16 @@ def test_words_and_lines_are_found_in_a_moment() -> None:
         began = process_time()
         split(text), lines(text), list(commands(text.encode()))
         assert process_time() - began < 1
+
+
+def test_a_long_line_that_no_command_begins_is_refused_before_it_is_taken_apart() -> None:
+    began = process_time()
+    for _ in range(20):
+        with pytest.raises(NineError, match="unknown word x"):
+            run(table({"say": later}), "x" + " a" * (MANY // 2), ROOT)
+    assert process_time() - began < 0.4
+    with pytest.raises(NineError, match="unterminated"):
+        run(table({"say": later}), "'" + "x" * 9999, ROOT)
 
 
 def test_words_are_read_as_they_are_quoted() -> None:
