@@ -186,7 +186,7 @@ def test_garbage_is_refused_at_each_length(length: int) -> None:
         refusal(KEY.read, text)
 
 
-NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=12).filter(
+NAMES = st.text(st.characters(exclude_characters="/\0\n", exclude_categories=["Cs"]), min_size=1, max_size=12).filter(
     lambda name: name not in (".", "..", "-")
 )
 PATHS = st.lists(NAMES, max_size=4).map(lambda names: "".join(f"/{name}" for name in names))
