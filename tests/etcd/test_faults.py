@@ -2,7 +2,7 @@
 
 import errno
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -94,29 +94,27 @@ async def test_without_a_quorum_nothing_new_is_granted_all_is_read_and_a_holder_
         await until(lambda: is_granted(a, 1, "k2"))
 
 
-async def is_granted(it: Composer, number: int, name: str) -> bool:
-    """Take a lease; tell whether it could be had."""
+async def could(what: Awaitable[object], *refusals: int) -> bool:
+    """Wait for something; tell whether it could be had, or was refused by one of these errors."""
     try:
-        await it.take(number, "9p", name)
+        await what
     except NineError as error:
-        if error.errno not in (errno.EAGAIN, errno.EBUSY):
+        if error.errno not in refusals:
             raise
         await trio.sleep(0.05)
         return False
     return True
+
+
+async def is_granted(it: Composer, number: int, name: str) -> bool:
+    """Take a lease; tell whether it could be had."""
+    return await could(it.take(number, "9p", name), errno.EAGAIN, errno.EBUSY)
 
 
 async def is_entered(it: Composer, name: str) -> bool:
-    """Enter a kernel; tell whether there was a quorum for it."""
-    try:
-        await it.registry.enter(Entry.parse([name], "kernel"), None)
-    except NineError as error:
-        # one that came late is there until it is taken back
-        if error.errno not in (errno.EAGAIN, errno.EEXIST):
-            raise
-        await trio.sleep(0.05)
-        return False
-    return True
+    """Enter a kernel; tell whether it could be done. One that came late is there until it is taken back."""
+    entered = it.registry.enter(Entry.parse([name], "kernel"), None)
+    return await could(entered, errno.EAGAIN, errno.EEXIST)
 
 
 async def test_a_grant_that_nobody_answered_is_taken_back_also_if_it_comes_late(etcd: Cluster) -> None:
