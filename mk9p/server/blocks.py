@@ -44,6 +44,7 @@ for _type in COUNTED:
 _PATH_AT[_RLERROR] = -1
 
 NEAR: Final = 4096  # bytes; more are cheaper to send separately than to move
+LARGE: Final = 4096  # bytes of a request; a block has as many of these as there are
 
 _request, _reply = Struct("<IBHI").unpack_from, Struct("<IBH").unpack_from
 _get16 = Struct("<H").unpack_from
@@ -61,7 +62,7 @@ UNALTERED: Final = PASSED - ALTERS  # those while somebody has leased something
 def forward(c: Connection) -> bool:
     """Pass on the first of the received requests, as far as they may all go over at once; return True if nothing is left.
 
-    They are at most a block: the caller looks at the clock.
+    They are at most a block, not counting large ones: the caller looks at the clock.
     """
     if c.session.tags:
         return False  # somebody waits here: check frame by frame what must wait for it
@@ -93,6 +94,8 @@ def forward(c: Connection) -> bool:
             easy = least == 11 and type_ != _WALK
         if not least <= size <= limit or size > tail - at:
             break
+        if size > LARGE and stop < tail - 10:
+            stop = min(stop + size, tail - 10)  # it costs no more than a small one
         if not easy:
             if type_ == _WALK:
                 if b is not None:

@@ -83,7 +83,12 @@ LOADS = (
     Load("64 connections w=1", ("-c", "64", "-w", "1", "getattr"), {(P, D): 1.2}),
     Load("read 64 KiB w=1", ("-w", "1", "-m", "64k", "read"), {(P, D): 1.05, (F, D): 1.05, **hops(0.9)}, bytes=True),
     Load("read 64 KiB w=8", ("-w", "8", "-m", "64k", "read"), {(P, D): 0.95, (F, D): 0.95, **hops(0.9)}, bytes=True),
-    Load("write 64 KiB w=8", ("-w", "8", "-m", "64k", "-z", "16m", "write"), {(P, D): 1.8, (F, D): 1.8}, bytes=True),
+    Load(
+        "write 64 KiB w=8",
+        ("-w", "8", "-m", "64k", "-z", "16m", "write"),
+        {(P, D): 1.8, (F, D): 1.8, **hops(0)},
+        bytes=True,
+    ),
     *(
         walks(name, test, window)
         for name, test in (("walk clunk", "walk"), ("walk open read clunk", "cat"))

@@ -6,8 +6,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import attrs
 import pytest
@@ -32,8 +33,16 @@ class Lab:
         """Run `mk9p lease take /k/k1/fs/data`, until its command says that it runs."""
         script = "echo running; trap 'echo ended; exit 3' TERM; while :; do sleep 0.05; done"
         command = [*ME, "lease", "take", *words, "/k/k1/fs/data", "--", "sh", "-c", script]
-        with child(command, "running", stdout=subprocess.PIPE, env=self.env) as process:
+        with child(command, "running", stdout=subprocess.PIPE, env=self.env) as process, ExitStack() as stack:
+            # nobody else ends the command of a holder that is killed
+            for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+                stack.callback(_end, stack.enter_context(open(os.pidfd_open(int(pid)), "rb")))
             yield process
+
+
+def _end(process: IO[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        signal.pidfd_send_signal(process.fileno(), signal.SIGKILL)
 
 
 @pytest.fixture
