@@ -37,7 +37,7 @@ def claim_exclusive(node: object) -> None:
 async def put(fid: Fid) -> None:
     """Drop one use of a fid, and close it if it was clunked and this was the last."""
     fid.uses -= 1
-    if fid.gone and not fid.uses:
+    if not fid.uses and fid.more is not None and fid.gone:
         await close(fid)
 
 

@@ -148,7 +148,7 @@ class _Rare(Generic[T]):
 class Fid:
     """What the server keeps for a fid."""
 
-    __slots__ = ("account", "attr", "files", "handle", "how", "kept", "more", "place", "who")
+    __slots__ = ("account", "attr", "files", "handle", "how", "kept", "more", "place", "uses", "who")
 
     directory: _Rare[Handle | None] = _Rare(None)  # of an open directory, if its node gives one
     exclusive = _Rare(False)  # it holds its node's exclusive use
@@ -157,13 +157,13 @@ class Fid:
     # a directory's listing, while somebody reads it, and its charge
     listing: _Rare[tuple[Any, int] | None] = _Rare(None)
     text = _Rare(0)  # the part of `kept` that its handle keeps: text for a reader, or locks
-    uses = _Rare(0)  # running requests that need the handle: it is closed when none is left
 
     def __init__(self, place: Place, who: Principal) -> None:
         self.place, self.who = place, who
         self.account: Account | None = None  # its account, while it is entered
         self.kept = 0  # bytes that are charged in addition to the charge for every fid, and for every open file
         self.files = 0  # descriptors that are charged for it
+        self.uses = 0  # running requests that need the handle: it is closed when none is left
         self.handle: Handle | None = None
         self.how: Open | None = None  # set once it is open, also for a directory
         self.attr: tuple[Stat | None, bytes] = UNKNOWN  # the encoded Rgetattr of a Stat, without size, type and tag

@@ -8,6 +8,7 @@ file has no middle to write into, so the offset means nothing.
 import errno
 import stat as st
 from collections.abc import Awaitable, Callable
+from types import CoroutineType
 from typing import TypeAlias
 
 from mk9p.errors import NineError
@@ -95,7 +96,8 @@ class _TextHandle(Handle):
         return content[offset : offset + count]
 
     async def _read(self, fresh: Awaitable[Content], offset: int, count: int) -> bytes:
-        text = await fresh if isinstance(fresh, Awaitable) else fresh
+        # what an `async def` returns; to ask for any other Awaitable costs more than the read
+        text = await fresh if fresh.__class__ is CoroutineType or isinstance(fresh, Awaitable) else fresh
         if not isinstance(text, str | bytes):
             raise TypeError(f"a Text's function returned {text!r}: want str or bytes")
         content = text if isinstance(text, bytes) else text.encode()
