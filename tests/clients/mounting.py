@@ -93,7 +93,7 @@ class Place:
 
     def out(self, script: str, *, user: int | None = None) -> str:
         done = self.sh(script, user=user)
-        assert (done.returncode, done.stderr) == (0, "")
+        assert (done.returncode, done.stderr) == (0, ""), f"{done.returncode}: {done.stderr}"
         return done.stdout
 
     def error(self, script: str, *, user: int | None = None, inside: bool = True) -> str:
