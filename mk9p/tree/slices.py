@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 import trio
 from trio.lowlevel import RunVar
 
-__all__ = ["at_once", "in_slices", "next_slice"]
+__all__ = ["in_slices", "next_slice"]
 
 T = TypeVar("T")
 SLICE: Final = 1_000_000  # ns
@@ -36,13 +36,3 @@ async def in_slices(work: Generator[object, None, T]) -> T:
             return result
         if monotonic_ns() > ends:
             ends = await next_slice()
-
-
-def at_once(work: Generator[object, None, T]) -> T:
-    """Do such a work without a pause, and return its result."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as done:
-            result: T = done.value
-            return result

@@ -36,7 +36,7 @@ from mk9p.server import Server
 from mk9p.testing import SOON, serving, serving_at, until
 from mk9p.testing.serving import Host, address_of
 from mk9p.tree import Ctl, Dir, Text, split
-from mk9p.tree.slices import at_once
+from mk9p.tree.slices import in_slices
 from tests.lease.compared import overlap
 from tests.lease.test_lease_tree import ANN, BOB, ROOT, Known, conversation, refused, say
 from tests.lease.test_leases import Virtual
@@ -60,8 +60,8 @@ def claims(*texts: str) -> list[Claim]:
 
 
 def chosen(*wanted: Any) -> list[list[Resource]] | None:
-    """Choose without a pause."""
-    return at_once(choose(*wanted))
+    """Choose, with nobody beside it."""
+    return trio.run(in_slices, choose(*wanted))
 
 
 def paths(found: Sequence[Sequence[Resource]] | None) -> list[list[str]] | None:
