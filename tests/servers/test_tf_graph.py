@@ -7,7 +7,7 @@ import pytest
 from mk9p.errors import NineError
 from mk9p.servers.tf.graph import Farm, Where, parse
 from mk9p.servers.tf.places import choose, fits
-from mk9p.tree.slices import at_once
+from mk9p.tree.slices import in_slices
 
 GRAPH = """
 # how rows are made
@@ -80,13 +80,13 @@ def test_a_kernel_fits_by_its_values() -> None:
         assert fits(Where("", attributes), facts) is fit, attributes
 
 
-def test_tasks_are_spread_by_cpus_and_lost_kernels_are_left_out() -> None:
+async def test_tasks_are_spread_by_cpus_and_lost_kernels_are_left_out() -> None:
     kernels = {"a": {"cpus": "1"}, "b": {"cpus": "2"}}
     tasks: Counter[str] = Counter()
     order = []
     for _ in range(6):
-        order.append(at_once(choose(Where(), kernels, tasks)))
+        order.append(await in_slices(choose(Where(), kernels, tasks)))
         tasks[order[-1]] += 1
     assert Counter(order) == {"a": 2, "b": 4}
-    assert at_once(choose(Where(), kernels, tasks, {"b"})) == "a"
-    assert at_once(choose(Where("b"), kernels, tasks, {"b"})) == "b"
+    assert await in_slices(choose(Where(), kernels, tasks, {"b"})) == "a"
+    assert await in_slices(choose(Where("b"), kernels, tasks, {"b"})) == "b"

@@ -86,7 +86,7 @@ def test_a_program_goes_on_while_the_kernel_behind_its_file_is_killed(lab: Vm) -
     with lab.started("run", "k2", "--", *command(f"/mnt/w/{DISK}", SEED)) as process:
         writer = Writer(process)
         writer.wrote()
-        for number, what in zip(range(99), itertools.cycle(ways), strict=False):
+        for number, what in zip(range(100), itertools.cycle(ways), strict=False):
             writer.caught_up()
             for _ in range(5):
                 writer.wrote()
