@@ -9,10 +9,8 @@ import argparse
 import errno
 import re
 import shlex
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
 import trio
@@ -22,7 +20,7 @@ from mk9p.client import Client
 from mk9p.clients.common import say, with_namespace
 from mk9p.errors import NineError
 from mk9p.servers.kernels import desired, labfile
-from mk9p.stdio import printable
+from mk9p.stdio import printable, text_of
 from mk9p.usage import parsed
 
 PATIENCE: Final = (
@@ -47,7 +45,7 @@ def read(text: str) -> labfile.Desired:
 def main(arguments: Sequence[str]) -> int:
     """Run `mk9p apply` or `mk9p diff`."""
     chosen = parsed(arguments)
-    text = sys.stdin.read() if chosen.file == "-" else Path(chosen.file).read_text()
+    text = text_of(chosen.file)
     try:
         wanted = read(text)
     except NineError as error:

@@ -58,8 +58,10 @@ async def attach(ns: Client, path: str) -> int:
 
 async def _none(ns: Client, path: str) -> str:
     """Return the error that names the existing consoles."""
+    from mk9p.servers.kernels.labfile import TAKEN
+
     try:
-        names = [entry.name for entry in await ns.listdir("kernels") if entry.is_dir]
+        names = [entry.name for entry in await ns.listdir("kernels") if entry.is_dir and entry.name not in TAKEN]
     except FileNotFoundError:
         return f"no console {path}, and {NO_KERNELS}"
     return f"no console {path}; there are: {' '.join(sorted(names)) or 'none'}"

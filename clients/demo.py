@@ -66,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
             trio.from_thread.check_cancelled()  # no further step after Ctrl-C
             seen.append(show(lab, step))
 
-    up(lab, labs.read_lab(None), mount=True, meanwhile=meanwhile)
+    up(lab, labs.read_lab(None)[1], mount=True, meanwhile=meanwhile)
     try:
         seen += [show(lab, step) for step in STEPS]
         print(f"\nAll of it took {time.monotonic() - begun:.1f} seconds.")

@@ -42,7 +42,7 @@ from mk9p.itself import itself, typed
 from mk9p.ktext import split_lines
 from mk9p.servers.kernels import labfile
 from mk9p.state import of_folder
-from mk9p.stdio import complain
+from mk9p.stdio import complain, text_of
 from mk9p.tree import join, split
 
 RUN: Final = Path("/run/mk9p")
@@ -250,45 +250,39 @@ def _is_warden(pid: int, run: Path) -> bool:
     return words[:1] == [b"sh"] and os.fsencode(run) in words
 
 
-def read_text(path: str | None) -> str:
-    """Return the text of a lab file, or of the default lab."""
-    return DEFAULT if path is None else Path(path).read_text()
-
-
-def read_lab(path: str | None) -> dict[str, dict[str, Any]]:
-    """Return the kernels of a lab file by name, or of the default lab; raises EINVAL that says what is wrong in it."""
-    return kernels_of(read_text(path), path)
+def read_lab(path: str | None) -> tuple[str, dict[str, dict[str, Any]]]:
+    """Return the text of a lab file, `-` being standard input, or of the default lab, and its kernels by name. Raises as `kernels_of`."""
+    text = DEFAULT if path is None else text_of(path)
+    return text, kernels_of(text, path)
 
 
 def kernels_of(text: str, path: str | None = None) -> dict[str, dict[str, Any]]:
-    """Return the kernels of a lab file's text by name; raises EINVAL that says what is wrong in it."""
+    """Return the kernels of a lab file's text by name. Raises EINVAL that names the file and says what is wrong in it: nothing is started before."""
     import tomllib
 
     try:
         lab = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        for name in BESIDE:
+            lab.pop(name, None)
+        for name, words in lab.items():
+            _look(name, words)
+        labfile.parse(text)
+    except (tomllib.TOMLDecodeError, NineError) as error:
         raise NineError(errno.EINVAL, f"{path}: {error}") from None
-    for name in BESIDE:
-        lab.pop(name, None)
-    for name, words in lab.items():
-        if not isinstance(words, dict):
-            raise NineError(errno.EINVAL, f"{path}: {name}: want a table for each kernel: [{name}]")
-        grants = words.get("grants", [])
-        if not isinstance(grants, list) or not all(isinstance(grant, str) for grant in grants):
-            raise NineError(errno.EINVAL, f'{path}: {name}: want grants = ["PATH ro|rw|OPS", ...]')
-        try:
-            merged(Grant.parse(split(grant)) for grant in grants)
-        except NineError as error:
-            raise NineError(errno.EINVAL, f"{path}: {name}: {error}") from None
     return lab
 
 
-def desired(path: str | None) -> None:
-    """Check all of a lab file before anything is started. Raises EINVAL that names the file, and says what is wrong with it."""
+def _look(name: str, words: Any) -> None:
+    """Look at the grants of a kernel. Raises EINVAL that names it."""
+    if not isinstance(words, dict):
+        raise NineError(errno.EINVAL, f"{name}: want a table for each kernel: [{name}]")
+    grants = words.get("grants", [])
+    if not isinstance(grants, list) or not all(isinstance(grant, str) for grant in grants):
+        raise NineError(errno.EINVAL, f'{name}: want grants = ["PATH ro|rw|OPS", ...]')
     try:
-        labfile.parse(read_text(path))
+        merged(Grant.parse(split(grant)) for grant in grants)
     except NineError as error:
-        raise NineError(error.errno or errno.EINVAL, f"{path}: {error}") from None
+        raise NineError(errno.EINVAL, f"{name}: {error}") from None
 
 
 def size(text: str | int) -> int:
@@ -345,6 +339,8 @@ async def start_kernel(ns: Client, name: str, words: Mapping[str, Any]) -> None:
 async def serving(ns: Client, names: list[str], tell: Callable[[str, str, list[str]], None]) -> None:
     """Wait until all named kernels serve; `tell(kernel, what, args)` hears each event. Raises EIO for one that failed, ETIMEDOUT."""
     waiting = set(names)
+    if not waiting:
+        return
     with trio.move_on_after(PATIENCE):
         async for line in ns.lines("kernels/events"):
             _, _, what, *args = split(line)

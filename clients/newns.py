@@ -30,7 +30,7 @@ from mk9p.compose.table import Flags, clean, within
 from mk9p.dial import parse
 from mk9p.errors import NineError, translate
 from mk9p.ktext import split_lines
-from mk9p.stdio import complain
+from mk9p.stdio import complain, text_of
 from mk9p.tree.words import Phrase, Word, run, uncomment
 from mk9p.usage import parsed
 
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     chosen = parsed(arguments)
     steps = read("\n".join(chosen.lines))
     if chosen.file is not None:
-        steps += read(_text(chosen.file), chosen.file)
+        steps += read(text_of(chosen.file), chosen.file)
     command = chosen.command or [os.environ.get("SHELL") or SHELL]
     here = os.getcwd()
     build(steps, empty=chosen.empty, make=chosen.make)
@@ -67,14 +67,6 @@ def main(arguments: Sequence[str]) -> int:
             raise NineError(error.errno or errno.EIO, f"{chosen.dir}: {error.strerror}") from None
         os.chdir("/")
     return become(command)
-
-
-def _text(file: str) -> str:
-    try:
-        with open(0 if file == "-" else file, encoding="utf-8", closefd=file != "-") as opened:
-            return opened.read()
-    except UnicodeDecodeError:
-        raise NineError(errno.EILSEQ, f"{file}: not UTF-8") from None
 
 
 def become(command: Sequence[str]) -> int:

@@ -34,11 +34,10 @@ def main(arguments: Sequence[str]) -> int:
         print(labs.DEFAULT, end="")
         return 0
     lab = labs.Lab()
-    kernels = labs.read_lab(chosen.file)
-    labs.desired(chosen.file)
-    up(lab, kernels, mount=not chosen.no_mount, text=labs.read_text(chosen.file))
+    text, kernels = labs.read_lab(chosen.file)
+    running = up(lab, kernels, mount=not chosen.no_mount, text=text)
     try:
-        print_hints(lab, list(kernels), mounted=not chosen.no_mount)
+        print_hints(lab, running, mounted=not chosen.no_mount)
         while chosen.foreground and lab.run.exists():
             time.sleep(0.2)
     except KeyboardInterrupt:
@@ -88,10 +87,11 @@ def up(
     mount: bool,
     text: str = "",
     meanwhile: Callable[[], None] | None = None,
-) -> None:
-    """Start a lab and return when it serves; whatever goes wrong, and Ctrl-C, ends it again. `text` is its file, for what is beside the kernels.
+) -> list[str]:
+    """Start a lab and return the kernels that run, when they serve; whatever goes wrong, and Ctrl-C, ends it again.
 
-    A thread runs `meanwhile` when the first kernel serves and the namespace is mounted, and others still boot.
+    `text` is its file, for what is beside the kernels. A thread runs `meanwhile` when the first kernel serves and the namespace is mounted, and
+    others still boot.
     """
     wanted = read(text)
     process = lab.start(wanted.rules)
@@ -147,6 +147,7 @@ def up(
         + (f", mounted on {lab.mount}" if mount else "")
         + (f"; unix!{lab.usual} is another" if lab.socket != lab.usual else "")
     )
+    return running
 
 
 async def _mount(lab: labs.Lab) -> None:

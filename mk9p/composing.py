@@ -10,7 +10,6 @@ guest of that name, and gets a tree of its own, which has what the kernel's `con
 """
 
 import logging
-import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -57,6 +56,7 @@ from mk9p.loading import available
 from mk9p.server import Limits, Server, Tally, stats_tree
 from mk9p.serving import AUTH, STATS, keys_of, one_error, serve_tree, start_logging
 from mk9p.state import of_folder
+from mk9p.stdio import text_of
 from mk9p.systemd import passed
 from mk9p.tree import Dir, Node
 from mk9p.usage import parsed
@@ -133,11 +133,9 @@ def main(arguments: Sequence[str]) -> int:
     chosen = parsed(arguments)
     start_logging(chosen.verbose)
     tell(keys_of(chosen))
+    script = text_of(chosen.file) if chosen.file else ""
 
     async def run(auth: Auth) -> None:
-        script = ""
-        if chosen.file:
-            script = sys.stdin.read() if chosen.file == "-" else await trio.Path(chosen.file).read_text()
         async with trio.open_nursery() as nursery:
             mounted: list[Kernels] = []  # one, as soon as there is a namespace
 

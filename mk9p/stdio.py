@@ -5,6 +5,7 @@ with poll(2) instead of the kernel. If a descriptor was closed at the start, /de
 file that the command opens does not become its output, and using the descriptor fails as using a closed one does (gnulib's stdopen).
 """
 
+import errno
 import io
 import os
 import select
@@ -43,6 +44,15 @@ def _escaped(char: str) -> str:
 def told(error: OSError) -> str:
     """Return an error in words, after the file that it is about."""
     return str(error) if error.filename is None else f"{error.filename or repr('')}: {error.strerror}"
+
+
+def text_of(file: str) -> str:
+    """Return the text of a file, `-` being standard input. Raises EILSEQ if it is not UTF-8."""
+    try:
+        with open(0 if file == "-" else file, encoding="utf-8", closefd=file != "-") as opened:
+            return opened.read()
+    except UnicodeDecodeError as error:
+        raise OSError(errno.EILSEQ, f"byte {error.start} is not UTF-8", file) from None
 
 
 def put(descriptor: int, data: bytes | memoryview) -> None:

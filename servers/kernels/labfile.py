@@ -165,6 +165,8 @@ def _kernel(name: str, table: Mapping[str, Any]) -> Wanted:
         "restart",
         "watch",
     )
+    if name in ("kernel", "kernels") and any(isinstance(value, dict) for value in table.values()):
+        raise ValueError(f"a kernel has a table of its own: [{next(iter(table))}]")
     _known(table, *own, *_PLAIN, *_LISTS)
     Spec(name=name, kernel="")
     if name in TAKEN:

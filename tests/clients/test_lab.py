@@ -7,12 +7,16 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import trio
 
 from mk9p.clients import lab as labs
 from mk9p.clients.demo_steps import Step, show
 from mk9p.clients.lab import DEFAULT, Lab, read_lab
 from mk9p.clients.up import main, print_hints
 from mk9p.errors import NineError
+from mk9p.stdio import told
+from mk9p.testing import SOON, mounted
+from mk9p.tree import Dir
 
 
 def test_the_lab_without_a_file_is_printed_as_one(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -21,13 +25,13 @@ def test_the_lab_without_a_file_is_printed_as_one(capsys: pytest.CaptureFixture[
     assert printed == DEFAULT
     (tmp_path / "lab.toml").write_text(printed)
     assert read_lab(str(tmp_path / "lab.toml")) == read_lab(None)
-    assert not any("grants" in words for words in read_lab(None).values())  # README's session is the host's
+    assert not any("grants" in words for words in read_lab(None)[1].values())  # README's session is the host's
 
 
 def test_grants_are_read_as_they_stand(tmp_path: Path) -> None:
     file = tmp_path / "lab.toml"
     file.write_text('[k1]\ngrants = ["/k/k2 rw", "\'/k/k0/fs/my data\' ro"]\n')
-    assert read_lab(str(file)) == {"k1": tomllib.loads(file.read_text())["k1"]}
+    assert read_lab(str(file))[1] == {"k1": tomllib.loads(file.read_text())["k1"]}
 
 
 @pytest.mark.parametrize(
@@ -48,6 +52,29 @@ def test_a_wrong_grant_is_told_before_anything_is_started(tmp_path: Path, grants
         read_lab(str(file))
     assert caught.value.errno == errno.EINVAL
     assert "k1: " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"[kernels.k1]\ncpus = 2\n", r"kernels: a kernel has a table of its own: \[k1\]"),
+        (b"kernels = 3\n", r"kernels: want a table for each kernel: \[kernels\]"),
+        (b"[k1\ncpus = 2\n", "Expected ']'"),
+        (b"[k1]\ncpus = 2\nwords = '\xff'\n", "byte 23 is not UTF-8"),
+    ],
+)
+def test_a_wrong_file_is_told_in_a_line_that_names_it(tmp_path: Path, text: bytes, said: str) -> None:
+    file = tmp_path / "lab.toml"
+    file.write_bytes(text)
+    with pytest.raises(OSError, match=said) as caught:
+        read_lab(str(file))
+    assert str(file) in told(caught.value)
+
+
+async def test_a_lab_without_a_kernel_that_runs_is_up_at_once() -> None:
+    async with mounted(Dir({"kernels": Dir({})})) as ns:
+        with trio.fail_after(SOON):
+            await labs.serving(ns, [], lambda *_: None)
 
 
 def test_a_lab_takes_nobody_elses_place(tmp_path: Path) -> None:

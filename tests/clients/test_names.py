@@ -10,7 +10,7 @@ from mk9p.composing import namespace
 from mk9p.testing import serving_at
 from mk9p.tree import Dir, Text
 
-KERNELS = Dir({"status": Text(""), "k1": Dir({"console": Text("")}), "k2": Dir({"console": Text("")})})
+KERNELS = Dir({"status": Text(""), "pool": Dir({}), "k1": Dir({"console": Text("")}), "k2": Dir({"console": Text("")})})
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,18 @@ import random
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import trio
 
+from mk9p import connect
+from mk9p.clients.common import piece
+from mk9p.servers.chan import tree as channels
 from mk9p.servers.wasm import process
+from mk9p.testing import serving_at
+from mk9p.tree import Dir, join
 from tests.wasm import foreign
 from tests.wasm.conftest import Compiled
 from tests.wasm.programs_of import Kernel, giving
@@ -60,15 +66,26 @@ def aarch64(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 async def there_and_back(
-    kernel: Kernel, words: list[str], module: bytes, other: str, monkeypatch: pytest.MonkeyPatch
+    kernel: Kernel,
+    words: list[str],
+    module: bytes,
+    other: str,
+    monkeypatch: pytest.MonkeyPatch,
+    begins: Callable[[], None] = lambda: None,
+    given: bytes = b"",
 ) -> tuple[str, str]:
-    """Run a program that changes between this machine and the other at random moments, and return its output and ending."""
+    """Run a program, with an input, that changes between this machine and the other at random moments, and return its output and ending.
+
+    `begins` is called whenever it begins or goes on.
+    """
     state = b""
     for move in range(MOVES + 1):
         monkeypatch.setattr(process, "PYTHON", other if move % 2 else sys.executable)
-        async with kernel.program(
-            *([] if state else words), "start", module=b"" if state else module, state=state
-        ) as p:
+        async with kernel.program(*([] if state else words), module=b"" if state else module, state=state) as p:
+            if not state:
+                await p.write("stdin", given)
+            await p.order("start")
+            begins()
             if move == MOVES:
                 return await p.read("stdout"), await p.ending()
             await trio.sleep(random.random())
@@ -102,3 +119,55 @@ async def test_open_files_go_with_it(
         assert await there_and_back(kernel, words, module, aarch64, monkeypatch) == expected
         assert (given / "out").read_bytes() == (given / "in").read_bytes()
         assert (given / "log").read_bytes() == log
+
+
+async def test_a_filter_between_two_channels_changes_between_machines(
+    kernel: Kernel, program: Compiled, tmp_path: Path, aarch64: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [b"line %d of some\n" % n for n in range(5 * (MOVES + 1))]
+    lives, got = trio.Semaphore(0), list[bytes]()
+    async with serving_at(f"unix!{tmp_path}/s", Dir({"chan": channels()})) as host, connect(host.address) as client:
+        await client.mkdir("chan/in")
+        await client.mkdir("chan/out")
+
+        async def write() -> None:
+            async with await client.open("chan/in/data", "w") as file:
+                for n, line in enumerate(lines):
+                    if not n % 5:
+                        await lives.acquire()
+                    await file.pwrite(line, 0)
+                    await trio.sleep(random.random() * 0.2)
+                await file.pwrite(b"end\n", 0)
+
+        async def read() -> None:
+            async with await client.open("chan/out/data") as file:
+                while not got or not got[-1].endswith(b" END\n"):
+                    got.append(await piece(file))
+
+        kernel.seconds, kernel.namespace = PATIENCE, host.address
+        words = [f"namespace {host.address}", "grant /chan /c rw", "arg filter /c/in/data /c/out/data"]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write)
+            nursery.start_soon(read)
+            module = program("filter")
+            assert await there_and_back(kernel, words, module, aarch64, monkeypatch, lives.release) == ("", "")
+    assert b"".join(got) == b"".join(b"%d %s" % (n, line.upper()) for n, line in enumerate([*lines, b"end\n"]))
+
+
+@pytest.mark.parametrize("name", ["sqlite", "lua", "graphviz"])
+async def test_a_program_of_other_people_changes_between_machines(
+    kernel: Kernel, tmp_path: Path, aarch64: str, monkeypatch: pytest.MonkeyPatch, long: bool, name: str
+) -> None:
+    if not long:
+        pytest.skip("an emulated processor compiles it for minutes: MK9P_LONG=1")
+    arguments = {"sqlite": ["200000"], "lua": [foreign.script(200_000)], "graphviz": []}[name]
+    given = foreign.graph(200) if name == "graphviz" else b""
+    words, module = [join(["arg", name, *arguments])], foreign.module(name, tmp_path)
+    kernel.seconds = 2 * PATIENCE
+    async with kernel.program(*words, module=module) as p:
+        await p.write("stdin", given)
+        await p.order("start")
+        expected = await p.read("stdout"), await p.ending()
+    assert expected[1] == ""
+    assert expected[0].count("\n") > 5
+    assert await there_and_back(kernel, words, module, aarch64, monkeypatch, given=given) == expected
