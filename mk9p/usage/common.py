@@ -1,12 +1,47 @@
 """The parts of parsers, and the numbers in their help."""
 
 import argparse
+import os
+import sys
 from collections.abc import Callable
 from functools import wraps
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
-Parser = argparse.ArgumentParser
+
+
+class Help(argparse.HelpFormatter):
+    """Help as wide as the terminal.
+
+    argparse makes one of these for each option of each parser, and asks shutil how wide it is: to import that takes longer than the rest.
+    """
+
+    def __init__(self, prog: str, **rest: Any) -> None:
+        super().__init__(prog, **{"width": _columns() - 2, **rest})
+
+
+class TextHelp(Help, argparse.RawDescriptionHelpFormatter):
+    """Help whose description and epilog stand as they are."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser of one command's words."""
+
+    def __init__(self, **rest: Any) -> None:
+        super().__init__(**{"formatter_class": Help, **rest})
+
+
+def _columns() -> int:
+    """Return the width of the terminal as shutil tells it: $COLUMNS, else what standard output is, else 80."""
+    said = os.environ.get("COLUMNS", "")
+    if said.isdecimal() and int(said) > 0:
+        return int(said)
+    try:
+        return os.get_terminal_size(sys.__stdout__.fileno()).columns or 80  # type: ignore[union-attr]
+    except (AttributeError, ValueError, OSError):  # there is none, or it is closed, or no terminal
+        return 80
+
+
 Parsers = dict[str, Callable[[str], Parser]]
 """By the name of a command."""
 Checks = dict[str, Callable[[argparse.Namespace], str]]
@@ -47,7 +82,7 @@ def take_keys(parser: Parser) -> None:
 
 def parser_of(name: str, about: str | None = None, **options: str) -> Parser:
     """Return a parser without arguments yet."""
-    return Parser(prog=f"mk9p {name}", description=about, **options)  # type: ignore[arg-type]
+    return Parser(prog=f"mk9p {name}", description=about, **options)
 
 
 def reads(what: str) -> Callable[[Callable[[str], T]], Callable[[str], T]]:

@@ -8,6 +8,8 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from mk9p.usage.common import Parser
+
 _NAMES: Final = {"listen": "listen", "specs": "servers", "file": "namespace"}  # keys whose option has no long name
 _WORDS: Final = {
     bool: "true or false",
@@ -17,12 +19,12 @@ _WORDS: Final = {
 }
 
 
-class Configured(argparse.ArgumentParser):
+class Configured(Parser):
     """A parser whose options a file can give too."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Read the file that the words name, and then the words. Raises NineError for the file."""
-        early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        early = Parser(add_help=False, allow_abbrev=False)
         early.add_argument("--config")
         found = early.parse_known_args(args)[0].config
         if found is not None:

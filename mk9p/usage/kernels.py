@@ -3,7 +3,7 @@
 import argparse
 from typing import Final
 
-from mk9p.usage.common import PATIENCE, PROXY, Checks, Parser, Parsers, number, parser_of, seconds
+from mk9p.usage.common import PATIENCE, PROXY, Checks, Parser, Parsers, TextHelp, number, parser_of, seconds
 
 
 def _run(name: str) -> Parser:
@@ -96,7 +96,7 @@ def _up(name: str) -> Parser:
         prog=f"mk9p {name}",
         description="Start kernels and their namespace.",
         epilog=_LAB,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=TextHelp,
     )
     parser.add_argument("-f", "--foreground", action="store_true", help="stay; Ctrl-C ends the lab")
     parser.add_argument("--no-mount", action="store_true", help="do not mount the namespace on this machine")

@@ -6,7 +6,7 @@ from typing import Any, Final
 from mk9p.usage.common import Checks, Parser, Parsers, number, parser_of, take_keys
 
 
-class WithCommand(argparse.ArgumentParser):
+class WithCommand(Parser):
     """A parser of words that may be followed by `--` and a command."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
