@@ -11,6 +11,7 @@ unsteady: it is named, and counted as that. It is still a fault, of the test or 
 """
 
 import argparse
+import compileall
 import json
 import os
 import re
@@ -28,6 +29,7 @@ from xml.etree import ElementTree
 
 import attrs
 
+TREE: Final = Path(__file__).parents[1]
 GUESTS: Final = "tests/vm"
 # name, the side that it is of otherwise, and what it runs
 HAULS: Final = (
@@ -110,6 +112,7 @@ def start(name: str, arguments: Sequence[str], home: Path, cache: Path) -> Side:
             stdout=said,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            env={key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"},
         )
     return Side(name, arguments, process, file.open("rb"), junit, cache)
 
@@ -216,5 +219,8 @@ def _join(files: Sequence[Path], to: Path) -> None:
 
 
 if __name__ == "__main__":
+    # a thousand processes import these, those of guests by an emulated processor, and from where they cannot keep what they compiled
+    for _folder in ("mk9p", "clients", "servers"):
+        compileall.compile_dir(TREE / _folder, quiet=2)
     _long = bool(os.environ.get("MK9P_LONG"))
     sys.exit(run(sides(long=_long), sys.argv[1:], again=not _long))
