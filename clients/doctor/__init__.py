@@ -9,6 +9,9 @@ import argparse
 import errno
 import os
 from collections.abc import Sequence
+from typing import Final
+
+import trio
 
 from mk9p.client import connect
 from mk9p.client.client import DEFAULT, split
@@ -19,6 +22,8 @@ from mk9p.clients.doctor.sources import Local, Names, Served, Source
 from mk9p.errors import NineError
 from mk9p.serving import one_error
 from mk9p.usage import parsed
+
+SILENCE: Final = 4.0  # seconds until somebody wonders whether it still does something
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -81,11 +86,20 @@ def directory(source: Local, chosen: argparse.Namespace) -> int:
 async def _examined(source: Source, chosen: argparse.Namespace) -> Examination:
     bounds = Bounds(chosen.depth, chosen.files, chosen.bytes)
     examination = Examination(source, bounds, chosen.write, SKIPPED | set(chosen.skip))
-    try:
-        await examination.run()
-    except TooSlow as error:
-        raise NineError(errno.ETIMEDOUT, f"the top of the tree: {error}") from None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_tell_how_far, examination)
+        try:
+            await examination.run()
+        except TooSlow as error:
+            raise NineError(errno.ETIMEDOUT, f"the top of the tree: {error}") from None
+        nursery.cancel_scope.cancel()
     return examination
+
+
+async def _tell_how_far(examination: Examination) -> None:
+    while True:
+        await trio.sleep(SILENCE)
+        say(f"{examination.files} files in {examination.directories} directories so far")
 
 
 def _told(done: Examination, chosen: argparse.Namespace) -> int:
