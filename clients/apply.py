@@ -20,7 +20,7 @@ from mk9p.client import Client
 from mk9p.clients.common import say, with_namespace
 from mk9p.errors import NineError
 from mk9p.servers.kernels import desired, labfile
-from mk9p.stdio import printable, text_of
+from mk9p.stdio import printable, read_text
 from mk9p.usage import parsed
 
 PATIENCE: Final = (
@@ -45,7 +45,7 @@ def read(text: str) -> labfile.Desired:
 def main(arguments: Sequence[str]) -> int:
     """Run `mk9p apply` or `mk9p diff`."""
     chosen = parsed(arguments)
-    text = text_of(chosen.file)
+    text = read_text(chosen.file)
     try:
         wanted = read(text)
     except NineError as error:

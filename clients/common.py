@@ -76,6 +76,7 @@ def _hinting(address: str | None) -> Iterator[None]:
         raise
 
 
+SILENCE: Final = 4.0  # seconds after which somebody at a terminal wonders
 _RUNNING: Final = "is its server running?"
 _HINT: Final = "start a namespace with `mk9p up`, or say where yours is with -a DIAL or $MK9P"
 

@@ -13,7 +13,7 @@ from mk9p.contexts import Context
 from mk9p.dial import Keys, parse
 from mk9p.errors import NineError
 from mk9p.serving import keys_of
-from mk9p.stdio import text_of
+from mk9p.stdio import read_text
 from mk9p.usage import parsed
 
 
@@ -38,7 +38,7 @@ def _kept(address: str, chosen: Any, known: Context | None = None) -> Context:
     ca, cert, key = (path and os.path.abspath(path) for path in (keys.ca, keys.cert, keys.key))
     cap = chosen.cap
     if cap.startswith("@"):
-        cap = text_of(cap[1:])
+        cap = read_text(cap[1:])
     cap = cap.removesuffix("\n") or (known.cap if known is not None else "")
     return Context(address, ca, cert, key, cap)
 

@@ -8,7 +8,7 @@ from typing import Final
 import attrs
 
 from mk9p.clients import lab as labs
-from mk9p.clients.common import say
+from mk9p.clients.common import SILENCE, say
 from mk9p.itself import itself
 
 SECONDS: Final = 60  # for one command: an emulated kernel on a busy machine takes one or two
@@ -42,10 +42,10 @@ def show(lab: labs.Lab, step: Step, *, seconds: float = SECONDS) -> bool:
         waited = 0.0
         while True:
             try:
-                said, _ = process.communicate(timeout=labs.SILENCE)
+                said, _ = process.communicate(timeout=SILENCE)
                 break
             except subprocess.TimeoutExpired:
-                waited += labs.SILENCE
+                waited += SILENCE
             if waited >= seconds:
                 process.kill()
                 say(f"no answer in {seconds:.0f} seconds")

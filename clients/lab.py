@@ -36,19 +36,19 @@ import attrs
 import trio
 
 from mk9p.client import Client, connect
+from mk9p.clients.common import SILENCE
 from mk9p.compose.granted import Grant, merged
 from mk9p.errors import NineError
 from mk9p.itself import itself, typed
 from mk9p.ktext import split_lines
 from mk9p.servers.kernels import labfile
 from mk9p.state import of_folder
-from mk9p.stdio import complain, text_of
+from mk9p.stdio import complain, read_text
 from mk9p.tree import join, split
 
 RUN: Final = Path("/run/mk9p")
 PATIENCE: Final = 180.0  # seconds for all kernels to serve: ten times what a busy machine was seen to need
 
-SILENCE: Final = 4.0  # seconds after which somebody at a terminal wonders
 
 DEFAULT: Final = """\
 # Two kernels beside yours. A guest may use nothing of the namespace but its own k/NAME and auth/whoami; a line like
@@ -252,7 +252,7 @@ def _is_warden(pid: int, run: Path) -> bool:
 
 def read_lab(path: str | None) -> tuple[str, dict[str, dict[str, Any]]]:
     """Return the text of a lab file, `-` being standard input, or of the default lab, and its kernels by name. Raises as `kernels_of`."""
-    text = DEFAULT if path is None else text_of(path)
+    text = DEFAULT if path is None else read_text(path)
     return text, kernels_of(text, path)
 
 

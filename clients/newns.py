@@ -30,7 +30,7 @@ from mk9p.compose.table import Flags, clean, within
 from mk9p.dial import parse
 from mk9p.errors import NineError, translate
 from mk9p.ktext import split_lines
-from mk9p.stdio import complain, text_of
+from mk9p.stdio import complain, read_text
 from mk9p.tree.words import Phrase, Word, run, uncomment
 from mk9p.usage import parsed
 
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     chosen = parsed(arguments)
     steps = read("\n".join(chosen.lines))
     if chosen.file is not None:
-        steps += read(text_of(chosen.file), chosen.file)
+        steps += read(read_text(chosen.file), chosen.file)
     command = chosen.command or [os.environ.get("SHELL") or SHELL]
     here = os.getcwd()
     build(steps, empty=chosen.empty, make=chosen.make)

@@ -11,7 +11,7 @@ import trio
 from mk9p.client import Client, connect
 from mk9p.clients import lab as labs
 from mk9p.clients.apply import read, settle
-from mk9p.clients.common import say
+from mk9p.clients.common import SILENCE, say
 from mk9p.itself import itself, typed
 from mk9p.serving import one_error
 from mk9p.usage import parsed
@@ -67,7 +67,7 @@ class Telling:
     @property
     def silent(self) -> bool:
         """Tell whether nothing was said for so long that somebody wonders."""
-        return self._held is None and time.monotonic() >= self.told + labs.SILENCE
+        return self._held is None and time.monotonic() >= self.told + SILENCE
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -110,7 +110,7 @@ def up(
     async def pass_the_time() -> None:
         """Say what is waited for, where nothing else was said for a while."""
         while True:
-            await trio.sleep(max(telling.told + labs.SILENCE - time.monotonic(), 0.1))
+            await trio.sleep(max(telling.told + SILENCE - time.monotonic(), 0.1))
             if telling.silent:
                 telling.say("; ".join(f"{name} {what}" for name, what in waited.items() if what) or "the kernels serve")
 

@@ -56,7 +56,7 @@ from mk9p.loading import available
 from mk9p.server import Limits, Server, Tally, stats_tree
 from mk9p.serving import AUTH, STATS, keys_of, one_error, serve_tree, start_logging
 from mk9p.state import of_folder
-from mk9p.stdio import text_of
+from mk9p.stdio import read_text
 from mk9p.systemd import passed
 from mk9p.tree import Dir, Node
 from mk9p.usage import parsed
@@ -133,7 +133,7 @@ def main(arguments: Sequence[str]) -> int:
     chosen = parsed(arguments)
     start_logging(chosen.verbose)
     tell(keys_of(chosen))
-    script = text_of(chosen.file) if chosen.file else ""
+    script = read_text(chosen.file) if chosen.file else ""
 
     async def run(auth: Auth) -> None:
         async with trio.open_nursery() as nursery:

@@ -46,7 +46,7 @@ def told(error: OSError) -> str:
     return str(error) if error.filename is None else f"{error.filename or repr('')}: {error.strerror}"
 
 
-def text_of(file: str) -> str:
+def read_text(file: str) -> str:
     """Return the text of a file, `-` being standard input. Raises EILSEQ if it is not UTF-8."""
     try:
         with open(0 if file == "-" else file, encoding="utf-8", closefd=file != "-") as opened:

@@ -9,21 +9,18 @@ import argparse
 import errno
 import os
 from collections.abc import Sequence
-from typing import Final
 
 import trio
 
 from mk9p.client import connect
 from mk9p.client.client import DEFAULT, split
-from mk9p.clients.common import say
+from mk9p.clients.common import SILENCE, say
 from mk9p.clients.doctor.examine import EACH, SKIPPED, Bounds, Examination, TooSlow, tell
 from mk9p.clients.doctor.options import address_of, mount_line, mount_of, of_options
 from mk9p.clients.doctor.sources import Local, Names, Served, Source
 from mk9p.errors import NineError
 from mk9p.serving import one_error
 from mk9p.usage import parsed
-
-SILENCE: Final = 4.0  # seconds until somebody wonders whether it still does something
 
 
 def main(arguments: Sequence[str]) -> int:

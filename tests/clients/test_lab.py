@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from mk9p.clients import demo_steps
 from mk9p.clients import lab as labs
 from mk9p.clients.demo_steps import Step, show
 from mk9p.clients.lab import DEFAULT, Lab, read_lab
@@ -114,7 +115,7 @@ def test_what_to_type_next_names_the_namespace_that_is_not_at_the_usual_place(
 def test_a_step_of_the_demo_that_takes_long_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(labs, "SILENCE", 0.2)
+    monkeypatch.setattr(demo_steps, "SILENCE", 0.2)
     lab = Lab(tmp_path / "lab")
     lab.mount.mkdir(parents=True)
     assert show(lab, Step("", "sleep 0.5; echo done", "done"))
