@@ -171,7 +171,8 @@ class Lab:
         held = self.run / "held"
         held.mkdir(mode=0o700)
         kernels = f"unix!{held}/kernels"
-        options = f"state={of_folder('kernels', str(self.kernels))}&through={self.address}"
+        # what a lab was to be that this machine's end has killed, its own file says
+        options = f"state={of_folder('kernels', str(self.kernels))}&through={self.address}&desired=none"
         holder = [*me, "serve", "-l", kernels, f"kernels?run={self.kernels}&{options}"]
         composer = [*me, "compose", "-l", self.address, "--kernels", kernels, "--state", str(held / "table")]
         if rules is not None:

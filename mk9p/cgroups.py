@@ -26,6 +26,7 @@ WANTED: Final = ("memory", "cpu", "pids")
 MOUNTS: Final = Path("/proc/self/mountinfo")
 GROUPS: Final = Path("/proc/self/cgroup")
 _ENDING: Final = 5.0  # seconds that what was killed has to be gone
+_FILLED: Final = 60.0  # seconds after which a group that was made has its process: it takes milliseconds
 
 Values = dict[
     str, tuple[dict[str, str], dict[str, str]]
@@ -135,11 +136,16 @@ class Held:
 _TOLD: Final = ("memory.events", "memory.oom_control")  # of version 2 and 1
 
 
-def sweep(prefix: str) -> None:
-    """Remove the groups of processes that are no more: their names begin with `prefix` and a process id. One that still holds something stays."""
-    for _, parent, _ in places(MOUNTS.read_text(), GROUPS.read_text()):
-        for folder in parent.glob(f"{prefix}[0-9]*"):
-            pid = folder.name.removeprefix(prefix).partition("-")[0]
-            if pid.isdecimal() and not Path("/proc", pid).exists():
-                with suppress(OSError):
+def sweep() -> None:
+    """Remove the groups that somebody left who was killed, here or in another container; `itself.unique` gave them their names.
+
+    One that holds a process cannot be removed, and one that was made just now may get its first.
+    """
+    young = time.time() - _FILLED
+    for parent in {parent for _, parent, _ in places(MOUNTS.read_text(), GROUPS.read_text())}:
+        for folder in parent.glob("mk9p-[0-9]*"):
+            with suppress(OSError):
+                if folder.stat().st_ctime < young:
+                    for below in folder.glob("mk9p-[0-9]*/"):  # a kernel that was frozen
+                        below.rmdir()
                     folder.rmdir()

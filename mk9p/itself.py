@@ -9,7 +9,7 @@ import os
 import sys
 from typing import Final
 
-__all__ = ["itself", "typed"]
+__all__ = ["itself", "typed", "unique"]
 
 BUNDLE: Final[list[str]] = []
 """The path of the archive or folder that this process runs; empty for a package of this Python."""
@@ -32,3 +32,8 @@ def typed(*, full: bool = False) -> list[str]:
     if os.path.basename(sys.argv[0]) == "__main__.py":  # python -m mk9p
         return itself()
     return [os.path.realpath(sys.argv[0]) if full else sys.argv[0]]
+
+
+def unique(what: str) -> str:
+    """Return a name for a thing that a machine has only one of: no other process has it, in whatever container that runs, nor one that was killed."""
+    return f"mk9p-{os.getpid()}-{what}-{os.urandom(4).hex()}"

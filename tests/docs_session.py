@@ -137,6 +137,7 @@ def run(page: Path, place: Path, *, long: bool) -> None:
             env={
                 "PATH": f"{place}/bin:{Path(sys.executable).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
                 "HOME": f"{place}/home",
+                "XDG_STATE_HOME": f"{place}/state",
                 "T": str(place),
                 "LC_ALL": "C.UTF-8",
                 **{name: os.environ[name] for name in ("MK9P_CACHE",) if name in os.environ},

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mk9p import cgroups
+from mk9p.itself import unique
 
 V1 = (
     "30 29 0:25 / {at}/cpu rw,relatime shared:1 - cgroup cgroup rw,cpu\n"
@@ -84,6 +85,30 @@ def test_what_cannot_be_made_limits_nothing(tmp_path: Path, monkeypatch: pytest.
     held = cgroups.Held.of(os.getpid(), "mk9p-x-1", values(1 << 28))
     assert (held.folders, held.starved()) == ([], False)
     held.end()
-    (tmp_path / "unified/mk9p-x-99999999-7").mkdir()
-    cgroups.sweep("mk9p-x-")
-    assert [each.name for each in (tmp_path / "unified").glob("mk9p-x-*")] == ["mk9p-x-1"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes control groups")
+def test_what_a_killed_one_left_is_removed_and_what_is_used_or_new_stays(
+    waiting: "subprocess.Popen[str]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = list(cgroups.places(cgroups.MOUNTS.read_text(), cgroups.GROUPS.read_text()))
+    assert places, "this machine has no control group of ours to try that"
+    # what another session has just made stays as it is
+    apart = [(what, parent / f"test-{os.getpid()}", version) for what, parent, version in places]
+    parents = {parent for _, parent, _ in apart}
+    for parent in parents:
+        parent.mkdir()
+    monkeypatch.setattr(cgroups, "places", lambda mounts, groups: apart)
+    left, used = unique("left"), cgroups.Held.of(waiting.pid, unique("used"), values(1 << 28))
+    for parent in parents:
+        (parent / left / unique("frozen-left")).mkdir(parents=True)
+    cgroups.sweep()
+    assert all((parent / left).exists() for parent in parents)
+    monkeypatch.setattr(cgroups, "_FILLED", -1.0)
+    cgroups.sweep()
+    assert not any((parent / left).exists() for parent in parents)
+    assert all(folder.exists() for folder in used.folders)
+    waiting.communicate("pass\n")
+    used.end()
+    for parent in parents:
+        parent.rmdir()

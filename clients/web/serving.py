@@ -17,6 +17,7 @@ from mk9p.clients.web.app import App
 from mk9p.clients.web.feed import Feed
 from mk9p.clients.web.gate import Gate
 from mk9p.errors import NineError
+from mk9p.itself import unique
 from mk9p.serving import one_error
 from mk9p.systemd import notify
 from mk9p.usage import parsed
@@ -85,7 +86,7 @@ async def run(
 @contextmanager
 def written(path: str, url: str) -> Iterator[None]:
     """Keep a URL in a file of this user alone while the block runs. What is in the file of that name before is gone. Raises OSError as open(2)."""
-    part = f"{path}.{os.getpid()}"
+    part = os.path.join(os.path.dirname(path), unique("url"))
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with open(descriptor, "w") as file:
         print(url, file=file)

@@ -47,6 +47,7 @@ async def tree(
     state: str = "",
     reach: Callable[[str], Node | None] | None = None,
     through: afar.Way | None = None,
+    desired: str = "kept",
 ) -> AsyncIterator[Dir]:
     """Serve `kernels/`. However this process ends, everything that was started through it ends too.
 
@@ -55,15 +56,21 @@ async def tree(
     default for `mk9p serve` in the guests: its arguments after `-l`, quoted as in sh. `state` is a file for what must outlive this server when it
     is killed (tx.py); "" is one in the folder, which does not. It is removed at an orderly end that leaves nothing to be remembered. `reach` gives
     the root of a kernel's tree, None if nobody has mounted it. `through` leads to a namespace of another process, where kernels are mounted at k/NAME
-    (the option `through=DIAL` of `mk9p serve`). Without one of both nothing moves, and nobody is watched.
+    (the option `through=DIAL` of `mk9p serve`). Without one of both nothing moves, and nobody is watched. `desired` is `kept`, to desire what an
+    earlier server did that was killed, or `none`, to begin with nothing.
     """
+    import errno
     import shlex
     from pathlib import Path
 
     import trio
 
+    from mk9p.errors import NineError
+
     from . import afar, files, inside, journal, keeper
 
+    if desired not in ("kept", "none"):
+        raise NineError(errno.EINVAL, f"desired={desired}: want kept or none")
     home = _home(run)
     held = await keeper.keep(home)
     try:
@@ -76,6 +83,7 @@ async def tree(
                     serve=tuple(shlex.split(serve)),
                     journal=book,
                     lasting=bool(state),
+                    anew=desired == "none",
                     reach=afar.Afar(way=through) if through is not None else inside.Reach(reach or inside.no_way),
                 )
                 yield kernels.tree()
@@ -96,6 +104,8 @@ def _home(run: str) -> Path:
     import tempfile
     from pathlib import Path
 
+    from mk9p.itself import unique
+
     if run:
         return Path(run).absolute()
     if os.geteuid() == 0:
@@ -103,4 +113,4 @@ def _home(run: str) -> Path:
         above.mkdir(mode=0o755, exist_ok=True)
     else:
         above = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
-    return above / f"kernels-{os.getpid()}"
+    return above / unique("kernels")

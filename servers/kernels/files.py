@@ -66,6 +66,7 @@ class Kernels:
     reach: inside.Reach = attrs.field(factory=inside.Reach, kw_only=True)
     journal: journal.Journal = attrs.field(kw_only=True)
     lasting: bool = attrs.field(default=False, kw_only=True)
+    anew: bool = attrs.field(default=False, kw_only=True)
     backends: dict[str, backend.Backend] = attrs.field(factory=lambda: dict(BACKENDS), kw_only=True)
     events: Log = attrs.field(factory=Log, init=False)
     entries: dict[str, Entry] = attrs.field(factory=dict, init=False)
@@ -80,9 +81,12 @@ class Kernels:
         ground = next((one.ground for one in self.backends.values() if one.ground is not None), None)
         there = world.World(self.kernel, pool.Pool(), self.reach, ground)
         self.moves = moves.Moves(there, tx.Transactions(there, self.journal, self.nursery, self.told))
-        place = self.journal.path.with_suffix(".desired") if self.lasting else None
+        path = self.journal.path
+        place = path.with_name(f"{path.name}.desired") if self.lasting else None
         self.keeping = keeping.Keeping(lambda: self._root, self.reach, self.kernel, self.told, place)
         self._root = self._tree()
+        if self.anew:
+            self.keeping.forget()
         self.keeping.load()
         self.nursery.start_soon(self.keeping.run)
         self.nursery.start_soon(self._resume)

@@ -10,12 +10,12 @@ Rules
 from __future__ import annotations
 
 import logging
-import os
 from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from mk9p import cgroups
+from mk9p.itself import unique
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +44,8 @@ class Group:
             ),
             "pids": ({"pids.max": str(processes)}, {"pids.max": str(processes)}),
         }
-        found = cgroups.planned(f"mk9p-{os.getpid()}-{name}", values)
+        found = cgroups.planned(unique(name), values)
+        cgroups.sweep()
         if missing := cgroups.missing(found, values):
             log.warning("%s: nothing limits its %s: no control group can be made for it", name, ", ".join(missing))
         return cls(found)

@@ -25,6 +25,7 @@ import attrs
 import trio
 
 from mk9p.errors import NineError
+from mk9p.itself import unique
 from mk9p.ktext import split_words
 
 from . import agent, backend, bare, channel, emulator, guest, images, initramfs, keeper, limits, packages, tools
@@ -77,8 +78,8 @@ class Uml:
     async def start(self, spec: backend.Spec, directory: Path) -> guest.Guest:
         """Start a user-mode Linux in a keeper, with its namespaces."""
         image, initrd, preload = await self._prepare(spec, images.silent)
-        netns, user, own = f"mk9p-{os.getpid()}-{spec.name}", emulator.user(spec.name), directory / "own"
-        group = f"mk9p-frozen-{os.getpid()}-{spec.name}"
+        netns, user, own = unique(spec.name), emulator.user(spec.name), directory / "own"
+        group = unique(f"frozen-{spec.name}")
         ip, net = tools.need("ip"), [tools.need("ip"), "-n", netns]
         before = [
             [ip, "netns", "add", netns],
@@ -172,7 +173,7 @@ async def shim(report: Callable[[str], None]) -> Path:
     if not path.exists():
         report("compiling umlfp.c")
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}")
+        part = path.with_name(unique(path.name))
         gcc = [tools.need("gcc"), "-O2", "-Wall", "-shared", "-fPIC", "-o", str(part), str(brought(SHIM))]
         made = await trio.run_process(gcc, capture_stderr=True, check=False)
         if made.returncode != 0:

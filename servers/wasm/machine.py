@@ -22,6 +22,7 @@ import attrs
 import wasmtime
 
 from mk9p.errors import NineError
+from mk9p.itself import unique
 from mk9p.servers.wasm.calls import Calls
 from mk9p.servers.wasm.instrument.checkpoints import FLAG, LIMIT
 from mk9p.servers.wasm.wasi.numbers import FAULT, Error
@@ -88,7 +89,7 @@ def cached(cache: str, name: str) -> Path | None:
 
 def keep(place: Path, data: bytes) -> None:
     """Put something into the cache, as a whole or not at all."""
-    part = place.with_suffix(f".{os.getpid()}.part")
+    part = place.with_name(unique(place.name))
     try:
         old = sorted(place.parent.iterdir(), key=lambda each: each.stat().st_mtime)
         for each in old[: max(0, len(old) - _CACHED)]:

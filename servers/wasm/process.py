@@ -20,6 +20,7 @@ import mk9p
 from mk9p import cgroups
 from mk9p.auth import GUEST, LOCAL, NO_ID, Principal
 from mk9p.errors import NineError
+from mk9p.itself import unique
 from mk9p.ktext import split_words
 from mk9p.said import from_json
 from mk9p.servers.wasm.confine import ADMITTED
@@ -31,7 +32,6 @@ _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _STEP: Final = 1.25
 # a program is one process; the engine has a thread for each processor while it compiles
 _TASKS: Final = 64 + 2 * (os.cpu_count() or 1)
-GROUP: Final = "mk9p-wasm-"
 PYTHON = sys.executable  # a test has one of another kind of machine here
 
 
@@ -131,7 +131,7 @@ class Process:
                 umask=0o077,
                 **identity_,
             )
-            held = cgroups.Held.of(child.pid, f"{GROUP}{os.getpid()}-{child.pid}", group(memory))
+            held = cgroups.Held.of(child.pid, unique(f"wasm-{child.pid}"), group(memory))
             ours.sendall(ADMITTED)
             return child, held
 

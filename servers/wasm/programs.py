@@ -19,7 +19,7 @@ from mk9p import cgroups
 from mk9p.auth import Principal, counts_as, unlimited
 from mk9p.errors import NineError
 from mk9p.servers.wasm.files import Served
-from mk9p.servers.wasm.process import GROUP, group
+from mk9p.servers.wasm.process import group
 from mk9p.servers.wasm.program import Program
 from mk9p.tree import Conversations, Dir, Text
 
@@ -106,9 +106,9 @@ async def serving(*, namespace: str, cache: str, programs: int) -> AsyncIterator
     """Give the directory; when the caller leaves it, all programs have ended."""
     require()
     values = group(0)
-    if lacking := cgroups.missing(cgroups.planned(GROUP, values), values):
+    if lacking := cgroups.missing(cgroups.planned("", values), values):
         log.info("no control group limits the %s of programs: none can be made", ", ".join(lacking))
-    cgroups.sweep(GROUP)
+    cgroups.sweep()
     cache = cache or _usual_cache()
     async with trio.open_nursery() as nursery:
         shared = Shared(nursery, namespace, "" if cache == "off" else cache, programs)

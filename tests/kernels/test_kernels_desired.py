@@ -12,6 +12,7 @@ import trio
 import trio.testing
 
 from mk9p.errors import NineError
+from mk9p.servers import kernels
 from mk9p.servers.kernels import desired, labfile
 from mk9p.tree import Ctl, Dir, Text
 from tests.kernels.made_up import MadeUp
@@ -481,3 +482,10 @@ async def test_a_word_that_is_refused_without_an_errno_ends_nobody(
         assert "unrighted kernels/k1/ctl load 'no such thing'" in one.happened()
         await one.settled()
         assert one.here.lab.kernel("k1").state == "active"
+
+
+async def test_an_unknown_word_for_what_is_desired_first_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(NineError, match="Invalid argument: desired=some: want kept or none"):
+        async with kernels.tree(str(tmp_path / "run"), desired="some"):
+            raise AssertionError("it began")
+    assert not (tmp_path / "run").exists()

@@ -80,7 +80,7 @@ async def test_a_frozen_guest_can_be_killed_and_leaves_nothing(home: Path) -> No
 
 
 def groups() -> list[str]:
-    return glob.glob(f"/sys/fs/cgroup/**/mk9p-frozen-{os.getpid()}-t1", recursive=True)
+    return glob.glob(f"/sys/fs/cgroup/**/mk9p-{os.getpid()}-frozen-t1-*", recursive=True)
 
 
 async def test_a_qemu_is_dumped_and_reset(home: Path) -> None:

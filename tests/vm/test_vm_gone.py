@@ -11,6 +11,7 @@ import attrs
 import pytest
 
 from mk9p.clients.lab import Lab
+from mk9p.itself import itself
 from tests.kernels.guests import processes_of
 from tests.vm.lab_vm import PATIENCE, Pipe, lab_file, until, up_or_down
 
@@ -124,3 +125,27 @@ def test_a_killed_holder_leaves_nothing(home: Path, kernels: dict[str, dict[str,
         os.kill(holder, signal.SIGKILL)
         nothing_is_left(home, holder)
         assert not lab.lab.end()
+
+
+MACHINE = """
+mount -t tmpfs run /run; mkdir /run/netns; ip link set lo up
+"$@" up --no-mount "$LAB" && "$@" apply "$LAB"; echo "status $?"
+kill -9 $$
+"""
+
+
+def test_a_lab_whose_whole_machine_was_killed_is_up_again_with_the_same_words(tmp_path: Path) -> None:
+    """A container has the same process ids each time. What its lab left are control groups, and what was desired of it."""
+    wanted = lab_file(tmp_path / "lab.toml", {"killed": UML["g1"]})
+    alone = ["unshare", "--mount", "--propagation", "private", "--net", "--uts", "--pid", "--mount-proc", "--fork"]
+    machine = [*alone, "--kill-child", "sh", "-c", MACHINE, "sh", *itself()]
+    env = {**os.environ, "LAB": str(wanted), "XDG_STATE_HOME": str(tmp_path / "state")}
+    try:
+        for _ in range(2):
+            done = subprocess.run(machine, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False)
+            assert (done.stdout.splitlines()[-1], done.stderr) == ("status 0", "")
+    finally:
+        left = list(Path("/sys/fs/cgroup").glob("**/mk9p-*-killed-*/"))
+        for group in left:
+            group.rmdir()
+    assert len({group.name for group in left}) == 2

@@ -9,7 +9,7 @@ import pytest
 
 from mk9p import cgroups
 from mk9p.servers.wasm.confine import RUNTIME
-from mk9p.servers.wasm.process import GROUP, group
+from mk9p.servers.wasm.process import group
 from tests.wasm.conftest import Compiled
 from tests.wasm.programs_of import Kernel
 
@@ -24,13 +24,13 @@ async def test_a_program_is_held_by_a_group_that_goes_with_it(kernel: Kernel, pr
     async with kernel.program(f"limit memory {ROOM}", "arg greedy spin", "start", module=program("greedy")) as p:
         pids = set()
         for what, parent, version in places:
-            (folder,) = parent.glob(f"{GROUP}{os.getpid()}-*")
+            (folder,) = parent.glob(f"mk9p-{os.getpid()}-wasm-*")
             pids.add((folder / "cgroup.procs").read_text().strip())
             for file, text in wanted[what][version - 1].items():
                 assert (folder / file).read_text().strip() == text
         (pid,) = pids
-        assert folder.name.endswith(f"-{pid}")
+        assert f"-{pid}-" in folder.name
         assert Path("/proc", pid, "oom_score_adj").read_text() == "500\n"
         await p.order("kill")
         assert await p.ending() == "signal SIGKILL"
-        assert not any(list(parent.glob(f"{GROUP}{os.getpid()}-*")) for _, parent, _ in places)
+        assert not any(list(parent.glob(f"mk9p-{os.getpid()}-wasm-*")) for _, parent, _ in places)
