@@ -20,7 +20,7 @@ from mk9p.client.calls import Call, Reply, Result
 from mk9p.client.conversation import LEAVING, SILENCE, Conversation
 from mk9p.dial import Link
 from mk9p.errors import NineError
-from mk9p.tree.later import HAND, Later
+from mk9p.tree.later import Later, hand
 from mk9p.wire import NOTAG, Dialect, FrameBuffer
 from mk9p.wire import messages as m
 
@@ -166,10 +166,11 @@ class Connection(Conversation):
     # Sending
 
     def _holds_back(self) -> bool:
-        if HAND.now:
+        here = hand()
+        if here.now:
             self.cork()
-            HAND.unsent.append(self.uncork)
-        return HAND.now
+            here.unsent.append(self.uncork)
+        return here.now
 
     # The tasks
 

@@ -27,7 +27,7 @@ from mk9p.client.handshake import open_connection
 from mk9p.dial import Link, dial, parse
 from mk9p.errors import NineError
 from mk9p.recovery.again import may_repeat, maybe_done
-from mk9p.tree.later import HAND
+from mk9p.tree.later import hand
 from mk9p.tree.qids import Foreign
 from mk9p.wire import MAXWELEM, Qid
 from mk9p.wire import messages as m
@@ -259,7 +259,7 @@ class Line:
 
     async def _prompt(self, call: Call) -> tuple[Any, ...]:
         """Return the answer to a call that waits for nothing at the far end; raises EIO if the server is silent."""
-        if not HAND.now or not isinstance(call, TrioCall):
+        if not hand().now or not isinstance(call, TrioCall):
             return await self.soon(call.reply())
         due, now = self._due, trio.current_time()
         while due and due[0][1].left:

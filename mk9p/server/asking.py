@@ -15,7 +15,7 @@ from mk9p.server.hops import ROOT, Far, Own
 from mk9p.server.passing import send
 from mk9p.server.tags import free_tag
 from mk9p.tree import qids
-from mk9p.tree.later import HAND
+from mk9p.tree.later import hand
 from mk9p.tree.waiting import sleep
 from mk9p.wire import NOFID, NOTAG, Dialect, FrameBuffer, codec, decode
 from mk9p.wire import messages as m
@@ -144,7 +144,7 @@ def walk(c: Connection, b: Far, number: int, names: tuple[str, ...]) -> Own:
     if first is not None and first[0] == number:
         return first[1]
     own = _ask(c, b, m.Twalk, len(names), ROOT, number, names)
-    if not HAND.now:
+    if not hand().now:
         send(c)
     return own
 

@@ -56,6 +56,8 @@ _OPENS: Final = OPENS - CREATES
 _WALK: Final = m.Twalk.type
 _WRITE: Final = m.Twrite.type
 PASSED: Final = PLAIN | ENDS | _OPENS | NOTED | {_WALK}  # requests that may go over in a block
+# by type: whether nothing must be known of its answer, the least bytes that it has, and whether nothing else in it must be looked at
+_KINDS: Final = [(n in PLAIN, COUNTED.get(n, 11), n not in COUNTED and n != _WALK) for n in range(256)]
 UNALTERED: Final = PASSED - ALTERS  # those while somebody has leased something
 
 
@@ -66,14 +68,17 @@ def forward(c: Connection) -> bool:
     """
     if c.session.tags:
         return False  # somebody waits here: check frame by frame what must wait for it
-    gate = c.common.gate
-    passed = PASSED if gate is None or not gate.active else UNALTERED
+    passed, gate = PASSED, c.common.gate
     if c.narrow:
         passed = FREE
+    elif gate is not None and gate.active:
+        passed = UNALTERED
     frames, relays, asked, counts = c.frames, c.relays, c.asked, c.counts
     buf, limit = frames.buf, frames.limit
-    at, tail = frames.ahead()
-    stop = min(at + BLOCK, tail - 10)
+    at, tail = (frames.head, frames.tail) if frames.sought is None else frames.ahead()
+    stop = tail - 10
+    if stop - at > BLOCK:
+        stop = at + BLOCK
     b, first, last, mark, since = None, at, -1, 0, counts.since << WHEN
     kind, run, n, known, least, most = -1, at, 0, 0, 11, 0
     plain = easy = True
@@ -86,12 +91,10 @@ def forward(c: Connection) -> bool:
             kind, run, n, most = type_, at, 0, 0
             if type_ not in passed:
                 break
-            plain = type_ in PLAIN
+            plain, least, easy = _KINDS[type_]
             if type_ == _WRITE and fid == last and hop is not None:
                 hop.dirty = True  # it is that of the frame before
-            least = COUNTED.get(type_, 11)
             known = since | type_
-            easy = least == 11 and type_ != _WALK
         if not least <= size <= limit or size > tail - at:
             break
         if size > LARGE and stop < tail - 10:
@@ -157,9 +160,11 @@ def back(c: Connection, b: Far) -> None:
     frames, asked, paths, counts = b.frames, c.asked, b.way.paths, c.counts
     base = b.mark - 1
     buf, limit = frames.buf, frames.limit
-    at, tail = frames.ahead()
-    turns, last = c.links.turns, tail - 6
-    stop = min(at + BLOCK, last)
+    at, tail = frames.head, frames.tail
+    turns = c.links.turns
+    last = stop = tail - 6
+    if stop - at > BLOCK:
+        stop = at + BLOCK
     now = monotonic_ns()
     first = run = at
     kind, right, n, bad, most = -1, 0, 0, 0, 0
@@ -175,13 +180,13 @@ def back(c: Connection, b: Far) -> None:
                 if n:
                     counts.returned(kind & 0xFF, n, bad, at - run, now - (kind >> WHEN))
                 run, n, bad = at, 0, 0
-                if isinstance(known, Alias):
+                if known.__class__ is Alias:
                     known = returned(c, tag, known, buf, at)
-                if known.__class__ is Asked:
+                if known.__class__ is int:
+                    kind, right, most = known, (known & WHOSE) - base, known >> COUNT & 0xFFFFFFFF
+                elif known.__class__ is Asked:
                     kind = -1
                     learned(c, b, known, type_, buf, at, at + size)
-                elif isinstance(known, int):
-                    kind, right, most = known, (known & WHOSE) - base, known >> COUNT & 0xFFFFFFFF
                 elif (isinstance(known, Own) and known.backend is b) or (isinstance(known, Late) and b in known.owed):
                     kind = -1
                     if isinstance(known, Own):
@@ -243,7 +248,8 @@ def back(c: Connection, b: Far) -> None:
         if n:
             counts.returned(kind & 0xFF, n, bad, at - run, now - (kind >> WHEN))
         frames.head = at
-        _deliver(c, b, first, at)
+        if first < at:
+            deliver(c, frames.view[first:at])
 
 
 def _shorter(c: Connection, b: Far, first: int, at: int, begins: int) -> int:

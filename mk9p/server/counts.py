@@ -186,7 +186,9 @@ class Counts:
         row = self.rows[type_] or self.row(type_)
         row.errors += errors
         row.sent += sent
-        (row.relayed or row.times("relayed")).note(took, count)
+        times = row.relayed or row.times("relayed")
+        times.buckets[took.bit_length()] += count
+        times.ns += count * took
 
 
 def summed(tables: Iterable[Iterable[Row | None]]) -> dict[int, Row]:

@@ -7,7 +7,6 @@ import attrs
 
 from mk9p.server.connection import Call, Connection, Reply
 from mk9p.session import Request
-from mk9p.tree.later import HAND
 from mk9p.wire import messages as m
 
 
@@ -38,14 +37,11 @@ class Job:
 def begin(work: Any) -> Reply | Step:
     """Run a request's coroutine until it waits or ends; return where it is, or its reply."""
     # here, and not in a long function: raising costs more the later in a function it is (PyFrame_GetLineNumber of 3.11)
-    HAND.now = True
     try:
         return Step(work, work.send(None))
     except StopIteration as done:
         reply: Reply = done.value
         return reply
-    finally:
-        HAND.now = False
 
 
 def follow(c: Connection, ready: Sequence[Request], flushes: Sequence[int]) -> None:

@@ -43,7 +43,7 @@ from mk9p.server.pending import go
 from mk9p.server.refusals import line, origin, refuse, refuse_keys
 from mk9p.server.turns import TURN, Party
 from mk9p.session import Request
-from mk9p.tree.later import HAND
+from mk9p.tree.later import hand
 from mk9p.wire import NOFID
 from mk9p.wire import messages as m
 
@@ -66,7 +66,8 @@ class Leader:
         """Serve links until a request of theirs waits, and return that: then the leader works on that request, and leads no more."""
         links = self.links
         turns, poll, by_fd = links.turns, links.poller.poll, links.by_fd
-        users, unsent = turns.users, HAND.unsent
+        users, here = turns.users, hand()
+        unsent = here.unsent
         now = turns.seen = monotonic_ns()
         while True:
             link = turns.present
@@ -99,12 +100,15 @@ class Leader:
             if isinstance(link, Connection):
                 waiting = None
                 if not link.dead:
+                    here.now = True
                     try:
                         waiting = self._serve(link)
                     except Exception as error:
                         self._broken(link, error)
+                    finally:
+                        here.now = False
                 if unsent:
-                    HAND.send()
+                    here.send()
                 if waiting is not None:
                     if monotonic_ns() > turns.until:
                         self._end_turn(link)
@@ -221,10 +225,14 @@ class Leader:
             c.more = False
             if (waiting := self._relay(c) if c.backends else answer(c)) is not None:
                 return waiting
-            c.send()
+            if c.out or c.counts.runs:
+                c.send()
             now = c.counts.since  # the clock was looked at just now, for what was answered
-            if not 0 < now - turns.seen < HELD:
-                now = self._look(c)
+            if now <= turns.seen:
+                now = monotonic_ns()
+            if now - turns.seen > HELD:
+                kind, n, first = c.run
+                held(c, kind, fid_at(c.frames.buf, first), now - turns.seen, n)
             turns.seen = now
             if c.blocked or c.held or c.choked or c.dead:
                 c.more = False
@@ -238,16 +246,6 @@ class Leader:
                 c.more = True
                 return None
             drained = False
-
-    def _look(self, c: Connection) -> int:
-        """Look at the clock, if nothing was answered, and report if nothing else was done for long. Return the time."""
-        seen, now = self.links.turns.seen, c.counts.since
-        if now <= seen:
-            now = monotonic_ns()
-        if now - seen > HELD:
-            kind, n, first = c.run
-            held(c, kind, fid_at(c.frames.buf, first), now - seen, n)
-        return now
 
     def _relay(self, c: Connection) -> Request | None:
         """Answer the complete requests, and pass on those that are another server's; return the first that waits."""

@@ -54,8 +54,9 @@ HOLE: Final = 11  # bytes of that header
 _rwalk: Final = codec(Dialect.P9, m.Rwalk.type).pack  # the same in all dialects
 _rwalk_none: Final = Struct("<IBHH").pack  # size[4] type[1] tag[2] nwqid[2]
 _rwalk_one: Final = Struct("<IBHHBIQ").pack  # size[4] type[1] tag[2] nwqid[2], and one qid
+_rwrite: Final = Struct("<IBHI").pack  # size[4] type[1] tag[2] count[4]
 _rclunk: Final = Struct("<IBH").pack
-_RREAD, _RWALK, _RCLUNK = m.Rread.type, m.Rwalk.type, m.Rclunk.type
+_RREAD, _RWRITE, _RWALK, _RCLUNK = m.Rread.type, m.Rwrite.type, m.Rwalk.type, m.Rclunk.type
 _BYTES: Final = (bytes, memoryview, bytearray)
 
 
@@ -316,13 +317,14 @@ async def _read_dir(c: Connection, tag: int, f: Fid, offset: int, count: int) ->
 
 
 def write(c: Connection, tag: int, fid: int, offset: int, data: memoryview) -> Reply | Awaitable[Reply]:
-    f = c.session.fid(fid)
-    how = f.how
-    if f.handle is None or how is None or not how.write:
+    f = c.session.fids.get(fid) or c.session.fid(fid)
+    handle, how = f.handle, f.how
+    if handle is None or how is None or not how.write:
         raise NineError(errno.EBADF, "fid not open for writing")
-    count = f.handle.write(offset, data)
+    count = handle.write(offset, data)
     if isinstance(count, int):
-        return c.reply(m.Rwrite, tag, count)
+        reply: bytes = _rwrite(11, _RWRITE, tag, count)
+        return reply
     return _write(c, tag, f, count)
 
 

@@ -4,7 +4,7 @@ Theory
 * A request that waits usually has a task. Trio puts it to sleep and wakes it, which takes 60 us. If the request waits only for
   the answer of another server, that is more than everything else together.
 * So the engine runs an op's coroutine by hand until it waits. If it waits for a Later, the engine keeps the coroutine, and runs
-  it on from there when the Later is settled. `HAND` tells the coroutine that it is run by hand. A coroutine that a task runs
+  it on from there when the Later is settled. `hand().now` tells the coroutine that it is run by hand. A coroutine that a task runs
   waits as tasks do.
 * When the engine gives the coroutine up, a task goes on with it: the coroutine gets GivenUp where it waits, and may wait again
   while it cleans up, as after trio.Cancelled. So it must clean up after every BaseException. It must not wait for a Later inside
@@ -21,8 +21,10 @@ class GivenUp(BaseException):
     """What a coroutine gets that is run by hand, when nobody wants its answer any more."""
 
 
-class Hand(threading.local):
-    """Tells whether the coroutine that runs now is run by hand; each thread has its own engine."""
+class Hand:
+    """Tells whether the ops that run now are run by hand, so that what they send can wait for the end of the turn."""
+
+    __slots__ = ("now", "unsent")
 
     def __init__(self) -> None:
         self.now = False
@@ -35,7 +37,17 @@ class Hand(threading.local):
             unsent.pop()()
 
 
-HAND = Hand()
+class _Here(threading.local):
+    def __init__(self) -> None:
+        self.hand = Hand()
+
+
+_HERE = _Here()
+
+
+def hand() -> Hand:
+    """Return the hand of this thread, which has an engine of its own."""
+    return _HERE.hand
 
 
 class Later:
@@ -57,7 +69,7 @@ class Later:
         """Wait until it is settled; a task does so by `sleep`, which sets `wake`."""
         if self.settled:
             return
-        await (self.kept() if HAND.now else sleep(self))
+        await (self.kept() if _HERE.hand.now else sleep(self))
 
     async def kept(self) -> None:
         """Wait until it is settled, in a coroutine that is run by hand."""
