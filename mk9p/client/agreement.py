@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 from mk9p.client.conversation import Conversation
 from mk9p.errors import NineError, ProtocolError
 from mk9p.status import user_name
-from mk9p.wire import IOHDRSZ, NOFID, NONUNAME, NOTAG, Dialect, FrameBuffer, Qid, codec
+from mk9p.wire import IOHDRSZ, NOBODY, NOFID, NONUNAME, NOTAG, Dialect, FrameBuffer, Qid, codec
 from mk9p.wire import messages as m
 
 MSIZE: Final = (
@@ -68,7 +68,7 @@ def tversion(dialect: Dialect, msize: int) -> bytes:
 
 
 def answer_in(frames: FrameBuffer) -> tuple[Answer] | None:
-    """Return the received answer, if it is there as a whole."""
+    """Return the received answer, if it is there as a whole. What was said to an earlier conversation is none."""
     span = frames.next()
     if span is None:
         return None
@@ -79,6 +79,9 @@ def answer_in(frames: FrameBuffer) -> tuple[Answer] | None:
     if number != m.Rversion.type:
         raise ProtocolError(f"message of type {number} in answer to Tversion")
     _, msize, version = codec(Dialect.P9, number).unpack(frames.buf, start + 5, end)
+    if msize == NOBODY:
+        frames.resync(number)
+        return answer_in(frames)
     return ((msize, version),)
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from mk9p.client.agreement import DEADLINE, MSIZE
 from mk9p.client.blocking import agreed_link
 from mk9p.client.calls import Call, Reply, Result
-from mk9p.client.conversation import LEAVING, SILENCE, Conversation
+from mk9p.client.conversation import ASK, LEAVING, SILENCE, Conversation
 from mk9p.dial import Link
 from mk9p.dial.keys import Keys
 from mk9p.errors import NineError
@@ -142,13 +142,13 @@ class AsyncioConnection(Conversation):
         """End the connection when its line has gone silent: it does not report that nobody is at its other end any more."""
         while self.gone is None:
             heard = self._heard
-            await asyncio.sleep(SILENCE)
+            await asyncio.sleep(ASK)
             if not self._calls or self._heard != heard:
                 continue
             with suppress(NineError):
                 await self.within(SILENCE, lambda: self.rpc(m.Tflush, NOTAG))
             if self._heard == heard:
-                self.end(f"nothing came from it for {2 * SILENCE:g} s")
+                self.end(f"nothing came from it for {SILENCE:g} s")
 
     # The end
 

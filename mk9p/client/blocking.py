@@ -31,7 +31,7 @@ from mk9p.client.agreement import (
     wanted,
 )
 from mk9p.client.calls import Call, Reply
-from mk9p.client.conversation import LEAVING, SILENCE, Conversation
+from mk9p.client.conversation import ASK, LEAVING, SILENCE, Conversation
 from mk9p.dial import Link
 from mk9p.dial.blocking import Late, dial
 from mk9p.dial.keys import Keys
@@ -210,7 +210,7 @@ class Blocking(Conversation):
 
     def _turn(self, until: float) -> bool:
         """Wait for the line, at most until a time, and do what can be done then. Tell whether `stop` can be read."""
-        silence = self._since + SILENCE if self.link.lossy and self._calls else inf
+        silence = self._since + (SILENCE if self._asked else ASK) if self.link.lossy and self._calls else inf
         poll = select.poll()
         poll.register(self.link.rfd, select.POLLIN)
         if self._out:
@@ -231,7 +231,7 @@ class Blocking(Conversation):
     def _silent(self) -> None:
         """Ask a line that was silent for a while whether it lives, or end it."""
         if self._asked:
-            self.end(f"nothing came from it for {2 * SILENCE:g} s")
+            self.end(f"nothing came from it for {SILENCE:g} s")
             return
         self._since, self._asked = monotonic(), True
         flush = self.call(m.Tflush, NOTAG)

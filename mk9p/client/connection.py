@@ -17,7 +17,7 @@ import outcome
 import trio
 
 from mk9p.client.calls import Call, Reply, Result
-from mk9p.client.conversation import LEAVING, SILENCE, Conversation
+from mk9p.client.conversation import ASK, LEAVING, SILENCE, Conversation
 from mk9p.dial import Link
 from mk9p.errors import NineError
 from mk9p.tree.later import Later, hand
@@ -205,14 +205,14 @@ class Connection(Conversation):
         """End the connection when its line has gone silent."""
         while self.gone is None:
             heard = self._heard
-            with trio.move_on_after(SILENCE):
+            with trio.move_on_after(ASK):
                 await self.closed.wait()
             if not self._calls or self._heard != heard:
                 continue
             with trio.move_on_after(SILENCE), suppress(NineError):
                 await self.rpc(m.Tflush, NOTAG)
             if self._heard == heard:
-                self.end(f"nothing came from it for {2 * SILENCE:g} s")
+                self.end(f"nothing came from it for {SILENCE:g} s")
 
     # The end
 

@@ -28,7 +28,7 @@ from mk9p.client.calls import Call, Lost, Reply, Result, said
 from mk9p.client.waiting import Waiting
 from mk9p.dial import Link
 from mk9p.errors import NineError, ProtocolError
-from mk9p.wire import IOHDRSZ, NOFID, NOTAG, TABLE, Dialect, FrameBuffer, codec
+from mk9p.wire import IOHDRSZ, NOBODY, NOFID, NOTAG, TABLE, Dialect, FrameBuffer, codec
 from mk9p.wire import messages as m
 from mk9p.wire.roles import DATA, ENDS
 
@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     import logging
 
 LEAVING: Final = 1.0  # seconds that closing waits for the server
-# seconds, twice, before the client gives up a silent line: an emulated kernel on a busy machine was seen to say nothing for five
-SILENCE: Final = 15.0
+ASK: Final = 2.0  # seconds of silence after which a line is asked whether it lives
+# seconds after that until it is given up: an emulated kernel on a busy machine was seen to say nothing for five, and a new server says so at once
+SILENCE: Final = 30.0
 
 
 def log() -> "logging.Logger":
@@ -309,7 +310,10 @@ class Conversation(Waiting):
         call = self._calls.get(tag)
         if call is None:
             if tag == NOTAG and number == m.Rversion.type and self.link.lossy:
-                return  # the answer to a repeated Tversion
+                _, msize, _ = codec(self.dialect, number).unpack(buf, start + 5, end)
+                if msize == NOBODY:
+                    self.end("its server has begun anew")
+                return  # otherwise it is the answer to a repeated Tversion
             raise ProtocolError(f"reply of type {number} to tag {tag}, which nothing was asked with")
         known = self._codecs[number]
         result: Result

@@ -8,6 +8,9 @@ Theory
   one works.
 * Nobody makes a beginning by writing a file full of Tversions: the line would have to stop right before one of them, and right after it, without a
   reason.
+* A server that has just begun may be asked things by the client of an earlier one, who cannot know. If such a request comes between two silences,
+  the server answers with an Rversion that is no answer: `unknown`, with an msize that nobody has asked for. A client of mk9p begins anew then; any
+  other would wait for ever, and may end its conversation for it. What is no whole request, like the words of a console, is not answered.
 * Bytes that complete the frame exactly are its end. There are conversations within conversations (a Twrite to a network connection's data file),
   and in them a Tversion is all of what is written.
 """
@@ -17,10 +20,13 @@ from typing import Final
 import attrs
 import trio
 
-from mk9p.wire import FrameBuffer
+from mk9p.wire import NOBODY, NOTAG, Dialect, FrameBuffer, codec
 from mk9p.wire import messages as m
+from mk9p.wire.roles import NAMED
 
 QUIET: Final = 0.2  # s of silence, before and after; clients send Tversion again after half a second
+STALE: Final = -1  # instead of a Tversion's length: a request of an earlier conversation
+NONE: Final = codec(Dialect.P9, m.Rversion.type).pack(NOTAG, NOBODY, "unknown")
 _LONGEST: Final = 64  # bytes; no Tversion that can be understood has more
 
 
@@ -34,12 +40,15 @@ class Beginning:
     _said: bytes | None = attrs.field(default=None, init=False)  # since the last silence, unless that is too much
 
     def came(self, data: memoryview) -> int:
-        """Note what was received behind the whole frames; return the length of a Tversion that may begin anew, or 0."""
+        """Note what was received behind the whole frames; return the length of a Tversion that may begin anew, STALE, or 0."""
         now = trio.current_time()
-        if now - self._last >= QUIET:
+        quiet = now - self._last >= QUIET
+        if quiet:
             self._said = b""
         self._last = now
         self.heard += 1
+        if self.frames.sought is not None:
+            return STALE if quiet and _is_request(data) else 0
         if self._said is None or len(self._said) + len(data) > _LONGEST:
             self._said = None
             return 0
@@ -61,6 +70,12 @@ class Beginning:
         """Forget the present frame, except the last `size` bytes."""
         _, end = self.frames.ahead()
         self.frames.head = end - size
+
+
+def _is_request(data: memoryview) -> bool:
+    """Tell whether bytes begin with a whole request that is no Tversion."""
+    size, kind = int.from_bytes(data[:4], "little"), data[4] if len(data) > 4 else 0
+    return 7 <= size <= len(data) and kind in NAMED and kind != m.Tversion.type
 
 
 def _is_version(data: bytes) -> bool:

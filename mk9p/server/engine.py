@@ -21,7 +21,7 @@ from mk9p.errors import NineError
 from mk9p.lease.gate import Gate
 from mk9p.lease.wish import Wish
 from mk9p.server.accounts import Books
-from mk9p.server.beginning import Beginning
+from mk9p.server.beginning import NONE, STALE, Beginning
 from mk9p.server.closing import close_all, end, free
 from mk9p.server.connection import Call, Common, Connection
 from mk9p.server.dispatch import calls
@@ -33,7 +33,7 @@ from mk9p.server.limits import MIN_MSIZE, Limits
 from mk9p.server.links import IN, Links
 from mk9p.server.listings import Listings
 from mk9p.server.owed import PATIENCE
-from mk9p.server.passing import draw_back, drop, lost
+from mk9p.server.passing import draw_back, drop, lost, tell
 from mk9p.server.refusals import line, origin, refuse, refuse_peer
 from mk9p.server.shares import Shares
 from mk9p.server.tally import Tally
@@ -209,10 +209,16 @@ class Server:
             await self._knock.wait()
 
     def _begin_anew(self, c: Connection, beginning: Beginning, size: int) -> None:
-        """Begin anew with a Tversion that came in the middle of a frame, if nothing comes after it."""
+        """Begin anew with a Tversion that came in the middle of a frame, or say that there is no conversation, if nothing comes after it."""
 
         async def listen() -> None:
-            if await beginning.silence() and not c.dead:
+            if not await beginning.silence() or c.dead:
+                return
+            if size == STALE:
+                if c.frames.sought is not None:
+                    c.queue(NONE)
+                    tell(c)
+            else:
                 log.warning(line("garbled", **origin(c.link.peer), text="half a frame, and a new conversation"))
                 beginning.begin(size)
                 c.again()

@@ -31,7 +31,7 @@ import trio
 from mk9p.dial import Refused
 from mk9p.errors import NineError, ProtocolError
 from mk9p.server.answers import HEAD, answer, fid_at
-from mk9p.server.beginning import Beginning
+from mk9p.server.beginning import STALE, Beginning
 from mk9p.server.blocks import forward
 from mk9p.server.connection import Connection
 from mk9p.server.exchange import turn
@@ -219,7 +219,8 @@ class Leader:
                 frames.received(count)
                 if c.beginning is not None and (size := c.beginning.came(space[:count])):
                     self._begin_anew(c, c.beginning, size)
-                    return None
+                    if size != STALE:
+                        return None
                 # then there is no more now, and asking again would only cost (epoll(7))
                 drained = count < BULK
             c.more = False

@@ -9,12 +9,13 @@ import pytest
 import trio
 import trio.testing
 
+from mk9p.client.agreement import answer_in
 from mk9p.client.connection import Connection
-from mk9p.client.conversation import SILENCE
+from mk9p.client.conversation import ASK, SILENCE
 from mk9p.client.handshake import open_connection
 from mk9p.dial import TRANSPORTS, Link, Peer, SocketLink
 from mk9p.errors import NineError
-from mk9p.wire import Dialect, FrameBuffer, codec
+from mk9p.wire import NOBODY, NOTAG, Dialect, FrameBuffer, codec
 from mk9p.wire import messages as m
 
 
@@ -75,7 +76,7 @@ async def test_a_silent_line_is_given_up(autojump_clock: trio.testing.MockClock)
             await connection.rpc(m.Tclunk, 1)
         assert refused.value.errno == errno.EIO
         assert "nothing came from it for 30 s" in str(refused.value)
-        assert 2 * SILENCE <= trio.current_time() - began <= 3 * SILENCE
+        assert ASK + SILENCE <= trio.current_time() - began <= 2 * ASK + SILENCE
         assert far.got[:3] == [m.Tversion.type, m.Tclunk.type, m.Tflush.type]
 
 
@@ -100,3 +101,29 @@ async def test_who_is_asked_nothing_may_be_silent_and_a_socket_tells_its_end(
         await trio.sleep(3600)
         assert connection.gone is None
         assert m.Tflush.type not in far.got
+
+
+async def test_a_server_that_has_begun_anew_ends_the_conversation_at_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    none = codec(Dialect.P9, m.Rversion.type).pack(NOTAG, NOBODY, "unknown")
+    async with line(lossy=True) as (connection, far):
+        call = connection.call(m.Tclunk, 1)
+        await trio.sleep(3)
+        assert far.got[-1] == m.Tflush.type  # it has asked by then
+        far.link.send(none)
+        with pytest.raises(NineError, match="its server has begun anew"):
+            await call.reply()
+
+
+async def test_what_was_said_to_an_earlier_conversation_is_no_answer() -> None:
+    frames = FrameBuffer(8192)
+    said = codec(Dialect.P9, m.Rversion.type).pack(NOTAG, NOBODY, "unknown")
+    for piece in (said, b"half a frame", said[:9]):
+        frames.space()[: len(piece)] = piece
+        frames.received(len(piece))
+        assert answer_in(frames) is None
+    answer = codec(Dialect.P9, m.Rversion.type).pack(NOTAG, 8192, "9P2000.L")
+    frames.space()[: len(answer)] = answer
+    frames.received(len(answer))
+    assert answer_in(frames) == ((8192, "9P2000.L"),)

@@ -242,7 +242,8 @@ def far(*, answers: int) -> Iterator[tuple[str, list[bytes]]]:
 
 
 def test_a_silent_line_is_asked_and_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocking, "SILENCE", 0.1)
+    monkeypatch.setattr(blocking, "ASK", 0.1)
+    monkeypatch.setattr(blocking, "SILENCE", 0.2)
     monkeypatch.setattr(blocking, "REPEAT", 0.05)
     dialled = dial_now.dial
 

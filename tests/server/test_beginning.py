@@ -12,11 +12,12 @@ import trio.testing
 
 from mk9p.auth import Policy
 from mk9p.dial import SocketLink, dial, listen
+from mk9p.server.beginning import QUIET
 from mk9p.testing import SOON
 from mk9p.tree import Block, Dir
-from mk9p.wire import NOTAG, Dialect, codec
+from mk9p.wire import NOBODY, NOTAG, Dialect, codec
 from mk9p.wire import messages as m
-from tests.server.talk import Talk, serving, talk_to
+from tests.server.talk import Talk, connect, serving, talk_to
 
 ROOM = 30_000
 REPEAT = 0.5  # s; as the client says it again
@@ -154,3 +155,40 @@ async def test_a_listener_is_told_that_its_links_do_not_hang_up(
                 assert isinstance(await talk.receive(), m.Rversion)
         nursery.cancel_scope.cancel()
     await listener.aclose()
+
+
+async def test_who_goes_on_with_a_server_that_has_just_begun_hears_that_there_is_no_conversation(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    clunk = codec(Dialect.L, m.Tclunk.type).pack(7, 1)
+    with trio.fail_after(SOON):
+        async with serving(Dir({})) as server:
+            talk = connect(server, lossy=True)
+            for stale in (
+                b"login: ",
+                clunk[:5],
+                b"\r\n",
+            ):  # what is no request is not answered, however long it is silent
+                await quiet()
+                await talk.raw(stale)
+            for _ in range(2):
+                await quiet()
+                await talk.raw(clunk)
+                said = await talk.receive()
+                assert (said.tag, said.msize, said.version) == (NOTAG, NOBODY, "unknown")
+            await quiet()
+            await talk.raw(clunk + clunk)
+            await trio.sleep(QUIET / 2)
+            await talk.start()  # its answer is the first thing that comes
+            assert isinstance(await talk.rpc(m.Tclunk, 1, 0), m.Rclunk)
+            await quiet()
+            assert isinstance(await talk.rpc(m.Tclunk, 1, 0), m.Rlerror)  # in a conversation, a request is a request
+
+
+async def test_what_a_line_has_when_it_is_opened_is_not_answered(autojump_clock: trio.testing.MockClock) -> None:
+    with trio.fail_after(SOON):
+        async with serving(Dir({})) as server:
+            talk = connect(server, lossy=True)
+            await talk.raw(codec(Dialect.L, m.Tclunk.type).pack(7, 1))
+            await quiet()
+            await talk.start()
