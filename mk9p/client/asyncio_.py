@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 from mk9p.client.agreement import DEADLINE, MSIZE
 from mk9p.client.blocking import agreed_link
 from mk9p.client.calls import Call, Reply, Result
-from mk9p.client.conversation import ASK, LEAVING, SILENCE, Conversation
+from mk9p.client.conversation import ASK, LEAVING, Conversation
 from mk9p.dial import Link
 from mk9p.dial.keys import Keys
 from mk9p.errors import NineError
-from mk9p.wire import NOTAG, Dialect, FrameBuffer
+from mk9p.wire import Dialect, FrameBuffer
 from mk9p.wire import messages as m
 
 T = TypeVar("T")
@@ -143,12 +143,7 @@ class AsyncioConnection(Conversation):
         while self.gone is None:
             heard = self._heard
             await asyncio.sleep(ASK)
-            if not self._calls or self._heard != heard:
-                continue
-            with suppress(NineError):
-                await self.within(SILENCE, lambda: self.rpc(m.Tflush, NOTAG))
-            if self._heard == heard:
-                self.end(f"nothing came from it for {SILENCE:g} s")
+            self._listened(heard)
 
     # The end
 

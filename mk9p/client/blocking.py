@@ -31,12 +31,12 @@ from mk9p.client.agreement import (
     wanted,
 )
 from mk9p.client.calls import Call, Reply
-from mk9p.client.conversation import ASK, LEAVING, SILENCE, Conversation
+from mk9p.client.conversation import ASK, LEAVING, Conversation
 from mk9p.dial import Link
 from mk9p.dial.blocking import Late, dial
 from mk9p.dial.keys import Keys
 from mk9p.errors import NineError
-from mk9p.wire import NOTAG, Dialect, FrameBuffer
+from mk9p.wire import Dialect, FrameBuffer
 from mk9p.wire import messages as m
 
 T = TypeVar("T")
@@ -96,7 +96,6 @@ class Blocking(Conversation):
         super().__init__(link, address, dialect=dialect, msize=msize, frames=frames)
         self.stop: int | None = None  # a descriptor: while it can be read, no call waits
         self._since = 0.0  # when something was received, or the wait for it began
-        self._asked = False  # the client asked the silent line whether it lives
         self._lock = allocate_lock()
 
     def run(self, work: Awaitable[T]) -> T:
@@ -181,7 +180,7 @@ class Blocking(Conversation):
     def _until(self, wait: Wait) -> None:
         """Receive until a wait is over."""
         self.tidy()
-        self._since, self._asked = monotonic(), False
+        self._since, self._asked = monotonic(), 0
         while self.gone is None and not wait.over:
             if self._turn(wait.until) and not wait.over:
                 self._take_back(wait.calls)
@@ -210,7 +209,7 @@ class Blocking(Conversation):
 
     def _turn(self, until: float) -> bool:
         """Wait for the line, at most until a time, and do what can be done then. Tell whether `stop` can be read."""
-        silence = self._since + (SILENCE if self._asked else ASK) if self.link.lossy and self._calls else inf
+        silence = self._since + ASK if self.link.lossy and self._calls else inf
         poll = select.poll()
         poll.register(self.link.rfd, select.POLLIN)
         if self._out:
@@ -222,21 +221,12 @@ class Blocking(Conversation):
             if ready:
                 self._drain()
                 if self.gone is None and self._receive():
-                    self._since, self._asked = monotonic(), False
+                    self._since, self._asked = monotonic(), 0
                     self._replies()
             elif monotonic() >= silence:
-                self._silent()
+                self._since = monotonic()
+                self._listened(self._heard)
         return any(descriptor == self.stop for descriptor, _ in ready)
-
-    def _silent(self) -> None:
-        """Ask a line that was silent for a while whether it lives, or end it."""
-        if self._asked:
-            self.end(f"nothing came from it for {SILENCE:g} s")
-            return
-        self._since, self._asked = monotonic(), True
-        flush = self.call(m.Tflush, NOTAG)
-        flush.left = True
-        self._left[flush.tag] = flush
 
     @contextmanager
     def _whole(self) -> Iterator[None]:

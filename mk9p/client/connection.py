@@ -17,11 +17,11 @@ import outcome
 import trio
 
 from mk9p.client.calls import Call, Reply, Result
-from mk9p.client.conversation import ASK, LEAVING, SILENCE, Conversation
+from mk9p.client.conversation import ASK, LEAVING, Conversation
 from mk9p.dial import Link
 from mk9p.errors import NineError
 from mk9p.tree.later import Later, hand
-from mk9p.wire import NOTAG, Dialect, FrameBuffer
+from mk9p.wire import Dialect, FrameBuffer
 from mk9p.wire import messages as m
 
 T = TypeVar("T")
@@ -207,12 +207,7 @@ class Connection(Conversation):
             heard = self._heard
             with trio.move_on_after(ASK):
                 await self.closed.wait()
-            if not self._calls or self._heard != heard:
-                continue
-            with trio.move_on_after(SILENCE), suppress(NineError):
-                await self.rpc(m.Tflush, NOTAG)
-            if self._heard == heard:
-                self.end(f"nothing came from it for {SILENCE:g} s")
+            self._listened(heard)
 
     # The end
 

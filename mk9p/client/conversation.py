@@ -36,9 +36,10 @@ if TYPE_CHECKING:
     import logging
 
 LEAVING: Final = 1.0  # seconds that closing waits for the server
-ASK: Final = 2.0  # seconds of silence after which a line is asked whether it lives
-# seconds after that until it is given up: an emulated kernel on a busy machine was seen to say nothing for five, and a new server says so at once
-SILENCE: Final = 30.0
+ASK: Final = 2.0  # seconds of silence after which a line is asked whether it lives, again and again: a new server says then that it is new
+SILENCE: Final = (
+    30.0  # seconds until it is given up: an emulated kernel on a busy machine was seen to say nothing for five
+)
 
 
 def log() -> "logging.Logger":
@@ -81,6 +82,7 @@ class Conversation(Waiting):
         )
         self.garbage: deque[int] = deque()  # fids to clunk with the next flight, or when `tidy` is called
         self._heard = 0  # how often something was received
+        self._asked = 0  # how often a silent line was asked whether it lives
         self.tell: Callable[[str], None] = _warn  # a function that takes a line for people
         self._odd = False  # an odd name was reported
 
@@ -282,6 +284,19 @@ class Conversation(Waiting):
         else:
             self.end("it was closed by the other side")
         return True
+
+    def _listened(self, heard: int) -> None:
+        """Ask a line that has said nothing for ASK seconds whether it lives, if something is due, or end it. `heard`: what `_heard` was before."""
+        if not self._calls or self._heard != heard:
+            self._asked = 0
+        elif self._asked * ASK >= SILENCE:
+            self.end(f"nothing came from it for {SILENCE:g} s")
+        else:
+            self._asked += 1
+            with suppress(NineError):  # no tag is left for it
+                flush = self.call(m.Tflush, NOTAG)
+                flush.left = True
+                self._left[flush.tag] = flush
 
     def _replies(self) -> None:
         """Take all replies that were received."""

@@ -17,7 +17,7 @@ import pytest
 
 import mk9p.client
 import mk9p.sync
-from mk9p.client import blocking, requests
+from mk9p.client import blocking, conversation, requests
 from mk9p.client.blocking import open_blocking
 from mk9p.dial import blocking as dial_now
 from mk9p.errors import NineError
@@ -242,8 +242,9 @@ def far(*, answers: int) -> Iterator[tuple[str, list[bytes]]]:
 
 
 def test_a_silent_line_is_asked_and_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocking, "ASK", 0.1)
-    monkeypatch.setattr(blocking, "SILENCE", 0.2)
+    for where in (blocking, conversation):
+        monkeypatch.setattr(where, "ASK", 0.1)
+    monkeypatch.setattr(conversation, "SILENCE", 0.2)
     monkeypatch.setattr(blocking, "REPEAT", 0.05)
     dialled = dial_now.dial
 
