@@ -8,9 +8,8 @@ intro(5), open(5) and stat(5) (`/sys/include/fcall.h`, `libc.h`), and of 9P2000.
 NOTAG = 0xFFFF
 NOFID = 0xFFFFFFFF
 NONUNAME = 0xFFFFFFFF
-NOBODY = (
-    0xFFFFFFFF  # msize of an Rversion that answers no Tversion: this server has no conversation (server/beginning.py)
-)
+# msize of an Rversion that answers no Tversion: this server has no conversation (server/beginning.py)
+NOBODY = 0xFFFFFFFF
 IOHDRSZ = 24  # ample room for Twrite/Rread header: msize - IOHDRSZ is the largest count
 MAXWELEM = 16  # names in one Twalk, qids in one Rwalk: walk(5)
 

@@ -164,11 +164,8 @@ async def test_who_goes_on_with_a_server_that_has_just_begun_hears_that_there_is
     with trio.fail_after(SOON):
         async with serving(Dir({})) as server:
             talk = connect(server, lossy=True)
-            for stale in (
-                b"login: ",
-                clunk[:5],
-                b"\r\n",
-            ):  # what is no request is not answered, however long it is silent
+            # what is no request is not answered, however long it is silent
+            for stale in (b"login: ", clunk[:5], b"\r\n"):
                 await quiet()
                 await talk.raw(stale)
             for _ in range(2):
